@@ -1,0 +1,106 @@
+package release
+
+import "fmt"
+
+// Code is a machine-readable outcome of an upgrade: the error_code of every
+// event of category "upgrade" and of a failed command_ack. Operators filter
+// on these, so a code never changes its meaning.
+type Code string
+
+// The lifecycle of an upgrade that goes well.
+const (
+	Started      Code = "upgrade_started"
+	Downloaded   Code = "upgrade_downloaded"
+	Staged       Code = "upgrade_staged"
+	StagedManual Code = "upgrade_staged_manual"
+	Completed    Code = "upgrade_completed"
+)
+
+// RolledBack says that the new version did not come up healthy and that the
+// node went back to the previous one.
+const RolledBack Code = "upgrade_rolled_back"
+
+// Verification refused the release.
+const (
+	SignatureInvalid   Code = "upgrade_signature_invalid"
+	IdentityNotAllowed Code = "upgrade_identity_not_allowed"
+	RekorInvalid       Code = "upgrade_rekor_invalid"
+)
+
+// The node's own policy refused the request.
+const (
+	Disabled          Code = "upgrade_disabled"
+	ChannelNotAllowed Code = "upgrade_channel_not_allowed"
+	VersionTooOld     Code = "upgrade_version_too_old"
+	VersionInvalid    Code = "upgrade_version_invalid"
+	SequenceTooOld    Code = "upgrade_sequence_too_old"
+	InProgress        Code = "upgrade_in_progress"
+)
+
+// Staging failed.
+const (
+	URLInvalid       Code = "upgrade_url_invalid"
+	NetworkError     Code = "upgrade_network_error"
+	ManifestInvalid  Code = "upgrade_manifest_invalid"
+	ArchMismatch     Code = "upgrade_arch_mismatch"
+	VariantMismatch  Code = "upgrade_variant_mismatch"
+	ChecksumMismatch Code = "upgrade_checksum_mismatch"
+	ExtractFailed    Code = "upgrade_extract_failed"
+	DiskFull         Code = "upgrade_disk_full"
+)
+
+// Internal is a defect or an I/O error that fits no other code.
+const Internal Code = "upgrade_internal"
+
+// Severity is the weight of an event. A node sends the first three; a reader
+// also accepts the other two.
+type Severity string
+
+const (
+	Info     Severity = "info"
+	Warning  Severity = "warning"
+	Critical Severity = "critical"
+	Minor    Severity = "minor"
+	Major    Severity = "major"
+)
+
+// Severity returns the severity that goes with c on the wire. A code that
+// this version does not know is critical: it is better looked at.
+func (c Code) Severity() Severity {
+	switch c {
+	case Started, Downloaded, Staged, StagedManual, Completed:
+		return Info
+	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress,
+		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
+		ChecksumMismatch, ExtractFailed, DiskFull:
+		return Warning
+	default:
+		return Critical
+	}
+}
+
+// Codes lists every code, in the order in which an upgrade can meet them.
+func Codes() []Code {
+	return []Code{
+		Started, Downloaded, Staged, StagedManual, Completed, RolledBack,
+		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
+		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress,
+		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
+		ChecksumMismatch, ExtractFailed, DiskFull, Internal,
+	}
+}
+
+// Error is a failure that leaves the process: it carries the code that the
+// manager is told, and wraps what went wrong.
+type Error struct {
+	Code Code
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Errorf returns an *Error with a formatted message; %w wraps.
+func Errorf(code Code, format string, args ...any) error {
+	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
+}

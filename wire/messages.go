@@ -1,0 +1,230 @@
+package wire
+
+import (
+	"encoding/json"
+
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// Auth is the first frame of a session, node to manager: either a
+// registration token, or the credentials that a registration returned.
+type Auth struct {
+	RegistrationToken string `json:"registration_token,omitempty"`
+	NodeID            string `json:"node_id,omitempty"`
+	NodeSecret        string `json:"node_secret,omitempty"`
+	SoftwareVersion   string `json:"software_version"`
+	DeviceType        string `json:"device_type"`
+	ProtocolVersion   int    `json:"protocol_version"`
+}
+
+// RegisterAck answers an Auth that carried a token; the session is
+// authenticated with it. The node must keep both values.
+type RegisterAck struct {
+	NodeID     string   `json:"node_id"`
+	NodeSecret string   `json:"node_secret"`
+	Features   []string `json:"features,omitempty"`
+}
+
+// AuthOK answers an Auth that carried credentials.
+type AuthOK struct {
+	Features []string `json:"features,omitempty"`
+}
+
+// AuthError refuses an Auth. Its message stands at the top level of the
+// frame; Decode also takes it from the payload.
+type AuthError struct {
+	Message string `json:"message"`
+}
+
+// Health is the node's beat.
+type Health struct {
+	Status       string   `json:"status"` // "ok" or "degraded"
+	Version      string   `json:"version"`
+	UptimeSecs   int64    `json:"uptime_secs"`
+	Capabilities []string `json:"capabilities"`
+	Upgrade      *Upgrade `json:"upgrade,omitempty"`
+}
+
+// Upgrade says, in Health, where the node stands. It is present only with
+// CapabilityUpgrade.
+type Upgrade struct {
+	Status          string    `json:"status"` // a state.Status
+	CurrentVersion  string    `json:"current_version"`
+	PreviousVersion string    `json:"previous_version,omitempty"`
+	TargetVersion   string    `json:"target_version,omitempty"`
+	BootAttempts    int       `json:"boot_attempts"`
+	Channels        []string  `json:"channels"`
+	Progress        *Progress `json:"progress,omitempty"`
+}
+
+// Progress is how far staging has come.
+type Progress struct {
+	Phase      string `json:"phase"` // verify, download, extract, check or swap
+	BytesDone  int64  `json:"bytes_done"`
+	BytesTotal int64  `json:"bytes_total"` // 0: not known
+}
+
+// Command asks the node for something, by an id that the manager chose.
+type Command struct {
+	CommandID string `json:"command_id"`
+	Action    Action `json:"action"`
+}
+
+// Action is what a Command asks for. The fields after Type belong to
+// ActionUpgrade; Raw is the whole object, for handlers of other types.
+type Action struct {
+	Type       string          `json:"type"`
+	Version    string          `json:"version,omitempty"`
+	Channel    string          `json:"channel,omitempty"`
+	TargetArch string          `json:"target_arch,omitempty"`
+	Variant    string          `json:"variant,omitempty"`
+	Raw        json.RawMessage `json:"-"`
+}
+
+// UnmarshalJSON reads the known fields of an upgrade, and of every other
+// action its type alone: what else it holds is its handler's business.
+func (a *Action) UnmarshalJSON(b []byte) error {
+	var t struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(b, &t); err != nil {
+		return err
+	}
+	if t.Type == ActionUpgrade {
+		type plain Action
+		if err := json.Unmarshal(b, (*plain)(a)); err != nil {
+			return err
+		}
+	}
+	a.Type, a.Raw = t.Type, append(json.RawMessage(nil), b...)
+	return nil
+}
+
+// CommandAck is the one answer to a command, sent when it has ended: for an
+// upgrade, when the release is staged or was refused.
+type CommandAck struct {
+	CommandID string       `json:"command_id"`
+	Success   bool         `json:"success"`
+	Data      *AckData     `json:"data,omitempty"`
+	Error     string       `json:"error,omitempty"`
+	ErrorCode release.Code `json:"error_code,omitempty"`
+}
+
+// AckData is the outcome of an upgrade command that succeeded.
+type AckData struct {
+	Status      string `json:"status"` // "staged", "staged_manual" or "current"
+	FromVersion string `json:"from_version"`
+	ToVersion   string `json:"to_version"`
+	Channel     string `json:"channel"`
+	Variant     string `json:"variant"`
+	Arch        string `json:"arch"`
+}
+
+// Event is something that happened on the node. It is delivered at least
+// once; a manager drops an EventID that it has seen from that node.
+type Event struct {
+	EventID  string           `json:"event_id,omitempty"`
+	Severity release.Severity `json:"severity"`
+	Category string           `json:"category"`
+	Message  string           `json:"message"`
+	Details  Details          `json:"details"`
+}
+
+// Details are the parts of an event that programs read.
+type Details struct {
+	ErrorCode    release.Code `json:"error_code,omitempty"`
+	FromVersion  string       `json:"from_version,omitempty"`
+	ToVersion    string       `json:"to_version,omitempty"`
+	CommandID    string       `json:"command_id,omitempty"`
+	Reason       string       `json:"reason,omitempty"`
+	BootAttempts int          `json:"boot_attempts,omitempty"`
+}
+
+// EventAck tells the node which events the manager has stored.
+type EventAck struct {
+	EventIDs []string `json:"event_ids"`
+}
+
+// ConfigResponse answers ActionGetConfig; secrets are left out.
+type ConfigResponse struct {
+	CommandID string          `json:"command_id,omitempty"`
+	Config    json.RawMessage `json:"config"`
+}
+
+// Ping and Pong are the application's own keep-alive.
+type (
+	Ping struct{}
+	Pong struct{}
+)
+
+// Unknown is a frame of a type that this version does not know.
+type Unknown struct{ Type string }
+
+// UnmarshalJSON takes any payload.
+func (*Unknown) UnmarshalJSON([]byte) error { return nil }
+
+// UnmarshalJSON takes any payload: a ping is a ping.
+func (*Ping) UnmarshalJSON([]byte) error { return nil }
+
+// UnmarshalJSON takes any payload.
+func (*Pong) UnmarshalJSON([]byte) error { return nil }
+
+func (*Auth) wireType() string           { return "auth" }
+func (*RegisterAck) wireType() string    { return "register_ack" }
+func (*AuthOK) wireType() string         { return "auth_ok" }
+func (*AuthError) wireType() string      { return "auth_error" }
+func (*Health) wireType() string         { return "health" }
+func (*Command) wireType() string        { return "command" }
+func (*CommandAck) wireType() string     { return "command_ack" }
+func (*Event) wireType() string          { return "event" }
+func (*EventAck) wireType() string       { return "event_ack" }
+func (*ConfigResponse) wireType() string { return "config_response" }
+func (*Ping) wireType() string           { return "ping" }
+func (*Pong) wireType() string           { return "pong" }
+func (u *Unknown) wireType() string      { return u.Type }
+
+func (a *Auth) check() error {
+	return firstError(
+		checkLen("registration_token", a.RegistrationToken, 1024),
+		checkLen("node_id", a.NodeID, MaxID),
+		checkLen("node_secret", a.NodeSecret, 1024),
+		checkLen("software_version", a.SoftwareVersion, release.MaxVersionLen),
+		checkLen("device_type", a.DeviceType, MaxID))
+}
+
+func (r *RegisterAck) check() error {
+	if err := checkID("node_id", r.NodeID); err != nil {
+		return err
+	}
+	return checkID("node_secret", r.NodeSecret)
+}
+
+func (h *Health) check() error {
+	return checkLen("version", h.Version, release.MaxVersionLen)
+}
+
+func (c *Command) check() error {
+	return firstError(
+		checkID("command_id", c.CommandID),
+		checkID("action type", c.Action.Type))
+}
+
+func (a *CommandAck) check() error {
+	return firstError(
+		checkID("command_id", a.CommandID),
+		checkLen("error", a.Error, MaxText),
+		checkLen("error_code", string(a.ErrorCode), MaxID))
+}
+
+func (e *Event) check() error {
+	if e.EventID != "" {
+		if err := checkID("event_id", e.EventID); err != nil {
+			return err
+		}
+	}
+	return firstError(
+		checkLen("message", e.Message, MaxText),
+		checkLen("reason", e.Details.Reason, MaxText),
+		checkLen("severity", string(e.Severity), MaxID),
+		checkLen("category", e.Category, MaxID))
+}

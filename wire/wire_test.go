@@ -1,0 +1,181 @@
+package wire_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/google/go-cmp/cmp"
+)
+
+var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// frames are messages as deployed managers and nodes write them.
+var frames = []struct {
+	name  string
+	frame string
+	want  wire.Message
+}{
+	{"register", `{"type":"auth","timestamp":"2026-01-02T03:04:05Z","payload":{"registration_token":"rt","software_version":"1.4.0","device_type":"edge","protocol_version":1}}`,
+		&wire.Auth{RegistrationToken: "rt", SoftwareVersion: "1.4.0", DeviceType: "edge", ProtocolVersion: 1}},
+	{"auth", `{"type":"auth","timestamp":"2026-01-02T03:04:05Z","payload":{"node_id":"n1","node_secret":"s","software_version":"1.4.0","device_type":"edge","protocol_version":1}}`,
+		&wire.Auth{NodeID: "n1", NodeSecret: "s", SoftwareVersion: "1.4.0", DeviceType: "edge", ProtocolVersion: 1}},
+	{"register_ack", `{"type":"register_ack","timestamp":"2026-01-02T03:04:05Z","payload":{"node_id":"n1","node_secret":"s"}}`,
+		&wire.RegisterAck{NodeID: "n1", NodeSecret: "s"}},
+	{"auth_ok", `{"type":"auth_ok","timestamp":"2026-01-02T03:04:05Z","payload":{"features":["event_ack"]}}`,
+		&wire.AuthOK{Features: []string{"event_ack"}}},
+	{"auth_ok without payload", `{"type":"auth_ok","timestamp":"2026-01-02T03:04:05Z"}`, &wire.AuthOK{}},
+	{"auth_error", `{"type":"auth_error","timestamp":"2026-01-02T03:04:05Z","message":"Invalid node secret"}`,
+		&wire.AuthError{Message: "Invalid node secret"}},
+	{"auth_error in the payload", `{"type":"auth_error","timestamp":"2026-01-02T03:04:05Z","payload":{"message":"no"}}`,
+		&wire.AuthError{Message: "no"}},
+	{"health", `{"type":"health","timestamp":"2026-01-02T03:04:05Z","payload":{"status":"ok","version":"1.4.0","uptime_secs":9,"capabilities":["upgrade"],"upgrade":{"status":"stable","current_version":"1.4.0","boot_attempts":0,"channels":["stable"],"new_field":1}}}`,
+		&wire.Health{Status: "ok", Version: "1.4.0", UptimeSecs: 9, Capabilities: []string{"upgrade"},
+			Upgrade: &wire.Upgrade{Status: "stable", CurrentVersion: "1.4.0", Channels: []string{"stable"}}}},
+	{"ack", `{"type":"command_ack","timestamp":"2026-01-02T03:04:05Z","payload":{"command_id":"u","success":true,"data":{"status":"staged","from_version":"1.4.0","to_version":"1.5.0","channel":"stable","variant":"default","arch":"x86_64-linux"}}}`,
+		&wire.CommandAck{CommandID: "u", Success: true, Data: &wire.AckData{Status: "staged", FromVersion: "1.4.0", ToVersion: "1.5.0", Channel: "stable", Variant: "default", Arch: "x86_64-linux"}}},
+	{"failed ack", `{"type":"command_ack","timestamp":"2026-01-02T03:04:05Z","payload":{"command_id":"u","success":false,"error":"text","error_code":"upgrade_disabled"}}`,
+		&wire.CommandAck{CommandID: "u", Error: "text", ErrorCode: release.Disabled}},
+	{"event", `{"type":"event","timestamp":"2026-01-02T03:04:05Z","payload":{"event_id":"e1","severity":"info","category":"upgrade","message":"m","details":{"error_code":"upgrade_staged","from_version":"1.4.0","to_version":"1.5.0","command_id":"u"}}}`,
+		&wire.Event{EventID: "e1", Severity: release.Info, Category: "upgrade", Message: "m", Details: wire.Details{ErrorCode: release.Staged, FromVersion: "1.4.0", ToVersion: "1.5.0", CommandID: "u"}}},
+	{"event_ack", `{"type":"event_ack","timestamp":"2026-01-02T03:04:05Z","payload":{"event_ids":["a","b"]}}`, &wire.EventAck{EventIDs: []string{"a", "b"}}},
+	{"ping", `{"type":"ping","timestamp":"2026-01-02T03:04:05Z","payload":null}`, &wire.Ping{}},
+	{"pong with a payload", `{"type":"pong","timestamp":"2026-01-02T03:04:05Z","payload":[1]}`, &wire.Pong{}},
+	{"unknown type", `{"type":"from_the_future","timestamp":7,"payload":[{}],"more":{}}`, &wire.Unknown{Type: "from_the_future"}},
+}
+
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	for _, c := range frames {
+		e, err := wire.Decode([]byte(c.frame))
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if d := cmp.Diff(c.want, e.Message); d != "" {
+			t.Errorf("%s: (-want +got)\n%s", c.name, d)
+		}
+		if _, unknown := c.want.(*wire.Unknown); !unknown && !e.Time.Equal(at) {
+			t.Errorf("%s: time %v", c.name, e.Time)
+		}
+	}
+}
+
+func TestDecodeCommand(t *testing.T) {
+	t.Parallel()
+	e, err := wire.Decode([]byte(`{"type":"command","payload":{"command_id":"u","action":{"type":"upgrade_binary","version":"1.5.0","channel":"stable","target_arch":"x86_64-linux","variant":"full"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := e.Message.(*wire.Command).Action
+	a.Raw = nil
+	want := wire.Action{Type: "upgrade_binary", Version: "1.5.0", Channel: "stable", TargetArch: "x86_64-linux", Variant: "full"}
+	if d := cmp.Diff(want, a); d != "" {
+		t.Error(d)
+	}
+	// Another action's fields may have any type; its handler gets them raw.
+	e, err = wire.Decode([]byte(`{"type":"command","payload":{"command_id":"u","action":{"type":"reboot","version":7}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := e.Message.(*wire.Command).Action; a.Type != "reboot" || string(a.Raw) != `{"type":"reboot","version":7}` || a.Version != "" {
+		t.Errorf("got %+v", a)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ frame, want string }{
+		"not JSON":           {`hello`, "invalid character"},
+		"no type":            {`{"payload":{}}`, "type is missing"},
+		"wrong payload":      {`{"type":"health","payload":[]}`, "health"},
+		"no command id":      {`{"type":"command","payload":{"action":{"type":"x"}}}`, "command_id is missing"},
+		"no payload":         {`{"type":"command"}`, "command_id is missing"},
+		"newline in id":      {`{"type":"command","payload":{"command_id":"a\nb","action":{"type":"x"}}}`, "control character"},
+		"long id":            {`{"type":"command","payload":{"command_id":"` + strings.Repeat("a", 129) + `","action":{"type":"x"}}}`, "129 bytes"},
+		"no action":          {`{"type":"command","payload":{"command_id":"a"}}`, "action type is missing"},
+		"long event message": {`{"type":"event","payload":{"message":"` + strings.Repeat("a", wire.MaxText+1) + `"}}`, "message has"},
+		"no secret":          {`{"type":"register_ack","payload":{"node_id":"n"}}`, "node_secret is missing"},
+		"too large":          {`{"type":"` + strings.Repeat("a", wire.MaxMessage) + `"}`, "more than"},
+	} {
+		_, err := wire.Decode([]byte(c.frame))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v, want one with %q", name, err, c.want)
+		}
+	}
+}
+
+// A node always sends all three keys, and what is encoded decodes to the same.
+func TestEncode(t *testing.T) {
+	t.Parallel()
+	for _, c := range frames {
+		b, err := wire.Encode(c.want, at)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(b, &keys); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range []string{"type", "timestamp", "payload"} {
+			if _, ok := keys[k]; !ok {
+				t.Errorf("%s: no %q in %s", c.name, k, b)
+			}
+		}
+		e, err := wire.Decode(b)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if d := cmp.Diff(c.want, e.Message); d != "" {
+			t.Errorf("%s: %s", c.name, d)
+		}
+	}
+	if _, err := wire.Encode(&wire.Event{Message: strings.Repeat("a", wire.MaxMessage)}, at); err == nil {
+		t.Error("a message over the limit was encoded")
+	}
+}
+
+// FuzzDecode: whatever decodes also encodes, and decodes to the same again.
+func FuzzDecode(f *testing.F) {
+	for _, c := range frames {
+		f.Add([]byte(c.frame))
+	}
+	f.Add([]byte(`{"type":"command","payload":{"command_id":"u","action":{"type":"upgrade_binary","version":"1.5.0"}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := wire.Decode(b)
+		if err != nil {
+			return
+		}
+		if _, ok := e.Message.(*wire.Unknown); ok {
+			return
+		}
+		out, err := wire.Encode(e.Message, at)
+		if err != nil {
+			t.Fatalf("decoded, but does not encode: %v", err)
+		}
+		again, err := wire.Decode(out)
+		if err != nil {
+			t.Fatalf("encoded to what does not decode: %v\n%s", err, out)
+		}
+		first, second := e.Message, again.Message
+		for _, m := range []wire.Message{first, second} {
+			if c, ok := m.(*wire.Command); ok {
+				c.Action.Raw = nil // the fields of other actions are not kept
+			}
+		}
+		if a, b := mustJSON(first), mustJSON(second); a != b {
+			t.Fatalf("first %s\nthen  %s", a, b)
+		}
+	})
+}
+
+func mustJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
