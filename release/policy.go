@@ -88,9 +88,9 @@ func (p Policy) Check(r Request, running Version) error {
 		return Errorf(VersionTooOld, "%s is below %s, the rollback floor that an installed release set", r.Version, p.Floor)
 	}
 	majors, minors := running.stepsBack(r.Version)
-	if majors > 0 && !slices.Contains(p.RollbackMajors, r.Version.v.Major()) {
+	if major := r.Version.Major(); majors > 0 && !slices.Contains(p.RollbackMajors, major) {
 		return Errorf(VersionTooOld, "going back from %s to %s crosses a major version; add %d to rollback_majors in this node's [upgrade] to allow it",
-			running, r.Version, r.Version.v.Major())
+			running, r.Version, major)
 	}
 	if minors > p.RollbackGrace {
 		return Errorf(VersionTooOld, "%s is %d minor versions behind the running %s; rollback_grace of this node's [upgrade] is %d",
@@ -106,7 +106,7 @@ func (p Policy) Select(m Manifest, r Request, host Host) (Artefact, error) {
 		return Artefact{}, Errorf(ManifestInvalid, "manifest is for %s %v, but %v was asked for", what, got, want)
 	}
 	switch {
-	case m.Version.String() != r.Version.String():
+	case m.Version != r.Version:
 		return mismatch("version", m.Version, r.Version)
 	case m.Channel != r.Channel:
 		return mismatch("channel", m.Channel, r.Channel)

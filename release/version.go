@@ -13,8 +13,17 @@ const MaxVersionLen = 64
 // Version is a strict semantic version (semver.org 2.0.0): three numbers, no
 // leading "v". Its text is safe as a file name and in a URL path: it holds
 // only [0-9A-Za-z.+-] and starts with a digit. The zero value is no version.
+// Two are == when they are the same to the letter, build metadata included.
 type Version struct {
-	v *semver.Version
+	s string // parsed again for each comparison: there are few, and == stays true
+}
+
+func (v Version) parsed() *semver.Version {
+	p, err := semver.StrictNewVersion(v.s)
+	if err != nil {
+		panic("release: a Version that ParseVersion did not make: " + v.s)
+	}
+	return p
 }
 
 // ParseVersion parses s.
@@ -29,31 +38,43 @@ func ParseVersion(s string) (Version, error) {
 	if v.String() != s {
 		return Version{}, Errorf(VersionInvalid, "version %q is not written as semver.org says (%q would be)", s, v)
 	}
-	return Version{v}, nil
+	return Version{s}, nil
 }
 
-func (v Version) String() string {
-	if v.v == nil {
-		return ""
+// MustVersion is ParseVersion for constants; it panics on an error.
+func MustVersion(s string) Version {
+	v, err := ParseVersion(s)
+	if err != nil {
+		panic(err)
 	}
-	return v.v.String()
+	return v
+}
+
+func (v Version) String() string { return v.s }
+
+// Major returns the first number of v.
+func (v Version) Major() uint64 {
+	if v.IsZero() {
+		return 0
+	}
+	return v.parsed().Major()
 }
 
 // IsZero reports whether v is no version.
-func (v Version) IsZero() bool { return v.v == nil }
+func (v Version) IsZero() bool { return v.s == "" }
 
 // Compare returns -1, 0 or 1 by semver precedence; build metadata does not
 // count. The zero Version is before all others.
 func (v Version) Compare(w Version) int {
 	switch {
-	case v.v == nil && w.v == nil:
+	case v == w:
 		return 0
-	case v.v == nil:
+	case v.IsZero():
 		return -1
-	case w.v == nil:
+	case w.IsZero():
 		return 1
 	}
-	return v.v.Compare(w.v)
+	return v.parsed().Compare(w.parsed())
 }
 
 // MarshalText writes v as in the manifest and in state.json.
@@ -76,13 +97,14 @@ func (v *Version) UnmarshalText(b []byte) error {
 // stepsBack says how far a move from v to w goes back: by majors and, within
 // a major, by minors. Both are 0 for a move forward.
 func (v Version) stepsBack(w Version) (majors, minors uint64) {
-	if v.v == nil || w.v == nil || w.Compare(v) >= 0 {
+	if v.IsZero() || w.IsZero() || w.Compare(v) >= 0 {
 		return 0, 0
 	}
-	if w.v.Major() < v.v.Major() {
-		return v.v.Major() - w.v.Major(), 0
+	from, to := v.parsed(), w.parsed()
+	if to.Major() < from.Major() {
+		return from.Major() - to.Major(), 0
 	}
-	return 0, v.v.Minor() - w.v.Minor()
+	return 0, from.Minor() - to.Minor()
 }
 
 // checkName allows [0-9A-Za-z_.-], 1 to limit bytes.

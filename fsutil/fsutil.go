@@ -1,0 +1,223 @@
+// Package fsutil writes files and links that survive a power cut, and reads
+// files that may be hostile.
+//
+// When a function of this package that changes the file system returns nil,
+// the change is on disk: the data was fsynced, then the directory that names
+// it. When it returns an error, or the power goes, the old content or the new
+// one is there, never a mixture and never nothing. Names that start with
+// ".tmp-" are left over from a crash and may be removed by anyone who holds
+// the lock of the tree.
+//
+// It does not retry, log or decide. It is Linux only.
+package fsutil
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// TempPrefix starts the name of every temporary file and link.
+const TempPrefix = ".tmp-"
+
+func temp(path string) string {
+	return filepath.Join(filepath.Dir(path), TempPrefix+rand.Text()[:10]+"-"+filepath.Base(path))
+}
+
+// WriteFile replaces the file path by data.
+//
+//	open(temporary, O_CREAT|O_EXCL), write, fsync, rename, fsync(directory)
+func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
+	tmp := temp(path)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// Symlink makes path a symbolic link to target, replacing what link is there.
+// At no instant is path missing.
+//
+//	symlinkat(temporary), renameat, fsync(directory)
+func Symlink(target, path string) (err error) {
+	tmp := temp(path)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("link %s -> %s: %w", path, target, err)
+		}
+	}()
+	if err := os.Symlink(target, tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// Rename moves oldpath to newpath, in one file system.
+//
+//	rename, fsync(directory of newpath), fsync(directory of oldpath)
+func Rename(oldpath, newpath string) error {
+	if err := os.Rename(oldpath, newpath); err != nil {
+		return err
+	}
+	if err := SyncDir(filepath.Dir(newpath)); err != nil {
+		return err
+	}
+	if filepath.Dir(oldpath) == filepath.Dir(newpath) {
+		return nil
+	}
+	return SyncDir(filepath.Dir(oldpath))
+}
+
+// Exchange swaps what two names in one directory stand for; both must exist.
+//
+//	renameat2(RENAME_EXCHANGE), fsync(directory)
+func Exchange(a, b string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		return fmt.Errorf("exchange %s and %s: %w", a, b, err)
+	}
+	return SyncDir(filepath.Dir(a))
+}
+
+// Remove removes the file or link path; that it is not there is no error.
+//
+//	unlink, fsync(directory)
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes the names in dir durable.
+//
+//	open(O_DIRECTORY), fsync
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Mkdir makes dir, unless it is there, durably.
+//
+//	mkdir, fsync(parent)
+func Mkdir(dir string, mode fs.FileMode) error {
+	if err := os.Mkdir(dir, mode); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	return SyncDir(filepath.Dir(dir))
+}
+
+// ErrTooLarge says that a file is larger than its reader allows.
+var ErrTooLarge = errors.New("file is too large")
+
+// ReadFile reads the regular file path, of at most limit bytes. It follows no
+// link in the last element and never waits for a writer of a FIFO.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: not a regular file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("read %s: %w (limit %d bytes)", path, ErrTooLarge, limit)
+	}
+	return b, nil
+}
+
+// Space is what an unprivileged user may still take from a file system.
+type Space struct {
+	Bytes  uint64 // f_bavail x f_frsize
+	Inodes uint64 // f_favail, or all ones where inodes are not counted (btrfs)
+}
+
+// Free returns the free space of the file system that holds path.
+func Free(path string) (Space, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return Space{}, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	s := Space{Bytes: st.Bavail * uint64(st.Frsize), Inodes: st.Ffree}
+	if st.Files == 0 {
+		s.Inodes = ^uint64(0)
+	}
+	return s, nil
+}
+
+// Reserve takes the blocks for a file of size bytes without changing its
+// length, so that a later write cannot run out of space. A file system that
+// cannot do it is no error.
+//
+//	fallocate(FALLOC_FL_KEEP_SIZE)
+func Reserve(f *os.File, size int64) error {
+	if size <= 0 {
+		return nil
+	}
+	for {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+		switch {
+		case err == nil, errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		}
+		return fmt.Errorf("reserve %d bytes: %w", size, err)
+	}
+}
+
+// IsNoSpace reports whether err says that the file system is full.
+func IsNoSpace(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}

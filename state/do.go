@@ -1,0 +1,158 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+)
+
+// LockWait is how long Do waits for another process: holders keep the lock
+// for the milliseconds of a few fsyncs.
+const LockWait = 5 * time.Second
+
+// Change is one transition: it returns what should be. It may be called once
+// only, and an error leaves everything as Reconcile found or put it.
+type Change func(State, Tree) (State, Tree, error)
+
+// Result is what Do leaves on disk.
+type Result struct {
+	State State
+	Tree  Tree
+	Notes []string // what was found amiss and settled, in words
+}
+
+// Do locks the root, reconciles, applies change (which may be nil), and makes
+// the outcome durable:
+//
+//	write state.json (COMMIT), then the links, then the outbox, then state.json
+//	without what was owed
+//
+// It writes nothing when nothing changes. With an error after the commit,
+// or a crash, the next Do carries on from there.
+func (l Layout) Do(ctx context.Context, change Change) (Result, error) {
+	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	if err != nil {
+		return Result{}, err
+	}
+	defer lock.Unlock()
+
+	s, note := l.load()
+	var notes []string
+	if note != "" {
+		notes = append(notes, note)
+	}
+	have, err := l.Tree()
+	if err != nil {
+		return Result{Notes: notes}, err
+	}
+	was := s
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	s, want, note := Reconcile(s, have, now)
+	if note != "" {
+		notes = append(notes, note)
+	}
+	var refused error
+	if change != nil {
+		s2, t2, err := change(s, want)
+		if err != nil {
+			refused = err
+		} else {
+			s, want = s2, t2
+		}
+	}
+	if s.Status == "" { // nothing is installed, so there is nothing to record
+		return Result{State: s, Tree: want, Notes: notes}, refused
+	}
+	s, err = l.apply(was, s, have, want)
+	return Result{State: s, Tree: want, Notes: notes}, errors.Join(refused, err)
+}
+
+func (l Layout) apply(was, s State, have, want Tree) (State, error) {
+	if !reflect.DeepEqual(was, s) {
+		// COMMIT: from here a restart carries on with s.
+		if err := l.save(s); err != nil {
+			return was, err
+		}
+	}
+	if err := l.relink(have, want); err != nil {
+		return s, err
+	}
+	if len(s.Owed) == 0 {
+		return s, nil
+	}
+	for _, e := range s.Owed {
+		if err := l.Outbox().Put(e); err != nil {
+			return s, err // still owed: the next Do tries again
+		}
+	}
+	s.Owed = nil
+	return s, l.save(s)
+}
+
+// Read returns the state and tree as Reconcile sees them, without a lock and
+// without writing anything; for those who only look.
+func (l Layout) Read() (Result, error) {
+	if _, err := os.Stat(l.root); err != nil {
+		return Result{}, err
+	}
+	t, err := l.Tree()
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{Tree: t}
+	b, err := fsutil.ReadFile(l.stateFile(), MaxState)
+	if err == nil {
+		r.State, err = Decode(b)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.Notes = append(r.Notes, "there is no state.json yet")
+	case err != nil:
+		r.Notes = append(r.Notes, fmt.Sprintf("state.json is unreadable: %v", err))
+	}
+	s, want, note := Reconcile(r.State, t, time.Now().UTC())
+	if note != "" {
+		r.Notes = append(r.Notes, note+" (at the next start)")
+	}
+	r.State, r.Tree = s, want
+	return r, nil
+}
+
+// load reads state.json. One that cannot be used is kept aside as
+// state.json.corrupt and counts as missing: it must not stop a start.
+func (l Layout) load() (State, string) {
+	path := l.stateFile()
+	b, err := fsutil.ReadFile(path, MaxState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, ""
+	}
+	if err == nil {
+		var s State
+		if s, err = Decode(b); err == nil {
+			return s, ""
+		}
+	}
+	aside := path + ".corrupt"
+	note := fmt.Sprintf("state.json is unusable (%v); kept as %s", err, aside)
+	if err := fsutil.Rename(path, aside); err != nil {
+		note = fmt.Sprintf("%s, but that failed too: %v", note, err)
+	}
+	return State{}, note
+}
+
+func (l Layout) save(s State) error {
+	b, err := s.encode()
+	if err != nil {
+		return err
+	}
+	if len(b) > MaxState {
+		return fmt.Errorf("state: %d bytes, more than %d", len(b), MaxState)
+	}
+	return fsutil.WriteFile(l.stateFile(), b, 0o644)
+}

@@ -1,0 +1,163 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// Layout is the install root of one service. Links in it are relative, so the
+// tree can be moved.
+//
+//	current   -> versions/1.5.0     what systemd starts
+//	previous  -> versions/1.4.2     where a revert goes
+//	last-good -> versions/1.4.2     the newest version that proved healthy
+//	versions/1.5.0/                 complete, synced, never written again
+//	versions/.partial-1.6.0/        being extracted
+//	downloads/<sha256>.unverified   being downloaded; resumable
+//	state.json, outbox/, config.toml, credentials.json, .lock
+type Layout struct{ root string }
+
+// At returns the layout under root, an absolute path. It touches nothing.
+func At(root string) (Layout, error) {
+	if !filepath.IsAbs(root) {
+		return Layout{}, fmt.Errorf("install root %q is not an absolute path", root)
+	}
+	return Layout{filepath.Clean(root)}, nil
+}
+
+// Root returns the install root.
+func (l Layout) Root() string { return l.root }
+
+// The paths below do not say that anything is there.
+func (l Layout) path(name string) string     { return filepath.Join(l.root, name) }
+func (l Layout) stateFile() string           { return l.path("state.json") }
+func (l Layout) lockFile() string            { return l.path(".lock") }
+func (l Layout) outboxDir() string           { return l.path("outbox") }
+func (l Layout) linkPath(name string) string { return l.path(name) }
+
+// Versions is the directory of the versions, Downloads that of the tarballs.
+func (l Layout) Versions() string  { return l.path("versions") }
+func (l Layout) Downloads() string { return l.path("downloads") }
+
+// ConfigFile and CredentialsFile are the node's own; both have mode 0600.
+func (l Layout) ConfigFile() string      { return l.path("config.toml") }
+func (l Layout) CredentialsFile() string { return l.path("credentials.json") }
+
+// Current is the link that systemd starts through.
+func (l Layout) Current() string { return l.path("current") }
+
+// Version is the directory of v.
+func (l Layout) Version(v release.Version) string {
+	return filepath.Join(l.Versions(), v.String())
+}
+
+// PartialPrefix starts the name of a directory that is not complete.
+const PartialPrefix = ".partial-"
+
+// Partial is where v is extracted before it is promoted to Version(v).
+func (l Layout) Partial(v release.Version) string {
+	return filepath.Join(l.Versions(), PartialPrefix+v.String())
+}
+
+// UnverifiedSuffix ends the name of a download that nobody has checked.
+const UnverifiedSuffix = ".unverified"
+
+// Download is where the tarball with that SHA-256 is downloaded to.
+func (l Layout) Download(sha256 string) string {
+	return filepath.Join(l.Downloads(), sha256+UnverifiedSuffix)
+}
+
+// Make creates the directories that an upgrade writes to.
+func (l Layout) Make() error {
+	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir()} {
+		if err := fsutil.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Tree reads the links and the versions there are. What is not as it should
+// be counts as absent; only an unreadable root is an error.
+func (l Layout) Tree() (Tree, error) {
+	var t Tree
+	entries, err := os.ReadDir(l.Versions())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return t, err
+	}
+	for _, e := range entries {
+		if v, err := release.ParseVersion(e.Name()); err == nil && e.IsDir() {
+			t.Versions = append(t.Versions, v)
+		}
+	}
+	slices.SortFunc(t.Versions, func(a, b release.Version) int {
+		if c := b.Compare(a); c != 0 {
+			return c
+		}
+		return strings.Compare(b.String(), a.String())
+	})
+	t.Current = l.link("current", t)
+	t.Previous = l.link("previous", t)
+	t.LastGood = l.link("last-good", t)
+	return t, nil
+}
+
+func (l Layout) link(name string, t Tree) release.Version {
+	target, err := os.Readlink(l.linkPath(name))
+	if err != nil {
+		return release.Version{}
+	}
+	if filepath.IsAbs(target) { // made by hand, perhaps
+		if target, err = filepath.Rel(l.root, target); err != nil {
+			return release.Version{}
+		}
+	}
+	dir, base := filepath.Split(filepath.Clean(target))
+	v, err := release.ParseVersion(base)
+	if err != nil || filepath.Clean(dir) != "versions" || !t.Has(v) {
+		return release.Version{}
+	}
+	return v
+}
+
+// PointCurrent moves the current link, and nothing else, to v, which must be on
+// disk. It is for the watchdog of a node whose state.json cannot be written.
+func (l Layout) PointCurrent(v release.Version) error {
+	t, err := l.Tree()
+	if err != nil {
+		return err
+	}
+	if !t.Has(v) {
+		return fmt.Errorf("version %s is not on disk", v)
+	}
+	return l.relink(t, Tree{Current: v})
+}
+
+// relink makes the links as want says, where they differ from have. previous
+// goes first: a crash in between leaves a current that still has its way back.
+func (l Layout) relink(have, want Tree) error {
+	for _, x := range []struct {
+		name       string
+		have, want release.Version
+	}{
+		{"previous", have.Previous, want.Previous},
+		{"current", have.Current, want.Current},
+		{"last-good", have.LastGood, want.LastGood},
+	} {
+		if x.want.IsZero() || x.have == x.want {
+			continue
+		}
+		if err := fsutil.Symlink(filepath.Join("versions", x.want.String()), l.linkPath(x.name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,312 @@
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// Tree is what the install root holds. A link that is missing, or does not
+// lead to a directory of versions/, is the zero Version.
+type Tree struct {
+	Current, Previous, LastGood release.Version
+	Versions                    []release.Version // complete ones, newest first
+}
+
+// Has reports whether v is complete on disk.
+func (t Tree) Has(v release.Version) bool {
+	for _, w := range t.Versions {
+		if w == v {
+			return true
+		}
+	}
+	return false
+}
+
+// first returns the first version that is on disk.
+func (t Tree) first(vs ...release.Version) release.Version {
+	for _, v := range vs {
+		if !v.IsZero() && t.Has(v) {
+			return v
+		}
+	}
+	return release.Version{}
+}
+
+// fallback is the best version to run when current leads nowhere or must be
+// left: want, or else what proved healthy, or else anything there is but not.
+func (t Tree) fallback(want, not release.Version) release.Version {
+	if v := t.first(want, t.LastGood, t.Previous); !v.IsZero() && v != not {
+		return v
+	}
+	for _, v := range t.Versions {
+		if v != not {
+			return v
+		}
+	}
+	return t.first(not)
+}
+
+// Reconcile settles what a crash, or a hand on the links, left behind. It is
+// idempotent, and for a pair that needs nothing it returns its arguments. The
+// note says in words what it found; it is empty when nothing was wrong.
+//
+// It never moves last-good to a version that did not prove healthy, except in
+// a root that has no last-good at all: a first install.
+func Reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
+	switch s.Status {
+	case Stable:
+		switch t.Current {
+		case release.Version{}:
+			return lostCurrent(s, t, now)
+		case s.Good:
+			if t.LastGood != t.Current {
+				t.LastGood = t.Current // crashed after the trial was kept
+				return s, t, "finished keeping " + t.Current.String()
+			}
+			return s, t, ""
+		default:
+			return handMoved(s, t, now)
+		}
+
+	case StagedManual:
+		switch t.Current {
+		case release.Version{}:
+			return lostCurrent(s, t, now)
+		case s.Good:
+			if !t.Has(s.Target) {
+				note := fmt.Sprintf("%s was staged, but its directory is gone", s.Target)
+				return settle(s, Stable, t.Current, now), t, note
+			}
+			return s, t, ""
+		default: // Target or any other: somebody moved the link
+			return handMoved(s, t, now)
+		}
+
+	case PendingHealth:
+		switch t.Current {
+		case s.Target:
+			return s, t, "" // the trial runs
+		case s.Previous:
+			if s.BootAttempts > 0 { // it did start: somebody, or a revert that could not be recorded, went back
+				s, t = Revert(s, t, fmt.Sprintf("current was set back to %s during the trial", t.Current), now)
+				return s, t, s.Reason
+			}
+			s = abandon(s, now)
+			return s, t, fmt.Sprintf("the upgrade to %s was interrupted before the swap; nothing was changed", s.Target)
+		case release.Version{}: // the swap is atomic, so the target's directory was taken away
+			s, t = Revert(s, t, fmt.Sprintf("the directory of %s is missing", s.Target), now)
+			return s, t, s.Reason
+		default:
+			return handMoved(abandon(s, now), t, now)
+		}
+
+	case RolledBack:
+		switch t.Current {
+		case s.Target: // crashed in the revert
+			t.Current = t.fallback(s.Previous, s.Target)
+			return s, t, fmt.Sprintf("finished going back from %s to %s", s.Target, t.Current)
+		case release.Version{}:
+			return lostCurrent(s, t, now)
+		case s.Good:
+			return s, t, ""
+		default:
+			return handMoved(s, t, now)
+		}
+	}
+	return adopt(s, t, now)
+}
+
+// adopt makes a state for a root that has none: state.json was never written,
+// or could not be read.
+func adopt(s State, t Tree, now time.Time) (State, Tree, string) {
+	run := t.fallback(t.LastGood, release.Version{})
+	if t.LastGood.IsZero() {
+		run = t.fallback(t.Current, release.Version{})
+	}
+	if run.IsZero() {
+		return s, t, "no version is installed"
+	}
+	note := ""
+	if !t.Current.IsZero() && t.Current != run {
+		note = fmt.Sprintf("no usable state.json, and %s never proved healthy: going back to %s", t.Current, run)
+	}
+	t.Current = run
+	if t.LastGood.IsZero() {
+		t.LastGood = run
+	}
+	s.MaxBootAttempts = 0
+	return settle(s, Stable, run, now), t, note
+}
+
+// lostCurrent points current, which led nowhere, at the best version there is.
+func lostCurrent(s State, t Tree, now time.Time) (State, Tree, string) {
+	run := t.fallback(s.Good, release.Version{})
+	if run.IsZero() {
+		return s, t, "no version is installed"
+	}
+	t.Current = run
+	note := fmt.Sprintf("current led nowhere; it is %s now", run)
+	if run == s.Good {
+		if t.LastGood != run {
+			t.LastGood = run
+		}
+		return s, t, note
+	}
+	if t.LastGood.IsZero() || t.LastGood == run {
+		t.LastGood = run
+		return settle(s, Stable, run, now), t, note
+	}
+	s, t, _ = handMoved(s, t, now)
+	return s, t, note
+}
+
+// handMoved protects a current that somebody pointed elsewhere by hand: the
+// version is put on trial, with the last good one to go back to.
+func handMoved(s State, t Tree, now time.Time) (State, Tree, string) {
+	back := t.first(t.LastGood, s.Good)
+	if back.IsZero() || back == t.Current {
+		t.LastGood = t.Current
+		return settle(s, Stable, t.Current, now), t, fmt.Sprintf("current was set to %s by hand", t.Current)
+	}
+	note := fmt.Sprintf("current was set to %s by hand; it is on trial, with %s to go back to", t.Current, back)
+	trial := Trial{
+		ID:          fmt.Sprintf("hand-%s-%d", t.Current, now.Unix()),
+		Target:      t.Current,
+		MaxAttempts: s.MaxBootAttempts,
+	}
+	s.Good = back
+	s = Begin(s, trial, now)
+	s.Owed = nil // no command asked for it
+	t.Previous = back
+	return s, t, note
+}
+
+// settle returns s at rest in status with good as the version that runs.
+func settle(s State, status Status, good release.Version, now time.Time) State {
+	return State{
+		Status: status, Good: good, MaxBootAttempts: s.MaxBootAttempts, Since: now,
+		Floor: s.Floor, FloorSequence: s.FloorSequence,
+		Commands: s.Commands, Owed: s.Owed,
+	}
+}
+
+// Trial is what Begin needs to know of a staged release.
+type Trial struct {
+	ID            string // unique; the events of the trial are named after it
+	Target        release.Version
+	MaxAttempts   int // 0: the default
+	CommandID     string
+	Channel       string
+	RollbackFloor release.Version
+}
+
+// Begin puts a staged version on trial. The caller makes it durable before it
+// touches a link: from then on a restart runs the trial.
+func Begin(s State, tr Trial, now time.Time) State {
+	if tr.MaxAttempts < 1 || tr.MaxAttempts > MaxAttempts {
+		tr.MaxAttempts = DefaultMaxAttempts
+	}
+	n := settle(s, PendingHealth, s.Good, now)
+	n.Target, n.Previous = tr.Target, s.Good
+	n.MaxBootAttempts, n.TrialID = tr.MaxAttempts, tr.ID
+	n.CommandID, n.Channel, n.PendingFloor = tr.CommandID, tr.Channel, tr.RollbackFloor
+	return n.owe(now, Event{
+		Code: release.Staged, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
+		Message: fmt.Sprintf("%s is staged; restarting into it", tr.Target),
+	})
+}
+
+// CountStart counts one service start of the version on trial, or, when the
+// configured starts are used up, goes back in this same start.
+func CountStart(s State, t Tree, now time.Time) (State, Tree) {
+	if s.Status != PendingHealth || t.Current != s.Target {
+		return s, t
+	}
+	if s.BootAttempts >= s.MaxBootAttempts {
+		return Revert(s, t, fmt.Sprintf("%s did not come up healthy in %d starts", s.Target, s.BootAttempts), now)
+	}
+	s.BootAttempts++
+	return s, t
+}
+
+// Revert ends a trial by going back. There is one revert in a trial: what
+// happens to the old version afterwards is not this package's to undo.
+func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
+	if s.Status != PendingHealth {
+		return s, t
+	}
+	to := t.fallback(s.Previous, s.Target)
+	n := settle(s, RolledBack, to, now)
+	n.Target, n.Previous, n.Reason = s.Target, to, reason
+	n.BootAttempts, n.MaxBootAttempts = s.BootAttempts, s.MaxBootAttempts
+	n.TrialID, n.CommandID, n.Channel = s.TrialID, s.CommandID, s.Channel
+	t.Current = to
+	return n.owe(now, Event{
+		Code: release.RolledBack, From: s.Target, To: to, CommandID: s.CommandID,
+		Message: fmt.Sprintf("went back from %s to %s: %s", s.Target, to, reason),
+		Reason:  reason, BootAttempts: s.BootAttempts,
+	}), t
+}
+
+// Keep ends a trial whose version proved healthy.
+func Keep(s State, t Tree, now time.Time) (State, Tree) {
+	if s.Status != PendingHealth || t.Current != s.Target {
+		return s, t
+	}
+	n := settle(s, Stable, s.Target, now)
+	if s.PendingFloor.Compare(n.Floor) > 0 {
+		n.Floor = s.PendingFloor
+	}
+	n.TrialID = s.TrialID
+	n = n.owe(now, Event{
+		Code: release.Completed, From: s.Previous, To: s.Target, CommandID: s.CommandID,
+		Message:      fmt.Sprintf("%s is healthy after %d start(s)", s.Target, max(s.BootAttempts, 1)),
+		BootAttempts: s.BootAttempts,
+	})
+	n.TrialID = ""
+	t.LastGood = s.Target
+	return n, t
+}
+
+// abandon ends a trial that never began: the links were not swapped. It is not
+// the release's fault, and what was owed for "staged" is taken back.
+func abandon(s State, now time.Time) State {
+	n := settle(s, Stable, s.Previous, now)
+	n.Owed = nil
+	for _, e := range s.Owed {
+		if (e.Event != nil && e.Event.CommandID == s.CommandID) || (e.Ack != nil && e.Ack.ID == s.CommandID) {
+			continue
+		}
+		n.Owed = append(n.Owed, e)
+	}
+	n.TrialID = s.TrialID
+	const why = "interrupted by a restart before the swap; nothing was changed"
+	if s.CommandID != "" {
+		n = n.fail(s.CommandID, release.Internal, why, now)
+	} else {
+		n = n.owe(now, Event{Code: release.Internal, From: s.Previous, To: s.Target, Message: why, Reason: why})
+	}
+	n.TrialID = ""
+	return n
+}
+
+// owe adds an event of the trial to what must be told.
+func (s State) owe(now time.Time, e Event) State {
+	id := s.TrialID
+	if id == "" {
+		id = e.CommandID
+	}
+	s.Owed = append(s.Owed[:len(s.Owed):len(s.Owed)], Entry{ID: entryID(id, string(e.Code)), Time: now, Event: &e})
+	return s
+}
+
+// entryID names what is told of a trial or command: the same thing told again
+// has the same id. Ids of commands are foreign bytes, hence the hash.
+func entryID(of, what string) string {
+	sum := sha256.Sum256([]byte(of))
+	return hex.EncodeToString(sum[:12]) + "." + what
+}

@@ -1,0 +1,49 @@
+//go:build sim
+
+package verify
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Simulation says whether this build believes a simulated Sigstore.
+const Simulation = true
+
+// VersionSuffix marks the version that a simulation build prints.
+const VersionSuffix = "+sim"
+
+// TrustDirEnv names the directory with trusted_root.json, sim.json and
+// release_ca.pem, as `manager-sim release publish` writes it.
+const TrustDirEnv = "EDGE_AGENT_SIM_TRUST"
+
+// load ignores the rows that were compiled in: a simulation believes its
+// directory and nothing else.
+func load([]Signer) (Trust, error) {
+	dir := os.Getenv(TrustDirEnv)
+	if dir == "" {
+		return Trust{}, fmt.Errorf("this is a simulation build: set %s to the trust directory that manager-sim wrote", TrustDirEnv)
+	}
+	read := func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) }
+	rootJSON, err1 := read("trusted_root.json")
+	simJSON, err2 := read("sim.json")
+	ca, err3 := read("release_ca.pem")
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return Trust{}, fmt.Errorf("simulated trust: %w", err)
+	}
+	var sim struct {
+		ReleaseHost string   `json:"release_host"`
+		Signers     []Signer `json:"signers"`
+	}
+	if err := json.Unmarshal(simJSON, &sim); err != nil {
+		return Trust{}, fmt.Errorf("simulated trust: sim.json: %w", err)
+	}
+	v, err := New(rootJSON, sim.Signers)
+	if err != nil {
+		return Trust{}, fmt.Errorf("simulated trust: %w", err)
+	}
+	return Trust{Verifier: v, repository: sim.Signers[0].Repository, host: sim.ReleaseHost, ca: ca}, nil
+}

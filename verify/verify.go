@@ -1,0 +1,219 @@
+// Package verify turns bytes from a release host into a Release: the proof
+// that an allowed workflow signed this manifest, that a transparency log has
+// it, and when. Nothing else in the program can make a Release, and nothing is
+// installed without one.
+//
+// Who may sign is compiled in (DefaultSigners, or the rows that a sidecar
+// passes in code), and so is Sigstore's trust root: no flag, environment
+// variable, configuration key or command of the manager adds to them. Only a
+// simulation build (build tag "sim") reads both from a directory, and says so.
+//
+// The time of a signature is what a log or a timestamp authority signed, never
+// the local clock: a device that thinks it is 1970 comes to the same answer.
+//
+// What it does not do: it fetches nothing, and it does not say whether this
+// node should want the release (package release does).
+package verify
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+)
+
+// Limits, checked before a byte is parsed, as sigstore-go bounds counts but
+// no sizes. Real bundles have 5 to 16 KiB, the production root 7 KiB.
+const (
+	MaxBundle = 64 << 10
+	MaxRoot   = 64 << 10
+
+	maxLogEntries = 2
+	maxTimestamps = 2
+)
+
+// mediaTypes of the bundle v0.3, as cosign 3 writes it and as older tools did.
+var mediaTypes = map[string]bool{
+	"application/vnd.dev.sigstore.bundle.v0.3+json":        true,
+	"application/vnd.dev.sigstore.bundle+json;version=0.3": true,
+}
+
+// Verifier checks releases against one trust root and one allowlist. It is
+// safe for concurrent use.
+type Verifier struct {
+	v       *verify.Verifier
+	signers []Signer
+}
+
+// New returns a Verifier for the trusted_root.json and the rows given. No
+// rows, or a row that is not complete, is an error: never "anyone".
+func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
+	if len(trustedRoot) > MaxRoot {
+		return nil, fmt.Errorf("trusted root of %d bytes, more than %d", len(trustedRoot), MaxRoot)
+	}
+	if len(signers) == 0 {
+		return nil, errors.New("the allowlist of signers is empty")
+	}
+	for i, s := range signers {
+		if err := s.check(); err != nil {
+			return nil, fmt.Errorf("signer %d: %w", i+1, err)
+		}
+	}
+	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
+	if err != nil {
+		return nil, fmt.Errorf("trusted root: %s", oneLine(err))
+	}
+	v, err := verify.NewVerifier(tr,
+		verify.WithSignedCertificateTimestamps(1),
+		verify.WithTransparencyLog(1),
+		verify.WithObserverTimestamps(1))
+	if err != nil {
+		return nil, fmt.Errorf("trusted root: %s", oneLine(err))
+	}
+	return &Verifier{v: v, signers: append([]Signer(nil), signers...)}, nil
+}
+
+// Release is a manifest that an allowed signer signed. Only Verifier.Release
+// makes one; the zero Release is refused by all who take one.
+type Release struct {
+	manifest release.Manifest
+	signed   Signature
+	ok       bool
+}
+
+// OK reports whether r came from a Verifier.
+func (r Release) OK() bool { return r.ok }
+
+// Manifest returns what was signed.
+func (r Release) Manifest() release.Manifest { return r.manifest }
+
+// Signature says who signed, and when.
+func (r Release) Signature() Signature { return r.signed }
+
+// Signature is the identity behind a Release.
+type Signature struct {
+	Repository string    // https://github.com/OWNER/REPO
+	Workflow   string    // the SAN: workflow file and ref
+	Ref        string    // refs/tags/v1.5.0
+	Commit     string    // that was built
+	Run        string    // URL of the workflow run
+	Time       time.Time // as signed by the log or a timestamp authority
+	TimeSource string    // who signed the time
+}
+
+// Release verifies bundle as a signature over manifest, matches the signer
+// against the allowlist, and then, not before, parses the manifest. Every
+// error is a *release.Error and one line long.
+func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
+	if len(manifest) > release.MaxManifest {
+		return Release{}, release.Errorf(release.ManifestInvalid, "manifest of %d bytes, more than %d", len(manifest), release.MaxManifest)
+	}
+	b, err := parseBundle(bundleJSON)
+	if err != nil {
+		return Release{}, release.Errorf(release.SignatureInvalid, "signature bundle: %s", oneLine(err))
+	}
+	logged, err := v.v.VerifyTransparencyLogInclusion(b)
+	if err != nil {
+		return Release{}, release.Errorf(release.RekorInvalid,
+			"transparency log: no entry of a log that the trust root knows proves that the signature was logged (%s)", oneLine(err))
+	}
+	if _, err := v.v.VerifyObserverTimestamps(b, logged); err != nil {
+		return Release{}, release.Errorf(release.RekorInvalid,
+			"time of signing: neither a log nor a timestamp authority that the trust root knows attests it (%s)", oneLine(err))
+	}
+	res, err := v.v.Verify(b, verify.NewPolicy(verify.WithArtifact(bytes.NewReader(manifest)), verify.WithoutIdentitiesUnsafe()))
+	if err != nil {
+		return Release{}, release.Errorf(release.SignatureInvalid,
+			"signature: the certificate chain, its transparency proof, or the signature over the manifest does not hold (%s)", oneLine(err))
+	}
+	if res.Signature == nil || res.Signature.Certificate == nil {
+		return Release{}, release.Errorf(release.SignatureInvalid, "signature: made with a bare key, not with a certificate")
+	}
+	cert := res.Signature.Certificate
+	if err := v.allowed(cert); err != nil {
+		return Release{}, release.Errorf(release.IdentityNotAllowed, "signer not allowed: %w", err)
+	}
+	m, err := release.Parse(manifest)
+	if err != nil {
+		return Release{}, err
+	}
+	if want := "refs/tags/v" + m.Version.String(); cert.SourceRepositoryRef != want {
+		return Release{}, release.Errorf(release.IdentityNotAllowed,
+			"signer not allowed: the manifest says version %s, but was signed for %.200q, not %s", m.Version, cert.SourceRepositoryRef, want)
+	}
+	r := Release{manifest: m, ok: true, signed: Signature{
+		Repository: cert.SourceRepositoryURI, Workflow: cert.SubjectAlternativeName, Ref: cert.SourceRepositoryRef,
+		Commit: cert.SourceRepositoryDigest, Run: cert.RunInvocationURI,
+	}}
+	if len(res.VerifiedTimestamps) > 0 {
+		t := res.VerifiedTimestamps[0]
+		r.signed.Time, r.signed.TimeSource = t.Timestamp.UTC(), t.URI
+	}
+	return r, nil
+}
+
+// allowed returns nil if a row matches, or what each of them misses.
+func (v *Verifier) allowed(c *certificate.Summary) error {
+	const most = 3
+	var misses []string
+	for _, s := range v.signers {
+		err := s.match(c)
+		if err == nil {
+			return nil
+		}
+		misses = append(misses, err.Error())
+	}
+	if n := len(misses); n > most {
+		misses = append(misses[:most], fmt.Sprintf("and %d more rows", n-most))
+	}
+	return errors.New(strings.Join(misses, "; "))
+}
+
+func parseBundle(b []byte) (*bundle.Bundle, error) {
+	if len(b) > MaxBundle {
+		return nil, fmt.Errorf("%d bytes, more than %d", len(b), MaxBundle)
+	}
+	var pb bundle.Bundle
+	if err := pb.UnmarshalJSON(b); err != nil {
+		if bytes.Contains(b, []byte(`"base64Signature"`)) {
+			return nil, errors.New("this is cosign 2's legacy JSON; a bundle v0.3 is required (cosign 3 writes it)")
+		}
+		return nil, fmt.Errorf("not a Sigstore bundle: %w", err)
+	}
+	if !mediaTypes[pb.MediaType] {
+		return nil, fmt.Errorf("media type is %.100q; a bundle v0.3 is required", pb.MediaType)
+	}
+	m := pb.VerificationMaterial
+	if pb.GetMessageSignature() == nil {
+		return nil, errors.New("holds no message signature (a DSSE envelope, perhaps)")
+	}
+	if m.GetCertificate() == nil {
+		return nil, errors.New("holds no single certificate (a chain or a bare key, perhaps)")
+	}
+	if n := len(m.GetTlogEntries()); n > maxLogEntries {
+		return nil, fmt.Errorf("%d log entries, more than %d", n, maxLogEntries)
+	}
+	if n := len(m.GetTimestampVerificationData().GetRfc3161Timestamps()); n > maxTimestamps {
+		return nil, fmt.Errorf("%d timestamps, more than %d", n, maxTimestamps)
+	}
+	return &pb, nil
+}
+
+// oneLine makes a library's error fit to log: one line, bounded, without the
+// marks of a %w that had nothing to wrap.
+func oneLine(err error) string {
+	const most = 300
+	s := strings.ReplaceAll(err.Error(), "%!w(<nil>)", "unknown")
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }), " ")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
+}

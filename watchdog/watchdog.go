@@ -1,0 +1,82 @@
+// Package watchdog is what runs before every start of the service, from the
+// version that last proved healthy (ExecStartPre=last-good/... watchdog). In
+// a trial it counts the start durably, before the new version gets to run, or,
+// when the configured starts are used up, goes back in this same start.
+//
+// It never stops a start for a fault of its own: what it cannot do it says,
+// and the service starts all the same. A trial whose starts cannot be counted
+// (a full or read-only disk) is ended at once, because it could otherwise go
+// on for ever. It uses no network, reads no configuration, and no clock
+// for a decision.
+package watchdog
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// Report says what the watchdog found and did, for the log.
+type Report struct {
+	Status       state.Status
+	Current      release.Version // what is about to start
+	Target       release.Version // on trial, or gone back from
+	BootAttempts int             // starts of Target, this one included
+	MaxAttempts  int
+	Reverted     bool     // in this start
+	Reason       string   // of the revert
+	Notes        []string // what was amiss and settled
+	Errs         []error  // what could not be done
+}
+
+// Run does the watchdog's work under the install root l.
+func Run(ctx context.Context, l state.Layout) Report {
+	var rep Report
+	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		before := s.Status
+		s, t = state.CountStart(s, t, time.Now().UTC())
+		rep.Reverted = before == state.PendingHealth && s.Status == state.RolledBack
+		return s, t, nil
+	})
+	rep.Notes = res.Notes
+	if err != nil {
+		rep.Errs = append(rep.Errs, err)
+		if !errors.Is(err, fsutil.ErrLocked) {
+			res = rep.goBack(l, res)
+		}
+	}
+	s := res.State
+	rep.Status, rep.Current, rep.Target = s.Status, res.Tree.Current, s.Target
+	rep.BootAttempts, rep.MaxAttempts = s.BootAttempts, s.MaxBootAttempts
+	if s.Status == state.RolledBack {
+		rep.Reason = s.Reason
+	}
+	return rep
+}
+
+// goBack ends a trial whose count could not be written, by the link alone.
+// What it did is recorded by the next Do that can write: Reconcile finds a
+// trial whose current is the version before.
+func (rep *Report) goBack(l state.Layout, res state.Result) state.Result {
+	now, err := l.Read()
+	if err != nil {
+		rep.Errs = append(rep.Errs, err)
+		return res
+	}
+	if now.State.Status != state.PendingHealth || now.Tree.Current != now.State.Target {
+		return now
+	}
+	to := now.State.Previous
+	if err := l.PointCurrent(to); err != nil {
+		rep.Errs = append(rep.Errs, err)
+		return now
+	}
+	rep.Reverted = true
+	now.Tree.Current = to
+	now.State.Status, now.State.Reason = state.RolledBack, "its starts could not be counted"
+	return now
+}
