@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -27,6 +28,24 @@ func Accept(s State, c Command) State {
 	return s
 }
 
+// Start is Accept for a command that is taken: it also owes the event that
+// tells the manager so.
+func Start(s State, c Command, now time.Time) State {
+	return Accept(s, c).owe(now, Event{
+		Code: release.Started, From: c.From, To: c.Version, CommandID: c.ID,
+		Message: fmt.Sprintf("fetching and checking %s (%s)", c.Version, c.Channel),
+	})
+}
+
+// Downloaded owes the event that the tarball is complete and as it was signed.
+func Downloaded(s State, id string, now time.Time) State {
+	c, _ := s.Command(id)
+	return s.owe(now, Event{
+		Code: release.Downloaded, From: c.From, To: c.Version, CommandID: id,
+		Message: fmt.Sprintf("%s is downloaded, and has the signed SHA-256", c.Version),
+	})
+}
+
 // Succeed records the end of a command that did what it was asked, and owes
 // its ack. status is "staged", "staged_manual" or "current".
 func Succeed(s State, id, status string, now time.Time) State {
@@ -45,13 +64,9 @@ func (s State) fail(id string, code release.Code, why string, now time.Time) Sta
 		c.Status, c.Code, c.Error = "", code, why
 		failed = *c
 	})
-	trial := s.TrialID
-	s.TrialID = id
-	s = s.owe(now, Event{
+	return s.owe(now, Event{
 		Code: code, From: failed.From, To: failed.Version, CommandID: id, Message: why, Reason: why,
 	})
-	s.TrialID = trial
-	return s
 }
 
 func (s State) end(id string, now time.Time, change func(*Command)) State {

@@ -196,7 +196,7 @@ func settle(s State, status Status, good release.Version, now time.Time) State {
 
 // Trial is what Begin needs to know of a staged release.
 type Trial struct {
-	ID            string // unique; the events of the trial are named after it
+	ID            string // unique; names the events of a trial without a command
 	Target        release.Version
 	MaxAttempts   int // 0: the default
 	CommandID     string
@@ -253,7 +253,8 @@ func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
 }
 
 // Keep ends a trial whose version proved healthy.
-func Keep(s State, t Tree, now time.Time) (State, Tree) {
+// note, if any, is added to what is told.
+func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 	if s.Status != PendingHealth || t.Current != s.Target {
 		return s, t
 	}
@@ -262,9 +263,13 @@ func Keep(s State, t Tree, now time.Time) (State, Tree) {
 		n.Floor = s.PendingFloor
 	}
 	n.TrialID = s.TrialID
+	message := fmt.Sprintf("%s is healthy after %d start(s)", s.Target, max(s.BootAttempts, 1))
+	if note != "" {
+		message += "; " + note
+	}
 	n = n.owe(now, Event{
 		Code: release.Completed, From: s.Previous, To: s.Target, CommandID: s.CommandID,
-		Message:      fmt.Sprintf("%s is healthy after %d start(s)", s.Target, max(s.BootAttempts, 1)),
+		Message:      message,
 		BootAttempts: s.BootAttempts,
 	})
 	n.TrialID = ""
@@ -294,11 +299,12 @@ func abandon(s State, now time.Time) State {
 	return n
 }
 
-// owe adds an event of the trial to what must be told.
+// owe adds an event, of a command or of a trial that no command began, to what
+// must be told.
 func (s State) owe(now time.Time, e Event) State {
-	id := s.TrialID
+	id := e.CommandID
 	if id == "" {
-		id = e.CommandID
+		id = s.TrialID
 	}
 	s.Owed = append(s.Owed[:len(s.Owed):len(s.Owed)], Entry{ID: entryID(id, string(e.Code)), Time: now, Event: &e})
 	return s

@@ -1,0 +1,285 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/rs/zerolog"
+)
+
+// Config is everything an agent needs. The sections are those of config.toml
+// (see Load); the other fields are set in code. The zero value is safe:
+// upgrades are off, and certificates are checked.
+type Config struct {
+	Service ServiceConfig `toml:"service" json:"service"`
+	Manager ManagerConfig `toml:"manager" json:"manager"`
+	Upgrade UpgradeConfig `toml:"upgrade" json:"upgrade"`
+
+	// Version is the program's own version, as it was stamped when it was
+	// built: what the manager is told, and what a trial is judged by.
+	Version string `toml:"-" json:"-"`
+	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
+	Signers []verify.Signer `toml:"-" json:"-"`
+	// Check, if set, is the program's own health: nil when it is well. It is
+	// asked every second during a trial, and before every health beat.
+	Check func(context.Context) error `toml:"-" json:"-"`
+	// Drain, if set, is called once a new version is staged, before Run
+	// returns, with a context that ends after drain_secs.
+	Drain func(context.Context) error `toml:"-" json:"-"`
+	// Notify tells systemd (systemd.Notify). It must be set when the process
+	// runs under a unit of Type=notify.
+	Notify func(state string) error `toml:"-" json:"-"`
+	// Handlers serve commands other than upgrades, by action type.
+	Handlers map[string]Handler `toml:"-" json:"-"`
+	// Log gets one record a transition.
+	Log zerolog.Logger `toml:"-" json:"-"`
+}
+
+// Handler serves one command. What it returns is the ack's: an error makes it
+// a failure with error_code "action_failed". Handlers run one at a time.
+type Handler func(ctx context.Context, action wire.Action) error
+
+// ServiceConfig is the section [service].
+type ServiceConfig struct {
+	Name        string `toml:"name" json:"name"`                 // for people; default: the device type
+	DeviceType  string `toml:"device_type" json:"device_type"`   // releases must be made for it
+	InstallRoot string `toml:"install_root" json:"install_root"` // absolute; default /opt/bilbycast/<name>
+	Variant     string `toml:"variant" json:"variant"`           // default "default"
+	Binary      string `toml:"binary" json:"binary"`             // in a version's directory; default: this program's file name
+}
+
+// ManagerConfig is the section [manager].
+type ManagerConfig struct {
+	URLs              []string `toml:"urls" json:"urls"` // wss://HOST:PORT, 1 to 16, tried in turn
+	RegistrationToken string   `toml:"registration_token" json:"-"`
+	// CertFingerprint pins the manager's certificate: SHA-256, in hex.
+	CertFingerprint string `toml:"cert_fingerprint" json:"cert_fingerprint,omitempty"`
+	// AcceptSelfSignedCert turns certificate checks off. What runs is still only
+	// what is signed, but anybody on the path can then pose as the manager.
+	AcceptSelfSignedCert bool   `toml:"accept_self_signed_cert" json:"accept_self_signed_cert,omitempty"`
+	CAFile               string `toml:"ca_file" json:"ca_file,omitempty"`
+	// AllowInsecure lets URLs be ws://, to loopback only.
+	AllowInsecure bool `toml:"allow_insecure" json:"allow_insecure,omitempty"`
+}
+
+// UpgradeConfig is the section [upgrade].
+type UpgradeConfig struct {
+	Enabled         bool     `toml:"enabled" json:"enabled"`
+	AllowedChannels []string `toml:"allowed_channels" json:"allowed_channels"` // default ["stable"]
+	MinVersion      string   `toml:"min_version" json:"min_version,omitempty"`
+	// RollbackGrace is how many minor versions back a request may go; default 1.
+	RollbackGrace *uint64 `toml:"rollback_grace" json:"rollback_grace"`
+	// RollbackMajors are lower majors that a request may go back to.
+	RollbackMajors       []uint64 `toml:"rollback_majors" json:"rollback_majors,omitempty"`
+	BootHealthWindowSecs int      `toml:"boot_health_window_secs" json:"boot_health_window_secs"` // 10 to 86400; default 120
+	MaxBootAttempts      int      `toml:"max_boot_attempts" json:"max_boot_attempts"`             // 1 to 10; default 3
+	HealthHoldSecs       *int     `toml:"health_hold_secs" json:"health_hold_secs"`               // below the window; default 10
+	KeepVersions         int      `toml:"keep_versions" json:"keep_versions"`                     // 2 to 100; default 3
+	DrainSecs            *int     `toml:"drain_secs" json:"drain_secs"`                           // 0 to 3600; default 5
+}
+
+// MaxConfig bounds config.toml, in bytes.
+const MaxConfig = 1 << 20
+
+// Load reads a config.toml. A key that it does not know is an error that names
+// the line. A file that holds a registration token must not be readable by others.
+func Load(path string) (Config, error) {
+	b, err := fsutil.ReadFile(path, MaxConfig)
+	if err != nil {
+		return Config{}, fmt.Errorf("config: %w", err)
+	}
+	var c Config
+	d := toml.NewDecoder(strings.NewReader(string(b))).DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Config{}, fmt.Errorf("config %s: %w", path, explainTOML(err))
+	}
+	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 && c.Manager.RegistrationToken != "" {
+		return Config{}, fmt.Errorf("config %s: holds registration_token and others may read it (mode %04o); run: chmod 600 %s", path, st.Mode().Perm(), path)
+	}
+	if c.Service.InstallRoot == "" && c.Service.Name == "" && c.Service.DeviceType == "" {
+		return Config{}, fmt.Errorf("config %s: [service] needs device_type, and install_root", path)
+	}
+	return c, nil
+}
+
+func explainTOML(err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		var lines []string
+		for _, e := range strict.Errors {
+			row, _ := e.Position()
+			lines = append(lines, fmt.Sprintf("line %d: unknown key %q", row, strings.Join(e.Key(), ".")))
+		}
+		return errors.New(strings.Join(lines, "; "))
+	}
+	var dec *toml.DecodeError
+	if errors.As(err, &dec) {
+		row, col := dec.Position()
+		return fmt.Errorf("line %d, column %d: %w", row, col, err)
+	}
+	return err
+}
+
+// resolved is a checked Config with its defaults filled in.
+type resolved struct {
+	Config
+	layout  state.Layout
+	version release.Version
+	host    release.Host
+	policy  release.Policy // without the floors, which state.json has
+	urls    []string
+	pin     []byte
+	window  time.Duration
+	hold    time.Duration
+	drain   time.Duration
+}
+
+// resolve checks c; the error names the key and its rule.
+func (c Config) resolve() (resolved, error) {
+	r := resolved{Config: c}
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	var err error
+	if r.version, err = release.ParseVersion(c.Version); err != nil {
+		bad("Version: %w", err)
+	}
+	s := &r.Service
+	if s.DeviceType == "" {
+		bad("service.device_type is missing")
+	}
+	def(&s.Name, s.DeviceType)
+	def(&s.InstallRoot, "/opt/bilbycast/"+s.Name)
+	def(&s.Variant, release.DefaultVariant)
+	if s.Binary == "" {
+		if exe, err := os.Executable(); err == nil {
+			s.Binary = filepath.Base(exe)
+		}
+	}
+	if !filepath.IsLocal(s.Binary) {
+		bad("service.binary %q is not a path inside a version's directory", s.Binary)
+	}
+	if r.layout, err = state.At(s.InstallRoot); err != nil {
+		bad("service.install_root: %w", err)
+	}
+	r.host = release.Host{DeviceType: s.DeviceType, Arch: release.HostArch(), Variant: s.Variant}
+	if err := r.resolveManager(); err != nil {
+		bad("manager.%w", err)
+	}
+
+	u := &r.Upgrade
+	if len(u.AllowedChannels) == 0 {
+		u.AllowedChannels = []string{release.DefaultChannel}
+	}
+	between := func(key string, v *int, low, high, byDefault int) {
+		if *v == 0 && low > 0 {
+			*v = byDefault
+		}
+		if *v < low || *v > high {
+			bad("upgrade.%s = %d is outside %d to %d", key, *v, low, high)
+		}
+	}
+	between("boot_health_window_secs", &u.BootHealthWindowSecs, 10, 86400, 120)
+	between("max_boot_attempts", &u.MaxBootAttempts, 1, state.MaxAttempts, state.DefaultMaxAttempts)
+	between("keep_versions", &u.KeepVersions, 2, 100, 3)
+	ptr(&u.HealthHoldSecs, min(10, u.BootHealthWindowSecs/2))
+	between("health_hold_secs", u.HealthHoldSecs, 0, max(0, u.BootHealthWindowSecs-1), 0)
+	ptr(&u.DrainSecs, 5)
+	between("drain_secs", u.DrainSecs, 0, 3600, 0)
+	ptr(&u.RollbackGrace, 1)
+	r.window = time.Duration(u.BootHealthWindowSecs) * time.Second
+	r.hold = time.Duration(*u.HealthHoldSecs) * time.Second
+	r.drain = time.Duration(*u.DrainSecs) * time.Second
+	r.policy = release.Policy{
+		Enabled: u.Enabled, Channels: u.AllowedChannels,
+		RollbackGrace: *u.RollbackGrace, RollbackMajors: u.RollbackMajors,
+	}
+	if u.MinVersion != "" {
+		if r.policy.MinVersion, err = release.ParseVersion(u.MinVersion); err != nil {
+			bad("upgrade.min_version: %w", err)
+		}
+	}
+	if c.Notify == nil {
+		if os.Getenv("NOTIFY_SOCKET") != "" {
+			bad("this process runs under a unit of Type=notify, but Config.Notify is not set; set it to systemd.Notify")
+		}
+		r.Notify = func(string) error { return nil }
+	}
+	return r, errors.Join(errs...)
+}
+
+func (r *resolved) resolveManager() error {
+	m := &r.Manager
+	if len(m.URLs) < 1 || len(m.URLs) > 16 {
+		return fmt.Errorf("urls has %d entries; give 1 to 16, like wss://manager.example:8443", len(m.URLs))
+	}
+	for _, s := range m.URLs {
+		u, err := url.Parse(s)
+		if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("urls: %q is not like wss://manager.example:8443", s)
+		}
+		switch {
+		case u.Scheme == "wss":
+		case u.Scheme == "ws" && m.AllowInsecure && loopback(u.Hostname()):
+		case u.Scheme == "ws":
+			return fmt.Errorf("urls: %q is not encrypted; ws:// is only for a loopback address, with allow_insecure = true", s)
+		default:
+			return fmt.Errorf("urls: %q has the scheme %q; it must be wss", s, u.Scheme)
+		}
+		if u.Path == "" || u.Path == "/" {
+			u.Path = wire.Path
+		}
+		r.urls = append(r.urls, u.String())
+	}
+	if m.CertFingerprint != "" {
+		pin, err := hex.DecodeString(strings.ReplaceAll(m.CertFingerprint, ":", ""))
+		if err != nil || len(pin) != 32 {
+			return fmt.Errorf("cert_fingerprint is not a SHA-256 in hex (64 digits, colons allowed)")
+		}
+		r.pin = pin
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+func def(s *string, v string) {
+	if *s == "" {
+		*s = v
+	}
+}
+
+func ptr[T any](p **T, v T) {
+	if *p == nil {
+		*p = &v
+	}
+}
+
+// Check reports what is wrong with c, all of it, without touching anything.
+func Check(c Config) error {
+	if c.Version == "" {
+		c.Version = "0.0.0"
+	}
+	if c.Notify == nil {
+		c.Notify = func(string) error { return nil }
+	}
+	_, err := c.resolve()
+	return err
+}

@@ -1,0 +1,96 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// selfCheck runs `<binary> version` in dir: a binary for another machine, or
+// one whose loader or library is missing, is found here, before anything is
+// swapped. What it prints does not matter.
+func (s *Stager) selfCheck(ctx context.Context, dir string) error {
+	s.Progress(PhaseCheck, 0, 0)
+	bin := filepath.Join(dir, s.Binary)
+	st, err := os.Lstat(bin)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return release.Errorf(release.ExtractFailed, "the release has no %s", s.Binary)
+	case err != nil:
+		return err
+	case !st.Mode().IsRegular():
+		return release.Errorf(release.ExtractFailed, "%s of the release is not a regular file", s.Binary)
+	case st.Mode()&0o111 == 0:
+		return release.Errorf(release.ExtractFailed, "%s of the release is not executable", s.Binary)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, s.CheckTimeout)
+	defer cancel()
+	for {
+		err = s.runVersion(ctx, bin, dir)
+		// A fork elsewhere in this process may still hold the file open for
+		// writing for an instant (golang.org/issue/22315).
+		if !errors.Is(err, syscall.ETXTBSY) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+			continue
+		}
+		break
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOEXEC):
+		return release.Errorf(release.ArchMismatch, "%s of the release cannot run on this machine (%s): %w", s.Binary, release.HostArch(), err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ELIBBAD):
+		return release.Errorf(release.ArchMismatch, "%s of the release needs a loader that this machine does not have: %w", s.Binary, err)
+	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		return release.Errorf(release.ExtractFailed, "self-check: `%s version` did not end within %v", s.Binary, s.CheckTimeout)
+	default:
+		return release.Errorf(release.ExtractFailed, "self-check: `%s version`: %w", s.Binary, err)
+	}
+}
+
+func (s *Stager) runVersion(ctx context.Context, bin, dir string) error {
+	cmd := exec.CommandContext(ctx, bin, "version")
+	cmd.Dir = dir
+	// The environment of the service is not for it: NOTIFY_SOCKET above all.
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
+	var out head
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	if err != nil && out.String() != "" {
+		return fmt.Errorf("%w: %s", err, out.String())
+	}
+	return err
+}
+
+// head keeps the first bytes of what a program says, on one line.
+type head struct{ b []byte }
+
+func (h *head) Write(p []byte) (int, error) {
+	const most = 300
+	if room := most - len(h.b); room > 0 {
+		h.b = append(h.b, p[:min(room, len(p))]...)
+	}
+	return len(p), nil
+}
+
+func (h *head) String() string {
+	return strings.ToValidUTF8(strings.Join(strings.Fields(string(h.b)), " "), "?")
+}

@@ -1,0 +1,325 @@
+package stage
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/klauspost/compress/gzip"
+)
+
+// Limits of one archive.
+const (
+	maxEntries = 100_000
+	maxPath    = 1024 // bytes of a name or link target
+	maxDepth   = 64   // elements of a name
+	maxRatio   = 200  // unpacked to packed, where the manifest gives no size
+	ratioFloor = 16 << 20
+	maxTrailer = 1 << 20 // bytes after the end of the tar stream (padding)
+)
+
+// extract unpacks the gzipped tar file at from into the empty directory to,
+// and syncs it. It makes regular files, directories, and links that stay
+// inside; every other entry, and every name that is not plain, is refused.
+// Owners, times, set-id bits and all modes but "executable" are dropped.
+func (s *Stager) extract(ctx context.Context, from, to string, a release.Artefact) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	limit := a.UnpackedSize
+	if limit == 0 {
+		limit = min(release.MaxUnpacked, max(ratioFloor, a.Size*maxRatio))
+	}
+	packed := &progressReader{r: f, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
+	x := &extractor{root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
+	if err := x.run(ctx, packed); err != nil {
+		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
+			return err
+		}
+		return release.Errorf(release.ExtractFailed, "extract: %w", err)
+	}
+	return x.sync(to)
+}
+
+type kind byte
+
+const (
+	isDir kind = iota + 1
+	isFile
+	isLink
+)
+
+type extractor struct {
+	root    *os.Root
+	limit   int64 // bytes that all files together may have
+	total   int64
+	entries int
+	seen    map[string]kind // by clean name
+	dirs    []string        // in the order of their making
+	buf     [64 << 10]byte
+}
+
+func (x *extractor) run(ctx context.Context, packed io.Reader) error {
+	gz, err := gzip.NewReader(bufio.NewReaderSize(packed, 64<<10))
+	if err != nil {
+		return fmt.Errorf("not a gzip file: %w", err)
+	}
+	gz.Multistream(false) // a second member would be bytes that nobody counts
+	// Headers are bounded with the bytes: PAX records, too, come out of limit.
+	stream := &io.LimitedReader{R: gz, N: x.limit + int64(maxEntries)*1024 + maxTrailer}
+	t := tar.NewReader(stream)
+	for {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("after %d entries: %w", x.entries, short(err, stream))
+		}
+		x.entries++
+		if x.entries > maxEntries {
+			return fmt.Errorf("more than %d entries", maxEntries)
+		}
+		if err := x.entry(h, t); err != nil {
+			return fmt.Errorf("entry %.200q: %w", h.Name, err)
+		}
+	}
+	// To the end of the gzip member: its checksum is there.
+	if n, err := io.Copy(io.Discard, io.LimitReader(gz, maxTrailer+1)); err != nil {
+		return fmt.Errorf("after the last entry: %w", err)
+	} else if n > maxTrailer {
+		return fmt.Errorf("more than %d bytes after the last entry", maxTrailer)
+	}
+	if len(x.seen) == 0 {
+		return errors.New("the archive is empty")
+	}
+	return nil
+}
+
+func short(err error, r *io.LimitedReader) error {
+	if r.N <= 0 {
+		return errors.New("the archive unpacks to more than its limit")
+	}
+	return err
+}
+
+func (x *extractor) entry(h *tar.Header, body io.Reader) error {
+	if h.Typeflag == tar.TypeXGlobalHeader { // git archive writes its commit there
+		return nil
+	}
+	name, err := cleanName(h.Name)
+	if err != nil {
+		return err
+	}
+	if name == "." {
+		if h.Typeflag != tar.TypeDir {
+			return errors.New("the top of the archive is not a directory")
+		}
+		return nil
+	}
+	if name == Marker {
+		return errors.New("the name is reserved")
+	}
+	if old, ok := x.seen[name]; ok {
+		if old == isDir && h.Typeflag == tar.TypeDir {
+			return nil
+		}
+		return errors.New("a second entry of that name")
+	}
+	if err := x.parents(path.Dir(name)); err != nil {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return x.mkdir(name)
+	case tar.TypeReg:
+		return x.file(name, h, body)
+	case tar.TypeSymlink:
+		if err := checkTarget(name, h.Linkname); err != nil {
+			return err
+		}
+		x.seen[name] = isLink
+		return x.root.Symlink(h.Linkname, name)
+	case tar.TypeLink:
+		target, err := cleanName(h.Linkname)
+		if err != nil {
+			return fmt.Errorf("hard link: %w", err)
+		}
+		if x.seen[target] != isFile {
+			return fmt.Errorf("hard link to %.200q, which is no file of the archive before it", h.Linkname)
+		}
+		x.seen[name] = isFile
+		return x.root.Link(target, name)
+	default:
+		return fmt.Errorf("is of type %q; only files, directories and links are taken", h.Typeflag)
+	}
+}
+
+// parents makes the directories above an entry. One that is a link, or a
+// file, is refused: nothing is ever written through a link.
+func (x *extractor) parents(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	switch x.seen[dir] {
+	case isDir:
+		return nil
+	case isFile, isLink:
+		return fmt.Errorf("lies below %q, which is not a directory", dir)
+	}
+	if err := x.parents(path.Dir(dir)); err != nil {
+		return err
+	}
+	return x.mkdir(dir)
+}
+
+func (x *extractor) mkdir(name string) error {
+	if len(x.seen) > maxEntries {
+		return fmt.Errorf("more than %d directories", maxEntries)
+	}
+	x.seen[name] = isDir
+	x.dirs = append(x.dirs, name)
+	return x.root.Mkdir(name, 0o755)
+}
+
+func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
+	if h.Size < 0 || h.Size > x.limit-x.total {
+		return fmt.Errorf("has %d bytes; the archive may unpack to %d in all", h.Size, x.limit)
+	}
+	x.total += h.Size
+	mode := fs.FileMode(0o644)
+	if h.Mode&0o111 != 0 {
+		mode = 0o755
+	}
+	x.seen[name] = isFile
+	f, err := x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(onlyWriter{f}, body, x.buf[:])
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// onlyWriter hides ReadFrom, which would make a buffer for every file.
+type onlyWriter struct{ io.Writer }
+
+// sync makes the names durable; the files were synced as they were written.
+func (x *extractor) sync(top string) error {
+	for i := len(x.dirs) - 1; i >= 0; i-- {
+		if err := fsutil.SyncDir(path.Join(top, x.dirs[i])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cleanName returns the name of an entry in its shortest form, or an error if
+// it is not a plain path inside the archive.
+func cleanName(name string) (string, error) {
+	if err := checkBytes(name); err != nil {
+		return "", err
+	}
+	if path.IsAbs(name) {
+		return "", errors.New("the name is absolute")
+	}
+	parts := strings.Split(name, "/")
+	if len(parts) > maxDepth {
+		return "", fmt.Errorf("the name has %d elements, more than %d", len(parts), maxDepth)
+	}
+	for _, p := range parts {
+		if p == ".." {
+			return "", errors.New("the name holds \"..\"")
+		}
+		if len(p) > 255 {
+			return "", fmt.Errorf("the name has an element of %d bytes, more than 255", len(p))
+		}
+	}
+	return path.Clean(name), nil
+}
+
+// checkTarget lets a symbolic link stay inside: its ".." elements, which must
+// all come first, may not lead above the top of the archive. As no entry lies
+// below a link, the link's own directory is what its name says; and with no
+// ".." after that, a way through other links cannot leave either.
+func checkTarget(name, target string) error {
+	if err := checkBytes(target); err != nil {
+		return fmt.Errorf("link target: %w", err)
+	}
+	if path.IsAbs(target) {
+		return fmt.Errorf("link to %.200q, which is absolute", target)
+	}
+	up, down := 0, false
+	for _, p := range strings.Split(target, "/") {
+		switch p {
+		case "", ".":
+		case "..":
+			if down {
+				return fmt.Errorf("link to %.200q: \"..\" after another element", target)
+			}
+			up++
+		default:
+			down = true
+		}
+	}
+	if up > strings.Count(name, "/") {
+		return fmt.Errorf("link to %.200q, which leaves the archive", target)
+	}
+	return nil
+}
+
+func checkBytes(s string) error {
+	if s == "" {
+		return errors.New("the name is empty")
+	}
+	if len(s) > maxPath {
+		return fmt.Errorf("the name has %d bytes, more than %d", len(s), maxPath)
+	}
+	if !utf8.ValidString(s) {
+		return errors.New("the name is not UTF-8")
+	}
+	for _, r := range s {
+		if r < ' ' || r == 0x7f {
+			return errors.New("the name holds a control character")
+		}
+	}
+	return nil
+}
+
+type progressReader struct {
+	r      io.Reader
+	n      int64
+	report func(int64)
+}
+
+func (p *progressReader) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.n += int64(n)
+	p.report(p.n)
+	return n, err
+}

@@ -1,0 +1,320 @@
+// Package stage turns a verified release into a complete directory under
+// versions/, and swaps the links to it.
+//
+// After a crash a version is complete or absent: it is extracted into
+// versions/.partial-X, synced, checked by running it, and only then renamed.
+// What a refused or failed release leaves behind is at most a resumable
+// download, whose name says that nobody has checked it.
+//
+// Everything that comes from the release host is hostile until the signed
+// manifest vouches for it, and bounded before it is read. Memory does not grow
+// with the size of a release. The package does not judge whether the node
+// should want a release, nor whether it is healthy.
+package stage
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+)
+
+// Phases of staging, as progress names them.
+const (
+	PhaseVerify   = "verify"
+	PhaseDownload = "download"
+	PhaseExtract  = "extract"
+	PhaseCheck    = "check"
+)
+
+// Config says where and how to stage. Layout, Trust and Binary are required.
+type Config struct {
+	Layout state.Layout
+	Trust  verify.Trust
+	// Binary is the service's program, relative to a version's directory.
+	Binary string
+	// Progress, if set, is told how far staging has come; total is 0 while it
+	// is not known. It must return quickly.
+	Progress func(phase string, done, total int64)
+
+	// The rest has defaults; tests shorten it.
+	Tries        int           // of each fetch that fails for a passing reason; default 6
+	FirstPause   time.Duration // before the second try, doubling up to MaxPause; default 1 s
+	MaxPause     time.Duration // default 30 s
+	StallTimeout time.Duration // without a byte; default 30 s
+	CheckTimeout time.Duration // of the self-check; default 10 s
+}
+
+// Stager stages releases, one at a time.
+type Stager struct {
+	Config
+	client *http.Client
+}
+
+// New returns a Stager.
+func New(c Config) (*Stager, error) {
+	if c.Binary == "" || !filepath.IsLocal(c.Binary) {
+		return nil, fmt.Errorf("stage: binary %q is not a path inside a version's directory", c.Binary)
+	}
+	if c.Progress == nil {
+		c.Progress = func(string, int64, int64) {}
+	}
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if c.Tries == 0 {
+		c.Tries = 6
+	}
+	def(&c.FirstPause, time.Second)
+	def(&c.MaxPause, 30*time.Second)
+	def(&c.StallTimeout, 30*time.Second)
+	def(&c.CheckTimeout, 10*time.Second)
+
+	tr := http.DefaultTransport.(*http.Transport).Clone()
+	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	tr.DisableCompression = true // a tarball's bytes are what its digest is of
+	tr.ResponseHeaderTimeout = c.StallTimeout
+	tr.MaxResponseHeaderBytes = 64 << 10
+	if pem := c.Trust.ReleaseCA(); pem != nil {
+		tr.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !tr.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, errors.New("stage: the release host's CA holds no certificate")
+		}
+	}
+	return &Stager{Config: c, client: &http.Client{Transport: tr, CheckRedirect: checkRedirect}}, nil
+}
+
+// Fetch gets the manifest of v and its signature, and verifies them.
+func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, error) {
+	s.Progress(PhaseVerify, 0, 0)
+	base := s.Trust.FetchURL(v)
+	manifest, err := s.small(ctx, base+"/"+release.ManifestName, release.MaxManifest, release.ManifestInvalid)
+	if err != nil {
+		return verify.Release{}, err
+	}
+	bundle, err := s.small(ctx, base+"/"+release.BundleName, verify.MaxBundle, release.SignatureInvalid)
+	if err != nil {
+		return verify.Release{}, err
+	}
+	return s.Trust.Release(manifest, bundle)
+}
+
+// Staged is a release that is complete on disk. Only Stage makes one.
+type Staged struct {
+	rel verify.Release
+}
+
+// Version returns what was staged.
+func (st Staged) Version() release.Version { return st.rel.Manifest().Version }
+
+// Marker is the file, in the top of a version's directory, that says from what
+// it was made. It is written last; an archive cannot bring one.
+const Marker = ".release.json"
+
+type marker struct {
+	Version release.Version `json:"version"`
+	SHA256  string          `json:"sha256"` // of the tarball
+}
+
+// Stage makes the directory of rel from the artefact a of its manifest.
+// downloaded is called once the tarball is complete and has the signed digest.
+// A version that is there already, from the same tarball, is not made again.
+func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefact, downloaded func()) (Staged, error) {
+	if !rel.OK() {
+		return Staged{}, release.Errorf(release.Internal, "stage: a release that nobody verified")
+	}
+	v := rel.Manifest().Version
+	if err := s.Layout.Make(); err != nil {
+		return Staged{}, full(err)
+	}
+	// flock on the directory: a command line that stages waits its turn.
+	lock, err := fsutil.LockFile(ctx, s.Layout.Downloads(), 0)
+	if err != nil {
+		return Staged{}, release.Errorf(release.InProgress, "another process is staging a release: %w", err)
+	}
+	defer lock.Unlock()
+
+	if m, err := s.marker(v); err == nil && m.SHA256 == a.SHA256 {
+		downloaded()
+		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
+			return Staged{}, err
+		}
+		return Staged{rel}, nil
+	}
+	Clean(s.Layout, a.SHA256)
+	name, err := a.File(s.Trust.BaseURL(v))
+	if err != nil {
+		return Staged{}, err
+	}
+	if err := s.download(ctx, s.Trust.FetchURL(v)+"/"+name, &a); err != nil {
+		return Staged{}, err
+	}
+	downloaded()
+	if err := s.build(ctx, v, a); err != nil {
+		os.RemoveAll(s.Layout.Partial(v))
+		// The tarball is what was signed, so another try would fail again.
+		os.Remove(s.Layout.Download(a.SHA256))
+		return Staged{}, full(err)
+	}
+	if err := fsutil.Remove(s.Layout.Download(a.SHA256)); err != nil {
+		return Staged{}, err
+	}
+	return Staged{rel}, nil
+}
+
+// build extracts, checks, and promotes.
+func (s *Stager) build(ctx context.Context, v release.Version, a release.Artefact) error {
+	dir := s.Layout.Partial(v)
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := s.extract(ctx, s.Layout.Download(a.SHA256), dir, a); err != nil {
+		return err
+	}
+	if err := s.selfCheck(ctx, dir); err != nil {
+		return err
+	}
+	b, err := json.Marshal(marker{v, a.SHA256})
+	if err != nil {
+		return err
+	}
+	if err := fsutil.WriteFile(filepath.Join(dir, Marker), append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return s.promote(v, dir)
+}
+
+// promote gives the complete directory its name. A directory that has the name
+// already (installed by hand, or made from other bytes) is exchanged for it,
+// so that links to it never lead nowhere.
+func (s *Stager) promote(v release.Version, dir string) error {
+	final := s.Layout.Version(v)
+	_, err := os.Lstat(final)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fsutil.Rename(dir, final) // the version is complete from here
+	}
+	if err != nil {
+		return err
+	}
+	if err := fsutil.Exchange(dir, final); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+func (s *Stager) marker(v release.Version) (marker, error) {
+	var m marker
+	b, err := fsutil.ReadFile(filepath.Join(s.Layout.Version(v), Marker), 4<<10)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, err
+	}
+	if m.Version != v {
+		return m, fmt.Errorf("marker of %s names %s", v, m.Version)
+	}
+	return m, nil
+}
+
+// Swap puts a staged release on trial: state.json first (the commit point),
+// then previous, then current.
+func Swap(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
+	if !st.rel.OK() {
+		return state.Result{}, release.Errorf(release.Internal, "swap: nothing was staged")
+	}
+	tr.Target = st.Version()
+	tr.RollbackFloor = st.rel.Manifest().RollbackFloor
+	return l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		if s.Status == state.PendingHealth {
+			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
+		}
+		if !t.Has(tr.Target) {
+			return s, t, release.Errorf(release.Internal, "swap: %s is not on disk", tr.Target)
+		}
+		now := time.Now().UTC()
+		s = state.Begin(s, tr, now)
+		if tr.CommandID != "" {
+			s = state.Succeed(s, tr.CommandID, "staged", now)
+		}
+		t.Previous, t.Current = s.Previous, tr.Target
+		return s, t, nil
+	})
+}
+
+// Clean removes what a crash left behind: partial directories, temporary
+// files, and downloads, except the one named keepSHA256, which can be resumed.
+// It does what it can; what it cannot remove does no harm.
+func Clean(l state.Layout, keepSHA256 string) {
+	sweep := func(dir string, old func(name string) bool) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return
+		}
+		for _, e := range entries {
+			if old(e.Name()) {
+				os.RemoveAll(filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+	temporary := func(name string) bool { return strings.HasPrefix(name, fsutil.TempPrefix) }
+	sweep(l.Versions(), func(name string) bool {
+		return temporary(name) || strings.HasPrefix(name, state.PartialPrefix)
+	})
+	sweep(l.Root(), temporary)
+	sweep(l.Downloads(), func(name string) bool { return name != keepSHA256+state.UnverifiedSuffix })
+}
+
+// Prune removes old versions until keep are left, but never one that a link
+// leads to, that the state names, or that running is in.
+func Prune(l state.Layout, r state.Result, keep int, running release.Version) error {
+	kept := map[release.Version]bool{
+		r.Tree.Current: true, r.Tree.Previous: true, r.Tree.LastGood: true,
+		r.State.Good: true, r.State.Previous: true, running: true,
+	}
+	if r.State.Status != state.RolledBack {
+		kept[r.State.Target] = true
+	}
+	left := len(r.Tree.Versions)
+	for i := len(r.Tree.Versions) - 1; i >= 0 && left > keep; i-- { // oldest first
+		v := r.Tree.Versions[i]
+		if kept[v] {
+			continue
+		}
+		// Renamed first: a version that is half removed must not look complete.
+		if err := fsutil.Rename(l.Version(v), l.Partial(v)); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(l.Partial(v)); err != nil {
+			return err
+		}
+		left--
+	}
+	return nil
+}
+
+// full gives an error that means "no space" the code that says so.
+func full(err error) error {
+	if fsutil.IsNoSpace(err) {
+		return release.Errorf(release.DiskFull, "the disk is full: %w", err)
+	}
+	return err
+}
