@@ -32,7 +32,8 @@ const (
 	CategoryUpgrade   = "upgrade"        // Event.Category of everything here
 	ActionUpgrade     = "upgrade_binary" // Action.Type
 	ActionGetConfig   = "get_config"
-	UnknownAction     = "unknown_action" // ErrorCode of an ack
+	UnknownAction     = "unknown_action" // ErrorCode of an ack, as the next
+	ActionFailed      = "action_failed"
 )
 
 // Message is one of the pointer types of this package.

@@ -1,0 +1,253 @@
+// Package agent is one service's link to its manager, and its upgrades: it
+// holds the WebSocket session, takes upgrade_binary commands, stages and swaps,
+// and, after the restart, proves that the new version is healthy.
+//
+//	a, err := agent.New(cfg)
+//	...
+//	return a.Run(ctx) // nil: stop, or restart into the new version
+//
+// Run returns nil after a swap; the process must then end, and systemd starts
+// the new version through the link `current`. While a version is on trial,
+// READY=1 is sent only when it has proved healthy, and Run returns an error if
+// it does not within boot_health_window_secs; the watchdog counts the starts
+// and goes back. In a stable start READY=1 goes out at once: a manager that is
+// away never takes a healthy node down.
+//
+// What the package does not do: it does not restart the process, it does not
+// judge other services, and nothing that the manager says can widen what
+// package verify believes.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Agent is one service's agent. Make it with New, run it once.
+type Agent struct {
+	c      resolved
+	log    zerolog.Logger
+	stager *stage.Stager
+	began  time.Time // of this process, as far as the agent knows; monotonic
+
+	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
+	// beat asks the session for a health message, outbox to look at the outbox,
+	// each at most once until it is served.
+	beat, outbox chan struct{}
+	// swapped is closed once a new version waits for the restart.
+	swapped chan struct{}
+	staging sync.WaitGroup
+
+	mu sync.Mutex
+	// usable is false while the install root cannot take an upgrade; why says so.
+	usable bool
+	why    string
+	// session and at fault are what the trial is judged by.
+	authenticated bool
+	fault         string // why the manager, not this node, is at fault; "" if it is not
+	faultAt       time.Time
+}
+
+// New checks the configuration and returns an agent. It touches nothing on disk.
+func New(c Config) (*Agent, error) {
+	r, err := c.resolve()
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	trust, err := verify.Load(c.Signers)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{
+		c: r, log: r.Log, began: time.Now(),
+		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
+	}
+	a.stager, err = stage.New(stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, Progress: a.report})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// errSwapped ends the run after a swap.
+var errSwapped = errors.New("a new version is staged")
+
+// Run works until ctx is done, a new version is staged, or the trial of this
+// one has failed; only the last is an error.
+func (a *Agent) Run(ctx context.Context) error {
+	start := a.log.Info().Str("version", a.c.version.String()).Str("root", a.c.layout.Root()).Str("device_type", a.c.host.DeviceType)
+	start.Msg("agent starts")
+	if verify.Simulation {
+		a.log.Warn().Msg("SIMULATION BUILD: it believes a simulated Sigstore; never install it on a device")
+	}
+	if err := misbehave(ctx, a); err != nil {
+		return err
+	}
+	res := a.settle(ctx)
+	trial := res.State.Status == state.PendingHealth
+	if trial && a.c.version != res.State.Target {
+		return fmt.Errorf("%s is on trial, but this program says that it is %s", res.State.Target, a.c.version)
+	}
+	if !trial {
+		a.ready(res)
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.connect(ctx) })
+	if trial {
+		g.Go(func() error { return a.judge(ctx, res) })
+	}
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.swapped:
+			return a.drain(ctx)
+		}
+	})
+	err := g.Wait()
+	a.staging.Wait()
+	a.notify("STOPPING=1")
+	if errors.Is(err, errSwapped) {
+		a.log.Info().Msg("restarting into the new version")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.log.Info().Msg("agent stops")
+	return nil
+}
+
+// settle reconciles the install root, and fails what an earlier process left
+// unfinished. Whatever is wrong with the root, the service goes on; only
+// upgrades are then not possible.
+func (a *Agent) settle(ctx context.Context) state.Result {
+	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		return state.Interrupted(s, time.Now().UTC()), t, nil
+	})
+	if err != nil {
+		a.log.Error().Err(err).Msg("install root is not usable; upgrades are not possible")
+		if res, err = a.c.layout.Read(); err != nil {
+			a.log.Error().Err(err).Msg("install root is not readable")
+		}
+		return res
+	}
+	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
+		a.log.Warn().Str("version", a.c.version.String()).Str("current", cur.String()).
+			Msg("this program is not the version that current leads to")
+	}
+	return res
+}
+
+// do is Layout.Do, with what it found in the log and what it owes on its way.
+func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, error) {
+	res, err := a.c.layout.Do(ctx, change)
+	for _, n := range res.Notes {
+		a.log.Warn().Msg(n)
+	}
+	a.setUsable(res, err)
+	wake(a.outbox)
+	return res, err
+}
+
+// setUsable keeps whether an upgrade could work here.
+func (a *Agent) setUsable(res state.Result, err error) {
+	why := ""
+	var refused *release.Error
+	switch {
+	case err != nil && !errors.As(err, &refused):
+		why = err.Error()
+	case res.Tree.Current.IsZero():
+		why = "no version is installed under " + a.c.layout.Root()
+	default:
+		if err := unix.Access(a.c.layout.Root(), unix.W_OK); err != nil {
+			why = fmt.Sprintf("%s is not writable: %v", a.c.layout.Root(), err)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.usable, a.why = why == "", why
+}
+
+// ready tells systemd that the service is up.
+func (a *Agent) ready(res state.Result) {
+	words := fmt.Sprintf("%s runs", a.c.version)
+	if res.State.Status == state.RolledBack {
+		words = fmt.Sprintf("%s runs; went back from %s: %s", a.c.version, res.State.Target, res.State.Reason)
+	}
+	a.notify("READY=1\nSTATUS=" + words)
+	a.log.Info().Str("version", a.c.version.String()).Str("status", string(res.State.Status)).Msg("ready")
+}
+
+func (a *Agent) notify(state string) {
+	if err := a.c.Notify(state); err != nil {
+		a.log.Warn().Err(err).Msg("systemd was not told")
+	}
+}
+
+// drain gives what is owed drain_secs to reach the manager, and the service
+// its own time to finish; then the run ends.
+func (a *Agent) drain(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, a.c.drain)
+	defer cancel()
+	if a.c.Drain != nil {
+		if err := a.c.Drain(ctx); err != nil {
+			a.log.Warn().Err(err).Msg("drain")
+		}
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		entries, _, err := a.c.layout.Outbox().List()
+		if err != nil || len(entries) == 0 {
+			return errSwapped
+		}
+		wake(a.outbox)
+		select {
+		case <-ctx.Done():
+			a.log.Info().Int("undelivered", len(entries)).Msg("drain_secs are over; the new version will deliver the rest")
+			return errSwapped
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *Agent) report(phase string, done, total int64) {
+	old := a.progress.Load()
+	a.progress.Store(&wire.Progress{Phase: phase, BytesDone: done, BytesTotal: total})
+	if old == nil || old.Phase != phase {
+		wake(a.beat)
+	}
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// programDir is the directory of the version that runs.
+func programDir() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	return filepath.Dir(exe)
+}

@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+)
+
+// reconnect are the pauses before the next try, each with full jitter: a
+// manager that restarts must not get its whole fleet back in one second.
+var reconnect = []time.Duration{1 * time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second}
+
+const (
+	steady        = 60 * time.Second // a session this long starts the pauses anew
+	maxRetryAfter = time.Hour        // of what a manager may ask for
+	dialTimeout   = 15 * time.Second
+	writeTimeout  = 10 * time.Second
+)
+
+// connect holds a session with the manager until ctx is done, trying each URL
+// in turn.
+func (a *Agent) connect(ctx context.Context) error {
+	dialer, err := a.dialer()
+	if err != nil {
+		return err
+	}
+	fails := 0
+	for i := 0; ; i++ {
+		url := a.c.urls[i%len(a.c.urls)]
+		began := time.Now()
+		err := a.session(ctx, dialer, url)
+		a.setAuthenticated(false)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) >= steady {
+			fails = 0
+		}
+		pause := time.Duration(rand.Int64N(int64(reconnect[min(fails, len(reconnect)-1)])))
+		fails++
+		var busy *busyError
+		if errors.As(err, &busy) {
+			a.excuse(busy)
+			pause = max(pause, busy.retryAfter)
+		}
+		a.log.Warn().Err(err).Str("manager", url).Dur("retry_in", pause).Msg("not connected to the manager")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// busyError is a manager that says that it, not the node, has a problem.
+type busyError struct {
+	why        string
+	retryAfter time.Duration
+}
+
+func (e *busyError) Error() string { return e.why }
+
+func (a *Agent) excuse(e *busyError) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fault, a.faultAt = e.why, time.Now()
+}
+
+func (a *Agent) setAuthenticated(v bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.authenticated = v
+}
+
+func (a *Agent) dialer() (*websocket.Dialer, error) {
+	m := a.c.Manager
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if m.CAFile != "" {
+		pem, err := os.ReadFile(m.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("config: manager.ca_file: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("config: manager.ca_file %s holds no certificate", m.CAFile)
+		}
+	}
+	switch {
+	case a.c.pin != nil:
+		conf.InsecureSkipVerify = true // the pin is what is checked instead
+		conf.VerifyConnection = func(cs tls.ConnectionState) error {
+			if sum := sha256.Sum256(cs.PeerCertificates[0].Raw); !bytes.Equal(sum[:], a.c.pin) {
+				return fmt.Errorf("the manager's certificate has the fingerprint %x, not the one of cert_fingerprint", sum)
+			}
+			return nil
+		}
+	case m.AcceptSelfSignedCert:
+		a.log.Warn().Msg("accept_self_signed_cert is on: anybody on the path can pose as the manager; prefer cert_fingerprint")
+		conf.InsecureSkipVerify = true
+	}
+	return &websocket.Dialer{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: conf, HandshakeTimeout: dialTimeout,
+		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
+	}, nil
+}
+
+// dial opens the WebSocket; a refusal that is the manager's fault is a busyError.
+func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, error) {
+	conn, resp, err := d.DialContext(ctx, url, nil)
+	if err == nil {
+		conn.SetReadLimit(wire.MaxMessage)
+		return conn, nil
+	}
+	if resp == nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	resp.Body.Close()
+	why := fmt.Sprintf("the manager answers %s", resp.Status)
+	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500 {
+		return nil, &busyError{why, retryAfter(resp.Header.Get("Retry-After"))}
+	}
+	return nil, errors.New(why)
+}
+
+func retryAfter(v string) time.Duration {
+	if secs, err := strconv.Atoi(v); err == nil && secs > 0 {
+		return min(time.Duration(min(secs, 1<<20))*time.Second, maxRetryAfter)
+	}
+	return 0
+}

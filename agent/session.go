@@ -1,0 +1,301 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+)
+
+// session is one connection to the manager. All its fields belong to the
+// goroutine of Agent.session, which alone writes to the connection.
+type session struct {
+	a        *Agent
+	conn     *websocket.Conn
+	eventAck bool            // the manager acknowledges events
+	sent     map[string]bool // entries of the outbox that this session delivered
+}
+
+// session dials, authenticates, and serves until the connection ends or ctx
+// is done. It always returns a non-nil error, which says why it ended.
+func (a *Agent) session(ctx context.Context, d *websocket.Dialer, url string) error {
+	conn, err := dial(ctx, d, url)
+	if err != nil {
+		return err
+	}
+	s := &session{a: a, conn: conn, sent: make(map[string]bool)}
+	defer conn.Close()
+	// A write or read that blocks must not outlive ctx.
+	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := s.authenticate(); err != nil {
+		return err
+	}
+	a.setAuthenticated(true)
+	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
+	return s.serve(ctx)
+}
+
+func (s *session) send(m wire.Message) error { return s.sendAt(m, time.Now()) }
+
+func (s *session) sendAt(m wire.Message, at time.Time) error {
+	b, err := wire.Encode(m, at)
+	if err != nil {
+		return err
+	}
+	s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	return s.conn.WriteMessage(websocket.TextMessage, b)
+}
+
+func (s *session) authenticate() error {
+	cred, err := loadCredentials(s.a.c.layout)
+	if err != nil {
+		return err
+	}
+	auth := &wire.Auth{
+		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
+		SoftwareVersion: s.a.c.version.String(), DeviceType: s.a.c.host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
+	}
+	if cred.NodeID == "" {
+		auth.RegistrationToken = s.a.c.Manager.RegistrationToken
+		if auth.RegistrationToken == "" {
+			return errors.New("this node is not registered: set manager.registration_token in config.toml")
+		}
+	}
+	if err := s.send(auth); err != nil {
+		return fmt.Errorf("authenticate: %w", err)
+	}
+	s.conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
+	for {
+		_, b, err := s.conn.ReadMessage()
+		if err != nil {
+			return fmt.Errorf("authenticate: %w", readError(err))
+		}
+		env, err := wire.Decode(b)
+		if err != nil {
+			s.a.log.Debug().Err(err).Msg("message ignored")
+			continue
+		}
+		switch m := env.Message.(type) {
+		case *wire.AuthOK:
+			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
+			return nil
+		case *wire.RegisterAck:
+			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
+			if err := saveCredentials(s.a.c.layout, credentials{m.NodeID, m.NodeSecret}); err != nil {
+				return fmt.Errorf("keep credentials: %w", err)
+			}
+			s.a.log.Info().Str("node_id", m.NodeID).Msg("registered")
+			return nil
+		case *wire.AuthError:
+			return fmt.Errorf("the manager refuses this node: %.200q", m.Message)
+		}
+	}
+}
+
+// readError turns the close frame of a manager that asks to come back later
+// into a busyError.
+func readError(err error) error {
+	var closed *websocket.CloseError
+	if errors.As(err, &closed) && (closed.Code == websocket.CloseTryAgainLater || closed.Code == websocket.CloseInternalServerErr || closed.Code == websocket.CloseServiceRestart) {
+		return &busyError{why: fmt.Sprintf("the manager closes with %d %.100q", closed.Code, closed.Text)}
+	}
+	return err
+}
+
+// serve runs an authenticated session.
+func (s *session) serve(ctx context.Context) error {
+	alive := func() { s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
+	alive()
+	answer := s.conn.PingHandler()
+	s.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
+	s.conn.SetPongHandler(func(string) error { alive(); return nil })
+
+	frames := make(chan []byte)
+	readErr := make(chan error, 1)
+	ended := make(chan struct{})
+	defer func() { s.conn.Close(); <-readErr }() // the reader ends with the connection
+	defer close(ended)
+	go func() {
+		for {
+			kind, b, err := s.conn.ReadMessage()
+			if err != nil {
+				readErr <- readError(err)
+				close(readErr)
+				return
+			}
+			if ctx.Err() == nil {
+				alive()
+			}
+			if kind != websocket.TextMessage {
+				continue
+			}
+			select {
+			case frames <- b:
+			case <-ended:
+			}
+		}
+	}()
+
+	beat := time.NewTicker(wire.HealthInterval)
+	defer beat.Stop()
+	wake(s.a.beat)
+	wake(s.a.outbox)
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			msg := websocket.FormatCloseMessage(websocket.CloseGoingAway, "")
+			s.conn.WriteControl(websocket.CloseMessage, msg, time.Now().Add(time.Second))
+			return ctx.Err()
+		case err := <-readErr:
+			return err
+		case b := <-frames:
+			err = s.handle(ctx, b)
+		case <-beat.C:
+			if err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)); err == nil {
+				err = s.health(ctx)
+			}
+		case <-s.a.beat:
+			err = s.health(ctx)
+		case <-s.a.outbox:
+			err = s.deliver()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// handle serves one frame. Only a broken connection is an error.
+func (s *session) handle(ctx context.Context, b []byte) error {
+	env, err := wire.Decode(b)
+	if err != nil {
+		s.a.log.Debug().Err(err).Msg("message ignored")
+		return nil
+	}
+	switch m := env.Message.(type) {
+	case *wire.Ping:
+		return s.send(&wire.Pong{})
+	case *wire.EventAck:
+		for _, id := range m.EventIDs {
+			s.forget(id)
+		}
+	case *wire.Command:
+		return s.command(ctx, m)
+	case *wire.AuthError:
+		return fmt.Errorf("the manager ends the session: %.200q", m.Message)
+	default:
+		s.a.log.Debug().Str("type", fmt.Sprintf("%T", m)).Msg("message ignored")
+	}
+	return nil
+}
+
+func (s *session) command(ctx context.Context, c *wire.Command) error {
+	ack := &wire.CommandAck{CommandID: c.CommandID}
+	switch c.Action.Type {
+	case wire.ActionUpgrade:
+		if ack = s.a.upgrade(ctx, c); ack == nil {
+			return nil // the outbox has it, or will have
+		}
+	case wire.ActionGetConfig:
+		b, err := json.Marshal(s.a.c.Config)
+		if err != nil {
+			return err
+		}
+		if err := s.send(&wire.ConfigResponse{CommandID: c.CommandID, Config: b}); err != nil {
+			return err
+		}
+		ack.Success = true
+	default:
+		h, ok := s.a.c.Handlers[c.Action.Type]
+		if !ok {
+			ack.Error, ack.ErrorCode = fmt.Sprintf("this node knows no action %.64q", c.Action.Type), wire.UnknownAction
+			break
+		}
+		if err := h(ctx, c.Action); err != nil {
+			_, why := coded(err)
+			ack.Error, ack.ErrorCode = why, wire.ActionFailed
+			break
+		}
+		ack.Success = true
+	}
+	return s.send(ack)
+}
+
+// health sends the beat.
+func (s *session) health(ctx context.Context) error {
+	a := s.a
+	h := &wire.Health{
+		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.began).Seconds()),
+		Capabilities: []string{},
+	}
+	if a.c.Check != nil && a.check(ctx) != nil {
+		h.Status = "degraded"
+	}
+	res, err := a.c.layout.Read()
+	var refused *release.Error
+	if err != nil && !errors.As(err, &refused) {
+		a.log.Debug().Err(err).Msg("health without the upgrade's state")
+	}
+	a.setUsable(res, err)
+	a.mu.Lock()
+	usable := a.usable
+	a.mu.Unlock()
+	if a.c.Upgrade.Enabled && usable {
+		h.Capabilities = append(h.Capabilities, wire.CapabilityUpgrade)
+		h.Upgrade = &wire.Upgrade{
+			Status: string(res.State.Status), CurrentVersion: res.Tree.Current.String(),
+			PreviousVersion: res.Tree.Previous.String(), TargetVersion: res.State.Target.String(),
+			BootAttempts: res.State.BootAttempts, Channels: a.c.Upgrade.AllowedChannels,
+			Progress: a.progress.Load(),
+		}
+	}
+	return s.send(h)
+}
+
+// deliver sends what the outbox holds and this session has not sent, oldest
+// first. An event is kept until the manager acknowledges it, if it does that;
+// all else until it is written.
+func (s *session) deliver() error {
+	box := s.a.c.layout.Outbox()
+	entries, bad, err := box.List()
+	for _, e := range bad {
+		s.a.log.Error().Err(e).Msg("set aside")
+	}
+	if err != nil {
+		s.a.log.Error().Err(err).Msg("outbox is not readable")
+		return nil
+	}
+	for _, e := range entries {
+		if s.sent[e.ID] {
+			continue
+		}
+		var m wire.Message
+		if e.Event != nil {
+			m = event(e)
+		} else {
+			m = s.a.ack(*e.Ack)
+		}
+		if err := s.sendAt(m, e.Time); err != nil {
+			return err
+		}
+		s.sent[e.ID] = true
+		if e.Event == nil || !s.eventAck {
+			s.forget(e.ID)
+		}
+	}
+	return nil
+}
+
+func (s *session) forget(id string) {
+	if err := s.a.c.layout.Outbox().Remove(id); err != nil {
+		s.a.log.Error().Err(err).Msg("a delivered entry stays in the outbox, and will be sent again")
+	}
+}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// judge proves, within the window from this process's start, that the version
+// on trial is healthy: authenticated to the manager with the new version, its
+// own check passing, both held for health_hold_secs. Then it keeps the version
+// and returns nil. Otherwise it returns an error, which ends the process.
+//
+// A manager that answers 429 or 5xx does not let the node authenticate, and
+// that is not the node's fault: each such answer moves the end of the window.
+// All times are monotonic.
+func (a *Agent) judge(ctx context.Context, res state.Result) error {
+	target := res.State.Target.String()
+	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
+	log.Info().Dur("window", a.c.window).Dur("hold", a.c.hold).Msg("on trial")
+	if res.State.BootAttempts == 0 {
+		log.Warn().Msg("the watchdog did not count this start; is it ExecStartPre of the unit?")
+	}
+	a.notify(fmt.Sprintf("STATUS=%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts))
+
+	end := a.began.Add(a.c.window)
+	var healthySince time.Time
+	var extended string
+	why := "the manager was never reached"
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	nextCheck := time.Time{}
+	checked := false
+	for {
+		now := time.Now()
+		a.mu.Lock()
+		authenticated, excuse, excused := a.authenticated, a.fault, a.faultAt
+		a.mu.Unlock()
+
+		if excuse != "" && excused.Add(a.c.window).After(end) {
+			end = excused.Add(a.c.window)
+			if extended == "" {
+				log.Warn().Str("reason", excuse).Msg("the manager is at fault, not this version; the trial is extended")
+			}
+			extended = excuse
+			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s is on trial; waiting for the manager (%s)", a.c.window.Microseconds(), target, excuse))
+		}
+		if a.c.Check == nil {
+			checked = true
+		} else if !now.Before(nextCheck) {
+			nextCheck = now.Add(time.Second)
+			err := a.check(ctx)
+			if checked = err == nil; !checked {
+				why = "its own check fails: " + err.Error()
+			}
+		}
+		switch {
+		case !authenticated || !checked:
+			if !healthySince.IsZero() {
+				log.Warn().Msg("no longer healthy; the hold starts again")
+			}
+			healthySince = time.Time{}
+		case healthySince.IsZero():
+			healthySince = now
+			log.Info().Msg("authenticated with the new version; holding")
+		}
+		if authenticated && !checked {
+			// why is the check's
+		} else if authenticated {
+			why = "it was not healthy for long enough"
+		}
+		if !healthySince.IsZero() && now.Sub(healthySince) >= a.c.hold {
+			break
+		}
+		if now.After(end) {
+			a.notify(fmt.Sprintf("STATUS=%s did not prove healthy: %s", target, why))
+			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.window, why)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	return a.keep(ctx, extended)
+}
+
+func (a *Agent) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return a.c.Check(ctx)
+}
+
+// keep records that the version proved healthy. A disk that cannot take the
+// record is no reason to call the version unhealthy: it is ready, and the
+// record is tried again.
+func (a *Agent) keep(ctx context.Context, extended string) error {
+	note := ""
+	if extended != "" {
+		note = "the trial was extended: " + extended
+	}
+	told := false
+	for {
+		var before state.State
+		res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+			before = s
+			s, t = state.Keep(s, t, note, time.Now().UTC())
+			return s, t, nil
+		})
+		if !told {
+			told = true
+			a.ready(res)
+			wake(a.beat)
+		}
+		if err == nil {
+			a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
+				Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
+			if err := stage.Prune(a.c.layout, res, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
+				a.log.Warn().Err(err).Msg("old versions were not removed")
+			}
+			return nil
+		}
+		a.log.Error().Err(err).Msg("healthy, but that could not be recorded; trying again")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(5 * time.Second):
+		}
+	}
+}

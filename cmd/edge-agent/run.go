@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/systemd"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/spf13/cobra"
+)
+
+func newRunCmd() *cobra.Command {
+	var config, level string
+	cmd := &cobra.Command{
+		Use:   "run --config FILE",
+		Short: "Hold the link to the manager and take upgrades (what the unit starts)",
+		Long: `Run holds the link to the manager until it is told to stop (SIGTERM), a new
+version is staged (exit 0; systemd starts the new one), or the trial of this
+version has failed (exit 1; the watchdog counts).`,
+		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
+		Args:    exactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			log, err := newLogger(cmd.ErrOrStderr(), level)
+			if err != nil {
+				return err
+			}
+			c, err := agent.Load(config)
+			if err != nil {
+				return err
+			}
+			c.Version, c.Notify, c.Log = version, systemd.Notify, log
+			a, err := agent.New(c)
+			if err != nil {
+				return err
+			}
+			if err := a.Run(cmd.Context()); err != nil {
+				log.Error().Err(err).Msg("agent ends")
+				return err
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "the node's config.toml (required)")
+	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.MarkFlagRequired("config")
+	return cmd
+}
+
+func newVersionCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version (staging runs this as the self-check of a new release)",
+		Args:  exactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "edge-agent %s%s %s/%s %s\n", version, verify.VersionSuffix, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return err
+		},
+	}
+}
+
+func newConfigCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Work with config.toml",
+		Args:  exactArgs(0),
+		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:     "check FILE",
+		Short:   "Say what is wrong with a config.toml, without touching anything",
+		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml`,
+		Args:    exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := agent.Load(args[0])
+			if err != nil {
+				return err
+			}
+			if err := agent.Check(c); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", args[0])
+			if !c.Upgrade.Enabled {
+				fmt.Fprintln(cmd.OutOrStdout(), "note: upgrades are off; set enabled = true in [upgrade] to let the manager schedule them")
+			}
+			return nil
+		},
+	})
+	return cmd
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/watchdog"
+	"github.com/spf13/cobra"
+)
+
+func newWatchdogCmd() *cobra.Command {
+	var root string
+	cmd := &cobra.Command{
+		Use:   "watchdog --root DIR",
+		Short: "Count this start of the service, or go back (ExecStartPre of the unit)",
+		Long: `Watchdog runs before every start of the service, from the version that last
+proved healthy. While a new version is on trial it counts the start; when the
+starts are used up it points current back to the previous version, in this same
+start. In a stable root it changes nothing.
+
+It exits 0 whatever it finds, so that it never keeps a working version from
+starting; what is wrong is in its log.`,
+		Example: `  ExecStartPre=/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
+		Args:    exactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			log, err := newLogger(cmd.ErrOrStderr(), "info")
+			if err != nil {
+				return err
+			}
+			l, err := state.At(root)
+			if err != nil {
+				return usageError{fmt.Errorf("--root: %w", err)}
+			}
+			rep := watchdog.Run(cmd.Context(), l)
+			for _, n := range rep.Notes {
+				log.Warn().Msg(n)
+			}
+			for _, err := range rep.Errs {
+				log.Error().Err(err).Msg("the watchdog could not do its work; the service starts all the same")
+			}
+			ev := log.Info().Str("status", string(rep.Status)).Str("current", rep.Current.String())
+			switch {
+			case rep.Reverted:
+				log.Error().Str("from", rep.Target.String()).Str("to", rep.Current.String()).
+					Int("boot_attempts", rep.BootAttempts).Str("error_code", "upgrade_rolled_back").
+					Msg("went back: " + rep.Reason)
+			case rep.Status == state.PendingHealth:
+				ev.Int("boot_attempts", rep.BootAttempts).Int("max_boot_attempts", rep.MaxAttempts).Msg("a version on trial starts")
+			default:
+				ev.Msg("watchdog has nothing to do")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
+	cmd.MarkFlagRequired("root")
+	return cmd
+}
