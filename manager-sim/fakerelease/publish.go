@@ -1,0 +1,320 @@
+// Package fakerelease makes signed releases, good and bad, and serves them as
+// GitHub does.
+//
+// Everything lies under one directory:
+//
+//	sigstore/   the private half of a fakesig instance
+//	trust/      what a simulation build of the agent believes
+//	www/OWNER/REPO/releases/download/vX.Y.Z/{manifest.json,manifest.sig.bundle,*.tar.gz}
+//
+// A release is complete or absent. Tarballs are reproducible: the same inputs
+// give the same bytes.
+package fakerelease
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// DefaultRepository and Workflow are what the fake releases come from.
+const (
+	DefaultRepository = "acme/edge"
+	Workflow          = ".github/workflows/release.yml"
+	commit            = "0123456789abcdef0123456789abcdef01234567"
+)
+
+// Options says what to publish. Version and Binary are required.
+type Options struct {
+	Repository    string // OWNER/REPO; default DefaultRepository
+	DeviceType    string // default "edge"
+	Version       string
+	Channel       string // default "stable"
+	Variant       string // default "default"
+	Arch          string // default: this machine's
+	Sequence      uint64 // default: one more than the highest in the repository
+	RollbackFloor string
+	Binary        string            // path of the program
+	BinaryName    string            // its name in the tarball; default "edge-agent"
+	Extra         map[string]string // more files: name in the tarball -> path
+	PadBytes      int64             // bytes of a further file that does not compress
+	Fault         Fault
+	RekorV2       bool      // sign with Rekor v2 and a timestamp authority
+	SignedAt      time.Time // default: now
+}
+
+// Published says what was made.
+type Published struct {
+	Version  string `json:"version"`
+	Dir      string `json:"dir"`
+	Tarball  string `json:"tarball"`
+	SHA256   string `json:"sha256"` // as the manifest says
+	Size     int64  `json:"size"`
+	Unpacked int64  `json:"unpacked_size"`
+	Sequence uint64 `json:"sequence"`
+	TrustDir string `json:"trust_dir"`
+}
+
+var repositories = regexp.MustCompile(`^[A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100}$`)
+
+func (o *Options) defaults() error {
+	def := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	def(&o.Repository, DefaultRepository)
+	def(&o.DeviceType, "edge")
+	def(&o.Channel, release.DefaultChannel)
+	def(&o.Variant, release.DefaultVariant)
+	def(&o.Arch, release.HostArch())
+	def(&o.BinaryName, "edge-agent")
+	if o.SignedAt.IsZero() {
+		o.SignedAt = time.Now()
+	}
+	if _, err := release.ParseVersion(o.Version); err != nil {
+		return err
+	}
+	if !repositories.MatchString(o.Repository) {
+		return fmt.Errorf("repository %q is not OWNER/REPO", o.Repository)
+	}
+	if o.Binary == "" {
+		return errors.New("no program was named")
+	}
+	return o.Fault.check()
+}
+
+func releasesDir(dir, repository string) string {
+	return filepath.Join(dir, "www", filepath.FromSlash(repository), "releases", "download")
+}
+
+// Publish makes the release and puts it in its place under dir, replacing one
+// of the same version.
+func Publish(dir string, o Options) (Published, error) {
+	p, err := publish(dir, o)
+	if err != nil {
+		return Published{}, fmt.Errorf("publish %s: %w", o.Version, err)
+	}
+	return p, nil
+}
+
+func publish(dir string, o Options) (Published, error) {
+	if err := o.defaults(); err != nil {
+		return Published{}, err
+	}
+	sig, err := fakesig.Ensure(filepath.Join(dir, "sigstore"))
+	if err != nil {
+		return Published{}, err
+	}
+	all := releasesDir(dir, o.Repository)
+	if err := os.MkdirAll(all, 0o755); err != nil {
+		return Published{}, err
+	}
+	tmp, err := os.MkdirTemp(all, ".making-")
+	if err != nil {
+		return Published{}, err
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return Published{}, err
+	}
+	name := fmt.Sprintf("%s-%s-%s-%s.tar.gz", path.Base(o.Repository), o.Version, o.Arch, o.Variant)
+	tarball := filepath.Join(tmp, name)
+	p, err := o.tarball(tarball)
+	if err != nil {
+		return Published{}, err
+	}
+	p.Version, p.Tarball, p.Sequence = o.Version, name, o.Sequence
+	if p.Sequence == 0 {
+		if p.Sequence, err = nextSequence(dir, o.Repository); err != nil {
+			return Published{}, err
+		}
+	}
+	manifest, err := o.manifest(p, name)
+	if err != nil {
+		return Published{}, err
+	}
+	bundle, err := o.sign(sig, manifest)
+	if err != nil {
+		return Published{}, err
+	}
+	for n, b := range map[string][]byte{release.ManifestName: manifest, release.BundleName: bundle} {
+		if err := os.WriteFile(filepath.Join(tmp, n), b, 0o644); err != nil {
+			return Published{}, err
+		}
+	}
+	p.Dir = filepath.Join(all, "v"+o.Version)
+	if err := os.RemoveAll(p.Dir); err != nil {
+		return Published{}, err
+	}
+	if err := os.Rename(tmp, p.Dir); err != nil {
+		return Published{}, err
+	}
+	p.TrustDir = filepath.Join(dir, "trust")
+	return p, trust(dir, o.Repository, sig)
+}
+
+func (o Options) manifest(p Published, name string) ([]byte, error) {
+	m := release.Manifest{
+		Version: release.MustVersion(o.Version), DeviceType: o.DeviceType, Channel: o.Channel,
+		ReleasedAt: o.SignedAt.UTC().Truncate(time.Second), Sequence: p.Sequence,
+	}
+	if o.RollbackFloor != "" {
+		v, err := release.ParseVersion(o.RollbackFloor)
+		if err != nil {
+			return nil, fmt.Errorf("rollback floor: %w", err)
+		}
+		m.RollbackFloor = v
+	}
+	m.Artefacts = []release.Artefact{{
+		Arch: o.Arch, Variant: o.Variant, SHA256: p.SHA256, Size: p.Size, UnpackedSize: p.Unpacked,
+		URL: release.BaseURL("https://github.com/"+o.Repository, m.Version) + "/" + name,
+	}}
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	_, err = release.Parse(b)
+	return append(b, '\n'), err
+}
+
+func (o Options) sign(sig *fakesig.Instance, manifest []byte) ([]byte, error) {
+	repo := o.Repository
+	if o.Fault == WrongIdentity {
+		_, name, _ := strings.Cut(repo, "/")
+		repo = "mallory/" + name
+	}
+	return sig.Sign(manifest, fakesig.GitHub(repo, Workflow, "refs/tags/v"+o.Version, commit), o.SignedAt, fakesig.Opt{
+		RekorV2: o.RekorV2, NoLog: o.Fault == NoLogEntry, BadSignature: o.Fault == BadSignature,
+	})
+}
+
+// tarball writes the archive and says what a manifest must say of it.
+func (o Options) tarball(to string) (Published, error) {
+	files, err := o.files()
+	if err != nil {
+		return Published{}, err
+	}
+	unpacked, err := writeTarball(to, files)
+	if err != nil {
+		return Published{}, err
+	}
+	st, err := os.Stat(to)
+	if err != nil {
+		return Published{}, err
+	}
+	if o.Fault == Truncated {
+		if err := os.Truncate(to, st.Size()/2); err != nil {
+			return Published{}, err
+		}
+	}
+	sum, size, err := digest(to)
+	if err != nil {
+		return Published{}, err
+	}
+	if o.Fault == BadChecksum {
+		sum = strings.Repeat("0", 8) + sum[8:]
+	}
+	return Published{SHA256: sum, Size: size, Unpacked: unpacked}, nil
+}
+
+func digest(file string) (string, int64, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	return hex.EncodeToString(h.Sum(nil)), n, err
+}
+
+// files lists what goes into the tarball, by name.
+func (o Options) files() ([]file, error) {
+	bin, err := fileAt(o.BinaryName, o.Binary)
+	if err != nil {
+		return nil, err
+	}
+	bin.mode = 0o755
+	switch o.Fault {
+	case NotExecutable:
+		bin.mode = 0o644
+	case WrongArch:
+		bin.patch, err = otherMachine(o.Binary)
+		if err != nil {
+			return nil, err
+		}
+	}
+	files := []file{bin}
+	for name, from := range o.Extra {
+		f, err := fileAt(name, from)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	if o.Fault.inside() {
+		files = append(files, textFile(FaultFile, string(o.Fault)+"\n"))
+	}
+	if o.PadBytes > 0 {
+		files = append(files, file{name: "padding", mode: 0o644, size: o.PadBytes, open: func() (io.ReadCloser, error) {
+			return io.NopCloser(io.LimitReader(rand.NewChaCha8([32]byte{1}), o.PadBytes)), nil
+		}})
+	}
+	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.name, b.name) })
+	return files, nil
+}
+
+func nextSequence(dir, repository string) (uint64, error) {
+	manifests, err := readManifests(releasesDir(dir, repository))
+	if err != nil {
+		return 0, err
+	}
+	var last uint64
+	for _, m := range manifests {
+		last = max(last, m.Sequence)
+	}
+	return last + 1, nil
+}
+
+// readManifests reads what is published in one repository.
+func readManifests(dir string) ([]release.Manifest, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ms []release.Manifest
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "v") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, e.Name(), release.ManifestName))
+		if err != nil {
+			return nil, err
+		}
+		m, err := release.Parse(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", e.Name(), err)
+		}
+		ms = append(ms, m)
+	}
+	return ms, nil
+}

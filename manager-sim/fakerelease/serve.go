@@ -1,0 +1,90 @@
+package fakerelease
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// Handler serves dir/www as a release host does: GET and HEAD of files, with
+// ranges and strong ETags; no listings, and nothing whose name starts with a dot.
+func Handler(dir string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		name := strings.TrimPrefix(r.URL.Path, "/")
+		if !filepath.IsLocal(name) || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") {
+			http.NotFound(w, r)
+			return
+		}
+		root, err := os.OpenRoot(filepath.Join(dir, "www"))
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		defer root.Close()
+		f, err := root.Open(name)
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil || !st.Mode().IsRegular() {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("ETag", fmt.Sprintf(`"%x-%x"`, st.ModTime().UnixNano(), st.Size()))
+		w.Header().Set("Content-Type", "application/octet-stream")
+		http.ServeContent(w, r, "", st.ModTime(), f)
+	})
+}
+
+// Listed is a release as a manager offers it.
+type Listed struct {
+	Version    string    `json:"version"`
+	Channel    string    `json:"channel"`
+	DeviceType string    `json:"device_type"`
+	Sequence   uint64    `json:"sequence"`
+	ReleasedAt time.Time `json:"released_at"`
+}
+
+// indexed is how many releases Index returns: about as many as an operator
+// wants to choose from.
+const indexed = 10
+
+// Index lists what is published under dir for a device type and a channel,
+// newest version first. An empty device type or channel matches all.
+func Index(dir, deviceType, channel string) ([]Listed, error) {
+	repos, err := filepath.Glob(filepath.Join(dir, "www", "*", "*", "releases", "download"))
+	if err != nil {
+		return nil, err
+	}
+	var found []release.Manifest
+	for _, repo := range repos {
+		ms, err := readManifests(repo)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range ms {
+			if (deviceType == "" || m.DeviceType == deviceType) && (channel == "" || m.Channel == channel) {
+				found = append(found, m)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b release.Manifest) int { return b.Version.Compare(a.Version) })
+	list := make([]Listed, 0, indexed)
+	for _, m := range found[:min(len(found), indexed)] {
+		list = append(list, Listed{m.Version.String(), m.Channel, m.DeviceType, m.Sequence, m.ReleasedAt})
+	}
+	return list, nil
+}
