@@ -1,0 +1,257 @@
+// Package supervise runs a service by the rules of a systemd unit, where there
+// is no systemd: for the demo and for tests. It keeps to these directives of
+// systemd.service(5), and to no others:
+//
+//   - Type=notify: a start has succeeded when the service sends READY=1
+//   - ExecStartPre=: runs to its end first; if it fails, so has the start
+//   - Restart=always, RestartSec=: also after a clean exit
+//   - TimeoutStartSec=: from the start of ExecStartPre to READY=1; a start that
+//     takes longer is ended, as if it had failed. EXTEND_TIMEOUT_USEC= moves it
+//   - TimeoutStopSec=: from SIGTERM to SIGKILL
+//   - KillMode=control-group, as far as a process group goes: nothing of one
+//     start is left when the next begins
+//   - StartLimitIntervalSec=0: it never gives up
+//
+// A command is looked up anew at every start, so a path through a link that
+// was swapped runs what it leads to now.
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Unit is a service.
+type Unit struct {
+	ExecStartPre    []string // may be empty
+	ExecStart       []string
+	Env             []string // on top of this process's
+	RestartSec      time.Duration
+	TimeoutStartSec time.Duration
+	TimeoutStopSec  time.Duration // default 5 s
+	Output          io.Writer     // what all processes write: the journal
+	// OnChange is told what happens, in order, from one goroutine.
+	OnChange func(Event)
+}
+
+// Kind of an Event.
+type Kind string
+
+// What can happen to a service.
+const (
+	PreFailed    Kind = "pre_failed"    // ExecStartPre did not exit with 0
+	ExecFailed   Kind = "exec_failed"   // the program cannot be executed
+	Started      Kind = "started"       // it runs, and is not ready yet
+	Ready        Kind = "ready"         // READY=1
+	StatusText   Kind = "status"        // STATUS=
+	StartTimeout Kind = "start_timeout" // not ready in time
+	Exited       Kind = "exited"
+	Stopped      Kind = "stopped" // because Run was told to
+)
+
+// Event is something that happened.
+type Event struct {
+	Time  time.Time
+	Kind  Kind
+	Start int // counts the starts, from 1
+	Text  string
+}
+
+// Run keeps the service running until ctx is done, then stops it. Its error
+// is only about what it needs for itself.
+func Run(ctx context.Context, u Unit) error {
+	if u.TimeoutStopSec == 0 {
+		u.TimeoutStopSec = 5 * time.Second
+	}
+	dir, err := os.MkdirTemp("", "sup") // short: a socket's path has 108 bytes
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	s := &supervisor{Unit: u, sock: filepath.Join(dir, "notify")}
+	if u.Output == nil {
+		s.Output = io.Discard
+	}
+	s.Output = &lockedWriter{w: s.Output}
+	s.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.sock, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("supervise: %w", err)
+	}
+	messages := make(chan string)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.read(messages) })
+	for n := 1; ctx.Err() == nil; n++ {
+		s.start = n
+		s.once(ctx, messages)
+		select {
+		case <-ctx.Done():
+		case <-time.After(u.RestartSec):
+		}
+	}
+	s.tell(Stopped, "")
+	s.conn.Close()
+	for range messages { // let the reader end
+	}
+	wg.Wait()
+	return nil
+}
+
+type supervisor struct {
+	Unit
+	sock  string
+	conn  *net.UnixConn
+	start int
+}
+
+func (s *supervisor) tell(k Kind, text string) {
+	if s.OnChange != nil {
+		s.OnChange(Event{time.Now(), k, s.start, text})
+	}
+}
+
+// read passes on what services send, until the socket is closed.
+func (s *supervisor) read(to chan<- string) {
+	defer close(to)
+	b := make([]byte, 4096)
+	for {
+		n, err := s.conn.Read(b)
+		if err != nil {
+			return
+		}
+		to <- string(b[:n])
+	}
+}
+
+// once is one start, from ExecStartPre to the end of the service.
+func (s *supervisor) once(ctx context.Context, messages <-chan string) {
+	timeout := time.NewTimer(s.TimeoutStartSec)
+	defer timeout.Stop()
+	if len(s.ExecStartPre) > 0 {
+		p, err := s.spawn(s.ExecStartPre)
+		if err == nil {
+			select {
+			case err = <-p.done:
+			case <-timeout.C:
+				err = errors.New("it took longer than TimeoutStartSec")
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+			s.end(p)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				s.tell(PreFailed, err.Error())
+			}
+			return
+		}
+	}
+	p, err := s.spawn(s.ExecStart)
+	if err != nil {
+		s.tell(ExecFailed, err.Error())
+		return
+	}
+	s.tell(Started, "pid "+strconv.Itoa(p.cmd.Process.Pid))
+	s.follow(ctx, p, messages, timeout)
+	s.end(p)
+}
+
+func (s *supervisor) follow(ctx context.Context, p *process, messages <-chan string, timeout *time.Timer) {
+	ready := false
+	for {
+		select {
+		case err := <-p.done:
+			s.tell(Exited, exitText(err))
+			return
+		case <-ctx.Done():
+			return
+		case <-timeout.C:
+			if !ready {
+				s.tell(StartTimeout, fmt.Sprintf("no READY=1 within %v", s.TimeoutStartSec))
+				return
+			}
+		case m := <-messages:
+			for _, line := range strings.Split(m, "\n") {
+				name, value, _ := strings.Cut(line, "=")
+				switch name {
+				case "READY":
+					if !ready {
+						ready = true
+						s.tell(Ready, "")
+					}
+				case "STATUS":
+					s.tell(StatusText, value)
+				case "EXTEND_TIMEOUT_USEC":
+					if us, err := strconv.ParseInt(value, 10, 64); err == nil && us > 0 && !ready {
+						timeout.Reset(time.Duration(us) * time.Microsecond)
+					}
+				}
+			}
+		}
+	}
+}
+
+func exitText(err error) string {
+	if err == nil {
+		return "exit status 0"
+	}
+	return err.Error()
+}
+
+// process is a command and the group of what it starts.
+type process struct {
+	cmd  *exec.Cmd
+	done chan error // gets the one result, and is then closed
+}
+
+func (s *supervisor) spawn(args []string) (*process, error) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(append(os.Environ(), s.Env...), "NOTIFY_SOCKET="+s.sock)
+	cmd.Stdout, cmd.Stderr = s.Output, s.Output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second // a child that keeps the pipes open does not keep us
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd, make(chan error, 1)}
+	go func() {
+		p.done <- cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// end leaves nothing of p running: SIGTERM, then SIGKILL to the whole group.
+func (s *supervisor) end(p *process) {
+	group := -p.cmd.Process.Pid
+	if syscall.Kill(group, syscall.SIGTERM) == nil {
+		select {
+		case <-p.done:
+		case <-time.After(s.TimeoutStopSec):
+		}
+	}
+	syscall.Kill(group, syscall.SIGKILL)
+	for range p.done {
+	}
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}

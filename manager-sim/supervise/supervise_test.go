@@ -1,0 +1,164 @@
+package supervise_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/supervise"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/google/go-cmp/cmp"
+)
+
+// The test binary is the service, too.
+func TestMain(m *testing.M) {
+	if os.Getenv("SUPERVISED") != "" {
+		for _, a := range os.Args[1:] {
+			switch what, arg, _ := strings.Cut(a, ":"); what {
+			case "notify":
+				daemon.SdNotify(false, arg)
+			case "exit":
+				os.Exit(int(arg[0] - '0'))
+			case "wait":
+				select {}
+			}
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// run supervises u until stop says so of the events until then, and returns
+// these as words: kind, and text where it is told by the service.
+func run(t *testing.T, u supervise.Unit, stop func([]string) bool) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var got []string
+	ended := false
+	u.RestartSec = time.Millisecond
+	if u.TimeoutStartSec == 0 {
+		u.TimeoutStartSec = 10 * time.Second
+	}
+	u.Env = append(u.Env, "SUPERVISED=1")
+	u.OnChange = func(e supervise.Event) {
+		if ended {
+			return
+		}
+		word := fmt.Sprintf("%d %s", e.Start, e.Kind)
+		if e.Kind == supervise.Exited || e.Kind == supervise.StatusText {
+			word += " " + e.Text
+		}
+		got = append(got, word)
+		if stop(got) {
+			ended = true
+			cancel()
+		}
+	}
+	if err := supervise.Run(ctx, u); err != nil {
+		t.Fatal(err)
+	}
+	if !ended {
+		t.Errorf("never came to its end: %q", got)
+	}
+	return got
+}
+
+func last(want string) func([]string) bool {
+	return func(got []string) bool { return got[len(got)-1] == want }
+}
+
+func self(args ...string) []string { return append([]string{os.Args[0]}, args...) }
+
+func TestRestartAlways(t *testing.T) {
+	t.Parallel()
+	got := run(t, supervise.Unit{ExecStart: self("notify:READY=1\nSTATUS=hello", "exit:0")}, last("2 exited exit status 0"))
+	// A service that exits at once may be gone before its words are read.
+	var kinds []string
+	for _, g := range got {
+		if !strings.Contains(g, "ready") && !strings.Contains(g, "status hello") {
+			kinds = append(kinds, g)
+		}
+	}
+	want := []string{"1 started", "1 exited exit status 0", "2 started", "2 exited exit status 0"}
+	if d := cmp.Diff(want, kinds); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestReadyEndsTheStartTimeout(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "x")
+	// Ready, then longer than the timeout, then an end of its own.
+	got := run(t, supervise.Unit{TimeoutStartSec: 300 * time.Millisecond,
+		ExecStart: []string{"/bin/sh", "-c", `"$0" notify:READY=1 exit:0; sleep 0.5; : > "$1"; exit 3`, os.Args[0], file}},
+		last("1 exited exit status 3"))
+	if d := cmp.Diff([]string{"1 started", "1 ready", "1 exited exit status 3"}, got); d != "" {
+		t.Error(d)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartTimeout(t *testing.T) {
+	t.Parallel()
+	got := run(t, supervise.Unit{TimeoutStartSec: 50 * time.Millisecond, ExecStart: self("wait")}, last("2 start_timeout"))
+	if d := cmp.Diff([]string{"1 started", "1 start_timeout", "2 started", "2 start_timeout"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestExtendTimeout(t *testing.T) {
+	t.Parallel()
+	got := run(t, supervise.Unit{TimeoutStartSec: 500 * time.Millisecond,
+		ExecStart: []string{"/bin/sh", "-c", `"$0" notify:EXTEND_TIMEOUT_USEC=20000000 exit:0; sleep 0.7; exit 3`, os.Args[0]}},
+		last("1 exited exit status 3"))
+	if d := cmp.Diff([]string{"1 started", "1 exited exit status 3"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestPreFails(t *testing.T) {
+	t.Parallel()
+	got := run(t, supervise.Unit{ExecStartPre: []string{"/bin/false"}, ExecStart: self("wait")}, last("2 pre_failed"))
+	if d := cmp.Diff([]string{"1 pre_failed", "2 pre_failed"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestCannotExec(t *testing.T) {
+	t.Parallel()
+	bad := filepath.Join(t.TempDir(), "bad")
+	if err := os.WriteFile(bad, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := run(t, supervise.Unit{ExecStartPre: []string{"/bin/true"}, ExecStart: []string{bad}}, last("2 exec_failed"))
+	if d := cmp.Diff([]string{"1 exec_failed", "2 exec_failed"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// What a service leaves behind is killed before the next start.
+func TestNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	run(t, supervise.Unit{Output: &out,
+		ExecStart: []string{"/bin/sh", "-c", `sleep 1000 >/dev/null 2>&1 & echo $!; exit 1`}}, last("2 started"))
+	var pid int
+	if _, err := fmt.Sscan(out.String(), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, 0); err == nil {
+		// It may be a zombie, waiting for its new parent.
+		if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); !strings.Contains(string(b), ") Z ") && b != nil {
+			t.Errorf("the service's child still runs: %s", b)
+		}
+	}
+}
