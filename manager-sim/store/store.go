@@ -1,0 +1,120 @@
+// Package store is what the simulated manager remembers: nodes, the commands
+// it gave them, their events, and the audit trail. The store is the truth: a
+// manager that is killed at any moment carries on from it.
+//
+// Events and audit entries are only ever added.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Errors that callers branch on.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrDenied   = errors.New("denied")
+)
+
+// Node is a registered node.
+type Node struct {
+	ID           string
+	DeviceType   string
+	SecretHash   string // SHA-256 of its secret, hex
+	Version      string // at its last authentication or health beat
+	Capabilities []string
+	Upgrade      json.RawMessage // of its last health beat; nil if it had none
+	RegisteredAt time.Time
+	LastSeen     time.Time
+}
+
+// Command is one that was given to a node.
+type Command struct {
+	ID        string          `json:"command_id"`
+	NodeID    string          `json:"node_id"`
+	Version   string          `json:"version"`
+	Channel   string          `json:"channel"`
+	Action    json.RawMessage `json:"action"` // as it is sent
+	CreatedAt time.Time       `json:"created_at"`
+	SentAt    time.Time       `json:"sent_at,omitzero"`  // last time
+	AckedAt   time.Time       `json:"acked_at,omitzero"` // zero: not yet
+	Success   bool            `json:"success"`
+	ErrorCode string          `json:"error_code,omitempty"`
+	Error     string          `json:"error,omitempty"`
+	Data      json.RawMessage `json:"data,omitempty"`
+}
+
+// Event is one that a node reported.
+type Event struct {
+	Seq        int64           `json:"seq"` // in the order of their arrival
+	EventID    string          `json:"event_id,omitempty"`
+	NodeID     string          `json:"node_id"`
+	Time       time.Time       `json:"time"` // by the node's clock
+	ReceivedAt time.Time       `json:"received_at"`
+	Severity   string          `json:"severity"`
+	Category   string          `json:"category"`
+	Message    string          `json:"message"`
+	ErrorCode  string          `json:"error_code,omitempty"`
+	CommandID  string          `json:"command_id,omitempty"`
+	Details    json.RawMessage `json:"details"`
+}
+
+// EventFilter narrows Events; empty fields match all.
+type EventFilter struct {
+	NodeID, Severity, Category, CommandID string
+	Search                                string // in the message and the error code
+	From, To                              time.Time
+	Page, PerPage                         int // from 1; 1 to MaxPerPage
+}
+
+// MaxPerPage bounds a page of events.
+const MaxPerPage = 200
+
+// Audit is an entry of the audit trail.
+type Audit struct {
+	Seq     int64           `json:"seq"`
+	Time    time.Time       `json:"time"`
+	Actor   string          `json:"actor"`
+	Action  string          `json:"action"`
+	Target  string          `json:"target"`
+	Details json.RawMessage `json:"details"`
+}
+
+// Store keeps it all. Its methods are safe for concurrent use; one that
+// returns nil has made its change durable.
+type Store interface {
+	// AddToken makes a registration token valid, by its hash. Repeating it does
+	// nothing.
+	AddToken(ctx context.Context, hash string) error
+	// Register adds a node if the token is valid, and ErrDenied otherwise. A
+	// token serves any number of nodes.
+	Register(ctx context.Context, tokenHash string, n Node) error
+	// Node returns a node, or ErrNotFound.
+	Node(ctx context.Context, id string) (Node, error)
+	// Nodes returns all of them, by id.
+	Nodes(ctx context.Context) ([]Node, error)
+	// Seen records what a node said of itself. A nil Capabilities leaves those
+	// and Upgrade as they are.
+	Seen(ctx context.Context, n Node) error
+
+	// AddCommand adds a command and its audit entry, or neither.
+	AddCommand(ctx context.Context, c Command, a Audit) error
+	// Sent records that a command was sent, again perhaps.
+	Sent(ctx context.Context, id string, at time.Time) error
+	// Acked records the outcome of a node's command. The first one counts: for a
+	// repeated one, or a command that the node was never given, it reports false.
+	Acked(ctx context.Context, c Command) (bool, error)
+	// Commands returns a node's commands, newest first, at most limit.
+	Commands(ctx context.Context, nodeID string, limit int) ([]Command, error)
+
+	// AddEvent adds an event, unless the node's EventID is there already, and
+	// reports whether it did. It sets e.Seq.
+	AddEvent(ctx context.Context, e *Event) (bool, error)
+	// Events returns a page, newest first, and how many match in all.
+	Events(ctx context.Context, f EventFilter) ([]Event, int, error)
+	// AuditLog returns the newest entries, newest first, at most limit.
+	AuditLog(ctx context.Context, limit int) ([]Audit, error)
+	Close() error
+}
