@@ -1,0 +1,168 @@
+// Package server is the simulated manager: the WebSocket that nodes hold, and
+// the REST API that operators and programs use.
+//
+// The store is the truth. A command is durable before it is sent, and is sent
+// again at every authentication of its node until the node has acknowledged
+// it; an event is stored before it is acknowledged. So the manager can be
+// killed at any moment, and no command or event is lost.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/rs/zerolog"
+)
+
+// Release is one that an operator can choose.
+type Release struct {
+	Version    string    `json:"version"`
+	Channel    string    `json:"channel"`
+	DeviceType string    `json:"device_type"`
+	Sequence   uint64    `json:"sequence"`
+	ReleasedAt time.Time `json:"released_at"`
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Store store.Store
+	Log   zerolog.Logger
+	// AdminToken is the bearer token of the REST API; it must not be empty.
+	AdminToken string
+	// Releases lists what is released for a device type on a channel, newest
+	// first; nil means nothing. The answer is kept for five minutes.
+	Releases func(ctx context.Context, deviceType, channel string) ([]Release, error)
+}
+
+// Server is the manager. It is an http.Handler; Close ends its sessions.
+type Server struct {
+	Config
+	mux   *http.ServeMux
+	token [32]byte // SHA-256 of AdminToken
+
+	stop   context.CancelFunc
+	ctx    context.Context // of all sessions; done after Close
+	wg     sync.WaitGroup
+	guard  guard
+	stream broadcast
+	cache  releaseCache
+
+	mu          sync.Mutex
+	closed      bool
+	sessions    map[string]*session // by node
+	unavailable time.Duration       // Retry-After of new sessions; 0: they are served
+}
+
+// New returns a Server.
+func New(c Config) (*Server, error) {
+	if c.AdminToken == "" {
+		return nil, errors.New("server: AdminToken is empty")
+	}
+	if c.Store == nil {
+		return nil, errors.New("server: no store")
+	}
+	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.guard.fails = make(map[string][]time.Time)
+	s.stream.subscribers = make(map[chan any]bool)
+	s.cache.kept = make(map[[2]string]cached)
+	s.routes()
+	return s, nil
+}
+
+// ServeHTTP serves the WebSocket and the API.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// HTTPServer returns an http.Server for s with time limits that suit it.
+func (s *Server) HTTPServer() *http.Server {
+	return &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+}
+
+// Close ends all sessions and waits for them. Nodes come back by themselves.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.stop()
+	s.wg.Wait()
+}
+
+// SetUnavailable makes the manager answer new sessions with 503 and that
+// Retry-After, as an overloaded one does; 0 ends it.
+func (s *Server) SetUnavailable(retryAfter time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unavailable = retryAfter
+}
+
+// NewSecret returns 256 random bits as text: a token or a node's secret.
+func NewSecret() string { return rand.Text() + rand.Text() }
+
+// Hash is how secrets are kept. They are random, so a plain digest is enough.
+func Hash(secret string) string {
+	h := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(h[:])
+}
+
+// admin lets requests with the bearer token through.
+func (s *Server) admin(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		const scheme = "Bearer "
+		auth := r.Header.Get("Authorization")
+		given := sha256.Sum256([]byte(auth[min(len(auth), len(scheme)):]))
+		if len(auth) < len(scheme) || auth[:len(scheme)] != scheme || subtle.ConstantTimeCompare(given[:], s.token[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			fail(w, http.StatusUnauthorized, "unauthorized", "give the admin token: Authorization: Bearer TOKEN")
+			return
+		}
+		h(w, r)
+	}
+}
+
+// guard locks a source out after too many failed authentications.
+type guard struct {
+	mu    sync.Mutex
+	fails map[string][]time.Time
+}
+
+const (
+	lockoutFails  = 5
+	lockoutWindow = time.Minute
+	maxSources    = 10_000 // remembered; beyond, the memory starts anew
+)
+
+func (g *guard) recent(source string, now time.Time) []time.Time {
+	f := g.fails[source]
+	for len(f) > 0 && now.Sub(f[0]) >= lockoutWindow {
+		f = f[1:]
+	}
+	if len(f) == 0 {
+		delete(g.fails, source)
+	} else {
+		g.fails[source] = f
+	}
+	return f
+}
+
+func (g *guard) locked(source string, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.recent(source, now)) >= lockoutFails
+}
+
+func (g *guard) failed(source string, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.fails) >= maxSources {
+		clear(g.fails)
+	}
+	g.fails[source] = append(g.recent(source, now), now)
+}

@@ -1,0 +1,338 @@
+package server
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+)
+
+const (
+	queueLen     = 64 // messages that wait for a node; more, and it is too slow
+	writeTimeout = 10 * time.Second
+	resendWithin = 24 * time.Hour // age of a command that is still sent
+)
+
+// session is the connection of one node. It is known by its address: an old
+// one that ends late does not take its successor offline.
+type session struct {
+	s      *Server
+	conn   *websocket.Conn
+	source string
+	nodeID string
+	queue  chan wire.Message // to the writer
+	cancel context.CancelFunc
+}
+
+var upgrader = websocket.Upgrader{HandshakeTimeout: 10 * time.Second, ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10}
+
+// serveNode is GET /ws/node.
+func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	retry, closed := s.unavailable, s.closed
+	if !closed {
+		s.wg.Add(1)
+		defer s.wg.Done()
+	}
+	s.mu.Unlock()
+	if retry > 0 || closed {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(retry/time.Second))))
+		fail(w, http.StatusServiceUnavailable, "unavailable", "the manager is not available; come back later")
+		return
+	}
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return // the upgrader has answered
+	}
+	defer conn.Close()
+	source, _, _ := net.SplitHostPort(r.RemoteAddr)
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	ss := &session{s: s, conn: conn, source: source, queue: make(chan wire.Message, queueLen), cancel: cancel}
+	conn.SetReadLimit(wire.MaxMessage)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := ss.run(ctx); err != nil && s.ctx.Err() == nil {
+		s.Log.Info().Str("node_id", ss.nodeID).Err(err).Msg("session ends")
+	}
+}
+
+func (ss *session) close(code int, text string) {
+	ss.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, text), time.Now().Add(time.Second))
+}
+
+func (ss *session) write(m wire.Message) error {
+	b, err := wire.Encode(m, time.Now())
+	if err != nil {
+		return err
+	}
+	ss.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	return ss.conn.WriteMessage(websocket.TextMessage, b)
+}
+
+func (ss *session) run(ctx context.Context) error {
+	s := ss.s
+	if s.guard.locked(ss.source, time.Now()) {
+		ss.close(websocket.ClosePolicyViolation, "too many failed authentications")
+		return errors.New("locked out: " + ss.source)
+	}
+	auth, err := ss.authenticate(ctx)
+	if err != nil {
+		if errors.Is(err, store.ErrDenied) {
+			s.guard.failed(ss.source, time.Now())
+			ss.write(&wire.AuthError{Message: "not accepted: the token or the node's secret is wrong"})
+			code, text := websocket.CloseNormalClosure, ""
+			if s.guard.locked(ss.source, time.Now()) {
+				code, text = websocket.ClosePolicyViolation, "too many failed authentications"
+			}
+			ss.close(code, text)
+		}
+		return err
+	}
+	s.enter(ss)
+	defer s.leave(ss)
+	s.Log.Info().Str("node_id", ss.nodeID).Str("version", auth.SoftwareVersion).Msg("node authenticated")
+	s.stream.send(nodeRecord{"authenticated", time.Now().UTC(), ss.nodeID, auth.SoftwareVersion})
+
+	writer := make(chan struct{})
+	go func() {
+		defer close(writer)
+		defer ss.conn.Close()
+		ss.writeAll(ctx)
+	}()
+	defer func() { ss.cancel(); <-writer }()
+	if err := ss.resend(ctx); err != nil {
+		return err
+	}
+	return ss.readAll(ctx)
+}
+
+// authenticate reads the auth frame and answers it.
+func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
+	ss.conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
+	_, b, err := ss.conn.ReadMessage()
+	if err != nil {
+		return nil, err
+	}
+	env, err := wire.Decode(b)
+	if err != nil {
+		return nil, errors.Join(store.ErrDenied, err)
+	}
+	auth, ok := env.Message.(*wire.Auth)
+	if !ok {
+		return nil, errors.Join(store.ErrDenied, errors.New("the first message is not auth"))
+	}
+	now := time.Now()
+	features := []string{wire.FeatureEventAck}
+	if auth.NodeID == "" {
+		secret := NewSecret()
+		n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: Hash(secret),
+			Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now}
+		if err := ss.s.Store.Register(ctx, Hash(auth.RegistrationToken), n); err != nil {
+			return nil, err
+		}
+		ss.nodeID = n.ID
+		return auth, ss.write(&wire.RegisterAck{NodeID: n.ID, NodeSecret: secret, Features: features})
+	}
+	n, err := ss.s.Store.Node(ctx, auth.NodeID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, errors.Join(store.ErrDenied, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare([]byte(n.SecretHash), []byte(Hash(auth.NodeSecret))) != 1 {
+		return nil, errors.Join(store.ErrDenied, errors.New("wrong secret"))
+	}
+	ss.nodeID = n.ID
+	if err := ss.s.Store.Seen(ctx, store.Node{ID: n.ID, Version: auth.SoftwareVersion, LastSeen: now}); err != nil {
+		return nil, err
+	}
+	return auth, ss.write(&wire.AuthOK{Features: features})
+}
+
+// enter makes ss the node's session, and ends the one before.
+func (s *Server) enter(ss *session) {
+	s.mu.Lock()
+	old := s.sessions[ss.nodeID]
+	s.sessions[ss.nodeID] = ss
+	s.mu.Unlock()
+	if old != nil {
+		old.cancel()
+	}
+}
+
+func (s *Server) leave(ss *session) {
+	s.mu.Lock()
+	mine := s.sessions[ss.nodeID] == ss
+	if mine {
+		delete(s.sessions, ss.nodeID)
+	}
+	s.mu.Unlock()
+	if mine {
+		s.stream.send(nodeRecord{"disconnected", time.Now().UTC(), ss.nodeID, ""})
+	}
+}
+
+// online returns the node's session, or nil.
+func (s *Server) online(nodeID string) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[nodeID]
+}
+
+// send queues m. A node that does not keep up is disconnected: what it missed
+// is sent again when it comes back.
+func (ss *session) send(m wire.Message) {
+	select {
+	case ss.queue <- m:
+	default:
+		ss.cancel()
+	}
+}
+
+func (ss *session) writeAll(ctx context.Context) {
+	ping := time.NewTicker(wire.HealthInterval)
+	defer ping.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			ss.close(websocket.CloseGoingAway, "")
+			return
+		case m := <-ss.queue:
+			if err = ss.write(m); err == nil {
+				if c, ok := m.(*wire.Command); ok {
+					err = ss.s.Store.Sent(ctx, c.CommandID, time.Now())
+				}
+			}
+		case <-ping.C:
+			err = ss.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// resend queues, oldest first, what the node has not acknowledged.
+func (ss *session) resend(ctx context.Context) error {
+	cs, err := ss.s.Store.Commands(ctx, ss.nodeID, queueLen/2)
+	if err != nil {
+		return err
+	}
+	for _, c := range slices.Backward(cs) {
+		if c.AckedAt.IsZero() && time.Since(c.CreatedAt) < resendWithin {
+			ss.sendCommand(c)
+		}
+	}
+	return nil
+}
+
+func (ss *session) sendCommand(c store.Command) {
+	m := &wire.Command{CommandID: c.ID}
+	if err := json.Unmarshal(c.Action, &m.Action); err != nil {
+		ss.s.Log.Error().Str("command_id", c.ID).Err(err).Msg("stored command is unreadable")
+		return
+	}
+	ss.send(m)
+}
+
+func (ss *session) readAll(ctx context.Context) error {
+	alive := func() { ss.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
+	alive()
+	answer := ss.conn.PingHandler()
+	ss.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
+	ss.conn.SetPongHandler(func(string) error { alive(); return nil })
+	for {
+		_, b, err := ss.conn.ReadMessage()
+		if err != nil {
+			return err
+		}
+		alive()
+		env, err := wire.Decode(b)
+		if err != nil {
+			ss.s.Log.Debug().Str("node_id", ss.nodeID).Err(err).Msg("message ignored")
+			continue
+		}
+		if err := ss.handle(ctx, env); err != nil {
+			return err
+		}
+	}
+}
+
+// handle stores what the node says. An error is the store's.
+func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
+	now := time.Now()
+	switch m := env.Message.(type) {
+	case *wire.Health:
+		n := store.Node{ID: ss.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...)}
+		if m.Upgrade != nil {
+			b, err := json.Marshal(m.Upgrade)
+			if err != nil {
+				return err
+			}
+			n.Upgrade = b
+		}
+		return ss.s.Store.Seen(ctx, n)
+	case *wire.Event:
+		return ss.event(ctx, env.Time, m)
+	case *wire.CommandAck:
+		return ss.ack(ctx, m)
+	case *wire.Ping:
+		ss.send(&wire.Pong{})
+	default:
+		ss.s.Log.Debug().Str("node_id", ss.nodeID).Type("message", m).Msg("message ignored")
+	}
+	return nil
+}
+
+func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error {
+	details, err := json.Marshal(m.Details)
+	if err != nil {
+		return err
+	}
+	e := store.Event{
+		EventID: m.EventID, NodeID: ss.nodeID, Time: at, ReceivedAt: time.Now().UTC(), Severity: string(m.Severity), Category: m.Category,
+		Message: m.Message, ErrorCode: string(m.Details.ErrorCode), CommandID: m.Details.CommandID, Details: details,
+	}
+	added, err := ss.s.Store.AddEvent(ctx, &e)
+	if err != nil {
+		return err
+	}
+	if m.EventID != "" {
+		ss.send(&wire.EventAck{EventIDs: []string{m.EventID}})
+	}
+	if added {
+		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", e.CommandID).Str("error_code", e.ErrorCode).Msg(e.Message)
+		ss.s.stream.send(eventRecord{"event", e})
+	}
+	return nil
+}
+
+func (ss *session) ack(ctx context.Context, m *wire.CommandAck) error {
+	c := store.Command{ID: m.CommandID, NodeID: ss.nodeID, AckedAt: time.Now(), Success: m.Success, ErrorCode: string(m.ErrorCode), Error: m.Error}
+	if m.Data != nil {
+		b, err := json.Marshal(m.Data)
+		if err != nil {
+			return err
+		}
+		c.Data = b
+	}
+	first, err := ss.s.Store.Acked(ctx, c)
+	if err == nil && first {
+		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", c.ID).Bool("success", c.Success).Str("error_code", c.ErrorCode).Msg("command acknowledged")
+		ss.s.stream.send(ackRecord{"ack", time.Now().UTC(), ss.nodeID, c.ID, c.Success, c.ErrorCode})
+	}
+	return err
+}
