@@ -26,7 +26,9 @@ const (
 func (s *Server) routes() {
 	s.mux = http.NewServeMux()
 	s.mux.HandleFunc("GET "+wire.Path, s.serveNode)
-	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { reply(w, http.StatusOK, map[string]string{"status": "ok"}) })
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
 	for pattern, h := range map[string]http.HandlerFunc{
 		"GET /api/v1/nodes":                  s.listNodes,
 		"GET /api/v1/nodes/{id}":             s.getNode,

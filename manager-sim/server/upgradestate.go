@@ -13,13 +13,13 @@ type UpgradeState string
 // The states, in the order in which an upgrade that goes well meets them.
 const (
 	Idle       UpgradeState = "idle"
-	Queued     UpgradeState = "queued"     // not sent: the node is offline
-	Sent       UpgradeState = "sent"       // and not a word yet
-	Staging    UpgradeState = "staging"    // the node took the command
-	Staged     UpgradeState = "staged"     // it is about to restart, or has not come back
-	Proving    UpgradeState = "proving"    // the new version has authenticated
-	Updated    UpgradeState = "updated"    // and has proved healthy
-	Failed     UpgradeState = "failed"     // the release was refused
+	Queued     UpgradeState = "queued"  // not sent: the node is offline
+	Sent       UpgradeState = "sent"    // and not a word yet
+	Staging    UpgradeState = "staging" // the node took the command
+	Staged     UpgradeState = "staged"  // it is about to restart, or has not come back
+	Proving    UpgradeState = "proving" // the new version has authenticated
+	Updated    UpgradeState = "updated" // and has proved healthy
+	Failed     UpgradeState = "failed"  // the release was refused
 	RolledBack UpgradeState = "rolled_back"
 )
 
