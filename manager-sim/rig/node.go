@@ -1,0 +1,192 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"text/template"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/supervise"
+)
+
+// NodeConfig says what a node is like. The zero value of a field means the
+// default that stands beside it.
+type NodeConfig struct {
+	Name            string        // "node"; also its directory
+	Version         string        // that is installed first
+	Binary          string        // the program of that version
+	MaxBootAttempts int           // 3
+	WindowSecs      int           // boot_health_window_secs: 10, the least there is
+	HoldSecs        int           // health_hold_secs: 0
+	RestartSec      time.Duration // 50 ms
+	TimeoutStart    time.Duration // the window
+	ManagerURL      string        // the rig's
+	Disabled        bool          // upgrades are off
+}
+
+// Node is a device: an install root, and a service under a supervisor.
+type Node struct {
+	Name, Root, Journal string // Journal is the file with all that its processes wrote
+
+	rig  *Rig
+	unit supervise.Unit
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+	out  *os.File
+}
+
+var nodeConfig = template.Must(template.New("config.toml").Parse(`[service]
+name = {{.Name | printf "%q"}}
+device_type = "edge"
+install_root = {{.Root | printf "%q"}}
+binary = "edge-agent"
+
+[manager]
+urls = [{{.URL | printf "%q"}}]
+registration_token = {{.Token | printf "%q"}}
+cert_fingerprint = {{.Fingerprint | printf "%q"}}
+
+[upgrade]
+enabled = {{.Enabled}}
+boot_health_window_secs = {{.Window}}
+max_boot_attempts = {{.Attempts}}
+health_hold_secs = {{.Hold}}
+drain_secs = 5
+`))
+
+// Install lays out a node as docs for an install by hand say: the version, the
+// links, the configuration. It does not start it.
+func (r *Rig) Install(c NodeConfig) (*Node, error) {
+	if c.Name == "" {
+		c.Name = "node"
+	}
+	if c.MaxBootAttempts == 0 {
+		c.MaxBootAttempts = 3
+	}
+	if c.WindowSecs == 0 {
+		c.WindowSecs = 10
+	}
+	if c.RestartSec == 0 {
+		c.RestartSec = 50 * time.Millisecond
+	}
+	if c.TimeoutStart == 0 {
+		c.TimeoutStart = time.Duration(c.WindowSecs) * time.Second
+	}
+	if c.ManagerURL == "" {
+		c.ManagerURL = "wss" + r.URL[len("https"):]
+	}
+	n := &Node{Name: c.Name, Root: filepath.Join(r.Dir, c.Name), Journal: filepath.Join(r.Dir, c.Name+".journal"), rig: r}
+	dir := filepath.Join(n.Root, "versions", c.Version)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := copyProgram(c.Binary, filepath.Join(dir, "edge-agent")); err != nil {
+		return nil, err
+	}
+	for _, link := range []string{"current", "last-good"} {
+		if err := os.Symlink(filepath.Join("versions", c.Version), filepath.Join(n.Root, link)); err != nil {
+			return nil, err
+		}
+	}
+	var conf bytes.Buffer
+	if err := nodeConfig.Execute(&conf, map[string]any{
+		"Name": c.Name, "Root": n.Root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
+		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs,
+	}); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(n.path("config.toml"), conf.Bytes(), 0o600); err != nil {
+		return nil, err
+	}
+	var err error
+	if n.out, err = os.OpenFile(n.Journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
+		return nil, err
+	}
+	n.unit = supervise.Unit{
+		ExecStartPre: []string{n.path("last-good/edge-agent"), "watchdog", "--root", n.Root},
+		ExecStart:    []string{n.path("current/edge-agent"), "run", "--config", n.path("config.toml")},
+		Env:          []string{"EDGE_AGENT_SIM_TRUST=" + r.TrustDir()},
+		RestartSec:   c.RestartSec, TimeoutStartSec: c.TimeoutStart, Output: n.out,
+		OnChange: func(e supervise.Event) {
+			r.Timeline.add(Entry{At: e.Time, From: FromNode, Node: n.Name, Type: string(e.Kind), Start: e.Start, Message: e.Text})
+		},
+	}
+	return n, nil
+}
+
+func copyProgram(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if e := out.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
+
+// Start starts the service; Stop ends it. Both can be repeated in turn.
+func (n *Node) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stop = cancel
+	n.wg.Go(func() {
+		if err := supervise.Run(ctx, n.unit); err != nil {
+			fmt.Fprintln(n.out, err)
+		}
+	})
+}
+
+// Stop ends the service, as systemctl stop does.
+func (n *Node) Stop() {
+	if n.stop != nil {
+		n.stop()
+		n.wg.Wait()
+		n.stop = nil
+	}
+}
+
+// ID returns the node's id at the manager, once it has registered.
+func (n *Node) ID() (string, error) {
+	b, err := os.ReadFile(n.path("credentials.json"))
+	if err != nil {
+		return "", err
+	}
+	var c struct {
+		NodeID string `json:"node_id"`
+	}
+	return c.NodeID, json.Unmarshal(b, &c)
+}
+
+// Link returns the version that a link of the root leads to.
+func (n *Node) Link(name string) string {
+	target, err := os.Readlink(n.path(name))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(target)
+}
+
+// Status returns what `edge-agent status --json` says on the node.
+func (n *Node) Status(ctx context.Context) (map[string]any, error) {
+	out, err := exec.CommandContext(ctx, n.path("last-good/edge-agent"), "status", "--json", "--root", n.Root).Output()
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	return m, json.Unmarshal(out, &m)
+}
