@@ -13,7 +13,7 @@ const (
 )
 
 // Entry is something that happened. Type is the manager's record type
-// ("event", "ack", "authenticated", "disconnected") or the supervisor's Kind.
+// ("event", "ack", "authenticated", "capabilities", "disconnected") or the supervisor's Kind.
 type Entry struct {
 	At   time.Time `json:"-"`
 	From string    `json:"-"`

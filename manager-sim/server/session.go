@@ -32,6 +32,8 @@ type session struct {
 	nodeID string
 	queue  chan wire.Message // to the writer
 	cancel context.CancelFunc
+	caps   []string // of the last health beat; belongs to the reader
+	beats  int
 }
 
 var upgrader = websocket.Upgrader{HandshakeTimeout: 10 * time.Second, ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10}
@@ -284,7 +286,13 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 			}
 			n.Upgrade = b
 		}
-		return ss.s.Store.Seen(ctx, n)
+		if err := ss.s.Store.Seen(ctx, n); err != nil {
+			return err
+		}
+		if ss.beats++; ss.beats == 1 || !slices.Equal(ss.caps, m.Capabilities) {
+			ss.caps = m.Capabilities
+			ss.s.stream.send(capabilityRecord{"capabilities", now.UTC(), ss.nodeID, m.Version, n.Capabilities})
+		}
 	case *wire.Event:
 		return ss.event(ctx, env.Time, m)
 	case *wire.CommandAck:

@@ -18,6 +18,13 @@ type (
 		NodeID  string    `json:"node_id"`
 		Version string    `json:"version,omitempty"`
 	}
+	capabilityRecord struct {
+		Type         string    `json:"type"` // "capabilities": at the first health beat, and when they change
+		Time         time.Time `json:"time"`
+		NodeID       string    `json:"node_id"`
+		Version      string    `json:"version"`
+		Capabilities []string  `json:"capabilities"`
+	}
 	ackRecord struct {
 		Type      string    `json:"type"` // "ack"
 		Time      time.Time `json:"time"`

@@ -1,0 +1,371 @@
+package rig_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/google/go-cmp/cmp"
+)
+
+// programs are simulation builds by version, made once for the package.
+var programs = sync.OnceValues(func() (map[string]string, error) {
+	dir, err := os.MkdirTemp("", "rig-programs")
+	if err != nil {
+		return nil, err
+	}
+	buildDir = dir
+	return rig.Build(context.Background(), dir, "1.0.0", "1.1.0", "1.2.0")
+})
+var buildDir string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if buildDir != "" {
+		os.RemoveAll(buildDir)
+	}
+	os.Exit(code)
+}
+
+// bench is a rig with one node, running 1.0.0 and registered.
+type bench struct {
+	*rig.Rig
+	t    *testing.T
+	ctx  context.Context
+	node *rig.Node
+	id   string
+	bin  map[string]string
+}
+
+func setup(t *testing.T, c rig.NodeConfig) *bench {
+	t.Helper()
+	t.Parallel()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 90*time.Second, fmt.Errorf("the test took too long"))
+	t.Cleanup(cancel)
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	b := &bench{Rig: r, t: t, ctx: ctx, bin: bin}
+	b.publish("1.0.0", "")
+	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
+	if b.node, err = r.Install(c); err != nil {
+		t.Fatal(err)
+	}
+	b.node.Start()
+	t.Cleanup(func() {
+		b.node.Stop()
+		if t.Failed() {
+			journal, _ := os.ReadFile(b.node.Journal)
+			t.Logf("the node's journal:\n%s", journal)
+			for _, e := range r.Timeline.Since(0) {
+				t.Logf("%s %-8s %-14s start=%d %s %s %s", e.At.Format("05.000"), e.From, e.Type, e.Start, e.Version, e.ErrorCode, e.Message)
+			}
+		}
+	})
+	b.wait(0, "ready", func(e rig.Entry) bool { return e.Type == "ready" })
+	e := b.wait(0, "the first health beat", func(e rig.Entry) bool { return e.Type == "capabilities" })
+	if e.Version != "1.0.0" {
+		t.Fatalf("the node says that it runs %s", e.Version)
+	}
+	b.id = e.NodeID
+	return b
+}
+
+func (b *bench) publish(version string, fault fakerelease.Fault) {
+	b.t.Helper()
+	program := b.bin[version]
+	if program == "" {
+		program = b.bin["1.2.0"]
+	}
+	if _, err := b.Publish(fakerelease.Options{Version: version, Binary: program, Fault: fault}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) wait(mark int, what string, match func(rig.Entry) bool) rig.Entry {
+	b.t.Helper()
+	e, err := b.Timeline.Wait(b.ctx, mark, match)
+	if err != nil {
+		b.t.Fatalf("waiting for %s: %v", what, err)
+	}
+	return e
+}
+
+func (b *bench) event(mark int, code string) rig.Entry {
+	b.t.Helper()
+	return b.wait(mark, code, func(e rig.Entry) bool { return e.Type == "event" && e.ErrorCode == code })
+}
+
+func (b *bench) upgrade(version string) (mark int, commandID string) {
+	b.t.Helper()
+	mark = b.Timeline.Mark()
+	id, err := b.Upgrade(b.ctx, b.id, version)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return mark, id
+}
+
+// settled checks, from three sides, which version runs: the links, state.json,
+// and the manager's record.
+func (b *bench) settled(version, status, upgradeState string) {
+	b.t.Helper()
+	for _, link := range []string{"current", "last-good"} {
+		if got := b.node.Link(link); got != version {
+			b.t.Errorf("%s leads to %s, want %s", link, got, version)
+		}
+	}
+	st, err := b.node.Status(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if st["status"] != status || st["current"] != version {
+		b.t.Errorf("status is %v at %v, want %s at %s", st["status"], st["current"], status, version)
+	}
+	n, err := b.Node(b.ctx, b.id)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if n.Version != version || n.UpgradeState != upgradeState || !n.Online {
+		b.t.Errorf("the manager has %+v, want %s, %s, online", n, version, upgradeState)
+	}
+}
+
+// upgradeTo takes the node to a version that proves healthy.
+func (b *bench) upgradeTo(version string) {
+	b.t.Helper()
+	mark, id := b.upgrade(version)
+	done := b.event(mark, "upgrade_completed")
+	if done.CommandID != id {
+		b.t.Errorf("completed by command %s, want %s", done.CommandID, id)
+	}
+	b.settled(version, "stable", "updated")
+
+	var codes []string
+	acks := 0
+	for _, e := range b.Timeline.Since(mark) {
+		if e.Type == "event" {
+			codes = append(codes, e.ErrorCode)
+		}
+		if e.Type == "ack" && e.Success {
+			acks++
+		}
+	}
+	want := []string{"upgrade_started", "upgrade_downloaded", "upgrade_staged", "upgrade_completed"}
+	if d := cmp.Diff(want, codes); d != "" {
+		b.t.Errorf("events (-want +got):\n%s", d)
+	}
+	if acks != 1 {
+		b.t.Errorf("%d acks, want 1", acks)
+	}
+}
+
+// (a), (c): forwards, back by scheduling the old version, and forwards again.
+func TestUpgradeAndBack(t *testing.T) {
+	b := setup(t, rig.NodeConfig{})
+	b.publish("1.1.0", "")
+	b.upgradeTo("1.1.0")
+	if got := b.node.Link("previous"); got != "1.0.0" {
+		t.Errorf("previous leads to %s", got)
+	}
+	b.upgradeTo("1.0.0")
+	b.upgradeTo("1.1.0")
+}
+
+// (b): releases that fail their trial.
+func TestRollback(t *testing.T) {
+	for _, c := range []struct {
+		fault   fakerelease.Fault
+		starts  int
+		timeout time.Duration
+	}{
+		{fakerelease.ExitsAtOnce, 3, 0},
+		{fakerelease.Hangs, 2, time.Second},
+		{fakerelease.NeverAuthenticates, 1, 30 * time.Second}, // the agent's own window ends it
+		{fakerelease.NeverHealthy, 2, time.Second},
+		{fakerelease.WrongVersion, 3, 0},
+	} {
+		t.Run(string(c.fault), func(t *testing.T) {
+			b := setup(t, rig.NodeConfig{MaxBootAttempts: c.starts, TimeoutStart: c.timeout})
+			b.publish("1.2.0", c.fault)
+			mark, id := b.upgrade("1.2.0")
+			back := b.event(mark, "upgrade_rolled_back")
+			if back.Severity != "critical" || back.CommandID != id {
+				t.Errorf("event %+v", back)
+			}
+			b.wait(mark, "1.0.0 again", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.0.0" })
+			b.settled("1.0.0", "rolled_back", "rolled_back")
+
+			// Starts of the bad version: all between the one that the swap ended and
+			// the one that went back.
+			starts := 0
+			for _, e := range b.Timeline.Since(mark) {
+				if e.From == rig.FromNode && (e.Type == "started" || e.Type == "exec_failed") {
+					starts++
+				}
+			}
+			if starts-1 != c.starts {
+				t.Errorf("the bad version was started %d times, want %d", starts-1, c.starts)
+			}
+			// Once only, and it stays that way: the same release can be tried again.
+			mark, _ = b.upgrade("1.2.0")
+			b.event(mark, "upgrade_rolled_back")
+		})
+	}
+}
+
+// (b), (d): releases that are refused before anything is swapped. The tree
+// afterwards equals the tree before.
+func TestRefused(t *testing.T) {
+	for fault, code := range map[fakerelease.Fault]string{
+		fakerelease.WrongIdentity: "upgrade_identity_not_allowed",
+		fakerelease.BadSignature:  "upgrade_signature_invalid",
+		fakerelease.NoLogEntry:    "upgrade_rekor_invalid",
+		fakerelease.BadChecksum:   "upgrade_checksum_mismatch",
+		fakerelease.Truncated:     "upgrade_extract_failed",
+		fakerelease.NotExecutable: "upgrade_extract_failed",
+		fakerelease.WrongArch:     "upgrade_arch_mismatch",
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			b := setup(t, rig.NodeConfig{})
+			before := tree(t, b.node.Root)
+			b.publish("1.2.0", fault)
+			mark, id := b.upgrade("1.2.0")
+			b.event(mark, code)
+			ack := b.wait(mark, "the ack", func(e rig.Entry) bool { return e.Type == "ack" })
+			if ack.Success || ack.ErrorCode != code || ack.CommandID != id {
+				t.Errorf("ack %+v, want %s", ack, code)
+			}
+			b.settled("1.0.0", "stable", "failed")
+			if d := cmp.Diff(before, tree(t, b.node.Root)); d != "" {
+				t.Errorf("the tree changed:\n%s", d)
+			}
+			for _, e := range b.Timeline.Since(mark) {
+				if e.From == rig.FromNode {
+					t.Errorf("the service did not just go on running: %+v", e)
+				}
+			}
+		})
+	}
+}
+
+// tree lists the install root with the content of links and the size of files,
+// but for what an upgrade's record is kept in.
+func tree(t *testing.T, root string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		switch {
+		case rel == "state.json", strings.HasPrefix(rel, "outbox"), rel == "downloads", rel == ".":
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		line := fmt.Sprintf("%s %s", info.Mode(), rel)
+		if info.Mode().IsRegular() {
+			line += fmt.Sprintf(" %d", info.Size())
+		}
+		if target, err := os.Readlink(path); err == nil {
+			line += " -> " + target
+		}
+		out = append(out, line)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// (e): a manager that is away does not keep a stable version from being ready.
+func TestManagerAway(t *testing.T) {
+	t.Parallel()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Start()
+	defer n.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.Type == "ready" && e.Start == 1 }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Upgrades that are off are not advertised, and the manager says why not.
+func TestDisabled(t *testing.T) {
+	t.Parallel()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], Disabled: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Start()
+	defer n.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	e, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.Type == "authenticated" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Upgrade(ctx, e.NodeID, "1.0.0"); err == nil || !strings.Contains(err.Error(), "no_capability") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The simulation build says so.
+func TestSimulationSaysSo(t *testing.T) {
+	t.Parallel()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(bin["1.0.0"], "version").Output()
+	if err != nil || !strings.HasPrefix(string(out), "edge-agent 1.0.0+sim ") {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
