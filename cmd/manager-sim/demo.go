@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/spf13/cobra"
+)
+
+// demoLimit is how long the demo may take once its programs are built.
+const demoLimit = 60 * time.Second
+
+func newDemoCmd() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Upgrade a real agent, break an upgrade, and see it come back",
+		Long: `Demo builds a simulation build of edge-agent, publishes it as 1.0.0 and 1.1.0,
+and a 1.2.0 that crashes; starts a manager, a release host, and a node under a
+small supervisor that keeps to the rules of a systemd unit; upgrades the node
+to 1.1.0, tries 1.2.0, and watches it come back. It needs Go, and nothing else:
+no root, no systemd, nothing is installed. It exits with 0 only if each step was seen.`,
+		Example: `  go run ./cmd/manager-sim demo
+  go run ./cmd/manager-sim demo --dir /tmp/demo`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			began := time.Now()
+			if dir == "" {
+				var err error
+				if dir, err = os.MkdirTemp("", "edge-agent-demo-"); err != nil {
+					return err
+				}
+			} else if err := emptyDir(dir); err != nil {
+				return usageError{err}
+			}
+			d := &demo{out: out, dir: absolute(dir), began: began}
+			err := d.run(cmd.Context())
+			fmt.Fprintf(out, `
+logs: %[1]s/node.journal (the node), %[1]s/manager.log (the manager)
+next: %[1]s/edge-agent-1.1.0 status --root %[1]s/node
+      go run ./cmd/manager-sim serve --help
+      rm -r %[1]s
+`, d.dir)
+			if err != nil {
+				fmt.Fprintf(out, "demo: failed: %v\n", err)
+				return errTold
+			}
+			fmt.Fprintf(out, "demo: ok in %.1f s\n", time.Since(began).Seconds())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "keep everything in this directory, new or empty (default: a temporary one)")
+	return cmd
+}
+
+func emptyDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("--dir %s is not empty", dir)
+	}
+	return err
+}
+
+type demo struct {
+	out   io.Writer
+	dir   string
+	began time.Time
+
+	rig  *rig.Rig
+	node *rig.Node
+	id   string
+}
+
+func (d *demo) say(who, format string, args ...any) {
+	fmt.Fprintf(d.out, "%6.2f  %-8s %s\n", time.Since(d.began).Seconds(), who, fmt.Sprintf(format, args...))
+}
+
+// tell prints an entry of the timeline in words.
+func (d *demo) tell(e rig.Entry) {
+	switch e.Type {
+	case "authenticated":
+		d.say("manager", "the node authenticates with version %s", e.Version)
+	case "disconnected":
+		d.say("manager", "the node disconnects")
+	case "event":
+		d.say("manager", "event %s (%s): %s", e.ErrorCode, e.Severity, e.Message)
+	case "ack":
+		d.say("manager", "ack: %s", map[bool]string{true: "staged", false: e.ErrorCode}[e.Success])
+	case "started":
+		d.say("node", "start %d of the service", e.Start)
+	case "ready":
+		d.say("node", "READY=1")
+	case "exited", "start_timeout", "pre_failed", "exec_failed":
+		d.say("node", "%s: %s", e.Type, e.Message)
+	}
+}
+
+func (d *demo) run(ctx context.Context) error {
+	d.say("demo", "everything is in %s", d.dir)
+	d.say("demo", "building edge-agent 1.0.0, 1.1.0 and 1.2.0 (the first time takes about a minute)")
+	programs, err := rig.Build(ctx, d.dir, "1.0.0", "1.1.0", "1.2.0")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, fmt.Errorf("a step was not seen within %v", demoLimit))
+	defer cancel()
+	if d.rig, err = rig.New(d.dir, d.tell); err != nil {
+		return err
+	}
+	defer d.rig.Close()
+	d.say("demo", "manager at %s", d.rig.URL)
+	for _, o := range []fakerelease.Options{
+		{Version: "1.0.0"}, {Version: "1.1.0", RekorV2: true}, {Version: "1.2.0", Fault: fakerelease.ExitsAtOnce},
+	} {
+		o.Binary = programs[o.Version]
+		p, err := d.rig.Publish(o)
+		if err != nil {
+			return err
+		}
+		what := ""
+		if o.Fault != "" {
+			what = ", which will crash"
+		}
+		d.say("demo", "published %s%s: %s (%.1f MB)", p.Version, what, p.Tarball, float64(p.Size)/1e6)
+	}
+	d.node, err = d.rig.Install(rig.NodeConfig{Version: "1.0.0", Binary: programs["1.0.0"], MaxBootAttempts: 3, HoldSecs: 1})
+	if err != nil {
+		return err
+	}
+	d.node.Start()
+	defer d.node.Stop()
+	for _, step := range []func(context.Context) error{d.register, d.good, d.bad} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// see waits for an entry of the timeline.
+func (d *demo) see(ctx context.Context, mark int, what string, match func(rig.Entry) bool) (rig.Entry, error) {
+	e, err := d.rig.Timeline.Wait(ctx, mark, match)
+	if err != nil {
+		return e, fmt.Errorf("waiting for %s: %w", what, err)
+	}
+	return e, nil
+}
+
+func (d *demo) register(ctx context.Context) error {
+	e, err := d.see(ctx, 0, "the node to register", func(e rig.Entry) bool { return e.Type == "capabilities" })
+	d.id = e.NodeID
+	return err
+}
+
+func (d *demo) good(ctx context.Context) error {
+	mark := d.rig.Timeline.Mark()
+	d.say("demo", "POST /api/v1/nodes/%s/upgrade {\"version\":\"1.1.0\"}", d.id)
+	if _, err := d.rig.Upgrade(ctx, d.id, "1.1.0"); err != nil {
+		return err
+	}
+	if _, err := d.see(ctx, mark, "upgrade_completed", event("upgrade_completed")); err != nil {
+		return err
+	}
+	return d.check(ctx, "1.1.0", "stable", "updated")
+}
+
+func (d *demo) bad(ctx context.Context) error {
+	mark := d.rig.Timeline.Mark()
+	d.say("demo", "POST /api/v1/nodes/%s/upgrade {\"version\":\"1.2.0\"}", d.id)
+	if _, err := d.rig.Upgrade(ctx, d.id, "1.2.0"); err != nil {
+		return err
+	}
+	if _, err := d.see(ctx, mark, "upgrade_rolled_back", event("upgrade_rolled_back")); err != nil {
+		return err
+	}
+	crashes := 0
+	for _, e := range d.rig.Timeline.Since(mark) {
+		if e.Type == "exited" && e.Message != "exit status 0" {
+			crashes++
+		}
+	}
+	if crashes != 3 {
+		return fmt.Errorf("1.2.0 crashed %d times, and not max_boot_attempts = 3 times", crashes)
+	}
+	return d.check(ctx, "1.1.0", "rolled_back", "rolled_back")
+}
+
+func event(code string) func(rig.Entry) bool {
+	return func(e rig.Entry) bool { return e.Type == "event" && e.ErrorCode == code }
+}
+
+// check looks at the node from three sides: its links, its own status, and
+// the manager's record.
+func (d *demo) check(ctx context.Context, version, status, state string) error {
+	st, err := d.node.Status(ctx)
+	if err != nil {
+		return err
+	}
+	rec, err := d.rig.Node(ctx, d.id)
+	if err != nil {
+		return err
+	}
+	d.say("demo", "current -> %s, last-good -> %s, status %v; the manager says %s, %s",
+		d.node.Link("current"), d.node.Link("last-good"), st["status"], rec.Version, rec.UpgradeState)
+	if d.node.Link("current") != version || d.node.Link("last-good") != version || st["status"] != status ||
+		rec.Version != version || rec.UpgradeState != state || !rec.Online {
+		return errors.New("the node is not where it should be: want " + filepath.Join(version, status, state))
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/spf13/cobra"
+)
+
+func newReleaseCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "release",
+		Short: "Make fake signed releases, good and bad",
+		Args:  exactArgs(0),
+		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newPublishCmd(), newListCmd())
+	return cmd
+}
+
+// releasesUnder is where `serve` looks for releases in its data directory.
+func releasesUnder(dir string) string { return filepath.Join(dir, "releases") }
+
+func newPublishCmd() *cobra.Command {
+	var dir, fault string
+	var asJSON bool
+	var o fakerelease.Options
+	var faults strings.Builder
+	for _, f := range fakerelease.Faults() {
+		fmt.Fprintf(&faults, "  %-20s %s\n", f[0], f[1])
+	}
+	cmd := &cobra.Command{
+		Use:   "publish --version X.Y.Z PROGRAM",
+		Short: "Publish a program as a signed release",
+		Long: `Publish packs PROGRAM into a tarball, writes its manifest, signs that with the
+simulated Sigstore of the data directory (made at the first call), and puts all
+of it where GitHub would have it: OWNER/REPO/releases/download/vX.Y.Z/.
+
+With --fault the release is bad in one way:
+` + faults.String(),
+		Example: `  go build -tags sim -ldflags "-X main.version=1.1.0" -o edge-agent ./cmd/edge-agent
+  manager-sim release publish --version 1.1.0 ./edge-agent
+  manager-sim release publish --version 1.2.0 --fault exits-at-once ./edge-agent`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Binary, o.Fault = args[0], fakerelease.Fault(fault)
+			p, err := fakerelease.Publish(releasesUnder(dir), o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(p)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "published %s\n  in      %s\n  tarball %s, %d bytes\n  sha256  %s\n  trust   %s\n",
+				p.Version, p.Dir, p.Tarball, p.Size, p.SHA256, p.TrustDir)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&dir, "dir", defaultDir, "data directory, as for serve")
+	f.StringVar(&o.Version, "version", "", "version, as semver.org has it (required)")
+	f.StringVar(&o.Repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO that the release is of")
+	f.StringVar(&o.DeviceType, "device-type", "edge", "device type that it is for")
+	f.StringVar(&o.Channel, "channel", "stable", "release channel")
+	f.StringVar(&o.Variant, "variant", "default", "variant of the program")
+	f.StringVar(&o.Arch, "arch", "", "architecture (default: this machine's)")
+	f.StringVar(&o.BinaryName, "name", "edge-agent", "the program's name in the tarball")
+	f.Uint64Var(&o.Sequence, "sequence", 0, "sequence number (default: the next)")
+	f.StringVar(&o.RollbackFloor, "rollback-floor", "", "lowest version to go back to once this one has proved healthy")
+	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of that many bytes that do not compress")
+	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log in Rekor v2, with a timestamp authority")
+	f.StringVar(&fault, "fault", "", "make the release bad (see above)")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.MarkFlagRequired("version")
+	return cmd
+}
+
+func newListCmd() *cobra.Command {
+	var dir, deviceType, channel string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List what is published, newest first",
+		Example: `  manager-sim release list --dir sim`,
+		Args:    exactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := fakerelease.Index(releasesUnder(dir), deviceType, channel)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(list)
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(tw, "VERSION\tCHANNEL\tDEVICE TYPE\tSEQUENCE\tRELEASED")
+			for _, r := range list {
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\n", r.Version, r.Channel, r.DeviceType, r.Sequence, r.ReleasedAt.Format(time.DateTime))
+			}
+			return tw.Flush()
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", defaultDir, "data directory, as for serve")
+	cmd.Flags().StringVar(&deviceType, "device-type", "", "only those for this device type")
+	cmd.Flags().StringVar(&channel, "channel", "", "only those on this channel")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
