@@ -102,32 +102,47 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 	if extended != "" {
 		note = "the trial was extended: " + extended
 	}
-	told := false
+	var before state.State
+	res, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		before = s
+		s, t = state.Keep(s, t, note, time.Now().UTC())
+		return s, t, nil
+	}, func(res state.Result) {
+		a.ready(res)
+		wake(a.beat)
+	})
+	if !ok {
+		return nil
+	}
+	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
+		Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
+	if err := stage.Prune(a.c.layout, res, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
+		a.log.Warn().Err(err).Msg("old versions were not removed")
+	}
+	return nil
+}
+
+// record makes a change that must not be lost, trying again until it is on
+// disk or ctx is done; false means the latter. tried, if set, is called once,
+// after the first try, whatever came of it.
+func (a *Agent) record(ctx context.Context, what string, change state.Change, tried func(state.Result)) (state.Result, bool) {
 	for {
-		var before state.State
-		res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			before = s
-			s, t = state.Keep(s, t, note, time.Now().UTC())
-			return s, t, nil
-		})
-		if !told {
-			told = true
-			a.ready(res)
-			wake(a.beat)
+		res, err := a.do(ctx, change)
+		if tried != nil {
+			tried(res)
+			tried = nil
 		}
 		if err == nil {
-			a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
-				Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
-			if err := stage.Prune(a.c.layout, res, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
-				a.log.Warn().Err(err).Msg("old versions were not removed")
-			}
-			return nil
+			return res, true
 		}
-		a.log.Error().Err(err).Msg("healthy, but that could not be recorded; trying again")
+		a.log.Error().Err(err).Str("what", what).Msg("could not be recorded; trying again")
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(5 * time.Second):
+			return res, false
+		case <-time.After(recordPause):
 		}
 	}
 }
+
+// recordPause is between two tries of record.
+const recordPause = 5 * time.Second

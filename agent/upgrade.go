@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -22,7 +23,7 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	var taken bool
 	var policy release.Policy
 
-	_, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		known, taken = nil, false
 		if old, ok := s.Command(c.CommandID); ok {
 			known = &old
@@ -53,6 +54,12 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 		code, why := coded(err)
 		log.Error().Err(err).Msg("upgrade refused: state.json cannot be written")
 		return &wire.CommandAck{CommandID: c.CommandID, Error: why, ErrorCode: code}
+	}
+	if res.State.Status == "" { // there is no state to record a command in
+		return &wire.CommandAck{
+			CommandID: c.CommandID, ErrorCode: release.Internal,
+			Error: "this node cannot be upgraded: no version is installed under " + a.c.layout.Root(),
+		}
 	}
 	if known != nil {
 		if !known.Done {
@@ -116,11 +123,9 @@ func (a *Agent) stage(ctx context.Context, id string, req release.Request, polic
 	default:
 		code, why := coded(err)
 		log.Error().Str("error_code", string(code)).Msg("upgrade failed: " + why)
-		if _, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 			return state.Fail(s, id, code, why, time.Now().UTC()), t, nil
-		}); err != nil {
-			log.Error().Err(err).Msg("the failure could not be recorded")
-		}
+		}, nil)
 		wake(a.beat)
 	}
 }
@@ -166,7 +171,7 @@ func coded(err error) (release.Code, string) {
 	if len(text) > wire.MaxText/2 {
 		text = text[:wire.MaxText/2]
 	}
-	return code, text
+	return code, strings.ToValidUTF8(text, "?")
 }
 
 // ack is the wire form of a command that ended.
