@@ -40,10 +40,22 @@ const (
 	PhaseCheck    = "check"
 )
 
+// Trust is what is believed of releases, and where they are; verify.Trust is one.
+type Trust interface {
+	// Release verifies a manifest of the release host.
+	Release(manifest, bundle []byte) (verify.Release, error)
+	// BaseURL is where the manifest of v says that its files are, FetchURL where
+	// they are fetched from. They differ only in a simulation.
+	BaseURL(v release.Version) string
+	FetchURL(v release.Version) string
+	// ReleaseCA is the only CA (PEM) of the release host, or nil for the system's.
+	ReleaseCA() []byte
+}
+
 // Config says where and how to stage. Layout, Trust and Binary are required.
 type Config struct {
 	Layout state.Layout
-	Trust  verify.Trust
+	Trust  Trust
 	// Binary is the service's program, relative to a version's directory.
 	Binary string
 	// Progress, if set, is told how far staging has come; total is 0 while it
@@ -68,6 +80,9 @@ type Stager struct {
 func New(c Config) (*Stager, error) {
 	if c.Binary == "" || !filepath.IsLocal(c.Binary) {
 		return nil, fmt.Errorf("stage: binary %q is not a path inside a version's directory", c.Binary)
+	}
+	if c.Trust == nil {
+		return nil, errors.New("stage: no trust is configured")
 	}
 	if c.Progress == nil {
 		c.Progress = func(string, int64, int64) {}

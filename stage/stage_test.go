@@ -1,0 +1,511 @@
+package stage
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+)
+
+const repository = "https://github.com/" + fakerelease.DefaultRepository
+
+// published is where the releases of this package's tests are, made once.
+var published struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if published.dir != "" {
+		os.RemoveAll(published.dir)
+	}
+	os.Exit(code)
+}
+
+// padding makes tarballs long enough to be cut in the middle.
+const padding = 1 << 20
+
+func publishAll() error {
+	dir, err := os.MkdirTemp("", "stage-releases")
+	if err != nil {
+		return err
+	}
+	published.dir = dir
+	script := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		err = errors.Join(err, os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755))
+		return path
+	}
+	good := script("good", `test "$1" = version`)
+	for _, o := range []fakerelease.Options{
+		{Version: "1.0.0", Binary: good, PadBytes: padding},
+		{Version: "1.1.0", Binary: good, Fault: fakerelease.BadChecksum},
+		{Version: "1.2.0", Binary: good, Fault: fakerelease.Truncated},
+		{Version: "1.3.0", Binary: good, Fault: fakerelease.NotExecutable},
+		{Version: "1.4.0", Binary: "/bin/sh", Fault: fakerelease.WrongArch},
+		{Version: "1.5.0", Binary: script("fails", "echo no such library >&2; exit 3")},
+		{Version: "1.6.0", Binary: script("hangs", "sleep 60")},
+		{Version: "1.7.0", Binary: script("interp", "")},
+		{Version: "1.8.0", Binary: good, BinaryName: "other"},
+	} {
+		if o.Version == "1.7.0" {
+			err = errors.Join(err, os.WriteFile(o.Binary, []byte("#!/no/such/interpreter\n"), 0o755))
+		}
+		_, e := fakerelease.Publish(dir, o)
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// trust believes the fake Sigstore of published.dir and fetches from host.
+type trust struct {
+	*verify.Verifier
+	host string
+	ca   []byte
+}
+
+func (x trust) BaseURL(v release.Version) string { return release.BaseURL(repository, v) }
+func (x trust) FetchURL(v release.Version) string {
+	return release.BaseURL(x.host+"/"+fakerelease.DefaultRepository, v)
+}
+func (x trust) ReleaseCA() []byte { return x.ca }
+
+// setup returns a Stager of an empty root, with a release host that wrap, if
+// given, may spoil.
+func setup(t testing.TB, wrap func(http.Handler) http.Handler) *Stager {
+	t.Helper()
+	published.once.Do(func() { published.err = publishAll() })
+	if published.err != nil {
+		t.Fatal(published.err)
+	}
+	h := fakerelease.Handler(published.dir)
+	if wrap != nil {
+		h = wrap(h)
+	}
+	host := httptest.NewTLSServer(h)
+	t.Cleanup(host.Close)
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sim struct{ Signers []verify.Signer }
+	b, err1 := os.ReadFile(filepath.Join(published.dir, "trust/sim.json"))
+	root, err2 := os.ReadFile(filepath.Join(published.dir, "trust/trusted_root.json"))
+	if err := errors.Join(err1, err2, json.Unmarshal(b, &sim)); err != nil {
+		t.Fatal(err)
+	}
+	v, err := verify.New(root, sim.Signers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{
+		Layout: l, Binary: "edge-agent", FirstPause: time.Millisecond, MaxPause: 5 * time.Millisecond,
+		Trust: trust{v, host.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// fetch verifies a release and returns what to stage of it.
+func fetch(t testing.TB, s *Stager, version string) (verify.Release, release.Artefact) {
+	t.Helper()
+	rel, err := s.Fetch(t.Context(), release.MustVersion(version))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rel, rel.Manifest().Artefacts[0]
+}
+
+func code(err error) release.Code {
+	var e *release.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return release.Code(fmt.Sprintf("no code: %v", err))
+}
+
+// left lists every file and directory under the root, without the lock.
+func left(t testing.TB, s *Stager) string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(s.Layout.Root(), func(path string, d os.DirEntry, err error) error {
+		if rel, _ := filepath.Rel(s.Layout.Root(), path); rel != "." && rel != ".lock" {
+			names = append(names, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(names, " ")
+}
+
+const empty = "downloads outbox versions"
+
+func TestStage(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, "1.0.0")
+	told := 0
+	st, err := s.Stage(t.Context(), rel, a, func() { told++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Version().String() != "1.0.0" || told != 1 {
+		t.Errorf("staged %s, told %d times", st.Version(), told)
+	}
+	const complete = "downloads outbox versions versions/1.0.0 versions/1.0.0/.release.json versions/1.0.0/edge-agent versions/1.0.0/padding"
+	if got := left(t, s); got != complete {
+		t.Errorf("on disk: %s", got)
+	}
+	before, _ := os.Stat(s.Layout.Version(st.Version()))
+	if _, err := s.Stage(t.Context(), rel, a, func() { told++ }); err != nil || told != 2 {
+		t.Errorf("staging again: %v, told %d", err, told)
+	}
+	if after, _ := os.Stat(s.Layout.Version(st.Version())); !os.SameFile(before, after) {
+		t.Error("a version that is there already is made again")
+	}
+}
+
+func TestStageReplacesAVersionMadeByHand(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, "1.0.0")
+	if err := s.Layout.Make(); err != nil {
+		t.Fatal(err)
+	}
+	dir := s.Layout.Version(rel.Manifest().Version)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "edge-agent"), []byte("by hand"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(filepath.Join(dir, "edge-agent")); string(b) == "by hand" {
+		t.Error("the directory made by hand is still there")
+	}
+	if got := left(t, s); strings.Contains(got, state.PartialPrefix) {
+		t.Errorf("on disk: %s", got)
+	}
+}
+
+// A release that cannot run here is refused, and leaves nothing behind.
+func TestStageRefusesWhatCannotRun(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]struct {
+		code release.Code
+		text string
+	}{
+		"1.1.0": {release.ChecksumMismatch, "the signed manifest says 00000000"},
+		"1.2.0": {release.ExtractFailed, "unexpected EOF"},
+		"1.3.0": {release.ExtractFailed, "edge-agent of the release is not executable"},
+		"1.4.0": {release.ArchMismatch, "cannot run on this machine"},
+		"1.5.0": {release.ExtractFailed, "exit status 3: no such library"},
+		"1.6.0": {release.ExtractFailed, "did not end within 300ms"},
+		"1.7.0": {release.ArchMismatch, "needs a loader that this machine does not have"},
+		"1.8.0": {release.ExtractFailed, "the release has no edge-agent"},
+	} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t, nil)
+			if version == "1.6.0" {
+				s.CheckTimeout = 300 * time.Millisecond
+			}
+			rel, a := fetch(t, s, version)
+			_, err := s.Stage(t.Context(), rel, a, func() {})
+			if code(err) != want.code || !strings.Contains(err.Error(), want.text) {
+				t.Errorf("got %s: %v\nwant %s: %s", code(err), err, want.code, want.text)
+			}
+			if got := left(t, s); got != empty {
+				t.Errorf("left behind: %s", got)
+			}
+		})
+	}
+}
+
+func TestStageTakesNothingUnverified(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	if _, err := s.Stage(t.Context(), verify.Release{}, release.Artefact{}, func() {}); code(err) != release.Internal {
+		t.Errorf("the zero release: %v", err)
+	}
+	if _, err := Swap(t.Context(), s.Layout, Staged{}, state.Trial{}); code(err) != release.Internal {
+		t.Errorf("the zero staged release: %v", err)
+	}
+	if got := left(t, s); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
+// tarballs applies f to requests for tarballs only.
+func tarballs(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, ".tar.gz") {
+				f(w, r, next)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// cutter lets n bytes of a response through, then cuts the connection.
+type cutter struct {
+	http.ResponseWriter
+	n int
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	if len(p) > c.n {
+		c.ResponseWriter.Write(p[:c.n])
+		c.ResponseWriter.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	c.n -= len(p)
+	return c.ResponseWriter.Write(p)
+}
+
+func TestDownloadResumes(t *testing.T) {
+	t.Parallel()
+	var ranges []string
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		ranges = append(ranges, r.Header.Get("Range"))
+		next.ServeHTTP(&cutter{w, 400 << 10}, r)
+	}))
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if len(ranges) != 3 || ranges[0] != "" || !strings.HasPrefix(ranges[1], "bytes=") {
+		t.Errorf("ranges asked for: %q", ranges)
+	}
+}
+
+func TestDownloadResumesWhatAnEarlierProcessLeft(t *testing.T) {
+	t.Parallel()
+	var cut atomic.Bool
+	var last atomic.Pointer[string]
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		h := r.Header.Get("Range")
+		last.Store(&h)
+		if cut.Load() {
+			next.ServeHTTP(&cutter{w, 100 << 10}, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+	s.Tries = 2
+	cut.Store(true)
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.NetworkError {
+		t.Fatalf("got %v", err)
+	}
+	if got := left(t, s); !strings.Contains(got, a.SHA256+state.UnverifiedSuffix) {
+		t.Fatalf("what can be resumed is not kept: %s", got)
+	}
+	cut.Store(false)
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if *last.Load() == "" {
+		t.Error("the second process started from the beginning")
+	}
+}
+
+func TestDownloadStartsAfreshWhenTheLeftoverIsWrong(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, "1.0.0")
+	if err := s.Layout.Make(); err != nil {
+		t.Fatal(err)
+	}
+	for name, left := range map[string]int64{"garbage": 4096, "longer than the tarball": a.Size + 1, "of the right size": a.Size} {
+		if err := os.WriteFile(s.Layout.Download(a.SHA256), make([]byte, left), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		os.RemoveAll(s.Layout.Version(rel.Manifest().Version))
+	}
+}
+
+func TestReleaseHostMisbehaves(t *testing.T) {
+	t.Parallel()
+	status := func(code int) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, r *http.Request, _ http.Handler) { w.WriteHeader(code) }
+	}
+	to := func(url string) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			http.Redirect(w, r, url, http.StatusFound)
+		}
+	}
+	for name, tt := range map[string]struct {
+		spoil func(http.ResponseWriter, *http.Request, http.Handler)
+		want  release.Code
+		text  string
+	}{
+		"gone":             {status(404), release.NetworkError, "is not there (404)"},
+		"forbidden":        {status(403), release.NetworkError, "403"},
+		"always down":      {status(500), release.NetworkError, "gave up after 6 tries"},
+		"redirect away":    {to("https://evil.example/x"), release.URLInvalid, "not an allowed host"},
+		"redirect to http": {to("http://github.com/x"), release.URLInvalid, "not https"},
+		"endless": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			for b := make([]byte, 64<<10); ; {
+				if _, err := w.Write(b); err != nil {
+					return
+				}
+			}
+		}, release.ChecksumMismatch, "sends more than"},
+		"stalls": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			w.Write([]byte("x"))
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, release.NetworkError, "no byte for"},
+		"the wrong range": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Header.Get("Range") == "" {
+				next.ServeHTTP(&cutter{w, 1000}, r)
+				return
+			}
+			w.Header().Set("Content-Range", "bytes 0-9/10")
+			w.WriteHeader(http.StatusPartialContent)
+		}, release.NetworkError, "a range that was not asked for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t, tarballs(tt.spoil))
+			s.StallTimeout = 200 * time.Millisecond
+			rel, a := fetch(t, s, "1.0.0")
+			_, err := s.Stage(t.Context(), rel, a, func() { t.Error("reported as downloaded") })
+			if code(err) != tt.want || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %s: %v\nwant %s: %s", code(err), err, tt.want, tt.text)
+			}
+			if got := left(t, s); strings.Contains(got, "versions/") {
+				t.Errorf("left behind: %s", got)
+			}
+		})
+	}
+}
+
+func TestReleaseHostRecovers(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	s := setup(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1)%2 == 1 {
+				http.Error(w, "busy", http.StatusBadGateway)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestManifestAndBundleAreBounded(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]release.Code{
+		release.ManifestName: release.ManifestInvalid,
+		release.BundleName:   release.SignatureInvalid,
+	} {
+		s := setup(t, func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, name) {
+					w.Write(make([]byte, 2<<20))
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		})
+		if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != want || !strings.Contains(err.Error(), "has more than") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnotherCertificateIsRefused(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	c := s.Config
+	x := c.Trust.(trust)
+	x.ca = nil // the system's: the test host is not among them
+	c.Trust, c.Tries = x, 1
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != release.NetworkError || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOnlyOneStagesAtATime(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, "1.0.0")
+	inside := make(chan struct{})
+	release2 := make(chan struct{})
+	done := make(chan error)
+	go func() {
+		_, err := s.Stage(t.Context(), rel, a, func() { close(inside); <-release2 })
+		done <- err
+	}()
+	<-inside
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.InProgress {
+		t.Errorf("got %v", err)
+	}
+	close(release2)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// need is 3 x the tarball, or what is in it and itself, if that is more.
+func TestNeed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ size, unpacked, want int64 }{{100, 0, 300}, {100, 150, 300}, {100, 900, 1000}} {
+		if got := need(tt.size, tt.unpacked); got != uint64(tt.want) {
+			t.Errorf("need(%d, %d) = %d", tt.size, tt.unpacked, got)
+		}
+	}
+}
+
+func TestATarballThatCannotFitIsNotBegun(t *testing.T) {
+	t.Parallel()
+	s := setup(t, tarballs(func(http.ResponseWriter, *http.Request, http.Handler) { t.Error("the tarball is asked for") }))
+	rel, a := fetch(t, s, "1.0.0")
+	a.UnpackedSize = release.MaxUnpacked << 20
+	_, err := s.Stage(t.Context(), rel, a, func() {})
+	if code(err) != release.DiskFull || !strings.Contains(err.Error(), strconv.FormatUint(need(a.Size, a.UnpackedSize), 10)+" are needed") {
+		t.Errorf("got %v", err)
+	}
+	if got := left(t, s); got != empty {
+		t.Errorf("left behind: %s", got)
+	}
+}
