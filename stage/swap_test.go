@@ -1,0 +1,128 @@
+package stage
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// install gives the Stager's root a version that runs.
+func install(t testing.TB, l state.Layout, version string, more ...string) {
+	t.Helper()
+	if err := l.Make(); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range append([]string{version}, more...) {
+		if err := os.Mkdir(filepath.Join(l.Versions(), v), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fsutil.Symlink("versions/"+version, l.Current()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Do(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSwap(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	install(t, s.Layout, "0.9.0")
+	rel, a := fetch(t, s, "1.0.0")
+	st, err := s.Stage(t.Context(), rel, a, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trial := state.Trial{ID: "c", CommandID: "c", MaxAttempts: 2}
+	res, err := Swap(t.Context(), s.Layout, st, trial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(res.State.Status, " ", res.Tree.Current, " ", res.Tree.Previous, " ", res.Tree.LastGood, " ", res.State.MaxBootAttempts)
+	if want := "pending_health 1.0.0 0.9.0 0.9.0 2"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if _, err := Swap(t.Context(), s.Layout, st, trial); code(err) != release.InProgress {
+		t.Errorf("a swap during a trial: %v", err)
+	}
+}
+
+func TestSwapNeedsTheVersionOnDisk(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	install(t, s.Layout, "0.9.0")
+	rel, _ := fetch(t, s, "1.0.0")
+	if _, err := Swap(t.Context(), s.Layout, Staged{rel}, state.Trial{ID: "c"}); code(err) != release.Internal {
+		t.Errorf("got %v", err)
+	}
+	if res, err := s.Layout.Read(); err != nil || res.State.Status != state.Stable {
+		t.Errorf("got %+v, %v", res.State, err)
+	}
+}
+
+func TestPruneNeverTakesWhatIsNeeded(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	install(t, l, "1.0.0", "0.1.0", "0.2.0", "0.3.0", "1.1.0", "1.2.0")
+	v := release.MustVersion
+	res, err := l.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Tree.Previous, res.State.Target = v("0.1.0"), v("0.2.0")
+	if err := Prune(l, res, 2, v("0.3.0")); err != nil {
+		t.Fatal(err)
+	}
+	tree, _ := l.Tree()
+	if got := fmt.Sprint(tree.Versions); got != "[1.0.0 0.3.0 0.2.0 0.1.0]" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+func TestPruneKeepsTheNewest(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	install(t, l, "1.0.0", "0.8.0", "0.9.0")
+	res, _ := l.Read()
+	if err := Prune(l, res, 2, release.Version{}); err != nil {
+		t.Fatal(err)
+	}
+	tree, _ := l.Tree()
+	if got := fmt.Sprint(tree.Versions); got != "[1.0.0 0.9.0]" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+func TestCleanRemovesOnlyLeftovers(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	install(t, s.Layout, "1.0.0")
+	l := s.Layout
+	keep := strings.Repeat("a", 64)
+	for _, f := range []string{l.Download(keep), l.Download(strings.Repeat("b", 64)), filepath.Join(l.Root(), fsutil.TempPrefix+"x-state.json"), l.ConfigFile()} {
+		if err := os.WriteFile(f, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(l.Partial(release.MustVersion("2.0.0")), "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	Clean(l, keep)
+	want := "config.toml current downloads downloads/" + keep + ".unverified last-good outbox state.json versions versions/1.0.0"
+	if got := left(t, s); got != want {
+		t.Errorf("left: %s", got)
+	}
+}
