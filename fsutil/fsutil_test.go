@@ -1,0 +1,241 @@
+package fsutil
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+func TestWriteFileReplacesAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, text := range []string{"one", "two"} {
+		if err := WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := os.ReadFile(path); string(b) != text {
+			t.Errorf("got %q", b)
+		}
+	}
+	if st, _ := os.Stat(path); st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", st.Mode())
+	}
+	if got := names(t, dir); len(got) != 1 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func TestWriteFileThatFailsKeepsTheOld(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(path, []byte("x"), 0o600); err == nil {
+		t.Error("a directory is replaced by a file")
+	}
+	if got := names(t, dir); len(got) != 1 {
+		t.Errorf("left: %v", got)
+	}
+	if err := WriteFile(filepath.Join(dir, "no/such/f"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A reader that looks all the time never finds the link missing.
+func TestSymlinkIsNeverMissing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "current")
+	if err := Symlink("a", path); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for {
+			if to, err := os.Readlink(path); err != nil || (to != "a" && to != "b") {
+				t.Errorf("found %q, %v", to, err)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	for range 200 {
+		for _, to := range []string{"b", "a"} {
+			if err := Symlink(to, path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if got := names(t, filepath.Dir(path)); len(got) != 1 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func TestExchange(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	for _, p := range []string{a, b} {
+		if err := os.MkdirAll(filepath.Join(p, "was "+filepath.Base(p)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Exchange(a, b); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, a); got[0] != "was b" {
+		t.Errorf("a holds %v", got)
+	}
+	if err := Exchange(a, filepath.Join(dir, "c")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRemoveAndMkdirRepeat(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for range 2 {
+		if err := Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := Remove(filepath.Join(dir, "d")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRenameAcrossDirectories(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "x/f"), filepath.Join(dir, "y/f")
+	for _, d := range []string{"x", "y"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(from, []byte("f"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(to); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReadFileRefusesWhatIsNoFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(n string) string { return filepath.Join(dir, n) }
+	if err := os.WriteFile(path("f"), []byte("12345"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("f", path("link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(path("fifo"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := ReadFile(path("f"), 5); err != nil || string(b) != "12345" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if _, err := ReadFile(path("f"), 4); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("got %v", err)
+	}
+	for _, n := range []string{"link", "fifo", ".", "none"} {
+		if b, err := ReadFile(path(n), 100); err == nil {
+			t.Errorf("%s is read: %q", n, b)
+		}
+	}
+}
+
+func TestFreeAndReserve(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := Free(dir)
+	if err != nil || s.Bytes == 0 || s.Inodes == 0 {
+		t.Fatalf("got %+v, %v", s, err)
+	}
+	f, err := os.Create(filepath.Join(dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := Reserve(f, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if st, _ := f.Stat(); st.Size() != 0 {
+		t.Errorf("the file has %d bytes", st.Size())
+	}
+	if err := Reserve(f, 1<<60); err == nil || (!IsNoSpace(err) && !errors.Is(err, unix.EFBIG)) {
+		t.Errorf("an exbibyte: %v", err)
+	}
+	if _, err := Free(filepath.Join(dir, "none")); err == nil {
+		t.Error("a path that is not there has free space")
+	}
+}
+
+func TestLockFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, path := range []string{filepath.Join(dir, ".lock"), dir} {
+		l, err := LockFile(t.Context(), path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LockFile(t.Context(), path, 0); !errors.Is(err, ErrLocked) {
+			t.Errorf("a second lock: %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := LockFile(ctx, path, time.Hour); !errors.Is(err, context.Canceled) {
+			t.Errorf("a lock that nobody waits for any more: %v", err)
+		}
+		got := make(chan error)
+		go func() {
+			l, err := LockFile(t.Context(), path, time.Hour)
+			if err == nil {
+				err = l.Unlock()
+			}
+			got <- err
+		}()
+		if err := l.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; err != nil {
+			t.Errorf("after the unlock: %v", err)
+		}
+	}
+}

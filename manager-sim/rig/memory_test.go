@@ -1,0 +1,67 @@
+package rig_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+)
+
+// A tarball that is ten times as large as the limit is staged by the real
+// agent below it: nothing of it is held in memory.
+func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes a release of 500 MB")
+	}
+	const padding, limit = 500_000_000, 48 << 20
+	b := setup(t, rig.NodeConfig{})
+	if _, err := b.Publish(fakerelease.Options{Version: "1.1.0", Binary: b.bin["1.1.0"], PadBytes: padding}); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	started := b.wait(0, "the start", func(e rig.Entry) bool { return e.From == rig.FromNode && e.Type == "started" })
+	if _, err := fmt.Sscanf(started.Message, "pid %d", &pid); err != nil {
+		t.Fatal(err)
+	}
+	mark, _ := b.upgrade("1.1.0")
+	staged := make(chan struct{})
+	go func() {
+		defer close(staged)
+		b.event(mark, "upgrade_staged")
+	}()
+	// VmHWM only rises, and goes with the process; the last look is the peak.
+	peak := 0
+	for tick := time.Tick(20 * time.Millisecond); ; <-tick {
+		if kb, ok := peakRSS(pid); ok {
+			peak = max(peak, kb<<10)
+		}
+		select {
+		case <-staged:
+			t.Logf("peak RSS of the agent while it staged %d bytes: %.1f MiB", padding, float64(peak)/(1<<20))
+			if peak == 0 || peak > limit {
+				t.Errorf("peak RSS is %d bytes; the limit is %d", peak, limit)
+			}
+			b.wait(mark, "ready", func(e rig.Entry) bool { return e.Type == "ready" })
+			return
+		default:
+		}
+	}
+}
+
+// peakRSS returns VmHWM of a process, in KiB.
+func peakRSS(pid int) (kb int, ok bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, false
+	}
+	_, rest, ok := strings.Cut(string(text), "VmHWM:")
+	if !ok {
+		return 0, false
+	}
+	_, err = fmt.Sscan(rest, &kb)
+	return kb, err == nil
+}
