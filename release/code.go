@@ -56,6 +56,7 @@ const Internal Code = "upgrade_internal"
 // also accepts the other two.
 type Severity string
 
+// The severities, lightest first; minor and major are other programs' words.
 const (
 	Info     Severity = "info"
 	Warning  Severity = "warning"

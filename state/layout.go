@@ -37,18 +37,21 @@ func At(root string) (Layout, error) {
 func (l Layout) Root() string { return l.root }
 
 // The paths below do not say that anything is there.
-func (l Layout) path(name string) string     { return filepath.Join(l.root, name) }
-func (l Layout) stateFile() string           { return l.path("state.json") }
-func (l Layout) lockFile() string            { return l.path(".lock") }
-func (l Layout) outboxDir() string           { return l.path("outbox") }
-func (l Layout) linkPath(name string) string { return l.path(name) }
+func (l Layout) path(name string) string { return filepath.Join(l.root, name) }
+func (l Layout) stateFile() string       { return l.path("state.json") }
+func (l Layout) lockFile() string        { return l.path(".lock") }
+func (l Layout) outboxDir() string       { return l.path("outbox") }
 
-// Versions is the directory of the versions, Downloads that of the tarballs.
-func (l Layout) Versions() string  { return l.path("versions") }
+// Versions is the directory of the versions.
+func (l Layout) Versions() string { return l.path("versions") }
+
+// Downloads is the directory of the tarballs.
 func (l Layout) Downloads() string { return l.path("downloads") }
 
-// ConfigFile and CredentialsFile are the node's own; both have mode 0600.
-func (l Layout) ConfigFile() string      { return l.path("config.toml") }
+// ConfigFile is the node's configuration; it has mode 0600.
+func (l Layout) ConfigFile() string { return l.path("config.toml") }
+
+// CredentialsFile is what a registration returned; it has mode 0600.
 func (l Layout) CredentialsFile() string { return l.path("credentials.json") }
 
 // Current is the link that systemd starts through.
@@ -111,7 +114,7 @@ func (l Layout) Tree() (Tree, error) {
 }
 
 func (l Layout) link(name string, t Tree) release.Version {
-	target, err := os.Readlink(l.linkPath(name))
+	target, err := os.Readlink(l.path(name))
 	if err != nil {
 		return release.Version{}
 	}
@@ -155,7 +158,7 @@ func (l Layout) relink(have, want Tree) error {
 		if x.want.IsZero() || x.have == x.want {
 			continue
 		}
-		if err := fsutil.Symlink(filepath.Join("versions", x.want.String()), l.linkPath(x.name)); err != nil {
+		if err := fsutil.Symlink(filepath.Join("versions", x.want.String()), l.path(x.name)); err != nil {
 			return err
 		}
 	}

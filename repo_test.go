@@ -1,0 +1,230 @@
+// Package edgeagent_test holds the tests of what the whole repository keeps to.
+package edgeagent_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/bilbycast/edge-agent"
+
+// imports is the table of ARCHITECTURE.md: what a package may import beyond
+// the standard library. A name without a dot is a package of this module; a
+// trailing slash stands for all below.
+var imports = map[string][]string{
+	"cmd/edge-agent": {"agent", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
+	"agent": {"stage", "verify", "state", "wire", "release", "fsutil", "github.com/gorilla/websocket", "github.com/rs/zerolog",
+		"github.com/pelletier/go-toml/v2", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
+	"watchdog": {"state", "release", "fsutil"},
+	"stage":    {"verify", "state", "release", "fsutil", "github.com/cenkalti/backoff/v5", "github.com/klauspost/compress/gzip", "golang.org/x/sys/unix"},
+	"state":    {"release", "fsutil"},
+	"verify":   {"release", "github.com/sigstore/sigstore-go/pkg/"},
+	"wire":     {"release"},
+	"release":  {"github.com/Masterminds/semver/v3"},
+	"systemd":  {"github.com/coreos/go-systemd/v22/"},
+	"fsutil":   {"golang.org/x/sys/unix"},
+
+	"cmd/manager-sim":         {"manager-sim/", "release", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
+	"manager-sim/server":      {"manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog"},
+	"manager-sim/store":       {"modernc.org/sqlite"},
+	"manager-sim/fakerelease": {"manager-sim/fakesig", "release", "github.com/klauspost/compress/gzip"},
+	"manager-sim/fakesig": {"github.com/cyberphone/json-canonicalization/", "github.com/digitorus/timestamp", "github.com/google/certificate-transparency-go",
+		"github.com/google/certificate-transparency-go/", "github.com/sigstore/protobuf-specs/", "github.com/sigstore/rekor-tiles/v2/",
+		"github.com/sigstore/rekor/pkg/util", "github.com/sigstore/sigstore/pkg/signature", "github.com/transparency-dev/", "golang.org/x/mod/sumdb/note",
+		"google.golang.org/protobuf/"},
+	"manager-sim/selfsign":  {},
+	"manager-sim/supervise": {},
+	"manager-sim/rig":       {"manager-sim/", "github.com/rs/zerolog"},
+}
+
+type goPackage struct {
+	ImportPath string
+	Dir        string
+	Standard   bool
+	Imports    []string
+	GoFiles    []string
+	Deps       []string
+}
+
+func (p goPackage) name() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
+
+func list(t *testing.T, args ...string) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,Imports,GoFiles,Deps"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, &stderr)
+	}
+	var ps []goPackage
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := d.Decode(&p); err == io.EOF {
+			return ps
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, p)
+	}
+}
+
+// ours lists the packages of this module that have more than tests.
+func ours(t *testing.T, tags string) []goPackage {
+	return slices.DeleteFunc(list(t, "-tags", tags, "./..."), func(p goPackage) bool { return len(p.GoFiles) == 0 })
+}
+
+func allowed(row []string, path string) bool {
+	return slices.ContainsFunc(row, func(a string) bool {
+		if !strings.Contains(a, ".") {
+			a = module + "/" + a
+		}
+		return path == a || strings.HasSuffix(a, "/") && strings.HasPrefix(path, a)
+	})
+}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	std := map[string]bool{}
+	for _, p := range list(t, "std") {
+		std[p.ImportPath] = true
+	}
+	for _, tags := range []string{"", "sim"} {
+		for _, p := range ours(t, tags) {
+			row, ok := imports[p.name()]
+			if !ok {
+				t.Errorf("%s is not in the table", p.name())
+			}
+			for _, path := range p.Imports {
+				if !std[path] && !allowed(row, path) {
+					t.Errorf("tags %q: %s imports %s, which the table does not allow", tags, p.name(), path)
+				}
+			}
+		}
+	}
+}
+
+// What a device runs must not be able to sign, and must not contain a server.
+func TestAgentLinksNothingOfTheSimulation(t *testing.T) {
+	t.Parallel()
+	deps := list(t, "-deps", "./cmd/edge-agent")
+	for _, p := range deps {
+		for _, no := range []string{module + "/manager-sim", "github.com/sigstore/sigstore-go/pkg/sign", "modernc.org/"} {
+			if p.ImportPath == no || strings.HasPrefix(p.ImportPath, strings.TrimSuffix(no, "/")+"/") {
+				t.Errorf("edge-agent links %s", p.ImportPath)
+			}
+		}
+	}
+	if len(deps) < 100 {
+		t.Errorf("only %d packages: is the list complete?", len(deps))
+	}
+}
+
+// The watchdog itself needs no network and no sigstore.
+func TestWatchdogLinksNoNetwork(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, "-deps", "./watchdog") {
+		if p.ImportPath == "net" || p.ImportPath == "crypto/tls" || strings.Contains(p.ImportPath, "sigstore") {
+			t.Errorf("watchdog links %s", p.ImportPath)
+		}
+	}
+}
+
+func TestProductionBinaryKnowsNoSimulation(t *testing.T) {
+	t.Parallel()
+	bin := filepath.Join(t.TempDir(), "edge-agent")
+	build := func(args ...string) []byte {
+		cmd := exec.Command("go", append(append([]string{"build", "-trimpath", "-o", bin}, args...), "./cmd/edge-agent")...)
+		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		b, err := os.ReadFile(bin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	simulation, production := build("-tags", "sim"), build()
+	for _, word := range []string{"EDGE_AGENT_SIM_TRUST", "sim-fault", "SIMULATION BUILD"} {
+		if !bytes.Contains(simulation, []byte(word)) {
+			t.Errorf("the simulation build does not contain %q: the next check proves nothing", word)
+		}
+		if bytes.Contains(production, []byte(word)) {
+			t.Errorf("the production build contains %q", word)
+		}
+	}
+}
+
+func TestEveryExportedNameHasADoc(t *testing.T) {
+	t.Parallel()
+	for _, tags := range []string{"", "sim"} {
+		for _, p := range ours(t, tags) {
+			fset := token.NewFileSet()
+			var files []*ast.File
+			for _, name := range p.GoFiles {
+				f, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.ParseComments)
+				if err != nil {
+					t.Fatal(err)
+				}
+				files = append(files, f)
+			}
+			d, err := doc.NewFromFiles(fset, files, p.ImportPath)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(d.Doc, "Package ") && !strings.HasPrefix(d.Doc, "Command ") {
+				t.Errorf("%s has no package doc", p.name())
+			}
+			check := func(name, text string) {
+				if ast.IsExported(name[strings.LastIndex(name, ".")+1:]) && strings.TrimSpace(text) == "" {
+					t.Errorf("%s: %s has no doc", p.name(), name)
+				}
+			}
+			values := func(vs []*doc.Value) {
+				for _, v := range vs {
+					check(v.Names[0], v.Doc+specDocs(v.Decl))
+				}
+			}
+			funcs := func(of string, fs []*doc.Func) {
+				for _, f := range fs {
+					if well := f.Name == "String" || f.Name == "Error" || f.Name == "Unwrap"; !well {
+						check(of+f.Name, f.Doc)
+					}
+				}
+			}
+			values(d.Consts)
+			values(d.Vars)
+			funcs("", d.Funcs)
+			for _, x := range d.Types {
+				check(x.Name, x.Doc)
+				values(x.Consts)
+				values(x.Vars)
+				funcs("", x.Funcs)
+				funcs(x.Name+".", x.Methods)
+			}
+		}
+	}
+}
+
+// specDocs are the comments on the lines of a const or var group.
+func specDocs(d *ast.GenDecl) string {
+	var text strings.Builder
+	for _, s := range d.Specs {
+		if v, ok := s.(*ast.ValueSpec); ok {
+			text.WriteString(v.Doc.Text() + v.Comment.Text())
+		}
+	}
+	return text.String()
+}
