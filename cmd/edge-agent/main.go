@@ -86,11 +86,17 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 	return root
 }
 
-// exactArgs is cobra.ExactArgs with a usage error.
-func exactArgs(n int) cobra.PositionalArgs {
+// exactArgs is cobra.ExactArgs, and asks for flags that cannot be left out;
+// both are usage errors.
+func exactArgs(n int, flags ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
 			return usageError{err}
+		}
+		for _, name := range flags {
+			if !cmd.Flags().Changed(name) {
+				return usageError{fmt.Errorf("--%s is missing; see '%s --help'", name, cmd.CommandPath())}
+			}
 		}
 		return nil
 	}

@@ -19,7 +19,7 @@ func newRunCmd() *cobra.Command {
 version is staged (exit 0; systemd starts the new one), or the trial of this
 version has failed (exit 1; the watchdog counts).`,
 		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
-		Args:    exactArgs(0),
+		Args:    exactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), level)
 			if err != nil {
@@ -43,7 +43,6 @@ version has failed (exit 1; the watchdog counts).`,
 	}
 	cmd.Flags().StringVar(&config, "config", "", "the node's config.toml (required)")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	cmd.MarkFlagRequired("config")
 	return cmd
 }
 

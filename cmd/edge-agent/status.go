@@ -38,7 +38,7 @@ func newStatusCmd() *cobra.Command {
 		Short: "Say which version runs, and what the last upgrade came to",
 		Example: `  edge-agent status --root /opt/bilbycast/edge
   edge-agent status --root /opt/bilbycast/edge --json | jq -r .status`,
-		Args: exactArgs(0),
+		Args: exactArgs(0, "root"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := state.At(root)
 			if err != nil {
@@ -69,7 +69,6 @@ func newStatusCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.MarkFlagRequired("root")
 	return cmd
 }
 

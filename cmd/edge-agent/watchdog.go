@@ -21,7 +21,7 @@ start. In a stable root it changes nothing.
 It exits 0 whatever it finds, so that it never keeps a working version from
 starting; what is wrong is in its log.`,
 		Example: `  ExecStartPre=/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
-		Args:    exactArgs(0),
+		Args:    exactArgs(0, "root"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), "info")
 			if err != nil {
@@ -53,6 +53,5 @@ starting; what is wrong is in its log.`,
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
-	cmd.MarkFlagRequired("root")
 	return cmd
 }

@@ -46,7 +46,7 @@ With --fault the release is bad in one way:
 		Example: `  go build -tags sim -ldflags "-X main.version=1.1.0" -o edge-agent ./cmd/edge-agent
   manager-sim release publish --version 1.1.0 ./edge-agent
   manager-sim release publish --version 1.2.0 --fault exits-at-once ./edge-agent`,
-		Args: exactArgs(1),
+		Args: exactArgs(1, "version"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Binary, o.Fault = args[0], fakerelease.Fault(fault)
 			p, err := fakerelease.Publish(releasesUnder(dir), o)
@@ -76,7 +76,6 @@ With --fault the release is bad in one way:
 	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log in Rekor v2, with a timestamp authority")
 	f.StringVar(&fault, "fault", "", "make the release bad (see above)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.MarkFlagRequired("version")
 	return cmd
 }
 
