@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+)
+
+func config(t *testing.T) Config {
+	t.Helper()
+	return Config{
+		Service: ServiceConfig{DeviceType: "edge", InstallRoot: t.TempDir()},
+		Manager: ManagerConfig{URLs: []string{"wss://manager.example"}},
+		Version: "1.0.0",
+		Notify:  func(string) error { return nil },
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	t.Parallel()
+	c := config(t)
+	c.Service.InstallRoot = ""
+	r, err := c.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.layout.Root() != "/opt/bilbycast/edge" || r.window != 120*time.Second || r.hold != 10*time.Second || r.drain != 5*time.Second {
+		t.Errorf("got %+v", r)
+	}
+	if r.policy.Enabled || r.policy.RollbackGrace != 1 || len(r.policy.Channels) != 1 || r.policy.Channels[0] != "stable" {
+		t.Errorf("policy %+v", r.policy)
+	}
+	if r.urls[0] != "wss://manager.example"+wire.Path {
+		t.Errorf("url %s", r.urls[0])
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	t.Parallel()
+	n := func(v int) *int { return &v }
+	for want, change := range map[string]func(*Config){
+		"Version: version \"dev\" is not":         func(c *Config) { c.Version = "dev" },
+		"service.device_type is missing":          func(c *Config) { c.Service.DeviceType = "" },
+		"service.binary \"../sh\"":                func(c *Config) { c.Service.Binary = "../sh" },
+		"manager.urls has 0 entries":              func(c *Config) { c.Manager.URLs = nil },
+		"ws:// is only for a loopback address":    func(c *Config) { c.Manager.URLs = []string{"ws://10.0.0.1"}; c.Manager.AllowInsecure = true },
+		"with allow_insecure = true":              func(c *Config) { c.Manager.URLs = []string{"ws://127.0.0.1"} },
+		"is not like wss://":                      func(c *Config) { c.Manager.URLs = []string{"wss://user:hunter2@h"} },
+		"manager.cert_fingerprint is not":         func(c *Config) { c.Manager.CertFingerprint = "abc" },
+		"upgrade.health_hold_secs = 120":          func(c *Config) { c.Upgrade.HealthHoldSecs = n(120) },
+		"upgrade.keep_versions = 1":               func(c *Config) { c.Upgrade.KeepVersions = 1 },
+		"upgrade.drain_secs = -1":                 func(c *Config) { c.Upgrade.DrainSecs = n(-1) },
+		"upgrade.boot_health_window_secs = 86401": func(c *Config) { c.Upgrade.BootHealthWindowSecs = 86401 },
+	} {
+		c := config(t)
+		change(&c)
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestUnderTypeNotifyNotifyMustBeSet(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/run/x")
+	c := config(t)
+	c.Notify = nil
+	if _, err := c.resolve(); err == nil || !strings.Contains(err.Error(), "set it to systemd.Notify") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What get_config returns holds no secret.
+func TestConfigAsJSONHoldsNoSecret(t *testing.T) {
+	t.Parallel()
+	c := config(t)
+	c.Manager.RegistrationToken = "hunter2"
+	b, err := json.Marshal(c)
+	if err != nil || strings.Contains(string(b), "hunter2") {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := loadCredentials(l); err != nil || c.NodeID != "" {
+		t.Errorf("none yet: %+v, %v", c, err)
+	}
+	want := credentials{"node", "hunter2"}
+	if err := saveCredentials(l, want); err != nil {
+		t.Fatal(err)
+	}
+	if st, _ := os.Stat(l.CredentialsFile()); st.Mode() != fs.FileMode(0o600) {
+		t.Errorf("mode %v", st.Mode())
+	}
+	if c, err := loadCredentials(l); err != nil || c != want {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for _, damaged := range []string{"", "{", `{"node_id":"x"}`, `{"node_secret":"hunter2"`} {
+		if err := os.WriteFile(l.CredentialsFile(), []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadCredentials(l); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "is damaged; remove it") {
+			t.Errorf("%q: %v", damaged, err)
+		}
+	}
+}
+
+func TestErrorsForTheManagerAreBounded(t *testing.T) {
+	t.Parallel()
+	code, why := coded(release.Errorf(release.DiskFull, "%s", strings.Repeat("é", 5000)))
+	if code != release.DiskFull || len(why) > wire.MaxText || strings.ContainsRune(why, '\uFFFD') {
+		t.Errorf("%s, %d bytes", code, len(why))
+	}
+	if code, _ := coded(errors.New("x")); code != release.Internal {
+		t.Error(code)
+	}
+}
+
+// A manager that says that it has a problem is told from one that refuses.
+func TestBusyManagers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		status int
+		header string
+		busy   bool
+		after  time.Duration
+	}{
+		{503, "7", true, 7 * time.Second},
+		{429, "", true, 0},
+		{500, "soon", true, 0},
+		{503, "99999999999", true, 0},
+		{503, "999999", true, maxRetryAfter},
+		{403, "7", false, 0},
+		{200, "", false, 0},
+	} {
+		host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", tt.header)
+			w.WriteHeader(tt.status)
+		}))
+		_, err := dial(t.Context(), websocket.DefaultDialer, "ws"+strings.TrimPrefix(host.URL, "http"))
+		host.Close()
+		var busy *busyError
+		if got := errors.As(err, &busy); err == nil || got != tt.busy {
+			t.Errorf("%d: %v", tt.status, err)
+		} else if got && tt.header != "99999999999" && busy.retryAfter != tt.after {
+			t.Errorf("%d, Retry-After %q: %v", tt.status, tt.header, busy.retryAfter)
+		}
+	}
+}
+
+func TestLoadRefusesAnUnknownSection(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte("[helth]\nhttp = \"x\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), `line 1: unknown key "helth"`) {
+		t.Errorf("got %v", err)
+	}
+}

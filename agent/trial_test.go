@@ -1,0 +1,207 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/rs/zerolog"
+)
+
+// onTrial is an agent whose version 1.1.0 is on trial: window 60 s, hold 10 s.
+type onTrial struct {
+	*Agent
+	res      state.Result
+	mu       sync.Mutex
+	notified []string
+}
+
+func newTrial(t *testing.T, dir string) *onTrial {
+	t.Helper()
+	l, err := state.At(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Make(); err != nil {
+		t.Fatal(err)
+	}
+	v1, v2 := release.MustVersion("1.0.0"), release.MustVersion("1.1.0")
+	for _, v := range []release.Version{v1, v2} {
+		if err := os.Mkdir(l.Version(v), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fsutil.Symlink("versions/1.0.0", l.Current()); err != nil {
+		t.Fatal(err)
+	}
+	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2}, time.Now())
+		tr.Previous, tr.Current = v1, v2
+		s, tr = state.CountStart(s, tr, time.Now())
+		return s, tr, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &onTrial{res: res}
+	o.Agent = &Agent{
+		c: resolved{
+			Config:  Config{Upgrade: UpgradeConfig{KeepVersions: 3}},
+			layout:  l,
+			version: v2, window: 60 * time.Second, hold: 10 * time.Second,
+		},
+		log: zerolog.Nop(), began: time.Now(), beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1),
+	}
+	o.c.Notify = func(s string) error {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.notified = append(o.notified, s)
+		return nil
+	}
+	return o
+}
+
+func (o *onTrial) said(what string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Contains(strings.Join(o.notified, "\n"), what)
+}
+
+// judged runs the trial, with script beside it, and returns how long it took.
+func (o *onTrial) judged(t *testing.T, script func()) (time.Duration, error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	if script != nil {
+		wg.Go(script)
+	}
+	err := o.judge(ctx, o.res)
+	took := time.Since(o.began)
+	cancel()
+	wg.Wait()
+	return took, err
+}
+
+func about(t *testing.T, got, want time.Duration) {
+	t.Helper()
+	if got < want || got > want+500*time.Millisecond {
+		t.Errorf("took %v, want %v", got, want)
+	}
+}
+
+func TestTrialIsKeptAfterTheHold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := newTrial(t, dir)
+		took, err := o.judged(t, func() {
+			time.Sleep(20 * time.Second)
+			if o.said("READY=1") {
+				t.Error("READY=1 before the version proved healthy")
+			}
+			o.setAuthenticated(true)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		about(t, took, 30*time.Second)
+		res, err := o.c.layout.Read()
+		if err != nil || res.State.Status != state.Stable || res.Tree.LastGood != o.c.version {
+			t.Errorf("got %+v, %v", res, err)
+		}
+		if !o.said("READY=1") {
+			t.Error("no READY=1")
+		}
+	})
+}
+
+func TestTrialEndsWithTheWindow(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		script func(*onTrial)
+		why    string
+	}{
+		"never reached": {func(*onTrial) {}, "the manager was never reached"},
+		"flaps": {func(o *onTrial) {
+			for range 7 {
+				o.setAuthenticated(true)
+				time.Sleep(8 * time.Second)
+				o.setAuthenticated(false)
+				time.Sleep(time.Second)
+			}
+		}, "it was not healthy for long enough"},
+		"its check fails": {func(o *onTrial) { o.setAuthenticated(true) }, "its own check fails: no disk"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				o := newTrial(t, dir)
+				if name == "its check fails" {
+					o.c.Check = func(context.Context) error { return errors.New("no disk") }
+				}
+				took, err := o.judged(t, func() { tt.script(o) })
+				if err == nil || !strings.Contains(err.Error(), tt.why) {
+					t.Errorf("got %v, want %q", err, tt.why)
+				}
+				about(t, min(took, 61*time.Second), 60*time.Second)
+				if res, _ := o.c.layout.Read(); res.State.Status != state.PendingHealth || o.said("READY=1") {
+					t.Errorf("status %s", res.State.Status)
+				}
+			})
+		})
+	}
+}
+
+// A manager that answers 503 is not the new version's fault.
+func TestTrialIsExtendedWhileTheManagerIsAtFault(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := newTrial(t, dir)
+		took, err := o.judged(t, func() {
+			for range 10 { // 200 s: more than three windows
+				o.excuse(&busyError{why: "the manager answers 503"})
+				time.Sleep(20 * time.Second)
+			}
+			o.setAuthenticated(true)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		about(t, took, 210*time.Second)
+		if !o.said("EXTEND_TIMEOUT_USEC=60000000") {
+			t.Error("systemd was not told")
+		}
+		entries, _, _ := o.c.layout.Outbox().List()
+		last := entries[len(entries)-1].Event
+		if last.Code != release.Completed || !strings.Contains(last.Message, "the trial was extended: the manager answers 503") {
+			t.Errorf("the event: %+v", last)
+		}
+	})
+}
+
+func TestAnExcuseThatEndsIsNoExcuseForEver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := newTrial(t, dir)
+		took, err := o.judged(t, func() {
+			time.Sleep(30 * time.Second)
+			o.excuse(&busyError{why: "the manager answers 503"})
+		})
+		if err == nil {
+			t.Error("a version that never authenticated was kept")
+		}
+		about(t, took, 90*time.Second)
+	})
+}
