@@ -40,3 +40,12 @@ func misbehave(ctx context.Context, a *Agent) error {
 	}
 	return nil
 }
+
+// programDir is the directory of the version that runs.
+func programDir() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	return filepath.Dir(exe)
+}

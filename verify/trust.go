@@ -1,16 +1,10 @@
 package verify
 
 import (
-	_ "embed"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/release"
 )
-
-// productionRoot is Sigstore's trust root; trust/README.md has its source.
-//
-//go:embed trust/trusted_root.json
-var productionRoot []byte
 
 // Trust is what a node believes, and where it looks for releases.
 type Trust struct {

@@ -2,6 +2,13 @@
 
 package verify
 
+import _ "embed"
+
+// productionRoot is Sigstore's trust root; trust/README.md has its source.
+//
+//go:embed trust/trusted_root.json
+var productionRoot []byte
+
 // Simulation says whether this build believes a simulated Sigstore.
 const Simulation = false
 

@@ -25,7 +25,7 @@ type NodeConfig struct {
 	MaxBootAttempts int           // 3
 	WindowSecs      int           // boot_health_window_secs: 10, the least there is
 	HoldSecs        int           // health_hold_secs: 0
-	RestartSec      time.Duration // 50 ms
+	Restart         time.Duration // 50 ms
 	TimeoutStart    time.Duration // the window
 	ManagerURL      string        // the rig's
 	Disabled        bool          // upgrades are off
@@ -73,8 +73,8 @@ func (r *Rig) Install(c NodeConfig) (*Node, error) {
 	if c.WindowSecs == 0 {
 		c.WindowSecs = 10
 	}
-	if c.RestartSec == 0 {
-		c.RestartSec = 50 * time.Millisecond
+	if c.Restart == 0 {
+		c.Restart = 50 * time.Millisecond
 	}
 	if c.TimeoutStart == 0 {
 		c.TimeoutStart = time.Duration(c.WindowSecs) * time.Second
@@ -113,7 +113,7 @@ func (r *Rig) Install(c NodeConfig) (*Node, error) {
 		ExecStartPre: []string{n.path("last-good/edge-agent"), "watchdog", "--root", n.Root},
 		ExecStart:    []string{n.path("current/edge-agent"), "run", "--config", n.path("config.toml")},
 		Env:          []string{"EDGE_AGENT_SIM_TRUST=" + r.TrustDir()},
-		RestartSec:   c.RestartSec, TimeoutStartSec: c.TimeoutStart, Output: n.out,
+		Restart:      c.Restart, TimeoutStart: c.TimeoutStart, Output: n.out,
 		OnChange: func(e supervise.Event) {
 			r.Timeline.add(Entry{At: e.Time, From: FromNode, Node: n.Name, Type: string(e.Kind), Start: e.Start, Message: e.Text})
 		},

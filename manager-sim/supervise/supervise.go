@@ -34,13 +34,13 @@ import (
 
 // Unit is a service.
 type Unit struct {
-	ExecStartPre    []string // may be empty
-	ExecStart       []string
-	Env             []string // on top of this process's
-	RestartSec      time.Duration
-	TimeoutStartSec time.Duration
-	TimeoutStopSec  time.Duration // default 5 s
-	Output          io.Writer     // what all processes write: the journal
+	ExecStartPre []string // may be empty
+	ExecStart    []string
+	Env          []string // on top of this process's
+	Restart      time.Duration
+	TimeoutStart time.Duration
+	TimeoutStop  time.Duration // default 5 s
+	Output       io.Writer     // what all processes write: the journal
 	// OnChange is told what happens, in order, from one goroutine.
 	OnChange func(Event)
 }
@@ -71,8 +71,8 @@ type Event struct {
 // Run keeps the service running until ctx is done, then stops it. Its error
 // is only about what it needs for itself.
 func Run(ctx context.Context, u Unit) error {
-	if u.TimeoutStopSec == 0 {
-		u.TimeoutStopSec = 5 * time.Second
+	if u.TimeoutStop == 0 {
+		u.TimeoutStop = 5 * time.Second
 	}
 	dir, err := os.MkdirTemp("", "sup") // short: a socket's path has 108 bytes
 	if err != nil {
@@ -96,7 +96,7 @@ func Run(ctx context.Context, u Unit) error {
 		s.once(ctx, messages)
 		select {
 		case <-ctx.Done():
-		case <-time.After(u.RestartSec):
+		case <-time.After(u.Restart):
 		}
 	}
 	s.tell(Stopped, "")
@@ -135,7 +135,7 @@ func (s *supervisor) read(to chan<- string) {
 
 // once is one start, from ExecStartPre to the end of the service.
 func (s *supervisor) once(ctx context.Context, messages <-chan string) {
-	timeout := time.NewTimer(s.TimeoutStartSec)
+	timeout := time.NewTimer(s.TimeoutStart)
 	defer timeout.Stop()
 	if len(s.ExecStartPre) > 0 {
 		p, err := s.spawn(s.ExecStartPre)
@@ -143,7 +143,7 @@ func (s *supervisor) once(ctx context.Context, messages <-chan string) {
 			select {
 			case err = <-p.done:
 			case <-timeout.C:
-				err = errors.New("it took longer than TimeoutStartSec")
+				err = errors.New("it took longer than TimeoutStartSec=")
 			case <-ctx.Done():
 				err = ctx.Err()
 			}
@@ -177,7 +177,7 @@ func (s *supervisor) follow(ctx context.Context, p *process, messages <-chan str
 			return
 		case <-timeout.C:
 			if !ready {
-				s.tell(StartTimeout, fmt.Sprintf("no READY=1 within %v", s.TimeoutStartSec))
+				s.tell(StartTimeout, fmt.Sprintf("no READY=1 within %v", s.TimeoutStart))
 				return
 			}
 		case m := <-messages:
@@ -237,7 +237,7 @@ func (s *supervisor) end(p *process) {
 	if syscall.Kill(group, syscall.SIGTERM) == nil {
 		select {
 		case <-p.done:
-		case <-time.After(s.TimeoutStopSec):
+		case <-time.After(s.TimeoutStop):
 		}
 	}
 	syscall.Kill(group, syscall.SIGKILL)

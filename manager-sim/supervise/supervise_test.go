@@ -42,9 +42,9 @@ func run(t *testing.T, u supervise.Unit, stop func([]string) bool) []string {
 	defer cancel()
 	var got []string
 	ended := false
-	u.RestartSec = time.Millisecond
-	if u.TimeoutStartSec == 0 {
-		u.TimeoutStartSec = 10 * time.Second
+	u.Restart = time.Millisecond
+	if u.TimeoutStart == 0 {
+		u.TimeoutStart = 10 * time.Second
 	}
 	u.Env = append(u.Env, "SUPERVISED=1")
 	u.OnChange = func(e supervise.Event) {
@@ -96,7 +96,7 @@ func TestReadyEndsTheStartTimeout(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "x")
 	// Ready, then longer than the timeout, then an end of its own.
-	got := run(t, supervise.Unit{TimeoutStartSec: 300 * time.Millisecond,
+	got := run(t, supervise.Unit{TimeoutStart: 300 * time.Millisecond,
 		ExecStart: []string{"/bin/sh", "-c", `"$0" notify:READY=1 exit:0; sleep 0.5; : > "$1"; exit 3`, os.Args[0], file}},
 		last("1 exited exit status 3"))
 	if d := cmp.Diff([]string{"1 started", "1 ready", "1 exited exit status 3"}, got); d != "" {
@@ -109,7 +109,7 @@ func TestReadyEndsTheStartTimeout(t *testing.T) {
 
 func TestStartTimeout(t *testing.T) {
 	t.Parallel()
-	got := run(t, supervise.Unit{TimeoutStartSec: 50 * time.Millisecond, ExecStart: self("wait")}, last("2 start_timeout"))
+	got := run(t, supervise.Unit{TimeoutStart: 50 * time.Millisecond, ExecStart: self("wait")}, last("2 start_timeout"))
 	if d := cmp.Diff([]string{"1 started", "1 start_timeout", "2 started", "2 start_timeout"}, got); d != "" {
 		t.Error(d)
 	}
@@ -117,7 +117,7 @@ func TestStartTimeout(t *testing.T) {
 
 func TestExtendTimeout(t *testing.T) {
 	t.Parallel()
-	got := run(t, supervise.Unit{TimeoutStartSec: 500 * time.Millisecond,
+	got := run(t, supervise.Unit{TimeoutStart: 500 * time.Millisecond,
 		ExecStart: []string{"/bin/sh", "-c", `"$0" notify:EXTEND_TIMEOUT_USEC=20000000 exit:0; sleep 0.7; exit 3`, os.Args[0]}},
 		last("1 exited exit status 3"))
 	if d := cmp.Diff([]string{"1 started", "1 exited exit status 3"}, got); d != "" {

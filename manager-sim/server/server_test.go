@@ -1,0 +1,336 @@
+package server_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+	"github.com/rs/zerolog"
+)
+
+const admin, registration = "admin-token", "registration-token"
+
+type manager struct {
+	*server.Server
+	t    *testing.T
+	http *httptest.Server
+}
+
+func start(t *testing.T) *manager {
+	t.Helper()
+	st, err := store.Open(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.AddToken(t.Context(), server.Hash(registration)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.New(server.Config{Store: st, AdminToken: admin, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &manager{s, t, httptest.NewServer(s)}
+	t.Cleanup(func() { s.Close(); m.http.Close(); st.Close() })
+	return m
+}
+
+// call makes a REST call as the admin and returns the status and the body.
+func (m *manager) call(method, path, body string) (int, string) {
+	m.t.Helper()
+	req, err := http.NewRequestWithContext(m.t.Context(), method, m.http.URL+path, strings.NewReader(body))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+admin)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b)
+}
+
+// node is a WebSocket of a test, speaking package wire.
+type node struct {
+	t    *testing.T
+	conn *websocket.Conn
+}
+
+func (m *manager) dial() *node {
+	m.t.Helper()
+	conn, _, err := websocket.DefaultDialer.DialContext(m.t.Context(), "ws"+strings.TrimPrefix(m.http.URL, "http")+wire.Path, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { conn.Close() })
+	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	return &node{m.t, conn}
+}
+
+func (n *node) send(msg wire.Message) {
+	n.t.Helper()
+	b, err := wire.Encode(msg, time.Now())
+	if err == nil {
+		err = n.conn.WriteMessage(websocket.TextMessage, b)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// next returns the next message that is not a ping.
+func (n *node) next() wire.Message {
+	n.t.Helper()
+	for {
+		_, b, err := n.conn.ReadMessage()
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		env, err := wire.Decode(b)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if _, ping := env.Message.(*wire.Ping); !ping {
+			return env.Message
+		}
+	}
+}
+
+func auth() *wire.Auth {
+	return &wire.Auth{RegistrationToken: registration, SoftwareVersion: "1.0.0", DeviceType: "edge", ProtocolVersion: wire.ProtocolVersion}
+}
+
+// register returns a node that is registered and says that it can be upgraded.
+func (m *manager) register() (*node, *wire.RegisterAck) {
+	m.t.Helper()
+	n := m.dial()
+	n.send(auth())
+	ack, ok := n.next().(*wire.RegisterAck)
+	if !ok {
+		m.t.Fatal("not registered")
+	}
+	n.send(&wire.Health{Status: "ok", Version: "1.0.0", Capabilities: []string{wire.CapabilityUpgrade}})
+	// An event is acknowledged once it is stored, and so all before it.
+	n.send(event("hello"))
+	if _, ok := n.next().(*wire.EventAck); !ok {
+		m.t.Fatal("no event_ack")
+	}
+	return n, ack
+}
+
+func event(id string) *wire.Event {
+	return &wire.Event{EventID: id, Severity: release.Info, Category: "test", Message: "hello"}
+}
+
+func TestEveryCallNeedsTheToken(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	for _, header := range []string{"", "Bearer", "Bearer ", "Bearer wrong", "Basic " + admin, admin, "Bearer " + registration} {
+		for _, path := range []string{"/api/v1/nodes", "/api/v1/nodes/x", "/api/v1/events", "/api/v1/events/stream", "/api/v1/releases/edge", "/api/v1/audit-log"} {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, m.http.URL+path, nil)
+			req.Header.Set("Authorization", header)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%q %s: %d", header, path, resp.StatusCode)
+			}
+		}
+	}
+}
+
+func TestBadCallsAreNamed(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	_, reg := m.register()
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"POST", "/api/v1/nodes/" + reg.NodeID + "/upgrade", `{"version":"v1"}`, 400, "upgrade_version_invalid"},
+		{"POST", "/api/v1/nodes/" + reg.NodeID + "/upgrade", `{"version":"1.0.0","url":"https://evil"}`, 400, "unknown field"},
+		{"POST", "/api/v1/nodes/" + reg.NodeID + "/upgrade", `nonsense`, 400, "bad_request"},
+		{"POST", "/api/v1/nodes/" + reg.NodeID + "/upgrade", `{"version":"` + strings.Repeat("1", 100_000) + `"}`, 400, "too large"},
+		{"POST", "/api/v1/nodes/none/upgrade", `{"version":"1.0.0"}`, 404, "not_found"},
+		{"GET", "/api/v1/nodes/none", "", 404, "not_found"},
+		{"GET", "/api/v1/events?per_page=1000", "", 400, "is not a number from 1 to 200"},
+		{"GET", "/api/v1/events?from=yesterday", "", 400, "RFC 3339"},
+		{"DELETE", "/api/v1/nodes", "", 405, ""},
+		{"GET", "/api/v1/releases/edge", "", 200, `"releases":[]`},
+	} {
+		if status, body := m.call(tt.method, tt.path, tt.body); status != tt.status || !strings.Contains(body, tt.want) {
+			t.Errorf("%s %s %.60s: %d %s", tt.method, tt.path, tt.body, status, body)
+		}
+	}
+}
+
+func TestACommandIsSentAgainUntilItIsAcked(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	status, body := m.call("POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.1.0"}`)
+	var made struct {
+		CommandID string `json:"command_id"`
+	}
+	if err := json.Unmarshal([]byte(body), &made); err != nil || status != http.StatusAccepted {
+		t.Fatalf("%d %s", status, body)
+	}
+	again := func(n *node) *wire.Command {
+		t.Helper()
+		c, ok := n.next().(*wire.Command)
+		if !ok || c.CommandID != made.CommandID || c.Action.Version != "1.1.0" || c.Action.Type != wire.ActionUpgrade {
+			t.Fatalf("got %+v", c)
+		}
+		return c
+	}
+	again(n)
+	n.conn.Close() // before any ack
+	back := func() *node {
+		n := m.dial()
+		a := auth()
+		a.RegistrationToken, a.NodeID, a.NodeSecret = "", reg.NodeID, reg.NodeSecret
+		n.send(a)
+		if _, ok := n.next().(*wire.AuthOK); !ok {
+			t.Fatal("not authenticated")
+		}
+		return n
+	}
+	n = back()
+	c := again(n)
+	n.send(&wire.CommandAck{CommandID: c.CommandID, Success: true, Data: &wire.AckData{Status: "staged"}})
+	n.send(event("after-the-ack"))
+	if _, ok := n.next().(*wire.EventAck); !ok {
+		t.Fatal("no event_ack")
+	}
+	n.conn.Close()
+	n = back()
+	n.send(event("first")) // its event_ack would come after a command
+	if ack, ok := n.next().(*wire.EventAck); !ok {
+		t.Errorf("an acked command is sent again: %+v", ack)
+	}
+	if _, body := m.call("GET", "/api/v1/nodes/"+reg.NodeID, ""); !strings.Contains(body, `"upgrade_state":"staged"`) {
+		t.Errorf("the node: %s", body)
+	}
+	if _, body := m.call("GET", "/api/v1/audit-log", ""); strings.Count(body, "node.upgrade.request") != 1 {
+		t.Errorf("audit: %s", body)
+	}
+}
+
+func TestEventsAreStoredOnce(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	for range 3 {
+		n.send(event("same"))
+		if ack := n.next().(*wire.EventAck); len(ack.EventIDs) != 1 || ack.EventIDs[0] != "same" {
+			t.Errorf("got %+v", ack)
+		}
+	}
+	if _, body := m.call("GET", "/api/v1/events?node_id="+reg.NodeID, ""); !strings.Contains(body, `"total":2}`) {
+		t.Errorf("events: %s", body)
+	}
+}
+
+func TestStrangersAreRefusedAndThenLockedOut(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	for i := range 5 {
+		n := m.dial()
+		a := auth()
+		a.RegistrationToken = fmt.Sprint("guess", i)
+		n.send(a)
+		if _, ok := n.next().(*wire.AuthError); !ok {
+			t.Fatal("a wrong token is taken")
+		}
+	}
+	n := m.dial()
+	n.conn.WriteMessage(websocket.TextMessage, []byte("{}"))
+	if _, _, err := n.conn.ReadMessage(); !websocket.IsCloseError(err, websocket.ClosePolicyViolation) {
+		t.Errorf("after five failures: %v", err)
+	}
+}
+
+func TestHostileFramesEndTheSession(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	for name, frame := range map[string][]byte{
+		"too large": bytes.Repeat([]byte(" "), wire.MaxMessage+1),
+		"no auth":   []byte(`{"type":"health","timestamp":"2026-01-01T00:00:00Z","payload":{}}`),
+		"no JSON":   []byte("hello"),
+	} {
+		n := m.dial()
+		n.conn.WriteMessage(websocket.TextMessage, frame)
+		for {
+			if _, _, err := n.conn.ReadMessage(); err != nil {
+				break // it ended; a timeout would fail the test at its own limit
+			}
+		}
+		if status, _ := m.call("GET", "/api/v1/nodes", ""); status != 200 {
+			t.Errorf("%s: the manager answers %d", name, status)
+		}
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	m.SetUnavailable(7 * time.Second)
+	_, resp, err := websocket.DefaultDialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(m.http.URL, "http")+wire.Path, nil)
+	if err == nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") != "7" {
+		t.Errorf("got %v", err)
+	}
+	m.SetUnavailable(0)
+	m.register()
+}
+
+func TestStateOf(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	queued := store.Command{Version: "1.1.0"}
+	sent := queued
+	sent.SentAt = at
+	staged := sent
+	staged.AckedAt, staged.Success = at, true
+	failed := sent
+	failed.AckedAt, failed.ErrorCode = at, "upgrade_disk_full"
+	for _, tt := range []struct {
+		c       store.Command
+		codes   string
+		version string
+		want    string
+	}{
+		{queued, "", "1.0.0", "queued "},
+		{sent, "", "1.0.0", "sent "},
+		{sent, "upgrade_started", "1.0.0", "staging "},
+		{staged, "upgrade_started upgrade_downloaded upgrade_staged", "1.0.0", "staged "},
+		{staged, "", "1.0.0", "staged "}, // the events are lost
+		{staged, "upgrade_started upgrade_staged", "1.1.0", "proving "},
+		{sent, "upgrade_started upgrade_staged", "1.1.0", "proving "}, // the ack is lost
+		{staged, "upgrade_staged upgrade_completed", "1.1.0", "updated "},
+		{staged, "", "1.1.0", "updated "},
+		{staged, "upgrade_staged upgrade_rolled_back", "1.0.0", "rolled_back upgrade_rolled_back"},
+		{failed, "", "1.0.0", "failed upgrade_disk_full"},
+		{sent, "upgrade_started upgrade_network_error", "1.0.0", "failed upgrade_network_error"},
+	} {
+		s, code := server.StateOf(tt.c, strings.Fields(tt.codes), tt.version)
+		if got := fmt.Sprintf("%s %s", s, code); got != tt.want {
+			t.Errorf("%q at %s: %q, want %q", tt.codes, tt.version, got, tt.want)
+		}
+	}
+}
