@@ -1,0 +1,244 @@
+package stage
+
+import (
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// tarballs applies f to requests for tarballs only.
+func tarballs(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, ".tar.gz") {
+				f(w, r, next)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// cutter lets n bytes of a response through, then cuts the connection.
+type cutter struct {
+	http.ResponseWriter
+	n int
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	if len(p) > c.n {
+		c.ResponseWriter.Write(p[:c.n])
+		c.ResponseWriter.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	c.n -= len(p)
+	return c.ResponseWriter.Write(p)
+}
+
+func TestDownloadResumes(t *testing.T) {
+	t.Parallel()
+	var ranges []string
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		ranges = append(ranges, r.Header.Get("Range"))
+		next.ServeHTTP(&cutter{w, 400 << 10}, r)
+	}))
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if len(ranges) != 3 || ranges[0] != "" || !strings.HasPrefix(ranges[1], "bytes=") {
+		t.Errorf("ranges asked for: %q", ranges)
+	}
+}
+
+func TestDownloadResumesWhatAnEarlierProcessLeft(t *testing.T) {
+	t.Parallel()
+	var cut atomic.Bool
+	var last atomic.Pointer[string]
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		h := r.Header.Get("Range")
+		last.Store(&h)
+		if cut.Load() {
+			next.ServeHTTP(&cutter{w, 100 << 10}, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+	s.Tries = 2
+	cut.Store(true)
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.NetworkError {
+		t.Fatalf("got %v", err)
+	}
+	if got := left(t, s); !strings.Contains(got, a.SHA256+state.UnverifiedSuffix) {
+		t.Fatalf("what can be resumed is not kept: %s", got)
+	}
+	cut.Store(false)
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if *last.Load() == "" {
+		t.Error("the second process started from the beginning")
+	}
+}
+
+func TestDownloadStartsAfreshWhenTheLeftoverIsWrong(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, "1.0.0")
+	if err := s.Layout.Make(); err != nil {
+		t.Fatal(err)
+	}
+	for name, left := range map[string]int64{"garbage": 4096, "longer than the tarball": a.Size + 1, "of the right size": a.Size} {
+		if err := os.WriteFile(s.Layout.Download(a.SHA256), make([]byte, left), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		os.RemoveAll(s.Layout.Version(rel.Manifest().Version))
+	}
+}
+
+func TestReleaseHostMisbehaves(t *testing.T) {
+	t.Parallel()
+	status := func(code int) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, r *http.Request, _ http.Handler) { w.WriteHeader(code) }
+	}
+	to := func(url string) func(http.ResponseWriter, *http.Request, http.Handler) {
+		return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			http.Redirect(w, r, url, http.StatusFound)
+		}
+	}
+	for name, tt := range map[string]struct {
+		spoil func(http.ResponseWriter, *http.Request, http.Handler)
+		want  release.Code
+		text  string
+	}{
+		"gone":             {status(404), release.NetworkError, "is not there (404)"},
+		"forbidden":        {status(403), release.NetworkError, "403"},
+		"always down":      {status(500), release.NetworkError, "gave up after 6 tries"},
+		"redirect away":    {to("https://evil.example/x"), release.URLInvalid, "not an allowed host"},
+		"redirect to http": {to("http://github.com/x"), release.URLInvalid, "not https"},
+		"endless": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			for b := make([]byte, 64<<10); ; {
+				if _, err := w.Write(b); err != nil {
+					return
+				}
+			}
+		}, release.ChecksumMismatch, "sends more than"},
+		"stalls": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			w.Write([]byte("x"))
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, release.NetworkError, "no byte for"},
+		"the wrong range": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Header.Get("Range") == "" {
+				next.ServeHTTP(&cutter{w, 1000}, r)
+				return
+			}
+			w.Header().Set("Content-Range", "bytes 0-9/10")
+			w.WriteHeader(http.StatusPartialContent)
+		}, release.NetworkError, "a range that was not asked for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t, tarballs(tt.spoil))
+			s.StallTimeout = 200 * time.Millisecond
+			rel, a := fetch(t, s, "1.0.0")
+			_, err := s.Stage(t.Context(), rel, a, func() { t.Error("reported as downloaded") })
+			if code(err) != tt.want || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %s: %v\nwant %s: %s", code(err), err, tt.want, tt.text)
+			}
+			if got := left(t, s); strings.Contains(got, "versions/") {
+				t.Errorf("left behind: %s", got)
+			}
+		})
+	}
+}
+
+func TestReleaseHostRecovers(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	s := setup(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1)%2 == 1 {
+				http.Error(w, "busy", http.StatusBadGateway)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestManifestAndBundleAreBounded(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]release.Code{
+		release.ManifestName: release.ManifestInvalid,
+		release.BundleName:   release.SignatureInvalid,
+	} {
+		s := setup(t, func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, name) {
+					w.Write(make([]byte, 2<<20))
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		})
+		if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != want || !strings.Contains(err.Error(), "has more than") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnotherCertificateIsRefused(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	c := s.Config
+	x := c.Trust.(trust)
+	x.ca = nil // the system's: the test host is not among them
+	c.Trust, c.Tries = x, 1
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != release.NetworkError || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// need is 3 x the tarball, or what is in it and itself, if that is more.
+func TestNeed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ size, unpacked, want int64 }{{100, 0, 300}, {100, 150, 300}, {100, 900, 1000}} {
+		if got := need(tt.size, tt.unpacked); got != uint64(tt.want) {
+			t.Errorf("need(%d, %d) = %d", tt.size, tt.unpacked, got)
+		}
+	}
+}
+
+func TestATarballThatCannotFitIsNotBegun(t *testing.T) {
+	t.Parallel()
+	s := setup(t, tarballs(func(http.ResponseWriter, *http.Request, http.Handler) { t.Error("the tarball is asked for") }))
+	rel, a := fetch(t, s, "1.0.0")
+	a.UnpackedSize = release.MaxUnpacked << 20
+	_, err := s.Stage(t.Context(), rel, a, func() {})
+	if code(err) != release.DiskFull || !strings.Contains(err.Error(), strconv.FormatUint(need(a.Size, a.UnpackedSize), 10)+" are needed") {
+		t.Errorf("got %v", err)
+	}
+	if got := left(t, s); got != empty {
+		t.Errorf("left behind: %s", got)
+	}
+}
