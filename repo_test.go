@@ -43,6 +43,7 @@ var imports = map[string][]string{
 		"github.com/google/certificate-transparency-go/", "github.com/sigstore/protobuf-specs/", "github.com/sigstore/rekor-tiles/v2/",
 		"github.com/sigstore/rekor/pkg/util", "github.com/sigstore/sigstore/pkg/signature", "github.com/transparency-dev/", "golang.org/x/mod/sumdb/note",
 		"google.golang.org/protobuf/"},
+	"manager-sim/box":       {},
 	"manager-sim/selfsign":  {},
 	"manager-sim/supervise": {},
 	"manager-sim/rig":       {"manager-sim/", "github.com/rs/zerolog"},
