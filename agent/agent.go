@@ -41,7 +41,9 @@ type Agent struct {
 	c      resolved
 	log    zerolog.Logger
 	stager *stage.Stager
-	began  time.Time // of this process, as far as the agent knows; monotonic
+	began  time.Time    // of this process, as far as the agent knows; monotonic
+	due    atomic.Int64 // when the session's loop must stir again, in ns after began
+	target string       // being staged; owned by the goroutine that stages
 
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
 	// beat asks the session for a health message, outbox to look at the outbox,
@@ -51,7 +53,8 @@ type Agent struct {
 	swapped chan struct{}
 	staging sync.WaitGroup
 
-	mu sync.Mutex
+	mu    sync.Mutex
+	words words
 	// usable is false while the install root cannot take an upgrade; why says so.
 	usable bool
 	why    string
@@ -105,7 +108,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.ready(res)
 	}
 
+	a.stir(0)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
 	if trial {
 		g.Go(func() error { return a.judge(ctx, res) })
@@ -185,11 +190,13 @@ func (a *Agent) setUsable(res state.Result, err error) {
 
 // ready tells systemd that the service is up.
 func (a *Agent) ready(res state.Result) {
-	words := fmt.Sprintf("%s runs", a.c.version)
-	if res.State.Status == state.RolledBack {
-		words = fmt.Sprintf("%s runs; went back from %s: %s", a.c.version, res.State.Target, res.State.Reason)
-	}
-	a.notify("READY=1\nSTATUS=" + words)
+	a.notify("READY=1")
+	a.say(func(w *words) {
+		w.service, w.upgrade = a.c.version.String()+" runs", ""
+		if res.State.Status == state.RolledBack {
+			w.upgrade = fmt.Sprintf("went back from %s: %s", res.State.Target, res.State.Reason)
+		}
+	})
 	a.log.Info().Str("version", a.c.version.String()).Str("status", string(res.State.Status)).Msg("ready")
 }
 
@@ -230,6 +237,7 @@ func (a *Agent) report(phase string, done, total int64) {
 	old := a.progress.Load()
 	a.progress.Store(&wire.Progress{Phase: phase, BytesDone: done, BytesTotal: total})
 	if old == nil || old.Phase != phase {
+		a.say(func(w *words) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
 		wake(a.beat)
 	}
 }

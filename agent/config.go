@@ -50,7 +50,8 @@ type Config struct {
 }
 
 // Handler serves one command. What it returns is the ack's: an error makes it
-// a failure with error_code "action_failed". Handlers run one at a time.
+// a failure with error_code "action_failed". Handlers run one at a time, and
+// hold up the session: ctx ends after 20 s, and they must then return.
 type Handler func(ctx context.Context, action wire.Action) error
 
 // ServiceConfig is the section [service].

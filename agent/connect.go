@@ -27,6 +27,8 @@ const (
 	maxRetryAfter = time.Hour        // of what a manager may ask for
 	dialTimeout   = 15 * time.Second
 	writeTimeout  = 10 * time.Second
+	// handlerTimeout also bounds the checks and writes of one turn of the loop.
+	handlerTimeout = 20 * time.Second
 )
 
 // connect holds a session with the manager until ctx is done, trying each URL
@@ -40,6 +42,7 @@ func (a *Agent) connect(ctx context.Context) error {
 	for i := 0; ; i++ {
 		url := a.c.urls[i%len(a.c.urls)]
 		began := time.Now()
+		a.stir(dialTimeout + writeTimeout + wire.AuthTimeout)
 		err := a.session(ctx, dialer, url)
 		a.setAuthenticated(false)
 		if ctx.Err() != nil {
@@ -55,6 +58,8 @@ func (a *Agent) connect(ctx context.Context) error {
 			a.excuse(busy)
 			pause = max(pause, busy.retryAfter)
 		}
+		a.say(func(w *words) { w.manager = fmt.Sprintf("not connected to %s: %v", url, err) })
+		a.stir(pause)
 		a.log.Warn().Err(err).Str("manager", url).Dur("retry_in", pause).Msg("not connected to the manager")
 		select {
 		case <-ctx.Done():

@@ -38,6 +38,7 @@ func (a *Agent) session(ctx context.Context, d *websocket.Dialer, url string) er
 		return err
 	}
 	a.setAuthenticated(true)
+	a.say(func(w *words) { w.manager = "connected to " + url })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
 	return s.serve(ctx)
 }
@@ -148,6 +149,7 @@ func (s *session) serve(ctx context.Context) error {
 	wake(s.a.beat)
 	wake(s.a.outbox)
 	for {
+		s.a.stir(wire.HealthInterval + handlerTimeout)
 		var err error
 		select {
 		case <-ctx.Done():
@@ -219,7 +221,10 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 			ack.Error, ack.ErrorCode = fmt.Sprintf("this node knows no action %.64q", c.Action.Type), wire.UnknownAction
 			break
 		}
-		if err := h(ctx, c.Action); err != nil {
+		hctx, cancel := context.WithTimeout(ctx, handlerTimeout)
+		err := h(hctx, c.Action)
+		cancel()
+		if err != nil {
 			_, why := coded(err)
 			ack.Error, ack.ErrorCode = why, wire.ActionFailed
 			break

@@ -24,7 +24,9 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 	if res.State.BootAttempts == 0 {
 		log.Warn().Msg("the watchdog did not count this start; is it ExecStartPre of the unit?")
 	}
-	a.notify(fmt.Sprintf("STATUS=%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts))
+	a.say(func(w *words) {
+		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
+	})
 
 	end := a.began.Add(a.c.window)
 	var healthySince time.Time
@@ -46,7 +48,8 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 				log.Warn().Str("reason", excuse).Msg("the manager is at fault, not this version; the trial is extended")
 			}
 			extended = excuse
-			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s is on trial; waiting for the manager (%s)", a.c.window.Microseconds(), target, excuse))
+			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", a.c.window.Microseconds()))
+			a.say(func(w *words) { w.upgrade = "the trial is extended, because the manager is at fault" })
 		}
 		if a.c.Check == nil {
 			checked = true
@@ -76,7 +79,7 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 			break
 		}
 		if now.After(end) {
-			a.notify(fmt.Sprintf("STATUS=%s did not prove healthy: %s", target, why))
+			a.say(func(w *words) { w.service = fmt.Sprintf("%s did not prove healthy: %s", target, why) })
 			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.window, why)
 		}
 		select {

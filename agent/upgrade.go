@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -112,10 +113,12 @@ func (a *Agent) refuse(p release.Policy, r release.Request, s state.State, t sta
 func (a *Agent) stage(ctx context.Context, id string, req release.Request, policy release.Policy) {
 	log := a.log.With().Str("command_id", id).Str("from", a.c.version.String()).Str("to", req.Version.String()).Logger()
 	defer a.progress.Store(nil)
+	a.target = req.Version.String()
 	err := a.stageAndSwap(ctx, id, req, policy)
 	switch {
 	case err == nil:
 		log.Info().Msg("upgrade staged: current leads to the new version")
+		a.say(func(w *words) { w.upgrade = "restarting into " + a.target })
 		close(a.swapped)
 	case ctx.Err() != nil:
 		// The process is being stopped; the next start says what became of it.
@@ -123,6 +126,7 @@ func (a *Agent) stage(ctx context.Context, id string, req release.Request, polic
 	default:
 		code, why := coded(err)
 		log.Error().Str("error_code", string(code)).Msg("upgrade failed: " + why)
+		a.say(func(w *words) { w.upgrade = fmt.Sprintf("the upgrade to %s failed: %s", a.target, why) })
 		a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 			return state.Fail(s, id, code, why, time.Now().UTC()), t, nil
 		}, nil)
