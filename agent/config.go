@@ -273,14 +273,15 @@ func ptr[T any](p **T, v T) {
 	}
 }
 
-// Check reports what is wrong with c, all of it, without touching anything.
-func Check(c Config) error {
+// Check returns c with its defaults filled in, or all that is wrong with it.
+// It touches nothing.
+func Check(c Config) (Config, error) {
 	if c.Version == "" {
 		c.Version = "0.0.0"
 	}
 	if c.Notify == nil {
 		c.Notify = func(string) error { return nil }
 	}
-	_, err := c.resolve()
-	return err
+	r, err := c.resolve()
+	return r.Config, err
 }

@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/release"
+	"golang.org/x/sys/unix"
 )
 
 // misbehave obeys the file sim-fault beside the program, which
@@ -33,6 +36,22 @@ func misbehave(ctx context.Context, a *Agent) error {
 		a.c.urls = []string{"wss://127.0.0.1:1/ws/node"} // nobody listens there
 	case "never-healthy":
 		a.c.Check = func(context.Context) error { return errors.New("simulated fault") }
+	case "ready-then-exits":
+		a.notify("READY=1")
+		return errors.New("simulated crash after READY=1")
+	case "ready-then-hangs":
+		a.notify("READY=1")
+		<-ctx.Done()
+		return nil
+	case "segfaults":
+		return unix.Kill(os.Getpid(), unix.SIGSEGV)
+	case "eats-memory":
+		eatMemory(ctx)
+		return nil
+	case "deletes-previous":
+		return errors.Join(os.Remove(filepath.Join(a.c.layout.Root(), "previous")), errors.New("simulated crash"))
+	case "fills-disk":
+		return fillDisk(filepath.Join(a.c.layout.Root(), "filling"))
 	case "wrong-version":
 		a.c.version = release.MustVersion("0.0.1")
 	default:
@@ -40,6 +59,35 @@ func misbehave(ctx context.Context, a *Agent) error {
 	}
 	return nil
 }
+
+// eatMemory holds up to 1 GiB, which is more than a test's MemoryMax=.
+func eatMemory(ctx context.Context) {
+	var held [][]byte
+	for range 256 {
+		b := make([]byte, 4<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		held = append(held, b)
+	}
+	<-ctx.Done()
+	runtime.KeepAlive(held)
+}
+
+// fillDisk writes, up to 1 GiB, until the disk is full.
+func fillDisk(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(f, io.LimitReader(zeros{}, 1<<30))
+	return errors.Join(err, errors.New("simulated crash with a full disk"))
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // programDir is the directory of the version that runs.
 func programDir() string {

@@ -75,7 +75,7 @@ func newConfigCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := agent.Check(c); err != nil {
+			if _, err := agent.Check(c); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", args[0])

@@ -27,6 +27,12 @@ const (
 	NeverAuthenticates Fault = "never-authenticates"
 	NeverHealthy       Fault = "never-healthy"
 	WrongVersion       Fault = "wrong-version"
+	ReadyThenExits     Fault = "ready-then-exits"
+	ReadyThenHangs     Fault = "ready-then-hangs"
+	Segfaults          Fault = "segfaults"
+	EatsMemory         Fault = "eats-memory"
+	DeletesPrevious    Fault = "deletes-previous"
+	FillsDisk          Fault = "fills-disk"
 )
 
 // FaultFile is the name, in the tarball, of the file that orders a fault.
@@ -47,6 +53,12 @@ func Faults() [][2]string {
 		{string(NeverAuthenticates), "runs, and never reaches its manager (simulation builds)"},
 		{string(NeverHealthy), "runs and authenticates, and its own check fails (simulation builds)"},
 		{string(WrongVersion), "says that it is another version (simulation builds)"},
+		{string(ReadyThenExits), "says READY=1 too early, and exits (simulation builds)"},
+		{string(ReadyThenHangs), "says READY=1 too early, and hangs (simulation builds)"},
+		{string(Segfaults), "dies by SIGSEGV (simulation builds)"},
+		{string(EatsMemory), "takes 1 GiB of memory (simulation builds)"},
+		{string(DeletesPrevious), "removes the link previous, and exits (simulation builds)"},
+		{string(FillsDisk), "fills the disk, up to 1 GiB, and exits (simulation builds)"},
 	}
 }
 
@@ -67,8 +79,8 @@ func (f Fault) check() error {
 // inside reports whether f takes effect in the running program.
 func (f Fault) inside() bool {
 	switch f {
-	case ExitsAtOnce, Hangs, NeverAuthenticates, NeverHealthy, WrongVersion:
-		return true
+	case "", WrongIdentity, BadSignature, NoLogEntry, BadChecksum, Truncated, NotExecutable, WrongArch:
+		return false
 	}
-	return false
+	return true
 }

@@ -61,9 +61,8 @@ health_hold_secs = {{.Hold}}
 drain_secs = 5
 `))
 
-// Install lays out a node as docs for an install by hand say: the version, the
-// links, the configuration. It does not start it.
-func (r *Rig) Install(c NodeConfig) (*Node, error) {
+// defaults fills in what c leaves out.
+func (c *NodeConfig) defaults(r *Rig) {
 	if c.Name == "" {
 		c.Name = "node"
 	}
@@ -82,27 +81,38 @@ func (r *Rig) Install(c NodeConfig) (*Node, error) {
 	if c.ManagerURL == "" {
 		c.ManagerURL = "wss" + r.URL[len("https"):]
 	}
-	n := &Node{Name: c.Name, Root: filepath.Join(r.Dir, c.Name), Journal: filepath.Join(r.Dir, c.Name+".journal"), rig: r}
-	dir := filepath.Join(n.Root, "versions", c.Version)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+}
+
+// layOut makes the install root of c in dir, as an install by hand does: the
+// version, the links, the configuration. The node will see dir as root.
+func (r *Rig) layOut(dir, root string, c NodeConfig) error {
+	version := filepath.Join(dir, "versions", c.Version)
+	if err := os.MkdirAll(version, 0o755); err != nil {
+		return err
 	}
-	if err := copyProgram(c.Binary, filepath.Join(dir, "edge-agent")); err != nil {
-		return nil, err
+	if err := copyProgram(c.Binary, filepath.Join(version, "edge-agent")); err != nil {
+		return err
 	}
 	for _, link := range []string{"current", "last-good"} {
-		if err := os.Symlink(filepath.Join("versions", c.Version), filepath.Join(n.Root, link)); err != nil {
-			return nil, err
+		if err := os.Symlink(filepath.Join("versions", c.Version), filepath.Join(dir, link)); err != nil {
+			return err
 		}
 	}
 	var conf bytes.Buffer
 	if err := nodeConfig.Execute(&conf, map[string]any{
-		"Name": c.Name, "Root": n.Root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
+		"Name": c.Name, "Root": root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
 		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs,
 	}); err != nil {
-		return nil, err
+		return err
 	}
-	if err := os.WriteFile(n.path("config.toml"), conf.Bytes(), 0o600); err != nil {
+	return os.WriteFile(filepath.Join(dir, "config.toml"), conf.Bytes(), 0o600)
+}
+
+// Install lays out a node under a supervisor. It does not start it.
+func (r *Rig) Install(c NodeConfig) (*Node, error) {
+	c.defaults(r)
+	n := &Node{Name: c.Name, Root: filepath.Join(r.Dir, c.Name), Journal: filepath.Join(r.Dir, c.Name+".journal"), rig: r}
+	if err := r.layOut(n.Root, n.Root, c); err != nil {
 		return nil, err
 	}
 	var err error

@@ -1,0 +1,157 @@
+package rig_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+)
+
+// inBox is a node under a real systemd, running 1.0.0 and registered.
+type inBox struct {
+	*bench
+	node *rig.BoxNode
+}
+
+var boxes atomic.Int32
+
+func setupBox(t *testing.T, c rig.NodeConfig, o box.Options) *inBox {
+	t.Helper()
+	t.Parallel()
+	box.Need(t)
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("the test took too long"))
+	t.Cleanup(cancel)
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	b := &inBox{bench: &bench{Rig: r, t: t, ctx: ctx, bin: bin}}
+	b.publish("1.0.0", "")
+	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
+	o.Name, o.HostNetwork = fmt.Sprintf("rig%d-%d", os.Getpid(), boxes.Add(1)), true
+	machine, err := box.New(t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			journal, _ := machine.Journal(context.Background(), "edge.service")
+			t.Logf("the journal of the unit:\n%s", journal)
+		}
+		if err := machine.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := machine.Boot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if b.node, err = r.InstallInBox(ctx, machine, c); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.node.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.id = b.wait(0, "the first health beat", func(e rig.Entry) bool { return e.Type == "capabilities" }).NodeID
+	return b
+}
+
+// ends checks, from three sides, that the node runs version, and is stable or
+// went back: its tree, its journal, the manager's record.
+func (b *inBox) ends(version, status, said string) {
+	b.t.Helper()
+	want := fmt.Sprintf("%s %s %s", version, version, status)
+	st, err := b.node.Status(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%s %s %s", b.node.Link(b.ctx, "current"), b.node.Link(b.ctx, "last-good"), st["status"]); got != want {
+		b.t.Errorf("on the node: %s, want %s", got, want)
+	}
+	journal, err := b.node.UnitJournal(b.ctx)
+	if err != nil || !strings.Contains(journal, said) {
+		b.t.Errorf("the journal does not say %q (%v)", said, err)
+	}
+	rec, err := b.Node(b.ctx, b.id)
+	if err != nil || rec.Version != version || !rec.Online {
+		b.t.Errorf("at the manager: %+v, %v", rec, err)
+	}
+	show, err := b.node.Show(b.ctx, "ActiveState", "SubState", "StatusText")
+	if err != nil || show["ActiveState"] != "active" || show["SubState"] != "running" || !strings.HasPrefix(show["StatusText"], version+" runs; connected to wss://") {
+		b.t.Errorf("systemctl show: %v, %v", show, err)
+	}
+}
+
+// back waits until the node, having tried a bad version, runs 1.0.0 again.
+func (b *inBox) back(mark, starts int) time.Duration {
+	b.t.Helper()
+	staged := b.event(mark, "upgrade_staged")
+	e := b.event(mark, "upgrade_rolled_back")
+	if want := fmt.Sprintf("in %d starts", starts); !strings.Contains(e.Message, want) {
+		b.t.Errorf("the event says %q, want %q", e.Message, want)
+	}
+	b.wait(mark, "the old version", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.0.0" })
+	return e.At.Sub(staged.At)
+}
+
+func TestUnderSystemdUpgradeAndDowngrade(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
+	b.publish("1.1.0", "")
+	b.publish("1.2.0", "")
+	for _, version := range []string{"1.1.0", "1.2.0", "1.1.0", "1.0.0", "1.1.0"} {
+		mark, _ := b.upgrade(version)
+		b.event(mark, "upgrade_completed")
+		b.ends(version, "stable", "upgrade completed: the new version is healthy")
+	}
+}
+
+// Every way to fail ends on the old version, after as many starts as the
+// configuration says, and within (starts + 1) x RestartSec and the time that
+// the starts themselves take.
+func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
+	for _, tt := range []struct {
+		fault   fakerelease.Fault
+		options box.Options
+		within  time.Duration
+		said    string
+	}{
+		{fakerelease.ExitsAtOnce, box.Options{}, 5 * time.Second, "simulated crash"},
+		{fakerelease.Segfaults, box.Options{}, 5 * time.Second, "status=11/SEGV"},
+		{fakerelease.ReadyThenExits, box.Options{}, 5 * time.Second, "simulated crash after READY=1"},
+		{fakerelease.ReadyThenHangs, box.Options{}, 2*(3+2)*time.Second + 5*time.Second, "Watchdog timeout"},
+		{fakerelease.Hangs, box.Options{}, 2*12*time.Second + 5*time.Second, "start operation timed out"},
+		{fakerelease.NeverAuthenticates, box.Options{}, 2*12*time.Second + 5*time.Second, "not connected to the manager"},
+		{fakerelease.WrongVersion, box.Options{}, 5 * time.Second, "but this program says that it is 0.0.1"},
+		{fakerelease.EatsMemory, box.Options{Delegate: true}, 10 * time.Second, "oom-kill"},
+		{fakerelease.DeletesPrevious, box.Options{}, 5 * time.Second, "simulated crash"},
+		{fakerelease.FillsDisk, box.Options{DiskMB: 300}, 10 * time.Second, "simulated crash with a full disk"},
+	} {
+		t.Run(string(tt.fault), func(t *testing.T) {
+			b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, tt.options)
+			if tt.fault == fakerelease.EatsMemory {
+				if _, err := b.node.Exec(b.ctx, "systemctl", "set-property", "--runtime", "edge.service", "MemoryMax=128M"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.publish("1.2.0", tt.fault)
+			mark, _ := b.upgrade("1.2.0")
+			took := b.back(mark, 2)
+			t.Logf("back after %v", took.Round(10*time.Millisecond))
+			if took > tt.within {
+				t.Errorf("back after %v, want %v", took, tt.within)
+			}
+			b.ends("1.0.0", "rolled_back", tt.said)
+		})
+	}
+}

@@ -1,0 +1,116 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/manager-sim/box"
+)
+
+// BoxNode is a node under a real systemd: user "edge", unit edge.service.
+type BoxNode struct {
+	*box.Box
+	rig *Rig
+}
+
+// Paths inside the box.
+const (
+	BoxRoot  = "/opt/edge"
+	boxTrust = "/opt/trust"
+	boxUnit  = "edge.service"
+)
+
+// InstallInBox lays out a node in b, which must be up and share the host's
+// network, and writes its unit, by the program's own `unit` command.
+// NodeConfig.Restart and TimeoutStart are the unit's business here. It does
+// not start the service.
+func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxNode, error) {
+	c.Name = "edge"
+	c.defaults(r)
+	n := &BoxNode{Box: b, rig: r}
+	dir, err1 := b.Path(ctx, BoxRoot)
+	trust, err2 := b.Path(ctx, boxTrust)
+	unit, err3 := b.Path(ctx, "/etc/systemd/system/"+boxUnit)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	if err := r.layOut(dir, BoxRoot, c); err != nil {
+		return nil, err
+	}
+	if err := os.CopyFS(trust, os.DirFS(r.TrustDir())); err != nil {
+		return nil, err
+	}
+	for _, args := range [][]string{
+		{"useradd", "--system", "--no-create-home", "edge"},
+		{"chown", "-R", "edge:", BoxRoot},
+		{"sync"},
+	} {
+		if _, err := b.Exec(ctx, args...); err != nil {
+			return nil, err
+		}
+	}
+	text, err := b.Exec(ctx, BoxRoot+"/current/edge-agent", "unit", "--config", BoxRoot+"/config.toml", "--user", "edge",
+		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust)
+	if err != nil {
+		return nil, err
+	}
+	return n, os.WriteFile(unit, []byte(text), 0o644)
+}
+
+// Start enables and starts the service, and returns when it is ready.
+func (n *BoxNode) Start(ctx context.Context) error {
+	if _, err := n.Exec(ctx, "systemctl", "daemon-reload"); err != nil {
+		return err
+	}
+	_, err := n.Exec(ctx, "systemctl", "enable", "--now", boxUnit)
+	return err
+}
+
+// Link returns the version that a link of the root leads to.
+func (n *BoxNode) Link(ctx context.Context, name string) string {
+	path, err := n.Path(ctx, filepath.Join(BoxRoot, name))
+	if err != nil {
+		return ""
+	}
+	target, err := os.Readlink(path)
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(target)
+}
+
+// Status returns what `edge-agent status --json` says inside.
+func (n *BoxNode) Status(ctx context.Context) (map[string]any, error) {
+	out, err := n.Exec(ctx, BoxRoot+"/last-good/edge-agent", "status", "--json", "--root", BoxRoot)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	return m, json.Unmarshal([]byte(out), &m)
+}
+
+// Show returns properties of the unit, as systemctl show has them.
+func (n *BoxNode) Show(ctx context.Context, properties ...string) (map[string]string, error) {
+	out, err := n.Exec(ctx, "systemctl", "show", boxUnit, "-p", strings.Join(properties, ","))
+	if err != nil {
+		return nil, err
+	}
+	m := make(map[string]string)
+	for line := range strings.Lines(out) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			m[k] = v
+		}
+	}
+	if len(m) != len(properties) {
+		return m, fmt.Errorf("systemctl show: %q", out)
+	}
+	return m, nil
+}
+
+// UnitJournal returns what the unit logged, in all boots.
+func (n *BoxNode) UnitJournal(ctx context.Context) (string, error) { return n.Journal(ctx, boxUnit) }
