@@ -1,10 +1,14 @@
 package rig_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -156,5 +160,198 @@ func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
 			}
 			b.ends("1.0.0", "rolled_back", tt.said)
 		})
+	}
+}
+
+func TestUnderSystemdTheSameVersionAgain(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 1}, box.Options{})
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	mark, _ := b.upgrade("1.2.0")
+	b.back(mark, 1)
+	b.publish("1.2.0", "")
+	mark, _ = b.upgrade("1.2.0")
+	b.event(mark, "upgrade_completed")
+	b.ends("1.2.0", "stable", "1.2.0")
+}
+
+func TestUnderSystemdTheManagerRestarts(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 2}, box.Options{})
+	b.publish("1.1.0", "")
+	mark, _ := b.upgrade("1.1.0")
+	b.event(mark, "upgrade_downloaded")
+	if err := b.RestartManager(); err != nil {
+		t.Fatal(err)
+	}
+	b.event(mark, "upgrade_completed")
+	b.ends("1.1.0", "stable", "upgrade completed")
+}
+
+// slowLink lets 1 Mbit/s through, and cuts the tarball's first connection
+// after 2 MiB.
+type slowLink struct {
+	http.ResponseWriter
+	left *atomic.Int64
+}
+
+func (s slowLink) Write(p []byte) (int, error) {
+	const chunk = 16 << 10
+	for n := 0; n < len(p); {
+		part := p[n:min(len(p), n+chunk)]
+		if _, err := s.ResponseWriter.Write(part); err != nil {
+			return n, err
+		}
+		n += len(part)
+		if s.left.Add(-int64(len(part))) < 0 && s.left.Load() >= -chunk {
+			panic(http.ErrAbortHandler)
+		}
+		time.Sleep(time.Duration(len(part)) * 8 * time.Second / 1_000_000)
+	}
+	return len(p), nil
+}
+
+func TestUnderSystemdASlowLinkWithACut(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{}, box.Options{})
+	b.publish("1.1.0", "")
+	var ranges sync.Map
+	var left atomic.Int64
+	left.Store(2 << 20)
+	wrap := func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, ".tar.gz") {
+				ranges.Store(r.Header.Get("Range"), true)
+				w = slowLink{w, &left}
+			}
+			h.ServeHTTP(w, r)
+		})
+	}
+	b.WrapHost.Store(&wrap)
+	mark, _ := b.upgrade("1.1.0")
+	b.event(mark, "upgrade_completed")
+	resumed := false
+	ranges.Range(func(k, _ any) bool { resumed = resumed || strings.HasPrefix(k.(string), "bytes="); return true })
+	if !resumed {
+		t.Error("the download was not resumed")
+	}
+	b.ends("1.1.0", "stable", "upgrade completed")
+}
+
+// The power goes in the middle of a trial: what was counted stays counted.
+func TestUnderSystemdPowerCutInATrial(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, box.Options{DiskMB: 512})
+	b.publish("1.2.0", fakerelease.NeverAuthenticates)
+	mark, _ := b.upgrade("1.2.0")
+	b.onTrial()
+	if err := b.node.Cut(b.ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.node.Boot(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.back(mark, 2)
+	b.ends("1.0.0", "rolled_back", "went back: 1.2.0 did not come up healthy in 2 starts")
+}
+
+// The device is rebooted while a good version holds: the next start proves it.
+func TestUnderSystemdRebootInATrial(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 5}, box.Options{})
+	b.publish("1.1.0", "")
+	mark, _ := b.upgrade("1.1.0")
+	b.onTrial()
+	if _, err := b.node.Exec(b.ctx, "systemctl", "reboot"); err != nil {
+		t.Log(err) // the connection may end first
+	}
+	if err := b.node.WaitOff(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.node.Boot(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.event(mark, "upgrade_completed"); !strings.Contains(e.Message, "after 2 start(s)") {
+		t.Errorf("the event says %q", e.Message)
+	}
+	b.ends("1.1.0", "stable", "upgrade completed")
+}
+
+// onTrial waits until the first start of a trial is counted.
+func (b *inBox) onTrial() {
+	b.t.Helper()
+	for tick := time.Tick(20 * time.Millisecond); ; <-tick {
+		if st, err := b.node.Status(b.ctx); err == nil && st["status"] == "pending_health" && st["boot_attempts"] == 1.0 {
+			return
+		}
+		if b.ctx.Err() != nil {
+			b.t.Fatal("no trial began")
+		}
+	}
+}
+
+// A version whose program cannot even be executed, however it came to be that
+// way after it was staged, is left too.
+func TestUnderSystemdWhatCannotExec(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{}, box.Options{})
+	good, err := os.ReadFile(b.bin["1.2.0"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherArch := bytes.Clone(good)
+	otherArch[18] = 0xf7 // e_machine: eBPF
+	for i, tt := range []struct {
+		name string
+		text []byte
+		mode os.FileMode
+	}{
+		{"zero bytes", nil, 0o755},
+		{"truncated", good[:100_000], 0o755},
+		{"another architecture", otherArch, 0o755},
+		{"no x bit", good, 0o644},
+		{"missing interpreter", []byte("#!/no/such/interpreter\n"), 0o755},
+	} {
+		version := fmt.Sprintf("1.2.%d", i)
+		mark := b.Timeline.Mark()
+		dir, err := b.node.Path(b.ctx, rig.BoxRoot+"/versions/"+version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "edge-agent"), tt.text, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.node.Exec(b.ctx, "ln", "-sfn", "versions/"+version, rig.BoxRoot+"/current"); err != nil {
+			t.Fatal(err)
+		}
+		b.node.Exec(b.ctx, "systemctl", "restart", "edge.service") // says that it failed, and goes on
+		if e := b.event(mark, "upgrade_rolled_back"); !strings.Contains(e.Message, "went back from "+version+" to 1.0.0") || !strings.Contains(e.Message, "in 3 starts") {
+			t.Errorf("%s: the event says %q", tt.name, e.Message)
+		}
+		b.ends("1.0.0", "rolled_back", "went back: "+version)
+	}
+}
+
+// A watchdog that is killed costs one start that is not counted, no more.
+func TestUnderSystemdTheWatchdogIsKilled(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, box.Options{})
+	dropIn, err := b.node.Path(b.ctx, "/etc/systemd/system/edge.service.d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dropIn, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text := "[Service]\nExecStartPre=\nExecStartPre=-/bin/sh -c 'if test ! -e /opt/edge/killed; then touch /opt/edge/killed; kill -9 $$$$; fi; exec /opt/edge/last-good/edge-agent watchdog --root /opt/edge'\n"
+	if err := os.WriteFile(filepath.Join(dropIn, "kill.conf"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.node.Exec(b.ctx, "systemctl", "daemon-reload"); err != nil {
+		t.Fatal(err)
+	}
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	mark, _ := b.upgrade("1.2.0")
+	b.back(mark, 2)
+	b.ends("1.0.0", "rolled_back", "went back: 1.2.0")
+	journal, err := b.node.UnitJournal(b.ctx)
+	if n := strings.Count(journal, `"error":"simulated crash"`); err != nil || n != 3 {
+		t.Errorf("1.2.0 was started %d times, not 2 that were counted and 1 that was not (%v)", n, err)
 	}
 }

@@ -48,7 +48,6 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	for _, args := range [][]string{
 		{"useradd", "--system", "--no-create-home", "edge"},
 		{"chown", "-R", "edge:", BoxRoot},
-		{"sync"},
 	} {
 		if _, err := b.Exec(ctx, args...); err != nil {
 			return nil, err
@@ -62,12 +61,16 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	return n, os.WriteFile(unit, []byte(text), 0o644)
 }
 
-// Start enables and starts the service, and returns when it is ready.
+// Start enables and starts the service, and returns when it is ready. What was
+// installed is then synced, as on a device that has been up for a while.
 func (n *BoxNode) Start(ctx context.Context) error {
 	if _, err := n.Exec(ctx, "systemctl", "daemon-reload"); err != nil {
 		return err
 	}
-	_, err := n.Exec(ctx, "systemctl", "enable", "--now", boxUnit)
+	if _, err := n.Exec(ctx, "systemctl", "enable", "--now", boxUnit); err != nil {
+		return err
+	}
+	_, err := n.Exec(ctx, "sync")
 	return err
 }
 

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
@@ -33,9 +34,11 @@ import (
 
 // Rig is one system. Its methods are safe for concurrent use.
 type Rig struct {
-	Dir      string // of everything
-	Releases string // of package fakerelease
-	Manager  *server.Server
+	Dir      string         // of everything
+	Releases string         // of package fakerelease
+	Manager  *server.Server // replaced by RestartManager
+	// WrapHost, if set before a request, changes what the release host does.
+	WrapHost atomic.Pointer[func(http.Handler) http.Handler]
 	URL      string // https://127.0.0.1:PORT of the manager
 	Timeline *Timeline
 
@@ -44,6 +47,8 @@ type Rig struct {
 	store                 store.Store
 	servers               []*http.Server
 	client                *http.Client
+	manager               atomic.Pointer[server.Server]
+	ctx                   context.Context // done after Close
 	cancel                context.CancelFunc
 	wg                    sync.WaitGroup
 	log                   *os.File
@@ -54,8 +59,7 @@ type Rig struct {
 func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	r := &Rig{Dir: dir, Releases: filepath.Join(dir, "releases"), Timeline: newTimeline(tell),
 		adminToken: server.NewSecret(), nodeToken: server.NewSecret()}
-	var ctx context.Context
-	ctx, r.cancel = context.WithCancel(context.Background())
+	r.ctx, r.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -73,17 +77,25 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	if r.store, err = store.Open(filepath.Join(dir, "manager.db")); err != nil {
 		return nil, err
 	}
-	if err := r.store.AddToken(ctx, server.Hash(r.nodeToken)); err != nil {
+	if err := r.store.AddToken(r.ctx, server.Hash(r.nodeToken)); err != nil {
 		return nil, err
 	}
-	r.Manager, err = server.New(server.Config{Store: r.store, Log: zerolog.New(r.log).With().Timestamp().Logger(), AdminToken: r.adminToken})
-	if err != nil {
+	if err := r.newManager(); err != nil {
 		return nil, err
 	}
-	if r.URL, err = r.serve(r.Manager.HTTPServer()); err != nil {
+	hs := r.Manager.HTTPServer()
+	hs.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.manager.Load().ServeHTTP(w, req) })
+	if r.URL, err = r.serve(hs); err != nil {
 		return nil, err
 	}
-	host, err := r.serve(&http.Server{Handler: fakerelease.Handler(r.Releases), ReadHeaderTimeout: 10 * time.Second})
+	releases := fakerelease.Handler(r.Releases)
+	host, err := r.serve(&http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		h := releases
+		if wrap := r.WrapHost.Load(); wrap != nil {
+			h = (*wrap)(h)
+		}
+		h.ServeHTTP(w, req)
+	})})
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +105,28 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(r.cert.PEM)
 	r.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
-	return r, r.follow(ctx)
+	return r, r.follow(r.ctx)
+}
+
+func (r *Rig) newManager() error {
+	m, err := server.New(server.Config{Store: r.store, Log: zerolog.New(r.log).With().Timestamp().Logger(), AdminToken: r.adminToken})
+	if err != nil {
+		return err
+	}
+	r.Manager = m
+	r.manager.Store(m)
+	return nil
+}
+
+// RestartManager ends the manager, with all its sessions, and starts another
+// on the same store and address. What the stream tells meanwhile is not in the
+// timeline.
+func (r *Rig) RestartManager() error {
+	r.Manager.Close()
+	if err := r.newManager(); err != nil {
+		return err
+	}
+	return r.follow(r.ctx)
 }
 
 // serve listens on a free port of loopback and returns the URL.
