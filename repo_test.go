@@ -35,6 +35,8 @@ var imports = map[string][]string{
 	"systemd":  {"github.com/coreos/go-systemd/v22/"},
 	"fsutil":   {"golang.org/x/sys/unix"},
 
+	"examples/sidecar": {"agent", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog"},
+
 	"cmd/manager-sim":         {"manager-sim/", "release", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
 	"manager-sim/server":      {"manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog"},
 	"manager-sim/store":       {"modernc.org/sqlite"},

@@ -58,6 +58,34 @@ func Run(ctx context.Context, l state.Layout) Report {
 	return rep
 }
 
+// Record is one line for the log.
+type Record struct {
+	Level   string // "info", "warn" or "error"
+	Message string
+	Fields  []any // name, value, name, value ...
+}
+
+// Records are the report in words, one for each thing that was amiss and one
+// for what was done. The caller has the logger; this package needs none.
+func (rep Report) Records() []Record {
+	var rs []Record
+	for _, n := range rep.Notes {
+		rs = append(rs, Record{"warn", n, nil})
+	}
+	for _, err := range rep.Errs {
+		rs = append(rs, Record{"error", "the watchdog could not do its work; the service starts all the same", []any{"error", err.Error()}})
+	}
+	status := []any{"status", string(rep.Status), "current", rep.Current.String()}
+	switch {
+	case rep.Reverted:
+		return append(rs, Record{"error", "went back: " + rep.Reason, []any{
+			"from", rep.Target.String(), "to", rep.Current.String(), "boot_attempts", rep.BootAttempts, "error_code", string(release.RolledBack)}})
+	case rep.Status == state.PendingHealth:
+		return append(rs, Record{"info", "a version on trial starts", append(status, "boot_attempts", rep.BootAttempts, "max_boot_attempts", rep.MaxAttempts)})
+	}
+	return append(rs, Record{"info", "watchdog has nothing to do", status})
+}
+
 // goBack ends a trial whose count could not be written, by the link alone.
 // What it did is recorded by the next Do that can write: Reconcile finds a
 // trial whose current is the version before.

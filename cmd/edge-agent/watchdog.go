@@ -5,6 +5,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -31,23 +32,9 @@ starting; what is wrong is in its log.`,
 			if err != nil {
 				return usageError{fmt.Errorf("--root: %w", err)}
 			}
-			rep := watchdog.Run(cmd.Context(), l)
-			for _, n := range rep.Notes {
-				log.Warn().Msg(n)
-			}
-			for _, err := range rep.Errs {
-				log.Error().Err(err).Msg("the watchdog could not do its work; the service starts all the same")
-			}
-			ev := log.Info().Str("status", string(rep.Status)).Str("current", rep.Current.String())
-			switch {
-			case rep.Reverted:
-				log.Error().Str("from", rep.Target.String()).Str("to", rep.Current.String()).
-					Int("boot_attempts", rep.BootAttempts).Str("error_code", "upgrade_rolled_back").
-					Msg("went back: " + rep.Reason)
-			case rep.Status == state.PendingHealth:
-				ev.Int("boot_attempts", rep.BootAttempts).Int("max_boot_attempts", rep.MaxAttempts).Msg("a version on trial starts")
-			default:
-				ev.Msg("watchdog has nothing to do")
+			for _, r := range watchdog.Run(cmd.Context(), l).Records() {
+				level, _ := zerolog.ParseLevel(r.Level)
+				log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
 			}
 			return nil
 		},

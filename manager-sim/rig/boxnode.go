@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 // BoxNode is a node under a real systemd: user "edge", unit edge.service.
 type BoxNode struct {
 	*box.Box
-	rig *Rig
+	tool string // an edge-agent, outside
 }
 
 // Paths inside the box.
@@ -26,13 +27,13 @@ const (
 )
 
 // InstallInBox lays out a node in b, which must be up and share the host's
-// network, and writes its unit, by the program's own `unit` command.
+// network, and writes its unit, by the `unit` command of NodeConfig.Tool.
 // NodeConfig.Restart and TimeoutStart are the unit's business here. It does
 // not start the service.
 func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxNode, error) {
 	c.Name = "edge"
 	c.defaults(r)
-	n := &BoxNode{Box: b, rig: r}
+	n := &BoxNode{b, c.Tool}
 	dir, err1 := b.Path(ctx, BoxRoot)
 	trust, err2 := b.Path(ctx, boxTrust)
 	unit, err3 := b.Path(ctx, "/etc/systemd/system/"+boxUnit)
@@ -53,12 +54,12 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 			return nil, err
 		}
 	}
-	text, err := b.Exec(ctx, BoxRoot+"/current/edge-agent", "unit", "--config", BoxRoot+"/config.toml", "--user", "edge",
-		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust)
+	text, err := exec.CommandContext(ctx, c.Tool, "unit", "--config", filepath.Join(dir, "config.toml"), "--user", "edge",
+		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust).Output()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("unit: %w", err)
 	}
-	return n, os.WriteFile(unit, []byte(text), 0o644)
+	return n, os.WriteFile(unit, text, 0o644)
 }
 
 // Start enables and starts the service, and returns when it is ready. What was
@@ -87,14 +88,18 @@ func (n *BoxNode) Link(ctx context.Context, name string) string {
 	return filepath.Base(target)
 }
 
-// Status returns what `edge-agent status --json` says inside.
+// Status returns what `edge-agent status --json` says of its root.
 func (n *BoxNode) Status(ctx context.Context) (map[string]any, error) {
-	out, err := n.Exec(ctx, BoxRoot+"/last-good/edge-agent", "status", "--json", "--root", BoxRoot)
+	root, err := n.Path(ctx, BoxRoot)
+	if err != nil {
+		return nil, err
+	}
+	out, err := exec.CommandContext(ctx, n.tool, "status", "--json", "--root", root).Output()
 	if err != nil {
 		return nil, err
 	}
 	var m map[string]any
-	return m, json.Unmarshal([]byte(out), &m)
+	return m, json.Unmarshal(out, &m)
 }
 
 // Show returns properties of the unit, as systemctl show has them.

@@ -22,6 +22,8 @@ type NodeConfig struct {
 	Name            string        // "node"; also its directory
 	Version         string        // that is installed first
 	Binary          string        // the program of that version
+	BinaryName      string        // its name in the version's directory: "edge-agent"
+	Tool            string        // an edge-agent, for its unit and status commands: Binary
 	MaxBootAttempts int           // 3
 	WindowSecs      int           // boot_health_window_secs: 10, the least there is
 	HoldSecs        int           // health_hold_secs: 0
@@ -46,7 +48,7 @@ var nodeConfig = template.Must(template.New("config.toml").Parse(`[service]
 name = {{.Name | printf "%q"}}
 device_type = "edge"
 install_root = {{.Root | printf "%q"}}
-binary = "edge-agent"
+binary = {{.Binary | printf "%q"}}
 
 [manager]
 urls = [{{.URL | printf "%q"}}]
@@ -65,6 +67,12 @@ drain_secs = 5
 func (c *NodeConfig) defaults(r *Rig) {
 	if c.Name == "" {
 		c.Name = "node"
+	}
+	if c.BinaryName == "" {
+		c.BinaryName = "edge-agent"
+	}
+	if c.Tool == "" {
+		c.Tool = c.Binary
 	}
 	if c.MaxBootAttempts == 0 {
 		c.MaxBootAttempts = 3
@@ -90,7 +98,7 @@ func (r *Rig) layOut(dir, root string, c NodeConfig) error {
 	if err := os.MkdirAll(version, 0o755); err != nil {
 		return err
 	}
-	if err := copyProgram(c.Binary, filepath.Join(version, "edge-agent")); err != nil {
+	if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
 	for _, link := range []string{"current", "last-good"} {
@@ -100,7 +108,7 @@ func (r *Rig) layOut(dir, root string, c NodeConfig) error {
 	}
 	var conf bytes.Buffer
 	if err := nodeConfig.Execute(&conf, map[string]any{
-		"Name": c.Name, "Root": root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
+		"Name": c.Name, "Binary": c.BinaryName, "Root": root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
 		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs,
 	}); err != nil {
 		return err

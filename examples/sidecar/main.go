@@ -1,0 +1,69 @@
+// Command sidecar is a whole service that its manager can upgrade: what every
+// author has to write, and a line where the service's own work goes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/bilbycast/edge-agent/watchdog"
+	"github.com/rs/zerolog"
+)
+
+var version = "0.0.0-dev" // stamped: go build -ldflags "-X main.version=1.0.0"
+
+// signers are the workflows whose releases it takes. Nothing at run time adds one.
+var signers = []verify.Signer{{
+	Issuer: verify.GitHubIssuer, Repository: "https://github.com/acme/player",
+	Workflow: ".github/workflows/release.yml", Ref: "refs/tags/v*",
+}}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	err := run(ctx, append(os.Args[1:], "", "", ""))
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "player:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
+	switch args[0] + " " + args[1] {
+	case "version ": // the self-check, before a new version is swapped in
+		_, err := fmt.Println("player", version)
+		return err
+	case "watchdog --root": // ExecStartPre=
+		root, err := state.At(args[2])
+		if err != nil {
+			return err
+		}
+		for _, r := range watchdog.Run(ctx, root).Records() {
+			level, _ := zerolog.ParseLevel(r.Level)
+			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		}
+		return nil
+	case "run --config": // ExecStart=
+		c, err := agent.Load(args[2])
+		if err != nil {
+			return err
+		}
+		c.Version, c.Signers, c.Notify, c.Log = version, signers, systemd.Notify, log
+		c.Check = func(context.Context) error { return nil } // is the player playing?
+		a, err := agent.New(c)
+		if err != nil {
+			return err
+		}
+		return a.Run(ctx) // beside the service's own work
+	}
+	return errors.New("use: version | watchdog --root DIR | run --config FILE")
+}
