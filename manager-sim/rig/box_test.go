@@ -3,10 +3,12 @@ package rig_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,15 +30,21 @@ var boxes atomic.Int32
 
 func setupBox(t *testing.T, c rig.NodeConfig, o box.Options) *inBox {
 	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return setupBoxOf(t, c, o, bin, fakerelease.Options{})
+}
+
+// setupBoxOf is setupBox for programs other than edge-agent.
+func setupBoxOf(t *testing.T, c rig.NodeConfig, o box.Options, bin map[string]string, releases fakerelease.Options) *inBox {
+	t.Helper()
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("boots machines")
 	}
 	box.Need(t)
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("the test took too long"))
 	t.Cleanup(cancel)
 	r, err := rig.New(t.TempDir(), nil)
@@ -44,7 +52,7 @@ func setupBox(t *testing.T, c rig.NodeConfig, o box.Options) *inBox {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	b := &inBox{bench: &bench{Rig: r, t: t, ctx: ctx, bin: bin}}
+	b := &inBox{bench: &bench{Rig: r, t: t, ctx: ctx, bin: bin, releases: releases}}
 	b.publish("1.0.0", "")
 	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
 	o.Name, o.HostNetwork = fmt.Sprintf("rig%d-%d", os.Getpid(), boxes.Add(1)), true
@@ -353,5 +361,125 @@ func TestUnderSystemdTheWatchdogIsKilled(t *testing.T) {
 	journal, err := b.node.UnitJournal(b.ctx)
 	if n := strings.Count(journal, `"error":"simulated crash"`); err != nil || n != 3 {
 		t.Errorf("1.2.0 was started %d times, not 2 that were counted and 1 that was not (%v)", n, err)
+	}
+}
+
+// A sidecar, with signers, releases and a unit of its own, is upgraded and
+// goes back like any other node.
+func TestUnderSystemdTheSidecar(t *testing.T) {
+	dir := t.TempDir()
+	players, err := rig.BuildCommand(t.Context(), "examples/sidecar", dir, "1.0.0", "1.1.0", "1.2.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := setupBoxOf(t, rig.NodeConfig{BinaryName: "player", Tool: tools["1.0.0"], MaxBootAttempts: 2}, box.Options{}, players,
+		fakerelease.Options{Repository: "acme/player", BinaryName: "player"})
+	b.publish("1.1.0", "")
+	mark, _ := b.upgrade("1.1.0")
+	b.event(mark, "upgrade_completed")
+	b.ends("1.1.0", "stable", "upgrade completed")
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	mark, _ = b.upgrade("1.2.0")
+	b.event(mark, "upgrade_rolled_back")
+	b.wait(mark, "the old version", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.1.0" })
+	b.ends("1.1.0", "rolled_back", "went back: 1.2.0")
+}
+
+// A manager that answers 503 for longer than the window does not cost the new
+// version its trial: systemd is asked for more time.
+func TestUnderSystemdTheManagerIsBusyInATrial(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 1}, box.Options{})
+	b.publish("1.1.0", "")
+	mark, _ := b.upgrade("1.1.0")
+	b.event(mark, "upgrade_staged")
+	b.Manager.SetUnavailable(5 * time.Second)
+	b.onTrial()
+	time.AfterFunc(15*time.Second, func() { b.Manager.SetUnavailable(0) }) // the window is 10 s
+	e := b.event(mark, "upgrade_completed")
+	if !strings.Contains(e.Message, "after 1 start(s); the trial was extended: the manager answers 503") {
+		t.Errorf("the event says %q", e.Message)
+	}
+	b.ends("1.1.0", "stable", "the manager is at fault, not this version")
+}
+
+// The commands of docs/install.md, all of them, in their order.
+func TestInstallByHand(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
+	box.Need(t)
+	doc, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(doc), -1)
+	if len(blocks) != 6 || !strings.HasPrefix(blocks[0][1], "URL=") {
+		t.Fatalf("docs/install.md has %d blocks of commands", len(blocks))
+	}
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, v := range []string{"1.0.0", "1.1.0"} {
+		if _, err := r.Publish(fakerelease.Options{Version: v, Binary: bin[v]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := box.New(t.TempDir(), box.Options{Name: fmt.Sprintf("hand%d", os.Getpid()), HostNetwork: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(context.Background())
+	if err := b.Boot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	path := func(inside string) string {
+		p, err := b.Path(ctx, inside)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	// A simulation build, and so that it finds what it believes.
+	text, err := os.ReadFile(bin["1.0.0"])
+	dropIn := path("/etc/systemd/system/edge.service.d")
+	if err := errors.Join(err, os.WriteFile(path("/root/edge-agent"), text, 0o755), os.CopyFS(path("/opt/trust"), os.DirFS(r.TrustDir())),
+		os.MkdirAll(dropIn, 0o755), os.WriteFile(filepath.Join(dropIn, "sim.conf"), []byte("[Service]\nEnvironment=EDGE_AGENT_SIM_TRUST=/opt/trust\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	url, token, fingerprint := r.Registration()
+	script := fmt.Sprintf("set -eu\ncd /root\nURL=%s\nTOKEN=%s\nFINGERPRINT=%s\nVERSION=1.0.0\n", url, token, fingerprint)
+	for _, block := range blocks[1:] {
+		script += block[1]
+	}
+	out, err := b.Exec(ctx, "sh", "-c", script)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(out, `Status: "1.0.0 runs`) || !strings.Contains(out, "1.0.0 runs and has proved healthy.") {
+		t.Errorf("the commands say\n%s", out)
+	}
+	e, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.Type == "capabilities" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Upgrade(ctx, e.NodeID, "1.1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.ErrorCode == "upgrade_completed" }); err != nil {
+		journal, _ := b.Journal(ctx, "edge.service")
+		t.Errorf("%v\n%s", err, journal)
 	}
 }

@@ -165,6 +165,12 @@ func (r *Rig) Publish(o fakerelease.Options) (fakerelease.Published, error) {
 	return fakerelease.Publish(r.Releases, o)
 }
 
+// Registration is what a node needs to register: the manager's URL, a token,
+// and the fingerprint of the manager's certificate.
+func (r *Rig) Registration() (url, token, fingerprint string) {
+	return "wss" + strings.TrimPrefix(r.URL, "https"), r.nodeToken, r.cert.Fingerprint
+}
+
 // TrustDir is what the simulation builds of the nodes believe.
 func (r *Rig) TrustDir() string { return filepath.Join(r.Releases, "trust") }
 

@@ -43,6 +43,8 @@ type bench struct {
 	node *rig.Node
 	id   string
 	bin  map[string]string
+	// releases are the options that all its releases share.
+	releases fakerelease.Options
 }
 
 func setup(t *testing.T, c rig.NodeConfig) *bench {
@@ -91,7 +93,9 @@ func (b *bench) publish(version string, fault fakerelease.Fault) {
 	if program == "" {
 		program = b.bin["1.2.0"]
 	}
-	if _, err := b.Publish(fakerelease.Options{Version: version, Binary: program, Fault: fault}); err != nil {
+	o := b.releases
+	o.Version, o.Binary, o.Fault = version, program, fault
+	if _, err := b.Publish(o); err != nil {
 		b.t.Fatal(err)
 	}
 }
