@@ -58,6 +58,11 @@ type Agent struct {
 	// usable is false while the install root cannot take an upgrade; why says so.
 	usable bool
 	why    string
+	// unsettled says why the root could not be settled at the start (a full
+	// disk, mostly); unsaved is what could then not be put in the outbox, and is
+	// told from here.
+	unsettled string
+	unsaved   []state.Entry
 	// session and at fault are what the trial is judged by.
 	authenticated bool
 	fault         string // why the manager, not this node, is at fault; "" if it is not
@@ -112,6 +117,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
+	g.Go(func() error { return a.resettle(ctx) })
 	if trial {
 		g.Go(func() error { return a.judge(ctx, res) })
 	}
@@ -146,9 +152,13 @@ func (a *Agent) settle(ctx context.Context) state.Result {
 	})
 	if err != nil {
 		a.log.Error().Err(err).Msg("install root is not usable; upgrades are not possible")
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.unsettled = err.Error()
 		if res, err = a.c.layout.Read(); err != nil {
 			a.log.Error().Err(err).Msg("install root is not readable")
 		}
+		a.unsaved = res.State.Owed
 		return res
 	}
 	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
@@ -156,6 +166,37 @@ func (a *Agent) settle(ctx context.Context) state.Result {
 			Msg("this program is not the version that current leads to")
 	}
 	return res
+}
+
+// resettle settles a root that could not be settled at the start, once it can
+// be written again. No command is taken before that.
+func (a *Agent) resettle(ctx context.Context) error {
+	tick := time.NewTicker(wire.HealthInterval)
+	defer tick.Stop()
+	for {
+		a.mu.Lock()
+		settled := a.unsettled == ""
+		a.mu.Unlock()
+		if settled {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+			return state.Interrupted(s, time.Now().UTC()), t, nil
+		}); err != nil {
+			continue
+		}
+		a.log.Info().Msg("install root is usable again")
+		a.mu.Lock()
+		a.unsettled, a.unsaved = "", nil
+		a.mu.Unlock()
+		wake(a.outbox)
+		wake(a.beat)
+	}
 }
 
 // do is Layout.Do, with what it found in the log and what it owes on its way.
@@ -185,6 +226,9 @@ func (a *Agent) setUsable(res state.Result, err error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.unsettled != "" {
+		why = a.unsettled
+	}
 	a.usable, a.why = why == "", why
 }
 

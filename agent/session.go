@@ -271,6 +271,9 @@ func (s *session) health(ctx context.Context) error {
 func (s *session) deliver() error {
 	box := s.a.c.layout.Outbox()
 	entries, bad, err := box.List()
+	s.a.mu.Lock()
+	entries = append(entries, s.a.unsaved...)
+	s.a.mu.Unlock()
 	for _, e := range bad {
 		s.a.log.Error().Err(e).Msg("set aside")
 	}

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -203,5 +205,66 @@ func TestAnExcuseThatEndsIsNoExcuseForEver(t *testing.T) {
 			t.Error("a version that never authenticated was kept")
 		}
 		about(t, took, 90*time.Second)
+	})
+}
+
+// A watchdog on a full disk goes back by the link alone. The agent cannot
+// record it either, and tells the manager all the same; once the disk takes
+// writes again, it is recorded. Here state.json loads, and is too large to be
+// written again: that stands for the full disk.
+func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := newTrial(t, dir)
+		path := filepath.Join(dir, "state.json")
+		small, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := state.Decode(small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Commands = append(s.Commands, state.Command{ID: "old", Done: true, Error: "x"})
+		b, _ := json.Marshal(s)
+		s.Commands[len(s.Commands)-1].Error += strings.Repeat("x", state.MaxState-len(b))
+		if b, _ = json.Marshal(s); len(b) != state.MaxState {
+			t.Fatalf("%d bytes", len(b))
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.c.layout.PointCurrent(release.MustVersion("1.0.0")); err != nil {
+			t.Fatal(err)
+		}
+
+		o.c.version = release.MustVersion("1.0.0")
+		res := o.settle(t.Context())
+		if res.State.Status != state.RolledBack || o.usable {
+			t.Errorf("status %s, usable %v", res.State.Status, o.usable)
+		}
+		if len(o.unsaved) != 1 || o.unsaved[0].Event.Code != release.RolledBack {
+			t.Fatalf("to tell: %+v", o.unsaved)
+		}
+		told := o.unsaved[0].ID
+		o.setUsable(res, nil) // as a health beat does
+		if o.usable {
+			t.Error("an upgrade is possible on a root that could not be settled")
+		}
+
+		if err := os.WriteFile(path, small, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.resettle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		entries, _, _ := o.c.layout.Outbox().List()
+		if n := len(entries); n == 0 || entries[n-1].ID != told {
+			t.Errorf("the outbox holds %+v, not %s", entries, told)
+		}
+		if o.unsettled != "" || o.unsaved != nil {
+			t.Error("still unsettled")
+		}
 	})
 }

@@ -141,7 +141,12 @@ func (l Layout) PointCurrent(v release.Version) error {
 	if !t.Has(v) {
 		return fmt.Errorf("version %s is not on disk", v)
 	}
-	return l.relink(t, Tree{Current: v})
+	err = l.relink(t, Tree{Current: v})
+	if err != nil && t.Previous == v {
+		// Not even an inode is free for a new link: the old one will do.
+		return fsutil.Rename(l.path("previous"), l.path("current"))
+	}
+	return err
 }
 
 // relink makes the links as want says, where they differ from have. previous
