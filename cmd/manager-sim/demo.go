@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
@@ -73,6 +74,7 @@ func emptyDir(dir string) error {
 }
 
 type demo struct {
+	mu    sync.Mutex // of out: the timeline tells from goroutines of its own
 	out   io.Writer
 	dir   string
 	began time.Time
@@ -83,6 +85,8 @@ type demo struct {
 }
 
 func (d *demo) say(who, format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	fmt.Fprintf(d.out, "%6.2f  %-8s %s\n", time.Since(d.began).Seconds(), who, fmt.Sprintf(format, args...))
 }
 
