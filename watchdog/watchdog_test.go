@@ -25,6 +25,13 @@ func root(t testing.TB) state.Layout {
 	if err != nil {
 		t.Fatal(err)
 	}
+	lay(t, l)
+	return l
+}
+
+// lay puts 1.0.0, which runs, and 1.1.0 into l.
+func lay(t testing.TB, l state.Layout) {
+	t.Helper()
 	if err := l.Make(); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +46,6 @@ func root(t testing.TB) state.Layout {
 	if _, err := l.Do(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	return l
 }
 
 // trial is root with 1.1.0 on trial, for max starts.
