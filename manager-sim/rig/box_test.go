@@ -1,14 +1,10 @@
 package rig_test
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -245,127 +241,6 @@ func TestUnderSystemdASlowLinkWithACut(t *testing.T) {
 	b.ends("1.1.0", "stable", "upgrade completed")
 }
 
-// The power goes in the middle of a trial: what was counted stays counted.
-func TestUnderSystemdPowerCutInATrial(t *testing.T) {
-	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, box.Options{DiskMB: 512})
-	b.publish("1.2.0", fakerelease.NeverAuthenticates)
-	mark, _ := b.upgrade("1.2.0")
-	b.onTrial()
-	if err := b.node.Cut(b.ctx, false); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.node.Boot(b.ctx); err != nil {
-		t.Fatal(err)
-	}
-	b.back(mark, 2)
-	b.ends("1.0.0", "rolled_back", "went back: 1.2.0 did not come up healthy in 2 starts")
-}
-
-// The device is rebooted while a good version holds: the next start proves it.
-func TestUnderSystemdRebootInATrial(t *testing.T) {
-	b := setupBox(t, rig.NodeConfig{HoldSecs: 5}, box.Options{})
-	b.publish("1.1.0", "")
-	mark, _ := b.upgrade("1.1.0")
-	b.onTrial()
-	if _, err := b.node.Exec(b.ctx, "systemctl", "reboot"); err != nil {
-		t.Log(err) // the connection may end first
-	}
-	if err := b.node.WaitOff(b.ctx); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.node.Boot(b.ctx); err != nil {
-		t.Fatal(err)
-	}
-	if e := b.event(mark, "upgrade_completed"); !strings.Contains(e.Message, "after 2 start(s)") {
-		t.Errorf("the event says %q", e.Message)
-	}
-	b.ends("1.1.0", "stable", "upgrade completed")
-}
-
-// onTrial waits until the first start of a trial is counted.
-func (b *inBox) onTrial() {
-	b.t.Helper()
-	for tick := time.Tick(20 * time.Millisecond); ; <-tick {
-		if st, err := b.node.Status(b.ctx); err == nil && st["status"] == "pending_health" && st["boot_attempts"] == 1.0 {
-			return
-		}
-		if b.ctx.Err() != nil {
-			b.t.Fatal("no trial began")
-		}
-	}
-}
-
-// A version whose program cannot even be executed, however it came to be that
-// way after it was staged, is left too.
-func TestUnderSystemdWhatCannotExec(t *testing.T) {
-	b := setupBox(t, rig.NodeConfig{}, box.Options{})
-	good, err := os.ReadFile(b.bin["1.2.0"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	otherArch := bytes.Clone(good)
-	otherArch[18] = 0xf7 // e_machine: eBPF
-	for i, tt := range []struct {
-		name string
-		text []byte
-		mode os.FileMode
-	}{
-		{"zero bytes", nil, 0o755},
-		{"truncated", good[:100_000], 0o755},
-		{"another architecture", otherArch, 0o755},
-		{"no x bit", good, 0o644},
-		{"missing interpreter", []byte("#!/no/such/interpreter\n"), 0o755},
-	} {
-		version := fmt.Sprintf("1.2.%d", i)
-		mark := b.Timeline.Mark()
-		dir, err := b.node.Path(b.ctx, rig.BoxRoot+"/versions/"+version)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "edge-agent"), tt.text, tt.mode); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.node.Exec(b.ctx, "ln", "-sfn", "versions/"+version, rig.BoxRoot+"/current"); err != nil {
-			t.Fatal(err)
-		}
-		b.node.Exec(b.ctx, "systemctl", "restart", "edge.service") // says that it failed, and goes on
-		if e := b.event(mark, "upgrade_rolled_back"); !strings.Contains(e.Message, "went back from "+version+" to 1.0.0") || !strings.Contains(e.Message, "in 3 starts") {
-			t.Errorf("%s: the event says %q", tt.name, e.Message)
-		}
-		b.ends("1.0.0", "rolled_back", "went back: "+version)
-	}
-}
-
-// A watchdog that is killed costs one start that is not counted, no more.
-func TestUnderSystemdTheWatchdogIsKilled(t *testing.T) {
-	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, box.Options{})
-	dropIn, err := b.node.Path(b.ctx, "/etc/systemd/system/edge.service.d")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(dropIn, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	text := "[Service]\nExecStartPre=\nExecStartPre=-/bin/sh -c 'if test ! -e /opt/edge/killed; then touch /opt/edge/killed; kill -9 $$$$; fi; exec /opt/edge/last-good/edge-agent watchdog --root /opt/edge'\n"
-	if err := os.WriteFile(filepath.Join(dropIn, "kill.conf"), []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.node.Exec(b.ctx, "systemctl", "daemon-reload"); err != nil {
-		t.Fatal(err)
-	}
-	b.publish("1.2.0", fakerelease.ExitsAtOnce)
-	mark, _ := b.upgrade("1.2.0")
-	b.back(mark, 2)
-	b.ends("1.0.0", "rolled_back", "went back: 1.2.0")
-	journal, err := b.node.UnitJournal(b.ctx)
-	if n := strings.Count(journal, `"error":"simulated crash"`); err != nil || n != 3 {
-		t.Errorf("1.2.0 was started %d times, not 2 that were counted and 1 that was not (%v)", n, err)
-	}
-}
-
 // A sidecar, with signers, releases and a unit of its own, is upgraded and
 // goes back like any other node.
 func TestUnderSystemdTheSidecar(t *testing.T) {
@@ -406,82 +281,4 @@ func TestUnderSystemdTheManagerIsBusyInATrial(t *testing.T) {
 		t.Errorf("the event says %q", e.Message)
 	}
 	b.ends("1.1.0", "stable", "the manager is at fault, not this version")
-}
-
-// The commands of docs/install.md, all of them, in their order.
-func TestInstallByHand(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	box.Need(t)
-	doc, err := os.ReadFile("../../docs/install.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(doc), -1)
-	if len(blocks) != 6 || !strings.HasPrefix(blocks[0][1], "URL=") {
-		t.Fatalf("docs/install.md has %d blocks of commands", len(blocks))
-	}
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for _, v := range []string{"1.0.0", "1.1.0"} {
-		if _, err := r.Publish(fakerelease.Options{Version: v, Binary: bin[v]}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := box.New(t.TempDir(), box.Options{Name: fmt.Sprintf("hand%d", os.Getpid()), HostNetwork: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close(context.Background())
-	if err := b.Boot(ctx); err != nil {
-		t.Fatal(err)
-	}
-	path := func(inside string) string {
-		p, err := b.Path(ctx, inside)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	// A simulation build, and so that it finds what it believes.
-	text, err := os.ReadFile(bin["1.0.0"])
-	dropIn := path("/etc/systemd/system/edge.service.d")
-	if err := errors.Join(err, os.WriteFile(path("/root/edge-agent"), text, 0o755), os.CopyFS(path("/opt/trust"), os.DirFS(r.TrustDir())),
-		os.MkdirAll(dropIn, 0o755), os.WriteFile(filepath.Join(dropIn, "sim.conf"), []byte("[Service]\nEnvironment=EDGE_AGENT_SIM_TRUST=/opt/trust\n"), 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	url, token, fingerprint := r.Registration()
-	script := fmt.Sprintf("set -eu\ncd /root\nURL=%s\nTOKEN=%s\nFINGERPRINT=%s\nVERSION=1.0.0\n", url, token, fingerprint)
-	for _, block := range blocks[1:] {
-		script += block[1]
-	}
-	out, err := b.Exec(ctx, "sh", "-c", script)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if !strings.Contains(out, `Status: "1.0.0 runs`) || !strings.Contains(out, "1.0.0 runs and has proved healthy.") {
-		t.Errorf("the commands say\n%s", out)
-	}
-	e, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.Type == "capabilities" })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Upgrade(ctx, e.NodeID, "1.1.0"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.ErrorCode == "upgrade_completed" }); err != nil {
-		journal, _ := b.Journal(ctx, "edge.service")
-		t.Errorf("%v\n%s", err, journal)
-	}
 }
