@@ -42,5 +42,5 @@ func saveCredentials(l state.Layout, c credentials) error {
 	if err != nil {
 		return err
 	}
-	return fsutil.WriteFile(l.CredentialsFile(), append(b, '\n'), 0o600)
+	return l.Disk().WriteFile(l.CredentialsFile(), append(b, '\n'), 0o600)
 }

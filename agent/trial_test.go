@@ -41,7 +41,7 @@ func newTrial(t *testing.T, dir string) *onTrial {
 			t.Fatal(err)
 		}
 	}
-	if err := fsutil.Symlink("versions/1.0.0", l.Current()); err != nil {
+	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
 		t.Fatal(err)
 	}
 	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {

@@ -8,6 +8,9 @@
 // ".tmp-" are left over from a crash and may be removed by anyone who holds
 // the lock of the tree.
 //
+// Every such change goes through a Disk, one system call after the other, so
+// that a test can see each, fail it, or die before or after it.
+//
 // It does not retry, log or decide. It is Linux only.
 package fsutil
 
@@ -33,104 +36,123 @@ func temp(path string) string {
 // WriteFile replaces the file path by data.
 //
 //	open(temporary, O_CREAT|O_EXCL), write, fsync, rename, fsync(directory)
-func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
+func (d Disk) WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
 	tmp := temp(path)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := d.Create(tmp, os.O_WRONLY|os.O_EXCL, mode)
+	if err == nil {
+		_, err = f.Write(data)
+		if err == nil {
+			err = f.Sync()
+		}
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}
+	if err == nil {
+		err = d.rename(tmp, path)
+	}
 	if err != nil {
+		d.remove(tmp)
 		return err
 	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return SyncDir(filepath.Dir(path))
+	return d.SyncDir(filepath.Dir(path))
 }
 
 // Symlink makes path a symbolic link to target, replacing what link is there.
 // At no instant is path missing.
 //
 //	symlinkat(temporary), renameat, fsync(directory)
-func Symlink(target, path string) (err error) {
+func (d Disk) Symlink(target, path string) (err error) {
 	tmp := temp(path)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("link %s -> %s: %w", path, target, err)
 		}
 	}()
-	if err := os.Symlink(target, tmp); err != nil {
+	err = d.Do(Op{Kind: OpSymlink, Path: tmp, To: target}, func() error { return os.Symlink(target, tmp) })
+	if err == nil {
+		err = d.rename(tmp, path)
+	}
+	if err != nil {
+		d.remove(tmp)
 		return err
 	}
-	if err := os.Rename(tmp, path); err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return SyncDir(filepath.Dir(path))
+	return d.SyncDir(filepath.Dir(path))
 }
 
 // Rename moves oldpath to newpath, in one file system.
 //
 //	rename, fsync(directory of newpath), fsync(directory of oldpath)
-func Rename(oldpath, newpath string) error {
-	if err := os.Rename(oldpath, newpath); err != nil {
+func (d Disk) Rename(oldpath, newpath string) error {
+	if err := d.rename(oldpath, newpath); err != nil {
 		return err
 	}
-	if err := SyncDir(filepath.Dir(newpath)); err != nil {
+	if err := d.SyncDir(filepath.Dir(newpath)); err != nil {
 		return err
 	}
 	if filepath.Dir(oldpath) == filepath.Dir(newpath) {
 		return nil
 	}
-	return SyncDir(filepath.Dir(oldpath))
+	return d.SyncDir(filepath.Dir(oldpath))
+}
+
+func (d Disk) rename(oldpath, newpath string) error {
+	return d.Do(Op{Kind: OpRename, Path: oldpath, To: newpath}, func() error { return os.Rename(oldpath, newpath) })
 }
 
 // Exchange swaps what two names in one directory stand for; both must exist.
 //
 //	renameat2(RENAME_EXCHANGE), fsync(directory)
-func Exchange(a, b string) error {
-	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+func (d Disk) Exchange(a, b string) error {
+	if err := d.Do(Op{Kind: OpExchange, Path: a, To: b}, func() error {
+		return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+	}); err != nil {
 		return fmt.Errorf("exchange %s and %s: %w", a, b, err)
 	}
-	return SyncDir(filepath.Dir(a))
+	return d.SyncDir(filepath.Dir(a))
 }
 
 // Remove removes the file or link path; that it is not there is no error.
 //
 //	unlink, fsync(directory)
-func Remove(path string) error {
-	if err := os.Remove(path); err != nil {
+func (d Disk) Remove(path string) error {
+	if err := d.remove(path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		return err
 	}
-	return SyncDir(filepath.Dir(path))
+	return d.SyncDir(filepath.Dir(path))
+}
+
+func (d Disk) remove(path string) error {
+	return d.Do(Op{Kind: OpRemove, Path: path}, func() error { return os.Remove(path) })
+}
+
+// Discard removes path and all below it. It promises nothing: what it takes
+// away may be half removed, or be there again after a power cut. It is for
+// what is in nobody's way.
+//
+//	unlink, rmdir, for each
+func (d Disk) Discard(path string) error {
+	return d.Do(Op{Kind: OpRemoveAll, Path: path}, func() error { return os.RemoveAll(path) })
 }
 
 // SyncDir makes the names in dir durable.
 //
 //	open(O_DIRECTORY), fsync
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+func (d Disk) SyncDir(dir string) error {
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	defer f.Close()
+	if err := d.Do(Op{Kind: OpSyncDir, Path: dir}, f.Sync); err != nil {
 		return fmt.Errorf("sync %s: %w", dir, err)
 	}
 	return nil
@@ -139,14 +161,14 @@ func SyncDir(dir string) error {
 // Mkdir makes dir, unless it is there, durably.
 //
 //	mkdir, fsync(parent)
-func Mkdir(dir string, mode fs.FileMode) error {
-	if err := os.Mkdir(dir, mode); err != nil {
+func (d Disk) Mkdir(dir string, mode fs.FileMode) error {
+	if err := d.Do(Op{Kind: OpMkdir, Path: dir}, func() error { return os.Mkdir(dir, mode) }); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil
 		}
 		return err
 	}
-	return SyncDir(filepath.Dir(dir))
+	return d.SyncDir(filepath.Dir(dir))
 }
 
 // ErrTooLarge says that a file is larger than its reader allows.

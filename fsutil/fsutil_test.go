@@ -31,7 +31,7 @@ func TestWriteFileReplacesAndLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
 	for _, text := range []string{"one", "two"} {
-		if err := WriteFile(path, []byte(text), 0o600); err != nil {
+		if err := (Disk{}).WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if b, _ := os.ReadFile(path); string(b) != text {
@@ -53,13 +53,13 @@ func TestWriteFileThatFailsKeepsTheOld(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteFile(path, []byte("x"), 0o600); err == nil {
+	if err := (Disk{}).WriteFile(path, []byte("x"), 0o600); err == nil {
 		t.Error("a directory is replaced by a file")
 	}
 	if got := names(t, dir); len(got) != 1 {
 		t.Errorf("left: %v", got)
 	}
-	if err := WriteFile(filepath.Join(dir, "no/such/f"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+	if err := (Disk{}).WriteFile(filepath.Join(dir, "no/such/f"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -68,7 +68,7 @@ func TestWriteFileThatFailsKeepsTheOld(t *testing.T) {
 func TestSymlinkIsNeverMissing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "current")
-	if err := Symlink("a", path); err != nil {
+	if err := (Disk{}).Symlink("a", path); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
@@ -88,7 +88,7 @@ func TestSymlinkIsNeverMissing(t *testing.T) {
 	})
 	for range 200 {
 		for _, to := range []string{"b", "a"} {
-			if err := Symlink(to, path); err != nil {
+			if err := (Disk{}).Symlink(to, path); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -109,13 +109,13 @@ func TestExchange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Exchange(a, b); err != nil {
+	if err := (Disk{}).Exchange(a, b); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(t, a); got[0] != "was b" {
 		t.Errorf("a holds %v", got)
 	}
-	if err := Exchange(a, filepath.Join(dir, "c")); !errors.Is(err, fs.ErrNotExist) {
+	if err := (Disk{}).Exchange(a, filepath.Join(dir, "c")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -124,12 +124,12 @@ func TestRemoveAndMkdirRepeat(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for range 2 {
-		if err := Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+		if err := (Disk{}).Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 2 {
-		if err := Remove(filepath.Join(dir, "d")); err != nil {
+		if err := (Disk{}).Remove(filepath.Join(dir, "d")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestRenameAcrossDirectories(t *testing.T) {
 	if err := os.WriteFile(from, []byte("f"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := Rename(from, to); err != nil {
+	if err := (Disk{}).Rename(from, to); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(to); err != nil {

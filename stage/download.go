@@ -50,7 +50,8 @@ func (s *Stager) checkSpace(size, unpacked, have int64) error {
 // first, since they, not the server, may be what is wrong.
 func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) error {
 	path := s.Layout.Download(a.SHA256)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+	disk := s.Layout.Disk()
+	f, err := disk.Create(path, os.O_RDWR|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return full(err)
 	}
@@ -62,7 +63,7 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) er
 	}
 	if a.Size > 0 {
 		if err := s.checkSpace(a.Size, a.UnpackedSize, d.have); err != nil {
-			os.Remove(path)
+			disk.Discard(path)
 			return err
 		}
 	}
@@ -70,7 +71,7 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) er
 		err = s.retry(ctx, redact(u), func() error { return d.more(ctx) })
 		if err != nil {
 			if d.have == 0 || isCode(err, release.DiskFull) {
-				os.Remove(path)
+				disk.Discard(path)
 			}
 			return full(err)
 		}
@@ -82,7 +83,7 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) er
 				}
 				continue
 			}
-			os.Remove(path)
+			disk.Discard(path)
 			return release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
 		}
 		a.Size = d.have
@@ -98,7 +99,7 @@ func isCode(err error, code release.Code) bool {
 // download is one tarball on its way to disk; have bytes of it are in f and sum.
 type download struct {
 	s        *Stager
-	f        *os.File
+	f        *fsutil.File
 	url      string
 	limit    int64 // bytes that the manifest says; 0: it does not
 	unpacked int64
@@ -189,7 +190,7 @@ func (d *download) copy(resp *http.Response, body io.Reader) error {
 	if limit == 0 {
 		limit = release.MaxTarball
 	}
-	if err := fsutil.Reserve(d.f, total); err != nil {
+	if err := fsutil.Reserve(d.f.File, total); err != nil {
 		return full(err)
 	}
 	w := io.MultiWriter(d.f, d.sum, counter(func(n int64) {

@@ -48,14 +48,14 @@ func (s *Stager) extract(ctx context.Context, from, to string, a release.Artefac
 		limit = min(release.MaxUnpacked, max(ratioFloor, a.Size*maxRatio))
 	}
 	packed := &progressReader{r: f, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
-	x := &extractor{root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
+	x := &extractor{disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
 	if err := x.run(ctx, packed); err != nil {
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
 			return err
 		}
 		return release.Errorf(release.ExtractFailed, "extract: %w", err)
 	}
-	return x.sync(to)
+	return x.sync()
 }
 
 type kind byte
@@ -67,6 +67,8 @@ const (
 )
 
 type extractor struct {
+	disk    fsutil.Disk
+	top     string
 	root    *os.Root
 	limit   int64 // bytes that all files together may have
 	total   int64
@@ -159,7 +161,8 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 			return err
 		}
 		x.seen[name] = isLink
-		return x.root.Symlink(h.Linkname, name)
+		return x.disk.Do(fsutil.Op{Kind: fsutil.OpSymlink, Path: x.path(name), To: h.Linkname},
+			func() error { return x.root.Symlink(h.Linkname, name) })
 	case tar.TypeLink:
 		target, err := cleanName(h.Linkname)
 		if err != nil {
@@ -169,7 +172,8 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 			return fmt.Errorf("hard link to %.200q, which is no file of the archive before it", h.Linkname)
 		}
 		x.seen[name] = isFile
-		return x.root.Link(target, name)
+		return x.disk.Do(fsutil.Op{Kind: fsutil.OpLink, Path: x.path(name), To: x.path(target)},
+			func() error { return x.root.Link(target, name) })
 	default:
 		return fmt.Errorf("is of type %q; only files, directories and links are taken", h.Typeflag)
 	}
@@ -199,7 +203,8 @@ func (x *extractor) mkdir(name string) error {
 	}
 	x.seen[name] = isDir
 	x.dirs = append(x.dirs, name)
-	return x.root.Mkdir(name, 0o755)
+	return x.disk.Do(fsutil.Op{Kind: fsutil.OpMkdir, Path: x.path(name)},
+		func() error { return x.root.Mkdir(name, 0o755) })
 }
 
 func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
@@ -212,7 +217,9 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 		mode = 0o755
 	}
 	x.seen[name] = isFile
-	f, err := x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := x.disk.CreateBy(x.path(name), func() (*os.File, error) {
+		return x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	})
 	if err != nil {
 		return err
 	}
@@ -229,10 +236,12 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 // onlyWriter hides ReadFrom, which would make a buffer for every file.
 type onlyWriter struct{ io.Writer }
 
+func (x *extractor) path(name string) string { return path.Join(x.top, name) }
+
 // sync makes the names durable; the files were synced as they were written.
-func (x *extractor) sync(top string) error {
+func (x *extractor) sync() error {
 	for i := len(x.dirs) - 1; i >= 0; i-- {
-		if err := fsutil.SyncDir(path.Join(top, x.dirs[i])); err != nil {
+		if err := x.disk.SyncDir(x.path(x.dirs[i])); err != nil {
 			return err
 		}
 	}

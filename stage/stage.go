@@ -154,6 +154,7 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 		return Staged{}, release.Errorf(release.Internal, "stage: a release that nobody verified")
 	}
 	v := rel.Manifest().Version
+	disk := s.Layout.Disk()
 	if err := s.Layout.Make(); err != nil {
 		return Staged{}, full(err)
 	}
@@ -181,12 +182,12 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	}
 	downloaded()
 	if err := s.build(ctx, v, a); err != nil {
-		os.RemoveAll(s.Layout.Partial(v))
+		disk.Discard(s.Layout.Partial(v))
 		// The tarball is what was signed, so another try would fail again.
-		os.Remove(s.Layout.Download(a.SHA256))
+		disk.Discard(s.Layout.Download(a.SHA256))
 		return Staged{}, full(err)
 	}
-	if err := fsutil.Remove(s.Layout.Download(a.SHA256)); err != nil {
+	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil {
 		return Staged{}, err
 	}
 	return Staged{rel}, nil
@@ -195,10 +196,11 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 // build extracts, checks, and promotes.
 func (s *Stager) build(ctx context.Context, v release.Version, a release.Artefact) error {
 	dir := s.Layout.Partial(v)
-	if err := os.RemoveAll(dir); err != nil {
+	disk := s.Layout.Disk()
+	if err := disk.Discard(dir); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := disk.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	if err := s.extract(ctx, s.Layout.Download(a.SHA256), dir, a); err != nil {
@@ -211,7 +213,7 @@ func (s *Stager) build(ctx context.Context, v release.Version, a release.Artefac
 	if err != nil {
 		return err
 	}
-	if err := fsutil.WriteFile(filepath.Join(dir, Marker), append(b, '\n'), 0o644); err != nil {
+	if err := disk.WriteFile(filepath.Join(dir, Marker), append(b, '\n'), 0o644); err != nil {
 		return err
 	}
 	return s.promote(v, dir)
@@ -224,15 +226,15 @@ func (s *Stager) promote(v release.Version, dir string) error {
 	final := s.Layout.Version(v)
 	_, err := os.Lstat(final)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fsutil.Rename(dir, final) // the version is complete from here
+		return s.Layout.Disk().Rename(dir, final) // the version is complete from here
 	}
 	if err != nil {
 		return err
 	}
-	if err := fsutil.Exchange(dir, final); err != nil {
+	if err := s.Layout.Disk().Exchange(dir, final); err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return s.Layout.Disk().Discard(dir)
 }
 
 func (s *Stager) marker(v release.Version) (marker, error) {
@@ -286,7 +288,7 @@ func Clean(l state.Layout, keepSHA256 string) {
 		}
 		for _, e := range entries {
 			if old(e.Name()) {
-				os.RemoveAll(filepath.Join(dir, e.Name()))
+				l.Disk().Discard(filepath.Join(dir, e.Name()))
 			}
 		}
 	}
@@ -315,10 +317,10 @@ func Prune(l state.Layout, r state.Result, keep int, running release.Version) er
 			continue
 		}
 		// Renamed first: a version that is half removed must not look complete.
-		if err := fsutil.Rename(l.Version(v), l.Partial(v)); err != nil {
+		if err := l.Disk().Rename(l.Version(v), l.Partial(v)); err != nil {
 			return err
 		}
-		if err := os.RemoveAll(l.Partial(v)); err != nil {
+		if err := l.Disk().Discard(l.Partial(v)); err != nil {
 			return err
 		}
 		left--

@@ -23,7 +23,7 @@ func install(t testing.TB, l state.Layout, version string, more ...string) {
 			t.Fatal(err)
 		}
 	}
-	if err := fsutil.Symlink("versions/"+version, l.Current()); err != nil {
+	if err := (fsutil.Disk{}).Symlink("versions/"+version, l.Current()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Do(t.Context(), nil); err != nil {

@@ -140,7 +140,7 @@ func (l Layout) load() (State, string) {
 	}
 	aside := path + ".corrupt"
 	note := fmt.Sprintf("state.json is unusable (%v); kept as %s", err, aside)
-	if err := fsutil.Rename(path, aside); err != nil {
+	if err := l.disk.Rename(path, aside); err != nil {
 		note = fmt.Sprintf("%s, but that failed too: %v", note, err)
 	}
 	return State{}, note
@@ -154,5 +154,5 @@ func (l Layout) save(s State) error {
 	if len(b) > MaxState {
 		return fmt.Errorf("state: %d bytes, more than %d", len(b), MaxState)
 	}
-	return fsutil.WriteFile(l.stateFile(), b, 0o644)
+	return l.disk.WriteFile(l.stateFile(), b, 0o644)
 }

@@ -23,15 +23,24 @@ import (
 //	versions/.partial-1.6.0/        being extracted
 //	downloads/<sha256>.unverified   being downloaded; resumable
 //	state.json, outbox/, config.toml, credentials.json, .lock
-type Layout struct{ root string }
+type Layout struct {
+	root string
+	disk fsutil.Disk
+}
 
 // At returns the layout under root, an absolute path. It touches nothing.
 func At(root string) (Layout, error) {
 	if !filepath.IsAbs(root) {
 		return Layout{}, fmt.Errorf("install root %q is not an absolute path", root)
 	}
-	return Layout{filepath.Clean(root)}, nil
+	return Layout{root: filepath.Clean(root)}, nil
 }
+
+// On returns the layout with every change made through d.
+func (l Layout) On(d fsutil.Disk) Layout { return Layout{l.root, d} }
+
+// Disk is what every change under the root goes through.
+func (l Layout) Disk() fsutil.Disk { return l.disk }
 
 // Root returns the install root.
 func (l Layout) Root() string { return l.root }
@@ -81,7 +90,7 @@ func (l Layout) Download(sha256 string) string {
 // Make creates the directories that an upgrade writes to.
 func (l Layout) Make() error {
 	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir()} {
-		if err := fsutil.Mkdir(dir, 0o755); err != nil {
+		if err := l.disk.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
@@ -144,7 +153,7 @@ func (l Layout) PointCurrent(v release.Version) error {
 	err = l.relink(t, Tree{Current: v})
 	if err != nil && t.Previous == v {
 		// Not even an inode is free for a new link: the old one will do.
-		return fsutil.Rename(l.path("previous"), l.path("current"))
+		return l.disk.Rename(l.path("previous"), l.path("current"))
 	}
 	return err
 }
@@ -163,7 +172,7 @@ func (l Layout) relink(have, want Tree) error {
 		if x.want.IsZero() || x.have == x.want {
 			continue
 		}
-		if err := fsutil.Symlink(filepath.Join("versions", x.want.String()), l.path(x.name)); err != nil {
+		if err := l.disk.Symlink(filepath.Join("versions", x.want.String()), l.path(x.name)); err != nil {
 			return err
 		}
 	}

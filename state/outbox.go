@@ -24,17 +24,20 @@ const (
 // entry, outbox/<number>-<id>.json. Put and Remove need no lock between
 // processes beyond that of Layout.Do, which every writer holds; the agent
 // alone removes.
-type Outbox struct{ dir string }
+type Outbox struct {
+	dir  string
+	disk fsutil.Disk
+}
 
 // Outbox returns the outbox of l.
-func (l Layout) Outbox() Outbox { return Outbox{l.outboxDir()} }
+func (l Layout) Outbox() Outbox { return Outbox{l.outboxDir(), l.disk} }
 
 // Put makes e durable. An entry whose id is there already is not put again.
 func (o Outbox) Put(e Entry) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if err := fsutil.Mkdir(o.dir, 0o755); err != nil {
+	if err := o.disk.Mkdir(o.dir, 0o755); err != nil {
 		return err
 	}
 	names, err := o.names()
@@ -49,7 +52,7 @@ func (o Outbox) Put(e Entry) error {
 		last = n.number
 	}
 	if len(names) >= MaxEntries {
-		if err := fsutil.Remove(filepath.Join(o.dir, names[0].file)); err != nil {
+		if err := o.disk.Remove(filepath.Join(o.dir, names[0].file)); err != nil {
 			return err
 		}
 	}
@@ -60,7 +63,7 @@ func (o Outbox) Put(e Entry) error {
 	if len(b) > MaxEntry {
 		return fmt.Errorf("outbox: entry %s has %d bytes, more than %d", e.ID, len(b), MaxEntry)
 	}
-	return fsutil.WriteFile(filepath.Join(o.dir, fmt.Sprintf("%016d-%s.json", last+1, e.ID)), b, 0o644)
+	return o.disk.WriteFile(filepath.Join(o.dir, fmt.Sprintf("%016d-%s.json", last+1, e.ID)), b, 0o644)
 }
 
 // List returns the entries, oldest first. Files that hold none are moved out
@@ -81,7 +84,7 @@ func (o Outbox) List() (entries []Entry, bad []error, err error) {
 		}
 		if err != nil {
 			bad = append(bad, fmt.Errorf("outbox: %s: %w", n.file, err))
-			os.Rename(path, path+".corrupt") // it is out of the way either way
+			o.disk.Rename(path, path+".corrupt") // it is out of the way either way
 			continue
 		}
 		entries = append(entries, e)
@@ -109,7 +112,7 @@ func (o Outbox) Remove(id string) error {
 	}
 	for _, n := range names {
 		if n.id == id {
-			return fsutil.Remove(filepath.Join(o.dir, n.file))
+			return o.disk.Remove(filepath.Join(o.dir, n.file))
 		}
 	}
 	return nil

@@ -40,7 +40,7 @@ func lay(t testing.TB, l state.Layout) {
 			t.Fatal(err)
 		}
 	}
-	if err := fsutil.Symlink("versions/1.0.0", l.Current()); err != nil {
+	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Do(t.Context(), nil); err != nil {
