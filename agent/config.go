@@ -90,7 +90,10 @@ type UpgradeConfig struct {
 	MaxBootAttempts      int      `toml:"max_boot_attempts" json:"max_boot_attempts"`             // 1 to 10; default 3
 	HealthHoldSecs       *int     `toml:"health_hold_secs" json:"health_hold_secs"`               // below the window; default 10
 	KeepVersions         int      `toml:"keep_versions" json:"keep_versions"`                     // 2 to 100; default 3
-	DrainSecs            *int     `toml:"drain_secs" json:"drain_secs"`                           // 0 to 3600; default 5
+	// ManualOnly stages what is asked for and leaves the swap to an operator:
+	// edge-agent apply.
+	ManualOnly bool `toml:"manual_only" json:"manual_only,omitempty"`
+	DrainSecs  *int `toml:"drain_secs" json:"drain_secs"` // 0 to 3600; default 5
 }
 
 // MaxConfig bounds config.toml, in bytes.

@@ -116,6 +116,10 @@ func (a *Agent) stage(ctx context.Context, id string, req release.Request, polic
 	a.target = req.Version.String()
 	err := a.stageAndSwap(ctx, id, req, policy)
 	switch {
+	case err == nil && a.c.Upgrade.ManualOnly:
+		log.Info().Msg("upgrade staged: it waits for an operator (edge-agent apply)")
+		a.say(func(w *words) { w.upgrade = a.target + " is staged and waits for an operator" })
+		wake(a.beat)
 	case err == nil:
 		log.Info().Msg("upgrade staged: current leads to the new version")
 		a.say(func(w *words) { w.upgrade = "restarting into " + a.target })
@@ -157,7 +161,11 @@ func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request
 	if err != nil {
 		return err
 	}
-	_, err = stage.Swap(ctx, a.c.layout, staged, state.Trial{
+	hand := stage.Swap
+	if a.c.Upgrade.ManualOnly {
+		hand = stage.Shelve
+	}
+	_, err = hand(ctx, a.c.layout, staged, state.Trial{
 		ID: id, CommandID: id, Channel: req.Channel, MaxAttempts: a.c.Upgrade.MaxBootAttempts,
 	})
 	wake(a.outbox)

@@ -255,6 +255,22 @@ func (s *Stager) marker(v release.Version) (marker, error) {
 // Swap puts a staged release on trial: state.json first (the commit point),
 // then previous, then current.
 func Swap(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
+	return st.hand(ctx, l, tr, "staged", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
+		s = state.Begin(s, tr, now)
+		t.Previous, t.Current = s.Previous, tr.Target
+		return s, t
+	})
+}
+
+// Shelve leaves a staged release for an operator to apply.
+func Shelve(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
+	return st.hand(ctx, l, tr, "staged_manual", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
+		return state.Shelve(s, tr, now), t
+	})
+}
+
+func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outcome string,
+	next func(state.State, state.Tree, state.Trial, time.Time) (state.State, state.Tree)) (state.Result, error) {
 	if !st.rel.OK() {
 		return state.Result{}, release.Errorf(release.Internal, "swap: nothing was staged")
 	}
@@ -268,11 +284,10 @@ func Swap(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state
 			return s, t, release.Errorf(release.Internal, "swap: %s is not on disk", tr.Target)
 		}
 		now := time.Now().UTC()
-		s = state.Begin(s, tr, now)
+		s, t = next(s, t, tr, now)
 		if tr.CommandID != "" {
-			s = state.Succeed(s, tr.CommandID, "staged", now)
+			s = state.Succeed(s, tr.CommandID, outcome, now)
 		}
-		t.Previous, t.Current = s.Previous, tr.Target
 		return s, t, nil
 	})
 }

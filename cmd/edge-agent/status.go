@@ -77,7 +77,7 @@ func summary(s state.State, t state.Tree) string {
 	case state.Stable:
 		return fmt.Sprintf("%s runs and has proved healthy.", t.Current)
 	case state.StagedManual:
-		return fmt.Sprintf("%s runs; %s is staged and waits for an operator.", t.Current, s.Target)
+		return fmt.Sprintf("%s runs; %s is staged and waits for an operator: edge-agent apply.", t.Current, s.Target)
 	case state.PendingHealth:
 		return fmt.Sprintf("%s is on trial (start %d of %d); %s comes back if it does not prove healthy.", s.Target, s.BootAttempts, s.MaxBootAttempts, s.Previous)
 	case state.RolledBack:
