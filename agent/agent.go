@@ -105,6 +105,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	res := a.settle(ctx)
+	if err := a.stager.Tidy(ctx); err != nil {
+		a.log.Warn().Err(err).Msg("what an earlier process left could not be removed")
+	}
 	trial := res.State.Status == state.PendingHealth
 	if trial && a.c.version != res.State.Target {
 		return fmt.Errorf("%s is on trial, but this program says that it is %s", res.State.Target, a.c.version)

@@ -102,7 +102,7 @@ func TestCredentials(t *testing.T) {
 		t.Errorf("none yet: %+v, %v", c, err)
 	}
 	want := credentials{"node", "hunter2"}
-	if err := saveCredentials(l, want); err != nil {
+	if err := saveCredentials(t.Context(), l, want); err != nil {
 		t.Fatal(err)
 	}
 	if st, _ := os.Stat(l.CredentialsFile()); st.Mode() != fs.FileMode(0o600) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,10 +38,10 @@ func loadCredentials(l state.Layout) (credentials, error) {
 	return c, nil
 }
 
-func saveCredentials(l state.Layout, c credentials) error {
+func saveCredentials(ctx context.Context, l state.Layout, c credentials) error {
 	b, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	return l.Disk().WriteFile(l.CredentialsFile(), append(b, '\n'), 0o600)
+	return l.Locked(ctx, func() error { return l.Disk().WriteFile(l.CredentialsFile(), append(b, '\n'), 0o600) })
 }

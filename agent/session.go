@@ -34,7 +34,7 @@ func (a *Agent) session(ctx context.Context, d *websocket.Dialer, url string) er
 	// A write or read that blocks must not outlive ctx.
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := s.authenticate(); err != nil {
+	if err := s.authenticate(ctx); err != nil {
 		return err
 	}
 	a.setAuthenticated(true)
@@ -54,7 +54,7 @@ func (s *session) sendAt(m wire.Message, at time.Time) error {
 	return s.conn.WriteMessage(websocket.TextMessage, b)
 }
 
-func (s *session) authenticate() error {
+func (s *session) authenticate(ctx context.Context) error {
 	cred, err := loadCredentials(s.a.c.layout)
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func (s *session) authenticate() error {
 			return nil
 		case *wire.RegisterAck:
 			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
-			if err := saveCredentials(s.a.c.layout, credentials{m.NodeID, m.NodeSecret}); err != nil {
+			if err := saveCredentials(ctx, s.a.c.layout, credentials{m.NodeID, m.NodeSecret}); err != nil {
 				return fmt.Errorf("keep credentials: %w", err)
 			}
 			s.a.log.Info().Str("node_id", m.NodeID).Msg("registered")

@@ -168,6 +168,10 @@ func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request
 	_, err = hand(ctx, a.c.layout, staged, state.Trial{
 		ID: id, CommandID: id, Channel: req.Channel, MaxAttempts: a.c.Upgrade.MaxBootAttempts,
 	})
+	if errors.Is(err, state.ErrOwed) { // the links are swapped; the next start tells it
+		a.log.Warn().Err(err).Str("command_id", id).Msg("the swap will be reported after the restart")
+		err = nil
+	}
 	wake(a.outbox)
 	return err
 }

@@ -172,7 +172,7 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 		}
 		return Staged{rel}, nil
 	}
-	Clean(s.Layout, a.SHA256)
+	s.clean(func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
 	name, err := a.File(s.Trust.BaseURL(v))
 	if err != nil {
 		return Staged{}, err
@@ -292,10 +292,29 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 	})
 }
 
-// Clean removes what a crash left behind: partial directories, temporary
-// files, and downloads, except the one named keepSHA256, which can be resumed.
-// It does what it can; what it cannot remove does no harm.
-func Clean(l state.Layout, keepSHA256 string) {
+// Tidy removes what a crash left behind: partial directories and temporary
+// files. Downloads stay, to be resumed; the next Stage keeps only its own. It
+// does nothing while a release is being staged.
+func (s *Stager) Tidy(ctx context.Context) error {
+	if _, err := os.Lstat(s.Layout.Downloads()); errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was ever staged here
+	}
+	lock, err := fsutil.LockFile(ctx, s.Layout.Downloads(), 100*time.Millisecond)
+	if errors.Is(err, fsutil.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	s.clean(func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) })
+	return s.Layout.Sweep(ctx)
+}
+
+// clean removes partial directories, and the downloads that keep does not want.
+// What cannot be removed does no harm.
+func (s *Stager) clean(keep func(download string) bool) {
+	l := s.Layout
 	sweep := func(dir string, old func(name string) bool) {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
@@ -307,12 +326,8 @@ func Clean(l state.Layout, keepSHA256 string) {
 			}
 		}
 	}
-	temporary := func(name string) bool { return strings.HasPrefix(name, fsutil.TempPrefix) }
-	sweep(l.Versions(), func(name string) bool {
-		return temporary(name) || strings.HasPrefix(name, state.PartialPrefix)
-	})
-	sweep(l.Root(), temporary)
-	sweep(l.Downloads(), func(name string) bool { return name != keepSHA256+state.UnverifiedSuffix })
+	sweep(l.Versions(), func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
+	sweep(l.Downloads(), func(name string) bool { return !keep(name) })
 }
 
 // Prune removes old versions until keep are left, but never one that a link

@@ -62,6 +62,9 @@ func publishAll() error {
 		{Version: "1.6.0", Binary: script("hangs", "sleep 60")},
 		{Version: "1.7.0", Binary: script("interp", "")},
 		{Version: "1.8.0", Binary: good, BinaryName: "other"},
+		{Version: newVersion, Binary: good},
+		{Version: badChecksum, Binary: good, Fault: fakerelease.BadChecksum},
+		{Version: notExecutable, Binary: good, Fault: fakerelease.NotExecutable},
 	} {
 		if o.Version == "1.7.0" {
 			err = errors.Join(err, os.WriteFile(o.Binary, []byte("#!/no/such/interpreter\n"), 0o755))

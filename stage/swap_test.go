@@ -106,13 +106,13 @@ func TestPruneKeepsTheNewest(t *testing.T) {
 	}
 }
 
-func TestCleanRemovesOnlyLeftovers(t *testing.T) {
+func TestTidyRemovesOnlyLeftovers(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
 	install(t, s.Layout, "1.0.0")
 	l := s.Layout
 	keep := strings.Repeat("a", 64)
-	for _, f := range []string{l.Download(keep), l.Download(strings.Repeat("b", 64)), filepath.Join(l.Root(), fsutil.TempPrefix+"x-state.json"), l.ConfigFile()} {
+	for _, f := range []string{l.Download(keep), filepath.Join(l.Downloads(), "stray"), filepath.Join(l.Root(), "outbox", fsutil.TempPrefix+"y"), filepath.Join(l.Root(), fsutil.TempPrefix+"x-state.json"), l.ConfigFile()} {
 		if err := os.WriteFile(f, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -120,8 +120,10 @@ func TestCleanRemovesOnlyLeftovers(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(l.Partial(release.MustVersion("2.0.0")), "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	Clean(l, keep)
-	want := "config.toml current downloads downloads/" + keep + ".unverified last-good outbox state.json versions versions/1.0.0"
+	if err := s.Tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := "config.toml current downloads downloads/" + keep + ".unverified last-good outbox previous state.json versions versions/1.0.0"
 	if got := left(t, s); got != want {
 		t.Errorf("left: %s", got)
 	}

@@ -46,6 +46,9 @@ func Downloaded(s State, id string, now time.Time) State {
 	})
 }
 
+// stagedManual is the outcome of a command whose version was shelved.
+const stagedManual = string(StagedManual)
+
 // Succeed records the end of a command that did what it was asked, and owes
 // its ack. status is "staged", "staged_manual" or "current".
 func Succeed(s State, id, status string, now time.Time) State {
@@ -53,8 +56,11 @@ func Succeed(s State, id, status string, now time.Time) State {
 }
 
 // Fail records the end of a command that was refused or failed, and owes its
-// ack and its event.
+// ack and its event. One that has ended already keeps its outcome.
 func Fail(s State, id string, code release.Code, why string, now time.Time) State {
+	if c, ok := s.Command(id); ok && c.Done {
+		return s
+	}
 	return s.fail(id, code, why, now)
 }
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -35,13 +37,29 @@ type Result struct {
 //
 // It writes nothing when nothing changes. With an error after the commit,
 // or a crash, the next Do carries on from there.
-func (l Layout) Do(ctx context.Context, change Change) (Result, error) {
+func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
+	e := l.Locked(ctx, func() error {
+		res, err = l.do(change)
+		return nil
+	})
+	return res, errors.Join(e, err)
+}
+
+// Locked runs f while no other process is in Do or Locked of the same root.
+func (l Layout) Locked(ctx context.Context, f func() error) error {
 	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
 	if err != nil {
-		return Result{}, err
+		return err
 	}
 	defer lock.Unlock()
+	return f()
+}
 
+// ErrOwed says that a transition is complete, but what it has to tell is still
+// in state.json and not yet in the outbox; the next Do tries again.
+var ErrOwed = errors.New("the outbox could not be written")
+
+func (l Layout) do(change Change) (Result, error) {
 	s, note := l.load()
 	var notes []string
 	if note != "" {
@@ -88,11 +106,35 @@ func (l Layout) apply(was, s State, have, want Tree) (State, error) {
 	}
 	for _, e := range s.Owed {
 		if err := l.Outbox().Put(e); err != nil {
-			return s, err // still owed: the next Do tries again
+			return s, fmt.Errorf("%w: %w", ErrOwed, err)
 		}
 	}
-	s.Owed = nil
-	return s, l.save(s)
+	told := s
+	told.Owed = nil
+	if err := l.save(told); err != nil {
+		return s, fmt.Errorf("%w: %w", ErrOwed, err)
+	}
+	return told, nil
+}
+
+// Sweep removes the temporary files that a crash left behind.
+func (l Layout) Sweep(ctx context.Context) error {
+	return l.Locked(ctx, func() error {
+		for _, dir := range []string{l.root, l.Versions(), l.outboxDir()} {
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				continue // there is nothing to sweep
+			}
+			for _, e := range entries {
+				if strings.HasPrefix(e.Name(), fsutil.TempPrefix) {
+					if err := l.disk.Discard(filepath.Join(dir, e.Name())); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // Read returns the state and tree as Reconcile sees them, without a lock and

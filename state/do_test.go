@@ -117,7 +117,7 @@ func TestDoWithARefusedChangeStillSettles(t *testing.T) {
 	}
 	why := errors.New("no")
 	res, err := l.Do(t.Context(), func(s State, t Tree) (State, Tree, error) { return State{}, Tree{}, why })
-	if !errors.Is(err, why) || res.State.Status != Stable {
+	if !errors.Is(err, why) || res.State.Status != RolledBack {
 		t.Errorf("got %v, %s", err, res.State.Status)
 	}
 }

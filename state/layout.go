@@ -141,7 +141,9 @@ func (l Layout) link(name string, t Tree) release.Version {
 }
 
 // PointCurrent moves the current link, and nothing else, to v, which must be on
-// disk. It is for the watchdog of a node whose state.json cannot be written.
+// disk. It is for the watchdog of a node whose state.json cannot be written. If
+// previous leads to v, that link becomes current: it needs neither a block nor
+// an inode, and its absence tells Reconcile later what was done.
 func (l Layout) PointCurrent(v release.Version) error {
 	t, err := l.Tree()
 	if err != nil {
@@ -150,12 +152,10 @@ func (l Layout) PointCurrent(v release.Version) error {
 	if !t.Has(v) {
 		return fmt.Errorf("version %s is not on disk", v)
 	}
-	err = l.relink(t, Tree{Current: v})
-	if err != nil && t.Previous == v {
-		// Not even an inode is free for a new link: the old one will do.
+	if t.Previous == v {
 		return l.disk.Rename(l.path("previous"), l.path("current"))
 	}
-	return err
+	return l.relink(t, Tree{Current: v})
 }
 
 // relink makes the links as want says, where they differ from have. previous

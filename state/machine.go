@@ -1,9 +1,11 @@
 package state
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -57,6 +59,16 @@ func (t Tree) fallback(want, not release.Version) release.Version {
 // It never moves last-good to a version that did not prove healthy, except in
 // a root that has no last-good at all: a first install.
 func Reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
+	s, t, note := reconcile(s, t, now)
+	if t.Previous.IsZero() && s.Status != PendingHealth {
+		// At rest previous always leads somewhere, so that one that is missing in a
+		// trial has a meaning: see Layout.PointCurrent.
+		t.Previous = t.Current
+	}
+	return s, t, note
+}
+
+func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 	switch s.Status {
 	case Stable:
 		switch t.Current {
@@ -91,12 +103,20 @@ func Reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 		case s.Target:
 			return s, t, "" // the trial runs
 		case s.Previous:
-			if s.BootAttempts > 0 { // it did start: somebody, or a revert that could not be recorded, went back
+			if t.Previous.IsZero() { // the watchdog went back by the link alone
+				s, t = Revert(s, t, "its starts could not be recorded", now)
+				return s, t, fmt.Sprintf("went back from %s: %s", s.Target, s.Reason)
+			}
+			if s.BootAttempts > 0 { // it did start, and somebody went back
 				s, t = Revert(s, t, fmt.Sprintf("current was set back to %s during the trial", t.Current), now)
 				return s, t, s.Reason
 			}
+			target := s.Target
 			s = abandon(s, now)
-			return s, t, fmt.Sprintf("the upgrade to %s was interrupted before the swap; nothing was changed", s.Target)
+			if s.Status == StagedManual {
+				return s, t, fmt.Sprintf("applying %s was interrupted before the swap; apply it again", target)
+			}
+			return s, t, fmt.Sprintf("the upgrade to %s was interrupted before the swap; nothing was changed", target)
 		case release.Version{}: // the swap is atomic, so the target's directory was taken away
 			s, t = Revert(s, t, fmt.Sprintf("the directory of %s is missing", s.Target), now)
 			return s, t, s.Reason
@@ -279,17 +299,21 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 
 // abandon ends a trial that never began: the links were not swapped. It is not
 // the release's fault, and what was owed for "staged" is taken back.
+//
+// One that an operator applied waits for the operator again.
 func abandon(s State, now time.Time) State {
-	n := settle(s, Stable, s.Previous, now)
-	n.Owed = nil
-	for _, e := range s.Owed {
-		if (e.Event != nil && e.Event.CommandID == s.CommandID) || (e.Ack != nil && e.Ack.ID == s.CommandID) {
-			continue
-		}
-		n.Owed = append(n.Owed, e)
+	staged, ack := entryID(cmp.Or(s.CommandID, s.TrialID), string(release.Staged)), entryID(s.CommandID, "ack")
+	if c, ok := s.Command(s.CommandID); ok && c.Status == stagedManual {
+		n := settle(s, StagedManual, s.Previous, now)
+		n.Target, n.TrialID = s.Target, s.TrialID
+		n.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(e Entry) bool { return e.ID == staged })
+		n.CommandID, n.Channel, n.PendingFloor = s.CommandID, s.Channel, s.PendingFloor
+		return n
 	}
+	n := settle(s, Stable, s.Previous, now)
+	n.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(e Entry) bool { return e.ID == staged || e.ID == ack })
 	n.TrialID = s.TrialID
-	const why = "interrupted by a restart before the swap; nothing was changed"
+	const why = "interrupted before the swap; nothing was changed"
 	if s.CommandID != "" {
 		n = n.fail(s.CommandID, release.Internal, why, now)
 	} else {

@@ -32,7 +32,7 @@ func at(status Status) State {
 }
 
 func tree(current, lastGood release.Version) Tree {
-	return Tree{Current: current, LastGood: lastGood, Versions: []release.Version{v3, v2, v1}}
+	return Tree{Current: current, Previous: v1, LastGood: lastGood, Versions: []release.Version{v3, v2, v1}}
 }
 
 // Every status meets every place that current can lead to: the good version,
@@ -199,6 +199,18 @@ func TestKeepMovesLastGoodAndTheFloor(t *testing.T) {
 	}
 	if s2, t2 := Keep(s, tr, "", now); !cmp.Equal(s, s2, cmp.AllowUnexported(release.Version{})) || t2.LastGood != v2 {
 		t.Error("Keep is not idempotent")
+	}
+}
+
+// With a disk that takes nothing the watchdog makes previous current, and no
+// more: that it is gone tells the next one that the trial is over.
+func TestReconcileRecordsARevertByTheLinkAlone(t *testing.T) {
+	t.Parallel()
+	tr := tree(v1, v1)
+	tr.Previous = no
+	s, tr, _ := Reconcile(at(PendingHealth), tr, now)
+	if s.Status != RolledBack || fmt.Sprint(codes(s)) != "[upgrade_rolled_back]" || tr.Previous != v1 {
+		t.Errorf("got %+v, %+v", s, tr)
 	}
 }
 

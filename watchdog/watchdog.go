@@ -86,25 +86,37 @@ func (rep Report) Records() []Record {
 	return append(rs, Record{"info", "watchdog has nothing to do", status})
 }
 
-// goBack ends a trial whose count could not be written, by the link alone.
-// What it did is recorded by the next Do that can write: Reconcile finds a
-// trial whose current is the version before.
+// goBack does by the link alone what could not be recorded: it ends a trial
+// whose starts cannot be counted, and leads a current that is lost to a version
+// that is there. The next Do that can write records it: Reconcile finds a trial
+// whose current is the version before.
 func (rep *Report) goBack(l state.Layout, res state.Result) state.Result {
 	now, err := l.Read()
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)
 		return res
 	}
-	if now.State.Status != state.PendingHealth || now.Tree.Current != now.State.Target {
+	have, err := l.Tree()
+	if err != nil {
+		rep.Errs = append(rep.Errs, err)
 		return now
 	}
-	to := now.State.Previous
+	to := now.Tree.Current
+	counting := now.State.Status == state.PendingHealth && to == now.State.Target
+	if counting {
+		to = now.State.Previous
+	}
+	if to.IsZero() || to == have.Current {
+		return now
+	}
 	if err := l.PointCurrent(to); err != nil {
 		rep.Errs = append(rep.Errs, err)
 		return now
 	}
-	rep.Reverted = true
 	now.Tree.Current = to
-	now.State.Status, now.State.Reason = state.RolledBack, "its starts could not be counted"
+	if counting {
+		rep.Reverted = true
+		now.State.Status, now.State.Reason = state.RolledBack, "its starts could not be counted"
+	}
 	return now
 }

@@ -53,6 +53,9 @@ func newStatusCmd() *cobra.Command {
 				res.Notes = append(res.Notes, fmt.Sprintf("the outbox is unreadable: %v", err))
 			}
 			s, t := res.State, res.Tree
+			if t.Previous == t.Current {
+				t.Previous = release.Version{} // there is none to go back to
+			}
 			rep := statusReport{
 				Root: root, Status: s.Status, Since: s.Since,
 				Current: t.Current, Previous: t.Previous, LastGood: t.LastGood, Target: s.Target,
