@@ -66,8 +66,13 @@ func ignoreOwed(err error) error {
 // upgrade is agent/upgrade.go, without a manager.
 func upgrade(version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
 	return func(ctx context.Context, s *Stager, p *promised) error {
+		return upgradeAs(fmt.Sprintf("upgrade-%s-%d", version, len(p.commands)), version, hand)(ctx, s, p)
+	}
+}
+
+func upgradeAs(id, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
+	return func(ctx context.Context, s *Stager, p *promised) error {
 		v := release.MustVersion(version)
-		id := fmt.Sprintf("upgrade-%s-%d", version, len(p.commands))
 		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
 			return state.Start(st, state.Command{ID: id, Version: v, From: t.Current}, time.Now()), t, nil
 		})

@@ -30,6 +30,7 @@ var published struct {
 }
 
 func TestMain(m *testing.M) {
+	play()
 	code := m.Run()
 	if published.dir != "" {
 		os.RemoveAll(published.dir)
@@ -63,6 +64,7 @@ func publishAll() error {
 		{Version: "1.7.0", Binary: script("interp", "")},
 		{Version: "1.8.0", Binary: good, BinaryName: "other"},
 		{Version: newVersion, Binary: good},
+		{Version: neverHealthy, Binary: good},
 		{Version: badChecksum, Binary: good, Fault: fakerelease.BadChecksum},
 		{Version: notExecutable, Binary: good, Fault: fakerelease.NotExecutable},
 	} {
@@ -88,6 +90,17 @@ func (x trust) FetchURL(v release.Version) string {
 }
 func (x trust) ReleaseCA() []byte { return x.ca }
 
+// verifierOf believes the fake Sigstore that published dir.
+func verifierOf(dir string) (*verify.Verifier, error) {
+	var sim struct{ Signers []verify.Signer }
+	b, err1 := os.ReadFile(filepath.Join(dir, "trust/sim.json"))
+	root, err2 := os.ReadFile(filepath.Join(dir, "trust/trusted_root.json"))
+	if err := errors.Join(err1, err2, json.Unmarshal(b, &sim)); err != nil {
+		return nil, err
+	}
+	return verify.New(root, sim.Signers)
+}
+
 // setup returns a Stager of an empty root, with a release host that wrap, if
 // given, may spoil.
 func setup(t testing.TB, wrap func(http.Handler) http.Handler) *Stager {
@@ -106,13 +119,7 @@ func setup(t testing.TB, wrap func(http.Handler) http.Handler) *Stager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var sim struct{ Signers []verify.Signer }
-	b, err1 := os.ReadFile(filepath.Join(published.dir, "trust/sim.json"))
-	root, err2 := os.ReadFile(filepath.Join(published.dir, "trust/trusted_root.json"))
-	if err := errors.Join(err1, err2, json.Unmarshal(b, &sim)); err != nil {
-		t.Fatal(err)
-	}
-	v, err := verify.New(root, sim.Signers)
+	v, err := verifierOf(published.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
