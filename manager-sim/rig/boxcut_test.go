@@ -1,0 +1,127 @@
+package rig_test
+
+import (
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+)
+
+// boxCutsEnv is how many times the machine goes down; the full run has 25.
+const boxCutsEnv = "EDGE_AGENT_BOX_CUTS"
+
+// A machine loses its power, is rebooted, or has its agent killed, at any
+// moment of upgrades up, down, and to a release that never comes up. After
+// each it settles by itself, and the manager hears one story of each command.
+func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
+	rounds := 4
+	if n, err := strconv.Atoi(os.Getenv(boxCutsEnv)); err == nil {
+		rounds = n
+	}
+	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, box.Options{DiskMB: 512})
+	b.publish("1.1.0", "")
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	start := b.Timeline.Mark()
+	running := "1.0.0"
+	happened := map[string]int{}
+	for range rounds {
+		to := []string{"1.2.0", map[string]string{"1.0.0": "1.1.0", "1.1.0": "1.0.0"}[running]}[rng.IntN(2)]
+		mark, _ := b.upgrade(to)
+		time.Sleep(time.Duration(rng.IntN(2500)) * time.Millisecond) // the moment is the point
+		how := []string{"power cut", "power cut, journal flushed", "kill", "reboot"}[rng.IntN(4)]
+		happened[how]++
+		var err error
+		switch how {
+		case "kill":
+			_, err = b.node.Exec(b.ctx, "systemctl", "kill", "-s", "KILL", "edge.service")
+		case "reboot":
+			b.node.Exec(b.ctx, "systemctl", "reboot") // its own connection may end first
+			err = b.node.WaitOff(b.ctx)
+		default:
+			err = b.node.Cut(b.ctx, how != "power cut")
+		}
+		if err == nil && how != "kill" {
+			mark = b.Timeline.Mark()
+			err = b.node.Boot(b.ctx)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		running = b.atRest(mark)
+	}
+	t.Logf("%d rounds: %v", rounds, happened)
+	for id, s := range b.stories(start) {
+		completed, back := slices.Contains(s.events, "upgrade_completed"), slices.Contains(s.events, "upgrade_rolled_back")
+		switch {
+		case len(s.acks) != 1:
+			t.Errorf("%s was acked as %v (%v)", id, s.acks, s.events)
+		case s.acks[0] == "" && completed == back:
+			t.Errorf("%s was staged, and then: %v", id, s.events)
+		case s.acks[0] != "" && (completed || back):
+			t.Errorf("%s failed with %s, and then: %v", id, s.acks[0], s.events)
+		}
+	}
+}
+
+// atRest waits until the node runs outside of a trial and has told everything,
+// and returns its version.
+func (b *inBox) atRest(mark int) string {
+	b.t.Helper()
+	b.wait(mark, "the node to come back", func(e rig.Entry) bool { return e.Type == "authenticated" })
+	for tick := time.Tick(50 * time.Millisecond); ; <-tick {
+		st, err := b.node.Status(b.ctx)
+		if err == nil && (st["status"] == "stable" || st["status"] == "rolled_back") && st["undelivered_events"] == 0.0 && !b.staging() {
+			if st["current"] == "1.2.0" || st["current"] != st["last_good"] {
+				b.t.Fatalf("at rest: %v", st)
+			}
+			return st["current"].(string)
+		}
+		if b.ctx.Err() != nil {
+			b.t.Fatalf("not at rest: %v, %v", st, err)
+		}
+	}
+}
+
+// story is what the manager heard of a command; an ack without error_code is "".
+type story struct{ acks, events []string }
+
+func (b *inBox) stories(mark int) map[string]*story {
+	all := map[string]*story{}
+	for _, e := range b.Timeline.Since(mark) {
+		if e.CommandID == "" || (e.Type != "ack" && e.Type != "event") {
+			continue
+		}
+		s := all[e.CommandID]
+		if s == nil {
+			s = &story{}
+			all[e.CommandID] = s
+		}
+		list := &s.events
+		if e.Type == "ack" {
+			list = &s.acks
+		}
+		if !slices.Contains(*list, e.ErrorCode) {
+			*list = append(*list, e.ErrorCode)
+		}
+	}
+	return all
+}
+
+// staging reports whether a command that was begun has no outcome yet.
+func (b *inBox) staging() bool {
+	for _, s := range b.stories(0) {
+		if len(s.acks) == 0 {
+			return true
+		}
+	}
+	return false
+}
