@@ -27,7 +27,7 @@ var imports = map[string][]string{
 	"agent": {"stage", "verify", "state", "wire", "release", "fsutil", "github.com/gorilla/websocket", "github.com/rs/zerolog",
 		"github.com/pelletier/go-toml/v2", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
 	"watchdog": {"state", "release", "fsutil"},
-	"stage":    {"verify", "state", "release", "fsutil", "github.com/cenkalti/backoff/v5", "github.com/klauspost/compress/gzip", "golang.org/x/sys/unix"},
+	"stage":    {"verify", "state", "release", "fsutil", "github.com/cenkalti/backoff/v5", "github.com/klauspost/compress/gzip", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
 	"state":    {"release", "fsutil"},
 	"verify":   {"release", "github.com/sigstore/sigstore-go/pkg/"},
 	"wire":     {"release"},

@@ -83,7 +83,9 @@ func New(c Config) (*Agent, error) {
 		c: r, log: r.Log, began: time.Now(),
 		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 	}
-	a.stager, err = stage.New(stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, Progress: a.report})
+	a.stager, err = stage.New(stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, Progress: a.report,
+		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -174,3 +174,27 @@ func TestLoadRefusesAnUnknownSection(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestBandwidth(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]int64{"": 0, "500KiB/s": 500 << 10, "2MB/s": 2e6, "1024B/s": 1024, "1GiB/s": 1 << 30} {
+		if got, err := bandwidth(s); err != nil || got != want {
+			t.Errorf("%q: %d, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"1", "500", "1KiB", "-1KiB/s", "1.5MB/s", "1000B/s", "MB/s", "2mb/s", "2M/s", "9999999GiB/s", "/s"} {
+		if got, err := bandwidth(s); err == nil {
+			t.Errorf("%q is taken as %d", s, got)
+		}
+	}
+}
+
+func TestProxyOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	for proxy, ok := range map[string]bool{"": true, "none": true, "http://p:3128": true, "socks5://127.0.0.1:1080": true, "ftp://p": false, "p:3128": false, "http://": false} {
+		c := Config{Service: ServiceConfig{DeviceType: "edge"}, Manager: ManagerConfig{URLs: []string{"wss://m"}, Proxy: proxy}}
+		if _, err := Check(c); (err == nil) != ok {
+			t.Errorf("%q: %v", proxy, err)
+		}
+	}
+}

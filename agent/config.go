@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,6 +76,10 @@ type ManagerConfig struct {
 	// what is signed, but anybody on the path can then pose as the manager.
 	AcceptSelfSignedCert bool   `toml:"accept_self_signed_cert" json:"accept_self_signed_cert,omitempty"`
 	CAFile               string `toml:"ca_file" json:"ca_file,omitempty"`
+	// Proxy is for the manager's link and for downloads alike: http://, https:// or
+	// socks5:// HOST:PORT, or "none". Default: as the environment says
+	// (HTTPS_PROXY, NO_PROXY). It may hold a password, and is not shown.
+	Proxy string `toml:"proxy" json:"-"`
 	// AllowInsecure lets URLs be ws://, to loopback only.
 	AllowInsecure bool `toml:"allow_insecure" json:"allow_insecure,omitempty"`
 }
@@ -93,7 +100,11 @@ type UpgradeConfig struct {
 	// ManualOnly stages what is asked for and leaves the swap to an operator:
 	// edge-agent apply.
 	ManualOnly bool `toml:"manual_only" json:"manual_only,omitempty"`
-	DrainSecs  *int `toml:"drain_secs" json:"drain_secs"` // 0 to 3600; default 5
+	// MaxBandwidth of downloads, like "500KiB/s" or "2MB/s"; at least 1KiB/s.
+	MaxBandwidth string `toml:"max_bandwidth" json:"max_bandwidth,omitempty"`
+	// AllowPrivateRedirects lets the release host redirect to private addresses.
+	AllowPrivateRedirects bool `toml:"allow_private_redirects" json:"allow_private_redirects,omitempty"`
+	DrainSecs             *int `toml:"drain_secs" json:"drain_secs"` // 0 to 3600; default 5
 }
 
 // MaxConfig bounds config.toml, in bytes.
@@ -150,6 +161,8 @@ type resolved struct {
 	window  time.Duration
 	hold    time.Duration
 	drain   time.Duration
+	proxy   func(*http.Request) (*url.URL, error)
+	rate    int64 // bytes a second; 0: no limit
 }
 
 // resolve checks c; the error names the key and its rule.
@@ -217,6 +230,9 @@ func (c Config) resolve() (resolved, error) {
 			bad("upgrade.min_version: %w", err)
 		}
 	}
+	if r.rate, err = bandwidth(u.MaxBandwidth); err != nil {
+		bad("upgrade.max_bandwidth: %w", err)
+	}
 	if c.Notify == nil {
 		if os.Getenv("NOTIFY_SOCKET") != "" {
 			bad("this process runs under a unit of Type=notify, but Config.Notify is not set; set it to systemd.Notify")
@@ -228,6 +244,16 @@ func (c Config) resolve() (resolved, error) {
 
 func (r *resolved) resolveManager() error {
 	m := &r.Manager
+	switch u, err := url.Parse(m.Proxy); {
+	case m.Proxy == "":
+		r.proxy = http.ProxyFromEnvironment
+	case m.Proxy == "none":
+		r.proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
+		return errors.New("proxy is not like http://proxy.example:3128 (http, https or socks5), nor \"none\"")
+	default:
+		r.proxy = http.ProxyURL(u)
+	}
 	if len(m.URLs) < 1 || len(m.URLs) > 16 {
 		return fmt.Errorf("urls has %d entries; give 1 to 16, like wss://manager.example:8443", len(m.URLs))
 	}
@@ -257,6 +283,20 @@ func (r *resolved) resolveManager() error {
 		r.pin = pin
 	}
 	return nil
+}
+
+// bandwidth reads a number of bytes a second: "500KiB/s", "2MB/s".
+func bandwidth(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	number := strings.TrimRight(strings.TrimSuffix(s, "/s"), "BKMGi")
+	unit, ok := map[string]int64{"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[strings.TrimSuffix(s[len(number):], "/s")]
+	n, err := strconv.ParseInt(number, 10, 64)
+	if !ok || err != nil || n < 1 || n > 1<<20 || n*unit < 1<<10 || !strings.HasSuffix(s, "/s") {
+		return 0, fmt.Errorf("%q is not like 500KiB/s or 2MB/s, and at least 1KiB/s", s)
+	}
+	return n * unit, nil
 }
 
 func loopback(host string) bool {

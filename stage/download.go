@@ -22,6 +22,9 @@ import (
 // files; one with more still fails cleanly when they run out.
 const minInodes = 64
 
+// progress that all tries of a download together must make, to get as many again.
+const progress = 1 << 20
+
 // need is what must be free to stage a tarball of size bytes: three times its
 // size, or what it unpacks to and the tarball itself, if that is more.
 func need(size, unpacked int64) uint64 {
@@ -68,7 +71,11 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) er
 		}
 	}
 	for {
+		before := d.have
 		err = s.retry(ctx, redact(u), func() error { return d.more(ctx) })
+		if isCode(err, release.NetworkError) && d.have-before >= progress {
+			continue // a bad link, but it gets there: the tries begin again
+		}
 		if err != nil {
 			if d.have == 0 || isCode(err, release.DiskFull) {
 				disk.Discard(path)
@@ -172,7 +179,7 @@ func (d *download) more(ctx context.Context) error {
 	if strings.HasPrefix(d.etag, "W/") {
 		d.etag = "" // a weak one is no promise about bytes
 	}
-	return watch.explain(d.copy(resp, watch.reader(resp.Body)))
+	return watch.explain(d.copy(resp, throttle(ctx, watch.reader(resp.Body), d.s.MaxBandwidth)))
 }
 
 func (d *download) copy(resp *http.Response, body io.Reader) error {

@@ -1,12 +1,19 @@
 package stage
 
 import (
+	"bytes"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -127,6 +134,23 @@ func TestReleaseHostMisbehaves(t *testing.T) {
 		"always down":      {status(500), release.NetworkError, "gave up after 6 tries"},
 		"redirect away":    {to("https://evil.example/x"), release.URLInvalid, "not an allowed host"},
 		"redirect to http": {to("http://github.com/x"), release.URLInvalid, "not https"},
+		"redirects for ever": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			http.Redirect(w, r, r.URL.Path, http.StatusFound)
+		}, release.URLInvalid, "more than 5 redirects"},
+		"resets": {func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) }, release.NetworkError, "gave up after 6 tries"},
+		"ends early": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+			w.Write(make([]byte, 1000))
+		}, release.NetworkError, "the connection ended at byte"},
+		"lies about the length": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			w.Header().Set("Content-Length", "1000000000000")
+			w.Write(make([]byte, 1000))
+		}, release.NetworkError, "unexpected EOF"},
+		"other bytes of the right length": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			b := &bytes.Buffer{}
+			next.ServeHTTP(&into{w, b}, r)
+			w.Header().Del("Content-Length")
+			w.Write(make([]byte, b.Len()))
+		}, release.ChecksumMismatch, "the signed manifest says"},
 		"endless": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			for b := make([]byte, 64<<10); ; {
 				if _, err := w.Write(b); err != nil {
@@ -216,6 +240,207 @@ func TestAnotherCertificateIsRefused(t *testing.T) {
 	}
 	if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != release.NetworkError || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// into keeps a response from its client.
+type into struct {
+	http.ResponseWriter
+	b *bytes.Buffer
+}
+
+func (i *into) Write(p []byte) (int, error) { return i.b.Write(p) }
+func (i *into) WriteHeader(int)             {}
+
+// A connection that ends at any byte is taken up again there, by If-Range with
+// the entity tag of what is there already.
+func TestDownloadResumesAtAnyByte(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var at int64
+	var ifRange []string
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Header.Get("Range") == "" {
+			next.ServeHTTP(&cutter{w, int(at)}, r)
+			return
+		}
+		ifRange = append(ifRange, r.Header.Get("If-Range"))
+		next.ServeHTTP(w, r)
+	}))
+	rel, a := fetch(t, s, newVersion)
+	for n := int64(1); n < a.Size; n++ {
+		mu.Lock()
+		at, ifRange = n, nil
+		mu.Unlock()
+		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+			t.Fatalf("cut at byte %d of %d: %v", n, a.Size, err)
+		}
+		if len(ifRange) != 1 || !strings.HasPrefix(ifRange[0], `"`) {
+			t.Errorf("cut at byte %d: If-Range %s", n, ifRange)
+		}
+		os.RemoveAll(s.Layout.Version(release.MustVersion(newVersion)))
+	}
+}
+
+// A server that ignores Range sends all of it again.
+func TestDownloadWithoutRanges(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		r.Header.Del("Range")
+		r.Header.Del("If-Range")
+		if n.Add(1) < 4 {
+			w = &cutter{w, 1 << 19}
+		}
+		next.ServeHTTP(w, r)
+	}))
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil || n.Load() != 4 {
+		t.Errorf("after %d requests: %v", n.Load(), err)
+	}
+}
+
+// A link that ends again and again gets there, as long as it brings something.
+func TestDownloadOverABadLink(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int32
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		n.Add(1)
+		next.ServeHTTP(&cutter{w, 96 << 10}, r)
+	}))
+	s.Tries = 12
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Errorf("after %d requests: %v", n.Load(), err)
+	}
+}
+
+// Retry-After is obeyed: the second request comes no sooner.
+func TestRetryAfterIsObeyed(t *testing.T) {
+	t.Parallel()
+	var first, second time.Time
+	s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if first.IsZero() {
+			first = time.Now()
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		second = time.Now()
+		next.ServeHTTP(w, r)
+	}))
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if d := second.Sub(first); d < time.Second {
+		t.Errorf("asked again after %v", d)
+	}
+}
+
+func TestThrottleHolds(t *testing.T) {
+	t.Parallel()
+	for _, perSecond := range []int64{1 << 10, 100 << 10, 10 << 20} {
+		synctest.Test(t, func(t *testing.T) {
+			total := 30 * perSecond
+			begin := time.Now()
+			n, err := io.Copy(io.Discard, throttle(t.Context(), io.LimitReader(zeros{}, total), perSecond))
+			if err != nil || n != total {
+				t.Fatal(n, err)
+			}
+			if got := float64(n) / time.Since(begin).Seconds() / float64(perSecond); got < 0.9 || got > 1.1 {
+				t.Errorf("%d bytes a second: %.2f of it", perSecond, got)
+			}
+		})
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// Every fetch goes through the proxy; one that is private is no redirect.
+func TestProxy(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	var through atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		through.Add(1)
+		host, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer host.Close()
+		client, buf, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		client.Write([]byte("HTTP/1.1 200 OK\r\n\r\n"))
+		go io.Copy(host, buf)
+		io.Copy(client, host)
+	}))
+	t.Cleanup(proxy.Close)
+	c := s.Config
+	u, _ := url.Parse(proxy.URL)
+	c.Proxy = http.ProxyURL(u)
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if through.Load() == 0 {
+		t.Error("nothing went through the proxy")
+	}
+}
+
+func TestRedirectsToPrivateAddressesAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, addr := range []string{"127.0.0.1:443", "10.1.2.3:443", "192.168.0.1:443", "169.254.169.254:443", "100.64.0.1:443",
+		"0.0.0.0:443", "[::1]:443", "[fe80::1]:443", "[fd00::1]:443", "[::ffff:10.0.0.1]:443", "[ff02::1]:443"} {
+		if err := refusePrivate("tcp", addr, nil); code(err) != release.URLInvalid {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	for _, addr := range []string{"140.82.121.3:443", "[2606:50c0:8000::154]:443"} {
+		if err := refusePrivate("tcp", addr, nil); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	// Where the dialer meets it: localhost is another host than 127.0.0.1.
+	s := setup(t, nil)
+	u := strings.Replace(s.Trust.(trust).host, "127.0.0.1", "localhost", 1)
+	if _, err := s.client.Get(u); code(err) != release.URLInvalid || !strings.Contains(err.Error(), "private address") {
+		t.Errorf("%s: %v", u, err)
+	}
+}
+
+// The same release host, by a clock from before it had its certificate, and by
+// one from after it.
+func TestClockOfCertificates(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	for year, ok := range map[int]bool{1960: false, 2050: true, 2090: false} { // httptest's is of 1970 to 2084
+		c := s.Config
+		c.Tries = 1
+		c.Now = func() time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
+		s, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); (err == nil) != ok || (!ok && !strings.Contains(err.Error(), "expired")) {
+			t.Errorf("in %d: %v", year, err)
+		}
 	}
 }
 

@@ -8,37 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/cenkalti/backoff/v5"
 )
-
-const (
-	maxRedirects  = 5
-	maxRetryAfter = 5 * time.Minute // of what a server may ask for
-)
-
-// githubAssets is where github.com redirects downloads of release assets to.
-const githubAssets = ".githubusercontent.com"
-
-// checkRedirect keeps a fetch on https, and on the host that was compiled in
-// or its asset hosts. The bytes are verified anyway; this keeps a node from
-// being sent about its own network.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) > maxRedirects {
-		return release.Errorf(release.URLInvalid, "more than %d redirects", maxRedirects)
-	}
-	from, to := via[0].URL, req.URL
-	if to.Scheme != "https" {
-		return release.Errorf(release.URLInvalid, "redirect to %s: not https", to.Redacted())
-	}
-	if to.Host == from.Host || (from.Host == "github.com" && strings.HasSuffix(to.Host, githubAssets)) {
-		return nil
-	}
-	return release.Errorf(release.URLInvalid, "redirect from %s to %s: not an allowed host", from.Host, to.Host)
-}
 
 // retry runs fetch until it succeeds, fails for good (a *release.Error), or
 // has failed Tries times for passing reasons.

@@ -14,13 +14,12 @@ package stage
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,6 +61,17 @@ type Config struct {
 	// is not known. It must return quickly.
 	Progress func(phase string, done, total int64)
 
+	// Proxy says through which proxy a request goes; nil means as the
+	// environment says (HTTPS_PROXY, NO_PROXY).
+	Proxy func(*http.Request) (*url.URL, error)
+	// MaxBandwidth of the download, in bytes a second; 0 is no limit.
+	MaxBandwidth int64
+	// AllowPrivate lets the release host redirect to private addresses.
+	AllowPrivate bool
+	// Now is the clock that certificates of hosts are judged by; nil means the
+	// system's. Nothing else reads a clock.
+	Now func() time.Time
+
 	// The rest has defaults; tests shorten it.
 	Tries        int           // of each fetch that fails for a passing reason; default 6
 	FirstPause   time.Duration // before the second try, doubling up to MaxPause; default 1 s
@@ -100,18 +110,11 @@ func New(c Config) (*Stager, error) {
 	def(&c.StallTimeout, 30*time.Second)
 	def(&c.CheckTimeout, 10*time.Second)
 
-	tr := http.DefaultTransport.(*http.Transport).Clone()
-	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	tr.DisableCompression = true // a tarball's bytes are what its digest is of
-	tr.ResponseHeaderTimeout = c.StallTimeout
-	tr.MaxResponseHeaderBytes = 64 << 10
-	if pem := c.Trust.ReleaseCA(); pem != nil {
-		tr.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !tr.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, errors.New("stage: the release host's CA holds no certificate")
-		}
+	client, err := newClient(c)
+	if err != nil {
+		return nil, err
 	}
-	return &Stager{Config: c, client: &http.Client{Transport: tr, CheckRedirect: checkRedirect}}, nil
+	return &Stager{Config: c, client: client}, nil
 }
 
 // Fetch gets the manifest of v and its signature, and verifies them.

@@ -1,0 +1,137 @@
+package stage
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"golang.org/x/time/rate"
+)
+
+const (
+	maxRedirects  = 5
+	maxRetryAfter = 5 * time.Minute // of what a server may ask for
+)
+
+// newClient is what every fetch goes through: manifest, signature and tarball
+// take the same proxy, the same certificates and the same rules.
+func newClient(c Config) (*http.Client, error) {
+	tr := http.DefaultTransport.(*http.Transport).Clone()
+	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: c.Now}
+	tr.DisableCompression = true // a tarball's bytes are what its digest is of
+	tr.ResponseHeaderTimeout = c.StallTimeout
+	tr.MaxResponseHeaderBytes = 64 << 10
+	if c.Proxy != nil {
+		tr.Proxy = c.Proxy
+	}
+	if pem := c.Trust.ReleaseCA(); pem != nil {
+		tr.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !tr.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, errors.New("stage: the release host's CA holds no certificate")
+		}
+	}
+	if !c.AllowPrivate {
+		home, err := url.Parse(c.Trust.FetchURL(release.Version{}))
+		if err != nil {
+			return nil, fmt.Errorf("stage: the release host's URL: %w", err)
+		}
+		// The host that is compiled in, and a proxy, may be anywhere.
+		var trusted sync.Map
+		trusted.Store(home.Hostname(), true)
+		proxy := tr.Proxy
+		tr.Proxy = func(r *http.Request) (*url.URL, error) {
+			u, err := proxy(r)
+			if u != nil {
+				trusted.Store(u.Hostname(), true)
+			}
+			return u, err
+		}
+		tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			d := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+			host, _, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			if _, ok := trusted.Load(host); !ok {
+				d.Control = refusePrivate
+			}
+			return d.DialContext(ctx, network, addr)
+		}
+	}
+	return &http.Client{Transport: tr, CheckRedirect: checkRedirect}, nil
+}
+
+// refusePrivate is a net.Dialer's Control: it sees the address that the name
+// was resolved to, which a check of the name would not.
+func refusePrivate(_, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	ip := ap.Addr().Unmap()
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || carrierNAT.Contains(ip) {
+		return release.Errorf(release.URLInvalid, "redirected to the private address %s; set upgrade.allow_private_redirects if that is meant", ip)
+	}
+	return nil
+}
+
+var carrierNAT = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
+
+// githubAssets is where github.com redirects downloads of release assets to.
+const githubAssets = ".githubusercontent.com"
+
+// checkRedirect keeps a fetch on https, and on the host that was compiled in
+// or its asset hosts. The bytes are verified anyway; this keeps a node from
+// being sent about its own network.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return release.Errorf(release.URLInvalid, "more than %d redirects", maxRedirects)
+	}
+	from, to := via[0].URL, req.URL
+	if to.Scheme != "https" {
+		return release.Errorf(release.URLInvalid, "redirect to %s: not https", to.Redacted())
+	}
+	if to.Host == from.Host || (from.Host == "github.com" && strings.HasSuffix(to.Host, githubAssets)) {
+		return nil
+	}
+	return release.Errorf(release.URLInvalid, "redirect from %s to %s: not an allowed host", from.Host, to.Host)
+}
+
+// throttle reads from r at most perSecond bytes a second, on average, and in
+// pieces that take no longer than a quarter of one. 0 is no limit.
+func throttle(ctx context.Context, r io.Reader, perSecond int64) io.Reader {
+	if perSecond == 0 {
+		return r
+	}
+	piece := int(min(32<<10, max(1, perSecond/4)))
+	return &throttled{ctx, r, rate.NewLimiter(rate.Limit(perSecond), piece), piece}
+}
+
+type throttled struct {
+	ctx   context.Context
+	r     io.Reader
+	limit *rate.Limiter
+	piece int
+}
+
+func (t *throttled) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p[:min(len(p), t.piece)])
+	if n > 0 {
+		if e := t.limit.WaitN(t.ctx, n); e != nil {
+			return n, e
+		}
+	}
+	return n, err
+}
