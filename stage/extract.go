@@ -79,7 +79,8 @@ type extractor struct {
 }
 
 func (x *extractor) run(ctx context.Context, packed io.Reader) error {
-	gz, err := gzip.NewReader(bufio.NewReaderSize(packed, 64<<10))
+	file := bufio.NewReaderSize(packed, 64<<10)
+	gz, err := gzip.NewReader(file)
 	if err != nil {
 		return fmt.Errorf("not a gzip file: %w", err)
 	}
@@ -111,6 +112,9 @@ func (x *extractor) run(ctx context.Context, packed io.Reader) error {
 		return fmt.Errorf("after the last entry: %w", err)
 	} else if n > maxTrailer {
 		return fmt.Errorf("more than %d bytes after the last entry", maxTrailer)
+	}
+	if _, err := file.ReadByte(); err != io.EOF {
+		return errors.New("more bytes after the end of the gzip stream")
 	}
 	if len(x.seen) == 0 {
 		return errors.New("the archive is empty")
