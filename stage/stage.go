@@ -161,8 +161,9 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	if err := s.Layout.Make(); err != nil {
 		return Staged{}, full(err)
 	}
-	// flock on the directory: a command line that stages waits its turn.
-	lock, err := fsutil.LockFile(ctx, s.Layout.Downloads(), 0)
+	// flock on the directory. A program that is just being started may still
+	// share it for an instant, hence the wait.
+	lock, err := fsutil.LockFile(ctx, s.Layout.Downloads(), time.Second)
 	if err != nil {
 		return Staged{}, release.Errorf(release.InProgress, "another process is staging a release: %w", err)
 	}
