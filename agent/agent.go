@@ -237,15 +237,16 @@ func (a *Agent) setUsable(res state.Result, err error) {
 	a.usable, a.why = why == "", why
 }
 
-// ready tells systemd that the service is up.
+// ready tells systemd that the service is up: first in words, so that
+// systemctl status has them when systemctl start returns.
 func (a *Agent) ready(res state.Result) {
-	a.notify("READY=1")
 	a.say(func(w *words) {
 		w.service, w.upgrade = a.c.version.String()+" runs", ""
 		if res.State.Status == state.RolledBack {
 			w.upgrade = fmt.Sprintf("went back from %s: %s", res.State.Target, res.State.Reason)
 		}
 	})
+	a.notify("READY=1")
 	a.log.Info().Str("version", a.c.version.String()).Str("status", string(res.State.Status)).Msg("ready")
 }
 

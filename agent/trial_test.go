@@ -120,8 +120,9 @@ func TestTrialIsKeptAfterTheHold(t *testing.T) {
 		if err != nil || res.State.Status != state.Stable || res.Tree.LastGood != o.c.version {
 			t.Errorf("got %+v, %v", res, err)
 		}
-		if !o.said("READY=1") {
-			t.Error("no READY=1")
+		// The words go first: systemctl status shows them once systemctl start returns.
+		if !o.said("STATUS=" + o.c.version.String() + " runs\nREADY=1") {
+			t.Errorf("systemd was told %q", o.notified)
 		}
 	})
 }
