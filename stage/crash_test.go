@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,184 +13,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/bilbycast/edge-agent/verify"
 	"github.com/bilbycast/edge-agent/watchdog"
 	"golang.org/x/sys/unix"
 )
-
-const (
-	matrixAttempts = 2 // max_boot_attempts of the trials
-	oldVersion     = "1.9.0"
-	newVersion     = "2.0.0"
-	badChecksum    = "2.1.0"
-	notExecutable  = "2.2.0"
-)
-
-// crashCase is one operation on a root that earlier ones have prepared.
-type crashCase struct {
-	name   string
-	before []step
-	step   step
-	lost   bool // current leads nowhere, and only a write can change that
-	proved bool // the new version has proved healthy before, so it is
-}
-
-// step is one thing that a process does, as the agent, the watchdog or the
-// command line does it. What it was told to be durable it adds to p.
-type step func(ctx context.Context, s *Stager, p *promised) error
-
-// promised is what an operation was told to be on disk.
-type promised struct {
-	commands []string
-	torn     bool // what state.json held is gone, and nobody can tell it
-}
-
-type known struct {
-	rel verify.Release
-	art release.Artefact
-}
-
-var releases = map[string]known{} // of this test, verified once
-
-func ignoreOwed(err error) error {
-	if errors.Is(err, state.ErrOwed) {
-		return nil
-	}
-	return err
-}
-
-// upgrade is agent/upgrade.go, without a manager.
-func upgrade(version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
-	return func(ctx context.Context, s *Stager, p *promised) error {
-		return upgradeAs(fmt.Sprintf("upgrade-%s-%d", version, len(p.commands)), version, hand)(ctx, s, p)
-	}
-}
-
-func upgradeAs(id, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
-	return func(ctx context.Context, s *Stager, p *promised) error {
-		v := release.MustVersion(version)
-		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.Start(st, state.Command{ID: id, Version: v, From: t.Current}, time.Now()), t, nil
-		})
-		if ignoreOwed(err) != nil {
-			return err
-		}
-		p.commands = append(p.commands, id)
-		k := releases[version]
-		staged, err := s.Stage(ctx, k.rel, k.art, func() {
-			s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-				return state.Downloaded(st, id, time.Now()), t, nil
-			})
-		})
-		if err == nil {
-			_, err = hand(ctx, s.Layout, staged, state.Trial{ID: id, CommandID: id, MaxAttempts: matrixAttempts})
-			err = ignoreOwed(err)
-		}
-		if err == nil {
-			return nil
-		}
-		for range 2 { // the agent tries for ever
-			if _, e := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-				return state.Fail(st, id, release.Internal, err.Error(), time.Now()), t, nil
-			}); e == nil {
-				break
-			}
-		}
-		return err
-	}
-}
-
-func boot(ctx context.Context, s *Stager, _ *promised) error {
-	return errors.Join(watchdog.Run(ctx, s.Layout).Errs...)
-}
-
-// prove is what the agent of a healthy version does.
-func prove(ctx context.Context, s *Stager, _ *promised) error {
-	now := time.Now()
-	if _, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-		return state.Interrupted(st, now), t, nil
-	}); ignoreOwed(err) != nil {
-		return err
-	}
-	if err := s.Tidy(ctx); err != nil {
-		return err
-	}
-	res, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-		st, t = state.Keep(st, t, "", now)
-		return st, t, nil
-	})
-	if err != nil {
-		return err
-	}
-	return Prune(s.Layout, res, 2, res.Tree.Current)
-}
-
-func by(change func(state.State, state.Tree, time.Time) (state.State, state.Tree, error)) step {
-	return func(ctx context.Context, s *Stager, _ *promised) error {
-		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-			return change(st, t, time.Now())
-		})
-		return err
-	}
-}
-
-func raw(change func(l state.Layout) error) step {
-	return func(_ context.Context, s *Stager, _ *promised) error { return change(s.Layout) }
-}
-
-func crashCases() []crashCase {
-	up := upgrade(newVersion, Swap)
-	shelve := upgrade(newVersion, Shelve)
-	garbage := raw(func(l state.Layout) error {
-		return os.WriteFile(filepath.Join(l.Root(), "state.json"), []byte(`{"schema":1,"sta`), 0o644)
-	})
-	point := func(link, version string) step {
-		return raw(func(l state.Layout) error {
-			return fsutil.Disk{}.Symlink("versions/"+version, filepath.Join(l.Root(), link))
-		})
-	}
-	return []crashCase{
-		{"stage and swap", nil, up, false, false},
-		{"refused: bad checksum", nil, upgrade(badChecksum, Swap), false, false},
-		{"refused: cannot run", nil, upgrade(notExecutable, Swap), false, false},
-		{"stage over a directory of other bytes", []step{raw(func(l state.Layout) error {
-			return writeVersion(l, newVersion, "by hand")
-		})}, up, false, false},
-		{"stage with a leftover", []step{raw(func(l state.Layout) error {
-			return os.WriteFile(l.Download(releases[newVersion].art.SHA256), []byte("not the beginning of it"), 0o644)
-		})}, up, false, false},
-		{"stage what is there", []step{up, boot, prove, by(state.GoBack), boot, prove}, upgrade(newVersion, Swap), false, false},
-		{"start counted", []step{up}, boot, false, false},
-		{"last start counted", []step{up, boot}, boot, false, false},
-		{"revert", []step{up, boot, boot}, boot, false, false},
-		{"start after the revert", []step{up, boot, boot, boot}, boot, false, false},
-		{"keep and prune", []step{raw(func(l state.Layout) error { return writeVersion(l, "1.8.0", "old") }), up, boot}, prove, false, true},
-		{"shelve", nil, shelve, false, false},
-		{"manual apply", []step{shelve}, by(state.Apply), false, false},
-		{"manual rollback in a trial", []step{up, boot}, by(state.GoBack), false, false},
-		{"manual rollback", []step{up, boot, prove}, by(state.GoBack), false, true},
-		{"manual rollback kept", []step{up, boot, prove, by(state.GoBack), boot}, prove, false, true},
-		{"upgrade again after a revert", []step{up, boot, boot, boot, prove, raw(func(l state.Layout) error { return os.RemoveAll(l.Version(release.MustVersion(newVersion))) })}, up, false, false},
-		{"first start of a root", []step{raw(func(l state.Layout) error {
-			return errors.Join(os.Remove(filepath.Join(l.Root(), "state.json")), os.Remove(filepath.Join(l.Root(), "last-good")))
-		})}, boot, false, false},
-		{"state.json torn", []step{garbage}, boot, false, false},
-		{"state.json torn in a trial", []step{up, boot, garbage}, boot, false, false},
-		{"current led nowhere", []step{point("current", "9.9.9")}, boot, true, false},
-		{"current moved by hand", []step{raw(func(l state.Layout) error { return writeVersion(l, "1.8.0", "old") }), point("current", "1.8.0")}, boot, false, false},
-		{"version taken away in a trial", []step{up, boot, raw(func(l state.Layout) error { return os.RemoveAll(l.Version(release.MustVersion(newVersion))) })}, boot, true, false},
-	}
-}
-
-func writeVersion(l state.Layout, version, text string) error {
-	dir := l.Version(release.MustVersion(version))
-	return errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "edge-agent"), []byte(text), 0o755))
-}
 
 // matrix counts cases, and keeps what did not hold.
 type matrix struct {
@@ -300,7 +129,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 	if _, err := s.Layout.Do(ctx, nil); err != nil {
 		return err
 	}
-	p0 := promised{torn: strings.Contains(c.name, "torn")}
+	p0 := promised{torn: c.torn}
 	for _, step := range c.before {
 		if err := step(ctx, s, &p0); err != nil {
 			return fmt.Errorf("before it: %w", err)
@@ -317,11 +146,12 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 	// What it does when nothing goes wrong, and when each change fails.
 	var whole crashDisk
 	whole.at = -1
-	var told []int // changes done when p.commands grew
+	var taken string // the command that the step takes, durably after change takenAt
+	takenAt := 0
 	for kind := none; kind <= noSync; kind++ {
 		for i := 0; ; i++ {
 			d := &crashDisk{at: i, fault: kind}
-			p := promised{slices.Clone(p0.commands), p0.torn}
+			p := p0.clone()
 			if err := os.RemoveAll(root); err != nil {
 				return err
 			}
@@ -340,7 +170,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 					return err
 				}
 				if len(p.commands) > len(p0.commands) {
-					told = append(told, firstSave(d.done))
+					taken, takenAt = p.commands[len(p0.commands)], firstSave(d.done)
 				}
 			}
 			after, e := readTree(root)
@@ -369,13 +199,12 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 	seen := map[[32]byte]bool{}
 	for i := 0; i <= len(whole.done); i++ {
 		done := whole.done[:i]
-		p := promised{slices.Clone(p0.commands), p0.torn}
-		for _, at := range told {
-			if i > at {
-				p.commands = append(p.commands, fmt.Sprintf("upgrade-%s-%d", target(c), len(p.commands)))
-			}
+		p := p0.clone()
+		if taken != "" && i > takenAt {
+			p.commands = append(p.commands, taken)
 		}
-		for _, lost := range losses(done) {
+		p.delivered = append(p.delivered, deliveredBy(base, root, done)...)
+		for n, lost := range losses(done) {
 			top := replay(base, root, done, lost)
 			for gone := range 3 {
 				if gone > 0 && !top.torn() {
@@ -391,7 +220,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 				seen[key] = true
 				for _, healthy := range c.outcomes() {
 					what := fmt.Sprintf("%s, death after change %d of %d (%s)", c.name, i, len(whole.done), lastOf(done))
-					if err := m.death(ctx, conf, root, what, top, gone, healthy, p); err != nil {
+					if err := m.death(ctx, conf, root, what, top, gone, healthy, n == 0 && gone == 0, p); err != nil {
 						return err
 					}
 				}
@@ -407,15 +236,6 @@ func (c crashCase) outcomes() []bool {
 		return []bool{true}
 	}
 	return []bool{true, false}
-}
-
-func target(c crashCase) string {
-	for _, v := range []string{badChecksum, notExecutable} {
-		if strings.Contains(c.name, map[string]string{badChecksum: "bad checksum", notExecutable: "cannot run"}[v]) {
-			return v
-		}
-	}
-	return newVersion
 }
 
 // firstSave is the change that makes the first state.json durable.
@@ -440,9 +260,25 @@ func lastOf(done []change) string {
 	return fmt.Sprintf("%s %s", c.Kind, filepath.Base(c.Path))
 }
 
+// deliveredBy is what the manager has before it goes from the outbox.
+func deliveredBy(base *node, root string, done []change) (all []state.Entry) {
+	for i, c := range done {
+		name := filepath.Base(c.Path)
+		if c.Kind != fsutil.OpRemove || filepath.Base(filepath.Dir(c.Path)) != "outbox" || strings.HasPrefix(name, fsutil.TempPrefix) {
+			continue
+		}
+		box := replay(base, root, done[:i], func(int) bool { return false }).names["outbox"]
+		var e state.Entry
+		if json.Unmarshal(box.names[name].data, &e) == nil {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 // death starts the node from the tree top; then again with each death in the
-// first start's own watchdog.
-func (m *matrix) death(ctx context.Context, conf Config, root, what string, top *node, gone int, healthy bool, p promised) error {
+// first start's own watchdog, and if deep in the agent after it.
+func (m *matrix) death(ctx context.Context, conf Config, root, what string, top *node, gone int, healthy, deep bool, p promised) error {
 	fresh := func() error { return errors.Join(os.RemoveAll(root), top.write(root, gone)) }
 	if err := fresh(); err != nil {
 		return err
@@ -460,203 +296,18 @@ func (m *matrix) death(ctx context.Context, conf Config, root, what string, top 
 	if err != nil {
 		return err
 	}
-	watchdog.Run(ctx, s.Layout)
+	rep := watchdog.Run(ctx, s.Layout)
+	if deep && (healthy || rep.Current.String() == oldVersion) {
+		if err := prove(ctx, s, nil); err != nil {
+			return err
+		}
+	}
 	for i := 1; i < len(d.done); i++ {
 		again := replay(base, root, d.done[:i], func(int) bool { return false })
 		if err := errors.Join(os.RemoveAll(root), again.write(root, 0)); err != nil {
 			return err
 		}
-		m.start(ctx, conf, root, fmt.Sprintf("%s, and in the watchdog after %s", what, lastOf(d.done[:i])), healthy, nil, p, true)
+		m.start(ctx, conf, root, fmt.Sprintf("%s, and in the start after it after %s", what, lastOf(d.done[:i])), healthy, nil, p, true)
 	}
 	return nil
-}
-
-// learn takes the digests of the versions that an undisturbed run left.
-func (m *matrix) learn(l state.Layout) error {
-	t, err := l.Tree()
-	if err != nil {
-		return err
-	}
-	for _, v := range t.Versions {
-		d, err := digest(l, v)
-		if err != nil {
-			return err
-		}
-		m.mu.Lock()
-		m.digests[d] = true
-		m.mu.Unlock()
-	}
-	return nil
-}
-
-func digest(l state.Layout, v release.Version) (string, error) {
-	n, err := readTree(l.Version(v))
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	n.describe(&b, 0)
-	return fmt.Sprintf("%s %x", v, sha256.Sum256([]byte(b.String()))), nil
-}
-
-// start runs the ordinary start sequence until a version runs, and checks what
-// must hold. healthy says whether a version other than the old one comes up.
-// With last false the disk still fails: then only what starts is checked, and a
-// disk that takes nothing at all cannot be helped to another version.
-func (m *matrix) start(ctx context.Context, conf Config, root, what string, healthy bool, disk *crashDisk, p promised, last bool) {
-	var bad []string
-	violated := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
-	defer func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.cases++
-		for _, b := range bad {
-			m.violations = append(m.violations, fmt.Sprintf("%s (new version healthy: %v): %s", what, healthy, b))
-		}
-	}()
-	if disk == nil {
-		disk = &crashDisk{at: -1}
-	}
-	s, err := at(conf, root, disk)
-	if err != nil {
-		violated("%v", err)
-		return
-	}
-	if to, err := os.Readlink(filepath.Join(root, "last-good")); err == nil {
-		if d, err := digest(s.Layout, release.MustVersion(filepath.Base(to))); err != nil || !m.known(d) {
-			violated("before the start, last-good leads to %s: %v", to, err)
-		}
-	}
-	running := release.Version{}
-	starts := 0
-	for running.IsZero() && starts <= matrixAttempts+1 {
-		starts++
-		watchdog.Run(ctx, s.Layout)
-		to, err := os.Readlink(s.Layout.Current())
-		if err != nil {
-			violated("start %d: %v", starts, err)
-			return
-		}
-		v, err := release.ParseVersion(filepath.Base(to))
-		if err != nil {
-			violated("start %d: current leads to %s", starts, to)
-			return
-		}
-		if d, err := digest(s.Layout, v); err != nil || !m.known(d) {
-			violated("start %d: current leads to %s, which is not complete: %v", starts, v, err)
-			return
-		}
-		if healthy || v.String() == oldVersion {
-			running = v
-		}
-	}
-	if running.IsZero() && (last || disk.fault != readOnly) {
-		violated("nothing runs after %d starts", starts)
-		return
-	}
-	if !last {
-		return
-	}
-	if err := prove(ctx, s, nil); err != nil {
-		violated("the agent's start: %v", err)
-		return
-	}
-	m.settled(s.Layout, running, healthy, p, violated)
-}
-
-func (m *matrix) known(d string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.digests[d]
-}
-
-// settled checks a root whose version runs and proved healthy.
-func (m *matrix) settled(l state.Layout, running release.Version, healthy bool, p promised, violated func(string, ...any)) {
-	res, err := l.Read()
-	if err != nil {
-		violated("%v", err)
-		return
-	}
-	s, t := res.State, res.Tree
-	if len(res.Notes) > 0 {
-		violated("at rest: %q", res.Notes)
-	}
-	if t.Current != running || t.LastGood != running || s.Good != running {
-		violated("runs %s, but current is %s, last-good %s, good %s", running, t.Current, t.LastGood, s.Good)
-	}
-	if s.Status == state.PendingHealth || len(s.Owed) != 0 {
-		violated("status %s, owed %d", s.Status, len(s.Owed))
-	}
-	for _, v := range t.Versions {
-		if d, err := digest(l, v); err != nil || !m.known(d) {
-			violated("version %s is not complete: %v", v, err)
-		}
-		if v.String() == badChecksum || v.String() == notExecutable {
-			violated("the refused %s is installed", v)
-		}
-	}
-	filepath.WalkDir(l.Root(), func(path string, d os.DirEntry, err error) error {
-		if err == nil && (strings.HasPrefix(d.Name(), fsutil.TempPrefix) || strings.HasPrefix(d.Name(), state.PartialPrefix)) {
-			violated("left behind: %s", path)
-		}
-		return err
-	})
-	m.told(l, s, p, violated)
-}
-
-// told checks that what the manager hears of each command is one story.
-func (m *matrix) told(l state.Layout, s state.State, p promised, violated func(string, ...any)) {
-	entries, damaged, err := l.Outbox().List()
-	if err != nil || damaged != nil {
-		violated("outbox: %v %v", err, damaged)
-	}
-	events := map[string][]release.Code{}
-	acks := map[string][]state.Command{}
-	ids := map[string]bool{}
-	for _, e := range entries {
-		if ids[e.ID] {
-			violated("%s is in the outbox twice", e.ID)
-		}
-		ids[e.ID] = true
-		if e.Ack != nil {
-			acks[e.Ack.ID] = append(acks[e.Ack.ID], *e.Ack)
-		} else {
-			events[e.Event.CommandID] = append(events[e.Event.CommandID], e.Event.Code)
-		}
-	}
-	for _, id := range p.commands {
-		if _, ok := s.Command(id); !ok && !p.torn {
-			violated("command %s was taken and is forgotten", id)
-		}
-	}
-	for id := range events {
-		if _, ok := s.Command(id); !ok && id != "" && !p.torn {
-			violated("events %v of command %s, which is unknown", events[id], id)
-		}
-	}
-	for _, c := range s.Commands {
-		got := events[c.ID]
-		n := func(codes ...release.Code) (n int) {
-			for _, code := range got {
-				if slices.Contains(codes, code) {
-					n++
-				}
-			}
-			return n
-		}
-		ended := n(release.Completed, release.RolledBack)
-		story := fmt.Sprintf("%s: %v, acks %+v", c.ID, got, acks[c.ID])
-		switch {
-		case !c.Done || len(acks[c.ID]) != 1 || acks[c.ID][0] != c:
-			violated("not one outcome: %+v; %s", c, story)
-		case n(release.Started) != 1:
-			violated("not started once: %s", story)
-		case c.Status == "staged" && (n(release.Staged) != 1 || ended != 1 || len(got) > 4):
-			violated("staged, but: %s", story)
-		case c.Status == "staged_manual" && (n(release.StagedManual) != 1 || n(release.Staged) != ended):
-			violated("staged for an operator, but: %s", story)
-		case c.Code != "" && (n(c.Code) != 1 || ended != 0 || n(release.Staged, release.StagedManual) != 0 || len(got) > 3):
-			violated("failed, but: %s", story)
-		}
-	}
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// RequireEnv, when set, makes a box that cannot be booted a failure: CI sets it.
-const RequireEnv = "EDGE_AGENT_REQUIRE_BOX"
+// RequireEnv, when set, makes a test that this machine cannot run a failure: CI sets it.
+const RequireEnv = "EDGE_AGENT_NO_SKIP"
 
 // Need skips the test, and says why, on a machine that can boot no box.
 func Need(t testing.TB) {

@@ -1,0 +1,214 @@
+package stage
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/watchdog"
+)
+
+// learn takes the digests of the versions that an undisturbed run left.
+func (m *matrix) learn(l state.Layout) error {
+	t, err := l.Tree()
+	if err != nil {
+		return err
+	}
+	for _, v := range t.Versions {
+		d, err := digest(l, v)
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.digests[d] = true
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+func digest(l state.Layout, v release.Version) (string, error) {
+	n, err := readTree(l.Version(v))
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	n.describe(&b, 0)
+	return fmt.Sprintf("%s %x", v, sha256.Sum256([]byte(b.String()))), nil
+}
+
+// start runs the ordinary start sequence until a version runs, and checks what
+// must hold. healthy says whether a version other than the old one comes up.
+// With last false the disk still fails: then only what starts is checked, and a
+// disk that takes nothing at all cannot be helped to another version.
+func (m *matrix) start(ctx context.Context, conf Config, root, what string, healthy bool, disk *crashDisk, p promised, last bool) {
+	var bad []string
+	violated := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.cases++
+		for _, b := range bad {
+			m.violations = append(m.violations, fmt.Sprintf("%s (new version healthy: %v): %s", what, healthy, b))
+		}
+	}()
+	if disk == nil {
+		disk = &crashDisk{at: -1}
+	}
+	s, err := at(conf, root, disk)
+	if err != nil {
+		violated("%v", err)
+		return
+	}
+	if to, err := os.Readlink(filepath.Join(root, "last-good")); err == nil {
+		if d, err := digest(s.Layout, release.MustVersion(filepath.Base(to))); err != nil || !m.known(d) {
+			violated("before the start, last-good leads to %s: %v", to, err)
+		}
+	}
+	running := release.Version{}
+	starts := 0
+	for running.IsZero() && starts <= matrixAttempts+1 {
+		starts++
+		watchdog.Run(ctx, s.Layout)
+		to, err := os.Readlink(s.Layout.Current())
+		if err != nil {
+			violated("start %d: %v", starts, err)
+			return
+		}
+		v, err := release.ParseVersion(filepath.Base(to))
+		if err != nil {
+			violated("start %d: current leads to %s", starts, to)
+			return
+		}
+		if d, err := digest(s.Layout, v); err != nil || !m.known(d) {
+			violated("start %d: current leads to %s, which is not complete: %v", starts, v, err)
+			return
+		}
+		if healthy || v.String() == oldVersion {
+			running = v
+		}
+	}
+	if running.IsZero() && (last || disk.fault != readOnly) {
+		violated("nothing runs after %d starts", starts)
+		return
+	}
+	if !last {
+		return
+	}
+	if err := prove(ctx, s, nil); err != nil {
+		violated("the agent's start: %v", err)
+		return
+	}
+	m.settled(s.Layout, running, healthy, p, violated)
+}
+
+func (m *matrix) known(d string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.digests[d]
+}
+
+// settled checks a root whose version runs and proved healthy.
+func (m *matrix) settled(l state.Layout, running release.Version, healthy bool, p promised, violated func(string, ...any)) {
+	res, err := l.Read()
+	if err != nil {
+		violated("%v", err)
+		return
+	}
+	s, t := res.State, res.Tree
+	if len(res.Notes) > 0 {
+		violated("at rest: %q", res.Notes)
+	}
+	if t.Current != running || t.LastGood != running || s.Good != running {
+		violated("runs %s, but current is %s, last-good %s, good %s", running, t.Current, t.LastGood, s.Good)
+	}
+	if s.Status == state.PendingHealth || len(s.Owed) != 0 {
+		violated("status %s, owed %d", s.Status, len(s.Owed))
+	}
+	for _, v := range t.Versions {
+		if d, err := digest(l, v); err != nil || !m.known(d) {
+			violated("version %s is not complete: %v", v, err)
+		}
+		if v.String() == badChecksum || v.String() == notExecutable {
+			violated("the refused %s is installed", v)
+		}
+	}
+	filepath.WalkDir(l.Root(), func(path string, d os.DirEntry, err error) error {
+		if err == nil && (strings.HasPrefix(d.Name(), fsutil.TempPrefix) || strings.HasPrefix(d.Name(), state.PartialPrefix)) {
+			violated("left behind: %s", path)
+		}
+		return err
+	})
+	m.told(l, s, p, violated)
+}
+
+// told checks that what the manager hears of each command is one story.
+func (m *matrix) told(l state.Layout, s state.State, p promised, violated func(string, ...any)) {
+	entries, damaged, err := l.Outbox().List()
+	if err != nil || damaged != nil {
+		violated("outbox: %v %v", err, damaged)
+	}
+	events := map[string][]release.Code{}
+	acks := map[string][]state.Command{}
+	ids := map[string]bool{}
+	for _, e := range entries {
+		if ids[e.ID] {
+			violated("%s is in the outbox twice", e.ID)
+		}
+		ids[e.ID] = true
+	}
+	for _, e := range p.delivered { // once more is once
+		if !ids[e.ID] {
+			entries = append(entries, e)
+		}
+		ids[e.ID] = true
+	}
+	for _, e := range entries {
+		if e.Ack != nil {
+			acks[e.Ack.ID] = append(acks[e.Ack.ID], *e.Ack)
+		} else {
+			events[e.Event.CommandID] = append(events[e.Event.CommandID], e.Event.Code)
+		}
+	}
+	for _, id := range p.commands {
+		if _, ok := s.Command(id); !ok && !p.torn {
+			violated("command %s was taken and is forgotten", id)
+		}
+	}
+	for id := range events {
+		if _, ok := s.Command(id); !ok && id != "" && !p.torn {
+			violated("events %v of command %s, which is unknown", events[id], id)
+		}
+	}
+	for _, c := range s.Commands {
+		got := events[c.ID]
+		n := func(codes ...release.Code) (n int) {
+			for _, code := range got {
+				if slices.Contains(codes, code) {
+					n++
+				}
+			}
+			return n
+		}
+		ended := n(release.Completed, release.RolledBack)
+		story := fmt.Sprintf("%s: %v, acks %+v", c.ID, got, acks[c.ID])
+		switch {
+		case !c.Done || len(acks[c.ID]) != 1 || acks[c.ID][0] != c:
+			violated("not one outcome: %+v; %s", c, story)
+		case n(release.Started) != 1:
+			violated("not started once: %s", story)
+		case c.Status == "staged" && (n(release.Staged) != 1 || ended != 1 || len(got) > 4):
+			violated("staged, but: %s", story)
+		case c.Status == "staged_manual" && (n(release.StagedManual) != 1 || n(release.Staged) != ended):
+			violated("staged for an operator, but: %s", story)
+		case c.Code != "" && (n(c.Code) != 1 || ended != 0 || n(release.Staged, release.StagedManual) != 0 || len(got) > 3):
+			violated("failed, but: %s", story)
+		}
+	}
+}
