@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -20,6 +21,7 @@ const (
 	matrixAttempts = 2 // max_boot_attempts of the trials
 	oldVersion     = "1.9.0"
 	newVersion     = "2.0.0"
+	bigVersion     = "1.0.0"
 	badChecksum    = "2.1.0"
 	notExecutable  = "2.2.0"
 )
@@ -53,7 +55,18 @@ type known struct {
 	art release.Artefact
 }
 
-var releases = map[string]known{} // of this test, verified once
+// releases are verified ones, by version.
+type releases map[string]known
+
+// verified fetches every release that the tests of crashes use.
+func verified(t *testing.T, host *Stager) releases {
+	rs := releases{}
+	for _, v := range []string{bigVersion, newVersion, badChecksum, notExecutable} {
+		rel, a := fetch(t, host, v)
+		rs[v] = known{rel, a}
+	}
+	return rs
+}
 
 func ignoreOwed(err error) error {
 	if errors.Is(err, state.ErrOwed) {
@@ -63,13 +76,13 @@ func ignoreOwed(err error) error {
 }
 
 // upgrade is agent/upgrade.go, without a manager.
-func upgrade(version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
+func upgrade(rs releases, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
 	return func(ctx context.Context, s *Stager, p *promised) error {
-		return upgradeAs(fmt.Sprintf("upgrade-%s-%d", version, len(p.commands)), version, hand)(ctx, s, p)
+		return upgradeAs(rs, fmt.Sprintf("upgrade-%s-%d", version, len(p.commands)), version, hand)(ctx, s, p)
 	}
 }
 
-func upgradeAs(id, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
+func upgradeAs(rs releases, id, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
 	return func(ctx context.Context, s *Stager, p *promised) error {
 		v := release.MustVersion(version)
 		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
@@ -79,7 +92,7 @@ func upgradeAs(id, version string, hand func(context.Context, state.Layout, Stag
 			return err
 		}
 		p.commands = append(p.commands, id)
-		k := releases[version]
+		k := rs[version]
 		staged, err := s.Stage(ctx, k.rel, k.art, func() {
 			s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
 				return state.Downloaded(st, id, time.Now()), t, nil
@@ -157,9 +170,9 @@ func raw(change func(l state.Layout) error) step {
 	return func(_ context.Context, s *Stager, _ *promised) error { return change(s.Layout) }
 }
 
-func crashCases() []crashCase {
-	up := upgrade(newVersion, Swap)
-	shelve := upgrade(newVersion, Shelve)
+func crashCases(rs releases) []crashCase {
+	up := upgrade(rs, newVersion, Swap)
+	shelve := upgrade(rs, newVersion, Shelve)
 	garbage := raw(func(l state.Layout) error {
 		return os.WriteFile(filepath.Join(l.Root(), "state.json"), []byte(`{"schema":1,"sta`), 0o644)
 	})
@@ -172,13 +185,13 @@ func crashCases() []crashCase {
 	takeAway := raw(func(l state.Layout) error { return os.RemoveAll(l.Version(release.MustVersion(newVersion))) })
 	return []crashCase{
 		{name: "stage and swap", step: up},
-		{name: "refused: bad checksum", step: upgrade(badChecksum, Swap)},
-		{name: "refused: cannot run", step: upgrade(notExecutable, Swap)},
+		{name: "refused: bad checksum", step: upgrade(rs, badChecksum, Swap)},
+		{name: "refused: cannot run", step: upgrade(rs, notExecutable, Swap)},
 		{name: "stage over a directory of other bytes", before: []step{raw(func(l state.Layout) error {
 			return writeVersion(l, newVersion, "by hand")
 		})}, step: up},
 		{name: "stage with a leftover", before: []step{raw(func(l state.Layout) error {
-			return os.WriteFile(l.Download(releases[newVersion].art.SHA256), []byte("not the beginning of it"), 0o644)
+			return os.WriteFile(l.Download(rs[newVersion].art.SHA256), []byte("not the beginning of it"), 0o644)
 		})}, step: up},
 		{name: "stage what is there", before: []step{up, boot, prove, by(state.GoBack), boot, prove}, step: up},
 		{name: "start counted", before: []step{up}, step: boot},
@@ -203,6 +216,16 @@ func crashCases() []crashCase {
 		{name: "current moved by hand", before: []step{old, point("current", "1.8.0")}, step: boot},
 		{name: "version taken away in a trial", before: []step{up, boot, takeAway}, step: boot, lost: true},
 	}
+}
+
+// oldRoot lays out a root that runs oldVersion.
+func oldRoot(l state.Layout) error {
+	if err := errors.Join(os.Mkdir(l.Root(), 0o755), l.Make(), writeVersion(l, oldVersion, "old and good"),
+		l.Disk().Symlink("versions/"+oldVersion, l.Current())); err != nil {
+		return err
+	}
+	_, err := l.Do(context.Background(), nil)
+	return err
 }
 
 func writeVersion(l state.Layout, version, text string) error {

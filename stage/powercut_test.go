@@ -27,7 +27,7 @@ const (
 )
 
 // goodVersions prove healthy when they run; neverHealthy does not.
-var goodVersions = []string{"1.0.0", newVersion}
+var goodVersions = []string{bigVersion, newVersion}
 
 const neverHealthy = "2.3.0"
 

@@ -56,8 +56,7 @@ func (p plan) harness() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(os.Mkdir(p.root(), 0o755), s.Layout.Make(), writeVersion(s.Layout, oldVersion, "old and good"),
-		s.Layout.Disk().Symlink("versions/"+oldVersion, s.Layout.Current()), sh("sync")); err != nil {
+	if err := errors.Join(oldRoot(s.Layout), sh("sync")); err != nil {
 		return err
 	}
 	d, err := digest(s.Layout, release.MustVersion(oldVersion))
@@ -65,9 +64,6 @@ func (p plan) harness() error {
 		return err
 	}
 	p.Digests = append(p.Digests, d)
-	if _, err := s.Layout.Do(context.Background(), nil); err != nil {
-		return err
-	}
 
 	var got harm
 	rng := rand.New(rand.NewPCG(p.Seed, 0))
@@ -254,13 +250,14 @@ func (p plan) write() error {
 	if err != nil {
 		return err
 	}
+	rs := releases{}
 	var versions []string
 	for _, v := range append(slices.Clone(goodVersions), neverHealthy) {
 		rel, err := s.Fetch(ctx, release.MustVersion(v))
 		if err != nil {
 			return err
 		}
-		releases[v] = known{rel, rel.Manifest().Artefacts[0]}
+		rs[v] = known{rel, rel.Manifest().Artefacts[0]}
 		versions = append(versions, v)
 	}
 	fmt.Println("begins")
@@ -318,7 +315,7 @@ func (p plan) write() error {
 			continue
 		}
 		n++
-		err = upgradeAs(fmt.Sprint("c", n), next, Swap)(ctx, s, &promised{})
+		err = upgradeAs(rs, fmt.Sprint("c", n), next, Swap)(ctx, s, &promised{})
 		if err := errors.Join(err, did()); err != nil {
 			return err
 		}
