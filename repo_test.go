@@ -135,6 +135,40 @@ func TestAgentLinksNothingOfTheSimulation(t *testing.T) {
 }
 
 // The watchdog itself needs no network and no sigstore.
+// Every change of the file system under an install root goes through fsutil, so
+// that the crash matrix sees it. What only a simulation build does is not asked.
+func TestFilesAreChangedThroughFsutil(t *testing.T) {
+	t.Parallel()
+	changes := []string{"Chmod", "Chown", "Chtimes", "CopyFS", "Create", "CreateTemp", "Lchown", "Link", "Mkdir", "MkdirAll", "MkdirTemp", "Remove", "RemoveAll", "Rename", "Symlink", "Truncate", "WriteFile"}
+	checked := 0
+	for _, p := range ours(t, "") {
+		if !slices.Contains([]string{"agent", "stage", "state", "watchdog", "cmd/edge-agent"}, p.name()) {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			fset := token.NewFileSet()
+			f, err := parser.ParseFile(fset, filepath.Join(p.Dir, file), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checked++
+			ast.Inspect(f, func(n ast.Node) bool {
+				sel, ok := n.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				if x, ok := sel.X.(*ast.Ident); ok && x.Name == "os" && slices.Contains(changes, sel.Sel.Name) {
+					t.Errorf("%s: os.%s; use fsutil.Disk", fset.Position(sel.Pos()), sel.Sel.Name)
+				}
+				return true
+			})
+		}
+	}
+	if checked < 20 {
+		t.Errorf("only %d files were looked at", checked)
+	}
+}
+
 func TestWatchdogLinksNoNetwork(t *testing.T) {
 	t.Parallel()
 	for _, p := range list(t, "-deps", "./watchdog") {

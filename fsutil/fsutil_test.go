@@ -1,12 +1,15 @@
 package fsutil
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -238,4 +241,33 @@ func TestLockFile(t *testing.T) {
 			t.Errorf("after the unlock: %v", err)
 		}
 	}
+}
+
+// A lock ends with its holder, however that ends.
+func TestLockOfADeadProcess(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), ".lock")
+	// flock(1) holds the lock, tells so, and never gives it back.
+	cmd := exec.Command("flock", path, "sh", "-c", "echo held; exec sleep 600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockFile(t.Context(), path, 0); !errors.Is(err, ErrLocked) {
+		t.Errorf("while it lives: %v", err)
+	}
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	cmd.Wait()
+	l, err := LockFile(t.Context(), path, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Unlock()
 }

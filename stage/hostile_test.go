@@ -76,6 +76,7 @@ func TestExtractRefusesHostileStreams(t *testing.T) {
 		"a name of 4 KiB, by GNU": {gzipped(tarOf(t, func(w *tar.Writer) {
 			w.WriteHeader(&tar.Header{Name: strings.Repeat("n", 4096), Typeflag: tar.TypeDir, Mode: 0o755, Format: tar.FormatGNU})
 		})), "more than"},
+		"megabytes of PAX records": {gzipped(paxOf(8 << 20)), "after 0 entries"},
 		"links in a chain": {gzipped(tarOf(t, func(w *tar.Writer) {
 			w.WriteHeader(&tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "b"})
 			w.WriteHeader(&tar.Header{Name: "b", Typeflag: tar.TypeSymlink, Linkname: ".."})
@@ -94,6 +95,18 @@ func TestExtractRefusesHostileStreams(t *testing.T) {
 			}
 		})
 	}
+}
+
+// paxOf is an entry whose PAX records claim, and have, size bytes.
+func paxOf(size int) []byte {
+	h := make([]byte, 512)
+	copy(h[100:], "0000644\x00")
+	copy(h[124:], fmt.Sprintf("%011o\x00", size))
+	h[156] = tar.TypeXHeader
+	copy(h[257:], "ustar\x0000")
+	record := fmt.Sprintf("%d comment=", size)
+	h = append(patch(h, 0, "pax"), record...)
+	return append(h, strings.Repeat("x", size-len(record)-1)+"\n"...)
 }
 
 // gnuSparse is the header of an old GNU sparse file that claims size bytes.

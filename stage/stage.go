@@ -284,6 +284,9 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		if s.Status == state.PendingHealth {
 			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
 		}
+		if t.Current == tr.Target {
+			return s, t, release.Errorf(release.InProgress, "an operator has put %s in place meanwhile; nothing is left to do", tr.Target)
+		}
 		if !t.Has(tr.Target) {
 			return s, t, release.Errorf(release.Internal, "swap: %s is not on disk", tr.Target)
 		}

@@ -128,3 +128,23 @@ func TestTidyRemovesOnlyLeftovers(t *testing.T) {
 		t.Errorf("left: %s", got)
 	}
 }
+
+// An operator who went back by hand may be faster than a release that is staged.
+func TestSwapToWhatRunsAlreadyIsRefused(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	install(t, s.Layout, "1.0.0")
+	rel, a := fetch(t, s, "1.0.0")
+	staged, err := s.Stage(t.Context(), rel, a, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hand := range []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve} {
+		if _, err := hand(t.Context(), s.Layout, staged, state.Trial{ID: "t"}); code(err) != release.InProgress {
+			t.Errorf("got %v", err)
+		}
+	}
+	if res, err := s.Layout.Read(); err != nil || res.State.Status != state.Stable || len(res.Notes) != 0 {
+		t.Errorf("got %+v, %v", res, err)
+	}
+}

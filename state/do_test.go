@@ -301,3 +301,20 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// What Decode would refuse is never written: it would be set aside with all
+// that it held.
+func TestDoWritesNothingThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	do(t, l, nil)
+	before, _ := os.ReadFile(l.stateFile())
+	if _, err := l.Do(t.Context(), func(s State, tr Tree) (State, Tree, error) {
+		return Begin(s, Trial{ID: "t", Target: tr.Current}, now), tr, nil // back to itself
+	}); err == nil || !strings.Contains(err.Error(), "target equal to previous") {
+		t.Errorf("got %v", err)
+	}
+	if after, _ := os.ReadFile(l.stateFile()); !bytes.Equal(before, after) {
+		t.Errorf("state.json is now %s", after)
+	}
+}

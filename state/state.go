@@ -198,8 +198,13 @@ func (e Entry) check() error {
 	return nil
 }
 
+// encode refuses what Decode would: a state.json that nobody can read again
+// loses all that it held.
 func (s State) encode() ([]byte, error) {
 	s.Schema = Schema
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("state: %w", err)

@@ -1,0 +1,114 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/watchdog"
+)
+
+// The agent, the watchdog and operators at the command line work on one root
+// at once. At every instant current leads to a complete version, and in the end
+// the manager hears one story of each command.
+func TestAllAtOnce(t *testing.T) {
+	t.Parallel()
+	host := setup(t, nil)
+	rs := verified(t, host)
+	m := &matrix{digests: map[string]bool{}}
+	root := filepath.Join(t.TempDir(), "root")
+	s, err := at(host.Config, root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := oldRoot(s.Layout); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{bigVersion, newVersion} { // what they are when complete
+		if _, err := s.Stage(t.Context(), rs[v].rel, rs[v].art, func() {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.learn(s.Layout); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, done := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	beside := func(f func(s *Stager)) {
+		s, err := at(host.Config, root, nil) // as another process has it
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				f(s)
+			}
+		})
+	}
+	beside(func(s *Stager) { watchdog.Run(t.Context(), s.Layout) })
+	beside(func(s *Stager) {
+		hand := []func(state.State, state.Tree) (state.State, state.Tree, error){
+			func(st state.State, tr state.Tree) (state.State, state.Tree, error) {
+				return state.Apply(st, tr, time.Now())
+			},
+			func(st state.State, tr state.Tree) (state.State, state.Tree, error) {
+				return state.GoBack(st, tr, time.Now())
+			},
+		}[rand.IntN(2)]
+		s.Layout.Do(t.Context(), hand) // mostly refused
+		if _, err := s.Layout.Read(); err != nil {
+			t.Error(err)
+		}
+	})
+	beside(func(s *Stager) {
+		to, err := os.Readlink(s.Layout.Current())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if st, err := os.Stat(filepath.Join(root, to, "edge-agent")); err != nil || st.Size() == 0 {
+			// It may have been pruned since; what current leads to now may not.
+			if now, _ := os.Readlink(s.Layout.Current()); now == to {
+				t.Errorf("current leads to %s: %v", to, err)
+			}
+		}
+	})
+
+	p := promised{}
+	staged := 0
+	for i := range 20 {
+		to := []string{bigVersion, newVersion}[i%2]
+		hand := []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve}[i/2%2]
+		err := upgradeAs(rs, fmt.Sprint("c", i), to, hand)(t.Context(), s, &p)
+		if err == nil {
+			staged++
+		} else if c := code(err); c != release.InProgress && c != release.Internal {
+			t.Errorf("%s: %v", to, err)
+		}
+		if err := errors.Join(prove(t.Context(), s, nil), deliver(t.Context(), s, &p)); err != nil {
+			t.Error(err)
+		}
+	}
+	done()
+	wg.Wait()
+	p.commands = p.commands[len(p.commands)-state.MaxCommands:] // older ones are forgotten
+	p.delivered = slices.DeleteFunc(p.delivered, func(e state.Entry) bool {
+		return e.Event != nil && e.Event.CommandID != "" && !slices.Contains(p.commands, e.Event.CommandID)
+	})
+	m.start(t.Context(), host.Config, root, "all at once", true, nil, p, true)
+	m.report(t)
+	if staged < 5 {
+		t.Errorf("only %d upgrades were staged", staged)
+	}
+	t.Logf("%d of 20 upgrades were staged", staged)
+}
