@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,8 +17,8 @@ import (
 // boxCutsEnv is how many times the machine goes down; the full run has 25.
 const boxCutsEnv = "EDGE_AGENT_BOX_CUTS"
 
-// A machine loses its power, is rebooted, or has its agent killed, at any
-// moment of upgrades up, down, and to a release that never comes up. After
+// A machine loses its power, is rebooted, or has its agent or its watchdog
+// killed, at any moment of upgrades up, down, and to a release that never comes up. After
 // each it settles by itself, and the manager hears one story of each command.
 func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 	rounds := 4
@@ -37,19 +38,22 @@ func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 		to := []string{"1.2.0", map[string]string{"1.0.0": "1.1.0", "1.1.0": "1.0.0"}[running]}[rng.IntN(2)]
 		mark, _ := b.upgrade(to)
 		time.Sleep(time.Duration(rng.IntN(2500)) * time.Millisecond) // the moment is the point
-		how := []string{"power cut", "power cut, journal flushed", "kill", "reboot"}[rng.IntN(4)]
+		how := []string{"power cut", "power cut, journal flushed", "kill", "reboot", "kill the watchdog"}[rng.IntN(5)]
 		happened[how]++
 		var err error
 		switch how {
 		case "kill":
 			_, err = b.node.Exec(b.ctx, "systemctl", "kill", "-s", "KILL", "edge.service")
+		case "kill the watchdog": // as soon as a start has one
+			_, err = b.node.Exec(b.ctx, "sh", "-c", `systemctl restart --no-block edge.service
+				for i in $(seq 50); do systemctl kill --kill-whom=control -s KILL edge.service 2>/dev/null && break; done; true`)
 		case "reboot":
 			b.node.Exec(b.ctx, "systemctl", "reboot") // its own connection may end first
 			err = b.node.WaitOff(b.ctx)
 		default:
 			err = b.node.Cut(b.ctx, how != "power cut")
 		}
-		if err == nil && how != "kill" {
+		if err == nil && !strings.HasPrefix(how, "kill") {
 			mark = b.Timeline.Mark()
 			err = b.node.Boot(b.ctx)
 		}
@@ -58,7 +62,11 @@ func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 		}
 		running = b.atRest(mark)
 	}
-	t.Logf("%d rounds: %v", rounds, happened)
+	journal, err := b.node.UnitJournal(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d rounds: %v; %d watchdogs died", rounds, happened, strings.Count(journal, "Control process exited, code=killed"))
 	for id, s := range b.stories(start) {
 		completed, back := slices.Contains(s.events, "upgrade_completed"), slices.Contains(s.events, "upgrade_rolled_back")
 		switch {

@@ -31,6 +31,7 @@ type NodeConfig struct {
 	TimeoutStart    time.Duration // the window
 	ManagerURL      string        // the rig's
 	Disabled        bool          // upgrades are off
+	Proxy           string        // manager.proxy; "" leaves it to the environment
 }
 
 // Node is a device: an install root, and a service under a supervisor.
@@ -54,7 +55,8 @@ binary = {{.Binary | printf "%q"}}
 urls = [{{.URL | printf "%q"}}]
 registration_token = {{.Token | printf "%q"}}
 cert_fingerprint = {{.Fingerprint | printf "%q"}}
-
+{{with .Proxy}}proxy = {{. | printf "%q"}}
+{{end}}
 [upgrade]
 enabled = {{.Enabled}}
 boot_health_window_secs = {{.Window}}
@@ -109,7 +111,7 @@ func (r *Rig) layOut(dir, root string, c NodeConfig) error {
 	var conf bytes.Buffer
 	if err := nodeConfig.Execute(&conf, map[string]any{
 		"Name": c.Name, "Binary": c.BinaryName, "Root": root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
-		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs,
+		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs, "Proxy": c.Proxy,
 	}); err != nil {
 		return err
 	}
