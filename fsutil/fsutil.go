@@ -218,6 +218,12 @@ func Free(path string) (Space, error) {
 	return s, nil
 }
 
+// ReadOnly reports whether path is on a file system that is mounted read-only.
+func ReadOnly(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
+}
+
 // Reserve takes the blocks for a file of size bytes without changing its
 // length, so that a later write cannot run out of space. A file system that
 // cannot do it is no error.

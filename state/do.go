@@ -156,7 +156,7 @@ func (l Layout) Read() (Result, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		r.Notes = append(r.Notes, "there is no state.json yet")
 	case err != nil:
-		r.Notes = append(r.Notes, fmt.Sprintf("state.json is unreadable: %v", err))
+		r.Notes = append(r.Notes, fmt.Sprintf("state.json is unreadable: %v; the next start keeps it as state.json.corrupt and goes on from the links", err))
 	}
 	s, want, note := Reconcile(r.State, t, time.Now().UTC())
 	if note != "" {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,11 +91,26 @@ func (l Layout) Download(sha256 string) string {
 // Make creates the directories that an upgrade writes to.
 func (l Layout) Make() error {
 	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir()} {
-		if err := l.disk.Mkdir(dir, 0o755); err != nil {
+		if err := l.mkdir(dir); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// mkdir makes dir. What is there and is no directory is kept aside.
+func (l Layout) mkdir(dir string) error {
+	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
+		if err := l.aside(dir); err != nil {
+			return err
+		}
+	}
+	return l.disk.Mkdir(dir, 0o755)
+}
+
+// aside keeps what has no business at path, under a name that nothing has.
+func (l Layout) aside(path string) error {
+	return l.disk.Rename(path, path+".corrupt-"+rand.Text()[:8])
 }
 
 // Tree reads the links and the versions there are. What is not as it should
@@ -152,7 +168,7 @@ func (l Layout) PointCurrent(v release.Version) error {
 	if !t.Has(v) {
 		return fmt.Errorf("version %s is not on disk", v)
 	}
-	if t.Previous == v {
+	if st, err := os.Lstat(l.path("current")); t.Previous == v && (err != nil || !st.IsDir()) {
 		return l.disk.Rename(l.path("previous"), l.path("current"))
 	}
 	return l.relink(t, Tree{Current: v})
@@ -171,6 +187,11 @@ func (l Layout) relink(have, want Tree) error {
 	} {
 		if x.want.IsZero() || x.have == x.want {
 			continue
+		}
+		if st, err := os.Lstat(l.path(x.name)); err == nil && st.IsDir() { // a link cannot be renamed over it
+			if err := l.aside(l.path(x.name)); err != nil {
+				return err
+			}
 		}
 		if err := l.disk.Symlink(filepath.Join("versions", x.want.String()), l.path(x.name)); err != nil {
 			return err

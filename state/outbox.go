@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 )
@@ -27,17 +28,18 @@ const (
 type Outbox struct {
 	dir  string
 	disk fsutil.Disk
+	l    Layout
 }
 
 // Outbox returns the outbox of l.
-func (l Layout) Outbox() Outbox { return Outbox{l.outboxDir(), l.disk} }
+func (l Layout) Outbox() Outbox { return Outbox{l.outboxDir(), l.disk, l} }
 
 // Put makes e durable. An entry whose id is there already is not put again.
 func (o Outbox) Put(e Entry) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if err := o.disk.Mkdir(o.dir, 0o755); err != nil {
+	if err := o.l.mkdir(o.dir); err != nil {
 		return err
 	}
 	names, err := o.names()
@@ -126,7 +128,7 @@ type entryName struct {
 
 func (o Outbox) names() ([]entryName, error) {
 	files, err := os.ReadDir(o.dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // Put makes it
 		return nil, nil
 	}
 	if err != nil {

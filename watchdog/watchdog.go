@@ -58,6 +58,16 @@ func Run(ctx context.Context, l state.Layout) Report {
 	return rep
 }
 
+// Rescue is Run for a node whose current leads nowhere, and nothing otherwise;
+// then it returns false. It is run from the previous version: whoever removed
+// the version that runs has removed the watchdog with it.
+func Rescue(ctx context.Context, l state.Layout) (Report, bool) {
+	if t, err := l.Tree(); err == nil && !t.Current.IsZero() {
+		return Report{}, false
+	}
+	return Run(ctx, l), true
+}
+
 // Record is one line for the log.
 type Record struct {
 	Level   string // "info", "warn" or "error"

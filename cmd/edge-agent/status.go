@@ -52,6 +52,7 @@ func newStatusCmd() *cobra.Command {
 			if err != nil {
 				res.Notes = append(res.Notes, fmt.Sprintf("the outbox is unreadable: %v", err))
 			}
+			res.Notes = append(res.Notes, l.Inspect()...)
 			s, t := res.State, res.Tree
 			if t.Previous == t.Current {
 				t.Previous = release.Version{} // there is none to go back to

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/bilbycast/edge-agent/state"
@@ -10,8 +11,7 @@ import (
 )
 
 func newWatchdogCmd() *cobra.Command {
-	var root string
-	cmd := &cobra.Command{
+	return newStartCmd(&cobra.Command{
 		Use:   "watchdog --root DIR",
 		Short: "Count this start of the service, or go back (ExecStartPre of the unit)",
 		Long: `Watchdog runs before every start of the service, from the version that last
@@ -21,23 +21,42 @@ start. In a stable root it changes nothing.
 
 It exits 0 whatever it finds, so that it never keeps a working version from
 starting; what is wrong is in its log.`,
-		Example: `  ExecStartPre=/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
-		Args:    exactArgs(0, "root"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			log, err := newLogger(cmd.ErrOrStderr(), "info")
-			if err != nil {
-				return err
-			}
-			l, err := state.At(root)
-			if err != nil {
-				return usageError{fmt.Errorf("--root: %w", err)}
-			}
-			for _, r := range watchdog.Run(cmd.Context(), l).Records() {
-				level, _ := zerolog.ParseLevel(r.Level)
-				log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
-			}
+		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
+	}, func(ctx context.Context, l state.Layout) (watchdog.Report, bool) { return watchdog.Run(ctx, l), true })
+}
+
+func newRescueCmd() *cobra.Command {
+	return newStartCmd(&cobra.Command{
+		Use:   "rescue --root DIR",
+		Short: "Point a current that leads nowhere to a version that is there (ExecStartPre of the unit)",
+		Long: `Rescue runs before every start, from the previous version, in case that somebody
+removed the one that runs, and its watchdog with it. Where current leads to a
+version it does nothing. It exits 0 whatever it finds.`,
+		Example: `  ExecStartPre=-/opt/bilbycast/edge/previous/edge-agent rescue --root /opt/bilbycast/edge`,
+	}, watchdog.Rescue)
+}
+
+func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (watchdog.Report, bool)) *cobra.Command {
+	var root string
+	cmd.Args = exactArgs(0, "root")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		log, err := newLogger(cmd.ErrOrStderr(), "info")
+		if err != nil {
+			return err
+		}
+		l, err := state.At(root)
+		if err != nil {
+			return usageError{fmt.Errorf("--root: %w", err)}
+		}
+		rep, done := run(cmd.Context(), l)
+		if !done {
 			return nil
-		},
+		}
+		for _, r := range rep.Records() {
+			level, _ := zerolog.ParseLevel(r.Level)
+			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		}
+		return nil
 	}
 	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
 	return cmd

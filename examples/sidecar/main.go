@@ -52,6 +52,18 @@ func run(ctx context.Context, args []string) error {
 			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
 		}
 		return nil
+	case "rescue --root": // ExecStartPre=, from the previous version
+		root, err := state.At(args[2])
+		if err != nil {
+			return err
+		}
+		rep, done := watchdog.Rescue(ctx, root)
+		for _, r := range rep.Records() {
+			if done {
+				log.Warn().Fields(r.Fields).Msg(r.Message)
+			}
+		}
+		return nil
 	case "run --config": // ExecStart=
 		c, err := agent.Load(args[2])
 		if err != nil {

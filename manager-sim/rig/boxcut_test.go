@@ -45,8 +45,12 @@ func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 		case "kill":
 			_, err = b.node.Exec(b.ctx, "systemctl", "kill", "-s", "KILL", "edge.service")
 		case "kill the watchdog": // as soon as a start has one
-			_, err = b.node.Exec(b.ctx, "sh", "-c", `systemctl restart --no-block edge.service
-				for i in $(seq 50); do systemctl kill --kill-whom=control -s KILL edge.service 2>/dev/null && break; done; true`)
+			var out string
+			out, err = b.node.Exec(b.ctx, "sh", "-c", `systemctl restart --no-block edge.service
+				for i in $(seq 200); do systemctl kill --kill-whom=control -s KILL edge.service 2>/dev/null && echo killed && break; done; true`)
+			if out != "" {
+				happened["watchdogs that died"]++
+			}
 		case "reboot":
 			b.node.Exec(b.ctx, "systemctl", "reboot") // its own connection may end first
 			err = b.node.WaitOff(b.ctx)
@@ -62,11 +66,7 @@ func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 		}
 		running = b.atRest(mark)
 	}
-	journal, err := b.node.UnitJournal(b.ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d rounds: %v; %d watchdogs died", rounds, happened, strings.Count(journal, "Control process exited, code=killed"))
+	t.Logf("%d rounds: %v", rounds, happened)
 	for id, s := range b.stories(start) {
 		completed, back := slices.Contains(s.events, "upgrade_completed"), slices.Contains(s.events, "upgrade_rolled_back")
 		switch {
