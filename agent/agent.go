@@ -62,6 +62,7 @@ type Agent struct {
 	// disk, mostly); unsaved is what could then not be put in the outbox, and is
 	// told from here.
 	unsettled string
+	unit      string // why the unit is not fit for upgrades; "" if it is
 	unsaved   []state.Entry
 	// session and at fault are what the trial is judged by.
 	authenticated bool
@@ -118,6 +119,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.ready(res)
 	}
 
+	a.checkUnit(ctx)
+	if res.State.Status == state.RolledBack {
+		a.keepJournal(ctx)
+	}
 	a.stir(0)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.watch(ctx) })
@@ -234,7 +239,53 @@ func (a *Agent) setUsable(res state.Result, err error) {
 	if a.unsettled != "" {
 		why = a.unsettled
 	}
+	if why == "" {
+		why = a.unit
+	}
 	a.usable, a.why = why == "", why
+}
+
+// checkUnit asks whether the unit would let a bad version be taken back.
+func (a *Agent) checkUnit(ctx context.Context) {
+	if a.c.CheckUnit == nil {
+		return
+	}
+	if err := a.c.CheckUnit(ctx); err != nil {
+		a.log.Error().Err(err).Msg("the unit is not fit for upgrades; none will be taken")
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.unit = err.Error()
+		a.usable, a.why = false, a.unit
+	}
+}
+
+// keepJournal puts the last lines of the version that failed into the event
+// that tells it, unless that is delivered already.
+func (a *Agent) keepJournal(ctx context.Context) {
+	if a.c.Journal == nil {
+		return
+	}
+	err := a.c.layout.Locked(ctx, func() error {
+		box := a.c.layout.Outbox()
+		entries, _, err := box.List()
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Event == nil || e.Event.Code != release.RolledBack || e.Event.Journal != nil {
+				continue
+			}
+			lines, err := a.c.Journal(ctx)
+			if err != nil || len(lines) == 0 {
+				return err
+			}
+			return box.Amend(e.ID, func(e *state.Entry) { e.Event.Journal = lines })
+		}
+		return nil
+	})
+	if err != nil {
+		a.log.Warn().Err(err).Msg("the rollback is told without the journal of the version that failed")
+	}
 }
 
 // ready tells systemd that the service is up: first in words, so that

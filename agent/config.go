@@ -46,6 +46,13 @@ type Config struct {
 	// Notify tells systemd (systemd.Notify). It must be set when the process
 	// runs under a unit of Type=notify.
 	Notify func(state string) error `toml:"-" json:"-"`
+	// CheckUnit, if set, is asked once, at the start: an error says why this
+	// process's unit could keep a version from being taken back, and no upgrade
+	// is then taken (systemd.CheckRestarts).
+	CheckUnit func(context.Context) error `toml:"-" json:"-"`
+	// Journal, if set, returns the last lines of the runs before this one, which
+	// the event of a rollback takes along (systemd.LastLines).
+	Journal func(context.Context) ([]string, error) `toml:"-" json:"-"`
 	// Handlers serve commands other than upgrades, by action type.
 	Handlers map[string]Handler `toml:"-" json:"-"`
 	// Log gets one record a transition.

@@ -208,6 +208,7 @@ func event(e state.Entry) *wire.Event {
 	return &wire.Event{
 		EventID: e.ID, Severity: ev.Code.Severity(), Category: wire.CategoryUpgrade, Message: ev.Message,
 		Details: wire.Details{
+			Journal:   e.Event.Journal,
 			ErrorCode: ev.Code, FromVersion: ev.From.String(), ToVersion: ev.To.String(),
 			CommandID: ev.CommandID, Reason: ev.Reason, BootAttempts: ev.BootAttempts,
 		},

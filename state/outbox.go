@@ -68,6 +68,34 @@ func (o Outbox) Put(e Entry) error {
 	return o.disk.WriteFile(filepath.Join(o.dir, fmt.Sprintf("%016d-%s.json", last+1, e.ID)), b, 0o644)
 }
 
+// Amend changes an entry that is there; one that is gone is no error.
+func (o Outbox) Amend(id string, change func(*Entry)) error {
+	names, err := o.names()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n.id != id {
+			continue
+		}
+		path := filepath.Join(o.dir, n.file)
+		e, err := readEntry(path)
+		if err != nil {
+			return err
+		}
+		change(&e)
+		b, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		if len(b) > MaxEntry {
+			return fmt.Errorf("outbox: entry %s has %d bytes, more than %d", id, len(b), MaxEntry)
+		}
+		return o.disk.WriteFile(path, b, 0o644)
+	}
+	return nil
+}
+
 // List returns the entries, oldest first. Files that hold none are moved out
 // of the way as .corrupt and reported in bad.
 func (o Outbox) List() (entries []Entry, bad []error, err error) {

@@ -113,6 +113,8 @@ type Event struct {
 	CommandID    string          `json:"command_id,omitzero"`
 	Reason       string          `json:"reason,omitzero"`
 	BootAttempts int             `json:"boot_attempts,omitzero"`
+	// Journal are the last lines of a version that was taken back.
+	Journal []string `json:"journal,omitempty"`
 }
 
 // Entry is one thing to tell the manager: an event, or a command's outcome.

@@ -25,6 +25,7 @@ type Unit struct {
 	RestartSecs  float64 // between two starts; default 1
 	WatchdogSecs int     // without an answer from the agent; default 30
 	Environment  []string
+	Journal      bool // lets it read the journal: see LastLines
 }
 
 // plain is what a value may consist of, so that it stands for itself in a unit

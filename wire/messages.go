@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -138,6 +139,9 @@ type Details struct {
 	CommandID    string       `json:"command_id,omitempty"`
 	Reason       string       `json:"reason,omitempty"`
 	BootAttempts int          `json:"boot_attempts,omitempty"`
+	// Journal are the last lines of a version that was taken back, oldest first;
+	// at most MaxJournal, of at most MaxText bytes each.
+	Journal []string `json:"journal,omitempty"`
 }
 
 // EventAck tells the node which events the manager has stored.
@@ -219,6 +223,14 @@ func (a *CommandAck) check() error {
 func (e *Event) check() error {
 	if e.EventID != "" {
 		if err := checkID("event_id", e.EventID); err != nil {
+			return err
+		}
+	}
+	if n := len(e.Details.Journal); n > MaxJournal {
+		return fmt.Errorf("journal has %d lines, more than %d", n, MaxJournal)
+	}
+	for _, line := range e.Details.Journal {
+		if err := checkLen("line of the journal", line, MaxText); err != nil {
 			return err
 		}
 	}

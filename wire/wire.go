@@ -22,6 +22,7 @@ const (
 	MaxMessage      = 1 << 20 // bytes of one message; more closes the connection with 1009
 	MaxID           = 128     // bytes of a command id or event id
 	MaxText         = 8 << 10 // bytes of a message or reason meant for people
+	MaxJournal      = 64      // lines of the journal in an event
 
 	AuthTimeout    = 10 * time.Second // for the auth frame, and for its answer
 	HealthInterval = 15 * time.Second

@@ -30,6 +30,7 @@ version has failed (exit 1; the watchdog counts).`,
 				return err
 			}
 			c.Version, c.Notify, c.Log = version, systemd.Notify, log
+			c.CheckUnit, c.Journal = systemd.CheckRestarts, systemd.LastLines
 			a, err := agent.New(c)
 			if err != nil {
 				return err

@@ -39,6 +39,7 @@ func newUnitCmd() *cobra.Command {
 	f.StringVar(&u.User, "user", "", "the user that the service runs as, and that owns the install root (required)")
 	f.Float64Var(&u.RestartSecs, "restart-secs", 1, "between two starts")
 	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "without an answer, after which systemd restarts the service")
+	f.BoolVar(&u.Journal, "journal", true, "let the service read the journal, for the event of a rollback (group systemd-journal)")
 	f.StringArrayVar(&u.Environment, "environment", nil, "NAME=VALUE for the service; may be repeated")
 	return cmd
 }

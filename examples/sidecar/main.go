@@ -70,6 +70,7 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		c.Version, c.Signers, c.Notify, c.Log = version, signers, systemd.Notify, log
+		c.CheckUnit, c.Journal = systemd.CheckRestarts, systemd.LastLines
 		c.Check = func(context.Context) error { return nil } // is the player playing?
 		a, err := agent.New(c)
 		if err != nil {

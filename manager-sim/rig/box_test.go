@@ -104,6 +104,30 @@ func (b *inBox) ends(version, status, said string) {
 	}
 }
 
+// failedLines are the last lines of the version that failed, as the manager has
+// them with the event of the rollback of a command.
+func (b *inBox) failedLines(command string) []string {
+	b.t.Helper()
+	var page struct {
+		Events []struct {
+			ErrorCode string `json:"error_code"`
+			CommandID string `json:"command_id"`
+			Details   struct{ Journal []string }
+		}
+	}
+	if err := b.Call(b.ctx, http.MethodGet, "/api/v1/events?node_id="+b.id, nil, &page); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, e := range page.Events {
+		if e.ErrorCode == "upgrade_rolled_back" && e.CommandID == command {
+			return e.Details.Journal
+		}
+	}
+	return nil
+}
+
+func (b *inBox) lastCommand(mark int) string { return b.event(mark, "upgrade_rolled_back").CommandID }
+
 // back waits until the node, having tried a bad version, runs 1.0.0 again.
 func (b *inBox) back(mark, starts int) time.Duration {
 	b.t.Helper()
@@ -115,6 +139,9 @@ func (b *inBox) back(mark, starts int) time.Duration {
 		b.t.Errorf("the event says %q, want %q", e.Message, want)
 	}
 	b.wait(mark, "the old version", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.0.0" })
+	if lines := b.failedLines(e.CommandID); len(lines) == 0 {
+		b.t.Error("the event has no line of the version that failed")
+	}
 	return e.At.Sub(staged.At)
 }
 
@@ -165,6 +192,9 @@ func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
 				t.Errorf("back after %v, want %v", took, tt.within)
 			}
 			b.ends("1.0.0", "rolled_back", tt.said)
+			if lines := b.failedLines(b.lastCommand(mark)); !strings.Contains(strings.Join(lines, "\n"), tt.said) {
+				t.Errorf("the event's journal does not say %q:\n%s", tt.said, strings.Join(lines, "\n"))
+			}
 		})
 	}
 }

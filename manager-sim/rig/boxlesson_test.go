@@ -1,0 +1,76 @@
+package rig_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+)
+
+// A second command while a version is on trial is refused, and disturbs nothing.
+func TestUnderSystemdASecondCommandInATrial(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 4}, box.Options{})
+	b.publish("1.1.0", "")
+	b.publish("1.2.0", "")
+	mark, _ := b.upgrade("1.1.0")
+	b.wait(mark, "the trial", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.1.0" })
+	second, _ := b.upgrade("1.2.0")
+	if e := b.event(second, "upgrade_in_progress"); !strings.Contains(e.Message, "1.1.0 is on trial") {
+		t.Errorf("the event says %q", e.Message)
+	}
+	b.event(mark, "upgrade_completed")
+	b.ends("1.1.0", "stable", "upgrade completed")
+}
+
+// A unit whose start limit could end the restarts before the start that goes
+// back takes no upgrade, and says why. Once it is mended, it does.
+func TestUnderSystemdAStartLimit(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 3}, box.Options{})
+	dropIn, err := b.node.Path(b.ctx, "/etc/systemd/system/edge.service.d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dropIn, "limit.conf")
+	if err := os.Mkdir(dropIn, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=3\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	restart := func() {
+		mark := b.Timeline.Mark()
+		if _, err := b.node.Exec(b.ctx, "sh", "-c", "systemctl daemon-reload && systemctl reset-failed; systemctl restart edge.service"); err != nil {
+			t.Fatal(err)
+		}
+		b.wait(mark, "the restart", func(e rig.Entry) bool { return e.Type == "authenticated" })
+	}
+	restart()
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	mark := b.Timeline.Mark()
+	if _, err := b.Upgrade(b.ctx, b.id, "1.2.0"); err == nil { // the manager may not know yet
+		if e := b.event(mark, "upgrade_internal"); !strings.Contains(e.Message, "set StartLimitIntervalSec=0") {
+			t.Errorf("the event says %q", e.Message)
+		}
+	}
+	b.ends("1.0.0", "stable", "the unit is not fit for upgrades")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	restart()
+	for tick := time.Tick(50 * time.Millisecond); ; <-tick {
+		if n, err := b.Node(b.ctx, b.id); err != nil {
+			t.Fatal(err)
+		} else if slices.Contains(n.Capabilities, "upgrade") {
+			break
+		}
+	}
+	mark, _ = b.upgrade("1.2.0")
+	b.back(mark, 3)
+	b.ends("1.0.0", "rolled_back", "went back: 1.2.0")
+}

@@ -1,0 +1,64 @@
+package systemd
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestUnitOf(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"0::/system.slice/edge.service\n":                                         "edge.service",
+		"12:pids:/x.service\n1:name=systemd:/system.slice/player.service\n0::/\n": "player.service",
+		"0::/user.slice/user-0.slice/session-1.scope\n":                           "",
+		"0::/\n": "", "": "", "nonsense": "",
+	} {
+		if got, err := unitOf(text); got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+// Lesson: the start limit ended the restarts before the start that goes back.
+func TestCheckLimit(t *testing.T) {
+	t.Parallel()
+	for text, bad := range map[string]bool{
+		"StartLimitIntervalUSec=0\nStartLimitBurst=5\n":   false,
+		"StartLimitIntervalUSec=10s\nStartLimitBurst=0\n": false,
+		"StartLimitIntervalUSec=10s\nStartLimitBurst=5\n": true,
+		"StartLimitBurst=5\nStartLimitIntervalUSec=1h\n":  true,
+		"": false,
+	} {
+		if err := checkLimit("x.service", text); (err != nil) != bad || bad && !strings.Contains(err.Error(), "set StartLimitIntervalSec=0") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestLinesOf(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	line := func(id, text string) { fmt.Fprintf(&b, "{\"MESSAGE\":%q,%s}\n", text, id) }
+	line(`"_SYSTEMD_INVOCATION_ID":"long ago"`, "another start")
+	line(`"INVOCATION_ID":"before"`, "Starting")
+	b.WriteString("not JSON\n" + `{"MESSAGE":[104,105],"_SYSTEMD_INVOCATION_ID":"before"}` + "\n")
+	line(`"_SYSTEMD_INVOCATION_ID":"before"`, strings.Repeat("x", 1000))
+	few := b.String()
+	for i := range 100 {
+		line(`"_SYSTEMD_INVOCATION_ID":"before"`, fmt.Sprint("line ", i))
+	}
+	const now = "{\"MESSAGE\":\"mine\",\"_SYSTEMD_INVOCATION_ID\":\"now\"}\n{\"MESSAGE\":\"Starting\",\"INVOCATION_ID\":\"now\"}\n"
+	if diff := cmp.Diff([]string{"Starting", strings.Repeat("x", maxLine)}, linesOf([]byte(few+now), "now")); diff != "" {
+		t.Error(diff)
+	}
+	got := linesOf([]byte(b.String()+now), "now")
+	if len(got) != maxLines+1 || got[0] != "Starting" || got[maxLines/2] != "... 62 lines left out" || got[maxLines] != "line 99" {
+		t.Errorf("%q", got)
+	}
+	if got := linesOf(nil, "now"); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}
