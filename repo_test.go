@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,35 @@ func TestFilesAreChangedThroughFsutil(t *testing.T) {
 	}
 	if checked < 20 {
 		t.Errorf("only %d files were looked at", checked)
+	}
+}
+
+// docs/lessons.md names only tests that there are.
+func TestEveryLessonNamesItsTests(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("docs/lessons.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	if err := filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			var b []byte
+			b, err = os.ReadFile(path)
+			tests.Write(b)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(doc), -1)
+	if len(names) < 30 {
+		t.Errorf("only %d tests are named", len(names))
+	}
+	for _, n := range names {
+		if !strings.Contains(tests.String(), "func "+n[1]+"(t *testing.T)") {
+			t.Errorf("there is no %s", n[1])
+		}
 	}
 }
 

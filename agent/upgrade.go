@@ -24,8 +24,11 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	var taken bool
 	var policy release.Policy
 
-	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		known, taken = nil, false
+		if s.Status == "" { // there is no state to record a command in
+			return s, t, release.Errorf(release.Internal, "this node cannot be upgraded: no version is installed under %s", a.c.layout.Root())
+		}
 		if old, ok := s.Command(c.CommandID); ok {
 			known = &old
 			return s, t, nil
@@ -53,14 +56,8 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	})
 	if err != nil {
 		code, why := coded(err)
-		log.Error().Err(err).Msg("upgrade refused: state.json cannot be written")
+		log.Error().Err(err).Msg("upgrade refused: it cannot be recorded")
 		return &wire.CommandAck{CommandID: c.CommandID, Error: why, ErrorCode: code}
-	}
-	if res.State.Status == "" { // there is no state to record a command in
-		return &wire.CommandAck{
-			CommandID: c.CommandID, ErrorCode: release.Internal,
-			Error: "this node cannot be upgraded: no version is installed under " + a.c.layout.Root(),
-		}
 	}
 	if known != nil {
 		if !known.Done {

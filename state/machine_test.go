@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -262,5 +263,41 @@ func TestEventsToldTwiceHaveOneID(t *testing.T) {
 	b, _ := Revert(s, tree(v2, v1), "x", now.Add(time.Hour))
 	if a.Owed[1].ID != b.Owed[1].ID || a.Owed[0].ID == a.Owed[1].ID {
 		t.Errorf("ids %s, %s, %s", a.Owed[0].ID, a.Owed[1].ID, b.Owed[1].ID)
+	}
+}
+
+// Times are recorded for people: a clock that jumps, or is in 1970, decides nothing.
+func TestDecisionsUseNoClock(t *testing.T) {
+	t.Parallel()
+	run := func(clock func() time.Time) string {
+		var said []string
+		s, tr := State{}, tree(v1, v1)
+		step := func(change func()) {
+			var note string
+			change()
+			s, tr, note = Reconcile(s, tr, clock())
+			said = append(said, fmt.Sprint(s.Status, tr.Current, tr.LastGood, s.BootAttempts, len(s.Owed), note))
+		}
+		begin := func() {
+			s = Begin(s, Trial{ID: "t", Target: v2, MaxAttempts: 2}, clock())
+			tr.Previous, tr.Current = s.Previous, v2
+		}
+		count := func() { s, tr = CountStart(s, tr, clock()) }
+		for _, change := range []func(){func() {}, begin, count, count, count, begin, count, func() { s, tr = Keep(s, tr, "", clock()) }, count} {
+			step(change)
+		}
+		return strings.Join(said, "\n")
+	}
+	want := run(func() time.Time { return now })
+	n := 0
+	for name, clock := range map[string]func() time.Time{
+		"1970":      func() time.Time { return time.Unix(0, 0) },
+		"2100":      func() time.Time { return now.AddDate(74, 0, 0) },
+		"backwards": func() time.Time { n--; return now.Add(time.Duration(n) * time.Hour) },
+		"jumping":   func() time.Time { n++; return now.AddDate((n%3-1)*50, 0, 0) },
+	} {
+		if got := run(clock); got != want {
+			t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
+		}
 	}
 }

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// A command that is sent again, after the restart that it caused for one, is
+// answered with its recorded outcome and starts nothing.
+func TestARepeatedCommandStartsNothing(t *testing.T) {
+	t.Parallel()
+	o := newTrial(t, t.TempDir())
+	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+		s = state.Succeed(state.Accept(s, state.Command{ID: "done", Version: release.MustVersion("1.1.0")}), "done", "staged", o.began)
+		s = state.Fail(state.Accept(s, state.Command{ID: "failed", Version: release.MustVersion("1.1.0")}), "failed", release.DiskFull, "no space", o.began)
+		return state.Accept(s, state.Command{ID: "busy", Version: release.MustVersion("1.1.0")}), tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := o.c.layout.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]string{"done": "true staged ", "failed": "false  upgrade_disk_full", "busy": ""} {
+		got := ""
+		if ack := o.upgrade(t.Context(), &wire.Command{CommandID: id, Action: wire.Action{Version: "9.9.9", Channel: "stable"}}); ack != nil {
+			status := ""
+			if ack.Data != nil {
+				status = ack.Data.Status
+			}
+			got = map[bool]string{true: "true ", false: "false "}[ack.Success] + status + " " + string(ack.ErrorCode)
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", id, got, want)
+		}
+	}
+	after, err := o.c.layout.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(before.State.Commands, after.State.Commands) {
+		t.Errorf("commands were %+v, and are %+v", before.State.Commands, after.State.Commands)
+	}
+}
+
+// A root without a version has no state to record a command in.
+func TestNoVersionIsInstalled(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newTrial(t, t.TempDir())
+	o.c.layout = l
+	ack := o.upgrade(t.Context(), &wire.Command{CommandID: "c", Action: wire.Action{Version: "1.1.0", Channel: "stable"}})
+	if ack == nil || ack.ErrorCode != release.Internal || ack.Error != "this node cannot be upgraded: no version is installed under "+l.Root() {
+		t.Errorf("got %+v", ack)
+	}
+}
