@@ -318,3 +318,31 @@ func TestDoWritesNothingThatCannotBeRead(t *testing.T) {
 		t.Errorf("state.json is now %s", after)
 	}
 }
+
+// What stands where a link or a directory must be is kept, under another name.
+func TestWhatIsInTheWayIsKeptAside(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	do(t, l, nil)
+	for _, path := range []string{l.outboxDir(), l.Current()} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(l.outboxDir(), []byte("kept"), 0o644), os.Mkdir(l.Current(), 0o755),
+		os.WriteFile(filepath.Join(l.Current(), "kept"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if res := do(t, l, nil); res.Tree.Current != v1 {
+		t.Errorf("got %+v", res.Tree)
+	}
+	do(t, l, begin) // has events to write
+	if entries, bad, err := l.Outbox().List(); len(entries) == 0 || bad != nil || err != nil {
+		t.Errorf("outbox: %v %v %v", entries, bad, err)
+	}
+	for _, want := range []string{"outbox.corrupt-*", "current.corrupt-*/kept"} {
+		if got, _ := filepath.Glob(filepath.Join(l.Root(), want)); len(got) != 1 {
+			t.Errorf("%s: %q", want, got)
+		}
+	}
+}
