@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -265,24 +266,23 @@ func (a *Agent) keepJournal(ctx context.Context) {
 	if a.c.Journal == nil {
 		return
 	}
-	err := a.c.layout.Locked(ctx, func() error {
-		box := a.c.layout.Outbox()
-		entries, _, err := box.List()
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if e.Event == nil || e.Event.Code != release.RolledBack || e.Event.Journal != nil {
-				continue
-			}
-			lines, err := a.c.Journal(ctx)
-			if err != nil || len(lines) == 0 {
-				return err
-			}
-			return box.Amend(e.ID, func(e *state.Entry) { e.Event.Journal = lines })
-		}
-		return nil
+	box := a.c.layout.Outbox()
+	entries, _, err := box.List()
+	i := slices.IndexFunc(entries, func(e state.Entry) bool {
+		return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
 	})
+	if err == nil && i < 0 {
+		return // it is delivered
+	}
+	var lines []string
+	if err == nil {
+		lines, err = a.c.Journal(ctx)
+	}
+	if err == nil && len(lines) > 0 {
+		err = a.c.layout.Locked(ctx, func() error {
+			return box.Amend(entries[i].ID, func(e *state.Entry) { e.Event.Journal = lines })
+		})
+	}
 	if err != nil {
 		a.log.Warn().Err(err).Msg("the rollback is told without the journal of the version that failed")
 	}

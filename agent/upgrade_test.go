@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -59,5 +60,36 @@ func TestNoVersionIsInstalled(t *testing.T) {
 	ack := o.upgrade(t.Context(), &wire.Command{CommandID: "c", Action: wire.Action{Version: "1.1.0", Channel: "stable"}})
 	if ack == nil || ack.ErrorCode != release.Internal || ack.Error != "this node cannot be upgraded: no version is installed under "+l.Root() {
 		t.Errorf("got %+v", ack)
+	}
+}
+
+// The event of a rollback takes the failed start's journal along, once.
+func TestKeepJournal(t *testing.T) {
+	t.Parallel()
+	o := newTrial(t, t.TempDir())
+	asked := 0
+	o.c.Journal = func(context.Context) ([]string, error) { asked++; return []string{"panic: no", "exit status 2"}, nil }
+	o.keepJournal(t.Context()) // nothing went back yet
+	if asked != 0 {
+		t.Error("asked without a rollback")
+	}
+	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+		s, tr = state.Revert(s, tr, "why", o.began)
+		return s, tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	o.keepJournal(t.Context())
+	o.keepJournal(t.Context())
+	entries, _, err := o.c.layout.Outbox().List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := entries[len(entries)-1]
+	if asked != 1 || last.Event.Code != release.RolledBack || !slices.Equal(last.Event.Journal, []string{"panic: no", "exit status 2"}) {
+		t.Errorf("asked %d times; %+v", asked, last.Event)
+	}
+	if m := event(last); !slices.Equal(m.Details.Journal, last.Event.Journal) {
+		t.Errorf("on the wire: %q", m.Details.Journal)
 	}
 }
