@@ -266,21 +266,33 @@ func (a *Agent) keepJournal(ctx context.Context) {
 	if a.c.Journal == nil {
 		return
 	}
+	untold := func(e state.Entry) bool {
+		return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
+	}
+	a.mu.Lock()
+	unsaved := slices.IndexFunc(a.unsaved, untold)
+	a.mu.Unlock()
 	box := a.c.layout.Outbox()
 	entries, _, err := box.List()
-	i := slices.IndexFunc(entries, func(e state.Entry) bool {
-		return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
-	})
-	if err == nil && i < 0 {
+	saved := slices.IndexFunc(entries, untold)
+	if err == nil && saved < 0 && unsaved < 0 {
 		return // it is delivered
 	}
 	var lines []string
 	if err == nil {
 		lines, err = a.c.Journal(ctx)
 	}
-	if err == nil && len(lines) > 0 {
+	switch {
+	case err != nil || len(lines) == 0:
+	case unsaved >= 0: // the disk is full: it is told from memory
+		a.mu.Lock()
+		e := *a.unsaved[unsaved].Event
+		e.Journal = lines
+		a.unsaved[unsaved].Event = &e
+		a.mu.Unlock()
+	default:
 		err = a.c.layout.Locked(ctx, func() error {
-			return box.Amend(entries[i].ID, func(e *state.Entry) { e.Event.Journal = lines })
+			return box.Amend(entries[saved].ID, func(e *state.Entry) { e.Event.Journal = lines })
 		})
 	}
 	if err != nil {
