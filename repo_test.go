@@ -24,7 +24,7 @@ const module = "github.com/bilbycast/edge-agent"
 // the standard library. A name without a dot is a package of this module; a
 // trailing slash stands for all below.
 var imports = map[string][]string{
-	"cmd/edge-agent": {"agent", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
+	"cmd/edge-agent": {"fsutil", "agent", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
 	"agent": {"stage", "verify", "state", "wire", "release", "fsutil", "github.com/gorilla/websocket", "github.com/rs/zerolog",
 		"github.com/pelletier/go-toml/v2", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
 	"watchdog": {"state", "release", "fsutil"},

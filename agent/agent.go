@@ -46,6 +46,8 @@ type Agent struct {
 	due    atomic.Int64 // when the session's loop must stir again, in ns after began
 	target string       // being staged; owned by the goroutine that stages
 
+	unitOf *attached // nil when this process is the service
+
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
 	// beat asks the session for a health message, outbox to look at the outbox,
 	// each at most once until it is served.
@@ -85,7 +87,7 @@ func New(c Config) (*Agent, error) {
 		c: r, log: r.Log, began: time.Now(),
 		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 	}
-	a.stager, err = stage.New(stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, Progress: a.report,
+	a.stager, err = stage.New(stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, NoRun: r.Service.Unit != "", Progress: a.report,
 		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime,
 	})
 	if err != nil {
@@ -100,6 +102,23 @@ var errSwapped = errors.New("a new version is staged")
 // Run works until ctx is done, a new version is staged, or the trial of this
 // one has failed; only the last is an error.
 func (a *Agent) Run(ctx context.Context) error {
+	if a.c.Service.Unit != "" {
+		return fmt.Errorf("config: service.unit is %s: use Attend", a.c.Service.Unit)
+	}
+	err := a.run(ctx)
+	a.notify("STOPPING=1")
+	if errors.Is(err, errSwapped) {
+		a.log.Info().Msg("restarting into the new version")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.log.Info().Msg("agent stops")
+	return nil
+}
+
+func (a *Agent) run(ctx context.Context) error {
 	start := a.log.Info().Str("version", a.c.version.String()).Str("root", a.c.layout.Root()).Str("device_type", a.c.host.DeviceType)
 	start.Msg("agent starts")
 	if verify.Simulation {
@@ -132,6 +151,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if trial {
 		g.Go(func() error { return a.judge(ctx, res) })
 	}
+	if a.unitOf != nil {
+		g.Go(func() error { return a.watchCurrent(ctx) })
+	}
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -142,16 +164,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	a.staging.Wait()
-	a.notify("STOPPING=1")
-	if errors.Is(err, errSwapped) {
-		a.log.Info().Msg("restarting into the new version")
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	a.log.Info().Msg("agent stops")
-	return nil
+	return err
 }
 
 // settle reconciles the install root, and fails what an earlier process left

@@ -56,6 +56,11 @@ func TestConfigRefuses(t *testing.T) {
 	for want, change := range map[string]func(*Config){
 		"Version: version \"dev\" is not":         func(c *Config) { c.Version = "dev" },
 		"service.device_type is missing":          func(c *Config) { c.Service.DeviceType = "" },
+		"service.unit \"app\"":                    func(c *Config) { c.Service.Unit = "app" },
+		"service.unit \"a b.service\"":            func(c *Config) { c.Service.Unit = "a b.service" },
+		"health.http \"ftp://x/\"":                func(c *Config) { c.Health.HTTP = "ftp://x/" },
+		"health.command [\"true\"]":               func(c *Config) { c.Health.Command = []string{"true"} },
+		"health.timeout_secs = 10":                func(c *Config) { c.Health.TimeoutSecs = 10 },
 		"service.binary \"../sh\"":                func(c *Config) { c.Service.Binary = "../sh" },
 		"manager.urls has 0 entries":              func(c *Config) { c.Manager.URLs = nil },
 		"ws:// is only for a loopback address":    func(c *Config) { c.Manager.URLs = []string{"ws://10.0.0.1"}; c.Manager.AllowInsecure = true },

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ type Config struct {
 	Service ServiceConfig `toml:"service" json:"service"`
 	Manager ManagerConfig `toml:"manager" json:"manager"`
 	Upgrade UpgradeConfig `toml:"upgrade" json:"upgrade"`
+	Health  HealthConfig  `toml:"health" json:"health"`
 
 	// Version is the program's own version, as it was stamped when it was
 	// built: what the manager is told, and what a trial is judged by.
@@ -71,6 +73,17 @@ type ServiceConfig struct {
 	InstallRoot string `toml:"install_root" json:"install_root"` // absolute; default /opt/bilbycast/<name>
 	Variant     string `toml:"variant" json:"variant"`           // default "default"
 	Binary      string `toml:"binary" json:"binary"`             // in a version's directory; default: this program's file name
+	// Unit is the service that the agent looks after, like "app.service"; empty
+	// when the service is the agent itself. See Attend.
+	Unit string `toml:"unit" json:"unit,omitempty"`
+}
+
+// HealthConfig is the section [health]: what is asked whether the service is
+// well, besides Config.Check. All of it must be well.
+type HealthConfig struct {
+	HTTP        string   `toml:"http" json:"http,omitempty"`                 // a URL that answers 2xx; no redirects
+	Command     []string `toml:"command" json:"command,omitempty"`           // a program by its absolute path, and its arguments; exit code 0
+	TimeoutSecs int      `toml:"timeout_secs" json:"timeout_secs,omitempty"` // of each; 1 to 9; default 5
 }
 
 // ManagerConfig is the section [manager].
@@ -113,6 +126,10 @@ type UpgradeConfig struct {
 	AllowPrivateRedirects bool `toml:"allow_private_redirects" json:"allow_private_redirects,omitempty"`
 	DrainSecs             *int `toml:"drain_secs" json:"drain_secs"` // 0 to 3600; default 5
 }
+
+// unitNames is what a unit may be called, so that its name stands for itself
+// in another unit's file.
+var unitNames = regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,200}$`)
 
 // MaxConfig bounds config.toml, in bytes.
 const MaxConfig = 1 << 20
@@ -186,6 +203,14 @@ func (c Config) resolve() (resolved, error) {
 	if s.DeviceType == "" {
 		bad("service.device_type is missing")
 	}
+	if s.Unit != "" {
+		name, ok := strings.CutSuffix(s.Unit, ".service")
+		if !ok || !unitNames.MatchString(name) {
+			bad("service.unit %q is not like app.service", s.Unit)
+		}
+		def(&s.Name, name)
+		def(&s.Binary, name)
+	}
 	def(&s.Name, s.DeviceType)
 	def(&s.InstallRoot, "/opt/bilbycast/"+s.Name)
 	def(&s.Variant, release.DefaultVariant)
@@ -203,6 +228,9 @@ func (c Config) resolve() (resolved, error) {
 	r.host = release.Host{DeviceType: s.DeviceType, Arch: release.HostArch(), Variant: s.Variant}
 	if err := r.resolveManager(); err != nil {
 		bad("manager.%w", err)
+	}
+	if err := r.Health.resolve(); err != nil {
+		bad("health.%w", err)
 	}
 
 	u := &r.Upgrade

@@ -241,7 +241,7 @@ func (s *session) health(ctx context.Context) error {
 		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.began).Seconds()),
 		Capabilities: []string{},
 	}
-	if a.c.Check != nil && a.check(ctx) != nil {
+	if a.check(ctx) != nil {
 		h.Status = "degraded"
 	}
 	res, err := a.c.layout.Read()

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,9 @@ import (
 // on trial is healthy: authenticated to the manager with the new version, its
 // own check passing, both held for health_hold_secs. Then it keeps the version
 // and returns nil. Otherwise it returns an error, which ends the process.
+//
+// In attached mode (see Attend) the service does not talk to the manager, so
+// only the checks count, and a service that somebody stopped is waited for.
 //
 // A manager that answers 429 or 5xx does not let the node authenticate, and
 // that is not the node's fault: each such answer moves the end of the window.
@@ -42,6 +46,9 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 		authenticated, excuse, excused := a.authenticated, a.fault, a.faultAt
 		a.mu.Unlock()
 
+		if a.unitOf != nil {
+			authenticated, excuse = true, ""
+		}
 		if excuse != "" && excused.Add(a.c.window).After(end) {
 			end = excused.Add(a.c.window)
 			if extended == "" {
@@ -51,13 +58,14 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", a.c.window.Microseconds()))
 			a.say(func(w *words) { w.upgrade = "the trial is extended, because the manager is at fault" })
 		}
-		if a.c.Check == nil {
-			checked = true
-		} else if !now.Before(nextCheck) {
+		if !now.Before(nextCheck) {
 			nextCheck = now.Add(time.Second)
 			err := a.check(ctx)
 			if checked = err == nil; !checked {
 				why = "its own check fails: " + err.Error()
+			}
+			if errors.Is(err, ErrStopped) {
+				end = now.Add(a.c.window)
 			}
 		}
 		switch {
@@ -68,7 +76,7 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 			healthySince = time.Time{}
 		case healthySince.IsZero():
 			healthySince = now
-			log.Info().Msg("authenticated with the new version; holding")
+			log.Info().Msg("the new version is healthy; holding")
 		}
 		if authenticated && !checked {
 			// why is the check's
@@ -94,7 +102,17 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 func (a *Agent) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return a.c.Check(ctx)
+	if a.unitOf != nil {
+		if err := a.unitOf.check(ctx, a.c.layout); err != nil {
+			return err
+		}
+	}
+	if a.c.Check != nil {
+		if err := a.c.Check(ctx); err != nil {
+			return err
+		}
+	}
+	return a.c.Health.probe(ctx)
 }
 
 // keep records that the version proved healthy. A disk that cannot take the

@@ -31,6 +31,8 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 		return release.Errorf(release.ExtractFailed, "%s of the release is not a regular file", s.Binary)
 	case st.Mode()&0o111 == 0:
 		return release.Errorf(release.ExtractFailed, "%s of the release is not executable", s.Binary)
+	case s.NoRun:
+		return nil
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, s.CheckTimeout)

@@ -57,6 +57,9 @@ type Config struct {
 	Trust  Trust
 	// Binary is the service's program, relative to a version's directory.
 	Binary string
+	// NoRun leaves out the self-check of running `<binary> version`: the service
+	// is not of our making, and may not know the word.
+	NoRun bool
 	// Progress, if set, is told how far staging has come; total is 0 while it
 	// is not known. It must return quickly.
 	Progress func(phase string, done, total int64)

@@ -24,6 +24,7 @@ import (
 //	versions/.partial-1.6.0/        being extracted
 //	downloads/<sha256>.unverified   being downloaded; resumable
 //	state.json, outbox/, config.toml, credentials.json, .lock
+//	restart                         in attached mode: systemd is asked for a start
 type Layout struct {
 	root string
 	disk fsutil.Disk
@@ -66,6 +67,21 @@ func (l Layout) CredentialsFile() string { return l.path("credentials.json") }
 
 // Current is the link that systemd starts through.
 func (l Layout) Current() string { return l.path("current") }
+
+// RestartFile is what an attached agent makes to have its service restarted.
+func (l Layout) RestartFile() string { return l.path("restart") }
+
+// RestartSpare is what systemd renames RestartFile to.
+func (l Layout) RestartSpare() string { return l.path(".restart") }
+
+// AskRestart makes RestartFile: by a rename, if it was made before, since that
+// needs no space.
+func (l Layout) AskRestart() error {
+	if err := l.disk.Rename(l.RestartSpare(), l.RestartFile()); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return l.disk.WriteFile(l.RestartFile(), nil, 0o644)
+}
 
 // Version is the directory of v.
 func (l Layout) Version(v release.Version) string {

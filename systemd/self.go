@@ -60,15 +60,20 @@ func CheckRestarts(ctx context.Context) error {
 	if err != nil {
 		return nil
 	}
-	return checkLimit(unit, string(out))
+	return checkLimit(unit, properties(string(out)))
 }
 
-func checkLimit(unit, properties string) error {
+// properties reads what systemctl show prints.
+func properties(text string) map[string]string {
 	values := map[string]string{}
-	for line := range strings.Lines(properties) {
+	for line := range strings.Lines(text) {
 		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
 		values[k] = v
 	}
+	return values
+}
+
+func checkLimit(unit string, values map[string]string) error {
 	interval, burst := values["StartLimitIntervalUSec"], values["StartLimitBurst"]
 	if interval == "" || interval == "0" || burst == "" || burst == "0" {
 		return nil
@@ -85,11 +90,16 @@ func LastLines(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return lastLines(ctx, unit, os.Getenv("INVOCATION_ID"))
+}
+
+// lastLines is LastLines of any unit, whose present start is now.
+func lastLines(ctx context.Context, unit, now string) ([]string, error) {
 	out, err := output(ctx, "journalctl", "--quiet", "--no-pager", "--output=json", "--lines=500", "--unit="+unit)
 	if err != nil {
 		return nil, err
 	}
-	return linesOf(out, os.Getenv("INVOCATION_ID")), nil
+	return linesOf(out, now), nil
 }
 
 // linesOf takes the messages of the last invocation before now out of

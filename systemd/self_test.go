@@ -32,7 +32,7 @@ func TestCheckLimit(t *testing.T) {
 		"StartLimitBurst=5\nStartLimitIntervalUSec=1h\n":  true,
 		"": false,
 	} {
-		if err := checkLimit("x.service", text); (err != nil) != bad || bad && !strings.Contains(err.Error(), "set StartLimitIntervalSec=0") {
+		if err := checkLimit("x.service", properties(text)); (err != nil) != bad || bad && !strings.Contains(err.Error(), "set StartLimitIntervalSec=0") {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

@@ -8,10 +8,11 @@ import (
 func TestUnitText(t *testing.T) {
 	t.Parallel()
 	u := Unit{Name: "edge", Root: "/opt/x", Binary: "edge-agent", User: "edge", WindowSecs: 120, Environment: []string{"A=b"}}
-	text, err := u.Text()
-	if err != nil {
-		t.Fatal(err)
+	files, err := u.Files()
+	if err != nil || len(files) != 1 || files[0].Name != "edge.service" {
+		t.Fatal(files, err)
 	}
+	text := files[0].Text
 	for _, line := range []string{
 		"Type=notify", "Restart=always", "RestartSec=1", "StartLimitIntervalSec=0", "User=edge", "Environment=A=b",
 		"ExecStartPre=-/opt/x/last-good/edge-agent watchdog --root /opt/x",
@@ -37,8 +38,42 @@ func TestUnitRefusesWhatNeedsQuoting(t *testing.T) {
 	} {
 		u := Unit{Name: "edge", Root: "/opt/x", Binary: "edge-agent", User: "edge", WindowSecs: 120}
 		change(&u)
-		if _, err := u.Text(); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := u.Files(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestUnitFilesOfAttachedMode(t *testing.T) {
+	t.Parallel()
+	u := Unit{Name: "app", Root: "/opt/x", Binary: "app", User: "upd", WindowSecs: 120, Attached: "app.service", Agent: "/usr/local/bin/edge-agent"}
+	files, err := u.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range files {
+		got[f.Name] = f.Text
+	}
+	for name, lines := range map[string][]string{
+		"app-agent.service":                {"User=upd", "ExecStart=/usr/local/bin/edge-agent run --config /opt/x/config.toml", "NoNewPrivileges=yes"},
+		"app.service.d/50-edge-agent.conf": {"StartLimitIntervalSec=0", "Restart=always", "ExecCondition=+-/usr/local/bin/edge-agent watchdog --root /opt/x"},
+		"app-restart.path":                 {"PathExists=/opt/x/restart"},
+		"app-restart.service":              {"User=upd", "ExecStartPost=+systemctl --no-block restart app.service", "NoNewPrivileges=yes"},
+	} {
+		for _, line := range lines {
+			if !strings.Contains(got[name], "\n"+line+"\n") {
+				t.Errorf("no line %q in %s:\n%s", line, name, got[name])
+			}
+		}
+	}
+	if len(files) != 4 {
+		t.Errorf("%d files", len(files))
+	}
+	for want, agent := range map[string]string{"not an absolute path": "edge-agent", "inside the install root": "/opt/x/current/edge-agent"} {
+		u.Agent = agent
+		if _, err := u.Files(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("agent %s: %v", agent, err)
 		}
 	}
 }

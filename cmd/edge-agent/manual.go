@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/spf13/cobra"
 )
@@ -37,6 +38,9 @@ func newManualCmd(name, short, long string, change state.Change) *cobra.Command 
 			l, err := state.At(root)
 			if err != nil {
 				return usageError{fmt.Errorf("--root: %w", err)}
+			}
+			if err := fsutil.BecomeOwner(root); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
 			if _, err := l.Read(); err != nil {
 				return fmt.Errorf("%s: %w", name, err)

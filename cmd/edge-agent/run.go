@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
@@ -17,7 +19,10 @@ func newRunCmd() *cobra.Command {
 		Short: "Hold the link to the manager and take upgrades (what the unit starts)",
 		Long: `Run holds the link to the manager until it is told to stop (SIGTERM), a new
 version is staged (exit 0; systemd starts the new one), or the trial of this
-version has failed (exit 1; the watchdog counts).`,
+version has failed (exit 1; the watchdog counts).
+
+With service.unit in the configuration it looks after that unit instead, and
+restarts it, not itself.`,
 		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
 		Args:    exactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,12 +35,7 @@ version has failed (exit 1; the watchdog counts).`,
 				return err
 			}
 			c.Version, c.Notify, c.Log = version, systemd.Notify, log
-			c.CheckUnit, c.Journal = systemd.CheckRestarts, systemd.LastLines
-			a, err := agent.New(c)
-			if err != nil {
-				return err
-			}
-			if err := a.Run(cmd.Context()); err != nil {
+			if err := runAgent(cmd.Context(), c); err != nil {
 				log.Error().Err(err).Msg("agent ends")
 				return err
 			}
@@ -45,6 +45,28 @@ version has failed (exit 1; the watchdog counts).`,
 	cmd.Flags().StringVar(&config, "config", "", "the node's config.toml (required)")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
+}
+
+func runAgent(ctx context.Context, c agent.Config) error {
+	if c.Service.Unit != "" {
+		c, err := agent.Check(c)
+		if err != nil {
+			return fmt.Errorf("config: %w", err)
+		}
+		l, err := state.At(c.Service.InstallRoot)
+		if err != nil {
+			return err
+		}
+		return agent.Attend(ctx, c, systemd.Attached{
+			Name: c.Service.Unit, Root: l.Root(), Ask: l.AskRestart, Stopped: agent.ErrStopped,
+		})
+	}
+	c.CheckUnit, c.Journal = systemd.CheckRestarts, systemd.LastLines
+	a, err := agent.New(c)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
 }
 
 func newVersionCmd() *cobra.Command {

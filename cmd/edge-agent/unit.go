@@ -2,20 +2,30 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/spf13/cobra"
 )
 
 func newUnitCmd() *cobra.Command {
-	var config string
+	var config, dir string
 	var u systemd.Unit
 	cmd := &cobra.Command{
-		Use:     "unit --config FILE --user USER",
-		Short:   "Print the systemd unit for a config.toml",
-		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge >/etc/systemd/system/edge.service`,
-		Args:    exactArgs(0, "config", "user"),
+		Use:   "unit --config FILE --user USER",
+		Short: "Print the systemd unit for a config.toml",
+		Long: `Unit prints the unit of the service that the configuration is for. With
+service.unit in it there are four files: the agent's own unit, a part of the
+service's unit, and two by which the agent has the service restarted without a
+privilege of its own. --dir writes them.`,
+		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge >/etc/systemd/system/edge.service
+  edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system`,
+		Args: exactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := agent.Load(config)
 			if err != nil {
@@ -25,21 +35,69 @@ func newUnitCmd() *cobra.Command {
 				return fmt.Errorf("%s: %w", config, err)
 			}
 			u.Name, u.Root, u.Binary = c.Service.Name, c.Service.InstallRoot, c.Service.Binary
-			u.WindowSecs = c.Upgrade.BootHealthWindowSecs
-			text, err := u.Text()
+			u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
+			if u.Agent == "" {
+				if u.Agent, err = os.Executable(); err != nil {
+					return err
+				}
+			}
+			files, err := u.Files()
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), text)
-			return err
+			if dir == "" {
+				return printUnits(cmd.OutOrStdout(), files)
+			}
+			return writeUnits(cmd.OutOrStdout(), dir, files, u)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&config, "config", "", "the node's config.toml (required)")
-	f.StringVar(&u.User, "user", "", "the user that the service runs as, and that owns the install root (required)")
+	f.StringVar(&u.User, "user", "", "the user that the agent runs as, and that owns the install root (required)")
+	f.StringVar(&dir, "dir", "", "write the files there, instead of printing them")
+	f.StringVar(&u.Agent, "agent", "", "with service.unit: where edge-agent is installed (default: this program)")
 	f.Float64Var(&u.RestartSecs, "restart-secs", 1, "between two starts")
-	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "without an answer, after which systemd restarts the service")
-	f.BoolVar(&u.Journal, "journal", true, "let the service read the journal, for the event of a rollback (group systemd-journal)")
-	f.StringArrayVar(&u.Environment, "environment", nil, "NAME=VALUE for the service; may be repeated")
+	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "without an answer, after which systemd restarts the agent")
+	f.BoolVar(&u.Journal, "journal", true, "let the agent read the journal, for the event of a rollback (group systemd-journal)")
+	f.StringArrayVar(&u.Environment, "environment", nil, "NAME=VALUE for the agent; may be repeated")
 	return cmd
+}
+
+// printUnits prints one file as it is, and several as systemctl cat does.
+func printUnits(w io.Writer, files []systemd.File) error {
+	for i, f := range files {
+		if len(files) > 1 {
+			sep := "\n"
+			if i == 0 {
+				sep = ""
+			}
+			if _, err := fmt.Fprintf(w, "%s# /etc/systemd/system/%s\n", sep, f.Name); err != nil {
+				return err
+			}
+		}
+		if _, err := io.WriteString(w, f.Text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeUnits(w io.Writer, dir string, files []systemd.File, u systemd.Unit) error {
+	var disk fsutil.Disk
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name)
+		if err := disk.Mkdir(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := disk.WriteFile(path, []byte(f.Text), 0o644); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "wrote %s\n", path)
+	}
+	next := "systemctl daemon-reload && systemctl enable --now " + strings.Join(u.Enable(), " ")
+	if u.Attached != "" {
+		next += " && systemctl restart " + u.Attached
+	}
+	_, err := fmt.Fprintf(w, "then run: %s\n", next)
+	return err
 }

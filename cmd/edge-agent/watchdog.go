@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
 	"github.com/rs/zerolog"
@@ -19,7 +20,7 @@ proved healthy. While a new version is on trial it counts the start; when the
 starts are used up it points current back to the previous version, in this same
 start. In a stable root it changes nothing.
 
-It exits 0 whatever it finds, so that it never keeps a working version from
+As root it becomes the owner of DIR first. It exits 0 whatever it finds, so that it never keeps a working version from
 starting; what is wrong is in its log.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
 	}, func(ctx context.Context, l state.Layout) (watchdog.Report, bool) { return watchdog.Run(ctx, l), true })
@@ -47,6 +48,10 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 		l, err := state.At(root)
 		if err != nil {
 			return usageError{fmt.Errorf("--root: %w", err)}
+		}
+		if err := fsutil.BecomeOwner(root); err != nil {
+			log.Error().Err(err).Msg("the watchdog does nothing; the service starts all the same")
+			return nil
 		}
 		rep, done := run(cmd.Context(), l)
 		if !done {

@@ -16,7 +16,8 @@ import (
 // BoxNode is a node under a real systemd: user "edge", unit edge.service.
 type BoxNode struct {
 	*box.Box
-	tool string // an edge-agent, outside
+	tool  string   // an edge-agent, outside
+	units []string // that are enabled
 }
 
 // Paths inside the box.
@@ -33,7 +34,7 @@ const (
 func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxNode, error) {
 	c.Name = "edge"
 	c.defaults(r)
-	n := &BoxNode{b, c.Tool}
+	n := &BoxNode{b, c.Tool, []string{boxUnit}}
 	dir, err1 := b.Path(ctx, BoxRoot)
 	trust, err2 := b.Path(ctx, boxTrust)
 	unit, err3 := b.Path(ctx, "/etc/systemd/system/"+boxUnit)
@@ -54,6 +55,9 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 			return nil, err
 		}
 	}
+	if c.Unit != "" {
+		return n, n.attach(ctx, c)
+	}
 	text, err := exec.CommandContext(ctx, c.Tool, "unit", "--config", filepath.Join(dir, "config.toml"), "--user", "edge",
 		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust).Output()
 	if err != nil {
@@ -62,13 +66,37 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	return n, os.WriteFile(unit, text, 0o644)
 }
 
+// attach makes boxUnit a service of the user "app" that links nothing, with an
+// agent of the user "edge" beside it.
+func (n *BoxNode) attach(ctx context.Context, c NodeConfig) error {
+	bin, err1 := n.Path(ctx, "/opt/bin")
+	unit, err2 := n.Path(ctx, "/etc/systemd/system/"+boxUnit)
+	if err := errors.Join(err1, err2, os.Mkdir(bin, 0o755)); err != nil {
+		return err
+	}
+	if err := copyProgram(c.Tool, filepath.Join(bin, "edge-agent")); err != nil {
+		return err
+	}
+	text := fmt.Sprintf("[Service]\nUser=app\nExecStart=%s/current/%s\n[Install]\nWantedBy=multi-user.target\n", BoxRoot, c.BinaryName)
+	if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
+		return err
+	}
+	if _, err := n.Exec(ctx, "useradd", "--system", "--no-create-home", "app"); err != nil {
+		return err
+	}
+	_, err := n.Exec(ctx, "/opt/bin/edge-agent", "unit", "--config", BoxRoot+"/config.toml", "--user", "edge", "--dir", "/etc/systemd/system",
+		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust)
+	n.units = []string{"edge-restart.path", "edge-agent.service", boxUnit}
+	return err
+}
+
 // Start enables and starts the service, and returns when it is ready. What was
 // installed is then synced, as on a device that has been up for a while.
 func (n *BoxNode) Start(ctx context.Context) error {
 	if _, err := n.Exec(ctx, "systemctl", "daemon-reload"); err != nil {
 		return err
 	}
-	if _, err := n.Exec(ctx, "systemctl", "enable", "--now", boxUnit); err != nil {
+	if _, err := n.Exec(ctx, append([]string{"systemctl", "enable", "--now"}, n.units...)...); err != nil {
 		return err
 	}
 	_, err := n.Exec(ctx, "sync")

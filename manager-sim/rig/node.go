@@ -32,6 +32,8 @@ type NodeConfig struct {
 	ManagerURL      string        // the rig's
 	Disabled        bool          // upgrades are off
 	Proxy           string        // manager.proxy; "" leaves it to the environment
+	Unit            string        // service.unit, in a box: Binary then links nothing, and Tool is its agent
+	Probe           []string      // health.command
 }
 
 // Node is a device: an install root, and a service under a supervisor.
@@ -50,7 +52,8 @@ name = {{.Name | printf "%q"}}
 device_type = "edge"
 install_root = {{.Root | printf "%q"}}
 binary = {{.Binary | printf "%q"}}
-
+{{with .Unit}}unit = {{. | printf "%q"}}
+{{end}}
 [manager]
 urls = [{{.URL | printf "%q"}}]
 registration_token = {{.Token | printf "%q"}}
@@ -63,7 +66,10 @@ boot_health_window_secs = {{.Window}}
 max_boot_attempts = {{.Attempts}}
 health_hold_secs = {{.Hold}}
 drain_secs = 5
-`))
+{{with .Probe}}
+[health]
+command = [{{range .}}{{. | printf "%q"}}, {{end}}]
+{{end}}`))
 
 // defaults fills in what c leaves out.
 func (c *NodeConfig) defaults(r *Rig) {
@@ -111,7 +117,7 @@ func (r *Rig) layOut(dir, root string, c NodeConfig) error {
 	var conf bytes.Buffer
 	if err := nodeConfig.Execute(&conf, map[string]any{
 		"Name": c.Name, "Binary": c.BinaryName, "Root": root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
-		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs, "Proxy": c.Proxy,
+		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs, "Proxy": c.Proxy, "Unit": c.Unit, "Probe": c.Probe,
 	}); err != nil {
 		return err
 	}

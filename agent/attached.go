@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// Unit is the service that an attached agent looks after, as systemd sees it
+// (systemd.Attached).
+type Unit interface {
+	// Fit returns why an upgrade could not be judged or taken back, or nil.
+	Fit(ctx context.Context) error
+	// Restart asks systemd to start the unit anew, through current, and does not
+	// wait for it. Asking twice restarts it once or twice.
+	Restart(ctx context.Context) error
+	// Active returns the id of the start that runs, another one after each
+	// start. The error says in words why it is not up; it wraps ErrStopped if
+	// somebody stopped it.
+	Active(ctx context.Context) (start string, err error)
+	// Journal returns the last lines of the start before the one that runs.
+	Journal(ctx context.Context) ([]string, error)
+}
+
+// ErrStopped says that an operator stopped the service, which is no sign of
+// its health.
+var ErrStopped = errors.New("it is stopped")
+
+// attached is one life of an agent beside the service that it looks after.
+type attached struct {
+	Unit
+	start string // that was seen last; owned by whoever checks
+}
+
+// Attend works until ctx is done for a service that links nothing:
+// c.Service.Unit, in any language. It differs from Agent.Run in this:
+//
+//   - the version that the manager is told is the one that current leads to,
+//     and changes without a restart of the agent;
+//   - after a swap it restarts the unit; the watchdog, in the unit's
+//     ExecCondition, counts the start;
+//   - a version on trial is healthy when its unit stays up, in one and the same
+//     start, and its [health] is well. One that is not in the window is
+//     restarted, which counts;
+//   - a node whose watchdog does not count goes back all the same, after as
+//     many windows as there are starts.
+//
+// c.Version, c.CheckUnit and c.Journal are not read. A failed trial is no error.
+func Attend(ctx context.Context, c Config, u Unit) error {
+	notify := c.Notify
+	if notify == nil {
+		return errors.New("config: Notify is not set")
+	}
+	// The agent itself is never on trial: it is ready now, and until it stops.
+	c.Notify = func(s string) error {
+		if strings.HasPrefix(s, "STATUS=") || s == "WATCHDOG=1" {
+			return notify(s)
+		}
+		return nil
+	}
+	c.CheckUnit, c.Journal = u.Fit, u.Journal
+	ready := false
+	for failures := 0; ; {
+		a, err := newAttached(c, u)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			if err := notify("READY=1"); err != nil {
+				a.log.Warn().Err(err).Msg("systemd was not told")
+			}
+			ready = true
+		}
+		err = a.run(ctx)
+		switch {
+		case ctx.Err() != nil:
+			if err := notify("STOPPING=1"); err != nil {
+				a.log.Warn().Err(err).Msg("systemd was not told")
+			}
+			a.log.Info().Msg("agent stops")
+			return nil
+		case errors.Is(err, errMoved): // whoever moved it starts it
+			failures = 0
+			continue
+		case errors.Is(err, errSwapped):
+			failures = 0
+		default:
+			failures++
+			a.log.Error().Err(err).Int("windows", failures).Msg("the version on trial is started anew")
+			if failures > a.c.Upgrade.MaxBootAttempts {
+				a.revert(ctx, failures)
+			}
+		}
+		a.restart(ctx)
+	}
+}
+
+// newAttached is New for the version that current leads to now.
+func newAttached(c Config, u Unit) (*Agent, error) {
+	c.Version = "0.0.0"
+	r, err := c.resolve()
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	if c.Service.Unit == "" {
+		return nil, errors.New("config: service.unit is missing")
+	}
+	if res, err := r.layout.Read(); err == nil && !res.Tree.Current.IsZero() {
+		c.Version = res.Tree.Current.String()
+	}
+	a, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	a.unitOf = &attached{Unit: u}
+	return a, nil
+}
+
+// revert goes back for a watchdog that does not count.
+func (a *Agent) revert(ctx context.Context, windows int) {
+	a.record(ctx, "going back", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), time.Now().UTC())
+		return s, t, nil
+	}, nil)
+}
+
+// restart asks for a start of the unit. What cannot be asked is asked again at
+// the end of the next window, and not in a hurry.
+func (a *Agent) restart(ctx context.Context) {
+	a.log.Info().Str("unit", a.c.Service.Unit).Msg("restarting the service")
+	if err := a.unitOf.Restart(ctx); err != nil {
+		a.log.Error().Err(err).Str("unit", a.c.Service.Unit).Msg("the service could not be restarted")
+		select {
+		case <-ctx.Done():
+		case <-time.After(recordPause):
+		}
+	}
+}
+
+// check says whether the unit is up, in a start that the watchdog has seen, and
+// still in the same one as when it was last asked.
+func (u *attached) check(ctx context.Context, l state.Layout) error {
+	start, err := u.Active(ctx)
+	if err != nil {
+		return err
+	}
+	res, err := l.Read()
+	var refused *release.Error
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	if res.State.Status == state.PendingHealth && res.State.BootAttempts == 0 {
+		return errors.New("it was not started since the swap, or its watchdog did not count the start")
+	}
+	before := u.start
+	u.start = start
+	if before != "" && before != start {
+		return errors.New("it was started anew")
+	}
+	return nil
+}
+
+// errMoved ends a life whose version is no longer the one that runs.
+var errMoved = errors.New("current leads to another version")
+
+// watchCurrent returns errMoved when current leads to another version than at
+// the beginning of this life: the watchdog went back, or an operator acted.
+func (a *Agent) watchCurrent(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.swapped: // moved by this agent itself
+			return nil
+		case <-tick.C:
+		}
+		t, err := a.c.layout.Tree()
+		if err != nil || t.Current.IsZero() || t.Current == a.c.version {
+			continue
+		}
+		if a.progress.Load() != nil { // staging: it may be this agent's own swap, which says so in a moment
+			continue
+		}
+		select {
+		case <-a.swapped:
+			return nil
+		default:
+		}
+		a.log.Info().Str("from", a.c.version.String()).Str("to", t.Current.String()).Msg("current leads to another version")
+		return errMoved
+	}
+}

@@ -1,0 +1,213 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// fakeUnit is a unit without systemd: restart is what a start does, active what
+// systemd says of it.
+type fakeUnit struct {
+	restart func() error
+	active  func() (string, error)
+}
+
+func (u fakeUnit) Fit(context.Context) error                 { return nil }
+func (u fakeUnit) Restart(context.Context) error             { return u.restart() }
+func (u fakeUnit) Active(context.Context) (string, error)    { return u.active() }
+func (u fakeUnit) Journal(context.Context) ([]string, error) { return []string{"it said this"}, nil }
+
+// attachedRoot is an install root with 1.1.0 on trial and not yet started.
+func attachedRoot(t *testing.T) (Config, state.Layout) {
+	t.Helper()
+	c := config(t)
+	c.Service.Unit = "app.service"
+	c.Manager = ManagerConfig{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
+	c.Upgrade = UpgradeConfig{Enabled: true, BootHealthWindowSecs: 10, MaxBootAttempts: 2}
+	l, err := state.At(c.Service.InstallRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Make(); err != nil {
+		t.Fatal(err)
+	}
+	v1, v2 := release.MustVersion("1.0.0"), release.MustVersion("1.1.0")
+	for _, v := range []release.Version{v1, v2} {
+		if err := os.Mkdir(l.Version(v), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 2}, time.Now())
+		tr.Previous, tr.Current = v1, v2
+		return s, tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return c, l
+}
+
+// attend runs Attend until until holds, for at most a simulated hour, and returns
+// what the root then is, and how often the unit was restarted.
+func attend(t *testing.T, c Config, l state.Layout, u fakeUnit, until func(state.Result) bool) (state.Result, int) {
+	t.Helper()
+	restarts := 0
+	inner := u.restart
+	u.restart = func() error { restarts++; return inner() }
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- Attend(ctx, c, u) }()
+	var res state.Result
+	for ctx.Err() == nil {
+		time.Sleep(time.Second)
+		var err error
+		if res, err = l.Read(); err != nil {
+			t.Fatal(err)
+		}
+		if until(res) {
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	return res, restarts
+}
+
+// Nothing counts starts (no watchdog, or no restart ever comes): the agent goes
+// back by itself, after as many windows as there are starts, and one.
+func TestAttachedGoesBackWithoutAWatchdog(t *testing.T) {
+	t.Parallel()
+	c, l := attachedRoot(t)
+	synctest.Test(t, func(t *testing.T) {
+		res, restarts := attend(t, c, l, fakeUnit{
+			restart: func() error { return errors.New("the disk is full") },
+			active:  func() (string, error) { return "start 1", nil },
+		}, func(r state.Result) bool { return r.State.Status != state.PendingHealth })
+		if res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || !strings.Contains(res.State.Reason, "did not prove healthy in 3 windows") {
+			t.Errorf("%+v %+v", res.State, res.Tree)
+		}
+		if restarts < 2 {
+			t.Errorf("%d restarts were asked for", restarts)
+		}
+	})
+}
+
+// count is what the watchdog does before a start.
+func count(l state.Layout) error {
+	_, err := l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		s, t = state.CountStart(s, t, time.Now())
+		return s, t, nil
+	})
+	return err
+}
+
+// A unit that is up in one and the same start is kept; one that is started anew
+// again and again is not, though it is up whenever somebody looks.
+func TestAttachedJudges(t *testing.T) {
+	t.Parallel()
+	for name, steady := range map[string]bool{"steady": true, "restarting": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, l := attachedRoot(t)
+			if err := count(l); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				looks := 0
+				res, restarts := attend(t, c, l, fakeUnit{
+					restart: func() error { return count(l) },
+					active: func() (string, error) {
+						looks++
+						if steady {
+							return "start", nil
+						}
+						return "start " + time.Now().String(), nil
+					},
+				}, func(r state.Result) bool { return r.State.Status != state.PendingHealth })
+				if steady && (res.State.Status != state.Stable || res.Tree.LastGood.String() != "1.1.0" || restarts != 0) {
+					t.Errorf("%d restarts, %+v", restarts, res.State)
+				}
+				if !steady && (res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || restarts != 2) {
+					t.Errorf("%d restarts, %+v", restarts, res.State)
+				}
+			})
+		})
+	}
+}
+
+// A service that somebody stopped is neither judged nor started.
+func TestAttachedWaitsForAStoppedService(t *testing.T) {
+	t.Parallel()
+	c, l := attachedRoot(t)
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		res, restarts := attend(t, c, l, fakeUnit{
+			restart: func() error { return count(l) },
+			active:  func() (string, error) { return "", ErrStopped },
+		}, func(state.Result) bool { return time.Since(began) > 10*time.Minute })
+		if res.State.Status != state.PendingHealth || restarts != 0 {
+			t.Errorf("%d restarts, %+v", restarts, res.State)
+		}
+	})
+}
+
+func TestRunAndAttendAreNotMixedUp(t *testing.T) {
+	t.Parallel()
+	c, _ := attachedRoot(t)
+	a, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "use Attend") {
+		t.Errorf("Run: %v", err)
+	}
+	c.Service.Unit = ""
+	if err := Attend(t.Context(), c, fakeUnit{}); err == nil || !strings.Contains(err.Error(), "service.unit is missing") {
+		t.Errorf("Attend: %v", err)
+	}
+}
+
+// A restart is asked for without a new file, once there was one.
+func TestAskRestartNeedsNoSpace(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AskRestart(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(l.RestartFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(l.RestartFile(), l.RestartSpare()); err != nil { // as systemd does
+		t.Fatal(err)
+	}
+	if err := l.AskRestart(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(l.RestartFile())
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("another file, or none: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(l.Root(), ".restart")); err == nil {
+		t.Error("the spare file is still there")
+	}
+}
