@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -73,27 +74,36 @@ type Agent struct {
 	faultAt       time.Time
 }
 
-// New checks the configuration and returns an agent. It touches nothing on disk.
+// New checks the configuration and returns an agent. It writes nothing.
 func New(c Config) (*Agent, error) {
 	r, err := c.resolve()
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	trust, err := verify.Load(c.Signers)
+	trust, unfit, err := verify.LoadKept(c.Signers, os.DirFS(r.layout.TrustDir()))
 	if err != nil {
 		return nil, err
+	}
+	if unfit != nil {
+		r.Log.Error().Err(unfit).Msg("the trust root that was renewed is not used, but the compiled-in one")
 	}
 	a := &Agent{
 		c: r, log: r.Log, began: time.Now(),
 		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 	}
-	a.stager, err = stage.New(stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, NoRun: r.Service.Unit != "", Progress: a.report,
-		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime,
-	})
+	sc := r.staging(trust)
+	sc.Progress = a.report
+	a.stager, err = stage.New(sc)
 	if err != nil {
 		return nil, err
 	}
 	return a, nil
+}
+
+// staging is how r wants releases staged.
+func (r resolved) staging(trust verify.Trust) stage.Config {
+	return stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
+		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime}
 }
 
 // errSwapped ends the run after a swap.

@@ -143,6 +143,9 @@ func (d *download) more(ctx context.Context) error {
 	if d.limit > 0 && d.have == d.limit {
 		return nil
 	}
+	if d.s.From != nil {
+		return d.moreFrom(ctx)
+	}
 	ctx, watch := d.s.watchStall(ctx)
 	defer watch.stop()
 	h := http.Header{}
@@ -179,13 +182,14 @@ func (d *download) more(ctx context.Context) error {
 	if strings.HasPrefix(d.etag, "W/") {
 		d.etag = "" // a weak one is no promise about bytes
 	}
-	return watch.explain(d.copy(resp, throttle(ctx, watch.reader(resp.Body), d.s.MaxBandwidth)))
+	return watch.explain(d.copy(resp.ContentLength, throttle(ctx, watch.reader(resp.Body), d.s.MaxBandwidth)))
 }
 
-func (d *download) copy(resp *http.Response, body io.Reader) error {
+// copy takes the body of length bytes, or less than 0 if that is not known.
+func (d *download) copy(length int64, body io.Reader) error {
 	total := d.limit
-	if total == 0 && resp.ContentLength > 0 {
-		total = d.have + resp.ContentLength
+	if total == 0 && length > 0 {
+		total = d.have + length
 		if total > release.MaxTarball {
 			return release.Errorf(release.ManifestInvalid, "the tarball has %d bytes, more than %d", total, int64(release.MaxTarball))
 		}

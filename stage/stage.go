@@ -57,6 +57,8 @@ type Config struct {
 	Trust  Trust
 	// Binary is the service's program, relative to a version's directory.
 	Binary string
+	// From, if set, gives the files of a release instead of its host.
+	From Source
 	// NoRun leaves out the self-check of running `<binary> version`: the service
 	// is not of our making, and may not know the word.
 	NoRun bool
@@ -123,6 +125,9 @@ func New(c Config) (*Stager, error) {
 // Fetch gets the manifest of v and its signature, and verifies them.
 func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, error) {
 	s.Progress(PhaseVerify, 0, 0)
+	if s.From != nil {
+		return s.fetchFrom()
+	}
 	base := s.Trust.FetchURL(v)
 	manifest, err := s.small(ctx, base+"/"+release.ManifestName, release.MaxManifest, release.ManifestInvalid)
 	if err != nil {
@@ -184,7 +189,11 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	if err != nil {
 		return Staged{}, err
 	}
-	if err := s.download(ctx, s.Trust.FetchURL(v)+"/"+name, &a); err != nil {
+	from := s.Trust.FetchURL(v) + "/" + name
+	if s.From != nil {
+		from = name
+	}
+	if err := s.download(ctx, from, &a); err != nil {
 		return Staged{}, err
 	}
 	downloaded()

@@ -24,6 +24,7 @@ import (
 //	versions/.partial-1.6.0/        being extracted
 //	downloads/<sha256>.unverified   being downloaded; resumable
 //	state.json, outbox/, config.toml, credentials.json, .lock
+//	trust/                          a trust root that was renewed, with its proof
 //	restart                         in attached mode: systemd is asked for a start
 type Layout struct {
 	root string
@@ -64,6 +65,33 @@ func (l Layout) ConfigFile() string { return l.path("config.toml") }
 
 // CredentialsFile is what a registration returned; it has mode 0600.
 func (l Layout) CredentialsFile() string { return l.path("credentials.json") }
+
+// TrustDir is what proves a trust root that is newer than the compiled-in one.
+func (l Layout) TrustDir() string { return l.path("trust") }
+
+// KeepTrust replaces TrustDir by one with these files; a crash leaves the one
+// or the other.
+func (l Layout) KeepTrust(files map[string][]byte) error {
+	fresh := l.path(".trust-new")
+	if err := l.disk.Discard(fresh); err != nil {
+		return err
+	}
+	if err := l.disk.Mkdir(fresh, 0o755); err != nil {
+		return err
+	}
+	for name, b := range files {
+		if err := l.disk.WriteFile(filepath.Join(fresh, name), b, 0o644); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Lstat(l.TrustDir()); errors.Is(err, fs.ErrNotExist) {
+		return l.disk.Rename(fresh, l.TrustDir())
+	}
+	if err := l.disk.Exchange(fresh, l.TrustDir()); err != nil {
+		return err
+	}
+	return l.disk.Discard(fresh)
+}
 
 // Current is the link that systemd starts through.
 func (l Layout) Current() string { return l.path("current") }

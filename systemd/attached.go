@@ -19,7 +19,7 @@ type Attached struct {
 // Fit returns an error if the unit is not as Unit.Files makes it: then a
 // version of it could not be counted, judged, restarted or taken back.
 func (a Attached) Fit(ctx context.Context) error {
-	p, err := a.show(ctx, a.Name, "LoadState", "StartLimitIntervalUSec", "StartLimitBurst", "Restart", "ExecCondition", "ExecStart")
+	p, err := show(ctx, a.Name, "LoadState", "StartLimitIntervalUSec", "StartLimitBurst", "Restart", "ExecCondition", "ExecStart")
 	if err != nil {
 		return err
 	}
@@ -27,7 +27,7 @@ func (a Attached) Fit(ctx context.Context) error {
 		return err
 	}
 	path := Unit{Attached: a.Name}.restartPath()
-	if p, err = a.show(ctx, path, "ActiveState"); err != nil {
+	if p, err = show(ctx, path, "ActiveState"); err != nil {
 		return err
 	}
 	if p["ActiveState"] != "active" {
@@ -36,19 +36,31 @@ func (a Attached) Fit(ctx context.Context) error {
 	return nil
 }
 
-func (a Attached) fit(p map[string]string) error {
-	const how = "write its part again: edge-agent unit --help"
+func (a Attached) fit(p map[string]string) error { return fit(a.Name, a.Root, "ExecCondition", p) }
+
+// Fit is Attached.Fit for the unit of a service that is the agent itself.
+func Fit(ctx context.Context, unit, root string) error {
+	p, err := show(ctx, unit, "LoadState", "StartLimitIntervalUSec", "StartLimitBurst", "Restart", "ExecStartPre", "ExecStart")
+	if err != nil {
+		return err
+	}
+	return fit(unit, root, "ExecStartPre", p)
+}
+
+// fit looks for the watchdog in the setting pre.
+func fit(unit, root, pre string, p map[string]string) error {
+	const how = "write its files again: edge-agent unit --help"
 	switch {
 	case p["LoadState"] != "loaded":
-		return fmt.Errorf("%s: systemd says %q of it", a.Name, p["LoadState"])
-	case !strings.Contains(p["ExecStart"], "path="+a.Root+"/current/"):
-		return fmt.Errorf("%s does not start a program below %s/current, so that a swap would change nothing; set its ExecStart=", a.Name, a.Root)
-	case !strings.Contains(p["ExecCondition"], " watchdog --root "+a.Root+" ;"):
-		return fmt.Errorf("%s does not run the watchdog in ExecCondition=, so that its starts would not be counted; %s", a.Name, how)
+		return fmt.Errorf("%s: systemd says %q of it", unit, p["LoadState"])
+	case !strings.Contains(p["ExecStart"], "path="+root+"/current/"):
+		return fmt.Errorf("%s does not start a program below %s/current, so that a swap would change nothing; set its ExecStart=", unit, root)
+	case !strings.Contains(p[pre], " watchdog --root "+root+" ;"):
+		return fmt.Errorf("%s does not run the watchdog in %s=, so that its starts would not be counted; %s", unit, pre, how)
 	case p["Restart"] != "always":
-		return fmt.Errorf("%s has Restart=%s; it must be always; %s", a.Name, p["Restart"], how)
+		return fmt.Errorf("%s has Restart=%s; it must be always; %s", unit, p["Restart"], how)
 	}
-	return checkLimit(a.Name, p)
+	return checkLimit(unit, p)
 }
 
 // Restart makes the file that systemd waits for.
@@ -56,7 +68,7 @@ func (a Attached) Restart(context.Context) error { return a.Ask() }
 
 // Active returns the invocation id of the unit, if it is up.
 func (a Attached) Active(ctx context.Context) (string, error) {
-	p, err := a.show(ctx, a.Name, "ActiveState", "SubState", "Result", "InvocationID")
+	p, err := show(ctx, a.Name, "ActiveState", "SubState", "Result", "InvocationID")
 	if err != nil {
 		return "", err
 	}
@@ -76,17 +88,9 @@ func (a Attached) active(p map[string]string) (string, error) {
 
 // Journal returns what LastLines does, of the unit.
 func (a Attached) Journal(ctx context.Context) ([]string, error) {
-	p, err := a.show(ctx, a.Name, "InvocationID")
+	p, err := show(ctx, a.Name, "InvocationID")
 	if err != nil {
 		return nil, err
 	}
 	return lastLines(ctx, a.Name, p["InvocationID"])
-}
-
-func (a Attached) show(ctx context.Context, unit string, names ...string) (map[string]string, error) {
-	out, err := output(ctx, "systemctl", "show", unit, "-p", strings.Join(names, ","))
-	if err != nil {
-		return nil, err
-	}
-	return properties(string(out)), nil
 }

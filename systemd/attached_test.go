@@ -54,3 +54,14 @@ func TestAttachedActive(t *testing.T) {
 		}
 	}
 }
+
+// The watchdog is found among several settings of one name.
+func TestPropertiesKeepsAllValues(t *testing.T) {
+	t.Parallel()
+	p := properties("LoadState=loaded\nRestart=always\nStartLimitBurst=5\nStartLimitIntervalUSec=0\n" +
+		"ExecStartPre={ argv[]=/opt/x/last-good/e watchdog --root /opt/x ; }\nExecStartPre={ argv[]=/opt/x/previous/e rescue --root /opt/x ; }\n" +
+		"ExecStart={ path=/opt/x/current/e ; }\n")
+	if err := fit("e.service", "/opt/x", "ExecStartPre", p); err != nil {
+		t.Error(err)
+	}
+}

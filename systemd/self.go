@@ -56,18 +56,30 @@ func CheckRestarts(ctx context.Context) error {
 	if err != nil {
 		return nil
 	}
-	out, err := output(ctx, "systemctl", "show", unit, "-p", "StartLimitIntervalUSec", "-p", "StartLimitBurst")
+	p, err := show(ctx, unit, "StartLimitIntervalUSec", "StartLimitBurst")
 	if err != nil {
 		return nil
 	}
-	return checkLimit(unit, properties(string(out)))
+	return checkLimit(unit, p)
 }
 
-// properties reads what systemctl show prints.
+func show(ctx context.Context, unit string, names ...string) (map[string]string, error) {
+	out, err := output(ctx, "systemctl", "show", unit, "-p", strings.Join(names, ","))
+	if err != nil {
+		return nil, err
+	}
+	return properties(string(out)), nil
+}
+
+// properties reads what systemctl show prints. A setting with several values,
+// like ExecStartPre=, has a line for each; here they are lines of one value.
 func properties(text string) map[string]string {
 	values := map[string]string{}
 	for line := range strings.Lines(text) {
 		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if have, ok := values[k]; ok {
+			v = have + "\n" + v
+		}
 		values[k] = v
 	}
 	return values

@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"errors"
+	"io/fs"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -9,6 +11,7 @@ import (
 // Trust is what a node believes, and where it looks for releases.
 type Trust struct {
 	*Verifier
+	renewed    *Renewal
 	repository string // of the first row
 	host       string // simulation only: stands for https://github.com
 	ca         []byte // simulation only: PEM of the release host's CA
@@ -18,10 +21,47 @@ type Trust struct {
 // given, or DefaultSigners if there are none. In a simulation build it reads
 // both from a directory instead.
 func Load(signers []Signer) (Trust, error) {
+	t, _, err := LoadKept(signers, nil)
+	return t, err
+}
+
+// LoadKept is Load with the trust root of an earlier Renew, whose files are
+// kept. They are proven anew, each time: what is on the disk is not believed.
+// unfit says why they are not used, if they are not; then it is the compiled-in
+// root that is.
+func LoadKept(signers []Signer, kept fs.FS) (t Trust, unfit error, err error) {
 	if len(signers) == 0 {
 		signers = DefaultSigners()
 	}
-	return load(signers)
+	if t, err = load(signers); err != nil || kept == nil {
+		return t, nil, err
+	}
+	if _, err := fs.Stat(kept, targetsFile); errors.Is(err, fs.ErrNotExist) {
+		return t, nil, nil // nothing was ever kept
+	}
+	a, err := loadAnchor()
+	if err != nil {
+		return Trust{}, nil, err
+	}
+	r, unfit := a.known(kept)
+	if unfit != nil {
+		return t, unfit, nil
+	}
+	v, err := New(r.TrustedRoot(), t.signers)
+	if err != nil {
+		return t, err, nil
+	}
+	t.Verifier, t.renewed = v, &r
+	return t, nil, nil
+}
+
+// Renewed returns the versions of the TUF root and targets of a root that was
+// renewed; ok is false for the compiled-in one.
+func (t Trust) Renewed() (rootVersion, targetsVersion int64, ok bool) {
+	if t.renewed == nil {
+		return 0, 0, false
+	}
+	return t.renewed.RootVersion, t.renewed.TargetsVersion, true
 }
 
 // BaseURL is where the manifest of v says that its files are; FetchURL is

@@ -20,6 +20,15 @@ const VersionSuffix = "+sim"
 // release_ca.pem, as `manager-sim release publish` writes it.
 const TrustDirEnv = "EDGE_AGENT_SIM_TRUST"
 
+// loadAnchor reads the TUF root of a simulated Sigstore, if it has one.
+func loadAnchor() (anchor, error) {
+	b, err := os.ReadFile(filepath.Join(os.Getenv(TrustDirEnv), "tuf_root.json"))
+	if err != nil {
+		return anchor{}, fmt.Errorf("simulated trust: %w", err)
+	}
+	return anchor{root: b}, nil
+}
+
 // load ignores the rows that were compiled in: a simulation believes its
 // directory and nothing else.
 func load([]Signer) (Trust, error) {

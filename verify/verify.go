@@ -5,8 +5,9 @@
 //
 // Who may sign is compiled in (DefaultSigners, or the rows that a sidecar
 // passes in code), and so is Sigstore's trust root: no flag, environment
-// variable, configuration key or command of the manager adds to them. Only a
-// simulation build (build tag "sim") reads both from a directory, and says so.
+// variable, configuration key or command of the manager adds to them. A newer
+// trust root is taken only with the proof of Sigstore's own TUF keys (Renew),
+// whoever brings it. Only a simulation build (build tag "sim") reads both from a directory, and says so.
 //
 // The time of a signature is what a log or a timestamp authority signed, never
 // the local clock: a device that thinks it is 1970 comes to the same answer.
@@ -49,15 +50,13 @@ var mediaTypes = map[string]bool{
 // safe for concurrent use.
 type Verifier struct {
 	v       *verify.Verifier
+	root    *root.TrustedRoot
 	signers []Signer
 }
 
 // New returns a Verifier for the trusted_root.json and the rows given. No
 // rows, or a row that is not complete, is an error: never "anyone".
 func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
-	if len(trustedRoot) > MaxRoot {
-		return nil, fmt.Errorf("trusted root of %d bytes, more than %d", len(trustedRoot), MaxRoot)
-	}
 	if len(signers) == 0 {
 		return nil, errors.New("the allowlist of signers is empty")
 	}
@@ -66,9 +65,9 @@ func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
 			return nil, fmt.Errorf("signer %d: %w", i+1, err)
 		}
 	}
-	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
+	tr, err := newTrusted(trustedRoot)
 	if err != nil {
-		return nil, fmt.Errorf("trusted root: %s", oneLine(err))
+		return nil, err
 	}
 	v, err := verify.NewVerifier(tr,
 		verify.WithSignedCertificateTimestamps(1),
@@ -77,7 +76,18 @@ func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trusted root: %s", oneLine(err))
 	}
-	return &Verifier{v: v, signers: append([]Signer(nil), signers...)}, nil
+	return &Verifier{v: v, root: tr, signers: append([]Signer(nil), signers...)}, nil
+}
+
+func newTrusted(trustedRoot []byte) (*root.TrustedRoot, error) {
+	if len(trustedRoot) > MaxRoot {
+		return nil, fmt.Errorf("trusted root of %d bytes, more than %d", len(trustedRoot), MaxRoot)
+	}
+	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
+	if err != nil {
+		return nil, fmt.Errorf("trusted root: %s", oneLine(err))
+	}
+	return tr, nil
 }
 
 // Release is a manifest that an allowed signer signed. Only Verifier.Release

@@ -52,7 +52,7 @@ func newManualCmd(name, short, long string, change state.Change) *cobra.Command 
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "current leads to %s. Restart the service to run it.\n", res.Tree.Current)
+			fmt.Fprintf(cmd.OutOrStdout(), "current leads to %s. Restart the service to run it (if a start limit was hit: systemctl reset-failed, then restart).\n", res.Tree.Current)
 			return nil
 		},
 	}

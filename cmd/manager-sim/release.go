@@ -19,7 +19,7 @@ func newReleaseCmd() *cobra.Command {
 		Args:  exactArgs(0),
 		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newPublishCmd(), newListCmd())
+	cmd.AddCommand(newPublishCmd(), newListCmd(), newBundleCmd())
 	return cmd
 }
 
@@ -107,5 +107,29 @@ func newListCmd() *cobra.Command {
 	cmd.Flags().StringVar(&deviceType, "device-type", "", "only those for this device type")
 	cmd.Flags().StringVar(&channel, "channel", "", "only those on this channel")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newBundleCmd() *cobra.Command {
+	var dir, repository, version, out string
+	cmd := &cobra.Command{
+		Use:   "bundle --version X.Y.Z --out FILE.tar",
+		Short: "Pack a published release into one file, for a site without a network",
+		Example: `  manager-sim release bundle --version 1.1.0 --out edge-1.1.0.tar
+  edge-agent stage --config /opt/bilbycast/edge/config.toml --from edge-1.1.0.tar`,
+		Args: exactArgs(0, "version", "out"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := fakerelease.Bundle(releasesUnder(dir), repository, version, out); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "wrote %s\n", out)
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&dir, "dir", defaultDir, "data directory, as for serve")
+	f.StringVar(&repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO that the release is of")
+	f.StringVar(&version, "version", "", "the release's version (required)")
+	f.StringVar(&out, "out", "", "the tar file to write (required)")
 	return cmd
 }

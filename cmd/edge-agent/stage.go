@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/spf13/cobra"
+)
+
+func newStageCmd() *cobra.Command {
+	var config, from string
+	var apply bool
+	cmd := &cobra.Command{
+		Use:   "stage --config FILE --from DIR|FILE.tar",
+		Short: "Stage a release from a directory or a tar file, without a network",
+		Long: `Stage installs the release in DIR or FILE.tar beside the running version, after
+the very same checks as an upgrade by the manager: signature, signer, log,
+channel, version, digest. In its top are manifest.json, manifest.sig.bundle and
+the tarball, under the names that the release host gives them.
+
+The version then waits for 'edge-agent apply'; with --apply it is on trial at
+the next start of the service.`,
+		Example: `  edge-agent stage --config /opt/bilbycast/edge/config.toml --from /media/stick/edge-1.5.0.tar
+  edge-agent stage --config /opt/bilbycast/edge/config.toml --from /media/stick --apply && systemctl restart edge`,
+		Args: exactArgs(0, "config", "from"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := agent.Load(config)
+			if err != nil {
+				return err
+			}
+			if c.Log, err = newLogger(cmd.ErrOrStderr(), "warn"); err != nil {
+				return err
+			}
+			checked, err := agent.Check(c)
+			if err != nil {
+				return fmt.Errorf("%s: %w", config, err)
+			}
+			if err := fsutil.BecomeOwner(checked.Service.InstallRoot); err != nil {
+				return fmt.Errorf("stage: %w", err)
+			}
+			rel, err := agent.StageFrom(cmd.Context(), c, from, apply, progress(cmd.ErrOrStderr()))
+			if err != nil {
+				return fmt.Errorf("stage: %w", err)
+			}
+			sig := rel.Signature()
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "%s is staged: signed by %s, of commit %s, at %s\n", rel.Manifest().Version, sig.Workflow, sig.Commit, sig.Time.Format(time.RFC3339))
+			if apply {
+				fmt.Fprintln(out, "Restart the service to put it on trial.")
+			} else {
+				fmt.Fprintf(out, "Put it on trial with: edge-agent apply --root %s\n", checked.Service.InstallRoot)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&config, "config", "", "the node's config.toml (required)")
+	f.StringVar(&from, "from", "", "where the release is (required)")
+	f.BoolVar(&apply, "apply", false, "put it on trial at the next start")
+	return cmd
+}
+
+// progress says each phase once, and each tenth of the copy.
+func progress(w io.Writer) func(phase string, done, total int64) {
+	last := ""
+	return func(phase string, done, total int64) {
+		line := phase
+		if total > 0 {
+			line = fmt.Sprintf("%s %d %%", phase, done*10/total*10)
+		}
+		if line != last {
+			last = line
+			fmt.Fprintln(w, line)
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/spf13/cobra"
+)
+
+func newTrustCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "trust",
+		Short: "Show whom this node believes, or renew Sigstore's trust root",
+		Args:  exactArgs(0),
+		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newTrustShowCmd(), newTrustUpdateCmd())
+	return cmd
+}
+
+// trustReport is what `trust show --json` prints; its fields keep their names.
+type trustReport struct {
+	Source         string          `json:"source"` // "compiled in" or "renewed"
+	RootVersion    int64           `json:"tuf_root_version,omitzero"`
+	TargetsVersion int64           `json:"tuf_targets_version,omitzero"`
+	Unfit          string          `json:"unfit,omitzero"`
+	Signers        []verify.Signer `json:"signers"`
+	Keys           []verify.Key    `json:"keys"`
+}
+
+func newTrustShowCmd() *cobra.Command {
+	var root string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show [--root DIR]",
+		Short: "Print the signers that are allowed, and the keys that vouch for them",
+		Example: `  edge-agent trust show --root /opt/bilbycast/edge
+  edge-agent trust show --json | jq '.signers[].repository'`,
+		Args: exactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kept := os.DirFS("/nonexistent")
+			if root != "" {
+				l, err := state.At(root)
+				if err != nil {
+					return usageError{fmt.Errorf("--root: %w", err)}
+				}
+				kept = os.DirFS(l.TrustDir())
+			}
+			t, unfit, err := verify.LoadKept(nil, kept)
+			if err != nil {
+				return err
+			}
+			rep := trustReport{Source: "compiled in", Signers: t.Signers(), Keys: t.Keys()}
+			var renewed bool
+			if rep.RootVersion, rep.TargetsVersion, renewed = t.Renewed(); renewed {
+				rep.Source = "renewed"
+			}
+			if unfit != nil {
+				rep.Unfit = unfit.Error()
+			}
+			if asJSON {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(rep)
+			}
+			return rep.print(cmd)
+		},
+	}
+	cmd.Flags().StringVar(&root, "root", "", "the service's install root, whose renewed trust root is shown")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (r trustReport) print(cmd *cobra.Command) error {
+	tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "trust root\t%s\n", r.Source)
+	if r.Source == "renewed" {
+		fmt.Fprintf(tw, "TUF\troot %d, targets %d\n", r.RootVersion, r.TargetsVersion)
+	}
+	if r.Unfit != "" {
+		fmt.Fprintf(tw, "not used\t%s\n", r.Unfit)
+	}
+	for _, s := range r.Signers {
+		fmt.Fprintf(tw, "signer\t%s/%s@%s, of %s\n", s.Repository, s.Workflow, s.Ref, s.Issuer)
+	}
+	for _, k := range r.Keys {
+		end := "open"
+		if !k.End.IsZero() {
+			end = k.End.Format(time.DateOnly)
+		}
+		fmt.Fprintf(tw, "%s\t%s, %s to %s\n", k.Kind, k.URL, k.Start.Format(time.DateOnly), end)
+	}
+	return tw.Flush()
+}
+
+func newTrustUpdateCmd() *cobra.Command {
+	var root, from string
+	cmd := &cobra.Command{
+		Use:   "update --root DIR --from DIR",
+		Short: "Take a newer trust root, if Sigstore's own keys prove it",
+		Long: `Update takes the newer trusted_root.json in --from, with what proves it: the
+files N.root.json of every TUF root since the one that this program knows,
+targets.json, and trusted_root.json, as https://tuf-repo-cdn.sigstore.dev and
+the repository sigstore/root-signing have them. Who brings the files does not
+matter: only Sigstore's TUF keys count, and nothing older than what is known is
+taken. It needs no network and no clock.`,
+		Example: `  edge-agent trust update --root /opt/bilbycast/edge --from /media/stick/sigstore && systemctl restart edge`,
+		Args:    exactArgs(0, "root", "from"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l, err := state.At(root)
+			if err != nil {
+				return usageError{fmt.Errorf("--root: %w", err)}
+			}
+			if err := fsutil.BecomeOwner(root); err != nil {
+				return fmt.Errorf("trust update: %w", err)
+			}
+			r, err := agent.RenewTrust(cmd.Context(), l, from)
+			if err != nil {
+				return fmt.Errorf("trust update: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "renewed: TUF root %d, targets %d. Restart the service to use it.\n", r.RootVersion, r.TargetsVersion)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
+	cmd.Flags().StringVar(&from, "from", "", "the directory with the files (required)")
+	return cmd
+}

@@ -1,0 +1,107 @@
+package rig_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+)
+
+// A site without a release host is upgraded from a stick, by root, with the very
+// same checks, and without a request to any host. What is refused leaves nothing.
+func TestUnderSystemdFromAStick(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
+	var requests atomic.Int32
+	refuse := func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			requests.Add(1)
+			w.WriteHeader(http.StatusTeapot)
+		})
+	}
+	b.WrapHost.Store(&refuse)
+	stick, err := b.node.Path(b.ctx, "/opt/stick")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(stick, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stage := func(args string) (string, error) {
+		return b.node.Exec(b.ctx, "sh", "-c", fmt.Sprintf("EDGE_AGENT_SIM_TRUST=/opt/trust %s/current/edge-agent stage --config %[1]s/config.toml --from %s 2>&1", rig.BoxRoot, args))
+	}
+	tree := func() string {
+		return b.sh("cd " + rig.BoxRoot + " && find . -path ./outbox -prune -o -print | sort && cat state.json")
+	}
+	bundle := func(version string) {
+		t.Helper()
+		if err := fakerelease.Bundle(b.Releases, fakerelease.DefaultRepository, version, filepath.Join(stick, version+".tar")); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	for version, tt := range map[string]struct {
+		fault fakerelease.Fault
+		says  string
+	}{
+		"1.3.0": {fakerelease.BadSignature, "signature"},
+		"1.3.1": {fakerelease.WrongIdentity, "signer not allowed"},
+		"1.3.2": {fakerelease.NoLogEntry, "transparency log"},
+		"1.3.3": {fakerelease.BadChecksum, "the signed manifest says"},
+		"1.3.4": {fakerelease.WrongArch, "cannot run on this machine"},
+	} {
+		b.publish(version, tt.fault)
+		bundle(version)
+		before := tree()
+		if out, err := stage("/opt/stick/" + version + ".tar"); err == nil || !strings.Contains(out, tt.says) {
+			t.Errorf("%s: %v, %s", tt.fault, err, out)
+		}
+		if after := tree(); strings.ReplaceAll(after, "./downloads\n", "") != strings.ReplaceAll(before, "./downloads\n", "") {
+			t.Errorf("%s leaves something:\n%s\nbefore:\n%s", tt.fault, after, before)
+		}
+	}
+	for path, says := range map[string]string{"/opt/stick": "manifest.json", "/opt/none.tar": "no such file", "/dev/null": "neither a directory nor a tar file", "/etc/passwd": "not a tar file"} {
+		if out, err := stage(path); err == nil || !strings.Contains(out, says) {
+			t.Errorf("%s: %v, %s", path, err, out)
+		}
+	}
+
+	// From a file, and the swap later; then from a directory, at once.
+	b.publish("1.1.0", "")
+	bundle("1.1.0")
+	mark := b.Timeline.Mark()
+	if out, err := stage("/opt/stick/1.1.0.tar"); err != nil || !strings.Contains(out, "1.1.0 is staged: signed by https://github.com/acme/edge/.github/workflows/release.yml@refs/tags/v1.1.0") {
+		t.Fatalf("%v, %s", err, out)
+	}
+	if got := b.node.Link(b.ctx, "current"); got != "1.0.0" {
+		t.Errorf("current is %s before apply", got)
+	}
+	b.sh(rig.BoxRoot + "/current/edge-agent apply --root " + rig.BoxRoot + " && systemctl restart edge.service")
+	b.event(mark, "upgrade_completed")
+	b.ends("1.1.0", "stable", "upgrade completed")
+
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	if err := os.CopyFS(filepath.Join(stick, "dir"), os.DirFS(filepath.Join(b.Releases, "www/acme/edge/releases/download/v1.2.0"))); err != nil {
+		t.Fatal(err)
+	}
+	mark = b.Timeline.Mark()
+	if out, err := stage("/opt/stick/dir --apply"); err != nil {
+		t.Fatalf("%v, %s", err, out)
+	}
+	b.sh("systemctl restart edge.service || true")
+	b.event(mark, "upgrade_rolled_back")
+	b.wait(mark, "the old version", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.1.0" })
+	b.ends("1.1.0", "rolled_back", "went back: 1.2.0")
+	if got := b.sh("find " + rig.BoxRoot + " ! -user edge"); got != "" {
+		t.Errorf("not the service's: %s", got)
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("%d requests to the release host", n)
+	}
+}

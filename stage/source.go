@@ -1,0 +1,152 @@
+package stage
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/verify"
+)
+
+// Source has the files of one release: manifest.json, manifest.sig.bundle, and
+// its tarballs. They are no more believed than those of a release host.
+type Source interface {
+	// Open returns the file of that name and its size, or fs.ErrNotExist.
+	Open(name string) (io.ReadCloser, int64, error)
+	io.Closer
+}
+
+// OpenSource opens a directory, or a tar file that is not compressed, with the
+// files of a release in its top.
+func OpenSource(path string) (Source, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		root, err := os.OpenRoot(path)
+		if err != nil {
+			return nil, err
+		}
+		return dirSource{root}, nil
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is neither a directory nor a tar file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &tarSource{f}, nil
+}
+
+// dirSource is a directory. Links that leave it are not followed (os.Root).
+type dirSource struct{ *os.Root }
+
+func (d dirSource) Open(name string) (io.ReadCloser, int64, error) {
+	// A fifo would be waited for, and for ever.
+	if st, err := d.Stat(name); err != nil {
+		return nil, 0, err
+	} else if !st.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := d.Root.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
+}
+
+// tarSource is a tar file, which is searched anew for each name.
+type tarSource struct{ f *os.File }
+
+func (s *tarSource) Close() error { return s.f.Close() }
+
+func (s *tarSource) Open(name string) (io.ReadCloser, int64, error) {
+	if _, err := s.f.Seek(0, io.SeekStart); err != nil {
+		return nil, 0, err
+	}
+	r := tar.NewReader(s.f)
+	for range maxEntries {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil, 0, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err)
+		}
+		if h.Typeflag == tar.TypeReg && (h.Name == name || h.Name == "./"+name) {
+			return io.NopCloser(r), h.Size, nil
+		}
+	}
+	return nil, 0, fmt.Errorf("more than %d entries", maxEntries)
+}
+
+// fetchFrom is Fetch of a Source.
+func (s *Stager) fetchFrom() (verify.Release, error) {
+	manifest, err := s.smallFrom(release.ManifestName, release.MaxManifest, release.ManifestInvalid)
+	if err != nil {
+		return verify.Release{}, err
+	}
+	bundle, err := s.smallFrom(release.BundleName, verify.MaxBundle, release.SignatureInvalid)
+	if err != nil {
+		return verify.Release{}, err
+	}
+	return s.Trust.Release(manifest, bundle)
+}
+
+func (s *Stager) smallFrom(name string, limit int64, tooLarge release.Code) ([]byte, error) {
+	f, _, err := s.From.Open(name)
+	if err != nil {
+		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, release.Errorf(tooLarge, "%s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// moreFrom is more of a Source: all of it, from the beginning.
+func (d *download) moreFrom(ctx context.Context) error {
+	if err := d.restart(); err != nil {
+		return err
+	}
+	f, size, err := d.s.From.Open(d.url)
+	if err != nil {
+		return release.Errorf(release.NetworkError, "read the tarball of the release: %w", err)
+	}
+	defer f.Close()
+	err = d.copy(size, contextReader{ctx, f})
+	var coded *release.Error
+	if err != nil && !errors.As(err, &coded) && ctx.Err() == nil { // another try would read the same
+		err = release.Errorf(release.NetworkError, "read %s: %w", d.url, err)
+	}
+	return err
+}
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

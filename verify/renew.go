@@ -1,0 +1,167 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strconv"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// Names of the files that Renew reads, besides N.root.json for each version of
+// the TUF root after the one that is known.
+const (
+	targetsFile     = "targets.json"
+	trustedRootFile = "trusted_root.json"
+)
+
+// maxRoots bounds how many versions of the TUF root one renewal may go through.
+// Sigstore makes about two a year.
+const maxRoots = 256
+
+// Renewal is a trust root that Sigstore's TUF keys vouch for. Only Renew makes one.
+type Renewal struct {
+	// Files are what proves it, by name: what Renew reads, and what to keep.
+	Files          map[string][]byte
+	RootVersion    int64 // of the TUF root
+	TargetsVersion int64
+
+	root *metadata.Metadata[metadata.RootType]
+}
+
+// TrustedRoot is the trusted_root.json.
+func (r Renewal) TrustedRoot() []byte { return r.Files[trustedRootFile] }
+
+// anchor is what a renewal starts from.
+type anchor struct {
+	root    []byte // TUF root.json
+	targets int64  // the version that the compiled-in trust root is of
+}
+
+// Renew reads a newer trust root from dir, and proves it by the TUF keys that
+// are compiled in and by nothing else: whoever brings the files is not
+// believed. kept, if not nil, is what was accepted before; nothing older than
+// that, nor than what is compiled in, is taken.
+//
+// In dir are N.root.json for each version after the known one, targets.json and
+// trusted_root.json, as Sigstore's TUF repository has them. Expiry dates are
+// not looked at: a device that cannot tell the time must come to the same answer.
+func Renew(dir, kept fs.FS) (Renewal, error) {
+	a, err := loadAnchor()
+	if err != nil {
+		return Renewal{}, err
+	}
+	return a.renew(dir, kept)
+}
+
+func (a anchor) renew(dir, kept fs.FS) (Renewal, error) {
+	known, err := a.known(kept)
+	if err != nil {
+		known, err = a.known(nil) // what was kept is of no use any more
+	}
+	if err != nil {
+		return Renewal{}, err
+	}
+	r, err := known.next(dir)
+	if err != nil {
+		return Renewal{}, fmt.Errorf("trust root: %s", oneLine(err))
+	}
+	return r, nil
+}
+
+// known is where a renewal starts: the anchor, or what was kept since.
+func (a anchor) known(kept fs.FS) (Renewal, error) {
+	root, err := metadata.Root().FromBytes(a.root)
+	if err != nil {
+		return Renewal{}, fmt.Errorf("the TUF root that is compiled in: %w", err)
+	}
+	r := Renewal{Files: map[string][]byte{}, RootVersion: root.Signed.Version, TargetsVersion: a.targets, root: root}
+	if kept == nil {
+		return r, nil
+	}
+	return r.next(kept)
+}
+
+// next is r and what dir has after it.
+func (r Renewal) next(dir fs.FS) (Renewal, error) {
+	n := Renewal{Files: map[string][]byte{}, RootVersion: r.RootVersion, root: r.root}
+	for name, b := range r.Files {
+		if name != targetsFile && name != trustedRootFile {
+			n.Files[name] = b
+		}
+	}
+	for range maxRoots {
+		name := strconv.FormatInt(n.RootVersion+1, 10) + ".root.json"
+		b, err := readBounded(dir, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return Renewal{}, err
+		}
+		next, err := metadata.Root().FromBytes(b)
+		if err != nil {
+			return Renewal{}, fmt.Errorf("%s: %w", name, err)
+		}
+		if next.Signed.Version != n.RootVersion+1 {
+			return Renewal{}, fmt.Errorf("%s says that it is version %d", name, next.Signed.Version)
+		}
+		// Signed by the keys before it, and by its own.
+		if err := n.root.VerifyDelegate(metadata.ROOT, next); err != nil {
+			return Renewal{}, fmt.Errorf("%s is not signed by the keys of version %d: %w", name, n.RootVersion, err)
+		}
+		if err := next.VerifyDelegate(metadata.ROOT, next); err != nil {
+			return Renewal{}, fmt.Errorf("%s is not signed by its own keys: %w", name, err)
+		}
+		n.root, n.RootVersion, n.Files[name] = next, next.Signed.Version, b
+	}
+	b, err := readBounded(dir, targetsFile)
+	if err != nil {
+		return Renewal{}, err
+	}
+	targets, err := metadata.Targets().FromBytes(b)
+	if err != nil {
+		return Renewal{}, fmt.Errorf("%s: %w", targetsFile, err)
+	}
+	if err := n.root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
+		return Renewal{}, fmt.Errorf("%s is not signed by the keys of the TUF root %d (is there a newer root that is missing here?): %w", targetsFile, n.RootVersion, err)
+	}
+	n.TargetsVersion, n.Files[targetsFile] = targets.Signed.Version, b
+	if n.TargetsVersion < r.TargetsVersion {
+		return Renewal{}, fmt.Errorf("%s has version %d, older than %d, which is known", targetsFile, n.TargetsVersion, r.TargetsVersion)
+	}
+	if b, err = readBounded(dir, trustedRootFile); err != nil {
+		return Renewal{}, err
+	}
+	target := targets.Signed.Targets[trustedRootFile]
+	if target == nil {
+		return Renewal{}, fmt.Errorf("%s does not name %s", targetsFile, trustedRootFile)
+	}
+	if err := target.VerifyLengthHashes(b); err != nil {
+		return Renewal{}, fmt.Errorf("%s is not the one that %s names: %w", trustedRootFile, targetsFile, err)
+	}
+	if _, err := newTrusted(b); err != nil {
+		return Renewal{}, err
+	}
+	n.Files[trustedRootFile] = b
+	return n, nil
+}
+
+// readBounded reads a file of at most MaxRoot bytes.
+func readBounded(dir fs.FS, name string) ([]byte, error) {
+	f, err := dir.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxRoot+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(b) > MaxRoot {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, MaxRoot)
+	}
+	return b, nil
+}
