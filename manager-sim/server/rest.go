@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,14 @@ func (s *Server) routes() {
 		"GET /api/v1/events/stream":          s.streamEvents,
 		"GET /api/v1/releases/{device_type}": s.listReleases,
 		"GET /api/v1/audit-log":              s.listAudit,
+		"PUT /api/v1/nodes/{id}/group":       s.setGroup,
+		"GET /api/v1/groups":                 s.listGroups,
+		"POST /api/v1/groups":                s.addGroup,
+		"GET /api/v1/groups/{id}":            s.getGroup,
+		"POST /api/v1/groups/{id}/upgrade":   s.upgradeGroup,
+		"GET /api/v1/rollouts":               s.listRollouts,
+		"GET /api/v1/rollouts/{id}":          s.getRollout,
+		"POST /api/v1/rollouts/{id}/{act}":   s.actOnRollout,
 	} {
 		s.mux.HandleFunc(pattern, s.admin(h))
 	}
@@ -56,8 +65,12 @@ func fail(w http.ResponseWriter, status int, code, format string, args ...any) {
 
 // storeFailed answers an error of the store.
 func (s *Server) storeFailed(w http.ResponseWriter, err error) {
-	if errors.Is(err, store.ErrNotFound) {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
 		fail(w, http.StatusNotFound, "not_found", "%v", err)
+		return
+	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict):
+		fail(w, http.StatusConflict, "conflict", "%v", err)
 		return
 	}
 	s.Log.Error().Err(err).Msg("store")
@@ -68,6 +81,7 @@ func (s *Server) storeFailed(w http.ResponseWriter, err error) {
 type nodeView struct {
 	ID            string          `json:"id"`
 	DeviceType    string          `json:"device_type"`
+	GroupID       string          `json:"group_id,omitempty"`
 	Online        bool            `json:"online"`
 	Version       string          `json:"version"`
 	TargetVersion string          `json:"target_version,omitempty"`
@@ -82,24 +96,41 @@ type nodeView struct {
 
 func (s *Server) view(r *http.Request, n store.Node) (nodeView, error) {
 	v := nodeView{
-		ID: n.ID, DeviceType: n.DeviceType, Online: s.online(n.ID) != nil, Version: n.Version, UpgradeState: Idle,
+		ID: n.ID, DeviceType: n.DeviceType, GroupID: n.GroupID, Online: s.online(n.ID) != nil, Version: n.Version, UpgradeState: Idle,
 		Capabilities: n.Capabilities, Upgrade: n.Upgrade, RegisteredAt: n.RegisteredAt, LastSeen: n.LastSeen,
 	}
 	cs, err := s.Store.Commands(r.Context(), n.ID, 1)
 	if err != nil || len(cs) == 0 {
 		return v, err
 	}
-	events, _, err := s.Store.Events(r.Context(), store.EventFilter{NodeID: n.ID, CommandID: cs[0].ID, Page: 1, PerPage: store.MaxPerPage})
+	v.CommandID, v.TargetVersion = cs[0].ID, cs[0].Version
+	v.UpgradeState, v.ErrorCode, err = s.stateOf(r.Context(), cs[0], n.Version)
+	return v, err
+}
+
+// stateOf is StateOf with the command's events from the store.
+func (s *Server) stateOf(ctx context.Context, c store.Command, version string) (UpgradeState, string, error) {
+	events, _, err := s.Store.Events(ctx, store.EventFilter{NodeID: c.NodeID, CommandID: c.ID, Page: 1, PerPage: store.MaxPerPage})
 	if err != nil {
-		return v, err
+		return "", "", err
 	}
 	codes := make([]string, len(events))
 	for i, e := range events {
 		codes[len(events)-1-i] = e.ErrorCode
 	}
-	v.CommandID, v.TargetVersion = cs[0].ID, cs[0].Version
-	v.UpgradeState, v.ErrorCode = StateOf(cs[0], codes, n.Version)
-	return v, nil
+	state, code := StateOf(c, codes, version)
+	return state, code, nil
+}
+
+// readBody decodes a body of JSON without unknown fields, or answers why not.
+func readBody(w http.ResponseWriter, r *http.Request, to any) bool {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		fail(w, http.StatusBadRequest, "bad_request", "the body is not what this call takes: %v", err)
+		return false
+	}
+	return true
 }
 
 func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
@@ -146,10 +177,7 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 		TargetArch string `json:"target_arch"`
 		Variant    string `json:"variant"`
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&body); err != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "the body is not what this call takes: %v", err)
+	if !readBody(w, r, &body) {
 		return
 	}
 	if _, err := release.ParseVersion(body.Version); err != nil {

@@ -54,10 +54,13 @@ type Server struct {
 	guard  guard
 	stream broadcast
 	cache  releaseCache
+	// stirred wakes the rollouts, at most once until they have looked.
+	stirred chan struct{}
 
 	mu          sync.Mutex
 	closed      bool
 	sessions    map[string]*session // by node
+	dirty       map[string]bool     // nodes of which a rollout should know something new
 	unavailable time.Duration       // Retry-After of new sessions; 0: they are served
 }
 
@@ -69,12 +72,13 @@ func New(c Config) (*Server, error) {
 	if c.Store == nil {
 		return nil, errors.New("server: no store")
 	}
-	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session)}
+	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), stirred: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.guard.fails = make(map[string][]time.Time)
 	s.stream.subscribers = make(map[chan any]bool)
 	s.cache.kept = make(map[[2]string]cached)
 	s.routes()
+	s.wg.Go(func() { s.runRollouts(s.ctx) })
 	return s, nil
 }
 

@@ -172,6 +172,7 @@ func (s *Server) enter(ss *session) {
 	if old != nil {
 		old.cancel()
 	}
+	s.stir(ss.nodeID)
 }
 
 func (s *Server) leave(ss *session) {
@@ -183,6 +184,7 @@ func (s *Server) leave(ss *session) {
 	s.mu.Unlock()
 	if mine {
 		s.stream.send(nodeRecord{"disconnected", time.Now().UTC(), ss.nodeID, ""})
+		s.stir(ss.nodeID)
 	}
 }
 
@@ -324,6 +326,7 @@ func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error
 	if added {
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", e.CommandID).Str("error_code", e.ErrorCode).Msg(e.Message)
 		ss.s.stream.send(eventRecord{"event", e})
+		ss.s.stir(ss.nodeID)
 	}
 	return nil
 }
@@ -341,6 +344,7 @@ func (ss *session) ack(ctx context.Context, m *wire.CommandAck) error {
 	if err == nil && first {
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", c.ID).Bool("success", c.Success).Str("error_code", c.ErrorCode).Msg("command acknowledged")
 		ss.s.stream.send(ackRecord{"ack", time.Now().UTC(), ss.nodeID, c.ID, c.Success, c.ErrorCode})
+		ss.s.stir(ss.nodeID)
 	}
 	return err
 }

@@ -51,6 +51,8 @@ func StateOf(c store.Command, codes []string, version string) (state UpgradeStat
 		return Staged, ""
 	case has(release.Started):
 		return Staging, ""
+	case !c.SentAt.IsZero() && version == c.Version:
+		return Updated, "" // whatever was lost: it runs what was asked for
 	case !c.SentAt.IsZero():
 		return Sent, ""
 	}

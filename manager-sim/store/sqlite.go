@@ -40,6 +40,14 @@ var migrations = []string{
 		seq INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, actor TEXT NOT NULL,
 		action TEXT NOT NULL, target TEXT NOT NULL, details TEXT NOT NULL
 	) STRICT;`,
+	`CREATE TABLE groups (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL) STRICT;
+	ALTER TABLE nodes ADD COLUMN group_id TEXT NOT NULL DEFAULT '';
+	CREATE INDEX nodes_group ON nodes(group_id);
+	CREATE TABLE rollouts (
+		id TEXT PRIMARY KEY, group_id TEXT NOT NULL REFERENCES groups(id), revision INTEGER NOT NULL,
+		active INTEGER NOT NULL, state TEXT NOT NULL, created_at INTEGER NOT NULL
+	) STRICT;
+	CREATE UNIQUE INDEX rollouts_active ON rollouts(group_id) WHERE active;`,
 }
 
 type sqlite struct{ db *sql.DB }
@@ -119,7 +127,7 @@ func (s *sqlite) AddToken(ctx context.Context, hash string) error {
 }
 
 func (s *sqlite) Register(ctx context.Context, token string, n Node) error {
-	r, err := s.db.ExecContext(ctx, `INSERT INTO nodes
+	r, err := s.db.ExecContext(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen)
 		SELECT ?, ?, ?, ?, '[]', NULL, ?, ? FROM tokens WHERE hash = ?`,
 		n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), token)
 	if err != nil {
@@ -131,14 +139,14 @@ func (s *sqlite) Register(ctx context.Context, token string, n Node) error {
 	return nil
 }
 
-const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen"
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id"
 
 func scanNode(row interface{ Scan(...any) error }) (Node, error) {
 	var n Node
 	var caps string
 	var up sql.NullString
 	var reg, seen int64
-	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen); err != nil {
+	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID); err != nil {
 		return n, err
 	}
 	n.Upgrade, n.RegisteredAt, n.LastSeen = raw(up), fromMS(reg), fromMS(seen)
@@ -189,20 +197,32 @@ func (s *sqlite) Seen(ctx context.Context, n Node) error {
 }
 
 func (s *sqlite) AddCommand(ctx context.Context, c Command, a Audit) error {
+	return s.tx(ctx, func(tx *sql.Tx) error { return errors.Join(addCommand(ctx, tx, c), addAudit(ctx, tx, a)) })
+}
+
+// tx runs f in a transaction.
+func (s *sqlite) tx(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt)); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, "INSERT INTO audit (time, actor, action, target, details) VALUES (?, ?, ?, ?, ?)",
-		ms(a.Time), a.Actor, a.Action, a.Target, string(a.Details)); err != nil {
+	if err := f(tx); err != nil {
 		return err
 	}
 	return tx.Commit()
+}
+
+func addCommand(ctx context.Context, tx *sql.Tx, c Command) error {
+	_, err := tx.ExecContext(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt))
+	return err
+}
+
+func addAudit(ctx context.Context, tx *sql.Tx, a Audit) error {
+	_, err := tx.ExecContext(ctx, "INSERT INTO audit (time, actor, action, target, details) VALUES (?, ?, ?, ?, ?)",
+		ms(a.Time), a.Actor, a.Action, a.Target, string(a.Details))
+	return err
 }
 
 func (s *sqlite) Sent(ctx context.Context, id string, at time.Time) error {
@@ -221,19 +241,30 @@ func (s *sqlite) Acked(ctx context.Context, c Command) (bool, error) {
 	return k > 0, err
 }
 
+const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data"
+
+func scanCommand(row interface{ Scan(...any) error }) (Command, error) {
+	var c Command
+	var action string
+	var data sql.NullString
+	var created, sent, acked int64
+	err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data)
+	c.Action, c.Data = json.RawMessage(action), raw(data)
+	c.CreatedAt, c.SentAt, c.AckedAt = fromMS(created), fromMS(sent), fromMS(acked)
+	return c, err
+}
+
 func (s *sqlite) Commands(ctx context.Context, nodeID string, limit int) ([]Command, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data
-		FROM commands WHERE node_id = ? ORDER BY seq DESC LIMIT ?`, nodeID, limit)
-	return collect(rows, err, func(row interface{ Scan(...any) error }) (Command, error) {
-		var c Command
-		var action string
-		var data sql.NullString
-		var created, sent, acked int64
-		err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data)
-		c.Action, c.Data = json.RawMessage(action), raw(data)
-		c.CreatedAt, c.SentAt, c.AckedAt = fromMS(created), fromMS(sent), fromMS(acked)
-		return c, err
-	})
+	rows, err := s.db.QueryContext(ctx, "SELECT "+commandColumns+" FROM commands WHERE node_id = ? ORDER BY seq DESC LIMIT ?", nodeID, limit)
+	return collect(rows, err, scanCommand)
+}
+
+func (s *sqlite) Command(ctx context.Context, id string) (Command, error) {
+	c, err := scanCommand(s.db.QueryRowContext(ctx, "SELECT "+commandColumns+" FROM commands WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, fmt.Errorf("command %q: %w", id, ErrNotFound)
+	}
+	return c, err
 }
 
 func (s *sqlite) AddEvent(ctx context.Context, e *Event) (bool, error) {

@@ -28,6 +28,7 @@ type Node struct {
 	Upgrade      json.RawMessage // of its last health beat; nil if it had none
 	RegisteredAt time.Time
 	LastSeen     time.Time
+	GroupID      string // "" for none
 }
 
 // Command is one that was given to a node.
@@ -108,6 +109,27 @@ type Store interface {
 	Acked(ctx context.Context, c Command) (bool, error)
 	// Commands returns a node's commands, newest first, at most limit.
 	Commands(ctx context.Context, nodeID string, limit int) ([]Command, error)
+
+	// Command returns a command, or ErrNotFound.
+	Command(ctx context.Context, id string) (Command, error)
+
+	// AddGroup adds a group, or returns ErrExists; SetGroup moves a node into one
+	// ("": out of any), or returns ErrNotFound. Both add their audit entry with it.
+	AddGroup(ctx context.Context, g Group, a Audit) error
+	SetGroup(ctx context.Context, nodeID, groupID string, a Audit) error
+	// Groups returns all, by name; Group one, or ErrNotFound; GroupNodes its nodes, by id.
+	Groups(ctx context.Context) ([]Group, error)
+	Group(ctx context.Context, id string) (Group, error)
+	GroupNodes(ctx context.Context, groupID string) ([]Node, error)
+
+	// SaveRollout stores a rollout with the commands and audit entries of the same
+	// transition, or none of it. ErrExists says that its group has an active one,
+	// ErrConflict that r.Revision is not the stored one.
+	SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []Audit) error
+	// Rollout returns one, or ErrNotFound; Rollouts the newest first, of one group
+	// or of all.
+	Rollout(ctx context.Context, id string) (Rollout, error)
+	Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error)
 
 	// AddEvent adds an event, unless the node's EventID is there already, and
 	// reports whether it did. It sets e.Seq.

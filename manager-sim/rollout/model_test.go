@@ -1,0 +1,320 @@
+package rollout
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The model: every state that a small fleet can come to, by every event in every
+// order, with time in steps. Restarts are in it, as each state must survive
+// being stored; lost and repeated messages too, as outcomes may come at any
+// time, twice, or never.
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+const step = time.Minute
+
+// key is the state in few bytes. Times are in steps, and count only relatively.
+func key(r Rollout, now int) string {
+	b := make([]byte, 0, 64)
+	at := func(t time.Time) byte {
+		if t.IsZero() {
+			return 0xff
+		}
+		return byte(min(int(t.Sub(epoch)/step), 200))
+	}
+	b = append(b, byte(now), byte(r.Wave), r.Status[0], r.Status[1], at(r.SettleUntil))
+	for _, n := range r.Nodes {
+		flags := byte(n.Attempt << 2)
+		if n.Online {
+			flags |= 1
+		}
+		if n.Known {
+			flags |= 2
+		}
+		since := byte(0xff)
+		if n.State == NodeCommanded {
+			since = at(n.Since)
+		}
+		late := byte(0)
+		if n.Code == TimeLimit {
+			late = 1
+		}
+		b = append(b, n.State[0], n.State[1], flags, since, late)
+	}
+	return string(b)
+}
+
+// fleet is one model: its plan, its size, and what may happen.
+type fleet struct {
+	nodes, threshold int
+	strategy         string
+	waves            []int
+	offline, skip    bool
+	attempts, steps  int
+}
+
+type place struct {
+	r   Rollout
+	now int
+}
+
+func (f fleet) events(r Rollout) []Event {
+	es := []Event{Tick{}, Pause{"because"}, Resume{}, Abort{}}
+	again := true
+	for _, n := range r.Nodes {
+		again = again && n.Attempt < f.attempts
+		for _, s := range []NodeState{NodeUpdated, NodeFailed, NodeRolledBack} {
+			es = append(es, Outcome{NodeID: n.ID, Attempt: n.Attempt, State: s, Code: "upgrade_x"})
+		}
+		if f.offline {
+			es = append(es, Presence{n.ID, !n.Online})
+		}
+		if f.skip {
+			es = append(es, Skip{n.ID})
+		}
+	}
+	if again {
+		es = append(es, Retry{})
+	}
+	return es
+}
+
+// check returns what is wrong with a transition.
+func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time.Time) string {
+	commands, completes, pauses := 0, 0, 0
+	for _, a := range acts {
+		switch a := a.(type) {
+		case Command:
+			commands++
+			i := to.index(a.NodeID)
+			before := from.index(a.NodeID)
+			switch {
+			case to.Nodes[i].Attempt != from.Nodes[before].Attempt+1:
+				return "a node is told twice in one attempt"
+			case a.CommandID != to.CommandID(to.Nodes[i]):
+				return "a command has another attempt's id"
+			case i >= to.Waves[to.Wave]:
+				return "a node is told before its wave"
+			case !to.Nodes[i].Online:
+				return "a node is told that is offline"
+			}
+		case Note:
+			if a.Action == NoteComplete {
+				completes++
+			} else {
+				pauses++
+			}
+		}
+	}
+	if _, resumed := e.(Resume); commands > 0 && from.Status == Paused && !resumed {
+		if _, retried := e.(Retry); !retried {
+			return "a node is told in a pause"
+		}
+	}
+	switch {
+	case from.Status.Final() && (len(acts) > 0 || !reflect.DeepEqual(from, to)):
+		return "what is final changes"
+	case to.Status.Final() && commands > 0:
+		return "a node is told by a rollout that ends"
+	case to.Wave > from.Wave && (from.Status != Settling || now.Before(from.SettleUntil)):
+		return "a wave begins before the one before has settled"
+	case to.Wave > from.Wave+1 || to.Wave < from.Wave:
+		return "a wave is jumped over"
+	case err != nil && (len(acts) > 0 || !reflect.DeepEqual(from, to)):
+		return "an error changes something"
+	case completes != 0 && (to.Status != Completed || completes > 1), completes == 0 && to.Status == Completed && from.Status != Completed:
+		return "completion is not told once"
+	case pauses > 1, pauses == 1 && from.Status == Paused && to.Status != Paused, from.Status != Paused && to.Status == Paused && pauses != 1:
+		return "a pause is not told once"
+	case to.Status == Completed && to.Count(NodeWaiting)+to.Count(NodeCommanded) > 0:
+		return "it completes with nodes that have not ended"
+	}
+	for i := range to.Nodes {
+		if from.Nodes[i].State == NodeUpdated && to.Nodes[i].State != NodeUpdated && to.Nodes[i].State != NodeRolledBack {
+			return "an updated node is forgotten"
+		}
+	}
+	return ""
+}
+
+// goesOn returns what is wrong with a state: that there is no way on from it.
+func (f fleet) goesOn(p place) string {
+	r := p.r
+	if r.Status.Final() {
+		return ""
+	}
+	if r.Status == Paused {
+		if _, _, err := Step(r, Resume{}, epoch); err != nil {
+			return "a pause cannot be left"
+		}
+		return ""
+	}
+	// Time alone leads to an end, or to an operator.
+	for range 10 * f.steps {
+		next, ok := r.NextTick()
+		if !ok {
+			return "nothing will ever happen"
+		}
+		before := r
+		r, _, _ = Step(r, Tick{}, next)
+		if r.Status.Final() || r.Status == Paused {
+			return ""
+		}
+		if reflect.DeepEqual(before, r) {
+			return "a tick that matters changes nothing"
+		}
+	}
+	return "time alone leads nowhere"
+}
+
+func (f fleet) explore(t *testing.T) (states, violations int) {
+	t.Helper()
+	var ids []string
+	online := map[string]bool{}
+	for i := range f.nodes {
+		id := fmt.Sprintf("n%d", i)
+		ids = append(ids, id)
+		online[id] = !f.offline || i > 0
+	}
+	r, _, err := New(Plan{ID: "r", Version: "1.1.0", Strategy: f.strategy, Threshold: f.threshold,
+		Settle: step, Limit: 2 * step, Life: time.Duration(f.steps) * step}, ids, online, epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.waves != nil {
+		r.Waves = f.waves
+	}
+	violation := func(p place, e Event, what string) {
+		if violations++; violations <= 5 {
+			b, _ := json.Marshal(p.r)
+			t.Errorf("%s: %T%+v at step %d of %s", what, e, e, p.now, b)
+		}
+	}
+	seen := map[string]bool{}
+	queue := []place{{r, 0}}
+	for len(queue) > 0 {
+		p := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		k := key(p.r, p.now)
+		if seen[k] {
+			continue
+		}
+		seen[k] = true
+		states++
+		if what := f.goesOn(p); what != "" {
+			violation(p, nil, what)
+		}
+		if states%16 == 0 { // a restart
+			b, err := json.Marshal(p.r)
+			var back Rollout
+			if err != nil || json.Unmarshal(b, &back) != nil || !reflect.DeepEqual(p.r, back) {
+				violation(p, nil, "it does not survive being stored")
+			}
+		}
+		for _, e := range f.events(p.r) {
+			for _, later := range []int{0, 1} {
+				now := p.now + later
+				if _, tick := e.(Tick); later == 1 && !tick || now > f.steps+1 {
+					continue
+				}
+				at := epoch.Add(time.Duration(now) * step)
+				to, acts, err := Step(p.r, e, at)
+				if what := check(p.r, e, to, acts, err, at); what != "" {
+					violation(p, e, what)
+				}
+				if o, ok := e.(Outcome); ok { // repeated: nothing more
+					if again, acts, _ := Step(to, o, at); len(acts) > 0 || !reflect.DeepEqual(again, to) {
+						violation(place{to, now}, e, "a repeated outcome changes something")
+					}
+				}
+				if !seen[key(to, now)] {
+					queue = append(queue, place{to, now})
+				}
+			}
+		}
+	}
+	return states, violations
+}
+
+func TestModel(t *testing.T) {
+	t.Parallel()
+	total, bad := 0, 0
+	for _, f := range []fleet{
+		{nodes: 1, threshold: 1, strategy: Staged, offline: true, skip: true, attempts: 3, steps: 7},
+		{nodes: 2, threshold: 1, strategy: Staged, offline: true, skip: true, attempts: 2, steps: 5},
+		{nodes: 2, threshold: 2, strategy: Staged, offline: true, skip: true, attempts: 2, steps: 5},
+		{nodes: 2, threshold: 1, strategy: Immediate, offline: true, skip: true, attempts: 2, steps: 5},
+		{nodes: 3, threshold: 1, strategy: Staged, waves: []int{1, 2, 3}, skip: true, attempts: 1, steps: 5},
+		{nodes: 3, threshold: 2, strategy: Staged, waves: []int{1, 3}, attempts: 2, steps: 4},
+	} {
+		states, violations := f.explore(t)
+		total += states
+		bad += violations
+		t.Logf("%+v: %d states", f, states)
+	}
+	t.Logf("rollout model: %d states, %d violations", total, bad)
+}
+
+func TestWaves(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int][]int{1: {1}, 2: {1, 2}, 3: {1, 2, 3}, 5: {1, 3, 5}, 10: {1, 5, 10}, 11: {2, 6, 11}, 50: {5, 25, 50}, 1000: {100, 500, 1000}} {
+		if got := Waves(n, Staged); !slices.Equal(got, want) {
+			t.Errorf("%d nodes: %v, want %v", n, got, want)
+		}
+		if got := Waves(n, Immediate); !slices.Equal(got, []int{n}) {
+			t.Errorf("%d nodes at once: %v", n, got)
+		}
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	good := Plan{ID: "r", Version: "1.1.0"}
+	for want, change := range map[string]func(*Plan) []string{
+		"needs an id":    func(p *Plan) []string { p.ID = ""; return []string{"a"} },
+		"strategy":       func(p *Plan) []string { p.Strategy = "fast"; return []string{"a"} },
+		"below zero":     func(p *Plan) []string { p.Settle = -1; return []string{"a"} },
+		"no node":        func(*Plan) []string { return nil },
+		"is named twice": func(*Plan) []string { return []string{"a", "b", "a"} },
+	} {
+		p := good
+		nodes := change(&p)
+		if _, _, err := New(p, nodes, nil, epoch); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// The order is the rollout's own, and the same each time.
+func TestOrderIsFrozen(t *testing.T) {
+	t.Parallel()
+	var nodes []string
+	for i := range 50 {
+		nodes = append(nodes, fmt.Sprint("node", i))
+	}
+	order := func(id string, nodes []string) string {
+		r, _, err := New(Plan{ID: id, Version: "1.1.0"}, nodes, nil, epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s []string
+		for _, n := range r.Nodes {
+			s = append(s, n.ID)
+		}
+		return strings.Join(s, " ")
+	}
+	back := slices.Clone(nodes)
+	slices.Reverse(back)
+	if order("r", nodes) != order("r", back) {
+		t.Error("it depends on the order of the names")
+	}
+	if order("r", nodes) == order("s", nodes) {
+		t.Error("it is the same in every rollout")
+	}
+}

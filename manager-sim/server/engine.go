@@ -1,0 +1,202 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// tickEvery bounds how late a rollout sees that time has passed.
+const tickEvery = 5 * time.Second
+
+// stir says that something about a node is new.
+func (s *Server) stir(nodeID string) {
+	s.mu.Lock()
+	s.dirty[nodeID] = true
+	s.mu.Unlock()
+	select {
+	case s.stirred <- struct{}{}:
+	default:
+	}
+}
+
+// takeDirty returns the nodes of which something is new.
+func (s *Server) takeDirty() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.dirty
+	s.dirty = make(map[string]bool)
+	return d
+}
+
+// runRollouts takes all active rollouts on, until ctx is done. It begins with a
+// look at every node, so that what happened while no manager ran is seen.
+func (s *Server) runRollouts(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	all := true
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-s.stirred:
+		}
+		dirty := s.takeDirty()
+		next, err := s.stepRollouts(ctx, dirty, all)
+		if err != nil && ctx.Err() == nil {
+			s.Log.Error().Err(err).Msg("rollouts could not go on; trying again")
+			all, next = true, time.Second // nothing that was dirty is forgotten
+		} else {
+			all = false
+		}
+		timer.Reset(next)
+	}
+}
+
+// stepRollouts returns when to look again at the latest.
+func (s *Server) stepRollouts(ctx context.Context, dirty map[string]bool, all bool) (time.Duration, error) {
+	rs, err := s.Store.Rollouts(ctx, "", true, -1)
+	if err != nil {
+		return 0, err
+	}
+	next := tickEvery
+	for _, stored := range rs {
+		r, err := s.change(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
+			return s.news(ctx, r, dirty, all)
+		}, "manager")
+		if err != nil && !errors.Is(err, store.ErrConflict) {
+			return 0, err
+		}
+		if at, ok := r.NextTick(); ok && err == nil {
+			next = min(next, max(0, time.Until(at)))
+		}
+	}
+	return next, nil
+}
+
+// news returns what has become of the dirty nodes of a rollout.
+func (s *Server) news(ctx context.Context, r rollout.Rollout, dirty map[string]bool, all bool) ([]rollout.Event, error) {
+	events := []rollout.Event{rollout.Tick{}}
+	for _, n := range r.Nodes {
+		if !all && !dirty[n.ID] {
+			continue
+		}
+		online := s.online(n.ID) != nil
+		if online != n.Online {
+			events = append(events, rollout.Presence{NodeID: n.ID, Online: online})
+		}
+		if n.Attempt == 0 || n.State == rollout.NodeSkipped || n.State == rollout.NodeWaiting {
+			continue
+		}
+		c, err := s.Store.Command(ctx, r.CommandID(n))
+		if err != nil {
+			return nil, err
+		}
+		rec, err := s.Store.Node(ctx, n.ID)
+		if err != nil {
+			return nil, err
+		}
+		state, code, err := s.stateOf(ctx, c, rec.Version)
+		if err != nil {
+			return nil, err
+		}
+		outcome := map[UpgradeState]rollout.NodeState{Updated: rollout.NodeUpdated, Failed: rollout.NodeFailed, RolledBack: rollout.NodeRolledBack}[state]
+		if outcome != "" && outcome != n.State {
+			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: code})
+		}
+	}
+	return events, nil
+}
+
+// change takes a stored rollout through events, and stores what comes of it
+// together with the commands and audit entries: then, not before, the nodes
+// are told. An error of the rollout itself, or of the store, changes nothing.
+func (s *Server) change(ctx context.Context, stored store.Rollout, events func(rollout.Rollout) ([]rollout.Event, error), actor string, audits ...store.Audit) (rollout.Rollout, error) {
+	var r rollout.Rollout
+	if err := json.Unmarshal(stored.State, &r); err != nil {
+		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
+	}
+	before := string(stored.State)
+	es, err := events(r)
+	if err != nil {
+		return r, err
+	}
+	now := time.Now().UTC()
+	var acts []rollout.Action
+	for _, e := range es {
+		var more []rollout.Action
+		if r, more, err = rollout.Step(r, e, now); err != nil {
+			return r, err
+		}
+		acts = append(acts, more...)
+	}
+	return r, s.save(ctx, stored, r, acts, actor, before, audits)
+}
+
+func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollout, acts []rollout.Action, actor, before string, audits []store.Audit) error {
+	state, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if string(state) == before && len(acts) == 0 && len(audits) == 0 {
+		return nil
+	}
+	now := time.Now().UTC()
+	action, err := json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: r.Version, Channel: r.Channel})
+	if err != nil {
+		return err
+	}
+	var commands []store.Command
+	for _, a := range acts {
+		switch a := a.(type) {
+		case rollout.Command:
+			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now})
+		case rollout.Note:
+			details := map[string]any{"version": r.Version}
+			if a.Action == rollout.NotePaused {
+				details["wave"], details["failure_count"] = a.Wave, a.Failed
+			} else {
+				details["completed_count"] = a.Updated
+			}
+			audits = append(audits, audit(now, actor, a.Action, r.GroupID, details))
+		}
+	}
+	stored.State, stored.Active = state, !r.Status.Final()
+	if err := s.Store.SaveRollout(ctx, stored, commands, audits); err != nil {
+		return err
+	}
+	s.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout")
+	s.stream.send(rolloutRecord{"rollout", now, r.ID, r.GroupID, r.Status, r.Wave + 1})
+	for _, c := range commands {
+		if ss := s.online(c.NodeID); ss != nil {
+			ss.sendCommand(c)
+		}
+	}
+	return nil
+}
+
+// rolloutRecord is sent when a rollout changes.
+type rolloutRecord struct {
+	Type      string         `json:"type"` // "rollout"
+	Time      time.Time      `json:"time"`
+	RolloutID string         `json:"rollout_id"`
+	GroupID   string         `json:"group_id"`
+	Status    rollout.Status `json:"status"`
+	Wave      int            `json:"wave"` // from 1
+}
+
+// audit makes an entry; details are of plain values.
+func audit(now time.Time, actor, action, target string, details map[string]any) store.Audit {
+	b, err := json.Marshal(details)
+	if err != nil {
+		b = []byte("{}")
+	}
+	return store.Audit{Time: now, Actor: actor, Action: action, Target: target, Details: b}
+}

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Group is a set of nodes that are upgraded together.
+type Group struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Rollout is a stored rollout: State is what package rollout made of it.
+type Rollout struct {
+	ID        string
+	GroupID   string
+	Revision  int64 // 0: not stored yet; goes up by one with each SaveRollout
+	Active    bool
+	State     json.RawMessage
+	CreatedAt time.Time
+}
+
+// ErrExists says that the name is taken, or that the group has an active
+// rollout; ErrConflict, that somebody else changed the rollout meanwhile.
+var (
+	ErrExists   = errors.New("exists already")
+	ErrConflict = errors.New("changed meanwhile")
+)
+
+func (s *sqlite) AddGroup(ctx context.Context, g Group, a Audit) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT DO NOTHING", g.ID, g.Name, ms(g.CreatedAt))
+		if err != nil {
+			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("group %q: %w", g.Name, ErrExists))
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func scanGroup(row interface{ Scan(...any) error }) (Group, error) {
+	var g Group
+	var at int64
+	err := row.Scan(&g.ID, &g.Name, &at)
+	g.CreatedAt = fromMS(at)
+	return g, err
+}
+
+func (s *sqlite) Groups(ctx context.Context) ([]Group, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT id, name, created_at FROM groups ORDER BY name")
+	return collect(rows, err, scanGroup)
+}
+
+func (s *sqlite) Group(ctx context.Context, id string) (Group, error) {
+	g, err := scanGroup(s.db.QueryRowContext(ctx, "SELECT id, name, created_at FROM groups WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return g, fmt.Errorf("group %q: %w", id, ErrNotFound)
+	}
+	return g, err
+}
+
+func (s *sqlite) SetGroup(ctx context.Context, nodeID, groupID string, a Audit) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		r, err := tx.ExecContext(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
+		if err != nil {
+			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("node %q or group %q: %w", nodeID, groupID, ErrNotFound))
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func (s *sqlite) GroupNodes(ctx context.Context, groupID string) ([]Node, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE group_id = ? ORDER BY id", groupID)
+	return collect(rows, err, scanNode)
+}
+
+// SaveRollout is the one way in which a rollout changes: its new state, the
+// commands, and the audit entries, or none of them.
+func (s *sqlite) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []Audit) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		var result sql.Result
+		var err error
+		taken := ErrConflict
+		if r.Revision == 0 {
+			taken = ErrExists
+			result, err = tx.ExecContext(ctx, "INSERT INTO rollouts VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING", r.ID, r.GroupID, r.Active, string(r.State), ms(r.CreatedAt))
+		} else {
+			result, err = tx.ExecContext(ctx, "UPDATE rollouts SET revision = revision + 1, active = ?, state = ? WHERE id = ? AND revision = ?", r.Active, string(r.State), r.ID, r.Revision)
+		}
+		if err != nil {
+			return err
+		}
+		if k, err := result.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("rollout %q: %w", r.ID, taken))
+		}
+		for _, c := range commands {
+			if err := addCommand(ctx, tx, c); err != nil {
+				return err
+			}
+		}
+		for _, a := range audits {
+			if err := addAudit(ctx, tx, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+const rolloutColumns = "id, group_id, revision, active, state, created_at"
+
+func scanRollout(row interface{ Scan(...any) error }) (Rollout, error) {
+	var r Rollout
+	var state string
+	var at int64
+	err := row.Scan(&r.ID, &r.GroupID, &r.Revision, &r.Active, &state, &at)
+	r.State, r.CreatedAt = json.RawMessage(state), fromMS(at)
+	return r, err
+}
+
+func (s *sqlite) Rollout(ctx context.Context, id string) (Rollout, error) {
+	r, err := scanRollout(s.db.QueryRowContext(ctx, "SELECT "+rolloutColumns+" FROM rollouts WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return r, fmt.Errorf("rollout %q: %w", id, ErrNotFound)
+	}
+	return r, err
+}
+
+func (s *sqlite) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT "+rolloutColumns+` FROM rollouts
+		WHERE (? = '' OR group_id = ?) AND (NOT ? OR active) ORDER BY created_at DESC, id LIMIT ?`, groupID, groupID, activeOnly, limit)
+	return collect(rows, err, scanRollout)
+}
