@@ -38,8 +38,9 @@ var imports = map[string][]string{
 
 	"examples/sidecar": {"agent", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog"},
 
-	"cmd/manager-sim":         {"manager-sim/", "release", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
+	"cmd/manager-sim":         {"manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
 	"manager-sim/rollout":     {},
+	"manager-sim/fleet":       {"release", "wire", "github.com/gorilla/websocket"},
 	"manager-sim/server":      {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog"},
 	"manager-sim/store":       {"modernc.org/sqlite"},
 	"manager-sim/fakerelease": {"manager-sim/fakesig", "release", "github.com/klauspost/compress/gzip"},

@@ -115,10 +115,11 @@ func lastLines(ctx context.Context, unit, now string) ([]string, error) {
 }
 
 // linesOf takes the messages of the last invocation before now out of
-// journalctl's JSON. Of a long one, as a traceback makes it, the middle is left out.
+// journalctl's JSON. A process that ends at once can be gone before journald
+// asks for its invocation; its lines are of the one that the line before is of. Of a long one, as a traceback makes it, the middle is left out.
 func linesOf(out []byte, now string) []string {
 	var lines []string
-	last := ""
+	last, before := "", ""
 	in := bufio.NewScanner(bytes.NewReader(out))
 	in.Buffer(nil, 1<<20)
 	for in.Scan() {
@@ -130,7 +131,8 @@ func linesOf(out []byte, now string) []string {
 		if json.Unmarshal(in.Bytes(), &e) != nil {
 			continue
 		}
-		id := cmp.Or(e.About, e.Of)
+		id := cmp.Or(e.About, e.Of, before)
+		before = id
 		if id == now || id == "" {
 			continue
 		}

@@ -62,3 +62,18 @@ func TestLinesOf(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Lines of a process that was gone before journald could ask for its invocation.
+func TestLinesOfAProcessThatEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	out := `{"MESSAGE":"nobody's"}
+{"MESSAGE":"Starting","INVOCATION_ID":"a"}
+{"MESSAGE":"I fail"}
+{"MESSAGE":"Failed","INVOCATION_ID":"a"}
+{"MESSAGE":"Starting","INVOCATION_ID":"now"}
+{"MESSAGE":"of this start"}
+`
+	if got := strings.Join(linesOf([]byte(out), "now"), "|"); got != "Starting|I fail|Failed" {
+		t.Errorf("got %s", got)
+	}
+}

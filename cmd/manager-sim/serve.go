@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,13 +11,17 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -27,6 +32,7 @@ const defaultDir = "manager-sim-data"
 func newServeCmd() *cobra.Command {
 	var dir, listen, releasesListen string
 	var remote bool
+	var demo int
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the manager, and a host for the releases",
@@ -42,13 +48,14 @@ stop. Everything that it keeps is in the data directory.`,
 					return usageError{err}
 				}
 			}
-			return serve(cmd, dir, listen, releasesListen)
+			return serve(cmd, dir, listen, releasesListen, demo)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", defaultDir, "data directory; made if it is not there")
 	f.StringVar(&listen, "listen", "127.0.0.1:8443", "address of the manager")
 	f.StringVar(&releasesListen, "releases-listen", "127.0.0.1:8444", "address of the release host")
+	f.IntVar(&demo, "demo-fleet", 0, "add that many simulated nodes, in a group of their own")
 	f.BoolVar(&remote, "allow-remote", false, "let --listen be more than loopback")
 	return cmd
 }
@@ -65,7 +72,7 @@ func checkListen(addr string, remote bool) error {
 	return nil
 }
 
-func serve(cmd *cobra.Command, dir, listen, releasesListen string) error {
+func serve(cmd *cobra.Command, dir, listen, releasesListen string, demo int) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -132,7 +139,70 @@ For a simulation build of the agent, in its environment:
   EDGE_AGENT_SIM_TRUST=%s
 `, url, host, filepath.Join(dir, "admin.token"), strings.TrimPrefix(url, "https"),
 		filepath.Join(dir, "registration.token"), cert.Fingerprint, absolute(filepath.Join(releases, "trust")))
+	if demo > 0 {
+		if err := startFleet(ctx, g, st, url, registration, cert, demo); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "simulated nodes: %d, in the group %q\n", demo, demoGroup)
+	}
 	return g.Wait()
+}
+
+const demoGroup = "demo"
+
+// startFleet adds simulated nodes, and puts each into the demo's group once it
+// has registered. They keep no credentials: a manager that is started again
+// gets new ones.
+func startFleet(ctx context.Context, g *errgroup.Group, st store.Store, url, token string, cert selfsign.Cert, nodes int) error {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(cert.PEM)
+	now := time.Now().UTC()
+	group := store.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
+	entry := store.Audit{Time: now, Actor: "demo", Action: "group.create", Target: group.ID, Details: []byte(`{"name":"` + demoGroup + `"}`)}
+	if err := st.AddGroup(ctx, group, entry); errors.Is(err, store.ErrExists) {
+		all, err := st.Groups(ctx)
+		if err != nil {
+			return err
+		}
+		group = all[slices.IndexFunc(all, func(g store.Group) bool { return g.Name == demoGroup })]
+	} else if err != nil {
+		return err
+	}
+	f, err := fleet.Start(ctx, fleet.Config{
+		URL: "wss" + strings.TrimPrefix(url, "https") + wire.Path, Token: token, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		Nodes: nodes, Step: 2 * time.Second, DeviceType: demoGroup,
+	})
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { f.Wait(); return nil })
+	g.Go(func() error {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for missing := nodes; missing > 0; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			all, err := st.Nodes(ctx)
+			if err != nil {
+				return err
+			}
+			for _, n := range all {
+				if n.DeviceType != demoGroup || n.GroupID != "" {
+					continue
+				}
+				missing--
+				details := []byte(`{"group_id":"` + group.ID + `"}`)
+				if err := st.SetGroup(ctx, n.ID, group.ID, store.Audit{Time: time.Now().UTC(), Actor: "demo", Action: "node.group.set", Target: n.ID, Details: details}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return nil
 }
 
 func absolute(path string) string {

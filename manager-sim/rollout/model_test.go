@@ -213,7 +213,12 @@ func (f fleet) explore(t *testing.T) (states, violations int) {
 		if states%16 == 0 { // a restart
 			b, err := json.Marshal(p.r)
 			var back Rollout
-			if err != nil || json.Unmarshal(b, &back) != nil || !reflect.DeepEqual(p.r, back) {
+			kept := p.r
+			kept.Nodes = slices.Clone(p.r.Nodes)
+			for i := range kept.Nodes {
+				kept.Nodes[i].Online = false
+			}
+			if err != nil || json.Unmarshal(b, &back) != nil || !reflect.DeepEqual(kept, back) {
 				violation(p, nil, "it does not survive being stored")
 			}
 		}

@@ -115,9 +115,12 @@ type Plan struct {
 
 // Node is one node of a rollout.
 type Node struct {
-	ID      string    `json:"id"`
-	State   NodeState `json:"state"`
-	Online  bool      `json:"online"`
+	ID    string    `json:"id"`
+	State NodeState `json:"state"`
+	// Online is not stored: whoever runs the rollout says it anew (Presence), with
+	// each step. So a manager that starts again, and sees nobody at first, has
+	// nothing to store.
+	Online  bool      `json:"-"`
 	Attempt int       `json:"attempt"`         // of the last command, from 1; 0: none yet
 	Since   time.Time `json:"since,omitzero"`  // it was commanded
 	Code    string    `json:"code,omitempty"`  // of a failure

@@ -20,6 +20,11 @@ func (s *Server) stir(nodeID string) {
 	s.mu.Lock()
 	s.dirty[nodeID] = true
 	s.mu.Unlock()
+	s.look()
+}
+
+// look has the rollouts looked at, soon.
+func (s *Server) look() {
 	select {
 	case s.stirred <- struct{}{}:
 	default:
@@ -50,11 +55,13 @@ func (s *Server) runRollouts(ctx context.Context) {
 		}
 		dirty := s.takeDirty()
 		next, err := s.stepRollouts(ctx, dirty, all)
-		if err != nil && ctx.Err() == nil {
+		all = err != nil // nothing that was dirty is forgotten
+		switch {
+		case errors.Is(err, store.ErrConflict): // an operator was faster
+			next = 0
+		case err != nil && ctx.Err() == nil:
 			s.Log.Error().Err(err).Msg("rollouts could not go on; trying again")
-			all, next = true, time.Second // nothing that was dirty is forgotten
-		} else {
-			all = false
+			next = time.Second
 		}
 		timer.Reset(next)
 	}
@@ -71,10 +78,10 @@ func (s *Server) stepRollouts(ctx context.Context, dirty map[string]bool, all bo
 		r, err := s.change(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
 			return s.news(ctx, r, dirty, all)
 		}, "manager")
-		if err != nil && !errors.Is(err, store.ErrConflict) {
+		if err != nil {
 			return 0, err
 		}
-		if at, ok := r.NextTick(); ok && err == nil {
+		if at, ok := r.NextTick(); ok {
 			next = min(next, max(0, time.Until(at)))
 		}
 	}
@@ -83,14 +90,10 @@ func (s *Server) stepRollouts(ctx context.Context, dirty map[string]bool, all bo
 
 // news returns what has become of the dirty nodes of a rollout.
 func (s *Server) news(ctx context.Context, r rollout.Rollout, dirty map[string]bool, all bool) ([]rollout.Event, error) {
-	events := []rollout.Event{rollout.Tick{}}
+	var events []rollout.Event
 	for _, n := range r.Nodes {
 		if !all && !dirty[n.ID] {
 			continue
-		}
-		online := s.online(n.ID) != nil
-		if online != n.Online {
-			events = append(events, rollout.Presence{NodeID: n.ID, Online: online})
 		}
 		if n.Attempt == 0 || n.State == rollout.NodeSkipped || n.State == rollout.NodeWaiting {
 			continue
@@ -112,7 +115,7 @@ func (s *Server) news(ctx context.Context, r rollout.Rollout, dirty map[string]b
 			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: code})
 		}
 	}
-	return events, nil
+	return append(events, rollout.Tick{}), nil
 }
 
 // change takes a stored rollout through events, and stores what comes of it
@@ -124,6 +127,9 @@ func (s *Server) change(ctx context.Context, stored store.Rollout, events func(r
 		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
 	}
 	before := string(stored.State)
+	for i, n := range r.Nodes {
+		r.Nodes[i].Online = s.online(n.ID) != nil
+	}
 	es, err := events(r)
 	if err != nil {
 		return r, err
@@ -173,6 +179,7 @@ func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		return err
 	}
 	s.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout")
+	s.look() // the next tick may be another one now
 	s.stream.send(rolloutRecord{"rollout", now, r.ID, r.GroupID, r.Status, r.Wave + 1})
 	for _, c := range commands {
 		if ss := s.online(c.NodeID); ss != nil {

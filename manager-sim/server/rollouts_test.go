@@ -1,0 +1,263 @@
+package server_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+type rolloutOf struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	Reason string `json:"reason"`
+	Wave   int    `json:"wave"`
+
+	Revision int
+	Counts   map[string]int `json:"counts"`
+	Nodes    []struct{ ID, State, Code string }
+}
+
+// into makes a call that must answer with the status, and decodes the answer.
+func (m *manager) into(status int, method, path, body string, to any) {
+	m.t.Helper()
+	code, text := m.call(method, path, body)
+	if code != status {
+		m.t.Fatalf("%s %s: %d %s, want %d", method, path, code, text, status)
+	}
+	if to != nil {
+		if err := json.Unmarshal([]byte(text), to); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// group starts k simulated nodes and puts them into a group.
+func (m *manager) group(k int, fate func(node int, version string) fleet.Fate) (groupID string, f *fleet.Fleet) {
+	m.t.Helper()
+	f, err := fleet.Start(m.t.Context(), fleet.Config{
+		URL: "ws" + strings.TrimPrefix(m.http.URL, "http") + wire.Path, Token: registration, Nodes: k, Step: 20 * time.Millisecond, Fate: fate})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(f.Wait) // the context of the test is done by then
+	var g struct{ ID string }
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"site one"}`, &g)
+	var list struct {
+		Nodes []struct {
+			ID           string
+			Capabilities []string
+		}
+	}
+	m.until("all nodes to be there", func() bool {
+		m.into(http.StatusOK, "GET", "/api/v1/nodes", "", &list)
+		for _, n := range list.Nodes {
+			if len(n.Capabilities) == 0 {
+				return false
+			}
+		}
+		return len(list.Nodes) == k
+	})
+	for _, n := range list.Nodes {
+		m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+n.ID+"/group", `{"group_id":"`+g.ID+`"}`, nil)
+	}
+	return g.ID, f
+}
+
+func (m *manager) until(what string, holds func() bool) {
+	m.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("waiting for %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (m *manager) rollout(id string) rolloutOf {
+	m.t.Helper()
+	var r rolloutOf
+	m.into(http.StatusOK, "GET", "/api/v1/rollouts/"+id, "", &r)
+	return r
+}
+
+// actions are the audit trail's, oldest first, with the group's rollouts only.
+func (m *manager) actions() []string {
+	m.t.Helper()
+	var log struct {
+		Entries []struct {
+			Action  string
+			Details json.RawMessage
+		}
+	}
+	m.into(http.StatusOK, "GET", "/api/v1/audit-log", "", &log)
+	var out []string
+	for i := len(log.Entries) - 1; i >= 0; i-- {
+		if e := log.Entries[i]; strings.HasPrefix(e.Action, "group.upgrade") {
+			out = append(out, e.Action+" "+string(e.Details))
+		}
+	}
+	return out
+}
+
+func TestRolloutThatGoesWell(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	g, f := m.group(20, nil)
+	var plan struct {
+		RolloutID string     `json:"rollout_id"`
+		NodeCount int        `json:"node_count"`
+		Waves     [][]string `json:"waves"`
+	}
+	m.into(http.StatusOK, "POST", "/api/v1/groups/"+g+"/upgrade", `{"version":"1.1.0","dry_run":true}`, &plan)
+	if plan.RolloutID != "" || plan.NodeCount != 20 || len(plan.Waves) != 3 || len(plan.Waves[0]) != 2 || len(plan.Waves[1]) != 8 || len(plan.Waves[2]) != 10 {
+		t.Errorf("the plan is %+v", plan)
+	}
+	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+g+"/upgrade", `{"version":"1.1.0","settle_secs":0}`, &plan)
+	if code, text := m.call("POST", "/api/v1/groups/"+g+"/upgrade", `{"version":"1.1.0"}`); code != http.StatusConflict || !strings.Contains(text, "active rollout") {
+		t.Errorf("a second one: %d %s", code, text)
+	}
+	m.until("the end", func() bool { return m.rollout(plan.RolloutID).Status == "completed" })
+	if r := m.rollout(plan.RolloutID); r.Counts["updated"] != 20 {
+		t.Errorf("%+v", r)
+	}
+	for i, k := range f.Obeyed() {
+		if k != 1 {
+			t.Errorf("node %d obeyed %d times", i, k)
+		}
+	}
+	want := []string{
+		`group.upgrade.schedule {"channel":"stable","node_count":20,"strategy":"staged","version":"1.1.0"}`,
+		`group.upgrade.complete {"completed_count":20,"version":"1.1.0"}`,
+	}
+	if got := m.actions(); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("audit: %q", got)
+	}
+	if code, text := m.call("POST", "/api/v1/groups/"+g+"/upgrade", `{"version":"1.1.0"}`); code != http.StatusConflict || !strings.Contains(text, "no node is eligible") {
+		t.Errorf("once more: %d %s", code, text)
+	}
+}
+
+// The first failure pauses it; the waves after that do not run until an
+// operator has decided.
+func TestRolloutPauses(t *testing.T) {
+	t.Parallel()
+	for _, fate := range []fleet.Fate{fleet.Refused, fleet.GoesBack} {
+		t.Run(string(fate), func(t *testing.T) {
+			t.Parallel()
+			m := start(t)
+			mended := make(chan struct{})
+			g, f := m.group(10, func(_ int, version string) fleet.Fate {
+				select {
+				case <-mended:
+					return fleet.Good
+				default:
+					return fate
+				}
+			})
+			var plan struct {
+				RolloutID string `json:"rollout_id"`
+			}
+			m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+g+"/upgrade", `{"version":"1.1.0","settle_secs":0}`, &plan)
+			m.until("the pause", func() bool { return m.rollout(plan.RolloutID).Status == "paused" })
+			r := m.rollout(plan.RolloutID)
+			if r.Wave != 0 || r.Counts["waiting"] != 9 || !strings.Contains(r.Reason, "wave 1 of 3") {
+				t.Errorf("%+v", r)
+			}
+			begun := 0
+			for _, k := range f.Obeyed() {
+				begun += k
+			}
+			if begun != 1 {
+				t.Errorf("%d nodes began", begun)
+			}
+			act := func(what string, status int, body string) {
+				t.Helper()
+				m.into(status, "POST", "/api/v1/rollouts/"+plan.RolloutID+"/"+what, body, nil)
+			}
+			act("pause", http.StatusOK, "") // twice is once
+			act("dance", http.StatusNotFound, "")
+			act("skip", http.StatusConflict, `{"node_id":"nobody"}`)
+			close(mended)
+			act("retry", http.StatusOK, "")
+			m.until("the end", func() bool { return m.rollout(plan.RolloutID).Status == "completed" })
+			if r := m.rollout(plan.RolloutID); r.Counts["updated"] != 10 {
+				t.Errorf("%+v", r)
+			}
+			act("abort", http.StatusConflict, "")
+			if got := m.actions(); len(got) != 5 || got[1] != `group.upgrade.paused {"failure_count":1,"version":"1.1.0","wave":1}` {
+				t.Errorf("audit: %q", got)
+			}
+		})
+	}
+}
+
+// An operator can leave out what fails, go on in spite of it, or end it all.
+func TestRolloutSkipResumeAbort(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	g, _ := m.group(4, func(node int, _ string) fleet.Fate {
+		return fleet.Refused
+	})
+	var plan struct {
+		RolloutID string `json:"rollout_id"`
+	}
+	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+g+"/upgrade", `{"version":"1.1.0","settle_secs":0}`, &plan)
+	path := "/api/v1/rollouts/" + plan.RolloutID
+	paused := func(failed int) func() bool {
+		return func() bool {
+			r := m.rollout(plan.RolloutID)
+			return r.Status == "paused" && r.Counts["failed"] == failed
+		}
+	}
+	m.until("the first pause", paused(1))
+	for _, n := range m.rollout(plan.RolloutID).Nodes {
+		if n.State == "failed" {
+			if n.Code != "upgrade_checksum_mismatch" {
+				t.Errorf("code %s", n.Code)
+			}
+			m.into(http.StatusOK, "POST", path+"/skip", fmt.Sprintf(`{"node_id":%q}`, n.ID), nil)
+		}
+	}
+	m.into(http.StatusOK, "POST", path+"/resume", "", nil)
+	m.until("the second pause", paused(1))
+	m.into(http.StatusConflict, "POST", path+"/skip", `{"node_id":"nobody"}`, nil)
+	m.into(http.StatusOK, "POST", path+"/abort", "", nil)
+	if r := m.rollout(plan.RolloutID); r.Status != "aborted" || r.Counts["skipped"] != 1 {
+		t.Errorf("%+v", r)
+	}
+	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+g+"/upgrade", `{"version":"1.1.0","strategy":"immediate"}`, nil) // the way is free
+}
+
+func TestGroupsRefuse(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	var g struct{ ID string }
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"a"}`, &g)
+	for _, tt := range []struct {
+		status             int
+		method, path, body string
+	}{
+		{http.StatusConflict, "POST", "/api/v1/groups", `{"name":"a"}`},
+		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"name":""}`},
+		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"name":"<b>"}`},
+		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"nom":"a"}`},
+		{http.StatusNotFound, "GET", "/api/v1/groups/none", ""},
+		{http.StatusNotFound, "POST", "/api/v1/groups/none/upgrade", `{"version":"1.1.0"}`},
+		{http.StatusBadRequest, "POST", "/api/v1/groups/" + g.ID + "/upgrade", `{"version":"latest"}`},
+		{http.StatusBadRequest, "POST", "/api/v1/groups/" + g.ID + "/upgrade", `{"version":"1.1.0","settle_secs":-1}`},
+		{http.StatusConflict, "POST", "/api/v1/groups/" + g.ID + "/upgrade", `{"version":"1.1.0"}`}, // it is empty
+		{http.StatusConflict, "POST", "/api/v1/groups/" + g.ID + "/upgrade", `{"version":"1.1.0","strategy":"bold"}`},
+		{http.StatusNotFound, "PUT", "/api/v1/nodes/none/group", `{"group_id":"` + g.ID + `"}`},
+		{http.StatusNotFound, "GET", "/api/v1/rollouts/none", ""},
+		{http.StatusNotFound, "POST", "/api/v1/rollouts/none/abort", ""},
+	} {
+		m.into(tt.status, tt.method, tt.path, tt.body, nil)
+	}
+}
