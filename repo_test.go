@@ -41,7 +41,7 @@ var imports = map[string][]string{
 	"cmd/manager-sim":         {"manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
 	"manager-sim/rollout":     {},
 	"manager-sim/fleet":       {"release", "wire", "github.com/gorilla/websocket"},
-	"manager-sim/server":      {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog"},
+	"manager-sim/server":      {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog", "golang.org/x/crypto/argon2"},
 	"manager-sim/store":       {"modernc.org/sqlite"},
 	"manager-sim/fakerelease": {"manager-sim/fakesig", "release", "github.com/klauspost/compress/gzip"},
 	"manager-sim/fakesig": {"github.com/cyberphone/json-canonicalization/", "github.com/digitorus/timestamp", "github.com/google/certificate-transparency-go",

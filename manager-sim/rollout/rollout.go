@@ -130,9 +130,6 @@ type Node struct {
 // failed reports whether n counts as a failure.
 func (n Node) failed() bool { return n.State == NodeFailed || n.State == NodeRolledBack }
 
-// ended reports whether there is nothing to wait for.
-func (n Node) ended() bool { return n.State != NodeWaiting && n.State != NodeCommanded }
-
 // Rollout is the state of one. It is a value: Step returns another.
 type Rollout struct {
 	Plan

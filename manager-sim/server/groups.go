@@ -22,14 +22,13 @@ const rolloutsListed = 100
 // groupNames is what a group may be called.
 var groupNames = regexp.MustCompile(`^[\pL\pN][\pL\pN ._-]{0,63}$`)
 
-const actorAdmin = "admin"
-
 func (s *Server) listGroups(w http.ResponseWriter, r *http.Request) {
 	gs, err := s.Store.Groups(r.Context())
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
+	gs = slices.DeleteFunc(gs, func(g store.Group) bool { return !who(r).In(g.ID) })
 	reply(w, http.StatusOK, map[string]any{"groups": gs})
 }
 
@@ -45,7 +44,7 @@ func (s *Server) addGroup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g := store.Group{ID: uuid.NewString(), Name: body.Name, CreatedAt: time.Now().UTC()}
-	if err := s.Store.AddGroup(r.Context(), g, audit(g.CreatedAt, actorAdmin, "group.create", g.ID, map[string]any{"name": g.Name})); err != nil {
+	if err := s.Store.AddGroup(r.Context(), g, audit(g.CreatedAt, who(r).Name, "group.create", g.ID, map[string]any{"name": g.Name})); err != nil {
 		s.storeFailed(w, err)
 		return
 	}
@@ -60,7 +59,15 @@ func (s *Server) setGroup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := r.PathValue("id")
-	if err := s.Store.SetGroup(r.Context(), id, body.GroupID, audit(time.Now().UTC(), actorAdmin, "node.group.set", id, map[string]any{"group_id": body.GroupID})); err != nil {
+	n, err := s.Store.Node(r.Context(), id)
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, n.GroupID) || !s.inScope(w, r, body.GroupID) { // out of the one, into the other
+		return
+	}
+	if err := s.Store.SetGroup(r.Context(), id, body.GroupID, audit(time.Now().UTC(), who(r).Name, "node.group.set", id, map[string]any{"group_id": body.GroupID})); err != nil {
 		s.storeFailed(w, err)
 		return
 	}
@@ -79,6 +86,9 @@ func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
 	g, err := s.Store.Group(r.Context(), r.PathValue("id"))
 	if err != nil {
 		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, g.ID) {
 		return
 	}
 	v := groupView{Group: g, Nodes: []nodeView{}, Versions: map[string]int{}}
@@ -181,6 +191,9 @@ func (s *Server) upgradeGroup(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
+	if !s.inScope(w, r, g.ID) {
+		return
+	}
 	nodes, err := s.Store.GroupNodes(r.Context(), g.ID)
 	if err != nil {
 		s.storeFailed(w, err)
@@ -220,7 +233,7 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 		reply(w, http.StatusOK, plan)
 		return
 	}
-	scheduled := audit(now, actorAdmin, "group.upgrade.schedule", g.ID, map[string]any{
+	scheduled := audit(now, who(r).Name, "group.upgrade.schedule", g.ID, map[string]any{
 		"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)})
 	err = s.save(r.Context(), store.Rollout{ID: ro.ID, GroupID: g.ID, CreatedAt: now}, ro, acts, "manager", "", []store.Audit{scheduled})
 	if errors.Is(err, store.ErrExists) {
@@ -263,12 +276,17 @@ func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	views := make([]rolloutView, len(rs))
-	for i, stored := range rs {
-		if views[i], err = viewRollout(stored); err != nil {
+	views := []rolloutView{}
+	for _, stored := range rs {
+		if !who(r).In(stored.GroupID) {
+			continue
+		}
+		v, err := viewRollout(stored)
+		if err != nil {
 			s.storeFailed(w, err)
 			return
 		}
+		views = append(views, v)
 	}
 	reply(w, http.StatusOK, map[string]any{"rollouts": views})
 }
@@ -276,6 +294,9 @@ func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
 func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
 	stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
 	if err == nil {
+		if !s.inScope(w, r, stored.GroupID) {
+			return
+		}
 		var v rolloutView
 		if v, err = viewRollout(stored); err == nil {
 			reply(w, http.StatusOK, v)
@@ -295,7 +316,7 @@ func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
 	}
 	act := r.PathValue("act")
 	e, ok := map[string]rollout.Event{
-		"pause": rollout.Pause{Why: "paused by " + actorAdmin}, "resume": rollout.Resume{}, "retry": rollout.Retry{},
+		"pause": rollout.Pause{Why: "paused by " + who(r).Name}, "resume": rollout.Resume{}, "retry": rollout.Retry{},
 		"skip": rollout.Skip{NodeID: body.NodeID}, "abort": rollout.Abort{},
 	}[act]
 	if !ok {
@@ -309,12 +330,15 @@ func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
 			s.storeFailed(w, err)
 			return
 		}
+		if !s.inScope(w, r, stored.GroupID) {
+			return
+		}
 		details := map[string]any{"rollout_id": stored.ID}
 		if body.NodeID != "" {
 			details["node_id"] = body.NodeID
 		}
-		_, err = s.change(r.Context(), stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{e}, nil }, actorAdmin,
-			audit(time.Now().UTC(), actorAdmin, "group.upgrade."+act, stored.GroupID, details))
+		_, err = s.change(r.Context(), stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{e}, nil }, who(r).Name,
+			audit(time.Now().UTC(), who(r).Name, "group.upgrade."+act, stored.GroupID, details))
 		switch {
 		case err == nil:
 			s.getRollout(w, r)

@@ -30,25 +30,33 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
-	for pattern, h := range map[string]http.HandlerFunc{
-		"GET /api/v1/nodes":                  s.listNodes,
-		"GET /api/v1/nodes/{id}":             s.getNode,
-		"GET /api/v1/nodes/{id}/commands":    s.listCommands,
-		"POST /api/v1/nodes/{id}/upgrade":    s.upgradeNode,
-		"GET /api/v1/events":                 s.listEvents,
-		"GET /api/v1/events/stream":          s.streamEvents,
-		"GET /api/v1/releases/{device_type}": s.listReleases,
-		"GET /api/v1/audit-log":              s.listAudit,
-		"PUT /api/v1/nodes/{id}/group":       s.setGroup,
-		"GET /api/v1/groups":                 s.listGroups,
-		"POST /api/v1/groups":                s.addGroup,
-		"GET /api/v1/groups/{id}":            s.getGroup,
-		"POST /api/v1/groups/{id}/upgrade":   s.upgradeGroup,
-		"GET /api/v1/rollouts":               s.listRollouts,
-		"GET /api/v1/rollouts/{id}":          s.getRollout,
-		"POST /api/v1/rollouts/{id}/{act}":   s.actOnRollout,
+	for _, route := range []struct {
+		pattern string
+		least   Role
+		h       http.HandlerFunc
+	}{
+		{"GET /api/v1/nodes", Viewer, s.listNodes},
+		{"GET /api/v1/nodes/{id}", Viewer, s.getNode},
+		{"GET /api/v1/nodes/{id}/commands", Viewer, s.listCommands},
+		{"POST /api/v1/nodes/{id}/upgrade", Operator, s.upgradeNode},
+		{"PUT /api/v1/nodes/{id}/group", GroupAdmin, s.setGroup},
+		{"GET /api/v1/events", Viewer, s.listEvents},
+		{"GET /api/v1/events/stream", Viewer, s.streamEvents},
+		{"GET /api/v1/releases/{device_type}", Viewer, s.listReleases},
+		{"GET /api/v1/groups", Viewer, s.listGroups},
+		{"POST /api/v1/groups", SuperAdmin, s.addGroup},
+		{"GET /api/v1/groups/{id}", Viewer, s.getGroup},
+		{"POST /api/v1/groups/{id}/upgrade", GroupAdmin, s.upgradeGroup},
+		{"GET /api/v1/rollouts", Viewer, s.listRollouts},
+		{"GET /api/v1/rollouts/{id}", Viewer, s.getRollout},
+		{"POST /api/v1/rollouts/{id}/{act}", GroupAdmin, s.actOnRollout},
+		{"GET /api/v1/audit-log", SuperAdmin, s.listAudit},
+		{"GET /api/v1/users", SuperAdmin, s.listUsers},
+		{"POST /api/v1/users", SuperAdmin, s.createUser},
+		{"DELETE /api/v1/users/{name}", SuperAdmin, s.removeUser},
+		{"POST /api/v1/tokens", SuperAdmin, s.createToken},
 	} {
-		s.mux.HandleFunc(pattern, s.admin(h))
+		s.mux.HandleFunc(route.pattern, s.auth(route.least, route.h))
 	}
 }
 
@@ -139,12 +147,17 @@ func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	views := make([]nodeView, len(nodes))
-	for i, n := range nodes {
-		if views[i], err = s.view(r, n); err != nil {
+	views := []nodeView{}
+	for _, n := range nodes {
+		if !who(r).In(n.GroupID) {
+			continue
+		}
+		v, err := s.view(r, n)
+		if err != nil {
 			s.storeFailed(w, err)
 			return
 		}
+		views = append(views, v)
 	}
 	reply(w, http.StatusOK, map[string]any{"nodes": views})
 }
@@ -152,6 +165,9 @@ func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
 func (s *Server) getNode(w http.ResponseWriter, r *http.Request) {
 	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
 	if err == nil {
+		if !s.inScope(w, r, n.GroupID) {
+			return
+		}
 		var v nodeView
 		if v, err = s.view(r, n); err == nil {
 			reply(w, http.StatusOK, v)
@@ -162,6 +178,14 @@ func (s *Server) getNode(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
+	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, n.GroupID) {
+		return
+	}
 	cs, err := s.Store.Commands(r.Context(), r.PathValue("id"), commandsKept)
 	if err != nil {
 		s.storeFailed(w, err)
@@ -192,6 +216,9 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
+	if !s.inScope(w, r, n.GroupID) {
+		return
+	}
 	if !slices.Contains(n.Capabilities, wire.CapabilityUpgrade) {
 		fail(w, http.StatusConflict, "no_capability", "node %s does not advertise the capability %q; are upgrades enabled in its config.toml?", n.ID, wire.CapabilityUpgrade)
 		return
@@ -208,7 +235,7 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	err = s.Store.AddCommand(r.Context(), c, store.Audit{Time: now, Actor: "admin", Action: "node.upgrade.request", Target: n.ID, Details: details})
+	err = s.Store.AddCommand(r.Context(), c, store.Audit{Time: now, Actor: who(r).Name, Action: "node.upgrade.request", Target: n.ID, Details: details})
 	if err != nil {
 		s.storeFailed(w, err)
 		return
@@ -223,7 +250,7 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	f := store.EventFilter{NodeID: q.Get("node_id"), Severity: q.Get("severity"), Category: q.Get("category"),
-		CommandID: q.Get("command_id"), Search: q.Get("search"), Page: 1, PerPage: 50}
+		CommandID: q.Get("command_id"), Search: q.Get("search"), Groups: who(r).scope(), Page: 1, PerPage: 50}
 	var bad error
 	number := func(key string, to *int, most int) {
 		if v := q.Get(key); v != "" {

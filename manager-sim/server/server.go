@@ -11,7 +11,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"net/http"
@@ -48,12 +47,14 @@ type Server struct {
 	mux   *http.ServeMux
 	token [32]byte // SHA-256 of AdminToken
 
-	stop   context.CancelFunc
-	ctx    context.Context // of all sessions; done after Close
-	wg     sync.WaitGroup
-	guard  guard
-	stream broadcast
-	cache  releaseCache
+	stop    context.CancelFunc
+	ctx     context.Context // of all sessions; done after Close
+	wg      sync.WaitGroup
+	guard   guard // of nodes
+	signins guard // of users
+	hashing sync.Mutex
+	stream  broadcast
+	cache   releaseCache
 	// stirred wakes the rollouts, at most once until they have looked.
 	stirred chan struct{}
 
@@ -61,6 +62,7 @@ type Server struct {
 	closed      bool
 	sessions    map[string]*session // by node
 	dirty       map[string]bool     // nodes of which a rollout should know something new
+	claim       string              // hash of the first super admin's link; "" for none
 	unavailable time.Duration       // Retry-After of new sessions; 0: they are served
 }
 
@@ -74,7 +76,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), stirred: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.guard.fails = make(map[string][]time.Time)
+	s.guard.fails, s.signins.fails = make(map[string][]time.Time), make(map[string][]time.Time)
 	s.stream.subscribers = make(map[chan any]bool)
 	s.cache.kept = make(map[[2]string]cached)
 	s.routes()
@@ -114,21 +116,6 @@ func NewSecret() string { return rand.Text() + rand.Text() }
 func Hash(secret string) string {
 	h := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(h[:])
-}
-
-// admin lets requests with the bearer token through.
-func (s *Server) admin(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		const scheme = "Bearer "
-		auth := r.Header.Get("Authorization")
-		given := sha256.Sum256([]byte(auth[min(len(auth), len(scheme)):]))
-		if len(auth) < len(scheme) || auth[:len(scheme)] != scheme || subtle.ConstantTimeCompare(given[:], s.token[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			fail(w, http.StatusUnauthorized, "unauthorized", "give the admin token: Authorization: Bearer TOKEN")
-			return
-		}
-		h(w, r)
-	}
 }
 
 // guard locks a source out after too many failed authentications.

@@ -99,6 +99,9 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			if !ok {
 				return
 			}
+			if !s.streamable(r, v) {
+				continue
+			}
 			b, err := json.Marshal(v)
 			if err != nil {
 				return
@@ -111,4 +114,27 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+}
+
+// streamable reports whether a record is about something that the identity has
+// a role for.
+func (s *Server) streamable(r *http.Request, v any) bool {
+	if who(r).In("") {
+		return true
+	}
+	var nodeID string
+	switch v := v.(type) {
+	case nodeRecord:
+		nodeID = v.NodeID
+	case capabilityRecord:
+		nodeID = v.NodeID
+	case ackRecord:
+		nodeID = v.NodeID
+	case eventRecord:
+		nodeID = v.NodeID
+	case rolloutRecord:
+		return who(r).In(v.GroupID)
+	}
+	n, err := s.Store.Node(r.Context(), nodeID)
+	return err == nil && who(r).In(n.GroupID)
 }

@@ -48,6 +48,15 @@ var migrations = []string{
 		active INTEGER NOT NULL, state TEXT NOT NULL, created_at INTEGER NOT NULL
 	) STRICT;
 	CREATE UNIQUE INDEX rollouts_active ON rollouts(group_id) WHERE active;`,
+	`CREATE TABLE users (
+		name TEXT PRIMARY KEY, hash TEXT NOT NULL, role TEXT NOT NULL, groups TEXT NOT NULL, created_at INTEGER NOT NULL
+	) STRICT;
+	CREATE TABLE sessions (
+		hash TEXT PRIMARY KEY, user TEXT NOT NULL REFERENCES users(name) ON DELETE CASCADE, expires_at INTEGER NOT NULL
+	) STRICT;
+	CREATE TABLE api_tokens (
+		hash TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, groups TEXT NOT NULL, created_at INTEGER NOT NULL
+	) STRICT;`,
 }
 
 type sqlite struct{ db *sql.DB }
@@ -297,6 +306,14 @@ func (s *sqlite) Events(ctx context.Context, f EventFilter) ([]Event, int, error
 	}
 	if !f.To.IsZero() {
 		add("received_at < ?", ms(f.To))
+	}
+	if f.Groups != nil {
+		marks := strings.TrimSuffix(strings.Repeat("?, ", len(f.Groups)), ", ")
+		groups := make([]any, len(f.Groups))
+		for i, g := range f.Groups {
+			groups[i] = g
+		}
+		add("node_id IN (SELECT id FROM nodes WHERE group_id != '' AND group_id IN ("+marks+"))", groups...)
 	}
 	cond := strings.Join(where, " AND ")
 	var total int

@@ -65,7 +65,8 @@ type Event struct {
 // EventFilter narrows Events; empty fields match all.
 type EventFilter struct {
 	NodeID, Severity, Category, CommandID string
-	Search                                string // in the message and the error code
+	Search                                string   // in the message and the error code
+	Groups                                []string // of their nodes; nil: all, and none
 	From, To                              time.Time
 	Page, PerPage                         int // from 1; 1 to MaxPerPage
 }
@@ -136,6 +137,25 @@ type Store interface {
 	AddEvent(ctx context.Context, e *Event) (bool, error)
 	// Events returns a page, newest first, and how many match in all.
 	Events(ctx context.Context, f EventFilter) ([]Event, int, error)
+	// AddUser adds a user, or returns ErrExists; RemoveUser removes one and all its
+	// sessions, or returns ErrNotFound.
+	AddUser(ctx context.Context, u User, a Audit) error
+	RemoveUser(ctx context.Context, name string, a Audit) error
+	// User returns one, or ErrNotFound; Users all, by name.
+	User(ctx context.Context, name string) (User, error)
+	Users(ctx context.Context) ([]User, error)
+	// AddSession adds a session, by the hash of its secret; SessionUser returns
+	// whose it is, or ErrNotFound if there is none at now; EndSession ends it.
+	AddSession(ctx context.Context, hash, user string, expires time.Time) error
+	SessionUser(ctx context.Context, hash string, now time.Time) (User, error)
+	EndSession(ctx context.Context, hash string) error
+	// AddAPIToken adds a program's token, by its hash; APIToken returns what it
+	// may, or ErrNotFound.
+	AddAPIToken(ctx context.Context, hash string, u User, a Audit) error
+	APIToken(ctx context.Context, hash string) (User, error)
+
+	// AddAudit adds an entry by itself: of what was refused, mostly.
+	AddAudit(ctx context.Context, a Audit) error
 	// AuditLog returns the newest entries, newest first, at most limit.
 	AuditLog(ctx context.Context, limit int) ([]Audit, error)
 	Close() error
