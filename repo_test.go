@@ -42,6 +42,7 @@ var imports = map[string][]string{
 	"manager-sim/rollout":     {},
 	"manager-sim/fleet":       {"release", "wire", "github.com/gorilla/websocket"},
 	"manager-sim/server":      {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog", "golang.org/x/crypto/argon2"},
+	"manager-sim/web":         {"manager-sim/rollout", "manager-sim/server", "manager-sim/store", "release", "github.com/rs/zerolog"},
 	"manager-sim/store":       {"modernc.org/sqlite"},
 	"manager-sim/fakerelease": {"manager-sim/fakesig", "release", "github.com/klauspost/compress/gzip"},
 	"manager-sim/fakesig": {"github.com/cyberphone/json-canonicalization/", "github.com/digitorus/timestamp", "github.com/google/certificate-transparency-go",

@@ -20,6 +20,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
@@ -116,7 +117,13 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen string, demo int) err
 	defer m.Close()
 
 	g, ctx := errgroup.WithContext(ctx)
-	url, err := listenTLS(ctx, g, m.HTTPServer(), listen, cert)
+	pages, err := web.New(m, m.Log)
+	if err != nil {
+		return err
+	}
+	hs := m.HTTPServer()
+	hs.Handler = withPages(m, pages)
+	url, err := listenTLS(ctx, g, hs, listen, cert)
 	if err != nil {
 		return err
 	}
@@ -139,6 +146,15 @@ For a simulation build of the agent, in its environment:
   EDGE_AGENT_SIM_TRUST=%s
 `, url, host, filepath.Join(dir, "admin.token"), strings.TrimPrefix(url, "https"),
 		filepath.Join(dir, "registration.token"), cert.Fingerprint, absolute(filepath.Join(releases, "trust")))
+	claim, err := m.NewClaim(ctx)
+	if err != nil {
+		return err
+	}
+	if claim != "" {
+		fmt.Fprintf(out, "pages          %s/admin/claim?token=%s\n               (good once, for the first administrator)\n", url, claim)
+	} else {
+		fmt.Fprintf(out, "pages          %s/admin/nodes\n", url)
+	}
 	if demo > 0 {
 		if err := startFleet(ctx, g, st, url, registration, cert, demo); err != nil {
 			return err
@@ -146,6 +162,16 @@ For a simulation build of the agent, in its environment:
 		fmt.Fprintf(out, "simulated nodes: %d, in the group %q\n", demo, demoGroup)
 	}
 	return g.Wait()
+}
+
+// withPages serves the API and the nodes by m, and all else by pages.
+func withPages(m *server.Server, pages http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", pages)
+	mux.Handle("/api/", m)
+	mux.Handle(wire.Path, m)
+	mux.Handle("/healthz", m)
+	return mux
 }
 
 const demoGroup = "demo"
