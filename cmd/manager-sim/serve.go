@@ -117,12 +117,10 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen string, demo int) err
 	defer m.Close()
 
 	g, ctx := errgroup.WithContext(ctx)
-	pages, err := web.New(m, m.Log)
-	if err != nil {
+	hs := m.HTTPServer()
+	if hs.Handler, err = web.Handler(m, m.Log); err != nil {
 		return err
 	}
-	hs := m.HTTPServer()
-	hs.Handler = withPages(m, pages)
 	url, err := listenTLS(ctx, g, hs, listen, cert)
 	if err != nil {
 		return err
@@ -162,16 +160,6 @@ For a simulation build of the agent, in its environment:
 		fmt.Fprintf(out, "simulated nodes: %d, in the group %q\n", demo, demoGroup)
 	}
 	return g.Wait()
-}
-
-// withPages serves the API and the nodes by m, and all else by pages.
-func withPages(m *server.Server, pages http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", pages)
-	mux.Handle("/api/", m)
-	mux.Handle(wire.Path, m)
-	mux.Handle("/healthz", m)
-	return mux
 }
 
 const demoGroup = "demo"

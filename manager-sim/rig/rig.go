@@ -29,6 +29,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/rs/zerolog"
 )
 
@@ -47,8 +48,8 @@ type Rig struct {
 	store                 store.Store
 	servers               []*http.Server
 	client                *http.Client
-	manager               atomic.Pointer[server.Server]
-	ctx                   context.Context // done after Close
+	handler               atomic.Pointer[http.Handler] // of Manager
+	ctx                   context.Context              // done after Close
 	cancel                context.CancelFunc
 	wg                    sync.WaitGroup
 	log                   *os.File
@@ -84,7 +85,7 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 		return nil, err
 	}
 	hs := r.Manager.HTTPServer()
-	hs.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.manager.Load().ServeHTTP(w, req) })
+	hs.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { (*r.handler.Load()).ServeHTTP(w, req) })
 	if r.URL, err = r.serve(hs); err != nil {
 		return nil, err
 	}
@@ -102,9 +103,7 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	if err := fakerelease.SetHost(r.Releases, host, r.cert.PEM); err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(r.cert.PEM)
-	r.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	r.client = &http.Client{Transport: &http.Transport{TLSClientConfig: r.ClientTLS()}}
 	return r, r.follow(r.ctx)
 }
 
@@ -113,8 +112,13 @@ func (r *Rig) newManager() error {
 	if err != nil {
 		return err
 	}
+	h, err := web.Handler(m, m.Log)
+	if err != nil {
+		m.Close()
+		return err
+	}
 	r.Manager = m
-	r.manager.Store(m)
+	r.handler.Store(&h)
 	return nil
 }
 
@@ -169,6 +173,13 @@ func (r *Rig) Publish(o fakerelease.Options) (fakerelease.Published, error) {
 // and the fingerprint of the manager's certificate.
 func (r *Rig) Registration() (url, token, fingerprint string) {
 	return "wss" + strings.TrimPrefix(r.URL, "https"), r.nodeToken, r.cert.Fingerprint
+}
+
+// ClientTLS is what a client of the manager believes.
+func (r *Rig) ClientTLS() *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(r.cert.PEM)
+	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
 
 // TrustDir is what the simulation builds of the nodes believe.

@@ -113,6 +113,20 @@ func New(m *server.Server, log zerolog.Logger) (*Web, error) {
 	return w, nil
 }
 
+// Handler serves the API and the nodes by m, and its pages beside them.
+func Handler(m *server.Server, log zerolog.Logger) (http.Handler, error) {
+	pages, err := New(m, log)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", m)
+	for _, path := range []string{"/{$}", "/admin/", "/assets/"} {
+		mux.Handle(path, pages)
+	}
+	return mux, nil
+}
+
 // ServeHTTP serves a page.
 func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	h := rw.Header()

@@ -37,10 +37,11 @@
 
   if (live && document.body.dataset.live === "yes") {
     const stream = new EventSource("/admin/stream");
-    let lost = false;
-    stream.onopen = () => { link.hidden = true; if (lost) { lost = false; refresh(); } };
+    // What happened between this page and its stream, or while that was lost, no
+    // message will tell: look.
+    stream.onopen = () => { link.hidden = true; refresh(); };
     stream.onmessage = later;
-    stream.onerror = () => { lost = true; link.hidden = false; };
+    stream.onerror = () => { link.hidden = false; };
     setInterval(later, 15000); // relative times
   }
 

@@ -1,0 +1,363 @@
+package rig_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+// screenshotsEnv names a directory for pictures of the pages, in both themes:
+// docs/img is made by it.
+const screenshotsEnv = "EDGE_AGENT_SCREENSHOTS"
+
+// browser is a real one, with somebody signed in at a manager.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+	url string
+}
+
+// browse starts a browser and claims the manager for its first administrator.
+func browse(t *testing.T, r *rig.Rig) *browser {
+	t.Helper()
+	path, err := exec.LookPath("chromium-headless-shell")
+	switch {
+	case err == nil:
+	case os.Getenv(box.RequireEnv) != "":
+		t.Fatalf("%v, and %s is set", err, box.RequireEnv)
+	default:
+		t.Skipf("NOT TESTED in a browser: %v", err)
+	}
+	dir, err := os.MkdirTemp("", "browser")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// Its children may write for an instant after it ended.
+		for range 50 {
+			if os.RemoveAll(dir) == nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Errorf("%s stays", dir)
+	})
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.UserDataDir(dir),
+		chromedp.Flag("ignore-certificate-errors", true))
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), opts...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the browser took too long"))
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as this context
+		t.Fatal(err)
+	}
+	b := &browser{t, ctx, r.URL}
+	t.Cleanup(func() {
+		if t.Failed() {
+			text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`))
+			t.Logf("the page was:\n%s", text)
+		}
+	})
+	claim, err := r.Manager.NewClaim(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.open("/admin/claim?token=" + claim)
+	b.fill("input[name=name]", "root")
+	b.fill("input[name=password]", "correct horse battery")
+	b.click("form button.primary")
+	b.sees("Managed nodes")
+	return b
+}
+
+func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		b.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func (b *browser) open(path string) { b.t.Helper(); b.do("open "+path, chromedp.Navigate(b.url+path)) }
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	b.do("click "+selector, chromedp.Click(chromedp.CSS(selector)))
+}
+func (b *browser) fill(selector, v string) {
+	b.t.Helper()
+	b.do("wait for "+selector, chromedp.WaitVisible(chromedp.CSS(selector)))
+	b.holds(fmt.Sprintf(`(document.querySelector(%q).value = "") === ""`, selector))
+	b.do("fill "+selector, chromedp.SendKeys(chromedp.CSS(selector), v))
+}
+
+// sees waits until the page, without being loaded again, shows the text.
+func (b *browser) sees(text string) {
+	b.t.Helper()
+	b.holds(fmt.Sprintf("document.body.innerText.includes(%q)", text))
+}
+
+// holds waits until an expression of the page is true.
+func (b *browser) holds(expression string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
+	defer cancel()
+	for {
+		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
+		if err == nil && ok {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			b.t.Fatalf("the page never had %s (%v)", expression, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// picture keeps a page's pictures, if they are wanted.
+func (b *browser) picture(name string) {
+	b.t.Helper()
+	dir := os.Getenv(screenshotsEnv)
+	if dir == "" {
+		return
+	}
+	for _, theme := range []string{"light", "dark"} {
+		set := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
+			return err
+		})
+		b.do("theme", chromedp.EmulateViewport(1100, 700), set)
+		png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+"-"+theme+".png"), png, 0o644); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// fits checks that the page has no sideways scroll at a width, and that what can
+// be worked with has a name.
+func (b *browser) fits(width int64) {
+	b.t.Helper()
+	b.do("viewport", chromedp.EmulateViewport(width, 700))
+	const script = `(() => {
+		const bad = [];
+		if (document.documentElement.scrollWidth > innerWidth) bad.push("scrolls sideways: " + document.documentElement.scrollWidth);
+		for (const e of document.querySelectorAll("a, button, input, select, [role=img]")) {
+			if (e.type === "hidden") continue;
+			const name = e.getAttribute("aria-label") || e.labels?.[0]?.innerText || e.innerText || e.title;
+			if (!name?.trim()) bad.push("no name: " + e.outerHTML.slice(0, 120));
+		}
+		const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+		if (new Set(ids).size !== ids.length) bad.push("an id twice");
+		if (document.querySelectorAll("h1").length !== 1) bad.push("not one h1");
+		return bad.join("\n");
+	})()`
+	bad, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](script))
+	if err != nil || bad != "" {
+		at, _ := chromedp.Run(b.ctx, chromedp.Location())
+		b.t.Errorf("%s at %d px: %s %v", at, width, bad, err)
+	}
+}
+
+// The runbook's procedure for one node, with a real agent: each failure has its
+// badge, and its code with what to do.
+func TestBrowserUpgradesANode(t *testing.T) {
+	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
+	b.publish("1.1.0", "")
+	w := browse(t, b.Rig)
+	w.sees("idle")
+	w.click("#u-" + b.id) // opens the dialog
+	w.holds(`document.querySelector("dialog")?.open === true`)
+	w.picture("upgrade")
+	w.fill("dialog input[name=version]", "1.1.0")
+	w.click("dialog button.primary")
+	w.sees("Node " + b.id)
+	w.sees("upgrade_completed")
+	w.sees("updated")
+	w.picture("node")
+
+	for i, tt := range []struct {
+		fault      fakerelease.Fault
+		badge      string
+		code, says string
+	}{
+		{fakerelease.BadSignature, "upgrade failed", "upgrade_signature_invalid", "Treat it as tampering"},
+		{fakerelease.WrongIdentity, "upgrade failed", "upgrade_identity_not_allowed", "old workflow"},
+		{fakerelease.NoLogEntry, "upgrade failed", "upgrade_rekor_invalid", "transparency log"},
+		{fakerelease.BadChecksum, "upgrade failed", "upgrade_checksum_mismatch", "Retry"},
+		{fakerelease.WrongArch, "upgrade failed", "upgrade_arch_mismatch", "architecture"},
+		{fakerelease.ExitsAtOnce, "rolled back", "upgrade_rolled_back", "safe to investigate"},
+	} {
+		version := fmt.Sprintf("1.2.%d", i)
+		b.publish(version, tt.fault)
+		w.open("/admin/nodes/" + b.id + "/upgrade") // by the page, as without JavaScript
+		w.fill("input[name=version]", version)
+		w.click("form button.primary[class=primary]")
+		w.sees(tt.badge)
+		w.sees(tt.code)
+		w.open("/admin/nodes")
+		w.sees(tt.badge)
+		w.do("focus the badge", chromedp.Focus(chromedp.CSS(".chip.bad")))
+		w.holds(fmt.Sprintf(`(() => { const tip = document.querySelector(".chip.bad .tip"); return getComputedStyle(tip).display === "block" && tip.innerText.includes(%q) && tip.innerText.includes(%q); })()`, tt.code, tt.says))
+	}
+	w.picture("nodes-failed")
+	w.open("/admin/nodes/" + b.id + "/upgrade")
+	w.fill("input[name=version]", "9.9.9-")
+	w.do("without the browser's own check", chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := chromedp.Evaluate[bool](`document.querySelector("#dialog form").noValidate = true`)(ctx, t)
+		return err
+	}))
+	w.click("form button.primary[class=primary]")
+	w.sees("is not")
+	for _, path := range []string{"/admin/nodes", "/admin/nodes/" + b.id, "/admin/events?category=upgrade", "/admin/audit", "/admin/users"} {
+		w.open(path)
+		w.fits(1100)
+		w.fits(320)
+	}
+	w.open("/admin/events?category=upgrade")
+	w.sees("upgrade_rolled_back")
+	w.picture("events")
+	w.open("/admin/audit")
+	w.sees("node.upgrade.request")
+	w.picture("audit")
+}
+
+// The runbook's procedure for a group, over simulated nodes: the plan, the
+// waves, the pause at a failure, and what an operator does then.
+func TestBrowserRollsOutAGroup(t *testing.T) {
+	t.Parallel()
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	w := browse(t, r)
+	ctx, cancel := context.WithCancel(t.Context())
+	bad := make(chan struct{})
+	_, token, _ := r.Registration()
+	f, err := fleet.Start(ctx, fleet.Config{URL: "wss" + strings.TrimPrefix(r.URL, "https") + wire.Path, Token: token, TLS: r.ClientTLS(), Nodes: 10, Step: 300 * time.Millisecond,
+		Fate: func(_ int, version string) fleet.Fate {
+			select {
+			case <-bad:
+				return fleet.Good
+			default:
+				if version == "1.2.0" {
+					return fleet.GoesBack
+				}
+				return fleet.Good
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); f.Wait() })
+
+	w.click(`nav a[href="/admin/groups"]`)
+	w.fill("input[name=name]", "site one")
+	w.click("form.bar button.primary")
+	w.sees("No node is in this group")
+	at, err := chromedp.Run(w.ctx, chromedp.Location())
+	if err != nil {
+		t.Fatal(err)
+	}
+	groupID := at[strings.LastIndexByte(at, '/')+1:]
+	var list struct {
+		Nodes []rig.NodeRecord `json:"nodes"`
+	}
+	for len(list.Nodes) < 10 || len(list.Nodes[9].Capabilities) == 0 {
+		if err := r.Call(t.Context(), http.MethodGet, "/api/v1/nodes", nil, &list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range list.Nodes {
+		var answer any
+		if err := r.Call(t.Context(), http.MethodPut, "/api/v1/nodes/"+n.ID+"/group", map[string]string{"group_id": groupID}, &answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	begin := func(version string) {
+		t.Helper()
+		w.open("/admin/groups/" + groupID)
+		w.click("#upgrade-group")
+		w.fill("input[name=version]", version)
+		w.fill("input[name=settle_secs]", "1")
+		w.click("form.stack button.primary")
+		w.sees("goes to 10 nodes")
+		w.sees("in 3 waves")
+		w.click("#confirm")
+		w.sees("Rollout of " + version)
+	}
+	begin("1.1.0")
+	w.sees("settling")
+	w.picture("rollout")
+	w.sees("10 of 10 have ended") // nobody loads the page again
+	w.sees("completed")
+
+	begin("1.2.0")
+	w.sees("1 node(s) failed or went back in wave 1 of 3")
+	w.holds(`document.querySelector("#live .chip.bad .tip").textContent.includes("upgrade_rolled_back")`)
+	w.fits(1100)
+	w.fits(320)
+	w.picture("rollout-paused")
+	close(bad)
+	w.click("#retry")
+	w.sees("attempt 2")
+	w.sees("completed")
+
+	begin("1.3.0")
+	w.click("#pause")
+	w.sees("paused by root")
+	w.click("#resume")
+	w.click("#abort")
+	w.sees("aborted")
+	w.open("/admin/groups/" + groupID)
+	w.sees("aborted")
+	w.fits(1100)
+	w.fits(320)
+	w.picture("group")
+	w.open("/admin/nodes")
+	w.sees("10 of 10 nodes")
+	w.picture("nodes")
+
+	// The manager goes away and comes back: the page says so.
+	w.open("/admin/nodes")
+	w.holds(`document.getElementById("link").hidden === true`)
+	if err := r.RestartManager(); err != nil {
+		t.Fatal(err)
+	}
+	w.holds(`document.getElementById("link").hidden === true`)
+
+	// Without JavaScript's help, by the keyboard alone: the first stop is the
+	// way past the menu.
+	w.open("/admin/groups")
+	w.do("Tab", chromedp.KeyEvent("\t"))
+	w.holds(`document.activeElement.classList.contains("skip")`)
+	w.click("header button") // sign out
+	w.sees("Sign in")
+	w.open("/admin/nodes")
+	w.sees("Sign in")
+}
