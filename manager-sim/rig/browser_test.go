@@ -314,7 +314,11 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	begin("1.1.0")
 	w.sees("settling")
 	w.picture("rollout")
-	w.sees("10 of 10 have ended") // nobody loads the page again
+	w.do("focus", chromedp.Focus(chromedp.CSS("#abort")))
+	w.holds(`(window.abort = document.activeElement).id === "abort"`)
+	w.sees("5 of 10 have ended") // nobody loads the page again,
+	w.holds(`document.activeElement === window.abort`) // and what has the focus is not replaced
+	w.sees("10 of 10 have ended")
 	w.sees("completed")
 
 	begin("1.2.0")
@@ -332,6 +336,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.click("#pause")
 	w.sees("paused by root")
 	w.click("#resume")
+	w.holds(`document.getElementById("pause") !== null`)
 	w.click("#abort")
 	w.sees("aborted")
 	w.open("/admin/groups/" + groupID)

@@ -5,6 +5,34 @@
   const live = document.getElementById("live");
   const link = document.getElementById("link");
 
+  // What a node is known by: its id, or the first one in it, as a row's link has.
+  const key = (n) => n.id || n.querySelector?.("[id]")?.id || "";
+  const same = (a, b) => a && a.nodeName === b.nodeName && key(a) === key(b);
+
+  // patch makes what is in old what is in next, and leaves alone all that is the
+  // same already: where the focus is, what is open, what is about to be clicked.
+  function patch(old, next) {
+    const stay = new Set([...next.children].map(key));
+    const kept = new Map();
+    for (const e of [...old.children]) {
+      const k = key(e);
+      if (k && !stay.has(k)) e.remove();
+      else if (k) kept.set(k, e);
+    }
+    let at = old.firstChild;
+    for (const n of [...next.childNodes]) {
+      const k = key(n), o = k ? kept.get(k) : at;
+      if (!same(o, n)) { old.insertBefore(n, at); continue; }
+      if (o === at) at = at.nextSibling; else old.insertBefore(o, at);
+      if (o.isEqualNode(n)) continue;
+      if (n.nodeType !== Node.ELEMENT_NODE) { o.nodeValue = n.nodeValue; continue; }
+      for (const { name } of [...o.attributes]) if (!n.hasAttribute(name) && name !== "open") o.removeAttribute(name);
+      for (const { name, value } of n.attributes) if (o.getAttribute(name) !== value) o.setAttribute(name, value);
+      patch(o, n);
+    }
+    while (at) { const gone = at; at = at.nextSibling; gone.remove(); }
+  }
+
   // refresh fetches this page again and takes over its live part. Where the
   // focus was, it stays.
   let busy = false, again = false;
@@ -18,12 +46,10 @@
         const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
         const at = document.activeElement;
         const typing = at && live.contains(at) && at.matches("input, select, textarea");
-        if (next && !typing && next.innerHTML !== live.innerHTML) {
-          const id = at && live.contains(at) ? at.id : "";
-          const open = new Set([...live.querySelectorAll("details[open][id]")].map((d) => d.id));
-          live.replaceChildren(...next.childNodes);
-          open.forEach((d) => document.getElementById(d)?.setAttribute("open", ""));
-          if (id) document.getElementById(id)?.focus();
+        if (next && !typing) {
+          patch(live, next);
+          // A row that moved has lost it.
+          if (at && document.activeElement !== at && at.id) document.getElementById(at.id)?.focus();
         }
       }
     } catch { /* the stream says when the manager is away */ }
