@@ -75,13 +75,13 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		var problem struct {
-			Error string `json:"error"`
+			Detail string `json:"detail"`
 		}
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		if json.Unmarshal(text, &problem) != nil || problem.Error == "" {
-			problem.Error = resp.Status
+		if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
+			problem.Detail = resp.Status
 		}
-		return nil, errors.New(problem.Error)
+		return nil, errors.New(problem.Detail)
 	}
 	return resp, nil
 }

@@ -316,7 +316,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.picture("rollout")
 	w.do("focus", chromedp.Focus(chromedp.CSS("#abort")))
 	w.holds(`(window.abort = document.activeElement).id === "abort"`)
-	w.sees("5 of 10 have ended") // nobody loads the page again,
+	w.sees("5 of 10 have ended")                       // nobody loads the page again,
 	w.holds(`document.activeElement === window.abort`) // and what has the focus is not replaced
 	w.sees("10 of 10 have ended")
 	w.sees("completed")

@@ -104,6 +104,9 @@ type Plan struct {
 	Version  string `json:"version"`
 	Channel  string `json:"channel"`
 	Strategy string `json:"strategy"`
+	// From is the version that most of the group ran before: where "roll back"
+	// leads. It decides nothing.
+	From string `json:"from,omitempty"`
 	// Settle is between a wave and the next; Limit is what a node may take from
 	// its command to an outcome; Life is what the whole may take.
 	Settle time.Duration `json:"settle_ns"`

@@ -111,7 +111,8 @@ func (s *Server) news(ctx context.Context, r rollout.Rollout, dirty map[string]b
 			return nil, err
 		}
 		outcome := map[UpgradeState]rollout.NodeState{Updated: rollout.NodeUpdated, Failed: rollout.NodeFailed, RolledBack: rollout.NodeRolledBack}[state]
-		if outcome != "" && outcome != n.State {
+		// The rollout has a time limit of its own.
+		if outcome != "" && outcome != n.State && code != rollout.TimeLimit {
 			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: code})
 		}
 	}

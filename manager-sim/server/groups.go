@@ -17,7 +17,22 @@ import (
 	"github.com/google/uuid"
 )
 
-const rolloutsListed = 100
+// The bodies of the calls.
+type (
+	groupList struct {
+		Groups []store.Group `json:"groups"`
+	}
+	groupNamed struct {
+		Name string `json:"name"`
+	}
+	rolloutList struct {
+		Rollouts []rolloutView `json:"rollouts"`
+		Next     string        `json:"next,omitempty"`
+	}
+	rolloutAct struct {
+		NodeID string `json:"node_id,omitempty"` // of skip
+	}
+)
 
 // groupNames is what a group may be called.
 var groupNames = regexp.MustCompile(`^[\pL\pN][\pL\pN ._-]{0,63}$`)
@@ -29,13 +44,11 @@ func (s *Server) listGroups(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	gs = slices.DeleteFunc(gs, func(g store.Group) bool { return !who(r).In(g.ID) })
-	reply(w, http.StatusOK, map[string]any{"groups": gs})
+	reply(w, http.StatusOK, groupList{gs})
 }
 
 func (s *Server) addGroup(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Name string `json:"name"`
-	}
+	var body groupNamed
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -52,9 +65,7 @@ func (s *Server) addGroup(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) setGroup(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		GroupID string `json:"group_id"`
-	}
+	var body membership
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -154,14 +165,27 @@ func (s *Server) eligible(nodes []store.Node, version string) (ids []string, onl
 	return ids, online, out
 }
 
+// commonest is the version that most nodes run.
+func commonest(nodes []store.Node) string {
+	count, most := map[string]int{}, ""
+	for _, n := range nodes {
+		if count[n.Version]++; most == "" || count[n.Version] > count[most] {
+			most = n.Version
+		}
+	}
+	return most
+}
+
 // upgradeRequest is the body of a group's upgrade.
 type upgradeRequest struct {
 	Version    string `json:"version"`
-	Channel    string `json:"channel"`
-	Strategy   string `json:"strategy"`
-	SettleSecs *int   `json:"settle_secs"` // 0 to 86400; default 300
-	Threshold  int    `json:"threshold"`   // failures that pause; default 1
-	DryRun     bool   `json:"dry_run"`     // only say what it would do
+	Channel    string `json:"channel,omitempty"`     // default stable
+	Strategy   string `json:"strategy,omitempty"`    // staged (the default) or immediate
+	SettleSecs *int   `json:"settle_secs,omitempty"` // 0 to 86400; default 300
+	LimitSecs  int    `json:"limit_secs,omitempty"`  // a node may take it to an outcome: 60 to 86400; default 3600
+	LifeSecs   int    `json:"life_secs,omitempty"`   // offline nodes are waited for: 60 to 2592000; default 604800
+	Threshold  int    `json:"threshold,omitempty"`   // failures that pause: 1 to 100000; default 1
+	DryRun     bool   `json:"dry_run,omitempty"`     // only say what it would do
 }
 
 func (b upgradeRequest) check() error {
@@ -170,6 +194,12 @@ func (b upgradeRequest) check() error {
 	}
 	if b.SettleSecs != nil && (*b.SettleSecs < 0 || *b.SettleSecs > 86400) {
 		return errors.New("settle_secs is not 0 to 86400")
+	}
+	if b.LimitSecs != 0 && (b.LimitSecs < 60 || b.LimitSecs > 86400) {
+		return errors.New("limit_secs is not 60 to 86400")
+	}
+	if b.LifeSecs != 0 && (b.LifeSecs < 60 || b.LifeSecs > 30*86400) {
+		return errors.New("life_secs is not 60 to 2592000")
 	}
 	if b.Threshold < 0 || b.Threshold > 100_000 {
 		return errors.New("threshold is not 1 to 100000")
@@ -205,7 +235,8 @@ func (s *Server) upgradeGroup(w http.ResponseWriter, r *http.Request) {
 // schedule begins a rollout to the eligible of nodes, or says what it would do.
 func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group, nodes []store.Node, body upgradeRequest) {
 	p := rollout.Plan{ID: uuid.NewString(), GroupID: g.ID, Version: body.Version, Channel: cmp.Or(body.Channel, release.DefaultChannel),
-		Strategy: cmp.Or(body.Strategy, rollout.Staged), Threshold: body.Threshold}
+		Strategy: cmp.Or(body.Strategy, rollout.Staged), Threshold: body.Threshold, From: commonest(nodes),
+		Limit: time.Duration(body.LimitSecs) * time.Second, Life: time.Duration(body.LifeSecs) * time.Second}
 	if body.SettleSecs != nil { // 0 would mean the default there
 		p.Settle = max(time.Duration(*body.SettleSecs)*time.Second, 1)
 	}
@@ -271,24 +302,26 @@ func viewRollout(stored store.Rollout) (rolloutView, error) {
 
 func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
 	active, _ := strconv.ParseBool(r.URL.Query().Get("active"))
-	rs, err := s.Store.Rollouts(r.Context(), r.URL.Query().Get("group_id"), active, rolloutsListed)
+	rs, err := s.Store.Rollouts(r.Context(), r.URL.Query().Get("group_id"), active, -1)
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	views := []rolloutView{}
-	for _, stored := range rs {
-		if !who(r).In(stored.GroupID) {
-			continue
-		}
+	rs = slices.DeleteFunc(rs, func(r1 store.Rollout) bool { return !who(r).In(r1.GroupID) })
+	rs, next, ok := cut(w, r, rs, func(r store.Rollout) string { return r.ID })
+	if !ok {
+		return
+	}
+	views := make([]rolloutView, len(rs))
+	for i, stored := range rs {
 		v, err := viewRollout(stored)
 		if err != nil {
 			s.storeFailed(w, err)
 			return
 		}
-		views = append(views, v)
+		views[i] = v
 	}
-	reply(w, http.StatusOK, map[string]any{"rollouts": views})
+	reply(w, http.StatusOK, rolloutList{views, next})
 }
 
 func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
@@ -308,9 +341,7 @@ func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
 
 // actOnRollout is what an operator does: pause, resume, retry, skip or abort.
 func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		NodeID string `json:"node_id"` // of skip
-	}
+	var body rolloutAct
 	if r.ContentLength != 0 && !readBody(w, r, &body) {
 		return
 	}

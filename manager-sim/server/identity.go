@@ -97,6 +97,7 @@ func (s *Server) auth(least Role, h http.HandlerFunc) http.HandlerFunc {
 
 // denied answers what the identity may not do, and records it.
 func (s *Server) denied(w http.ResponseWriter, r *http.Request, why string) {
+	s.metrics.denied.Inc()
 	err := s.Store.AddAudit(r.Context(), audit(time.Now().UTC(), who(r).Name, "denied", r.Method+" "+r.URL.Path, map[string]any{"reason": why}))
 	if err != nil {
 		s.storeFailed(w, err)

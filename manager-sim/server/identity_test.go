@@ -3,7 +3,6 @@ package server_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,23 +13,6 @@ import (
 )
 
 const password = "correct horse battery"
-
-// as is call with another bearer token.
-func (m *manager) as(token, method, path, body string) (int, string) {
-	m.t.Helper()
-	req, err := http.NewRequestWithContext(m.t.Context(), method, m.http.URL+path, strings.NewReader(body))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(b)
-}
 
 // Every call, by every role, on something of its own group and of another's.
 func TestRoles(t *testing.T) {

@@ -3,8 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -17,73 +15,49 @@ import (
 	"github.com/google/uuid"
 )
 
-const (
-	maxBody      = 64 << 10
-	commandsKept = 100 // newest of a node that are listed
-	auditListed  = 1000
-	releasesKept = 5 * time.Minute
+const releasesKept = 5 * time.Minute
+
+// The bodies of the calls.
+type (
+	nodeList struct {
+		Nodes []nodeView `json:"nodes"`
+		Next  string     `json:"next,omitempty"`
+	}
+	commandList struct {
+		Commands []store.Command `json:"commands"`
+		Next     string          `json:"next,omitempty"`
+	}
+	connectionList struct {
+		Connections []store.Connection `json:"connections"`
+	}
+	eventList struct {
+		Events  []store.Event `json:"events"`
+		Total   int           `json:"total"`
+		Page    int           `json:"page"`
+		PerPage int           `json:"per_page"`
+		Next    string        `json:"next,omitempty"`
+	}
+	auditList struct {
+		Entries []store.Audit `json:"entries"`
+		Total   int           `json:"total"`
+		Next    string        `json:"next,omitempty"`
+	}
+	releaseList struct {
+		Releases []Release `json:"releases"`
+	}
+	nodeUpgrade struct {
+		Version    string `json:"version"`
+		Channel    string `json:"channel,omitempty"` // default stable
+		TargetArch string `json:"target_arch,omitempty"`
+		Variant    string `json:"variant,omitempty"`
+	}
+	commandMade struct {
+		CommandID string `json:"command_id"`
+	}
+	membership struct {
+		GroupID string `json:"group_id"` // "": none
+	}
 )
-
-func (s *Server) routes() {
-	s.mux = http.NewServeMux()
-	s.mux.HandleFunc("GET "+wire.Path, s.serveNode)
-	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, http.StatusOK, map[string]string{"status": "ok"})
-	})
-	for _, route := range []struct {
-		pattern string
-		least   Role
-		h       http.HandlerFunc
-	}{
-		{"GET /api/v1/nodes", Viewer, s.listNodes},
-		{"GET /api/v1/nodes/{id}", Viewer, s.getNode},
-		{"GET /api/v1/nodes/{id}/commands", Viewer, s.listCommands},
-		{"POST /api/v1/nodes/{id}/upgrade", Operator, s.upgradeNode},
-		{"PUT /api/v1/nodes/{id}/group", GroupAdmin, s.setGroup},
-		{"GET /api/v1/events", Viewer, s.listEvents},
-		{"GET /api/v1/events/stream", Viewer, s.streamEvents},
-		{"GET /api/v1/releases/{device_type}", Viewer, s.listReleases},
-		{"GET /api/v1/groups", Viewer, s.listGroups},
-		{"POST /api/v1/groups", SuperAdmin, s.addGroup},
-		{"GET /api/v1/groups/{id}", Viewer, s.getGroup},
-		{"POST /api/v1/groups/{id}/upgrade", GroupAdmin, s.upgradeGroup},
-		{"GET /api/v1/rollouts", Viewer, s.listRollouts},
-		{"GET /api/v1/rollouts/{id}", Viewer, s.getRollout},
-		{"POST /api/v1/rollouts/{id}/{act}", GroupAdmin, s.actOnRollout},
-		{"GET /api/v1/audit-log", SuperAdmin, s.listAudit},
-		{"GET /api/v1/users", SuperAdmin, s.listUsers},
-		{"POST /api/v1/users", SuperAdmin, s.createUser},
-		{"DELETE /api/v1/users/{name}", SuperAdmin, s.removeUser},
-		{"POST /api/v1/tokens", SuperAdmin, s.createToken},
-	} {
-		s.mux.HandleFunc(route.pattern, s.auth(route.least, route.h))
-	}
-}
-
-func reply(w http.ResponseWriter, code int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(v)
-}
-
-func fail(w http.ResponseWriter, status int, code, format string, args ...any) {
-	reply(w, status, map[string]string{"error": fmt.Sprintf(format, args...), "code": code})
-}
-
-// storeFailed answers an error of the store.
-func (s *Server) storeFailed(w http.ResponseWriter, err error) {
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		fail(w, http.StatusNotFound, "not_found", "%v", err)
-		return
-	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict):
-		fail(w, http.StatusConflict, "conflict", "%v", err)
-		return
-	}
-	s.Log.Error().Err(err).Msg("store")
-	fail(w, http.StatusInternalServerError, "internal", "the manager's store failed; see its log")
-}
 
 // nodeView is a node as the API shows it.
 type nodeView struct {
@@ -126,19 +100,8 @@ func (s *Server) stateOf(ctx context.Context, c store.Command, version string) (
 	for i, e := range events {
 		codes[len(events)-1-i] = e.ErrorCode
 	}
-	state, code := StateOf(c, codes, version)
+	state, code := StateOf(c, codes, version, time.Now())
 	return state, code, nil
-}
-
-// readBody decodes a body of JSON without unknown fields, or answers why not.
-func readBody(w http.ResponseWriter, r *http.Request, to any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(to); err != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "the body is not what this call takes: %v", err)
-		return false
-	}
-	return true
 }
 
 func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
@@ -147,19 +110,21 @@ func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	views := []nodeView{}
-	for _, n := range nodes {
-		if !who(r).In(n.GroupID) {
-			continue
-		}
+	nodes = slices.DeleteFunc(nodes, func(n store.Node) bool { return !who(r).In(n.GroupID) })
+	nodes, next, ok := cut(w, r, nodes, func(n store.Node) string { return n.ID })
+	if !ok {
+		return
+	}
+	views := make([]nodeView, len(nodes))
+	for i, n := range nodes {
 		v, err := s.view(r, n)
 		if err != nil {
 			s.storeFailed(w, err)
 			return
 		}
-		views = append(views, v)
+		views[i] = v
 	}
-	reply(w, http.StatusOK, map[string]any{"nodes": views})
+	reply(w, http.StatusOK, nodeList{views, next})
 }
 
 func (s *Server) getNode(w http.ResponseWriter, r *http.Request) {
@@ -186,21 +151,35 @@ func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
 	if !s.inScope(w, r, n.GroupID) {
 		return
 	}
-	cs, err := s.Store.Commands(r.Context(), r.PathValue("id"), commandsKept)
+	cs, err := s.Store.Commands(r.Context(), n.ID, -1)
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, map[string]any{"commands": cs})
+	if cs, next, ok := cut(w, r, cs, func(c store.Command) string { return c.ID }); ok {
+		reply(w, http.StatusOK, commandList{cs, next})
+	}
+}
+
+func (s *Server) listConnections(w http.ResponseWriter, r *http.Request) {
+	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, n.GroupID) {
+		return
+	}
+	cs, err := s.Store.Connections(r.Context(), n.ID)
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	reply(w, http.StatusOK, connectionList{cs})
 }
 
 func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Version    string `json:"version"`
-		Channel    string `json:"channel"`
-		TargetArch string `json:"target_arch"`
-		Variant    string `json:"variant"`
-	}
+	var body nodeUpgrade
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -244,40 +223,20 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 	if ss := s.online(n.ID); ss != nil {
 		ss.sendCommand(c)
 	}
-	reply(w, http.StatusAccepted, map[string]string{"command_id": c.ID})
+	reply(w, http.StatusAccepted, commandMade{c.ID})
 }
 
 func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	f := store.EventFilter{NodeID: q.Get("node_id"), Severity: q.Get("severity"), Category: q.Get("category"),
-		CommandID: q.Get("command_id"), Search: q.Get("search"), Groups: who(r).scope(), Page: 1, PerPage: 50}
-	var bad error
-	number := func(key string, to *int, most int) {
-		if v := q.Get(key); v != "" {
-			n, err := strconv.Atoi(v)
-			if err != nil || n < 1 || n > most {
-				bad = fmt.Errorf("%s=%q is not a number from 1 to %d", key, v, most)
-				return
-			}
-			*to = n
-		}
-	}
-	instant := func(key string, to *time.Time) {
-		if v := q.Get(key); v != "" {
-			t, err := time.Parse(time.RFC3339, v)
-			if err != nil {
-				bad = fmt.Errorf("%s=%q is not a time as RFC 3339 has it", key, v)
-				return
-			}
-			*to = t
-		}
-	}
-	number("page", &f.Page, 1_000_000)
-	number("per_page", &f.PerPage, store.MaxPerPage)
-	instant("from", &f.From)
-	instant("to", &f.To)
-	if bad != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "%v", bad)
+	v := r.URL.Query()
+	f := store.EventFilter{NodeID: v.Get("node_id"), Severity: v.Get("severity"), Category: v.Get("category"),
+		CommandID: v.Get("command_id"), Search: v.Get("search"), Groups: who(r).scope(), Page: 1, PerPage: 50}
+	q := query{r: r}
+	q.number("page", &f.Page, 1_000_000)
+	q.number("per_page", &f.PerPage, store.MaxPerPage)
+	q.instant("from", &f.From)
+	q.instant("to", &f.To)
+	q.sequence("after", &f.Before)
+	if q.failed(w) {
 		return
 	}
 	events, total, err := s.Store.Events(r.Context(), f)
@@ -285,16 +244,32 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, map[string]any{"events": events, "total": total, "page": f.Page, "per_page": f.PerPage})
+	list := eventList{events, total, f.Page, f.PerPage, ""}
+	if len(events) == f.PerPage {
+		list.Next = strconv.FormatInt(events[len(events)-1].Seq, 10)
+	}
+	reply(w, http.StatusOK, list)
 }
 
 func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) {
-	entries, err := s.Store.AuditLog(r.Context(), auditListed)
+	v := r.URL.Query()
+	f := store.AuditFilter{Actor: v.Get("actor"), Action: v.Get("action"), Target: v.Get("target"), Limit: listed}
+	q := query{r: r}
+	q.number("limit", &f.Limit, maxListed)
+	q.sequence("after", &f.Before)
+	if q.failed(w) {
+		return
+	}
+	entries, total, err := s.Store.AuditLog(r.Context(), f)
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, map[string]any{"entries": entries})
+	list := auditList{entries, total, ""}
+	if len(entries) == f.Limit {
+		list.Next = strconv.FormatInt(entries[len(entries)-1].Seq, 10)
+	}
+	reply(w, http.StatusOK, list)
 }
 
 // releaseCache keeps answers of Config.Releases.
@@ -336,5 +311,5 @@ func (s *Server) listReleases(w http.ResponseWriter, r *http.Request) {
 		s.cache.kept[key] = c
 		s.cache.mu.Unlock()
 	}
-	reply(w, http.StatusOK, map[string]any{"releases": c.list})
+	reply(w, http.StatusOK, releaseList{c.list})
 }

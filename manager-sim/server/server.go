@@ -13,11 +13,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/gorilla/websocket"
 	"github.com/rs/zerolog"
 )
 
@@ -53,8 +56,10 @@ type Server struct {
 	guard   guard // of nodes
 	signins guard // of users
 	hashing sync.Mutex
+	adding  sync.Mutex // of events
 	stream  broadcast
 	cache   releaseCache
+	metrics *metrics
 	// stirred wakes the rollouts, at most once until they have looked.
 	stirred chan struct{}
 
@@ -79,24 +84,50 @@ func New(c Config) (*Server, error) {
 	s.guard.fails, s.signins.fails = make(map[string][]time.Time), make(map[string][]time.Time)
 	s.stream.subscribers = make(map[chan any]bool)
 	s.cache.kept = make(map[[2]string]cached)
+	s.metrics = newMetrics(s)
 	s.routes()
 	s.wg.Go(func() { s.runRollouts(s.ctx) })
 	return s, nil
 }
 
 // ServeHTTP serves the WebSocket and the API.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, pattern := s.mux.Handler(r)
+	if pattern != "" {
+		s.mux.ServeHTTP(w, r)
+		return
+	}
+	// The mux knows why not, and would say so in plain text.
+	why := &statusWriter{ResponseWriter: discard{w.Header()}}
+	h.ServeHTTP(why, r)
+	fail(w, why.status, "no_such_call", "there is no %s %.200s; /api/v1/openapi.json says what there is", r.Method, r.URL.Path)
+}
+
+// discard takes the headers, and drops the rest.
+type discard struct{ header http.Header }
+
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) WriteHeader(int)             {}
+func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // HTTPServer returns an http.Server for s with time limits that suit it.
 func (s *Server) HTTPServer() *http.Server {
 	return &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 }
 
-// Close ends all sessions and waits for them. Nodes come back by themselves.
+// Close ends all sessions and waits for them. It tells the nodes that the
+// service restarts (close code 1012): they come back by themselves, spread over
+// some seconds.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
+	sessions := slices.Collect(maps.Values(s.sessions))
 	s.mu.Unlock()
+	var told sync.WaitGroup
+	for _, ss := range sessions {
+		told.Go(func() { ss.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })
+	}
+	told.Wait()
 	s.stop()
 	s.wg.Wait()
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,14 +20,16 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"github.com/rs/zerolog"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 const admin, registration = "admin-token", "registration-token"
 
 type manager struct {
 	*server.Server
-	t    *testing.T
-	http *httptest.Server
+	t       *testing.T
+	http    *httptest.Server
+	openAPI func() (document, *jsonschema.Compiler)
 }
 
 func start(t *testing.T) *manager {
@@ -41,26 +45,45 @@ func start(t *testing.T) *manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &manager{s, t, httptest.NewServer(s)}
+	m := &manager{Server: s, t: t, http: httptest.NewServer(s)}
+	m.openAPI = sync.OnceValues(m.readOpenAPI)
 	t.Cleanup(func() { s.Close(); m.http.Close(); st.Close() })
 	return m
 }
 
-// call makes a REST call as the admin and returns the status and the body.
+// call makes a REST call as the admin and returns the status and the body. Every
+// answer is one that openapi.json describes.
 func (m *manager) call(method, path, body string) (int, string) {
+	m.t.Helper()
+	return m.as(admin, method, path, body)
+}
+
+// as is call with another bearer token.
+func (m *manager) as(token, method, path, body string) (int, string) {
+	m.t.Helper()
+	resp := m.do(token, method, path, body, nil)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.described(method, path, resp, b)
+	return resp.StatusCode, string(b)
+}
+
+func (m *manager) do(token, method, path, body string, header http.Header) *http.Response {
 	m.t.Helper()
 	req, err := http.NewRequestWithContext(m.t.Context(), method, m.http.URL+path, strings.NewReader(body))
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+admin)
+	maps.Copy(req.Header, header)
+	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(b)
+	return resp
 }
 
 // node is a WebSocket of a test, speaking package wire.
@@ -242,7 +265,7 @@ func TestEventsAreStoredOnce(t *testing.T) {
 			t.Errorf("got %+v", ack)
 		}
 	}
-	if _, body := m.call("GET", "/api/v1/events?node_id="+reg.NodeID, ""); !strings.Contains(body, `"total":2}`) {
+	if _, body := m.call("GET", "/api/v1/events?node_id="+reg.NodeID, ""); !strings.Contains(body, `"total":2,`) {
 		t.Errorf("events: %s", body)
 	}
 }
@@ -309,6 +332,14 @@ func TestStateOf(t *testing.T) {
 	staged.AckedAt, staged.Success = at, true
 	failed := sent
 	failed.AckedAt, failed.ErrorCode = at, "upgrade_disk_full"
+	queued.CreatedAt = at
+	old := func(c store.Command, age time.Duration) store.Command {
+		c.CreatedAt = at.Add(-age)
+		if !c.SentAt.IsZero() {
+			c.SentAt = at.Add(-age)
+		}
+		return c
+	}
 	for _, tt := range []struct {
 		c       store.Command
 		codes   string
@@ -327,8 +358,19 @@ func TestStateOf(t *testing.T) {
 		{staged, "upgrade_staged upgrade_rolled_back", "1.0.0", "rolled_back upgrade_rolled_back"},
 		{failed, "", "1.0.0", "failed upgrade_disk_full"},
 		{sent, "upgrade_started upgrade_network_error", "1.0.0", "failed upgrade_network_error"},
+		// Nothing waits for ever; and what comes after the time limit still counts.
+		{old(queued, 23*time.Hour), "", "1.0.0", "queued "},
+		{old(queued, 24*time.Hour), "", "1.0.0", "failed time_limit"},
+		{old(sent, 59*time.Minute), "", "1.0.0", "sent "},
+		{old(sent, time.Hour), "", "1.0.0", "failed time_limit"},
+		{old(sent, time.Hour), "upgrade_started", "1.0.0", "failed time_limit"},
+		{old(staged, time.Hour), "upgrade_staged", "1.0.0", "failed time_limit"},
+		{old(staged, time.Hour), "upgrade_staged", "1.1.0", "failed time_limit"},
+		{old(staged, 9*time.Hour), "upgrade_staged upgrade_completed", "1.1.0", "updated "},
+		{old(staged, 9*time.Hour), "upgrade_staged upgrade_rolled_back", "1.0.0", "rolled_back upgrade_rolled_back"},
+		{old(failed, 9*time.Hour), "", "1.0.0", "failed upgrade_disk_full"},
 	} {
-		s, code := server.StateOf(tt.c, strings.Fields(tt.codes), tt.version)
+		s, code := server.StateOf(tt.c, strings.Fields(tt.codes), tt.version, at)
 		if got := fmt.Sprintf("%s %s", s, code); got != tt.want {
 			t.Errorf("%q at %s: %q, want %q", tt.codes, tt.version, got, tt.want)
 		}

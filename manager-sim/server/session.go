@@ -91,6 +91,7 @@ func (ss *session) run(ctx context.Context) error {
 	auth, err := ss.authenticate(ctx)
 	if err != nil {
 		if errors.Is(err, store.ErrDenied) {
+			s.metrics.refused.Inc()
 			s.guard.failed(ss.source, time.Now())
 			ss.write(&wire.AuthError{Message: "not accepted: the token or the node's secret is wrong"})
 			code, text := websocket.CloseNormalClosure, ""
@@ -157,7 +158,7 @@ func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 		return nil, errors.Join(store.ErrDenied, errors.New("wrong secret"))
 	}
 	ss.nodeID = n.ID
-	if err := ss.s.Store.Seen(ctx, store.Node{ID: n.ID, Version: auth.SoftwareVersion, LastSeen: now}); err != nil {
+	if err := ss.s.Store.Came(ctx, n.ID, auth.SoftwareVersion, now); err != nil {
 		return nil, err
 	}
 	return auth, ss.write(&wire.AuthOK{Features: features})
@@ -183,6 +184,10 @@ func (s *Server) leave(ss *session) {
 	}
 	s.mu.Unlock()
 	if mine {
+		// The context of the session is done.
+		if err := s.Store.Went(context.Background(), ss.nodeID, time.Now()); err != nil {
+			s.Log.Error().Str("node_id", ss.nodeID).Err(err).Msg("disconnection is not recorded")
+		}
 		s.stream.send(nodeRecord{"disconnected", time.Now().UTC(), ss.nodeID, ""})
 		s.stir(ss.nodeID)
 	}
@@ -217,6 +222,7 @@ func (ss *session) writeAll(ctx context.Context) {
 		case m := <-ss.queue:
 			if err = ss.write(m); err == nil {
 				if c, ok := m.(*wire.Command); ok {
+					ss.s.metrics.commands.Inc()
 					err = ss.s.Store.Sent(ctx, c.CommandID, time.Now())
 				}
 			}
@@ -316,7 +322,7 @@ func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error
 		EventID: m.EventID, NodeID: ss.nodeID, Time: at, ReceivedAt: time.Now().UTC(), Severity: string(m.Severity), Category: m.Category,
 		Message: m.Message, ErrorCode: string(m.Details.ErrorCode), CommandID: m.Details.CommandID, Details: details,
 	}
-	added, err := ss.s.Store.AddEvent(ctx, &e)
+	added, err := ss.s.addEvent(ctx, &e)
 	if err != nil {
 		return err
 	}
@@ -324,11 +330,23 @@ func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error
 		ss.send(&wire.EventAck{EventIDs: []string{m.EventID}})
 	}
 	if added {
+		ss.s.metrics.events.WithLabelValues(e.Severity).Inc()
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", e.CommandID).Str("error_code", e.ErrorCode).Msg(e.Message)
-		ss.s.stream.send(eventRecord{"event", e})
 		ss.s.stir(ss.nodeID)
 	}
 	return nil
+}
+
+// addEvent stores an event and tells the streams, in the order of their seq:
+// whoever has seen one has seen all before it.
+func (s *Server) addEvent(ctx context.Context, e *store.Event) (bool, error) {
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	added, err := s.Store.AddEvent(ctx, e)
+	if added {
+		s.stream.send(eventRecord{"event", *e})
+	}
+	return added, err
 }
 
 func (ss *session) ack(ctx context.Context, m *wire.CommandAck) error {
@@ -342,6 +360,7 @@ func (ss *session) ack(ctx context.Context, m *wire.CommandAck) error {
 	}
 	first, err := ss.s.Store.Acked(ctx, c)
 	if err == nil && first {
+		ss.s.metrics.acks.WithLabelValues(strconv.FormatBool(c.Success)).Inc()
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", c.ID).Bool("success", c.Success).Str("error_code", c.ErrorCode).Msg("command acknowledged")
 		ss.s.stream.send(ackRecord{"ack", time.Now().UTC(), ss.nodeID, c.ID, c.Success, c.ErrorCode})
 		ss.s.stir(ss.nodeID)

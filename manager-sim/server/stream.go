@@ -1,9 +1,13 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -78,14 +82,48 @@ func (b *broadcast) send(v any) {
 	}
 }
 
-// streamEvents sends records as server-sent events until either side ends it.
+// maxReplayed bounds what a stream that is taken up again repeats. A record
+// "gap" says that there was more: the list of events has it.
+const maxReplayed = store.MaxPerPage
+
+type gapRecord struct {
+	Type string `json:"type"` // "gap"
+}
+
+// streamEvents sends records as server-sent events until either side ends it. An
+// event has its seq as its id: with the header Last-Event-ID the stream begins
+// with the events since. The other records say only what is now.
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
+	last, err := strconv.ParseInt(cmp.Or(r.Header.Get("Last-Event-ID"), "0"), 10, 64)
+	if err != nil || last < 0 {
+		fail(w, http.StatusBadRequest, "bad_request", "Last-Event-ID is not the id of an event")
+		return
+	}
 	rc := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	records := s.stream.subscribe()
+	records := s.stream.subscribe() // before the replay, so that nothing falls between
 	defer s.stream.unsubscribe(records)
 	fmt.Fprint(w, ": listening\n\n")
+	if last > 0 {
+		f := store.EventFilter{Groups: who(r).scope(), After: last, Page: 1, PerPage: maxReplayed}
+		missed, _, err := s.Store.Events(r.Context(), f)
+		if err != nil {
+			s.Log.Error().Err(err).Msg("replay")
+			return
+		}
+		if len(missed) == maxReplayed { // the newest of them; there may be more
+			if err := sendRecord(w, gapRecord{"gap"}); err != nil {
+				return
+			}
+		}
+		for _, e := range slices.Backward(missed) {
+			if err := sendRecord(w, eventRecord{"event", e}); err != nil {
+				return
+			}
+			last = e.Seq
+		}
+	}
 	if err := rc.Flush(); err != nil {
 		return
 	}
@@ -99,14 +137,13 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			if !ok {
 				return
 			}
+			if e, ok := v.(eventRecord); ok && e.Seq <= last {
+				continue // it was replayed
+			}
 			if !s.streamable(r, v) {
 				continue
 			}
-			b, err := json.Marshal(v)
-			if err != nil {
-				return
-			}
-			if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil {
+			if err := sendRecord(w, v); err != nil {
 				return
 			}
 			if err := rc.Flush(); err != nil {
@@ -114,6 +151,19 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+}
+
+func sendRecord(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if e, ok := v.(eventRecord); ok {
+		_, err = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", e.Seq, b)
+	} else {
+		_, err = fmt.Fprintf(w, "data: %s\n\n", b)
+	}
+	return err
 }
 
 // streamable reports whether a record is about something that the identity has

@@ -2,7 +2,9 @@ package server
 
 import (
 	"slices"
+	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -23,10 +25,27 @@ const (
 	RolledBack UpgradeState = "rolled_back"
 )
 
-// StateOf derives the state of command c from the codes of its events, oldest
-// first, and the version at which its node last authenticated. Any one of ack,
-// events and authentication may be missing: each settles what it can.
-func StateOf(c store.Command, codes []string, version string) (state UpgradeState, errorCode string) {
+// StateOf derives the state of command c at now from the codes of its events,
+// oldest first, and the version at which its node last authenticated. Any one of
+// ack, events and authentication may be missing: each settles what it can. What
+// has not ended within the time limit has failed (rollout.TimeLimit), until a
+// later word says how it ended after all.
+func StateOf(c store.Command, codes []string, version string, now time.Time) (state UpgradeState, errorCode string) {
+	state, errorCode = stateOf(c, codes, version)
+	switch state {
+	case Queued:
+		if now.Sub(c.CreatedAt) >= resendWithin {
+			return Failed, rollout.TimeLimit
+		}
+	case Sent, Staging, Staged, Proving:
+		if now.Sub(c.SentAt) >= rollout.DefaultLimit {
+			return Failed, rollout.TimeLimit
+		}
+	}
+	return state, errorCode
+}
+
+func stateOf(c store.Command, codes []string, version string) (UpgradeState, string) {
 	has := func(code release.Code) bool { return slices.Contains(codes, string(code)) }
 	switch {
 	case has(release.RolledBack):

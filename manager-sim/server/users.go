@@ -10,22 +10,41 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
+// The bodies of the calls.
+type (
+	userList struct {
+		Users []store.User `json:"users"`
+	}
+	named struct {
+		Name string `json:"name"`
+	}
+	newUser struct {
+		Name     string   `json:"name"`
+		Password string   `json:"password"`
+		Role     string   `json:"role"`
+		Groups   []string `json:"groups,omitempty"` // ids; "*": all
+	}
+	newToken struct {
+		Name   string   `json:"name"`
+		Role   string   `json:"role"`
+		Groups []string `json:"groups,omitempty"`
+	}
+	tokenMade struct {
+		Token string `json:"token"`
+	}
+)
+
 func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) {
 	us, err := s.Store.Users(r.Context())
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, map[string]any{"users": us})
+	reply(w, http.StatusOK, userList{us})
 }
 
 func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Name     string   `json:"name"`
-		Password string   `json:"password"`
-		Role     string   `json:"role"`
-		Groups   []string `json:"groups"`
-	}
+	var body newUser
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -37,7 +56,7 @@ func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.storeFailed(w, err)
 	default:
-		reply(w, http.StatusCreated, map[string]string{"name": body.Name})
+		reply(w, http.StatusCreated, named{body.Name})
 	}
 }
 
@@ -52,11 +71,7 @@ func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
 
 // createToken makes a bearer token for a program. It is told once.
 func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
-	var body struct {
-		Name   string   `json:"name"`
-		Role   string   `json:"role"`
-		Groups []string `json:"groups"`
-	}
+	var body newToken
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -70,5 +85,5 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusCreated, map[string]string{"token": token})
+	reply(w, http.StatusCreated, tokenMade{token})
 }

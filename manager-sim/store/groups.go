@@ -33,9 +33,9 @@ var (
 	ErrConflict = errors.New("changed meanwhile")
 )
 
-func (s *sqlite) AddGroup(ctx context.Context, g Group, a Audit) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT DO NOTHING", g.ID, g.Name, ms(g.CreatedAt))
+func (s *database) AddGroup(ctx context.Context, g Group, a Audit) error {
+	return s.change(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT DO NOTHING", g.ID, g.Name, ms(g.CreatedAt))
 		if err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (s *sqlite) AddGroup(ctx context.Context, g Group, a Audit) error {
 	})
 }
 
-func scanGroup(row interface{ Scan(...any) error }) (Group, error) {
+func scanGroup(row scanner) (Group, error) {
 	var g Group
 	var at int64
 	err := row.Scan(&g.ID, &g.Name, &at)
@@ -54,22 +54,22 @@ func scanGroup(row interface{ Scan(...any) error }) (Group, error) {
 	return g, err
 }
 
-func (s *sqlite) Groups(ctx context.Context) ([]Group, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT id, name, created_at FROM groups ORDER BY name")
+func (s *database) Groups(ctx context.Context) ([]Group, error) {
+	rows, err := s.query(ctx, "SELECT id, name, created_at FROM groups ORDER BY name")
 	return collect(rows, err, scanGroup)
 }
 
-func (s *sqlite) Group(ctx context.Context, id string) (Group, error) {
-	g, err := scanGroup(s.db.QueryRowContext(ctx, "SELECT id, name, created_at FROM groups WHERE id = ?", id))
+func (s *database) Group(ctx context.Context, id string) (Group, error) {
+	g, err := scanGroup(s.row(ctx, "SELECT id, name, created_at FROM groups WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return g, fmt.Errorf("group %q: %w", id, ErrNotFound)
 	}
 	return g, err
 }
 
-func (s *sqlite) SetGroup(ctx context.Context, nodeID, groupID string, a Audit) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
+func (s *database) SetGroup(ctx context.Context, nodeID, groupID string, a Audit) error {
+	return s.change(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
 		if err != nil {
 			return err
 		}
@@ -80,23 +80,23 @@ func (s *sqlite) SetGroup(ctx context.Context, nodeID, groupID string, a Audit) 
 	})
 }
 
-func (s *sqlite) GroupNodes(ctx context.Context, groupID string) ([]Node, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE group_id = ? ORDER BY id", groupID)
+func (s *database) GroupNodes(ctx context.Context, groupID string) ([]Node, error) {
+	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE group_id = ? ORDER BY id", groupID)
 	return collect(rows, err, scanNode)
 }
 
 // SaveRollout is the one way in which a rollout changes: its new state, the
 // commands, and the audit entries, or none of them.
-func (s *sqlite) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []Audit) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
+func (s *database) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []Audit) error {
+	return s.change(ctx, func(tx conn) error {
 		var result sql.Result
 		var err error
 		taken := ErrConflict
 		if r.Revision == 0 {
 			taken = ErrExists
-			result, err = tx.ExecContext(ctx, "INSERT INTO rollouts VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING", r.ID, r.GroupID, r.Active, string(r.State), ms(r.CreatedAt))
+			result, err = tx.exec(ctx, "INSERT INTO rollouts VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING", r.ID, r.GroupID, r.Active, string(r.State), ms(r.CreatedAt))
 		} else {
-			result, err = tx.ExecContext(ctx, "UPDATE rollouts SET revision = revision + 1, active = ?, state = ? WHERE id = ? AND revision = ?", r.Active, string(r.State), r.ID, r.Revision)
+			result, err = tx.exec(ctx, "UPDATE rollouts SET revision = revision + 1, active = ?, state = ? WHERE id = ? AND revision = ?", r.Active, string(r.State), r.ID, r.Revision)
 		}
 		if err != nil {
 			return err
@@ -120,7 +120,7 @@ func (s *sqlite) SaveRollout(ctx context.Context, r Rollout, commands []Command,
 
 const rolloutColumns = "id, group_id, revision, active, state, created_at"
 
-func scanRollout(row interface{ Scan(...any) error }) (Rollout, error) {
+func scanRollout(row scanner) (Rollout, error) {
 	var r Rollout
 	var state string
 	var at int64
@@ -129,16 +129,16 @@ func scanRollout(row interface{ Scan(...any) error }) (Rollout, error) {
 	return r, err
 }
 
-func (s *sqlite) Rollout(ctx context.Context, id string) (Rollout, error) {
-	r, err := scanRollout(s.db.QueryRowContext(ctx, "SELECT "+rolloutColumns+" FROM rollouts WHERE id = ?", id))
+func (s *database) Rollout(ctx context.Context, id string) (Rollout, error) {
+	r, err := scanRollout(s.row(ctx, "SELECT "+rolloutColumns+" FROM rollouts WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("rollout %q: %w", id, ErrNotFound)
 	}
 	return r, err
 }
 
-func (s *sqlite) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT "+rolloutColumns+` FROM rollouts
-		WHERE (? = '' OR group_id = ?) AND (NOT ? OR active) ORDER BY created_at DESC, id LIMIT ?`, groupID, groupID, activeOnly, limit)
+func (s *database) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
+	rows, err := s.query(ctx, "SELECT "+rolloutColumns+` FROM rollouts
+		WHERE (? = '' OR group_id = ?) AND (NOT ? OR active) ORDER BY created_at DESC, id LIMIT ?`, groupID, groupID, activeOnly, all(limit))
 	return collect(rows, err, scanRollout)
 }

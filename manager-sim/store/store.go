@@ -68,7 +68,8 @@ type EventFilter struct {
 	Search                                string   // in the message and the error code
 	Groups                                []string // of their nodes; nil: all, and none
 	From, To                              time.Time
-	Page, PerPage                         int // from 1; 1 to MaxPerPage
+	Page, PerPage                         int   // from 1; 1 to MaxPerPage
+	Before, After                         int64 // only events with a lower, or a higher Seq; 0: all
 }
 
 // MaxPerPage bounds a page of events.
@@ -84,6 +85,27 @@ type Audit struct {
 	Details json.RawMessage `json:"details"`
 }
 
+// AuditFilter narrows AuditLog; empty fields match all.
+type AuditFilter struct {
+	Actor, Action, Target string
+	Before                int64 // only entries with a lower Seq; 0: all
+	Limit                 int
+}
+
+// States of a Connection.
+const (
+	Authenticated = "authenticated"
+	Disconnected  = "disconnected"
+)
+
+// Connection is a node's coming or going. A manager that is killed sees nobody go.
+type Connection struct {
+	NodeID  string    `json:"-"`
+	Time    time.Time `json:"time"`
+	State   string    `json:"state" jsonschema:"enum=authenticated,enum=disconnected"`
+	Version string    `json:"version,omitempty"` // at which it authenticated
+}
+
 // Store keeps it all. Its methods are safe for concurrent use; one that
 // returns nil has made its change durable.
 type Store interface {
@@ -97,9 +119,13 @@ type Store interface {
 	Node(ctx context.Context, id string) (Node, error)
 	// Nodes returns all of them, by id.
 	Nodes(ctx context.Context) ([]Node, error)
-	// Seen records what a node said of itself. A nil Capabilities leaves those
-	// and Upgrade as they are.
+	// Came records that a node authenticated at a version, Went that its connection
+	// ended, Seen what its health beat says. Connections returns when it came and
+	// went, newest first; the oldest of very many are forgotten.
+	Came(ctx context.Context, id, version string, at time.Time) error
+	Went(ctx context.Context, id string, at time.Time) error
 	Seen(ctx context.Context, n Node) error
+	Connections(ctx context.Context, nodeID string) ([]Connection, error)
 
 	// AddCommand adds a command and its audit entry, or neither.
 	AddCommand(ctx context.Context, c Command, a Audit) error
@@ -108,7 +134,8 @@ type Store interface {
 	// Acked records the outcome of a node's command. The first one counts: for a
 	// repeated one, or a command that the node was never given, it reports false.
 	Acked(ctx context.Context, c Command) (bool, error)
-	// Commands returns a node's commands, newest first, at most limit.
+	// Commands returns a node's commands, newest first, at most limit; all if that
+	// is below zero.
 	Commands(ctx context.Context, nodeID string, limit int) ([]Command, error)
 
 	// Command returns a command, or ErrNotFound.
@@ -135,7 +162,8 @@ type Store interface {
 	// AddEvent adds an event, unless the node's EventID is there already, and
 	// reports whether it did. It sets e.Seq.
 	AddEvent(ctx context.Context, e *Event) (bool, error)
-	// Events returns a page, newest first, and how many match in all.
+	// Events returns a page, newest first, and how many match in all, whatever
+	// Before and After say.
 	Events(ctx context.Context, f EventFilter) ([]Event, int, error)
 	// AddUser adds a user, or returns ErrExists; RemoveUser removes one and all its
 	// sessions, or returns ErrNotFound.
@@ -156,7 +184,15 @@ type Store interface {
 
 	// AddAudit adds an entry by itself: of what was refused, mostly.
 	AddAudit(ctx context.Context, a Audit) error
-	// AuditLog returns the newest entries, newest first, at most limit.
-	AuditLog(ctx context.Context, limit int) ([]Audit, error)
+	// AuditLog returns entries, newest first, and how many match in all, whatever
+	// Before says.
+	AuditLog(ctx context.Context, f AuditFilter) ([]Audit, int, error)
+
+	// SetAnswer keeps the answer of a request that was made with a Once; Answer
+	// returns what is known of one, or ErrNotFound.
+	SetAnswer(ctx context.Context, key string, a Answer) error
+	Answer(ctx context.Context, key string) (Answer, error)
+	// Ping reports whether the database can be reached.
+	Ping(ctx context.Context) error
 	Close() error
 }

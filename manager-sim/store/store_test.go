@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,9 +30,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func TestNodes(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "db")
+func TestNodes(t *testing.T) { each(t, testNodes) }
+
+func testNodes(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
 	if err := s.Register(ctx, "token", store.Node{ID: "a"}); !errors.Is(err, store.ErrDenied) {
@@ -45,7 +45,8 @@ func TestNodes(t *testing.T) {
 		must(t, s.Register(ctx, "token", store.Node{ID: id, DeviceType: "edge", SecretHash: "h" + id, RegisteredAt: now, LastSeen: now}))
 	}
 	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now}))
-	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "1.1.0", LastSeen: now.Add(time.Second)}))
+	must(t, s.Came(ctx, "a", "1.1.0", now.Add(time.Second)))
+	must(t, s.Went(ctx, "a", now.Add(2*time.Second)))
 	must(t, s.Close())
 
 	s = open(t, path) // as after a restart
@@ -57,14 +58,19 @@ func TestNodes(t *testing.T) {
 	if n.Version != "1.1.0" || len(n.Capabilities) != 1 || string(n.Upgrade) != `{"status":"stable"}` || n.SecretHash != "ha" || !n.LastSeen.Equal(now.Add(time.Second)) {
 		t.Errorf("got %+v", n)
 	}
+	cs, err := s.Connections(ctx, "a")
+	if err != nil || len(cs) != 3 || cs[0].State != store.Disconnected || cs[1].Version != "1.1.0" || cs[2].State != store.Authenticated {
+		t.Errorf("got %+v, %v", cs, err)
+	}
 	if _, err := s.Node(ctx, "c"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestCommandsAreAckedOnce(t *testing.T) {
-	t.Parallel()
-	s := open(t, filepath.Join(t.TempDir(), "db"))
+func TestCommandsAreAckedOnce(t *testing.T) { each(t, testCommandsAreAckedOnce) }
+
+func testCommandsAreAckedOnce(t *testing.T, path string) {
+	s := open(t, path)
 	ctx := t.Context()
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
@@ -92,14 +98,15 @@ func TestCommandsAreAckedOnce(t *testing.T) {
 	if c := cs[2]; !c.Success || c.ErrorCode != "" || c.SentAt.IsZero() {
 		t.Errorf("got %+v", c)
 	}
-	if a, err := s.AuditLog(ctx, 10); err != nil || len(a) != 3 || a[0].Seq <= a[1].Seq {
+	if a, _, err := s.AuditLog(ctx, store.AuditFilter{Limit: 10}); err != nil || len(a) != 3 || a[0].Seq <= a[1].Seq {
 		t.Errorf("audit: %+v, %v", a, err)
 	}
 }
 
-func TestEventsAreStoredOnceAndFound(t *testing.T) {
-	t.Parallel()
-	s := open(t, filepath.Join(t.TempDir(), "db"))
+func TestEventsAreStoredOnceAndFound(t *testing.T) { each(t, testEventsAreStoredOnceAndFound) }
+
+func testEventsAreStoredOnceAndFound(t *testing.T, path string) {
+	s := open(t, path)
 	ctx := t.Context()
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
@@ -108,6 +115,9 @@ func TestEventsAreStoredOnceAndFound(t *testing.T) {
 		added, err := s.AddEvent(ctx, &e)
 		must(t, err)
 		return added
+	}
+	if !add("0", "a\x00b", "info") { // a text that not every database can hold
+		t.Error("a NUL")
 	}
 	if !add("1", "100% done_", "info") || !add("2", "went back", "critical") || !add("", "no id", "info") || !add("", "no id", "info") {
 		t.Error("a new event is not added")
@@ -125,10 +135,10 @@ func TestEventsAreStoredOnceAndFound(t *testing.T) {
 		return total
 	}
 	for want, f := range map[int]store.EventFilter{
-		4: {NodeID: "a", CommandID: "c"},
+		5: {NodeID: "a", CommandID: "c"},
 		1: {Severity: "critical"},
 		0: {Search: "%x_"}, // the wildcards of LIKE are only characters
-		3: {Severity: "info", From: now, To: now.Add(time.Second)},
+		4: {Severity: "info", From: now, To: now.Add(time.Second)},
 	} {
 		if got := count(f); got != want {
 			t.Errorf("%+v: %d, want %d", f, got, want)
@@ -137,8 +147,105 @@ func TestEventsAreStoredOnceAndFound(t *testing.T) {
 	if got := count(store.EventFilter{Search: "0% DONE_"}); got != 1 {
 		t.Errorf("the search finds %d", got)
 	}
-	page, _, _ := s.Events(ctx, store.EventFilter{Page: 2, PerPage: 3})
-	if len(page) != 1 || page[0].EventID != "1" {
+	page, _, _ := s.Events(ctx, store.EventFilter{Page: 2, PerPage: 4})
+	if len(page) != 1 || page[0].EventID != "0" {
 		t.Errorf("the last page: %+v", page)
+	}
+}
+
+func TestRollouts(t *testing.T) { each(t, testRollouts) }
+
+func testRollouts(t *testing.T, path string) {
+	s := open(t, path)
+	ctx := t.Context()
+	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "g", Details: json.RawMessage(`{}`)}
+	must(t, s.AddToken(ctx, "t"))
+	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
+	must(t, s.AddGroup(ctx, store.Group{ID: "g", Name: "site", CreatedAt: now}, entry))
+	if err := s.AddGroup(ctx, store.Group{ID: "h", Name: "site", CreatedAt: now}, entry); !errors.Is(err, store.ErrExists) {
+		t.Errorf("a name twice: %v", err)
+	}
+	if err := s.SetGroup(ctx, "a", "nowhere", entry); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a group that is not there: %v", err)
+	}
+	must(t, s.SetGroup(ctx, "a", "g", entry))
+	r := store.Rollout{ID: "r", GroupID: "g", Active: true, State: json.RawMessage(`{"n":1}`), CreatedAt: now}
+	c := store.Command{ID: "c", NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now}
+	must(t, s.SaveRollout(ctx, r, []store.Command{c}, []store.Audit{entry}))
+	if err := s.SaveRollout(ctx, store.Rollout{ID: "r2", GroupID: "g", Active: true, State: r.State}, nil, nil); !errors.Is(err, store.ErrExists) {
+		t.Errorf("a second active rollout: %v", err)
+	}
+	r.Revision = 1
+	// With a command that cannot be stored, nothing is.
+	r.State = json.RawMessage(`{"n":2}`)
+	if err := s.SaveRollout(ctx, r, []store.Command{{ID: "d", NodeID: "nobody", Action: json.RawMessage(`{}`)}}, []store.Audit{entry}); err == nil {
+		t.Error("a command for nobody is stored")
+	}
+	got, err := s.Rollout(ctx, "r")
+	if err != nil || got.Revision != 1 || string(got.State) != `{"n":1}` || !got.Active {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	r.Active = false
+	must(t, s.SaveRollout(ctx, r, nil, nil))
+	if err := s.SaveRollout(ctx, r, nil, nil); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("an old revision: %v", err)
+	}
+	if rs, err := s.Rollouts(ctx, "g", true, -1); err != nil || len(rs) != 0 {
+		t.Errorf("active: %+v, %v", rs, err)
+	}
+	if _, total, err := s.AuditLog(ctx, store.AuditFilter{Action: "x", Limit: 1}); err != nil || total != 3 {
+		t.Errorf("%d audit entries, %v", total, err)
+	}
+}
+
+func TestUsersAndOnce(t *testing.T) { each(t, testUsersAndOnce) }
+
+func testUsersAndOnce(t *testing.T, path string) {
+	s := open(t, path)
+	ctx := t.Context()
+	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
+	o := &store.Once{Key: "k", Fingerprint: "f"}
+	must(t, s.AddUser(o.With(ctx), store.User{Name: "u", Role: "viewer", Groups: []string{"g"}, CreatedAt: now}, entry))
+	if !o.Done() {
+		t.Error("the change is not noted")
+	}
+	if err := s.AddUser((&store.Once{Key: "k"}).With(ctx), store.User{Name: "v"}, entry); !errors.Is(err, store.ErrRepeated) {
+		t.Errorf("the same key: %v", err)
+	}
+	failed := &store.Once{Key: "k2"}
+	if err := s.AddUser(failed.With(ctx), store.User{Name: "u"}, entry); !errors.Is(err, store.ErrExists) || failed.Done() {
+		t.Errorf("a name twice: %v", err)
+	}
+	if _, err := s.Answer(ctx, "k2"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("what failed is noted: %v", err)
+	}
+	must(t, s.SetAnswer(ctx, "k", store.Answer{Status: 201, Body: "{}"}))
+	if a, err := s.Answer(ctx, "k"); err != nil || a != (store.Answer{Fingerprint: "f", Status: 201, Body: "{}"}) {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	soon := time.Now().Add(time.Hour)
+	must(t, s.AddSession(ctx, "hash", "u", soon))
+	if u, err := s.SessionUser(ctx, "hash", time.Now()); err != nil || u.Name != "u" || len(u.Groups) != 1 {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	if _, err := s.SessionUser(ctx, "hash", soon); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("after its time: %v", err)
+	}
+	must(t, s.RemoveUser(ctx, "u", entry))
+	if _, err := s.SessionUser(ctx, "hash", time.Now()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of a user who is gone: %v", err)
+	}
+	must(t, s.AddAPIToken(ctx, "t", store.User{Name: "ci", Role: "viewer"}, entry))
+	if u, err := s.APIToken(ctx, "t"); err != nil || u.Name != "ci" {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	must(t, s.Ping(ctx))
+}
+
+func TestADatabaseThatCannotBeOpenedIsNamed(t *testing.T) {
+	t.Parallel()
+	_, err := store.Open("postgres://me:secret@127.0.0.1:1/db?connect_timeout=5")
+	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "127.0.0.1") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -18,13 +18,13 @@ type User struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-func (s *sqlite) AddUser(ctx context.Context, u User, a Audit) error {
+func (s *database) AddUser(ctx context.Context, u User, a Audit) error {
 	groups, err := json.Marshal(append([]string{}, u.Groups...))
 	if err != nil {
 		return err
 	}
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, "INSERT INTO users VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", u.Name, u.Hash, u.Role, string(groups), ms(u.CreatedAt))
+	return s.change(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, "INSERT INTO users VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", u.Name, u.Hash, u.Role, string(groups), ms(u.CreatedAt))
 		if err != nil {
 			return err
 		}
@@ -35,9 +35,9 @@ func (s *sqlite) AddUser(ctx context.Context, u User, a Audit) error {
 	})
 }
 
-func (s *sqlite) RemoveUser(ctx context.Context, name string, a Audit) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, "DELETE FROM users WHERE name = ?", name)
+func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
+	return s.change(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, "DELETE FROM users WHERE name = ?", name)
 		if err != nil {
 			return err
 		}
@@ -48,7 +48,7 @@ func (s *sqlite) RemoveUser(ctx context.Context, name string, a Audit) error {
 	})
 }
 
-func scanUser(row interface{ Scan(...any) error }) (User, error) {
+func scanUser(row scanner) (User, error) {
 	var u User
 	var groups string
 	var at int64
@@ -59,64 +59,64 @@ func scanUser(row interface{ Scan(...any) error }) (User, error) {
 	return u, json.Unmarshal([]byte(groups), &u.Groups)
 }
 
-func (s *sqlite) User(ctx context.Context, name string) (User, error) {
-	u, err := scanUser(s.db.QueryRowContext(ctx, "SELECT name, hash, role, groups, created_at FROM users WHERE name = ?", name))
+func (s *database) User(ctx context.Context, name string) (User, error) {
+	u, err := scanUser(s.row(ctx, "SELECT name, hash, role, groups, created_at FROM users WHERE name = ?", name))
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, fmt.Errorf("user %q: %w", name, ErrNotFound)
 	}
 	return u, err
 }
 
-func (s *sqlite) Users(ctx context.Context) ([]User, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT name, hash, role, groups, created_at FROM users ORDER BY name")
+func (s *database) Users(ctx context.Context) ([]User, error) {
+	rows, err := s.query(ctx, "SELECT name, hash, role, groups, created_at FROM users ORDER BY name")
 	return collect(rows, err, scanUser)
 }
 
-func (s *sqlite) AddSession(ctx context.Context, hash, user string, expires time.Time) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM sessions WHERE expires_at < ?", ms(time.Now())); err != nil {
+func (s *database) AddSession(ctx context.Context, hash, user string, expires time.Time) error {
+	return s.tx(ctx, func(tx conn) error {
+		if _, err := tx.exec(ctx, "DELETE FROM sessions WHERE expires_at < ?", ms(time.Now())); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO sessions VALUES (?, ?, ?)", hash, user, ms(expires))
+		_, err := tx.exec(ctx, "INSERT INTO sessions VALUES (?, ?, ?)", hash, user, ms(expires))
 		return err
 	})
 }
 
-func (s *sqlite) SessionUser(ctx context.Context, hash string, now time.Time) (User, error) {
-	u, err := scanUser(s.db.QueryRowContext(ctx, `SELECT u.name, u.hash, u.role, u.groups, u.created_at
-		FROM sessions s JOIN users u ON u.name = s.user WHERE s.hash = ? AND s.expires_at > ?`, hash, ms(now)))
+func (s *database) SessionUser(ctx context.Context, hash string, now time.Time) (User, error) {
+	u, err := scanUser(s.row(ctx, `SELECT u.name, u.hash, u.role, u.groups, u.created_at
+		FROM sessions s JOIN users u ON u.name = s."user" WHERE s.hash = ? AND s.expires_at > ?`, hash, ms(now)))
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, fmt.Errorf("session: %w", ErrNotFound)
 	}
 	return u, err
 }
 
-func (s *sqlite) EndSession(ctx context.Context, hash string) error {
-	_, err := s.db.ExecContext(ctx, "DELETE FROM sessions WHERE hash = ?", hash)
+func (s *database) EndSession(ctx context.Context, hash string) error {
+	_, err := s.exec(ctx, "DELETE FROM sessions WHERE hash = ?", hash)
 	return err
 }
 
-func (s *sqlite) AddAPIToken(ctx context.Context, hash string, u User, a Audit) error {
+func (s *database) AddAPIToken(ctx context.Context, hash string, u User, a Audit) error {
 	groups, err := json.Marshal(append([]string{}, u.Groups...))
 	if err != nil {
 		return err
 	}
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, "INSERT INTO api_tokens VALUES (?, ?, ?, ?, ?)", hash, u.Name, u.Role, string(groups), ms(u.CreatedAt)); err != nil {
+	return s.change(ctx, func(tx conn) error {
+		if _, err := tx.exec(ctx, "INSERT INTO api_tokens VALUES (?, ?, ?, ?, ?)", hash, u.Name, u.Role, string(groups), ms(u.CreatedAt)); err != nil {
 			return err
 		}
 		return addAudit(ctx, tx, a)
 	})
 }
 
-func (s *sqlite) APIToken(ctx context.Context, hash string) (User, error) {
-	u, err := scanUser(s.db.QueryRowContext(ctx, "SELECT name, '', role, groups, created_at FROM api_tokens WHERE hash = ?", hash))
+func (s *database) APIToken(ctx context.Context, hash string) (User, error) {
+	u, err := scanUser(s.row(ctx, "SELECT name, '', role, groups, created_at FROM api_tokens WHERE hash = ?", hash))
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, fmt.Errorf("token: %w", ErrNotFound)
 	}
 	return u, err
 }
 
-func (s *sqlite) AddAudit(ctx context.Context, a Audit) error {
-	return s.tx(ctx, func(tx *sql.Tx) error { return addAudit(ctx, tx, a) })
+func (s *database) AddAudit(ctx context.Context, a Audit) error {
+	return s.tx(ctx, func(tx conn) error { return addAudit(ctx, tx, a) })
 }

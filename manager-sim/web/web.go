@@ -221,13 +221,11 @@ func (r *request) api(method, path string, body, to any) error {
 	a := &answer{header: http.Header{}, status: http.StatusOK}
 	r.web.manager.ServeHTTP(a, req)
 	if a.status >= 300 {
-		var problem struct {
-			Error string `json:"error"`
+		var problem server.Problem
+		if json.Unmarshal(a.body.Bytes(), &problem) != nil || problem.Detail == "" {
+			problem.Detail = http.StatusText(a.status)
 		}
-		if json.Unmarshal(a.body.Bytes(), &problem) != nil || problem.Error == "" {
-			problem.Error = http.StatusText(a.status)
-		}
-		return &apiError{a.status, problem.Error}
+		return &apiError{a.status, problem.Detail}
 	}
 	if to == nil {
 		return nil

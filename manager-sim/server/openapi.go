@@ -1,0 +1,83 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/invopop/jsonschema"
+)
+
+var pathParams = regexp.MustCompile(`\{(\w+)\}`)
+
+// openAPI describes the routes, as OpenAPI 3.1. The schemas are those of the Go
+// types that the handlers read and write.
+func openAPI(routes []route) []byte {
+	type object = map[string]any
+	schemas := object{}
+	reflector := jsonschema.Reflector{Anonymous: true}
+	// ref puts the type's schema, and those that it refers to, among the document's.
+	ref := func(v any) object {
+		s := reflector.Reflect(v)
+		for name, d := range s.Definitions {
+			schemas[name] = d
+		}
+		return object{"$ref": s.Ref}
+	}
+	content := func(kind string, v any) object {
+		return object{kind: object{"schema": ref(v)}}
+	}
+	problem := object{"description": "why not", "content": content("application/problem+json", Problem{})}
+	paths := object{}
+	for _, rt := range routes {
+		params := []object{}
+		for _, m := range pathParams.FindAllStringSubmatch(rt.path, -1) {
+			params = append(params, object{"name": m[1], "in": "path", "required": true, "schema": object{"type": "string"}})
+		}
+		for _, p := range rt.query {
+			schema := object{"type": p.kind}
+			if p.kind == "time" {
+				schema = object{"type": "string", "format": "date-time"}
+			}
+			params = append(params, object{"name": p.name, "in": "query", "description": p.text, "schema": schema})
+		}
+		success := object{"description": http.StatusText(rt.status)}
+		if rt.out != nil {
+			success["content"] = content("application/json", rt.out)
+		}
+		responses := object{strconv.Itoa(rt.status): success, "default": problem}
+		if rt.status == http.StatusAccepted {
+			responses["200"] = success // dry_run
+		}
+		op := object{"summary": rt.summary, "description": "Takes the role " + string(rt.least) + ".", "parameters": params, "responses": responses}
+		if rt.method != http.MethodGet {
+			op["parameters"] = append(params, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "maxLength": maxKey},
+				"description": "the same request with the same key is carried out once, and answered alike for a day"})
+		}
+		if rt.in != nil {
+			op["requestBody"] = object{"content": content("application/json", rt.in)}
+		}
+		if paths[rt.path] == nil {
+			paths[rt.path] = object{}
+		}
+		paths[rt.path].(object)[strings.ToLower(rt.method)] = op
+	}
+	doc, err := json.Marshal(object{
+		"openapi":           "3.1.0",
+		"jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+		"info":              object{"title": "manager-sim", "version": "1", "description": "The manager's API. Give a token: Authorization: Bearer TOKEN."},
+		"security":          []object{{"bearer": []string{}}},
+		"paths":             paths,
+		"components": object{
+			"securitySchemes": object{"bearer": object{"type": "http", "scheme": "bearer"}},
+			"schemas":         schemas,
+		},
+	})
+	if err != nil {
+		panic(err) // of our own types: it fails at every start, or never
+	}
+	return bytes.ReplaceAll(doc, []byte("#/$defs/"), []byte("#/components/schemas/"))
+}

@@ -1,0 +1,8 @@
+CREATE TABLE connections (
+	seq INTEGER PRIMARY KEY AUTOINCREMENT, node_id TEXT NOT NULL REFERENCES nodes(id), time INTEGER NOT NULL,
+	state TEXT NOT NULL, version TEXT NOT NULL
+) STRICT;
+CREATE INDEX connections_node ON connections(node_id, seq);
+CREATE TABLE once (
+	key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, time INTEGER NOT NULL, status INTEGER NOT NULL DEFAULT 0, body TEXT NOT NULL DEFAULT ''
+) STRICT;
