@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -28,10 +29,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const defaultDir = "manager-sim-data"
+const (
+	defaultDir  = "manager-sim-data"
+	databaseEnv = "MANAGER_SIM_DATABASE"
+)
 
 func newServeCmd() *cobra.Command {
-	var dir, listen, releasesListen string
+	var dir, listen, releasesListen, database string
 	var remote bool
 	var demo int
 	cmd := &cobra.Command{
@@ -49,13 +53,17 @@ stop. Everything that it keeps is in the data directory.`,
 					return usageError{err}
 				}
 			}
-			return serve(cmd, dir, listen, releasesListen, demo)
+			if database == "" {
+				database = os.Getenv(databaseEnv)
+			}
+			return serve(cmd, dir, listen, releasesListen, database, demo)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", defaultDir, "data directory; made if it is not there")
 	f.StringVar(&listen, "listen", "127.0.0.1:8443", "address of the manager")
 	f.StringVar(&releasesListen, "releases-listen", "127.0.0.1:8444", "address of the release host")
+	f.StringVar(&database, "database", "", "postgres:// URL of a database to use instead of manager.db in --dir;\nwith a password in it, rather set "+databaseEnv)
 	f.IntVar(&demo, "demo-fleet", 0, "add that many simulated nodes, in a group of their own")
 	f.BoolVar(&remote, "allow-remote", false, "let --listen be more than loopback")
 	return cmd
@@ -73,7 +81,7 @@ func checkListen(addr string, remote bool) error {
 	return nil
 }
 
-func serve(cmd *cobra.Command, dir, listen, releasesListen string, demo int) error {
+func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, demo int) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -90,7 +98,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen string, demo int) err
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(filepath.Join(dir, "manager.db"))
+	st, err := store.Open(cmp.Or(database, filepath.Join(dir, "manager.db")))
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,8 +22,28 @@ func newNodesCmd() *cobra.Command {
 		Example: `  manager-sim nodes --json | jq '.nodes[] | select(.online | not)'`,
 		Args:    exactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var list struct {
-				Nodes []struct {
+			all := []json.RawMessage{}
+			for path := "/api/v1/nodes?limit=1000"; ; {
+				var page struct {
+					Nodes []json.RawMessage `json:"nodes"`
+					Next  string            `json:"next"`
+				}
+				if _, err := c.call(cmd.Context(), http.MethodGet, path, nil, &page); err != nil {
+					return err
+				}
+				all = append(all, page.Nodes...)
+				if page.Next == "" {
+					break
+				}
+				path = "/api/v1/nodes?limit=1000&after=" + url.QueryEscape(page.Next)
+			}
+			if c.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"nodes": all})
+			}
+			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(tw, "NODE\tONLINE\tVERSION\tUPGRADE\tTARGET\tCODE\tCAPABILITIES\tGROUP")
+			for _, raw := range all {
+				var n struct {
 					ID           string   `json:"id"`
 					Online       bool     `json:"online"`
 					Version      string   `json:"version"`
@@ -31,15 +52,10 @@ func newNodesCmd() *cobra.Command {
 					ErrorCode    string   `json:"error_code"`
 					Capabilities []string `json:"capabilities"`
 					GroupID      string   `json:"group_id"`
-				} `json:"nodes"`
-			}
-			b, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/nodes", nil, &list)
-			if err != nil || c.json {
-				return errors.Join(err, write(cmd, b))
-			}
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(tw, "NODE\tONLINE\tVERSION\tUPGRADE\tTARGET\tCODE\tCAPABILITIES\tGROUP")
-			for _, n := range list.Nodes {
+				}
+				if err := json.Unmarshal(raw, &n); err != nil {
+					return err
+				}
 				fmt.Fprintf(tw, "%s\t%t\t%s\t%s\t%s\t%s\t%s\t%s\n", n.ID, n.Online, n.Version, n.State, n.Target, n.ErrorCode, strings.Join(n.Capabilities, ","), n.GroupID)
 			}
 			return tw.Flush()

@@ -2,6 +2,7 @@ package rig_test
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"net/http"
@@ -81,6 +82,8 @@ func browse(t *testing.T, r *rig.Rig) *browser {
 		t.Fatal(err)
 	}
 	b.open("/admin/claim?token=" + claim)
+	b.accessible()
+	b.picture("claim")
 	b.fill("input[name=name]", "root")
 	b.fill("input[name=password]", "correct horse battery")
 	b.click("form button.primary")
@@ -141,12 +144,8 @@ func (b *browser) picture(name string) {
 		return
 	}
 	for _, theme := range []string{"light", "dark"} {
-		set := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
-			return err
-		})
-		b.do("theme", chromedp.EmulateViewport(1100, 700), set)
+		b.do("size", chromedp.EmulateViewport(1100, 700))
+		b.theme(theme)
 		png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 		if err != nil {
 			b.t.Fatal(err)
@@ -155,6 +154,15 @@ func (b *browser) picture(name string) {
 			b.t.Fatal(err)
 		}
 	}
+}
+
+func (b *browser) theme(name string) {
+	b.t.Helper()
+	b.do("theme", chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}}})
+		return err
+	}))
 }
 
 // fits checks that the page has no sideways scroll at a width, and that what can
@@ -182,6 +190,30 @@ func (b *browser) fits(width int64) {
 	}
 }
 
+//go:embed testdata/axe-core/axe.min.js
+var axe string
+
+// accessible has axe-core look at the page, in both themes: WCAG 2.2 AA, and
+// what its authors call best practice.
+func (b *browser) accessible() {
+	b.t.Helper()
+	const script = `axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] })
+		.then((r) => r.violations.map((v) => v.id + ": " + v.help + "\n" + v.nodes.map((n) => "  " + n.html.slice(0, 200) + " " + n.failureSummary).join("\n")).join("\n"))`
+	b.do("axe-core", chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := chromedp.Evaluate[string](axe+";axe.version")(ctx, t)
+		return err
+	}))
+	for _, theme := range []string{"light", "dark"} {
+		b.theme(theme)
+		bad, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
+		if err != nil || bad != "" {
+			at, _ := chromedp.Run(b.ctx, chromedp.Location())
+			b.t.Errorf("%s, %s: %s %v", at, theme, bad, err)
+		}
+	}
+	b.theme("light")
+}
+
 // The runbook's procedure for one node, with a real agent: each failure has its
 // badge, and its code with what to do.
 func TestBrowserUpgradesANode(t *testing.T) {
@@ -191,12 +223,14 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	w.sees("idle")
 	w.click("#u-" + b.id) // opens the dialog
 	w.holds(`document.querySelector("dialog")?.open === true`)
+	w.accessible()
 	w.picture("upgrade")
 	w.fill("dialog input[name=version]", "1.1.0")
 	w.click("dialog button.primary")
 	w.sees("Node " + b.id)
 	w.sees("upgrade_completed")
 	w.sees("updated")
+	w.sees("re-authenticated at 1.1.0") // the node's going and coming is part of it
 	w.picture("node")
 
 	for i, tt := range []struct {
@@ -232,11 +266,14 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	}))
 	w.click("form button.primary[class=primary]")
 	w.sees("is not")
-	for _, path := range []string{"/admin/nodes", "/admin/nodes/" + b.id, "/admin/events?category=upgrade", "/admin/audit", "/admin/users"} {
+	for _, path := range []string{"/admin/nodes", "/admin/nodes/" + b.id, "/admin/nodes/" + b.id + "/upgrade", "/admin/events?category=upgrade", "/admin/audit", "/admin/users", "/admin/nowhere"} {
 		w.open(path)
+		w.accessible()
 		w.fits(1100)
 		w.fits(320)
 	}
+	w.open("/admin/users")
+	w.picture("users")
 	w.open("/admin/events?category=upgrade")
 	w.sees("upgrade_rolled_back")
 	w.picture("events")
@@ -305,9 +342,17 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 		w.click("#upgrade-group")
 		w.fill("input[name=version]", version)
 		w.fill("input[name=settle_secs]", "1")
+		if version == "1.1.0" {
+			w.accessible()
+			w.picture("group-upgrade")
+		}
 		w.click("form.stack button.primary")
 		w.sees("goes to 10 nodes")
 		w.sees("in 3 waves")
+		if version == "1.1.0" {
+			w.accessible()
+			w.picture("group-plan")
+		}
 		w.click("#confirm")
 		w.sees("Rollout of " + version)
 	}
@@ -324,6 +369,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	begin("1.2.0")
 	w.sees("1 node(s) failed or went back in wave 1 of 3")
 	w.holds(`document.querySelector("#live .chip.bad .tip").textContent.includes("upgrade_rolled_back")`)
+	w.accessible()
 	w.fits(1100)
 	w.fits(320)
 	w.picture("rollout-paused")
@@ -339,8 +385,20 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.holds(`document.getElementById("pause") !== null`)
 	w.click("#abort")
 	w.sees("aborted")
+	w.accessible()
+	w.click("#roll-back") // the plan is for the version that most ran before
+	w.sees("Upgrade site one")
+	w.holds(`document.querySelector("[name=version]").value === "1.2.0" && document.querySelector("[value=immediate]").checked`)
+	for _, path := range []string{"/admin/groups", "/admin/rollouts"} {
+		w.open(path)
+		w.accessible()
+		w.fits(1100)
+		w.fits(320)
+		w.picture(strings.TrimPrefix(path, "/admin/"))
+	}
 	w.open("/admin/groups/" + groupID)
 	w.sees("aborted")
+	w.accessible()
 	w.fits(1100)
 	w.fits(320)
 	w.picture("group")
@@ -363,6 +421,9 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.holds(`document.activeElement.classList.contains("skip")`)
 	w.click("header button") // sign out
 	w.sees("Sign in")
+	w.accessible()
+	w.fits(320)
+	w.picture("sign-in")
 	w.open("/admin/nodes")
 	w.sees("Sign in")
 }

@@ -160,6 +160,7 @@ type rolloutDetail struct {
 
 type rolloutList struct {
 	Rollouts []rolloutDetail `json:"rollouts"`
+	Next     string          `json:"next"`
 }
 
 // Done is how many nodes have ended, and Bad how many of those badly.
@@ -213,14 +214,18 @@ func (d rolloutDetail) SettleLeft() string {
 
 func (r *request) rollouts() error {
 	var list rolloutList
-	if err := r.api(http.MethodGet, "/api/v1/rollouts", nil, &list); err != nil {
+	path := "/api/v1/rollouts"
+	if after := r.URL.Query().Get("after"); after != "" {
+		path += "?after=" + url.QueryEscape(after)
+	}
+	if err := r.api(http.MethodGet, path, nil, &list); err != nil {
 		return err
 	}
 	_, names, err := r.groupList()
 	if err != nil {
 		return err
 	}
-	return r.show("rollouts", "Rollouts", "rollouts", true, map[string]any{"Rollouts": list.Rollouts, "Names": names})
+	return r.show("rollouts", "Rollouts", "rollouts", true, map[string]any{"Rollouts": list.Rollouts, "Names": names, "Next": list.Next})
 }
 
 func (r *request) rollout() error { return r.rolloutPage(nil) }

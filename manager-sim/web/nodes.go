@@ -45,10 +45,8 @@ func (f nodeFilter) takes(n node) bool {
 var states = []string{"idle", "offline", "queued", "staging", "restarting", "proving", "updated", "upgrade failed", "rolled back"}
 
 func (r *request) nodes() error {
-	var list struct {
-		Nodes []node `json:"nodes"`
-	}
-	if err := r.api(http.MethodGet, "/api/v1/nodes", nil, &list); err != nil {
+	list, err := all[node](r, "/api/v1/nodes", "nodes")
+	if err != nil {
 		return err
 	}
 	groups, names, err := r.groupList()
@@ -57,10 +55,10 @@ func (r *request) nodes() error {
 	}
 	q := r.URL.Query()
 	f := nodeFilter{q.Get("q"), q.Get("state"), q.Get("group"), q.Get("online")}
-	all := len(list.Nodes)
-	list.Nodes = slices.DeleteFunc(list.Nodes, func(n node) bool { return !f.takes(n) })
+	total := len(list)
+	list = slices.DeleteFunc(list, func(n node) bool { return !f.takes(n) })
 	return r.show("nodes", "Managed nodes", "nodes", true, map[string]any{
-		"Nodes": list.Nodes, "All": all, "Filter": f, "States": states, "Groups": groups, "Names": names})
+		"Nodes": list, "All": total, "Filter": f, "States": states, "Groups": groups, "Names": names})
 }
 
 type command struct {
@@ -73,6 +71,12 @@ type command struct {
 	Success   bool      `json:"success"`
 	ErrorCode string    `json:"error_code"`
 	Error     string    `json:"error"`
+}
+
+type connection struct {
+	Time    time.Time `json:"time"`
+	State   string    `json:"state"`
+	Version string    `json:"version"`
 }
 
 type event struct {
@@ -114,8 +118,15 @@ func (r *request) node() error {
 	}
 	var commands struct {
 		Commands []command `json:"commands"`
+		Next     string    `json:"next"`
 	}
 	if err := r.api(http.MethodGet, path+"/commands", nil, &commands); err != nil {
+		return err
+	}
+	var connections struct {
+		Connections []connection `json:"connections"`
+	}
+	if err := r.api(http.MethodGet, path+"/connections", nil, &connections); err != nil {
 		return err
 	}
 	var events struct {
@@ -130,14 +141,20 @@ func (r *request) node() error {
 		return err
 	}
 	var attempts []attempt
-	for _, c := range commands.Commands {
-		attempts = append(attempts, attempt{c, timeline(c, events.Events)})
+	until := time.Now() // of the newest command; of the others, the next one's time
+	for i, c := range commands.Commands {
+		if i == 0 && n.settled() {
+			until = time.Time{}
+		}
+		attempts = append(attempts, attempt{c, timeline(c, events.Events, connections.Connections, until)})
+		until = c.CreatedAt
 	}
-	return r.show("node", "Node "+n.ID, "nodes", true, map[string]any{"Node": n, "Attempts": attempts, "Groups": groups, "Names": names, "More": events.Total > len(events.Events)})
+	return r.show("node", "Node "+n.ID, "nodes", true, map[string]any{"Node": n, "Attempts": attempts, "Groups": groups, "Names": names, "More": events.Total > len(events.Events), "Older": commands.Next != ""})
 }
 
-// timeline is what is known of a command, oldest first.
-func timeline(c command, events []event) []moment {
+// timeline is what is known of a command, oldest first. The node's coming and
+// going is part of it until its last word, or until then.
+func timeline(c command, events []event, connections []connection, then time.Time) []moment {
 	ms := []moment{{At: c.CreatedAt, What: "requested", Message: c.Version + " (" + c.Channel + ")"}}
 	if !c.SentAt.IsZero() {
 		ms = append(ms, moment{At: c.SentAt, What: "sent", Message: "the command went out, for the last time"})
@@ -153,6 +170,21 @@ func timeline(c command, events []event) []moment {
 		if e.CommandID == c.ID {
 			ms = append(ms, moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != "info", Journal: e.Details.Journal})
 		}
+	}
+	for _, m := range ms {
+		if then.Before(m.At) {
+			then = m.At
+		}
+	}
+	for _, k := range slices.Backward(connections) {
+		if k.Time.Before(c.CreatedAt) || k.Time.After(then) {
+			continue
+		}
+		m := moment{At: k.Time, What: k.State}
+		if k.Version != "" {
+			m.What, m.Message = "re-authenticated", "at "+k.Version
+		}
+		ms = append(ms, m)
 	}
 	slices.SortStableFunc(ms, func(a, b moment) int { return a.At.Compare(b.At) })
 	for i := range ms {

@@ -13,13 +13,10 @@ import (
 
 const eventsPerPage = 50
 
-// maxExport bounds an export; one that has more says so in its last line.
-const maxExport = 100_000
-
 // eventQuery is the query of the page of events, as the API takes it.
-func (r *request) eventQuery() (url.Values, int) {
+func (r *request) eventQuery() url.Values {
 	q := url.Values{}
-	for _, key := range []string{"category", "severity", "node_id", "search", "from", "to"} {
+	for _, key := range []string{"category", "severity", "node_id", "search", "from", "to", "after"} {
 		if v := strings.TrimSpace(r.URL.Query().Get(key)); v != "" {
 			if (key == "from" || key == "to") && len(v) == len("2006-01-02T15:04") { // as a form has it: UTC
 				v += ":00Z"
@@ -27,55 +24,65 @@ func (r *request) eventQuery() (url.Values, int) {
 			q.Set(key, v)
 		}
 	}
-	page, err := strconv.Atoi(r.URL.Query().Get("page"))
-	if err != nil || page < 1 {
-		page = 1
-	}
-	return q, page
+	return q
 }
 
-func (r *request) eventPage(q url.Values, page, perPage int) (events []json.RawMessage, total int, err error) {
-	q.Set("page", strconv.Itoa(page))
-	q.Set("per_page", strconv.Itoa(perPage))
-	var list struct {
-		Events []json.RawMessage `json:"events"`
-		Total  int               `json:"total"`
+// records is a part of a list: of events, or of the audit trail.
+type records struct {
+	Events  []json.RawMessage `json:"events"`
+	Entries []json.RawMessage `json:"entries"`
+	Total   int               `json:"total"`
+	Next    string            `json:"next"`
+}
+
+// records returns a part of a list, and its entries as T.
+func recordsOf[T any](r *request, path string, q url.Values) (records, []T, error) {
+	var list records
+	if err := r.api(http.MethodGet, path+"?"+q.Encode(), nil, &list); err != nil {
+		return list, nil, err
 	}
-	err = r.api(http.MethodGet, "/api/v1/events?"+q.Encode(), nil, &list)
-	return list.Events, list.Total, err
+	raw := append(list.Events, list.Entries...)
+	entries := make([]T, len(raw))
+	for i, b := range raw {
+		if err := json.Unmarshal(b, &entries[i]); err != nil {
+			return list, nil, err
+		}
+	}
+	return list, entries, nil
+}
+
+// links are the page's to other pages of its list.
+func (r *request) links(next string) map[string]string {
+	with := func(key, v string) string {
+		q := r.URL.Query()
+		q.Del("after")
+		if v != "" {
+			q.Set(key, v)
+		}
+		return "?" + q.Encode()
+	}
+	l := map[string]string{"CSV": with("format", "csv"), "JSONL": with("format", "jsonl")}
+	if r.URL.Query().Get("after") != "" {
+		l["Newest"] = with("after", "")
+	}
+	if next != "" {
+		l["Older"] = with("after", next)
+	}
+	return l
 }
 
 func (r *request) events() error {
-	q, page := r.eventQuery()
+	q := r.eventQuery()
 	if format := r.URL.Query().Get("format"); format != "" {
 		return r.exportEvents(q, format)
 	}
-	raw, total, err := r.eventPage(q, page, eventsPerPage)
+	q.Set("per_page", strconv.Itoa(eventsPerPage))
+	list, events, err := recordsOf[event](r, "/api/v1/events", q)
 	if err != nil {
 		return err
 	}
-	events := make([]event, len(raw))
-	for i, b := range raw {
-		if err := json.Unmarshal(b, &events[i]); err != nil {
-			return err
-		}
-	}
-	link := func(page int) string {
-		l := url.Values{}
-		for k, v := range r.URL.Query() {
-			l[k] = v
-		}
-		l.Set("page", strconv.Itoa(page))
-		return "?" + l.Encode()
-	}
-	data := map[string]any{"Events": events, "Total": total, "Query": r.URL.Query(), "Page": page, "Export": "?" + q.Encode() + "&format="}
-	if page > 1 {
-		data["Newer"] = link(page - 1)
-	}
-	if page*eventsPerPage < total {
-		data["Older"] = link(page + 1)
-	}
-	return r.show("events", "Events", "events", page == 1, data)
+	return r.show("events", "Events", "events", !q.Has("after"), map[string]any{
+		"Events": events, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next)})
 }
 
 // exporter writes records as CSV or as lines of JSON.
@@ -113,12 +120,7 @@ func (e *exporter) write(raw json.RawMessage, fields ...string) error {
 	return e.csv.Write(fields)
 }
 
-func (e *exporter) end(left int) error {
-	if left > 0 {
-		if err := e.write(json.RawMessage(fmt.Sprintf(`{"left_out":%d}`, left)), fmt.Sprintf("%d more were left out", left)); err != nil {
-			return err
-		}
-	}
+func (e *exporter) end() error {
 	if e.csv == nil {
 		return nil
 	}
@@ -126,35 +128,36 @@ func (e *exporter) end(left int) error {
 	return e.csv.Error()
 }
 
+// export writes all of a list, a part at a time; what arrives meanwhile is not in it.
+func export[T any](r *request, e *exporter, path string, q url.Values, fields func(T) []string) error {
+	for q.Del("after"); ; {
+		list, entries, err := recordsOf[T](r, path, q)
+		if err != nil {
+			return err
+		}
+		raw := append(list.Events, list.Entries...)
+		for i, v := range entries {
+			if err := e.write(raw[i], fields(v)...); err != nil {
+				return err
+			}
+		}
+		if list.Next == "" {
+			return e.end()
+		}
+		q.Set("after", list.Next)
+	}
+}
+
 func (r *request) exportEvents(q url.Values, format string) error {
 	e, err := r.exporter("events", format, []string{"seq", "received_at", "time", "severity", "category", "node_id", "error_code", "command_id", "message"})
 	if err != nil {
 		return err
 	}
-	const perPage = 200
-	// What arrives meanwhile would move the pages: it is left out.
-	if q.Get("to") == "" {
-		q.Set("to", time.Now().UTC().Format(time.RFC3339))
-	}
-	for page := 1; ; page++ {
-		raw, total, err := r.eventPage(q, page, perPage)
-		if err != nil {
-			return err
-		}
-		for _, b := range raw {
-			var v event
-			if err := json.Unmarshal(b, &v); err != nil {
-				return err
-			}
-			if err := e.write(b, strconv.FormatInt(v.Seq, 10), v.ReceivedAt.Format(time.RFC3339Nano), v.Time.Format(time.RFC3339Nano),
-				v.Severity, v.Category, v.NodeID, v.ErrorCode, v.CommandID, v.Message); err != nil {
-				return err
-			}
-		}
-		if page*perPage >= min(total, maxExport) {
-			return e.end(total - min(total, page*perPage))
-		}
-	}
+	q.Set("per_page", "200")
+	return export(r, e, "/api/v1/events", q, func(v event) []string {
+		return []string{strconv.FormatInt(v.Seq, 10), v.ReceivedAt.Format(time.RFC3339Nano), v.Time.Format(time.RFC3339Nano),
+			v.Severity, v.Category, v.NodeID, v.ErrorCode, v.CommandID, v.Message}
+	})
 }
 
 type auditEntry struct {
@@ -167,16 +170,10 @@ type auditEntry struct {
 }
 
 func (r *request) audit() error {
-	var list struct {
-		Entries []json.RawMessage `json:"entries"`
-	}
-	if err := r.api(http.MethodGet, "/api/v1/audit-log", nil, &list); err != nil {
-		return err
-	}
-	entries := make([]auditEntry, len(list.Entries))
-	for i, b := range list.Entries {
-		if err := json.Unmarshal(b, &entries[i]); err != nil {
-			return err
+	q := url.Values{}
+	for _, key := range []string{"actor", "action", "target", "after"} {
+		if v := strings.TrimSpace(r.URL.Query().Get(key)); v != "" {
+			q.Set(key, v)
 		}
 	}
 	if format := r.URL.Query().Get("format"); format != "" {
@@ -184,14 +181,17 @@ func (r *request) audit() error {
 		if err != nil {
 			return err
 		}
-		for i, a := range entries {
-			if err := e.write(list.Entries[i], strconv.FormatInt(a.Seq, 10), a.Time.Format(time.RFC3339Nano), a.Actor, a.Action, a.Target, string(a.Details)); err != nil {
-				return err
-			}
-		}
-		return e.end(0)
+		q.Set("limit", "1000")
+		return export(r, e, "/api/v1/audit-log", q, func(a auditEntry) []string {
+			return []string{strconv.FormatInt(a.Seq, 10), a.Time.Format(time.RFC3339Nano), a.Actor, a.Action, a.Target, string(a.Details)}
+		})
 	}
-	return r.show("audit", "Audit", "audit", true, entries)
+	list, entries, err := recordsOf[auditEntry](r, "/api/v1/audit-log", q)
+	if err != nil {
+		return err
+	}
+	return r.show("audit", "Audit", "audit", !q.Has("after"), map[string]any{
+		"Entries": entries, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next)})
 }
 
 type user struct {

@@ -29,6 +29,15 @@ type node struct {
 	LastSeen      time.Time       `json:"last_seen"`
 }
 
+// settled reports whether the last upgrade has ended.
+func (n node) settled() bool {
+	switch server.UpgradeState(n.UpgradeState) {
+	case server.Idle, server.Updated, server.Failed, server.RolledBack:
+		return true
+	}
+	return false
+}
+
 // Upgradable reports whether the node can be told to upgrade.
 func (n node) Upgradable() bool {
 	for _, c := range n.Capabilities {
@@ -116,7 +125,7 @@ var meanings = map[string][2]string{
 	string(release.DiskFull):           {"There is too little space on the node: three times the tarball is needed.", "Free space on the node."},
 	string(release.RolledBack):         {"The new version did not come up healthy; the node runs the previous one again.", "Look at the event's journal, or journalctl on the node. It is safe to investigate."},
 	string(release.Internal):           {"A defect, or an I/O error on the node.", "See the node's journal."},
-	"time_limit":                       {"The node gave no outcome within the rollout's limit.", "See whether it is online; retry, or skip it."},
+	"time_limit":                       {"The node gave no outcome within the time limit. One that comes later still counts.", "See whether it is online; retry, or skip it."},
 }
 
 // ago is how long before now t was, in words.

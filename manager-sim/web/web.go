@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"time"
 
@@ -107,6 +108,9 @@ func New(m *server.Server, log zerolog.Logger) (*Web, error) {
 		"GET /admin/users":                (*request).users,
 		"POST /admin/users":               (*request).addUser,
 		"POST /admin/users/{name}/remove": (*request).removeUser,
+		"GET /admin/": func(*request) error {
+			return &apiError{http.StatusNotFound, "There is no such page."}
+		},
 	} {
 		w.mux.HandleFunc(pattern, w.signedIn(h))
 	}
@@ -233,6 +237,31 @@ func (r *request) api(method, path string, body, to any) error {
 	return json.Unmarshal(a.body.Bytes(), to)
 }
 
+// all goes through the pages of a list of the API, and returns its entries.
+func all[T any](r *request, path, field string) ([]T, error) {
+	q := url.Values{"limit": {"1000"}}
+	list := []T{}
+	for {
+		var page map[string]json.RawMessage
+		if err := r.api(http.MethodGet, path+"?"+q.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		var some []T
+		var next string
+		if err := json.Unmarshal(page[field], &some); err != nil {
+			return nil, err
+		}
+		list = append(list, some...)
+		if page["next"] == nil {
+			return list, nil
+		}
+		if err := json.Unmarshal(page["next"], &next); err != nil {
+			return nil, err
+		}
+		q.Set("after", next)
+	}
+}
+
 // page is what every template gets.
 type page struct {
 	Title string
@@ -308,7 +337,7 @@ func source(r *http.Request) string {
 // local is where a sign-in leads: a path of ours, and nothing else.
 func local(next string) string {
 	u, err := url.Parse(next)
-	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/admin/") || strings.HasPrefix(next, "//") {
+	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/admin/") || path.Clean(u.Path) != u.Path || strings.HasPrefix(next, "//") {
 		return "/admin/nodes"
 	}
 	return u.RequestURI()
