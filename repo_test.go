@@ -38,12 +38,13 @@ var imports = map[string][]string{
 
 	"examples/sidecar": {"agent", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog"},
 
-	"cmd/manager-sim":         {"manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
-	"manager-sim/rollout":     {},
-	"manager-sim/fleet":       {"release", "wire", "github.com/gorilla/websocket"},
-	"manager-sim/server":      {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog", "golang.org/x/crypto/argon2"},
+	"cmd/manager-sim":     {"manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
+	"manager-sim/rollout": {},
+	"manager-sim/fleet":   {"release", "wire", "github.com/gorilla/websocket"},
+	"manager-sim/server": {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog", "golang.org/x/crypto/argon2",
+		"github.com/invopop/jsonschema", "github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/"},
 	"manager-sim/web":         {"manager-sim/rollout", "manager-sim/server", "manager-sim/store", "release", "github.com/rs/zerolog"},
-	"manager-sim/store":       {"modernc.org/sqlite"},
+	"manager-sim/store":       {"modernc.org/sqlite", "github.com/jackc/pgx/v5/stdlib"},
 	"manager-sim/fakerelease": {"manager-sim/fakesig", "release", "github.com/klauspost/compress/gzip"},
 	"manager-sim/fakesig": {"github.com/cyberphone/json-canonicalization/", "github.com/digitorus/timestamp", "github.com/google/certificate-transparency-go",
 		"github.com/google/certificate-transparency-go/", "github.com/sigstore/protobuf-specs/", "github.com/sigstore/rekor-tiles/v2/",

@@ -387,7 +387,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.sees("aborted")
 	w.accessible()
 	w.click("#roll-back") // the plan is for the version that most ran before
-	w.sees("Upgrade site one")
+	w.sees("Upgrade group site one")
 	w.holds(`document.querySelector("[name=version]").value === "1.2.0" && document.querySelector("[value=immediate]").checked`)
 	for _, path := range []string{"/admin/groups", "/admin/rollouts"} {
 		w.open(path)

@@ -99,7 +99,7 @@ func (p plan) Estimated() string { return (time.Duration(p.EstimatedSecs) * time
 // rolloutForm is the form of a group's upgrade: filled in, then with its plan.
 type rolloutForm struct {
 	Group                      groupDetail
-	Versions                   []string
+	Versions                   []choice
 	Version, Channel, Strategy string
 	SettleSecs, Threshold      int
 	Plan                       *plan
@@ -119,7 +119,9 @@ func (r *request) rolloutForm() (rolloutForm, error) {
 		f.Threshold = n
 	}
 	if len(g.Nodes) > 0 {
-		f.Versions, err = r.releases(g.Nodes[0].DeviceType, f.Channel)
+		var versions []string
+		versions, err = r.releases(g.Nodes[0].DeviceType, f.Channel)
+		f.Versions = choices(versions, "")
 	}
 	return f, err
 }

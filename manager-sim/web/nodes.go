@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bilbycast/edge-agent/release"
 )
 
 type group struct {
@@ -193,6 +195,34 @@ func timeline(c command, events []event, connections []connection, then time.Tim
 	return ms
 }
 
+// choice is a version that can be chosen.
+type choice struct {
+	Version string
+	Note    string // what a node that runs another version will make of it
+}
+
+// choices adds to versions what is known of them at a node that runs current.
+func choices(versions []string, current string) []choice {
+	out := make([]choice, len(versions))
+	now, err := release.ParseVersion(current)
+	for i, s := range versions {
+		out[i].Version = s
+		v, bad := release.ParseVersion(s)
+		switch {
+		case err != nil || bad != nil:
+		case v.Compare(now) == 0:
+			out[i].Note = "runs now"
+		case v.Compare(now) > 0:
+			out[i].Note = "newer"
+		case v.Major() < now.Major():
+			out[i].Note = "an older major: only if rollback_majors of the node allows it"
+		default:
+			out[i].Note = "older: only within the node's rollback_grace"
+		}
+	}
+	return out
+}
+
 // releases are what can be chosen for a device type.
 func (r *request) releases(deviceType, channel string) ([]string, error) {
 	var list struct {
@@ -211,7 +241,7 @@ func (r *request) releases(deviceType, channel string) ([]string, error) {
 // upgradeForm is what the form of a node's upgrade shows.
 type upgradeForm struct {
 	Node     node
-	Versions []string
+	Versions []choice
 	Channels []string
 	Version  string
 	Channel  string
@@ -234,8 +264,8 @@ func (r *request) upgradeForm() (upgradeForm, error) {
 	if f.Channel == "" {
 		f.Channel = f.Channels[0]
 	}
-	var err error
-	f.Versions, err = r.releases(n.DeviceType, f.Channel)
+	versions, err := r.releases(n.DeviceType, f.Channel)
+	f.Versions = choices(versions, n.Version)
 	return f, err
 }
 

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -42,7 +43,14 @@ func open(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := server.New(server.Config{Store: st, AdminToken: "token", Log: zerolog.Nop()})
+	releases := func(_ context.Context, deviceType, channel string) ([]server.Release, error) {
+		var list []server.Release
+		for _, v := range []string{"2.1.0", "2.0.0", "1.9.0", "1.0.0"} {
+			list = append(list, server.Release{Version: v, Channel: channel, DeviceType: deviceType})
+		}
+		return list, nil
+	}
+	m, err := server.New(server.Config{Store: st, AdminToken: "token", Log: zerolog.Nop(), Releases: releases})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,26 +218,34 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	if body := root.get("/admin/nodes?q=n1&online=no&group="+g, 200); !strings.Contains(body, "1 of 2 nodes") || !strings.Contains(body, `href="/admin/nodes/n1/upgrade"`) {
 		t.Errorf("the filtered list: %s", body)
 	}
-	root.get("/admin/nodes/n1/upgrade", 200)
-	if _, body := root.post("/admin/nodes/n1/upgrade", 400, url.Values{"version": {"latest"}, "channel": {"stable"}}); !strings.Contains(body, `value="latest"`) {
-		t.Error("a refused form has lost what was typed")
+	if err := s.store.Came(t.Context(), "n1", "2.0.0", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	form := root.get("/admin/nodes/n1/upgrade", 200)
+	for _, want := range []string{"2.1.0 (newer)", "2.0.0 (runs now)", "1.9.0 (an older major"} {
+		if !strings.Contains(form, want) {
+			t.Errorf("the form does not say %q: %s", want, form)
+		}
+	}
+	if _, body := root.post("/admin/nodes/n1/upgrade", 400, url.Values{"version": {"latest"}, "channel": {"stable"}}); !strings.Contains(body, "latest") || !strings.Contains(body, `id="dialog"`) {
+		t.Errorf("a refused form is not shown again: %s", body)
 	}
 	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"1.1.0"}, "channel": {"stable"}})
 	if body := root.get("/admin/nodes/n1", 200); !strings.Contains(body, "requested") || !strings.Contains(body, "queued") {
 		t.Errorf("the node's page: %s", body)
 	}
-	form := url.Values{"version": {"1.2.0"}, "channel": {"stable"}, "strategy": {"staged"}, "settle_secs": {"60"}, "threshold": {"1"}}
+	rollOut := url.Values{"version": {"1.2.0"}, "channel": {"stable"}, "strategy": {"staged"}, "settle_secs": {"60"}, "threshold": {"1"}}
 	root.get("/admin/groups/"+g+"/upgrade", 200)
-	if _, body := root.post("/admin/groups/"+g+"/upgrade", 200, form); !strings.Contains(body, "goes to 2 nodes") || !strings.Contains(body, "2 of them are offline") {
+	if _, body := root.post("/admin/groups/"+g+"/upgrade", 200, rollOut); !strings.Contains(body, "goes to 2 nodes") || !strings.Contains(body, "2 of them are offline") {
 		t.Errorf("the plan: %s", body)
 	}
 	if body := root.get("/admin/rollouts", 200); !strings.Contains(body, "None yet") {
 		t.Error("the plan has begun a rollout")
 	}
-	form.Set("confirm", "yes")
-	resp, _ := root.post("/admin/groups/"+g+"/upgrade", 303, form)
+	rollOut.Set("confirm", "yes")
+	resp, _ := root.post("/admin/groups/"+g+"/upgrade", 303, rollOut)
 	rollout := resp.Header.Get("Location")
-	root.post("/admin/groups/"+g+"/upgrade", 409, form) // one at a time
+	root.post("/admin/groups/"+g+"/upgrade", 409, rollOut) // one at a time
 	root.post(rollout+"/resume", 409, nil)
 	root.post(rollout+"/pause", 303, nil)
 	root.post(rollout+"/skip", 303, url.Values{"node_id": {"n2"}})
