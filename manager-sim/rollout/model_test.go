@@ -72,6 +72,9 @@ func (f fleet) events(r Rollout) []Event {
 		for _, s := range []NodeState{NodeUpdated, NodeFailed, NodeRolledBack} {
 			es = append(es, Outcome{NodeID: n.ID, Attempt: n.Attempt, State: s, Code: "upgrade_x"})
 		}
+		if n.Attempt > 1 {
+			es = append(es, Outcome{NodeID: n.ID, Attempt: n.Attempt - 1, State: NodeUpdated})
+		}
 		if f.offline {
 			es = append(es, Presence{n.ID, !n.Online})
 		}
@@ -135,10 +138,35 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 	case to.Status == Completed && to.Count(NodeWaiting)+to.Count(NodeCommanded) > 0:
 		return "it completes with nodes that have not ended"
 	}
-	for i := range to.Nodes {
+	fresh := 0
+	for i, n := range to.Nodes {
+		if n.failed() && !n.Known {
+			fresh++
+		}
+		was := from.Nodes[i]
+		switch e := e.(type) {
+		case Outcome:
+			if e.NodeID != n.ID || from.Status.Final() {
+				break
+			}
+			told := was.State == NodeCommanded || was.State == NodeUpdated || was.Code == TimeLimit
+			if e.Attempt == was.Attempt && e.State == NodeRolledBack && told && n.State != NodeRolledBack {
+				return "a node went back, and it does not count"
+			}
+			if e.Attempt != was.Attempt && n.State != was.State && n.Code != TimeLimit {
+				return "an outcome of an earlier attempt counts"
+			}
+		case Retry:
+			if err == nil && was.failed() && n.State != NodeWaiting && n.State != NodeCommanded {
+				return "a node that failed is not tried again"
+			}
+		}
 		if from.Nodes[i].State == NodeUpdated && to.Nodes[i].State != NodeUpdated && to.Nodes[i].State != NodeRolledBack {
 			return "an updated node is forgotten"
 		}
+	}
+	if fresh >= to.Threshold && to.Status != Paused && !to.Status.Final() {
+		return "it goes on with as many failures as should pause it"
 	}
 	return ""
 }

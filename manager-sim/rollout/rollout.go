@@ -18,7 +18,7 @@
 //	waiting   an offline node is back                       running
 //	any       Pause                                         paused
 //	paused    Resume                                        running: the failures so far count no more
-//	any       Retry                                         running: failed nodes get another attempt
+//	any       Retry, unless its life is over                running: failed nodes get another attempt
 //	any       Skip                                          the same: the node counts no more
 //	any       the rollout's life is over                    completed, once no node is at work; paused stays paused
 //	any       Abort                                         aborted

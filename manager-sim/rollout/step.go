@@ -51,6 +51,7 @@ var (
 	ErrFinal      = errors.New("the rollout has ended")
 	ErrNotPaused  = errors.New("the rollout is not paused")
 	ErrNoFailure  = errors.New("no node has failed")
+	ErrOver       = errors.New("the rollout's life is over; resume or abort it, and begin another one")
 	ErrNoSuchNode = errors.New("the node is not in the rollout, or has been updated")
 )
 
@@ -125,6 +126,9 @@ func (r *Rollout) take(e Event, now time.Time, acts *[]Action) error {
 		}
 		r.run()
 	case Retry:
+		if r.over(now) {
+			return ErrOver // nobody would be told, and the failures would be forgotten
+		}
 		k := 0
 		for i := range r.Nodes {
 			if n := &r.Nodes[i]; n.failed() {

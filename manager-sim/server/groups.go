@@ -376,7 +376,7 @@ func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
 			return
 		case errors.Is(err, store.ErrConflict) && try < tries:
 			continue
-		case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrNoSuchNode):
+		case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
 			fail(w, http.StatusConflict, "not_now", "%v", err)
 			return
 		}
