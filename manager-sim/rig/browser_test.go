@@ -101,9 +101,22 @@ func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 }
 
 func (b *browser) open(path string) { b.t.Helper(); b.do("open "+path, chromedp.Navigate(b.url+path)) }
+
+// click clicks. What goes away with its page before it is clicked, because the
+// next page has just come, is looked for again.
 func (b *browser) click(selector string) {
 	b.t.Helper()
-	b.do("click "+selector, chromedp.Click(chromedp.CSS(selector)))
+	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
+	defer cancel()
+	for {
+		err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector)))
+		if err == nil {
+			return
+		}
+		if !strings.Contains(err.Error(), "Could not find node") {
+			b.t.Fatalf("click %s: %v", selector, err)
+		}
+	}
 }
 func (b *browser) fill(selector, v string) {
 	b.t.Helper()
@@ -258,6 +271,15 @@ func TestBrowserUpgradesANode(t *testing.T) {
 		w.holds(fmt.Sprintf(`(() => { const tip = document.querySelector(".chip.bad .tip"); return getComputedStyle(tip).display === "block" && tip.innerText.includes(%q) && tip.innerText.includes(%q); })()`, tt.code, tt.says))
 	}
 	w.picture("nodes-failed")
+	// What the node's own policy refuses: an older major, and a channel that only
+	// somebody who changes the form can ask for.
+	for _, tt := range []struct{ version, channel, code string }{{"0.9.0", "stable", "upgrade_version_too_old"}, {"1.3.0", "beta", "upgrade_channel_not_allowed"}} {
+		w.open("/admin/nodes/" + b.id + "/upgrade")
+		w.fill("input[name=version]", tt.version)
+		w.holds(fmt.Sprintf(`(document.querySelector("[name=channel] option").value = %q) !== ""`, tt.channel))
+		w.click("form button.primary[class=primary]")
+		w.sees(tt.code)
+	}
 	w.open("/admin/nodes/" + b.id + "/upgrade")
 	w.fill("input[name=version]", "9.9.9-")
 	w.do("without the browser's own check", chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
@@ -280,6 +302,77 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	w.open("/admin/audit")
 	w.sees("node.upgrade.request")
 	w.picture("audit")
+}
+
+// The runbook's procedure for a group, with real agents.
+func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
+	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
+	b.publish("1.1.0", "")
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	ids := []string{b.id}
+	mark := 0
+	for i, disabled := range []bool{false, false, true} {
+		c := rig.NodeConfig{Name: fmt.Sprint("node", i+2), MaxBootAttempts: 1, Version: "1.0.0", Binary: b.bin["1.0.0"], Disabled: disabled}
+		n, err := b.Install(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Start()
+		t.Cleanup(n.Stop)
+		e := b.wait(mark, "the first health beat", func(e rig.Entry) bool {
+			known := false
+			for _, id := range ids {
+				known = known || e.NodeID == id
+			}
+			return e.Type == "capabilities" && !known
+		})
+		ids = append(ids, e.NodeID)
+	}
+	w := browse(t, b.Rig)
+	w.sees("no upgrade") // of the node whose upgrades are off,
+	w.do("focus", chromedp.Focus(chromedp.CSS("td .chip:not(.bad)[tabindex]")))
+	w.sees("enabled = true") // and what to do
+	w.open("/admin/groups")
+	w.fill("input[name=name]", "devices")
+	w.click("form.bar button.primary")
+	w.sees("No node is in this group")
+	for _, id := range ids {
+		w.open("/admin/nodes/" + id)
+		w.holds(`(() => { const s = document.querySelector("[name=group_id]"); s.value = s.options[s.options.length-1].value; return true; })()`)
+		w.click("form.bar button")
+		w.holds(`document.querySelector("#live dl").innerText.includes("devices")`)
+	}
+	begin := func(version, strategy string) {
+		t.Helper()
+		w.open("/admin/groups")
+		w.click("tbody a[id]")
+		w.click("#upgrade-group")
+		w.fill("input[name=version]", version)
+		w.fill("input[name=settle_secs]", "1")
+		w.click("input[value=" + strategy + "]")
+		w.click("form.stack button.primary")
+		w.sees("goes to 3 nodes")
+		w.sees("does not advertise the capability") // the one that is left out
+		w.click("#confirm")
+		w.sees("Rollout of " + version)
+	}
+	begin("1.1.0", "staged")
+	w.sees("3 of 3 have ended: 3 updated")
+	w.sees("completed")
+	begin("1.2.0", "staged")
+	w.sees("1 node(s) failed or went back in wave 1 of 3")
+	w.sees("1 rolled back 2 waiting") // the remaining waves do not run
+	w.click("#abort")
+	w.sees("aborted")
+	b.publish("1.2.0", "") // mended
+	begin("1.2.0", "immediate")
+	w.sees("3 of 3 have ended: 3 updated")
+	w.open("/admin/events?category=upgrade")
+	w.sees("upgrade_rolled_back")
+	w.open("/admin/audit")
+	for _, action := range []string{"group.upgrade.schedule", "group.upgrade.paused", "group.upgrade.complete"} {
+		w.sees(action)
+	}
 }
 
 // The runbook's procedure for a group, over simulated nodes: the plan, the

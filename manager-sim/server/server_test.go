@@ -255,6 +255,37 @@ func TestACommandIsSentAgainUntilItIsAcked(t *testing.T) {
 	}
 }
 
+// A node that comes back before its old connection is known to be dead stays
+// online when that one ends.
+func TestAnOldConnectionThatEndsLate(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	old, reg := m.register()
+	n := m.dial()
+	a := auth()
+	a.RegistrationToken, a.NodeID, a.NodeSecret = "", reg.NodeID, reg.NodeSecret
+	n.send(a)
+	if _, ok := n.next().(*wire.AuthOK); !ok {
+		t.Fatal("not authenticated")
+	}
+	for { // the manager ends the old one
+		if _, _, err := old.conn.ReadMessage(); err != nil {
+			break
+		}
+	}
+	n.send(event("still-here"))
+	n.next()
+	m.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.1.0"}`, nil)
+	if _, ok := n.next().(*wire.Command); !ok {
+		t.Error("the new connection gets no command")
+	}
+	m.Close() // all sessions have ended by then
+	cs, err := m.Store.Connections(t.Context(), reg.NodeID)
+	if err != nil || len(cs) != 3 { // came, came again, and the manager went
+		t.Errorf("got %+v, %v", cs, err)
+	}
+}
+
 func TestEventsAreStoredOnce(t *testing.T) {
 	t.Parallel()
 	m := start(t)
