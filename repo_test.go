@@ -30,7 +30,7 @@ var imports = map[string][]string{
 	"watchdog": {"state", "release", "fsutil"},
 	"stage":    {"verify", "state", "release", "fsutil", "github.com/cenkalti/backoff/v5", "github.com/klauspost/compress/gzip", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
 	"state":    {"release", "fsutil"},
-	"verify":   {"release", "github.com/sigstore/sigstore-go/pkg/", "github.com/theupdateframework/go-tuf/v2/metadata"},
+	"verify":   {"release", "github.com/sigstore/sigstore-go/pkg/", "github.com/sigstore/protobuf-specs/gen/pb-go/", "github.com/theupdateframework/go-tuf/v2/metadata"},
 	"wire":     {"release"},
 	"release":  {"github.com/Masterminds/semver/v3"},
 	"systemd":  {"github.com/coreos/go-systemd/v22/"},

@@ -35,6 +35,9 @@ type Signer struct {
 	// The certificate's SAN and .9 name it, all else names the caller.
 	SignerWorkflow string `json:"signer_workflow,omitempty"`
 	SignerRef      string `json:"signer_ref,omitempty"`
+	// Legacy also takes signatures in cosign 2's JSON, which have the log's signed
+	// promise to include the entry, and no proof that it did.
+	Legacy bool `json:"legacy,omitempty"`
 }
 
 // GitHubIssuer is the issuer of GitHub Actions' tokens.

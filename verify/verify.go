@@ -18,8 +18,10 @@ package verify
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,7 +127,7 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 	if len(manifest) > release.MaxManifest {
 		return Release{}, release.Errorf(release.ManifestInvalid, "manifest of %d bytes, more than %d", len(manifest), release.MaxManifest)
 	}
-	b, err := parseBundle(bundleJSON)
+	b, legacy, err := v.parse(manifest, bundleJSON)
 	if err != nil {
 		return Release{}, release.Errorf(release.SignatureInvalid, "signature bundle: %s", oneLine(err))
 	}
@@ -147,7 +149,7 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 		return Release{}, release.Errorf(release.SignatureInvalid, "signature: made with a bare key, not with a certificate")
 	}
 	cert := res.Signature.Certificate
-	if err := v.allowed(cert); err != nil {
+	if err := v.allowed(cert, legacy); err != nil {
 		return Release{}, release.Errorf(release.IdentityNotAllowed, "signer not allowed: %w", err)
 	}
 	m, err := release.Parse(manifest)
@@ -170,11 +172,14 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 }
 
 // allowed returns nil if a row matches, or what each of them misses.
-func (v *Verifier) allowed(c *certificate.Summary) error {
+func (v *Verifier) allowed(c *certificate.Summary, legacy bool) error {
 	const most = 3
 	var misses []string
 	for _, s := range v.signers {
 		err := s.match(c)
+		if err == nil && legacy && !s.Legacy {
+			err = errors.New("this row does not take cosign 2's legacy JSON")
+		}
 		if err == nil {
 			return nil
 		}
@@ -186,15 +191,26 @@ func (v *Verifier) allowed(c *certificate.Summary) error {
 	return errors.New(strings.Join(misses, "; "))
 }
 
-func parseBundle(b []byte) (*bundle.Bundle, error) {
+// parse reads a bundle v0.3, or cosign 2's JSON where a row takes that.
+func (v *Verifier) parse(manifest, b []byte) (pb *bundle.Bundle, legacy bool, err error) {
 	if len(b) > MaxBundle {
-		return nil, fmt.Errorf("%d bytes, more than %d", len(b), MaxBundle)
+		return nil, false, fmt.Errorf("%d bytes, more than %d", len(b), MaxBundle)
 	}
+	if isLegacy(b) {
+		if !slices.ContainsFunc(v.signers, func(s Signer) bool { return s.Legacy }) {
+			return nil, true, errors.New("this is cosign 2's legacy JSON, which no row of the allowlist takes; a bundle v0.3 is required (cosign 3 writes it)")
+		}
+		digest := sha256.Sum256(manifest)
+		pb, err = parseLegacy(b, digest[:])
+		return pb, true, err
+	}
+	pb, err = parseBundle(b)
+	return pb, false, err
+}
+
+func parseBundle(b []byte) (*bundle.Bundle, error) {
 	var pb bundle.Bundle
 	if err := pb.UnmarshalJSON(b); err != nil {
-		if bytes.Contains(b, []byte(`"base64Signature"`)) {
-			return nil, errors.New("this is cosign 2's legacy JSON; a bundle v0.3 is required (cosign 3 writes it)")
-		}
 		return nil, fmt.Errorf("not a Sigstore bundle: %w", err)
 	}
 	if !mediaTypes[pb.MediaType] {
@@ -221,6 +237,7 @@ func parseBundle(b []byte) (*bundle.Bundle, error) {
 func oneLine(err error) string {
 	const most = 300
 	s := strings.ReplaceAll(err.Error(), "%!w(<nil>)", "unknown")
+	s = strings.ReplaceAll(s, "\u00a0", " ") // protobuf's errors have it now and then
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }), " ")
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "..."

@@ -83,8 +83,8 @@ func (c Claims) extensions() []pkix.Extension {
 }
 
 // leaf issues a certificate of ten minutes from at, as Fulcio does, with an
-// SCT of the CT log unless noSCT.
-func (i *Instance) leaf(c Claims, pub crypto.PublicKey, at time.Time, noSCT bool) *x509.Certificate {
+// SCT of the CT log unless o.NoSCT.
+func (i *Instance) leaf(c Claims, pub crypto.PublicKey, at time.Time, o Opt) *x509.Certificate {
 	san := must(asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(c.SAN)}}))
 	t := &x509.Certificate{
 		SerialNumber: serial(), NotBefore: at, NotAfter: at.Add(10 * time.Minute),
@@ -95,19 +95,23 @@ func (i *Instance) leaf(c Claims, pub crypto.PublicKey, at time.Time, noSCT bool
 		return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, t, i.inter.cert, pub, i.inter.key))))
 	}
 	pre := issue()
-	if noSCT {
+	if o.NoSCT {
 		return pre
 	}
 	t.ExtraExtensions = append(t.ExtraExtensions, pkix.Extension{
-		Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: i.sctList(pre, at),
+		Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: i.sctList(pre, at, o.CTFrom),
 	})
 	return issue()
 }
 
 // sctList is the extension with the CT log's promise for the precertificate.
-func (i *Instance) sctList(pre *x509.Certificate, at time.Time) []byte {
+func (i *Instance) sctList(pre *x509.Certificate, at time.Time, from *Instance) []byte {
+	log := i.ct
+	if from != nil {
+		log = from.ct
+	}
 	sct := ct.SignedCertificateTimestamp{
-		SCTVersion: ct.V1, LogID: ct.LogID{KeyID: [32]byte(keyID(i.ct.Public()))}, Timestamp: uint64(at.UnixMilli()),
+		SCTVersion: ct.V1, LogID: ct.LogID{KeyID: [32]byte(keyID(log.Public()))}, Timestamp: uint64(at.UnixMilli()),
 	}
 	in := must(ct.SerializeSCTSignatureInput(sct, ct.LogEntry{Leaf: ct.MerkleTreeLeaf{
 		Version: ct.V1, LeafType: ct.TimestampedEntryLeafType,
@@ -119,7 +123,7 @@ func (i *Instance) sctList(pre *x509.Certificate, at time.Time) []byte {
 	h := sha256.Sum256(in)
 	sct.Signature = ct.DigitallySigned{
 		Algorithm: cttls.SignatureAndHashAlgorithm{Hash: cttls.SHA256, Signature: cttls.ECDSA},
-		Signature: must(ecdsa.SignASN1(rand.Reader, i.ct, h[:])),
+		Signature: must(ecdsa.SignASN1(rand.Reader, log, h[:])),
 	}
 	var list *ctx509.SignedCertificateTimestampList = must(ctx509util.MarshalSCTsIntoSCTList([]*ct.SignedCertificateTimestamp{&sct}))
 	return must(asn1.Marshal(must(cttls.Marshal(*list))))

@@ -70,11 +70,11 @@ func New(start time.Time) *Instance {
 	i.inter = newCA(template{cn: "fake-fulcio-intermediate", start: start, life: tenYears, isCA: true,
 		eku: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}, &i.root, elliptic.P384())
 	// The PKCS#7 library stamps a signingTime from the real clock and wants it
-	// inside the certificate's validity, so these are valid from 2000 to 2100.
-	tsa := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	i.tsaRoot = newCA(template{cn: "fake-tsa-root", start: tsa, life: 10 * tenYears, isCA: true}, nil, elliptic.P384())
+	// inside the certificate's validity, so these are valid from 1960 on, for 200 years.
+	tsa := time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC)
+	i.tsaRoot = newCA(template{cn: "fake-tsa-root", start: tsa, life: 20 * tenYears, isCA: true}, nil, elliptic.P384())
 	eku := must(asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}}))
-	i.tsaLeaf = newCA(template{cn: "fake-tsa", start: tsa, life: 10 * tenYears,
+	i.tsaLeaf = newCA(template{cn: "fake-tsa", start: tsa, life: 20 * tenYears,
 		extra: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: eku}}}, // RFC 3161: critical
 		&i.tsaRoot, elliptic.P256())
 	i.ct = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))

@@ -35,6 +35,8 @@ type Opt struct {
 	NoProof      bool          // no inclusion proof, in a bundle v0.1 (what cosign 2 had)
 	BadSignature bool          // a signature over other bytes, logged as it is
 	TSAFrom      *Instance     // the timestamp is another instance's
+	CAFrom       *Instance     // the certificate is another instance's, with that one's SCT
+	CTFrom       *Instance     // the SCT is another instance's
 }
 
 // Sign returns a bundle v0.3 over artefact, by a holder of c's claims.
@@ -51,7 +53,11 @@ func (i *Instance) Sign(artefact []byte, c Claims, at time.Time, o Opt) ([]byte,
 	}
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	sig := must(ecdsa.SignASN1(rand.Reader, key, signed[:]))
-	leaf := i.leaf(c, key.Public(), at, o.NoSCT)
+	ca := i
+	if o.CAFrom != nil {
+		ca = o.CAFrom
+	}
+	leaf := ca.leaf(c, key.Public(), at, o)
 
 	vm := &pbundle.VerificationMaterial{Content: &pbundle.VerificationMaterial_Certificate{
 		Certificate: &pcommon.X509Certificate{RawBytes: leaf.Raw}}}
