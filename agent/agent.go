@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -102,7 +103,19 @@ func New(c Config) (*Agent, error) {
 
 // staging is how r wants releases staged.
 func (r resolved) staging(trust verify.Trust) stage.Config {
-	return stage.Config{Layout: r.layout, Trust: trust, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
+	renew := func(beside fs.FS) (stage.Trust, error) {
+		n, err := renewTrust(context.Background(), r.layout, beside)
+		if err != nil {
+			return nil, err
+		}
+		t, unfit, err := verify.LoadKept(r.Signers, os.DirFS(r.layout.TrustDir()))
+		if err := errors.Join(unfit, err); err != nil {
+			return nil, err
+		}
+		r.Log.Info().Int64("root_version", n.RootVersion).Int64("targets_version", n.TargetsVersion).Msg("a newer trust root came with the release, proven by Sigstore's keys, and is kept")
+		return t, nil
+	}
+	return stage.Config{Layout: r.layout, Trust: trust, Renew: renew, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
 		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime}
 }
 

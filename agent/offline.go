@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -98,9 +99,13 @@ func StageFrom(ctx context.Context, c Config, from string, apply bool, progress 
 // RenewTrust takes a newer trust root from the directory from, if Sigstore's
 // TUF keys prove it, and keeps it under the root of l. See verify.Renew.
 func RenewTrust(ctx context.Context, l state.Layout, from string) (verify.Renewal, error) {
+	return renewTrust(ctx, l, os.DirFS(from))
+}
+
+func renewTrust(ctx context.Context, l state.Layout, from fs.FS) (verify.Renewal, error) {
 	var r verify.Renewal
 	err := l.Locked(ctx, func() (err error) {
-		if r, err = verify.Renew(os.DirFS(from), os.DirFS(l.TrustDir())); err != nil {
+		if r, err = verify.Renew(from, os.DirFS(l.TrustDir())); err != nil {
 			return err
 		}
 		return l.KeepTrust(r.Files)

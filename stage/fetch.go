@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -72,11 +73,17 @@ func (s *Stager) get(ctx context.Context, u string, header http.Header, want ...
 	case code >= 500 || code == http.StatusRequestTimeout:
 		return nil, fmt.Errorf("%s answers %s", redact(u), resp.Status)
 	case code == http.StatusNotFound:
-		return nil, release.Errorf(release.NetworkError, "%s is not there (404): is the version published, with this name?", redact(u))
+		return nil, release.Errorf(release.NetworkError, "%s is not there (404): is the version published, with this name?%w", redact(u), absent{})
 	default:
 		return nil, release.Errorf(release.NetworkError, "%s answers %s", redact(u), resp.Status)
 	}
 }
+
+// absent makes an error fs.ErrNotExist, and adds nothing to its text.
+type absent struct{}
+
+func (absent) Error() string        { return "" }
+func (absent) Is(target error) bool { return target == fs.ErrNotExist }
 
 func redact(u string) string {
 	p, err := url.Parse(u)

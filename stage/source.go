@@ -10,7 +10,6 @@ import (
 	"os"
 
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/verify"
 )
 
 // Source has the files of one release: manifest.json, manifest.sig.bundle, and
@@ -92,19 +91,7 @@ func (s *tarSource) Open(name string) (io.ReadCloser, int64, error) {
 	return nil, 0, fmt.Errorf("more than %d entries", maxEntries)
 }
 
-// fetchFrom is Fetch of a Source.
-func (s *Stager) fetchFrom() (verify.Release, error) {
-	manifest, err := s.smallFrom(release.ManifestName, release.MaxManifest, release.ManifestInvalid)
-	if err != nil {
-		return verify.Release{}, err
-	}
-	bundle, err := s.smallFrom(release.BundleName, verify.MaxBundle, release.SignatureInvalid)
-	if err != nil {
-		return verify.Release{}, err
-	}
-	return s.Trust.Release(manifest, bundle)
-}
-
+// smallFrom reads a file of at most limit bytes from the Source.
 func (s *Stager) smallFrom(name string, limit int64, tooLarge release.Code) ([]byte, error) {
 	f, _, err := s.From.Open(name)
 	if err != nil {

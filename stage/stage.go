@@ -13,6 +13,7 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,6 +63,10 @@ type Config struct {
 	// NoRun leaves out the self-check of running `<binary> version`: the service
 	// is not of our making, and may not know the word.
 	NoRun bool
+	// Renew, if set, returns the trust that the files beside a release make, if
+	// Sigstore's keys prove them; it is asked when a signature does not hold by
+	// Trust. See verify.Renew.
+	Renew func(beside fs.FS) (Trust, error)
 	// Progress, if set, is told how far staging has come; total is 0 while it
 	// is not known. It must return quickly.
 	Progress func(phase string, done, total int64)
@@ -125,20 +130,55 @@ func New(c Config) (*Stager, error) {
 // Fetch gets the manifest of v and its signature, and verifies them.
 func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, error) {
 	s.Progress(PhaseVerify, 0, 0)
-	if s.From != nil {
-		return s.fetchFrom()
+	file := s.smallFrom
+	if s.From == nil {
+		base := s.Trust.FetchURL(v)
+		file = func(name string, limit int64, tooLarge release.Code) ([]byte, error) {
+			return s.small(ctx, base+"/"+name, limit, tooLarge)
+		}
 	}
-	base := s.Trust.FetchURL(v)
-	manifest, err := s.small(ctx, base+"/"+release.ManifestName, release.MaxManifest, release.ManifestInvalid)
+	manifest, err := file(release.ManifestName, release.MaxManifest, release.ManifestInvalid)
 	if err != nil {
 		return verify.Release{}, err
 	}
-	bundle, err := s.small(ctx, base+"/"+release.BundleName, verify.MaxBundle, release.SignatureInvalid)
+	bundle, err := file(release.BundleName, verify.MaxBundle, release.SignatureInvalid)
 	if err != nil {
 		return verify.Release{}, err
 	}
-	return s.Trust.Release(manifest, bundle)
+	rel, err := s.Trust.Release(manifest, bundle)
+	var coded *release.Error
+	if s.Renew == nil || !errors.As(err, &coded) || coded.Code != release.RekorInvalid && coded.Code != release.SignatureInvalid {
+		return rel, err
+	}
+	// Logs and authorities get new keys. The release may bring them along; then it
+	// is judged anew.
+	trust, renewErr := s.Renew(beside(file))
+	if renewErr != nil {
+		if !errors.Is(renewErr, fs.ErrNotExist) {
+			err = release.Errorf(coded.Code, "%w; and the trust root beside the release is not taken: %w", errors.Unwrap(err), renewErr)
+		}
+		return rel, err
+	}
+	s.Trust = trust
+	return trust.Release(manifest, bundle)
 }
+
+// beside is the files of a release as Renew reads them.
+type beside func(name string, limit int64, tooLarge release.Code) ([]byte, error)
+
+func (b beside) Open(name string) (fs.File, error) {
+	data, err := b(name, verify.MaxRoot, release.SignatureInvalid)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return memoryFile{bytes.NewReader(data)}, nil
+}
+
+// memoryFile is a file in memory, to be read.
+type memoryFile struct{ *bytes.Reader }
+
+func (memoryFile) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
+func (memoryFile) Close() error               { return nil }
 
 // Staged is a release that is complete on disk. Only Stage makes one.
 type Staged struct {
@@ -155,6 +195,8 @@ const Marker = ".release.json"
 type marker struct {
 	Version release.Version `json:"version"`
 	SHA256  string          `json:"sha256"` // of the tarball
+	// Sequence is the manifest's; 0 in a marker of an agent that did not know it.
+	Sequence uint64 `json:"sequence,omitzero"`
 }
 
 // Stage makes the directory of rel from the artefact a of its manifest.
@@ -177,7 +219,7 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	}
 	defer lock.Unlock()
 
-	if m, err := s.marker(v); err == nil && m.SHA256 == a.SHA256 {
+	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
@@ -197,7 +239,7 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 		return Staged{}, err
 	}
 	downloaded()
-	if err := s.build(ctx, v, a); err != nil {
+	if err := s.build(ctx, rel.Manifest(), a); err != nil {
 		disk.Discard(s.Layout.Partial(v))
 		// The tarball is what was signed, so another try would fail again.
 		disk.Discard(s.Layout.Download(a.SHA256))
@@ -210,7 +252,8 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 }
 
 // build extracts, checks, and promotes.
-func (s *Stager) build(ctx context.Context, v release.Version, a release.Artefact) error {
+func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefact) error {
+	v := m.Version
 	dir := s.Layout.Partial(v)
 	disk := s.Layout.Disk()
 	if err := disk.Discard(dir); err != nil {
@@ -225,7 +268,7 @@ func (s *Stager) build(ctx context.Context, v release.Version, a release.Artefac
 	if err := s.selfCheck(ctx, dir); err != nil {
 		return err
 	}
-	b, err := json.Marshal(marker{v, a.SHA256})
+	b, err := json.Marshal(marker{v, a.SHA256, m.Sequence})
 	if err != nil {
 		return err
 	}
@@ -253,9 +296,9 @@ func (s *Stager) promote(v release.Version, dir string) error {
 	return s.Layout.Disk().Discard(dir)
 }
 
-func (s *Stager) marker(v release.Version) (marker, error) {
+func readMarker(l state.Layout, v release.Version) (marker, error) {
 	var m marker
-	b, err := fsutil.ReadFile(filepath.Join(s.Layout.Version(v), Marker), 4<<10)
+	b, err := fsutil.ReadFile(filepath.Join(l.Version(v), Marker), 4<<10)
 	if err != nil {
 		return m, err
 	}
@@ -291,7 +334,10 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		return state.Result{}, release.Errorf(release.Internal, "swap: nothing was staged")
 	}
 	tr.Target = st.Version()
-	tr.RollbackFloor = st.rel.Manifest().RollbackFloor
+	tr.RollbackFloor, tr.FloorSequence = floorOf(st.rel.Manifest(), func(v release.Version) uint64 {
+		m, _ := readMarker(l, v) // one that cannot be read says nothing
+		return m.Sequence
+	})
 	return l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
@@ -309,6 +355,20 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		}
 		return s, t, nil
 	})
+}
+
+// floorOf is what m sets once it has proved healthy: the lowest version to go
+// back to, and the sequence of that version's manifest, below which is an
+// earlier publication of it. The manifest itself knows only its own; installed
+// says that of a version that is there, or 0.
+func floorOf(m release.Manifest, installed func(release.Version) uint64) (release.Version, uint64) {
+	switch m.RollbackFloor {
+	case release.Version{}:
+		return release.Version{}, 0
+	case m.Version:
+		return m.Version, m.Sequence
+	}
+	return m.RollbackFloor, installed(m.RollbackFloor)
 }
 
 // Tidy removes what a crash left behind: partial directories and temporary

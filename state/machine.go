@@ -221,7 +221,10 @@ type Trial struct {
 	MaxAttempts   int // 0: the default
 	CommandID     string
 	Channel       string
+	// RollbackFloor is the lowest version to go back to once Target is healthy,
+	// and FloorSequence the sequence of that version's manifest; 0: not known.
 	RollbackFloor release.Version
+	FloorSequence uint64
 }
 
 // Begin puts a staged version on trial. The caller makes it durable before it
@@ -233,7 +236,8 @@ func Begin(s State, tr Trial, now time.Time) State {
 	n := settle(s, PendingHealth, s.Good, now)
 	n.Target, n.Previous = tr.Target, s.Good
 	n.MaxBootAttempts, n.TrialID = tr.MaxAttempts, tr.ID
-	n.CommandID, n.Channel, n.PendingFloor = tr.CommandID, tr.Channel, tr.RollbackFloor
+	n.CommandID, n.Channel = tr.CommandID, tr.Channel
+	n.PendingFloor, n.PendingFloorSequence = tr.RollbackFloor, tr.FloorSequence
 	return n.owe(now, Event{
 		Code: release.Staged, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
 		Message: fmt.Sprintf("%s is staged; restarting into it", tr.Target),
@@ -279,8 +283,8 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 		return s, t
 	}
 	n := settle(s, Stable, s.Target, now)
-	if s.PendingFloor.Compare(n.Floor) > 0 {
-		n.Floor = s.PendingFloor
+	if s.PendingFloor.Compare(n.Floor) >= 0 { // never down, neither of them
+		n.Floor, n.FloorSequence = s.PendingFloor, max(n.FloorSequence, s.PendingFloorSequence)
 	}
 	n.TrialID = s.TrialID
 	message := fmt.Sprintf("%s is healthy after %d start(s)", s.Target, max(s.BootAttempts, 1))
@@ -307,7 +311,8 @@ func abandon(s State, now time.Time) State {
 		n := settle(s, StagedManual, s.Previous, now)
 		n.Target, n.TrialID = s.Target, s.TrialID
 		n.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(e Entry) bool { return e.ID == staged })
-		n.CommandID, n.Channel, n.PendingFloor = s.CommandID, s.Channel, s.PendingFloor
+		n.CommandID, n.Channel = s.CommandID, s.Channel
+		n.PendingFloor, n.PendingFloorSequence = s.PendingFloor, s.PendingFloorSequence
 		return n
 	}
 	n := settle(s, Stable, s.Previous, now)

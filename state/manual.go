@@ -12,7 +12,8 @@ import (
 func Shelve(s State, tr Trial, now time.Time) State {
 	n := settle(s, StagedManual, s.Good, now)
 	n.Target, n.TrialID, n.MaxBootAttempts = tr.Target, tr.ID, tr.MaxAttempts
-	n.CommandID, n.Channel, n.PendingFloor = tr.CommandID, tr.Channel, tr.RollbackFloor
+	n.CommandID, n.Channel = tr.CommandID, tr.Channel
+	n.PendingFloor, n.PendingFloorSequence = tr.RollbackFloor, tr.FloorSequence
 	return n.owe(now, Event{
 		Code: release.StagedManual, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
 		Message: fmt.Sprintf("%s is staged; an operator applies it on the node: edge-agent apply", tr.Target),
@@ -26,7 +27,7 @@ func Apply(s State, t Tree, now time.Time) (State, Tree, error) {
 	}
 	s = Begin(s, Trial{
 		ID: s.TrialID, Target: s.Target, MaxAttempts: s.MaxBootAttempts,
-		CommandID: s.CommandID, Channel: s.Channel, RollbackFloor: s.PendingFloor,
+		CommandID: s.CommandID, Channel: s.Channel, RollbackFloor: s.PendingFloor, FloorSequence: s.PendingFloorSequence,
 	}, now)
 	t.Previous, t.Current = s.Previous, s.Target
 	return s, t, nil

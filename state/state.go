@@ -80,6 +80,8 @@ type State struct {
 	Floor         release.Version `json:"rollback_floor,omitzero"`
 	FloorSequence uint64          `json:"floor_sequence,omitzero"`
 	PendingFloor  release.Version `json:"pending_floor,omitzero"`
+	// PendingFloorSequence is that of the manifest of PendingFloor; 0: not known.
+	PendingFloorSequence uint64 `json:"pending_floor_sequence,omitzero"`
 	// Commands are the last outcomes, oldest first.
 	Commands []Command `json:"commands,omitempty"`
 	// Owed is what the last transition has to tell and the outbox may not hold

@@ -65,6 +65,9 @@ func (a anchor) renew(dir, kept fs.FS) (Renewal, error) {
 		return Renewal{}, err
 	}
 	r, err := known.next(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Renewal{}, fmt.Errorf("trust root: %w", err)
+	}
 	if err != nil {
 		return Renewal{}, fmt.Errorf("trust root: %s", oneLine(err))
 	}
