@@ -19,6 +19,7 @@ package verify
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -111,13 +112,16 @@ func (r Release) Signature() Signature { return r.signed }
 
 // Signature is the identity behind a Release.
 type Signature struct {
-	Repository string    // https://github.com/OWNER/REPO
-	Workflow   string    // the SAN: workflow file and ref
-	Ref        string    // refs/tags/v1.5.0
-	Commit     string    // that was built
-	Run        string    // URL of the workflow run
-	Time       time.Time // as signed by the log or a timestamp authority
-	TimeSource string    // who signed the time
+	Issuer     string    `json:"issuer"`      // of the OIDC token
+	Repository string    `json:"repository"`  // https://github.com/OWNER/REPO
+	Workflow   string    `json:"workflow"`    // the SAN: workflow file and ref
+	Ref        string    `json:"ref"`         // refs/tags/v1.5.0
+	Commit     string    `json:"commit"`      // that was built
+	Run        string    `json:"run"`         // URL of the workflow run
+	Log        string    `json:"log"`         // URL of the transparency log
+	LogIndex   int64     `json:"log_index"`   // of the entry; the log does not sign it
+	Time       time.Time `json:"time"`        // as signed by the log or a timestamp authority
+	TimeSource string    `json:"time_source"` // who signed the time
 }
 
 // Release verifies bundle as a signature over manifest, matches the signer
@@ -161,9 +165,16 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 			"signer not allowed: the manifest says version %s, but was signed for %.200q, not %s", m.Version, cert.SourceRepositoryRef, want)
 	}
 	r := Release{manifest: m, ok: true, signed: Signature{
+		Issuer:     cert.Issuer,
 		Repository: cert.SourceRepositoryURI, Workflow: cert.SubjectAlternativeName, Ref: cert.SourceRepositoryRef,
 		Commit: cert.SourceRepositoryDigest, Run: cert.RunInvocationURI,
 	}}
+	for _, e := range b.VerificationMaterial.GetTlogEntries() {
+		if l, ok := v.root.RekorLogs()[hex.EncodeToString(e.GetLogId().GetKeyId())]; ok {
+			r.signed.Log, r.signed.LogIndex = l.BaseURL, e.GetLogIndex()
+			break
+		}
+	}
 	if len(res.VerifiedTimestamps) > 0 {
 		t := res.VerifiedTimestamps[0]
 		r.signed.Time, r.signed.TimeSource = t.Timestamp.UTC(), t.URI

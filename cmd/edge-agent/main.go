@@ -82,7 +82,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("edge-agent {{.Version}}\n")
-	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newDoctorCmd())
+	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newDoctorCmd())
 	return root
 }
 

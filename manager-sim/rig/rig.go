@@ -41,6 +41,7 @@ type Rig struct {
 	// WrapHost, if set before a request, changes what the release host does.
 	WrapHost atomic.Pointer[func(http.Handler) http.Handler]
 	URL      string // https://127.0.0.1:PORT of the manager
+	Host     string // https://127.0.0.1:PORT of the release host
 	Timeline *Timeline
 
 	adminToken, nodeToken string
@@ -100,6 +101,7 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Host = host
 	if err := fakerelease.SetHost(r.Releases, host, r.cert.PEM); err != nil {
 		return nil, err
 	}

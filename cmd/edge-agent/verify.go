@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/spf13/cobra"
+)
+
+// verifyReport is what `verify --json` prints; its fields keep their names.
+type verifyReport struct {
+	Verified     bool              `json:"verified"`      // the signature holds, and its signer is allowed
+	WouldInstall bool              `json:"would_install"` // and this node would take it
+	Code         release.Code      `json:"code,omitzero"` // why not
+	Reason       string            `json:"reason,omitzero"`
+	Running      string            `json:"running,omitzero"`
+	Release      *release.Manifest `json:"manifest,omitempty"`
+	Signature    *verify.Signature `json:"signature,omitempty"`
+	Artefact     string            `json:"artefact,omitzero"` // SHA-256 of the one for this machine
+	Tarball      string            `json:"tarball,omitzero"`
+	Cosign       string            `json:"cosign"` // the same check by cosign
+}
+
+func newVerifyCmd() *cobra.Command {
+	var config string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify DIR|FILE.tar|URL|VERSION",
+		Short: "Say who signed a release, and whether this node would install it",
+		Long: `Verify takes a release through the very same checks as an upgrade, and installs
+nothing: signature, certificate, transparency log, signer, channel, version,
+architecture and, where the tarball is at hand, its digest.
+
+A URL is that of the directory with manifest.json; a VERSION is fetched from
+where this node gets its releases. With --config it is judged by that node's
+policy, running version and rollback floor; without, as by a new node.
+
+The exit code is 0 if it would be installed, 1 if not, 2 for a wrong call.`,
+		Example: `  edge-agent verify 1.5.0 --config /opt/bilbycast/edge/config.toml
+  edge-agent verify /media/stick/edge-1.5.0.tar --json | jq .signature
+  edge-agent verify https://github.com/acme/edge/releases/download/v1.5.0`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var c *agent.Config
+			if config != "" {
+				loaded, err := agent.Load(config)
+				if err != nil {
+					return err
+				}
+				if loaded.Log, err = newLogger(cmd.ErrOrStderr(), "warn"); err != nil {
+					return err
+				}
+				c = &loaded
+			}
+			e, err := agent.Examine(cmd.Context(), c, args[0], nil)
+			if err != nil {
+				return fmt.Errorf("verify: %w", err)
+			}
+			rep := reportOf(e)
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				err = enc.Encode(rep)
+			} else {
+				err = rep.print(cmd.OutOrStdout())
+			}
+			if err == nil && !rep.WouldInstall {
+				err = fmt.Errorf("verify: %s would not be installed: %w", args[0], e.Refused)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "the node's config.toml")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func reportOf(e agent.Examination) verifyReport {
+	r := verifyReport{Verified: e.Release.OK(), WouldInstall: e.Refused == nil, Tarball: e.Tarball, Running: e.Running.String(), Artefact: e.Chosen.SHA256}
+	if e.Refused != nil {
+		r.Reason = e.Refused.Error()
+		var coded *release.Error
+		if errors.As(e.Refused, &coded) {
+			r.Code = coded.Code
+		}
+	}
+	issuer, identity := "ISSUER", "IDENTITY"
+	if r.Verified {
+		m, s := e.Release.Manifest(), e.Release.Signature()
+		r.Release, r.Signature = &m, &s
+		issuer, identity = s.Issuer, s.Workflow
+	}
+	r.Cosign = fmt.Sprintf("cosign verify-blob --bundle %s --certificate-oidc-issuer %s --certificate-identity %s %s",
+		release.BundleName, issuer, identity, release.ManifestName)
+	return r
+}
+
+func (r verifyReport) print(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(tw, "%s\t%s\n", what, fmt.Sprintf(format, args...))
+	}
+	if r.Verified {
+		m, s := r.Release, r.Signature
+		line("release", "%s (%s) for %s, sequence %d, of %s", m.Version, m.Channel, m.DeviceType, m.Sequence, m.ReleasedAt.Format(time.DateOnly))
+		if !m.RollbackFloor.IsZero() {
+			line("rollback floor", "%s", m.RollbackFloor)
+		}
+		line("signed by", "%s", s.Workflow)
+		line("repository", "%s", s.Repository)
+		line("commit", "%s (%s)", s.Commit, s.Ref)
+		line("run", "%s", s.Run)
+		line("log", "%s, index %d", s.Log, s.LogIndex)
+		line("signed at", "%s, attested by %s", s.Time.Format(time.RFC3339), s.TimeSource)
+		for _, a := range m.Artefacts {
+			mark := ""
+			if a.SHA256 == r.Artefact {
+				mark = "  <- this machine"
+			}
+			line("artefact", "%s %s, %d bytes, sha256 %s%s", a.Arch, a.Variant, a.Size, a.SHA256, mark)
+		}
+		if r.Tarball != "" {
+			line("tarball", "%s", r.Tarball)
+		}
+	}
+	if r.Running != "" {
+		line("running", "%s", r.Running)
+	}
+	if r.WouldInstall {
+		line("verdict", "it would be installed")
+	} else {
+		line("verdict", "NOT installed: %s", r.Reason)
+	}
+	line("the same by", "%s", r.Cosign)
+	return tw.Flush()
+}
