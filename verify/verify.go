@@ -12,6 +12,16 @@
 // The time of a signature is what a log or a timestamp authority signed, never
 // the local clock: a device that thinks it is 1970 comes to the same answer.
 //
+// The threat model. The manager, the release host, the network, and whoever
+// brings files on a stick are all taken to be hostile: what they can do is to
+// delay, and to offer a release that is genuine. A fork, another workflow, a
+// reusable workflow of somebody else's caller, a stolen certificate without a
+// log entry, and a replayed manifest under another version are refused, each by
+// a claim that is compared. Who holds the publisher's account and can run the
+// signing workflow is believed; the log then has what was signed. SECURITY.md
+// has the parties with the test that shows each limit; TestVerification is the
+// table of what is refused, and testdata/verification.golden its words.
+//
 // What it does not do: it fetches nothing, and it does not say whether this
 // node should want the release (package release does).
 package verify

@@ -135,6 +135,12 @@ func (r *Rig) RestartManager() error {
 	return r.follow(r.ctx)
 }
 
+// Serve serves h with the certificate that the nodes expect of their manager,
+// and returns its URL.
+func (r *Rig) Serve(h http.Handler) (string, error) {
+	return r.serve(&http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second})
+}
+
 // serve listens on a free port of loopback and returns the URL.
 func (r *Rig) serve(s *http.Server) (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

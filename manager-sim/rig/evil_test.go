@@ -1,0 +1,215 @@
+package rig_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+)
+
+// A manager that is wholly evil can schedule a genuine release, and nothing
+// else: whatever it sends, nothing that decides what runs is changed, and the
+// agent goes on.
+func TestAnEvilManager(t *testing.T) {
+	t.Parallel()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	for v, fault := range map[string]fakerelease.Fault{"1.0.0": "", "1.1.0": "", "1.3.0": fakerelease.WrongIdentity, "1.4.0": fakerelease.BadSignature, "1.5.0": fakerelease.NoLogEntry, "1.6.0": fakerelease.BadChecksum} {
+		program := bin[v]
+		if program == "" {
+			program = bin["1.2.0"]
+		}
+		if _, err := r.Publish(fakerelease.Options{Version: v, Binary: program, Fault: fault}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sessions := make(chan *websocket.Conn, 10)
+	url, err := r.Serve(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		up := websocket.Upgrader{}
+		conn, err := up.Upgrade(w, req, nil)
+		if err != nil {
+			return
+		}
+		if _, _, err := conn.ReadMessage(); err != nil { // whatever it says of itself
+			return
+		}
+		b, _ := wire.Encode(&wire.RegisterAck{NodeID: "6b0f3d1e-0000-4000-8000-000000000001", NodeSecret: "secret", Features: []string{wire.FeatureEventAck}}, time.Now())
+		if len(sessions) > 0 || conn.WriteMessage(websocket.TextMessage, b) != nil {
+			return
+		}
+		sessions <- conn
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss" + strings.TrimPrefix(url, "https"), MaxBootAttempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Start()
+	t.Cleanup(n.Stop)
+	next := func() *websocket.Conn {
+		t.Helper()
+		select {
+		case c := <-sessions:
+			c.SetReadDeadline(time.Now().Add(60 * time.Second))
+			return c
+		case <-time.After(30 * time.Second):
+			t.Fatal("the node does not come")
+			return nil
+		}
+	}
+	conn := next()
+	send := func(kind int, b []byte) {
+		t.Helper()
+		if err := conn.WriteMessage(kind, b); err != nil {
+			t.Fatalf("%.100q: %v", b, err)
+		}
+	}
+	// ack waits for the answer to a command; every event is acknowledged, so that
+	// the outbox is no place to hide in.
+	ack := func(id string) *wire.CommandAck {
+		t.Helper()
+		for {
+			_, b, err := conn.ReadMessage()
+			if err != nil {
+				t.Fatalf("waiting for the ack of %s: %v", id, err)
+			}
+			env, err := wire.Decode(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch m := env.Message.(type) {
+			case *wire.Event:
+				b, _ := wire.Encode(&wire.EventAck{EventIDs: []string{m.EventID}}, time.Now())
+				send(websocket.TextMessage, b)
+			case *wire.CommandAck:
+				if m.CommandID == id {
+					return m
+				}
+			}
+		}
+	}
+	command := func(id string, action map[string]any) {
+		t.Helper()
+		b, err := json.Marshal(map[string]any{"type": "command", "timestamp": "2026-11-25T00:00:00Z", "payload": map[string]any{"command_id": id, "action": action}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		send(websocket.TextMessage, b)
+	}
+	if _, _, err := conn.ReadMessage(); err != nil { // its first health beat: it has kept its credentials
+		t.Fatal(err)
+	}
+	before := whatRuns(t, n.Root)
+
+	// What is no message at all.
+	for _, b := range [][]byte{nil, []byte("hello"), []byte("{}"), []byte("[]"), []byte(`{"type":"command"}`), []byte(`{"type":"command","payload":null}`),
+		[]byte(strings.Repeat("[", 50_000)), []byte(`{"type":"shell","payload":{"cmd":"id"}}`), []byte("\x00\xff\xfe"), []byte(`{"type":"register_ack","payload":{"node_id":"x","node_secret":"y"}}`)} {
+		send(websocket.TextMessage, b)
+	}
+	send(websocket.BinaryMessage, []byte(`{"type":"command","payload":{"command_id":"bin","action":{"type":"upgrade_binary","version":"1.1.0"}}}`))
+	// Commands that ask for something else, or for somewhere else.
+	evil := []map[string]any{
+		{"type": "exec", "command": "id"}, {"type": "shell"}, {"type": "set_config", "upgrade": map[string]any{"enabled": true}}, {"type": "add_signer", "repository": "https://github.com/mallory/edge"},
+		{"type": "upgrade_binary", "version": "../../../etc"}, {"type": "upgrade_binary", "version": "1.1.0/../../x"}, {"type": "upgrade_binary", "version": "1.1.0\x00"},
+		{"type": "upgrade_binary", "version": ""}, {"type": "upgrade_binary", "version": strings.Repeat("9", 5000)}, {"type": "upgrade_binary", "version": "latest"},
+		{"type": "upgrade_binary", "version": "1.1.0", "channel": "../stable"}, {"type": "upgrade_binary", "version": "1.1.0", "channel": "nightly"},
+		{"type": "upgrade_binary", "version": "1.1.0", "target_arch": "../../x"}, {"type": "upgrade_binary", "version": "1.1.0", "target_arch": "mips-linux"}, {"type": "upgrade_binary", "version": "1.1.0", "variant": "; id"},
+		{"type": "upgrade_binary", "version": "0.0.1"}, {"type": "upgrade_binary", "version": "6.6.6"},
+		{"type": "upgrade_binary", "version": "1.3.0"}, {"type": "upgrade_binary", "version": "1.4.0"}, {"type": "upgrade_binary", "version": "1.5.0"}, {"type": "upgrade_binary", "version": "1.6.0"},
+		// What a manager says beside the version is not heard.
+		{"type": "upgrade_binary", "version": "1.4.0", "url": "https://evil.example/x.tar.gz", "sha256": strings.Repeat("0", 64), "insecure": true, "signers": []any{}, "skip_verify": true},
+	}
+	for i, action := range evil {
+		id := fmt.Sprint("evil", i)
+		command(id, action)
+		if a := ack(id); a.Success {
+			t.Errorf("%v is done", action)
+		}
+		if got := n.Link("current"); got != "1.0.0" {
+			t.Fatalf("after %v the node runs %s", action, got)
+		}
+	}
+	if diff := differ(before, whatRuns(t, n.Root)); diff != "" {
+		t.Errorf("the tree has changed:\n%s", diff)
+	}
+	// And the genuine one.
+	command("good", map[string]any{"type": "upgrade_binary", "version": "1.1.0", "channel": "stable"})
+	if a := ack("good"); !a.Success {
+		t.Errorf("a genuine release: %s %s", a.ErrorCode, a.Error)
+	}
+	conn = next()
+	for end := time.Now().Add(30 * time.Second); n.Link("last-good") != "1.1.0"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the genuine release is not kept")
+		}
+	}
+}
+
+// whatRuns is what decides what runs: versions, links, configuration, modes.
+func whatRuns(t *testing.T, root string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		top, _, _ := strings.Cut(rel, "/")
+		switch top {
+		case "state.json", "outbox", "downloads", "state.lock": // what it remembers of the commands
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		out[rel] = fmt.Sprint(info.Mode(), " ", info.Size())
+		if d.IsDir() {
+			out[rel] = info.Mode().String()
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			to, err := os.Readlink(path)
+			out[rel] += " " + to
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func differ(a, b map[string]string) string {
+	var lines []string
+	for k, v := range a {
+		if b[k] != v {
+			lines = append(lines, fmt.Sprintf("%s was %s, is %s", k, v, b[k]))
+		}
+	}
+	for k, v := range b {
+		if _, ok := a[k]; !ok {
+			lines = append(lines, fmt.Sprintf("%s is new: %s", k, v))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
