@@ -216,11 +216,11 @@ func settle(s State, status Status, good release.Version, now time.Time) State {
 
 // Trial is what Begin needs to know of a staged release.
 type Trial struct {
-	ID            string // unique; names the events of a trial without a command
-	Target        release.Version
-	MaxAttempts   int // 0: the default
-	CommandID     string
-	Channel       string
+	ID          string // unique; names the events of a trial without a command
+	Target      release.Version
+	MaxAttempts int // 0: the default
+	CommandID   string
+	Channel     string
 	// RollbackFloor is the lowest version to go back to once Target is healthy,
 	// and FloorSequence the sequence of that version's manifest; 0: not known.
 	RollbackFloor release.Version
