@@ -24,7 +24,9 @@ const module = "github.com/bilbycast/edge-agent"
 // the standard library. A name without a dot is a package of this module; a
 // trailing slash stands for all below.
 var imports = map[string][]string{
-	"cmd/edge-agent": {"fsutil", "agent", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
+	"cmd/edge-agent":       {"cmd/internal/cli", "fsutil", "agent", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
+	"cmd/internal/cli":     {"github.com/spf13/cobra"},
+	"cmd/release-manifest": {"cmd/internal/cli", "agent", "release", "verify", "github.com/klauspost/compress/gzip", "github.com/spf13/cobra"},
 	"agent": {"stage", "verify", "state", "wire", "release", "fsutil", "github.com/gorilla/websocket", "github.com/rs/zerolog",
 		"github.com/pelletier/go-toml/v2", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
 	"watchdog": {"state", "release", "fsutil"},
@@ -38,7 +40,7 @@ var imports = map[string][]string{
 
 	"examples/sidecar": {"agent", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog"},
 
-	"cmd/manager-sim":     {"manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
+	"cmd/manager-sim":     {"cmd/internal/cli", "manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
 	"manager-sim/rollout": {},
 	"manager-sim/fleet":   {"release", "wire", "github.com/gorilla/websocket"},
 	"manager-sim/server": {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog", "golang.org/x/crypto/argon2",

@@ -53,18 +53,11 @@ func Examine(ctx context.Context, c *Config, what string, signers []verify.Signe
 	if err != nil {
 		return Examination{}, err
 	}
-	sc.Trust = trust
-	version, err := release.ParseVersion(what)
-	switch {
-	case err == nil:
-	case strings.HasPrefix(what, "https://"):
-		sc.Trust = elsewhere{trust, strings.TrimSuffix(strings.TrimSuffix(what, "/"+release.ManifestName), "/")}
-	default:
-		if sc.From, err = stage.OpenSource(what); err != nil {
-			return Examination{}, fmt.Errorf("%w (give a directory, a tar file, an https URL or a version)", err)
-		}
-		defer sc.From.Close()
+	version, done, err := aim(&sc, trust, what)
+	if err != nil {
+		return Examination{}, err
 	}
+	defer done()
 	stager, err := stage.New(sc)
 	if err != nil {
 		return Examination{}, err
@@ -111,6 +104,23 @@ func Examine(ctx context.Context, c *Config, what string, signers []verify.Signe
 		e.Tarball, e.Refused = digestOf(ctx, sc.From, e.Chosen)
 	}
 	return e, nil
+}
+
+// aim makes sc fetch what: the release in a directory, in a tar file, at an https
+// URL, or of a version, which is returned. done is called when all is fetched.
+func aim(sc *stage.Config, trust verify.Trust, what string) (v release.Version, done func(), err error) {
+	sc.Trust, done = trust, func() {}
+	if v, err = release.ParseVersion(what); err == nil {
+		return v, done, nil
+	}
+	if strings.HasPrefix(what, "https://") {
+		sc.Trust = elsewhere{trust, strings.TrimSuffix(strings.TrimSuffix(what, "/"+release.ManifestName), "/")}
+		return release.Version{}, done, nil
+	}
+	if sc.From, err = stage.OpenSource(what); err != nil {
+		return release.Version{}, done, fmt.Errorf("%w (give a directory, a tar file, an https URL or a version)", err)
+	}
+	return release.Version{}, func() { sc.From.Close() }, nil
 }
 
 // digestOf compares the tarball of a Source with its signed digest.

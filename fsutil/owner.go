@@ -2,7 +2,9 @@ package fsutil
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -33,4 +35,20 @@ func BecomeOwner(path string) error {
 		return fmt.Errorf("become the owner of %s: %w", path, err)
 	}
 	return nil
+}
+
+// Give makes the tree at path the user's: what is in it first, and path itself
+// last, so that whoever finds path the user's knows that all of it is. Links are
+// given, not followed. Nobody else may write there meanwhile.
+func Give(path string, uid, gid int) error {
+	err := filepath.WalkDir(path, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil || p == path {
+			return err
+		}
+		return os.Lchown(p, uid, gid)
+	})
+	if err != nil {
+		return err
+	}
+	return os.Lchown(path, uid, gid)
 }

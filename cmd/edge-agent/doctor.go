@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
@@ -33,7 +34,7 @@ func newDoctorCmd() *cobra.Command {
 the trust root, and changes nothing. Exit code 1 says that something is to be
 mended.`,
 		Example: `  edge-agent doctor --config /opt/bilbycast/edge/config.toml`,
-		Args:    exactArgs(0, "config"),
+		Args:    cli.ExactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			findings := examine(cmd.Context(), config)
 			out := cmd.OutOrStdout()

@@ -3,15 +3,12 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -21,40 +18,7 @@ import (
 // release's version to the letter; a trial is judged by it.
 var version = "0.0.0-dev"
 
-// Exit codes. They are stable.
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
-
-// usageError is a mistake in the call, as against one in its work.
-type usageError struct{ error }
-
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRootCmd()
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	fmt.Fprintf(stderr, "edge-agent: %v\n", err)
-	var usage usageError
-	if errors.As(err, &usage) {
-		fmt.Fprintf(stderr, "Run 'edge-agent --help' for usage.\n")
-		return exitUsage
-	}
-	return exitFailed
-}
+func main() { cli.Main(newRootCmd()) }
 
 func newRootCmd() *cobra.Command {
 	root := &cobra.Command{
@@ -69,37 +33,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml
   edge-agent run --config /opt/bilbycast/edge/config.toml
   edge-agent status --root /opt/bilbycast/edge`,
-		Version:       version + verify.VersionSuffix,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("no command %q", args[0])}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+		Version: version + verify.VersionSuffix,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.SetVersionTemplate("edge-agent {{.Version}}\n")
-	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newDoctorCmd())
+	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newInstallCmd(), newUninstallCmd(), newDoctorCmd())
 	return root
-}
-
-// exactArgs is cobra.ExactArgs, and asks for flags that cannot be left out;
-// both are usage errors.
-func exactArgs(n int, flags ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
-			return usageError{err}
-		}
-		for _, name := range flags {
-			if !cmd.Flags().Changed(name) {
-				return usageError{fmt.Errorf("--%s is missing; see '%s --help'", name, cmd.CommandPath())}
-			}
-		}
-		return nil
-	}
 }
 
 // newLogger writes JSON lines, which journald keeps as they are; to a terminal
@@ -107,7 +45,7 @@ func exactArgs(n int, flags ...string) cobra.PositionalArgs {
 func newLogger(w io.Writer, level string) (zerolog.Logger, error) {
 	l, err := zerolog.ParseLevel(level)
 	if err != nil || level == "" {
-		return zerolog.Logger{}, usageError{fmt.Errorf("--log-level %q: use debug, info, warn or error", level)}
+		return zerolog.Logger{}, cli.Usage(fmt.Errorf("--log-level %q: use debug, info, warn or error", level))
 	}
 	if f, ok := w.(*os.File); ok {
 		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/spf13/cobra"
@@ -33,11 +34,11 @@ func newManualCmd(name, short, long string, change state.Change) *cobra.Command 
 	cmd := &cobra.Command{
 		Use: name + " --root DIR", Short: short, Long: long,
 		Example: fmt.Sprintf("  edge-agent %s --root /opt/bilbycast/edge && systemctl restart edge", name),
-		Args:    exactArgs(0, "root"),
+		Args:    cli.ExactArgs(0, "root"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := state.At(root)
 			if err != nil {
-				return usageError{fmt.Errorf("--root: %w", err)}
+				return cli.Usage(fmt.Errorf("--root: %w", err))
 			}
 			if err := fsutil.BecomeOwner(root); err != nil {
 				return fmt.Errorf("%s: %w", name, err)

@@ -6,6 +6,7 @@ import (
 	"runtime"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
@@ -24,7 +25,7 @@ version has failed (exit 1; the watchdog counts).
 With service.unit in the configuration it looks after that unit instead, and
 restarts it, not itself.`,
 		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
-		Args:    exactArgs(0, "config"),
+		Args:    cli.ExactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(cmd.ErrOrStderr(), level)
 			if err != nil {
@@ -73,7 +74,7 @@ func newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version (staging runs this as the self-check of a new release)",
-		Args:  exactArgs(0),
+		Args:  cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "edge-agent %s%s %s/%s %s\n", version, verify.VersionSuffix, runtime.GOOS, runtime.GOARCH, runtime.Version())
 			return err
@@ -85,14 +86,14 @@ func newConfigCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Work with config.toml",
-		Args:  exactArgs(0),
+		Args:  cli.ExactArgs(0),
 		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:     "check FILE",
 		Short:   "Say what is wrong with a config.toml, without touching anything",
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml`,
-		Args:    exactArgs(1),
+		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := agent.Load(args[0])
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/spf13/cobra"
 )
@@ -25,7 +26,7 @@ The version then waits for 'edge-agent apply'; with --apply it is on trial at
 the next start of the service.`,
 		Example: `  edge-agent stage --config /opt/bilbycast/edge/config.toml --from /media/stick/edge-1.5.0.tar
   edge-agent stage --config /opt/bilbycast/edge/config.toml --from /media/stick --apply && systemctl restart edge`,
-		Args: exactArgs(0, "config", "from"),
+		Args: cli.ExactArgs(0, "config", "from"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := agent.Load(config)
 			if err != nil {

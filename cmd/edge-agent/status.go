@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/spf13/cobra"
@@ -38,11 +39,11 @@ func newStatusCmd() *cobra.Command {
 		Short: "Say which version runs, and what the last upgrade came to",
 		Example: `  edge-agent status --root /opt/bilbycast/edge
   edge-agent status --root /opt/bilbycast/edge --json | jq -r .status`,
-		Args: exactArgs(0, "root"),
+		Args: cli.ExactArgs(0, "root"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := state.At(root)
 			if err != nil {
-				return usageError{fmt.Errorf("--root: %w", err)}
+				return cli.Usage(fmt.Errorf("--root: %w", err))
 			}
 			res, err := l.Read()
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/verify"
@@ -18,7 +19,7 @@ func newTrustCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trust",
 		Short: "Show whom this node believes, or renew Sigstore's trust root",
-		Args:  exactArgs(0),
+		Args:  cli.ExactArgs(0),
 		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newTrustShowCmd(), newTrustUpdateCmd())
@@ -43,13 +44,13 @@ func newTrustShowCmd() *cobra.Command {
 		Short: "Print the signers that are allowed, and the keys that vouch for them",
 		Example: `  edge-agent trust show --root /opt/bilbycast/edge
   edge-agent trust show --json | jq '.signers[].repository'`,
-		Args: exactArgs(0),
+		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kept := os.DirFS("/nonexistent")
 			if root != "" {
 				l, err := state.At(root)
 				if err != nil {
-					return usageError{fmt.Errorf("--root: %w", err)}
+					return cli.Usage(fmt.Errorf("--root: %w", err))
 				}
 				kept = os.DirFS(l.TrustDir())
 			}
@@ -112,11 +113,11 @@ the repository sigstore/root-signing have them. Who brings the files does not
 matter: only Sigstore's TUF keys count, and nothing older than what is known is
 taken. It needs no network and no clock.`,
 		Example: `  edge-agent trust update --root /opt/bilbycast/edge --from /media/stick/sigstore && systemctl restart edge`,
-		Args:    exactArgs(0, "root", "from"),
+		Args:    cli.ExactArgs(0, "root", "from"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := state.At(root)
 			if err != nil {
-				return usageError{fmt.Errorf("--root: %w", err)}
+				return cli.Usage(fmt.Errorf("--root: %w", err))
 			}
 			if err := fsutil.BecomeOwner(root); err != nil {
 				return fmt.Errorf("trust update: %w", err)

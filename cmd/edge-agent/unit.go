@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ service's unit, and two by which the agent has the service restarted without a
 privilege of its own. --dir writes them.`,
 		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge >/etc/systemd/system/edge.service
   edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system`,
-		Args: exactArgs(0, "config", "user"),
+		Args: cli.ExactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := agent.Load(config)
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
@@ -46,7 +47,7 @@ The exit code is 0 if it would be installed, 1 if not, 2 for a wrong call.`,
 		Example: `  edge-agent verify 1.5.0 --config /opt/bilbycast/edge/config.toml
   edge-agent verify /media/stick/edge-1.5.0.tar --json | jq .signature
   edge-agent verify https://github.com/acme/edge/releases/download/v1.5.0`,
-		Args: exactArgs(1),
+		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var c *agent.Config
 			if config != "" {

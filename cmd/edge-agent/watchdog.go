@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
@@ -39,7 +40,7 @@ version it does nothing. It exits 0 whatever it finds.`,
 
 func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (watchdog.Report, bool)) *cobra.Command {
 	var root string
-	cmd.Args = exactArgs(0, "root")
+	cmd.Args = cli.ExactArgs(0, "root")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		log, err := newLogger(cmd.ErrOrStderr(), "info")
 		if err != nil {
@@ -47,7 +48,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 		}
 		l, err := state.At(root)
 		if err != nil {
-			return usageError{fmt.Errorf("--root: %w", err)}
+			return cli.Usage(fmt.Errorf("--root: %w", err))
 		}
 		if err := fsutil.BecomeOwner(root); err != nil {
 			log.Error().Err(err).Msg("the watchdog does nothing; the service starts all the same")

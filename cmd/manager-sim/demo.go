@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/rig"
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ to 1.1.0, tries 1.2.0, and watches it come back. It needs Go, and nothing else:
 no root, no systemd, nothing is installed. It exits with 0 only if each step was seen.`,
 		Example: `  go run ./cmd/manager-sim demo
   go run ./cmd/manager-sim demo --dir /tmp/demo`,
-		Args: exactArgs(0),
+		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
 			began := time.Now()
@@ -40,7 +41,7 @@ no root, no systemd, nothing is installed. It exits with 0 only if each step was
 					return err
 				}
 			} else if err := emptyDir(dir); err != nil {
-				return usageError{err}
+				return cli.Usage(err)
 			}
 			d := &demo{out: out, dir: absolute(dir), began: began}
 			err := d.run(cmd.Context())
@@ -52,7 +53,7 @@ next: %[1]s/edge-agent-1.1.0 status --root %[1]s/node
 `, d.dir)
 			if err != nil {
 				fmt.Fprintf(out, "demo: failed: %v\n", err)
-				return errTold
+				return cli.ErrTold
 			}
 			fmt.Fprintf(out, "demo: ok in %.1f s\n", time.Since(began).Seconds())
 			return nil

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -29,7 +30,7 @@ func TestDemo(t *testing.T) {
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "demo")
 	var out, errs bytes.Buffer
-	if code := run(ctx, []string{"demo", "--dir", dir}, &out, &errs); code != exitOK {
+	if code := run(ctx, []string{"demo", "--dir", dir}, &out, &errs); code != cli.OK {
 		t.Fatalf("exit code %d\n%s%s", code, &out, &errs)
 	}
 	text := out.String()
@@ -61,7 +62,7 @@ func TestDemoThatFailsSaysWhy(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, errs bytes.Buffer
-	if code := run(ctx, []string{"demo", "--dir", filepath.Join(t.TempDir(), "demo")}, &out, &errs); code != exitFailed {
+	if code := run(ctx, []string{"demo", "--dir", filepath.Join(t.TempDir(), "demo")}, &out, &errs); code != cli.Failed {
 		t.Errorf("exit code %d", code)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

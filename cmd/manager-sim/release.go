@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/spf13/cobra"
 )
@@ -16,7 +17,7 @@ func newReleaseCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release",
 		Short: "Make fake signed releases, good and bad",
-		Args:  exactArgs(0),
+		Args:  cli.ExactArgs(0),
 		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newPublishCmd(), newListCmd(), newBundleCmd())
@@ -46,7 +47,7 @@ With --fault the release is bad in one way:
 		Example: `  go build -tags sim -ldflags "-X main.version=1.1.0" -o edge-agent ./cmd/edge-agent
   manager-sim release publish --version 1.1.0 ./edge-agent
   manager-sim release publish --version 1.2.0 --fault exits-at-once ./edge-agent`,
-		Args: exactArgs(1, "version"),
+		Args: cli.ExactArgs(1, "version"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Binary, o.Fault = args[0], fakerelease.Fault(fault)
 			p, err := fakerelease.Publish(releasesUnder(dir), o)
@@ -86,7 +87,7 @@ func newListCmd() *cobra.Command {
 		Use:     "list",
 		Short:   "List what is published, newest first",
 		Example: `  manager-sim release list --dir sim`,
-		Args:    exactArgs(0),
+		Args:    cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := fakerelease.Index(releasesUnder(dir), deviceType, channel)
 			if err != nil {
@@ -117,7 +118,7 @@ func newBundleCmd() *cobra.Command {
 		Short: "Pack a published release into one file, for a site without a network",
 		Example: `  manager-sim release bundle --version 1.1.0 --out edge-1.1.0.tar
   edge-agent stage --config /opt/bilbycast/edge/config.toml --from edge-1.1.0.tar`,
-		Args: exactArgs(0, "version", "out"),
+		Args: cli.ExactArgs(0, "version", "out"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := fakerelease.Bundle(releasesUnder(dir), repository, version, out); err != nil {
 				return err

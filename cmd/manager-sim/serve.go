@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
@@ -46,11 +47,11 @@ release host, both with TLS and a self-signed certificate, until it is told to
 stop. Everything that it keeps is in the data directory.`,
 		Example: `  manager-sim serve
   curl -k -H "Authorization: Bearer $(cat manager-sim-data/admin.token)" https://127.0.0.1:8443/api/v1/nodes`,
-		Args: exactArgs(0),
+		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, addr := range []string{listen, releasesListen} {
 				if err := checkListen(addr, remote); err != nil {
-					return usageError{err}
+					return cli.Usage(err)
 				}
 			}
 			if database == "" {

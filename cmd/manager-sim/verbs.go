@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
 
@@ -20,7 +21,7 @@ func newNodesCmd() *cobra.Command {
 		Use:     "nodes",
 		Short:   "List the nodes of a running manager",
 		Example: `  manager-sim nodes --json | jq '.nodes[] | select(.online | not)'`,
-		Args:    exactArgs(0),
+		Args:    cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all := []json.RawMessage{}
 			for path := "/api/v1/nodes?limit=1000"; ; {
@@ -84,7 +85,7 @@ func newUpgradeCmd() *cobra.Command {
 node has proved the version healthy (exit code 0), has refused it, or has gone
 back (1).`,
 		Example: `  manager-sim upgrade 1e8821f6-0acc-4a65-a661-589910968e57 1.1.0 --wait`,
-		Args:    exactArgs(2),
+		Args:    cli.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var answer struct {
 				CommandID string `json:"command_id"`
@@ -139,7 +140,7 @@ func newEventsCmd() *cobra.Command {
 		Use:     "events",
 		Short:   "List the newest events of a running manager, or follow them",
 		Example: `  manager-sim events --follow --json`,
-		Args:    exactArgs(0),
+		Args:    cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for k, v := range map[string]string{"node_id": node, "severity": severity, "search": search} {
 				if v != "" {
@@ -195,7 +196,7 @@ func newRolloutCmd() *cobra.Command {
 		Example: `  manager-sim rollout start GROUP 1.1.0 --wait
   manager-sim rollout show ROLLOUT
   manager-sim rollout retry ROLLOUT`,
-		Args: exactArgs(0),
+		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newRolloutStartCmd(), newRolloutShowCmd())
@@ -258,7 +259,7 @@ func (c *client) show(cmd *cobra.Command, id string) (rolloutAnswer, error) {
 func newRolloutShowCmd() *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
-		Use: "show ROLLOUT", Short: "Say where a rollout stands, and who holds it up", Args: exactArgs(1),
+		Use: "show ROLLOUT", Short: "Say where a rollout stands, and who holds it up", Args: cli.ExactArgs(1),
 		Example: `  manager-sim rollout show ROLLOUT --json | jq .counts`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, err := c.show(cmd, args[0])
@@ -272,7 +273,7 @@ func newRolloutShowCmd() *cobra.Command {
 func newRolloutActCmd(act, short string) *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
-		Use: act + " ROLLOUT", Short: short, Args: exactArgs(1),
+		Use: act + " ROLLOUT", Short: short, Args: cli.ExactArgs(1),
 		Example: "  manager-sim rollout " + act + " ROLLOUT",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var r rolloutAnswer
@@ -301,7 +302,7 @@ pauses at the first failure. With --wait it prints how it goes until it has
 completed (exit code 0), or is paused or aborted (1).`,
 		Example: `  manager-sim rollout start 'site one' 1.1.0 --dry-run
   manager-sim rollout start 'site one' 1.1.0 --wait`,
-		Args: exactArgs(2),
+		Args: cli.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			group, err := c.groupID(cmd.Context(), args[0])
 			if err != nil {

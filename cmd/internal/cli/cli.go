@@ -1,0 +1,87 @@
+// Package cli is what the commands of this module share: exit codes, errors of
+// usage, and how a command is run.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes. They are stable.
+const (
+	OK     = 0
+	Failed = 1
+	Misuse = 2
+)
+
+// usageError is a mistake in the call, as against one in its work.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// Usage marks an error as a mistake in the call: the exit code is Misuse.
+func Usage(err error) error { return usageError{err} }
+
+// ErrTold is a failure that was printed already.
+var ErrTold = errors.New("failed")
+
+// Main runs the command of this process, until SIGTERM or SIGINT, and exits.
+func Main(root *cobra.Command) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	code := Run(ctx, root, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Run runs a root command, prints its error, and returns the exit code.
+func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage(err) })
+	if root.Args == nil {
+		root.Args = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return Usage(fmt.Errorf("no command %q", args[0]))
+			}
+			return nil
+		}
+		root.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return OK
+	}
+	if !errors.Is(err, ErrTold) {
+		fmt.Fprintf(stderr, "%s: %v\n", root.Name(), err)
+	}
+	if errors.As(err, new(usageError)) {
+		fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", root.Name())
+		return Misuse
+	}
+	return Failed
+}
+
+// ExactArgs is cobra.ExactArgs, and asks for flags that cannot be left out;
+// both are errors of usage.
+func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+			return Usage(err)
+		}
+		for _, name := range flags {
+			if !cmd.Flags().Changed(name) {
+				return Usage(fmt.Errorf("--%s is missing; see '%s --help'", name, cmd.CommandPath()))
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/spf13/cobra"
+)
+
+func newCheckCmd() *cobra.Command {
+	row := verify.Signer{Issuer: verify.GitHubIssuer}
+	var repository string
+	cmd := &cobra.Command{
+		Use:   "check --repository OWNER/REPO --workflow PATH DIR",
+		Short: "Take a signed release through a node's checks, before it is published",
+		Long: `Check verifies manifest.sig.bundle over manifest.json by Sigstore's trust root
+and by the row of the allowlist that the flags make, and each tarball by its signed
+digest and size: what nodes whose agent has that row would do. What it refuses
+must not be published.`,
+		Example: `  release-manifest check --repository acme/edge --workflow .github/workflows/release.yml release`,
+		Args:    cli.ExactArgs(1, "repository", "workflow"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			row.Repository = "https://github.com/" + repository
+			e, err := agent.Examine(cmd.Context(), nil, args[0], []verify.Signer{row})
+			var coded *release.Error
+			switch {
+			case err != nil:
+			case errors.As(e.Refused, &coded) && (coded.Code == release.ArchMismatch || coded.Code == release.VariantMismatch):
+				// That there is nothing for this machine is no fault of the release.
+			default:
+				err = e.Refused
+			}
+			if err == nil {
+				err = tarballs(args[0], e.Release.Manifest())
+			}
+			if err != nil {
+				return fmt.Errorf("check: DO NOT PUBLISH %s: %w", args[0], err)
+			}
+			s := e.Release.Signature()
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: signed by %s at %s, log index %d; %d tarball(s) have the signed digests\n",
+				e.Release.Manifest().Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, len(e.Release.Manifest().Artefacts))
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&repository, "repository", "", "OWNER/REPO on github.com (required)")
+	f.StringVar(&row.Workflow, "workflow", "", "path of the workflow that signs (required)")
+	f.StringVar(&row.Ref, "ref", "refs/tags/v*", "git ref that is built; a star at its end stands for any version")
+	f.StringVar(&row.RepositoryID, "repository-id", "", "numeric id of the repository")
+	f.StringVar(&row.OwnerID, "owner-id", "", "numeric id of its owner")
+	return cmd
+}
+
+// tarballs compares every tarball in dir with what the manifest says of it.
+func tarballs(dir string, m release.Manifest) error {
+	for _, a := range m.Artefacts {
+		name := path.Base(a.URL)
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		h := sha256.New()
+		n, err := io.Copy(h, f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(h.Sum(nil)); got != a.SHA256 || a.Size != 0 && a.Size != n {
+			return fmt.Errorf("%s has %d bytes and the SHA-256 %s, but the signed manifest says %d and %s", name, n, got, a.Size, a.SHA256)
+		}
+	}
+	return nil
+}
