@@ -19,6 +19,7 @@ import (
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/spf13/cobra"
@@ -208,7 +209,7 @@ func (i *installation) install(ctx context.Context, what string) error {
 
 // layOut makes the root, config.toml and the first version. The root belongs to
 // root until all of it is there: nobody else can put a link into it.
-func (i *installation) layOut(ctx context.Context, l state.Layout, what string) error {
+func (i *installation) layOut(ctx context.Context, l state.Layout, what string) (err error) {
 	e, err := agent.Examine(ctx, nil, what, nil)
 	if err == nil && !e.Release.OK() {
 		err = e.Refused
@@ -226,8 +227,19 @@ func (i *installation) layOut(ctx context.Context, l state.Layout, what string) 
 	} else if err == nil && !ownedByRoot(st) {
 		return fmt.Errorf("%s belongs to another user, and has no version: is it a damaged install? see edge-agent status --root %s", i.root, i.root)
 	}
-	if err := l.Disk().Mkdir(i.root, 0o755); err != nil {
-		return err
+	if _, missing := os.Lstat(i.root); errors.Is(missing, fs.ErrNotExist) {
+		// What is refused leaves nothing. A root that was there keeps what it has, to
+		// go on with.
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, l.Disk().Discard(i.root))
+			}
+		}()
+	}
+	for _, dir := range []string{filepath.Dir(i.root), i.root} {
+		if err := l.Disk().Mkdir(dir, 0o755); err != nil {
+			return err
+		}
 	}
 	if _, err := os.Lstat(l.ConfigFile()); errors.Is(err, fs.ErrNotExist) {
 		if err := i.writeConfig(l); err != nil {
@@ -243,8 +255,8 @@ func (i *installation) layOut(ctx context.Context, l state.Layout, what string) 
 	if c.Log, err = newLogger(io.Discard, "warn"); err != nil {
 		return err
 	}
-	v, err := agent.InstallFirst(ctx, c, what, i.progress)
-	if err != nil {
+	var v release.Version
+	if v, err = agent.InstallFirst(ctx, c, what, i.progress); err != nil {
 		return err
 	}
 	i.say("%s is in %s", v, i.root)
