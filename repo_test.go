@@ -50,7 +50,7 @@ var imports = map[string][]string{
 	"manager-sim/fakerelease": {"manager-sim/fakesig", "release", "github.com/klauspost/compress/gzip"},
 	"manager-sim/fakesig": {"github.com/cyberphone/json-canonicalization/", "github.com/digitorus/timestamp", "github.com/google/certificate-transparency-go",
 		"github.com/google/certificate-transparency-go/", "github.com/sigstore/protobuf-specs/", "github.com/sigstore/rekor-tiles/v2/",
-		"github.com/sigstore/rekor/pkg/util", "github.com/sigstore/sigstore/pkg/signature", "github.com/transparency-dev/", "golang.org/x/mod/sumdb/note",
+		"github.com/sigstore/rekor/pkg/util", "github.com/sigstore/sigstore/pkg/signature", "github.com/theupdateframework/go-tuf/v2/metadata", "github.com/transparency-dev/", "golang.org/x/mod/sumdb/note",
 		"google.golang.org/protobuf/"},
 	"manager-sim/box":       {},
 	"manager-sim/selfsign":  {},

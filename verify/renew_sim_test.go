@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
 )
 
 // A renewed root that is kept is used, and one that does not prove itself is
@@ -16,14 +18,14 @@ func TestRenewedRootIsUsed(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv(TrustDirEnv, dir)
 	for name, b := range map[string][]byte{
-		"trusted_root.json": old, "release_ca.pem": nil, "tuf_root.json": tufRoot(t, 1, "a", "t", "a"),
+		"trusted_root.json": old, "release_ca.pem": nil, "tuf_root.json": fakesig.TUFRoot(1, "a", "t", "a"),
 		"sim.json": []byte(`{"signers":[{"issuer":"https://x","repository":"https://github.com/acme/edge","workflow":".github/workflows/release.yml","ref":"refs/tags/v*"}]}`),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	files := dirOf(map[string][]byte{targetsFile: tufTargets(t, 3, fresh, "t"), trustedRootFile: fresh})
+	files := dirOf(map[string][]byte{targetsFile: fakesig.TUFTargets(3, fresh, "t"), trustedRootFile: fresh})
 	r, err := Renew(files, dirOf(nil))
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,6 @@
 package verify
 
 import (
-	"crypto"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,79 +13,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/sigstore/sigstore/pkg/signature"
-	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
-
-// tufKey is one of a fixed set of keys: "a", "b", ...
-func tufKey(t *testing.T, name string) (*metadata.Key, signature.Signer) {
-	t.Helper()
-	seed := sha256.Sum256([]byte(name))
-	private := ed25519.NewKeyFromSeed(seed[:])
-	key, err := metadata.KeyFromPublicKey(private.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := signature.LoadSigner(private, crypto.Hash(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key, signer
-}
-
-// longAgo is when all the test's metadata expired: no clock is asked.
-var longAgo = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// tufRoot makes N.root.json. keys, of which two must sign, and targetsKey are
-// letters; so are signers.
-func tufRoot(t *testing.T, version int64, keys, targetsKey, signers string) []byte {
-	t.Helper()
-	m := metadata.Root(longAgo)
-	m.Signed.Version = version
-	add := func(names, role string, threshold int) {
-		for _, n := range names {
-			key, _ := tufKey(t, string(n))
-			if err := m.Signed.AddKey(key, role); err != nil {
-				t.Fatal(err)
-			}
-		}
-		m.Signed.Roles[role].Threshold = threshold
-	}
-	add(keys, metadata.ROOT, min(2, len(keys)))
-	add(targetsKey, metadata.TARGETS, 1)
-	for _, n := range signers {
-		_, s := tufKey(t, string(n))
-		if _, err := m.Sign(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := m.ToBytes(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// tufTargets makes a targets.json that names trustedRoot.
-func tufTargets(t *testing.T, version int64, trustedRoot []byte, signer string) []byte {
-	t.Helper()
-	m := metadata.Targets(longAgo)
-	m.Signed.Version = version
-	file, err := metadata.TargetFile().FromBytes(trustedRootFile, trustedRoot, "sha256")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.Signed.Targets[trustedRootFile] = file
-	_, s := tufKey(t, signer)
-	if _, err := m.Sign(s); err != nil {
-		t.Fatal(err)
-	}
-	b, err := m.ToBytes(false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
 
 func sigstore(t *testing.T) (*fakesig.Instance, []byte) {
 	t.Helper()
@@ -111,10 +37,10 @@ func TestRenew(t *testing.T) {
 	t.Parallel()
 	_, old := sigstore(t)
 	_, fresh := sigstore(t)
-	a := anchor{root: tufRoot(t, 1, "abc", "t", "ab"), targets: 5}
-	root2 := tufRoot(t, 2, "cde", "u", "abcde") // rotates "a" and "b" out, and the targets key
-	root3 := tufRoot(t, 3, "cdf", "u", "cdef")
-	kept, err := a.renew(dirOf(map[string][]byte{"2.root.json": root2, targetsFile: tufTargets(t, 7, fresh, "u"), trustedRootFile: fresh}), nil)
+	a := anchor{root: fakesig.TUFRoot(1, "abc", "t", "ab"), targets: 5}
+	root2 := fakesig.TUFRoot(2, "cde", "u", "abcde") // rotates "a" and "b" out, and the targets key
+	root3 := fakesig.TUFRoot(3, "cdf", "u", "cdef")
+	kept, err := a.renew(dirOf(map[string][]byte{"2.root.json": root2, targetsFile: fakesig.TUFTargets(7, fresh, "u"), trustedRootFile: fresh}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,26 +53,26 @@ func TestRenew(t *testing.T) {
 		files map[string][]byte
 		want  string // "" means that it is taken
 	}{
-		"the same root, newer targets":    {none, map[string][]byte{targetsFile: tufTargets(t, 6, fresh, "t"), trustedRootFile: fresh}, ""},
-		"the version that is compiled in": {none, map[string][]byte{targetsFile: tufTargets(t, 5, old, "t"), trustedRootFile: old}, ""},
-		"older than what is compiled in":  {none, map[string][]byte{targetsFile: tufTargets(t, 4, old, "t"), trustedRootFile: old}, "older than 5"},
-		"two rotations at once":           {none, map[string][]byte{"2.root.json": root2, "3.root.json": root3, targetsFile: tufTargets(t, 9, fresh, "u"), trustedRootFile: fresh}, ""},
-		"the second rotation later":       {kept, map[string][]byte{"3.root.json": root3, targetsFile: tufTargets(t, 7, fresh, "u"), trustedRootFile: fresh}, ""},
+		"the same root, newer targets":    {none, map[string][]byte{targetsFile: fakesig.TUFTargets(6, fresh, "t"), trustedRootFile: fresh}, ""},
+		"the version that is compiled in": {none, map[string][]byte{targetsFile: fakesig.TUFTargets(5, old, "t"), trustedRootFile: old}, ""},
+		"older than what is compiled in":  {none, map[string][]byte{targetsFile: fakesig.TUFTargets(4, old, "t"), trustedRootFile: old}, "older than 5"},
+		"two rotations at once":           {none, map[string][]byte{"2.root.json": root2, "3.root.json": root3, targetsFile: fakesig.TUFTargets(9, fresh, "u"), trustedRootFile: fresh}, ""},
+		"the second rotation later":       {kept, map[string][]byte{"3.root.json": root3, targetsFile: fakesig.TUFTargets(7, fresh, "u"), trustedRootFile: fresh}, ""},
 		"the same again":                  {kept, kept.Files, ""},
-		"going back to older targets":     {kept, map[string][]byte{targetsFile: tufTargets(t, 6, old, "u"), trustedRootFile: old}, "older than 7"},
-		"a targets key that was revoked":  {kept, map[string][]byte{targetsFile: tufTargets(t, 99, old, "t"), trustedRootFile: old}, "not signed by the keys of the TUF root 2"},
-		"a root that the old keys did not sign": {none, map[string][]byte{"2.root.json": tufRoot(t, 2, "xyz", "u", "xyz"),
-			targetsFile: tufTargets(t, 9, fresh, "u"), trustedRootFile: fresh}, "not signed by the keys of version 1"},
-		"a root that one old key signed": {none, map[string][]byte{"2.root.json": tufRoot(t, 2, "cde", "u", "ade"),
-			targetsFile: tufTargets(t, 9, fresh, "u"), trustedRootFile: fresh}, "not signed by the keys of version 1"},
-		"a root that its own keys did not sign": {none, map[string][]byte{"2.root.json": tufRoot(t, 2, "def", "u", "abc"),
-			targetsFile: tufTargets(t, 9, fresh, "u"), trustedRootFile: fresh}, "not signed by its own keys"},
-		"a root under another's name": {none, map[string][]byte{"2.root.json": root3, targetsFile: tufTargets(t, 9, fresh, "u"), trustedRootFile: fresh}, "says that it is version 3"},
-		"a root is left out":          {none, map[string][]byte{"3.root.json": root3, targetsFile: tufTargets(t, 9, fresh, "u"), trustedRootFile: fresh}, "not signed by the keys of the TUF root 1"},
-		"another trusted root":        {none, map[string][]byte{targetsFile: tufTargets(t, 9, fresh, "t"), trustedRootFile: old}, "is not the one"},
-		"a trusted root that is none": {none, map[string][]byte{targetsFile: tufTargets(t, 9, []byte("{}"), "t"), trustedRootFile: []byte("{}")}, "trusted root"},
+		"going back to older targets":     {kept, map[string][]byte{targetsFile: fakesig.TUFTargets(6, old, "u"), trustedRootFile: old}, "older than 7"},
+		"a targets key that was revoked":  {kept, map[string][]byte{targetsFile: fakesig.TUFTargets(99, old, "t"), trustedRootFile: old}, "not signed by the keys of the TUF root 2"},
+		"a root that the old keys did not sign": {none, map[string][]byte{"2.root.json": fakesig.TUFRoot(2, "xyz", "u", "xyz"),
+			targetsFile: fakesig.TUFTargets(9, fresh, "u"), trustedRootFile: fresh}, "not signed by the keys of version 1"},
+		"a root that one old key signed": {none, map[string][]byte{"2.root.json": fakesig.TUFRoot(2, "cde", "u", "ade"),
+			targetsFile: fakesig.TUFTargets(9, fresh, "u"), trustedRootFile: fresh}, "not signed by the keys of version 1"},
+		"a root that its own keys did not sign": {none, map[string][]byte{"2.root.json": fakesig.TUFRoot(2, "def", "u", "abc"),
+			targetsFile: fakesig.TUFTargets(9, fresh, "u"), trustedRootFile: fresh}, "not signed by its own keys"},
+		"a root under another's name": {none, map[string][]byte{"2.root.json": root3, targetsFile: fakesig.TUFTargets(9, fresh, "u"), trustedRootFile: fresh}, "says that it is version 3"},
+		"a root is left out":          {none, map[string][]byte{"3.root.json": root3, targetsFile: fakesig.TUFTargets(9, fresh, "u"), trustedRootFile: fresh}, "not signed by the keys of the TUF root 1"},
+		"another trusted root":        {none, map[string][]byte{targetsFile: fakesig.TUFTargets(9, fresh, "t"), trustedRootFile: old}, "is not the one"},
+		"a trusted root that is none": {none, map[string][]byte{targetsFile: fakesig.TUFTargets(9, []byte("{}"), "t"), trustedRootFile: []byte("{}")}, "trusted root"},
 		"no targets":                  {none, map[string][]byte{trustedRootFile: fresh}, "does not exist"},
-		"no trusted root":             {none, map[string][]byte{targetsFile: tufTargets(t, 9, fresh, "t")}, "does not exist"},
+		"no trusted root":             {none, map[string][]byte{targetsFile: fakesig.TUFTargets(9, fresh, "t")}, "does not exist"},
 		"a root as targets":           {none, map[string][]byte{targetsFile: root2, trustedRootFile: fresh}, targetsFile},
 		"garbage":                     {none, map[string][]byte{"2.root.json": []byte("\x00"), targetsFile: nil, trustedRootFile: nil}, "2.root.json"},
 		"megabytes":                   {none, map[string][]byte{targetsFile: make([]byte, 10<<20), trustedRootFile: fresh}, "more than"},
@@ -179,8 +105,8 @@ func TestARenewedRootReplaces(t *testing.T) {
 	t.Parallel()
 	before, old := sigstore(t)
 	after, fresh := sigstore(t)
-	a := anchor{root: tufRoot(t, 1, "a", "t", "a")}
-	r, err := a.renew(dirOf(map[string][]byte{targetsFile: tufTargets(t, 1, fresh, "t"), trustedRootFile: fresh}), nil)
+	a := anchor{root: fakesig.TUFRoot(1, "a", "t", "a")}
+	r, err := a.renew(dirOf(map[string][]byte{targetsFile: fakesig.TUFTargets(1, fresh, "t"), trustedRootFile: fresh}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

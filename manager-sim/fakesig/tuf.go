@@ -1,0 +1,54 @@
+package fakesig
+
+import (
+	"crypto"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"time"
+
+	"github.com/sigstore/sigstore/pkg/signature"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+)
+
+// longAgo is when all TUF metadata made here expired: no clock is asked.
+var longAgo = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// tufKey is one of a fixed set of keys: "a", "b", ...
+func tufKey(name string) (*metadata.Key, signature.Signer) {
+	seed := sha256.Sum256([]byte(name))
+	private := ed25519.NewKeyFromSeed(seed[:])
+	return must(metadata.KeyFromPublicKey(private.Public())), must(signature.LoadSigner(private, crypto.Hash(0)))
+}
+
+// TUFRoot returns the root.json of a TUF repository that vouches for trust roots.
+// keys, of which two must sign, and targetsKey are letters, each a fixed key; so
+// are signers.
+func TUFRoot(version int64, keys, targetsKey, signers string) []byte {
+	m := metadata.Root(longAgo)
+	m.Signed.Version = version
+	add := func(names, role string, threshold int) {
+		for _, n := range names {
+			key, _ := tufKey(string(n))
+			must(0, m.Signed.AddKey(key, role))
+		}
+		m.Signed.Roles[role].Threshold = threshold
+	}
+	add(keys, metadata.ROOT, min(2, len(keys)))
+	add(targetsKey, metadata.TARGETS, 1)
+	for _, n := range signers {
+		_, s := tufKey(string(n))
+		must(m.Sign(s))
+	}
+	return must(m.ToBytes(false))
+}
+
+// TUFTargets returns a targets.json that names trustedRoot, signed by a letter.
+func TUFTargets(version int64, trustedRoot []byte, signer string) []byte {
+	const name = "trusted_root.json"
+	m := metadata.Targets(longAgo)
+	m.Signed.Version = version
+	m.Signed.Targets[name] = must(metadata.TargetFile().FromBytes(name, trustedRoot, "sha256"))
+	_, s := tufKey(signer)
+	must(m.Sign(s))
+	return must(m.ToBytes(false))
+}
