@@ -9,7 +9,6 @@ package web
 
 import (
 	"bytes"
-	"context"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -17,12 +16,9 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
-	"path"
 	"strings"
-	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -204,8 +200,10 @@ type answer struct {
 	body   bytes.Buffer
 }
 
-func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(status int)      { a.status = status }
+func (a *answer) Header() http.Header { return a.header }
+
+func (a *answer) WriteHeader(status int) { a.status = status }
+
 func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
 
 // api calls the API as whoever is signed in, and decodes its answer into to,
@@ -273,10 +271,13 @@ type page struct {
 }
 
 // MayOperate and the others are for templates.
-func (p page) MayOperate() bool    { return p.Who.May(server.Operator) }
+func (p page) MayOperate() bool { return p.Who.May(server.Operator) }
+
 func (p page) MayAdminGroup() bool { return p.Who.May(server.GroupAdmin) }
-func (p page) MayAdminAll() bool   { return p.Who.May(server.SuperAdmin) }
-func (p page) SignedIn() bool      { return p.Who.Name != "" }
+
+func (p page) MayAdminAll() bool { return p.Who.May(server.SuperAdmin) }
+
+func (p page) SignedIn() bool { return p.Who.Name != "" }
 
 func (r *request) show(name, title, nav string, live bool, data any) error {
 	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Live: live, Data: data})
@@ -327,85 +328,4 @@ func (r *request) stream() error {
 	}
 	r.web.manager.ServeHTTP(r.rw, req)
 	return nil
-}
-
-func source(r *http.Request) string {
-	host, _, _ := net.SplitHostPort(r.RemoteAddr)
-	return host
-}
-
-// local is where a sign-in leads: a path of ours, and nothing else.
-func local(next string) string {
-	u, err := url.Parse(next)
-	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/admin/") || path.Clean(u.Path) != u.Path || strings.HasPrefix(next, "//") {
-		return "/admin/nodes"
-	}
-	return u.RequestURI()
-}
-
-func (w *Web) signInPage(rw http.ResponseWriter, r *http.Request) {
-	w.signInForm(rw, http.StatusOK, r.URL.Query().Get("next"), "")
-}
-
-func (w *Web) signInForm(rw http.ResponseWriter, status int, next, problem string) {
-	if err := w.render(rw, status, "signin", page{Title: "Sign in", Error: problem, Data: local(next)}); err != nil {
-		w.log.Error().Err(err).Msg("page")
-	}
-}
-
-func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
-	secret, err := w.manager.SignIn(r.Context(), source(r), r.PostFormValue("name"), r.PostFormValue("password"))
-	switch {
-	case errors.Is(err, server.ErrLocked):
-		w.signInForm(rw, http.StatusTooManyRequests, r.PostFormValue("next"), "Too many failed attempts. Wait a minute.")
-	case errors.Is(err, server.ErrWrong):
-		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
-	case err != nil:
-		w.log.Error().Err(err).Msg("sign in")
-		w.fail(rw, server.Identity{}, http.StatusInternalServerError, "Something failed here; see the manager's log.")
-	default:
-		setCookie(rw, secret, int(server.SessionLife/time.Second))
-		http.Redirect(rw, r, local(r.PostFormValue("next")), http.StatusSeeOther)
-	}
-}
-
-func setCookie(rw http.ResponseWriter, secret string, maxAge int) {
-	http.SetCookie(rw, &http.Cookie{Name: cookieName, Value: secret, Path: "/", MaxAge: maxAge, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode})
-}
-
-func (r *request) signOut() error {
-	c, err := r.Cookie(cookieName)
-	if err == nil {
-		err = r.web.manager.SignOut(r.Context(), c.Value, r.who)
-	}
-	if err != nil {
-		return err
-	}
-	setCookie(r.rw, "", -1)
-	return r.to("/admin/sign-in")
-}
-
-func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
-	w.claimForm(rw, http.StatusOK, r.URL.Query().Get("token"), "")
-}
-
-func (w *Web) claimForm(rw http.ResponseWriter, status int, token, problem string) {
-	if err := w.render(rw, status, "claim", page{Title: "The first administrator", Error: problem, Data: token}); err != nil {
-		w.log.Error().Err(err).Msg("page")
-	}
-}
-
-func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
-	name, password := r.PostFormValue("name"), r.PostFormValue("password")
-	if err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password); err != nil {
-		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), err.Error())
-		return
-	}
-	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)
-	if err != nil {
-		http.Redirect(rw, r, "/admin/sign-in", http.StatusSeeOther)
-		return
-	}
-	setCookie(rw, secret, int(server.SessionLife/time.Second))
-	http.Redirect(rw, r, "/admin/nodes", http.StatusSeeOther)
 }

@@ -1,0 +1,311 @@
+package rig_test
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/chromedp/chromedp"
+)
+
+// The runbook's procedure for one node, with a real agent: each failure has its
+// badge, and its code with what to do.
+func TestBrowserUpgradesANode(t *testing.T) {
+	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
+	b.publish("1.1.0", "")
+	w := browse(t, b.Rig)
+	w.sees("idle")
+	w.click("#u-" + b.id) // opens the dialog
+	w.holds(`document.querySelector("dialog")?.open === true`)
+	w.accessible()
+	w.picture("upgrade")
+	w.fill("dialog input[name=version]", "1.1.0")
+	w.click("dialog button.primary")
+	w.sees("Node " + b.id)
+	w.sees("upgrade_completed")
+	w.sees("updated")
+	w.sees("re-authenticated at 1.1.0") // the node's going and coming is part of it
+	w.picture("node")
+
+	for i, tt := range []struct {
+		fault      fakerelease.Fault
+		badge      string
+		code, says string
+	}{
+		{fakerelease.BadSignature, "upgrade failed", "upgrade_signature_invalid", "Treat it as tampering"},
+		{fakerelease.WrongIdentity, "upgrade failed", "upgrade_identity_not_allowed", "old workflow"},
+		{fakerelease.NoLogEntry, "upgrade failed", "upgrade_rekor_invalid", "transparency log"},
+		{fakerelease.BadChecksum, "upgrade failed", "upgrade_checksum_mismatch", "Retry"},
+		{fakerelease.WrongArch, "upgrade failed", "upgrade_arch_mismatch", "architecture"},
+		{fakerelease.ExitsAtOnce, "rolled back", "upgrade_rolled_back", "safe to investigate"},
+	} {
+		version := fmt.Sprintf("1.2.%d", i)
+		b.publish(version, tt.fault)
+		w.open("/admin/nodes/" + b.id + "/upgrade") // by the page, as without JavaScript
+		w.fill("input[name=version]", version)
+		w.click("form button.primary[class=primary]")
+		w.sees(tt.badge)
+		w.sees(tt.code)
+		w.open("/admin/nodes")
+		w.sees(tt.badge)
+		w.do("focus the badge", chromedp.Focus(chromedp.CSS(".chip.bad")))
+		w.holds(fmt.Sprintf(`(() => { const tip = document.querySelector(".chip.bad .tip"); return getComputedStyle(tip).display === "block" && tip.innerText.includes(%q) && tip.innerText.includes(%q); })()`, tt.code, tt.says))
+	}
+	w.picture("nodes-failed")
+	// What the node's own policy refuses: an older major, and a channel that only
+	// somebody who changes the form can ask for.
+	for _, tt := range []struct{ version, channel, code string }{{"0.9.0", "stable", "upgrade_version_too_old"}, {"1.3.0", "beta", "upgrade_channel_not_allowed"}} {
+		w.open("/admin/nodes/" + b.id + "/upgrade")
+		w.fill("input[name=version]", tt.version)
+		w.holds(fmt.Sprintf(`(document.querySelector("[name=channel] option").value = %q) !== ""`, tt.channel))
+		w.click("form button.primary[class=primary]")
+		w.sees(tt.code)
+	}
+	w.open("/admin/nodes/" + b.id + "/upgrade")
+	w.fill("input[name=version]", "9.9.9-")
+	w.do("without the browser's own check", chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := chromedp.Evaluate[bool](`document.querySelector("#dialog form").noValidate = true`)(ctx, t)
+		return err
+	}))
+	w.click("form button.primary[class=primary]")
+	w.sees("is not")
+	for _, path := range []string{"/admin/nodes", "/admin/nodes/" + b.id, "/admin/nodes/" + b.id + "/upgrade", "/admin/events?category=upgrade", "/admin/audit", "/admin/users", "/admin/nowhere"} {
+		w.open(path)
+		w.accessible()
+		w.fits(1100)
+		w.fits(320)
+	}
+	w.open("/admin/users")
+	w.picture("users")
+	w.open("/admin/events?category=upgrade")
+	w.sees("upgrade_rolled_back")
+	w.picture("events")
+	w.open("/admin/audit")
+	w.sees("node.upgrade.request")
+	w.picture("audit")
+}
+
+// The runbook's procedure for a group, with real agents.
+func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
+	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
+	b.publish("1.1.0", "")
+	b.publish("1.2.0", fakerelease.ExitsAtOnce)
+	ids := []string{b.id}
+	mark := 0
+	for i, disabled := range []bool{false, false, true} {
+		c := rig.NodeConfig{Name: fmt.Sprint("node", i+2), MaxBootAttempts: 1, Version: "1.0.0", Binary: b.bin["1.0.0"], Disabled: disabled}
+		n, err := b.Install(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Start()
+		t.Cleanup(n.Stop)
+		e := b.wait(mark, "the first health beat", func(e rig.Entry) bool {
+			known := false
+			for _, id := range ids {
+				known = known || e.NodeID == id
+			}
+			return e.Type == "capabilities" && !known
+		})
+		ids = append(ids, e.NodeID)
+	}
+	w := browse(t, b.Rig)
+	w.sees("no upgrade") // of the node whose upgrades are off,
+	w.do("focus", chromedp.Focus(chromedp.CSS("td .chip:not(.bad)[tabindex]")))
+	w.sees("enabled = true") // and what to do
+	w.open("/admin/groups")
+	w.fill("input[name=name]", "devices")
+	w.click("form.bar button.primary")
+	w.sees("No node is in this group")
+	for _, id := range ids {
+		w.open("/admin/nodes/" + id)
+		w.holds(`(() => { const s = document.querySelector("[name=group_id]"); s.value = s.options[s.options.length-1].value; return true; })()`)
+		w.click("form.bar button")
+		w.holds(`document.querySelector("#live dl").innerText.includes("devices")`)
+	}
+	begin := func(version, strategy string) {
+		t.Helper()
+		w.open("/admin/groups")
+		w.click("tbody a[id]")
+		w.click("#upgrade-group")
+		w.fill("input[name=version]", version)
+		w.fill("input[name=settle_secs]", "1")
+		w.click("input[value=" + strategy + "]")
+		w.click("form.stack button.primary")
+		w.sees("goes to 3 nodes")
+		w.sees("does not advertise the capability") // the one that is left out
+		w.click("#confirm")
+		w.sees("Rollout of " + version)
+	}
+	begin("1.1.0", "staged")
+	w.sees("3 of 3 have ended: 3 updated")
+	w.sees("completed")
+	begin("1.2.0", "staged")
+	w.sees("1 node(s) failed or went back in wave 1 of 3")
+	w.sees("1 rolled back 2 waiting") // the remaining waves do not run
+	w.click("#abort")
+	w.sees("aborted")
+	b.publish("1.2.0", "") // mended
+	begin("1.2.0", "immediate")
+	w.sees("3 of 3 have ended: 3 updated")
+	w.open("/admin/events?category=upgrade")
+	w.sees("upgrade_rolled_back")
+	w.open("/admin/audit")
+	for _, action := range []string{"group.upgrade.schedule", "group.upgrade.paused", "group.upgrade.complete"} {
+		w.sees(action)
+	}
+}
+
+// The runbook's procedure for a group, over simulated nodes: the plan, the
+// waves, the pause at a failure, and what an operator does then.
+func TestBrowserRollsOutAGroup(t *testing.T) {
+	t.Parallel()
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	w := browse(t, r)
+	ctx, cancel := context.WithCancel(t.Context())
+	bad := make(chan struct{})
+	_, token, _ := r.Registration()
+	f, err := fleet.Start(ctx, fleet.Config{URL: "wss" + strings.TrimPrefix(r.URL, "https") + wire.Path, Token: token, TLS: r.ClientTLS(), Nodes: 10, Step: 300 * time.Millisecond,
+		Fate: func(_ int, version string) fleet.Fate {
+			select {
+			case <-bad:
+				return fleet.Good
+			default:
+				if version == "1.2.0" {
+					return fleet.GoesBack
+				}
+				return fleet.Good
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); f.Wait() })
+
+	w.click(`nav a[href="/admin/groups"]`)
+	w.fill("input[name=name]", "site one")
+	w.click("form.bar button.primary")
+	w.sees("No node is in this group")
+	at, err := chromedp.Run(w.ctx, chromedp.Location())
+	if err != nil {
+		t.Fatal(err)
+	}
+	groupID := at[strings.LastIndexByte(at, '/')+1:]
+	var list struct {
+		Nodes []rig.NodeRecord `json:"nodes"`
+	}
+	for len(list.Nodes) < 10 || len(list.Nodes[9].Capabilities) == 0 {
+		if err := r.Call(t.Context(), http.MethodGet, "/api/v1/nodes", nil, &list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range list.Nodes {
+		var answer any
+		if err := r.Call(t.Context(), http.MethodPut, "/api/v1/nodes/"+n.ID+"/group", map[string]string{"group_id": groupID}, &answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	begin := func(version string) {
+		t.Helper()
+		w.open("/admin/groups/" + groupID)
+		w.click("#upgrade-group")
+		w.fill("input[name=version]", version)
+		w.fill("input[name=settle_secs]", "1")
+		if version == "1.1.0" {
+			w.accessible()
+			w.picture("group-upgrade")
+		}
+		w.click("form.stack button.primary")
+		w.sees("goes to 10 nodes")
+		w.sees("in 3 waves")
+		if version == "1.1.0" {
+			w.accessible()
+			w.picture("group-plan")
+		}
+		w.click("#confirm")
+		w.sees("Rollout of " + version)
+	}
+	begin("1.1.0")
+	w.sees("settling")
+	w.picture("rollout")
+	w.do("focus", chromedp.Focus(chromedp.CSS("#abort")))
+	w.holds(`(window.abort = document.activeElement).id === "abort"`)
+	w.sees("5 of 10 have ended")                       // nobody loads the page again,
+	w.holds(`document.activeElement === window.abort`) // and what has the focus is not replaced
+	w.sees("10 of 10 have ended")
+	w.sees("completed")
+
+	begin("1.2.0")
+	w.sees("1 node(s) failed or went back in wave 1 of 3")
+	w.holds(`document.querySelector("#live .chip.bad .tip").textContent.includes("upgrade_rolled_back")`)
+	w.accessible()
+	w.fits(1100)
+	w.fits(320)
+	w.picture("rollout-paused")
+	close(bad)
+	w.click("#retry")
+	w.sees("attempt 2")
+	w.sees("completed")
+
+	begin("1.3.0")
+	w.click("#pause")
+	w.sees("paused by root")
+	w.click("#resume")
+	w.holds(`document.getElementById("pause") !== null`)
+	w.click("#abort")
+	w.sees("aborted")
+	w.accessible()
+	w.click("#roll-back") // the plan is for the version that most ran before
+	w.sees("Upgrade group site one")
+	w.holds(`document.querySelector("[name=version]").value === "1.2.0" && document.querySelector("[value=immediate]").checked`)
+	for _, path := range []string{"/admin/groups", "/admin/rollouts"} {
+		w.open(path)
+		w.accessible()
+		w.fits(1100)
+		w.fits(320)
+		w.picture(strings.TrimPrefix(path, "/admin/"))
+	}
+	w.open("/admin/groups/" + groupID)
+	w.sees("aborted")
+	w.accessible()
+	w.fits(1100)
+	w.fits(320)
+	w.picture("group")
+	w.open("/admin/nodes")
+	w.sees("10 of 10 nodes")
+	w.picture("nodes")
+
+	// The manager goes away and comes back: the page says so.
+	w.open("/admin/nodes")
+	w.holds(`document.getElementById("link").hidden === true`)
+	if err := r.RestartManager(); err != nil {
+		t.Fatal(err)
+	}
+	w.holds(`document.getElementById("link").hidden === true`)
+
+	// Without JavaScript's help, by the keyboard alone: the first stop is the
+	// way past the menu.
+	w.open("/admin/groups")
+	w.do("Tab", chromedp.KeyEvent("\t"))
+	w.holds(`document.activeElement.classList.contains("skip")`)
+	w.click("header button") // sign out
+	w.sees("Sign in")
+	w.accessible()
+	w.fits(320)
+	w.picture("sign-in")
+	w.open("/admin/nodes")
+	w.sees("Sign in")
+}

@@ -1,0 +1,78 @@
+package stage
+
+import (
+	"context"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+)
+
+// Staged is a release that is complete on disk. Only Stage makes one.
+type Staged struct {
+	rel verify.Release
+}
+
+// Version returns what was staged.
+func (st Staged) Version() release.Version { return st.rel.Manifest().Version }
+
+// Swap puts a staged release on trial: state.json first (the commit point),
+// then previous, then current.
+func Swap(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
+	return st.hand(ctx, l, tr, "staged", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
+		s = state.Begin(s, tr, now)
+		t.Previous, t.Current = s.Previous, tr.Target
+		return s, t
+	})
+}
+
+// Shelve leaves a staged release for an operator to apply.
+func Shelve(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
+	return st.hand(ctx, l, tr, "staged_manual", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
+		return state.Shelve(s, tr, now), t
+	})
+}
+
+func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outcome string,
+	next func(state.State, state.Tree, state.Trial, time.Time) (state.State, state.Tree)) (state.Result, error) {
+	if !st.rel.OK() {
+		return state.Result{}, release.Errorf(release.Internal, "swap: nothing was staged")
+	}
+	tr.Target = st.Version()
+	tr.RollbackFloor, tr.FloorSequence = floorOf(st.rel.Manifest(), func(v release.Version) uint64 {
+		m, _ := readMarker(l, v) // one that cannot be read says nothing
+		return m.Sequence
+	})
+	return l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		if s.Status == state.PendingHealth {
+			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
+		}
+		if t.Current == tr.Target {
+			return s, t, release.Errorf(release.InProgress, "an operator has put %s in place meanwhile; nothing is left to do", tr.Target)
+		}
+		if !t.Has(tr.Target) {
+			return s, t, release.Errorf(release.Internal, "swap: %s is not on disk", tr.Target)
+		}
+		now := time.Now().UTC()
+		s, t = next(s, t, tr, now)
+		if tr.CommandID != "" {
+			s = state.Succeed(s, tr.CommandID, outcome, now)
+		}
+		return s, t, nil
+	})
+}
+
+// floorOf is what m sets once it has proved healthy: the lowest version to go
+// back to, and the sequence of that version's manifest, below which is an
+// earlier publication of it. The manifest itself knows only its own; installed
+// says that of a version that is there, or 0.
+func floorOf(m release.Manifest, installed func(release.Version) uint64) (release.Version, uint64) {
+	switch m.RollbackFloor {
+	case release.Version{}:
+		return release.Version{}, 0
+	case m.Version:
+		return m.Version, m.Sequence
+	}
+	return m.RollbackFloor, installed(m.RollbackFloor)
+}
