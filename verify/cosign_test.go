@@ -1,10 +1,15 @@
 package verify_test
 
 import (
+	"encoding/base64"
+	"fmt"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
 	"github.com/bilbycast/edge-agent/verify"
@@ -47,6 +52,57 @@ func TestCosignTakesOurBundles(t *testing.T) {
 		}
 		if out, err := run("other.json"); err == nil {
 			t.Errorf("%s: cosign takes another manifest\n%s", name, out)
+		}
+	}
+}
+
+// What real cosign signs, keyless and in its new format, with a fake Fulcio and
+// Rekor, is taken here like any other; and by its claims alone.
+func TestCosignSignsForUs(t *testing.T) {
+	t.Parallel()
+	cosign, err := exec.LookPath("cosign")
+	if err != nil {
+		t.Skip("cosign is not installed")
+	}
+	// cosign asks the clock, so this instance is of today.
+	in := fakesig.New(time.Now().Add(-time.Hour))
+	root, err := in.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		claims fakesig.Claims
+		want   string
+	}{{claims(), ""}, {fakesig.GitHub("mallory/edge", workflow, "refs/tags/v1.5.0", commit), "source repository"}} {
+		services := httptest.NewServer(in.Handler(tt.claims))
+		defer services.Close()
+		service := fmt.Sprintf(`[{"url":%q,"majorApiVersion":1,"validFor":{"start":"2020-01-01T00:00:00Z"},"operator":"fake"}]`, services.URL)
+		config := `{"mediaType":"application/vnd.dev.sigstore.signingconfig.v0.2+json","caUrls":` + service + `,"oidcUrls":` + service + `,"rekorTlogUrls":` + service +
+			`,"rekorTlogConfig":{"selector":"ANY"},"tsaConfig":{"selector":"ANY"}}`
+		part := func(v string) string { return base64.RawURLEncoding.EncodeToString([]byte(v)) }
+		token := part(`{"alg":"RS256","typ":"JWT"}`) + "." + part(fmt.Sprintf(`{"iss":%q,"sub":"repo:acme/edge","aud":"sigstore","exp":4102444800}`, verify.GitHubIssuer)) + "." + part("signature")
+		dir := t.TempDir()
+		m := manifest(t, "1.5.0")
+		for file, data := range map[string][]byte{"manifest.json": m, "root.json": root, "config.json": []byte(config), "token": []byte(token)} {
+			if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.CommandContext(t.Context(), cosign, "sign-blob", "--yes", "--bundle", "manifest.sig.bundle", "--signing-config", "config.json", "--trusted-root", "root.json", "--identity-token", "token", "manifest.json")
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		bundle, err := os.ReadFile(filepath.Join(dir, "manifest.sig.bundle"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rel, err := newVerifier(t, in, row).Release(m, bundle)
+		switch {
+		case tt.want == "" && (err != nil || !rel.OK()):
+			t.Errorf("what cosign signed: %v\n%s", err, bundle)
+		case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("what cosign signed for a fork: %v", err)
 		}
 	}
 }

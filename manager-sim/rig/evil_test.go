@@ -13,6 +13,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 )
@@ -83,29 +84,34 @@ func TestAnEvilManager(t *testing.T) {
 			t.Fatalf("%.100q: %v", b, err)
 		}
 	}
-	// ack waits for the answer to a command; every event is acknowledged, so that
-	// the outbox is no place to hide in.
-	ack := func(id string) *wire.CommandAck {
+	// until reads messages until one is it; every event is acknowledged, so that the
+	// outbox is no place to hide in.
+	until := func(what string, it func(wire.Message) bool) wire.Message {
 		t.Helper()
 		for {
 			_, b, err := conn.ReadMessage()
 			if err != nil {
-				t.Fatalf("waiting for the ack of %s: %v", id, err)
+				t.Fatalf("waiting for %s: %v", what, err)
 			}
 			env, err := wire.Decode(b)
 			if err != nil {
 				t.Fatal(err)
 			}
-			switch m := env.Message.(type) {
-			case *wire.Event:
-				b, _ := wire.Encode(&wire.EventAck{EventIDs: []string{m.EventID}}, time.Now())
+			if e, ok := env.Message.(*wire.Event); ok {
+				b, _ := wire.Encode(&wire.EventAck{EventIDs: []string{e.EventID}}, time.Now())
 				send(websocket.TextMessage, b)
-			case *wire.CommandAck:
-				if m.CommandID == id {
-					return m
-				}
+			}
+			if it(env.Message) {
+				return env.Message
 			}
 		}
+	}
+	ack := func(id string) *wire.CommandAck {
+		t.Helper()
+		return until("the ack of "+id, func(m wire.Message) bool {
+			a, ok := m.(*wire.CommandAck)
+			return ok && a.CommandID == id
+		}).(*wire.CommandAck)
 	}
 	command := func(id string, action map[string]any) {
 		t.Helper()
@@ -157,10 +163,12 @@ func TestAnEvilManager(t *testing.T) {
 		t.Errorf("a genuine release: %s %s", a.ErrorCode, a.Error)
 	}
 	conn = next()
-	for end := time.Now().Add(30 * time.Second); n.Link("last-good") != "1.1.0"; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the genuine release is not kept")
-		}
+	until("upgrade_completed", func(m wire.Message) bool {
+		e, ok := m.(*wire.Event)
+		return ok && e.Details.ErrorCode == release.Completed
+	})
+	if got := n.Link("last-good"); got != "1.1.0" {
+		t.Errorf("last-good leads to %s", got)
 	}
 }
 
