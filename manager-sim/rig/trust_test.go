@@ -13,38 +13,73 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
+// elsewhere publishes a release by another Sigstore than the nodes know, and puts
+// beside it the trust root that vouches for that one, of which targetsKey signed
+// the list.
+func elsewhere(t *testing.T, version, program, targetsKey string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	p, err := fakerelease.Publish(dir, fakerelease.Options{Version: version, Binary: program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.ReadFile(filepath.Join(p.TrustDir, "trusted_root.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"2.root.json":       fakesig.TUFRoot(2, "bc", "u", "abc"), // a key was rotated meanwhile
+		"targets.json":      fakesig.TUFTargets(7, root, targetsKey),
+		"trusted_root.json": root,
+	} {
+		if err := os.WriteFile(filepath.Join(p.Dir, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// believes puts the TUF root there that the nodes have compiled in.
+func believes(t *testing.T, r *rig.Rig) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(r.TrustDir(), "tuf_root.json"), fakesig.TUFRoot(1, "ab", "t", "ab"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// trustOf is what `trust show` says of a node.
+func trustOf(t *testing.T, r *rig.Rig, program, root string) (source string, targets int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, "trust", "show", "--json", "--root", root)
+	cmd.Env = append(os.Environ(), "EDGE_AGENT_SIM_TRUST="+r.TrustDir())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rep struct {
+		Source  string `json:"source"`
+		Targets int    `json:"tuf_targets_version"`
+	}
+	if err := json.Unmarshal(out, &rep); err != nil {
+		t.Fatal(err)
+	}
+	return rep.Source, rep.Targets
+}
+
 // Sigstore gets new keys after the agents of a fleet were built: a release that
 // brings the newer trust root is taken, if the TUF keys prove that root, and
 // the root is kept; one that brings a forged one is refused. Who serves it does
 // not matter.
 func TestATrustRootComesWithARelease(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
-	put := func(dir, name string, text []byte) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put(b.TrustDir(), "tuf_root.json", fakesig.TUFRoot(1, "ab", "t", "ab")) // what is compiled in
-	// Another Sigstore's releases, on the same host.
+	believes(t, b.Rig)
 	publish := func(version, targetsKey string) {
 		t.Helper()
-		dir := t.TempDir()
-		p, err := fakerelease.Publish(dir, fakerelease.Options{Version: version, Binary: b.bin[version]})
-		if err != nil {
+		const at = "www/acme/edge/releases/download"
+		from := filepath.Join(elsewhere(t, version, b.bin[version], targetsKey), at)
+		if err := os.CopyFS(filepath.Join(b.Releases, at), os.DirFS(from)); err != nil {
 			t.Fatal(err)
 		}
-		root, err := os.ReadFile(filepath.Join(p.TrustDir, "trusted_root.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		to := filepath.Join(b.Releases, "www", "acme", "edge", "releases", "download", "v"+version)
-		if err := os.CopyFS(to, os.DirFS(p.Dir)); err != nil {
-			t.Fatal(err)
-		}
-		put(to, "2.root.json", fakesig.TUFRoot(2, "bc", "u", "abc")) // a key was rotated meanwhile
-		put(to, "targets.json", fakesig.TUFTargets(7, root, targetsKey))
-		put(to, "trusted_root.json", root)
 	}
 	publish("1.2.0", "t") // by the key that was revoked
 	publish("1.1.0", "u")
@@ -58,38 +93,63 @@ func TestATrustRootComesWithARelease(t *testing.T) {
 			return e.ErrorCode == "upgrade_completed" || strings.HasPrefix(e.ErrorCode, "upgrade_") && strings.HasSuffix(e.ErrorCode, "_invalid")
 		})
 	}
-	trust := func() (source string, targets int) {
-		t.Helper()
-		cmd := exec.CommandContext(b.ctx, b.bin["1.0.0"], "trust", "show", "--json", "--root", b.node.Root)
-		cmd.Env = append(os.Environ(), "EDGE_AGENT_SIM_TRUST="+b.TrustDir())
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var r struct {
-			Source  string `json:"source"`
-			Targets int    `json:"tuf_targets_version"`
-		}
-		if err := json.Unmarshal(out, &r); err != nil {
-			t.Fatal(err)
-		}
-		return r.Source, r.Targets
-	}
 	if e := end("1.2.0"); e.ErrorCode != "upgrade_rekor_invalid" {
 		t.Errorf("a forged root: %s %s", e.ErrorCode, e.Message)
 	}
-	if source, _ := trust(); source != "compiled in" {
+	if source, _ := trustOf(t, b.Rig, b.bin["1.0.0"], b.node.Root); source != "compiled in" {
 		t.Errorf("a forged root is kept: %s", source)
 	}
 	if e := end("1.1.0"); e.ErrorCode != "upgrade_completed" {
 		t.Errorf("a proven root: %s %s", e.ErrorCode, e.Message)
 	}
-	if source, targets := trust(); source != "renewed" || targets != 7 {
+	if source, targets := trustOf(t, b.Rig, b.bin["1.0.0"], b.node.Root); source != "renewed" || targets != 7 {
 		t.Errorf("the trust is %s, of targets %d", source, targets)
 	}
 	// The log that the new root does not know any more is not believed any more.
 	b.publish("1.3.0", "")
 	if e := end("1.3.0"); e.ErrorCode != "upgrade_rekor_invalid" {
 		t.Errorf("by the log that was replaced: %s %s", e.ErrorCode, e.Message)
+	}
+}
+
+// On a stick it is the same, without any network.
+func TestATrustRootComesOnAStick(t *testing.T) {
+	t.Parallel()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rig.New(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil { // for the trust directory
+		t.Fatal(err)
+	}
+	believes(t, r)
+	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage := func(targetsKey string) (string, error) {
+		t.Helper()
+		tar := filepath.Join(t.TempDir(), "edge.tar")
+		if err := fakerelease.Bundle(elsewhere(t, "1.1.0", bin["1.1.0"], targetsKey), fakerelease.DefaultRepository, "1.1.0", tar); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), bin["1.0.0"], "stage", "--config", filepath.Join(n.Root, "config.toml"), "--from", tar)
+		cmd.Env = append(os.Environ(), "EDGE_AGENT_SIM_TRUST="+r.TrustDir())
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := stage("t"); err == nil || !strings.Contains(out, "the trust root beside the release is not taken") {
+		t.Errorf("a forged root: %v %s", err, out)
+	}
+	if out, err := stage("u"); err != nil || !strings.Contains(out, "1.1.0 is staged") {
+		t.Errorf("a proven root: %v %s", err, out)
+	}
+	if source, targets := trustOf(t, r, bin["1.0.0"], n.Root); source != "renewed" || targets != 7 {
+		t.Errorf("the trust is %s, of targets %d", source, targets)
 	}
 }
