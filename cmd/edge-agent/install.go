@@ -26,6 +26,7 @@ import (
 )
 
 const (
+	maxUnit  = 64 << 10
 	unitDir  = "/etc/systemd/system"
 	rootsDir = "/opt/bilbycast"
 	maxToken = 4 << 10
@@ -105,6 +106,10 @@ func (i *installation) defaults() error {
 	if _, err := state.At(i.root); err != nil {
 		return cli.Usage(fmt.Errorf("--root: %w", err))
 	}
+	path := i.unitPath()
+	if text, err := fsutil.ReadFile(path, maxUnit); !errors.Is(err, fs.ErrNotExist) && !i.wrote(text) {
+		return errors.Join(fmt.Errorf("%s is there, and was not written by edge-agent for %s: choose another --name, or move it away", path, i.root), err)
+	}
 	// What the unit refuses is refused before anything is done.
 	if _, err := i.unit("edge-agent", 120).Files(); err != nil {
 		return cli.Usage(err)
@@ -116,6 +121,13 @@ func (i *installation) defaults() error {
 		return errors.New("this needs root: it makes a user and a unit (sudo edge-agent ...)")
 	}
 	return nil
+}
+
+func (i *installation) unitPath() string { return filepath.Join(unitDir, i.name+".service") }
+
+// wrote reports whether a unit is one of ours, for this root.
+func (i *installation) wrote(unit []byte) bool {
+	return bytes.Contains(unit, []byte("written by edge-agent")) && bytes.Contains(unit, []byte(i.root+"/"))
 }
 
 func (i *installation) unit(binary string, window int) systemd.Unit {
@@ -167,7 +179,8 @@ func (i *installation) install(ctx context.Context, what string) error {
 	var disk fsutil.Disk
 	for _, f := range files {
 		path := filepath.Join(unitDir, f.Name)
-		if old, err := fsutil.ReadFile(path, 64<<10); err == nil && string(old) == f.Text {
+		old, err := fsutil.ReadFile(path, maxUnit)
+		if err == nil && string(old) == f.Text {
 			continue
 		}
 		if err := disk.WriteFile(path, []byte(f.Text), 0o644); err != nil {

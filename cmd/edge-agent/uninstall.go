@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,15 +39,13 @@ func newUninstallCmd() *cobra.Command {
 
 func (i *installation) uninstall(ctx context.Context) error {
 	service := i.name + ".service"
-	path := filepath.Join(unitDir, service)
-	text, err := fsutil.ReadFile(path, 64<<10)
+	path := i.unitPath()
+	_, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		i.say("there is no %s", path)
 	case err != nil:
 		return err
-	case !bytes.Contains(text, []byte("written by edge-agent")) || !bytes.Contains(text, []byte(i.root)):
-		return fmt.Errorf("%s was not written by edge-agent for %s; nothing was removed", path, i.root)
 	default:
 		if err := command(ctx, "systemctl", "disable", "--quiet", "--now", service); err != nil {
 			return err

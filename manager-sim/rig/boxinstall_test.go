@@ -109,6 +109,20 @@ func TestUnderSystemdInstall(t *testing.T) {
 			t.Errorf("install %s %q leaves something", tt.what, tt.more)
 		}
 	}
+	// A service of somebody else keeps its unit.
+	foreign := path("/etc/systemd/system/edge.service")
+	if err := os.WriteFile(foreign, []byte("[Service]\nExecStart=/bin/true\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{append([]string{"install", "1.0.0", "--token-file", "/root/token"}, to...), {"uninstall", "--device-type", "edge", "--purge"}} {
+		out, err := run("A=b", append([]string{"/root/edge-agent"}, args...)...)
+		if text, e := os.ReadFile(foreign); err == nil || !strings.Contains(out+err.Error(), "was not written by edge-agent") || !strings.Contains(string(text), "/bin/true") {
+			t.Errorf("%s over another's unit: %v %v %s", args[0], err, e, out)
+		}
+	}
+	if err := os.Remove(foreign); err != nil {
+		t.Fatal(err)
+	}
 	// By install.sh: without cosign, by the pinned digest.
 	env := []string{"EDGE_AGENT_REPOSITORY=acme/edge", "EDGE_AGENT_VERSION=1.0.0", "EDGE_AGENT_BASE=" + r.Host + "/acme/edge/releases/download/v1.0.0", "CURL_CA_BUNDLE=/root/ca.pem"}
 	byScript := func(sum string) (string, error) {
