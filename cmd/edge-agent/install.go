@@ -241,7 +241,7 @@ func (i *installation) layOut(ctx context.Context, l state.Layout, what string) 
 	if err != nil {
 		return err
 	}
-	if c.Log, err = newLogger(io.Discard, "warn"); err != nil {
+	if c.Log, err = cli.NewLogger(io.Discard, "warn"); err != nil {
 		return err
 	}
 	var v release.Version

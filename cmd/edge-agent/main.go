@@ -3,14 +3,8 @@
 package main
 
 import (
-	"fmt"
-	"io"
-	"os"
-	"time"
-
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -38,21 +32,4 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 	root.SetVersionTemplate("edge-agent {{.Version}}\n")
 	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newInstallCmd(), newUninstallCmd(), newDoctorCmd())
 	return root
-}
-
-// newLogger writes JSON lines, which journald keeps as they are; to a terminal
-// it writes text.
-func newLogger(w io.Writer, level string) (zerolog.Logger, error) {
-	l, err := zerolog.ParseLevel(level)
-	if err != nil || level == "" {
-		return zerolog.Logger{}, cli.Usage(fmt.Errorf("--log-level %q: use debug, info, warn or error", level))
-	}
-	if f, ok := w.(*os.File); ok {
-		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
-			w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
-		}
-	}
-	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
-	zerolog.DurationFieldUnit = time.Second
-	return zerolog.New(w).Level(l).With().Timestamp().Logger(), nil
 }

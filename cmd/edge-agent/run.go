@@ -27,7 +27,7 @@ restarts it, not itself.`,
 		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			log, err := newLogger(cmd.ErrOrStderr(), level)
+			log, err := cli.NewLogger(cmd.ErrOrStderr(), level)
 			if err != nil {
 				return err
 			}

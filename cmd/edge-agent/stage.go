@@ -32,7 +32,7 @@ the next start of the service.`,
 			if err != nil {
 				return err
 			}
-			if c.Log, err = newLogger(cmd.ErrOrStderr(), "warn"); err != nil {
+			if c.Log, err = cli.NewLogger(cmd.ErrOrStderr(), "warn"); err != nil {
 				return err
 			}
 			checked, err := agent.Check(c)

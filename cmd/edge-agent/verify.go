@@ -55,7 +55,7 @@ The exit code is 0 if it would be installed, 1 if not, 2 for a wrong call.`,
 				if err != nil {
 					return err
 				}
-				if loaded.Log, err = newLogger(cmd.ErrOrStderr(), "warn"); err != nil {
+				if loaded.Log, err = cli.NewLogger(cmd.ErrOrStderr(), "warn"); err != nil {
 					return err
 				}
 				c = &loaded

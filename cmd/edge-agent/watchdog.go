@@ -42,7 +42,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 	var root string
 	cmd.Args = cli.ExactArgs(0, "root")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		log, err := newLogger(cmd.ErrOrStderr(), "info")
+		log, err := cli.NewLogger(cmd.ErrOrStderr(), "info")
 		if err != nil {
 			return err
 		}

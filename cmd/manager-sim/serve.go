@@ -25,7 +25,6 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
@@ -108,9 +107,12 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 		return err
 	}
 	releases := releasesUnder(dir)
+	log, err := cli.NewLogger(cmd.ErrOrStderr(), "info")
+	if err != nil {
+		return err
+	}
 	m, err := server.New(server.Config{
-		Store: st, AdminToken: admin,
-		Log: zerolog.New(zerolog.ConsoleWriter{Out: cmd.ErrOrStderr(), TimeFormat: time.TimeOnly}).With().Timestamp().Logger(),
+		Store: st, AdminToken: admin, Log: log,
 		Releases: func(_ context.Context, deviceType, channel string) ([]server.Release, error) {
 			list, err := fakerelease.Index(releases, deviceType, channel)
 			out := make([]server.Release, len(list))

@@ -1,5 +1,5 @@
 // Package cli is what the commands of this module share: exit codes, errors of
-// usage, and how a command is run.
+// usage, logs, and how a command is run.
 package cli
 
 import (
@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -84,4 +86,21 @@ func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// NewLogger writes JSON lines, which journald keeps as they are; to a terminal
+// it writes text.
+func NewLogger(w io.Writer, level string) (zerolog.Logger, error) {
+	l, err := zerolog.ParseLevel(level)
+	if err != nil || level == "" {
+		return zerolog.Logger{}, Usage(fmt.Errorf("--log-level %q: use debug, info, warn or error", level))
+	}
+	if f, ok := w.(*os.File); ok {
+		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
+			w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+		}
+	}
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+	zerolog.DurationFieldUnit = time.Second
+	return zerolog.New(w).Level(l).With().Timestamp().Logger(), nil
 }
