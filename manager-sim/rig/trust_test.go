@@ -85,12 +85,12 @@ func TestATrustRootComesWithARelease(t *testing.T) {
 	publish("1.1.0", "u")
 	end := func(version string) rig.Entry {
 		t.Helper()
-		mark := len(b.Timeline.Since(0))
-		if _, err := b.Upgrade(b.ctx, b.id, version); err != nil {
+		id, err := b.Upgrade(b.ctx, b.id, version)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return b.wait(mark, "the end of "+version, func(e rig.Entry) bool {
-			return e.ErrorCode == "upgrade_completed" || strings.HasPrefix(e.ErrorCode, "upgrade_") && strings.HasSuffix(e.ErrorCode, "_invalid")
+		return b.wait(0, "the end of "+version, func(e rig.Entry) bool {
+			return e.CommandID == id && e.Type == "event" && (e.ErrorCode == "upgrade_completed" || strings.HasPrefix(e.ErrorCode, "upgrade_") && strings.HasSuffix(e.ErrorCode, "_invalid"))
 		})
 	}
 	if e := end("1.2.0"); e.ErrorCode != "upgrade_rekor_invalid" {
