@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -168,6 +171,50 @@ func TestBusyManagers(t *testing.T) {
 			t.Errorf("%d: %v", tt.status, err)
 		} else if got && tt.header != "99999999999" && busy.retryAfter != tt.after {
 			t.Errorf("%d, Retry-After %q: %v", tt.status, tt.header, busy.retryAfter)
+		}
+	}
+}
+
+// A manager is believed by its pinned certificate, or by a CA; without either,
+// one that nobody vouches for is not.
+func TestAnotherManagersCertificateIsRefused(t *testing.T) {
+	t.Parallel()
+	right := httptest.NewTLSServer(http.NotFoundHandler())
+	defer right.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: right.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pin := sha256.Sum256(right.Certificate().Raw)
+	wrong := pin
+	wrong[0] ^= 1
+	for _, tt := range []struct {
+		name string
+		m    ManagerConfig
+		want string // "": the handshake is done, and the manager answers 404
+	}{
+		{"its pin", ManagerConfig{CertFingerprint: hex.EncodeToString(pin[:])}, ""},
+		{"another pin", ManagerConfig{CertFingerprint: hex.EncodeToString(wrong[:])}, "not the one of cert_fingerprint"},
+		{"its CA", ManagerConfig{CAFile: ca}, ""},
+		{"nobody", ManagerConfig{}, "certificate"},
+	} {
+		c := config(t)
+		tt.m.URLs, tt.m.Proxy = []string{"wss" + strings.TrimPrefix(right.URL, "https")}, "none"
+		c.Manager = tt.m
+		r, err := c.resolve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := (&Agent{c: r}).dialer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := tt.want
+		if want == "" {
+			want = "404"
+		}
+		if _, err := dial(t.Context(), d, tt.m.URLs[0]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, want)
 		}
 	}
 }

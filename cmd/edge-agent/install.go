@@ -44,7 +44,6 @@ type installation struct {
 	out                 io.Writer
 	progress            func(phase string, done, total int64)
 	purge               bool
-	registeredBefore    bool
 }
 
 func newInstallCmd() *cobra.Command {
@@ -142,11 +141,14 @@ func (i *installation) install(ctx context.Context, what string) error {
 		return err
 	}
 	_, err = os.Lstat(l.Current())
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		if err := i.layOut(ctx, l, what); err != nil {
 			return err
 		}
-	} else {
+	case err != nil:
+		return err
+	default:
 		i.say("%s has a version, which stays; config.toml stays, too", i.root)
 	}
 	if st, err := os.Lstat(i.root); err != nil {
@@ -171,7 +173,7 @@ func (i *installation) install(ctx context.Context, what string) error {
 		return fmt.Errorf("%s is attached to %s; see docs/attached.md", l.ConfigFile(), c.Service.Unit)
 	}
 	_, err = os.Lstat(l.CredentialsFile())
-	i.registeredBefore = err == nil
+	registered := err == nil
 	files, err := i.unit(c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
 	if err != nil {
 		return err
@@ -192,6 +194,10 @@ func (i *installation) install(ctx context.Context, what string) error {
 		if err := command(ctx, args...); err != nil {
 			return err
 		}
+	}
+	if registered {
+		i.say("the node is registered; %s.service runs", i.name)
+		return nil
 	}
 	return i.await(ctx, l)
 }
@@ -321,10 +327,6 @@ func (i *installation) writeConfig(l state.Layout) error {
 // await prints what the service says of itself until it has registered.
 func (i *installation) await(ctx context.Context, l state.Layout) error {
 	journal := fmt.Sprintf("see journalctl -u %s.service -e", i.name)
-	if i.registeredBefore {
-		i.say("the node is registered; %s.service runs", i.name)
-		return nil
-	}
 	if i.wait == 0 {
 		i.say("%s.service is started; it registers by itself", i.name)
 		return nil

@@ -61,26 +61,35 @@ func (i *Instance) entryV1(digest, sig []byte, leaf *x509.Certificate, at time.T
 			"data":      map[string]any{"hash": map[string]any{"algorithm": "sha256", "value": hex.EncodeToString(digest)}},
 			"signature": map[string]any{"content": sig, "publicKey": map[string]any{"content": pemCert(leaf)}},
 		}}))))
-	id := keyID(i.rekor1.Public())
-	const index = 777 // in the log as a whole; the proof is of a shard
 	e := &prekor.TransparencyLogEntry{
-		LogIndex: index, LogId: &pcommon.LogId{KeyId: id}, IntegratedTime: at.Unix(), CanonicalizedBody: body,
+		LogIndex: logIndex, LogId: &pcommon.LogId{KeyId: keyID(i.rekor1.Public())}, IntegratedTime: at.Unix(), CanonicalizedBody: body,
 		KindVersion: &prekor.KindVersion{Kind: "hashedrekord", Version: "0.0.1"},
 	}
 	if !o.NoSET {
-		promise := must(jsoncanonicalizer.Transform(must(json.Marshal(map[string]any{
-			"body": base64.StdEncoding.EncodeToString(body), "integratedTime": at.Unix(), "logIndex": index, "logID": hex.EncodeToString(id),
-		}))))
-		h := sha256.Sum256(promise)
-		e.InclusionPromise = &prekor.InclusionPromise{SignedEntryTimestamp: must(ecdsa.SignASN1(rand.Reader, i.rekor1, h[:]))}
+		_, set := i.promise(body, at)
+		e.InclusionPromise = &prekor.InclusionPromise{SignedEntryTimestamp: set}
 	}
 	if !o.NoProof {
 		inc := include(body, o.BadProof)
-		s := must(signature.LoadECDSASignerVerifier(i.rekor1, crypto.SHA256))
-		const treeID = 1193050959916656506
-		e.InclusionProof = inc.with(must(rekorutil.CreateAndSignCheckpoint(context.Background(), hostname(rekor1URL), treeID, uint64(inc.size), inc.root, s)))
+		e.InclusionProof = inc.with(i.checkpoint(inc))
 	}
 	return e
+}
+
+const logIndex = 777 // in Rekor v1's log as a whole; the proof is of a shard
+
+// promise is Rekor v1's entry of a body, and the log's signature over it.
+func (i *Instance) promise(body []byte, at time.Time) (entry map[string]any, set []byte) {
+	entry = map[string]any{"body": base64.StdEncoding.EncodeToString(body), "integratedTime": at.Unix(), "logIndex": logIndex, "logID": hex.EncodeToString(keyID(i.rekor1.Public()))}
+	h := sha256.Sum256(must(jsoncanonicalizer.Transform(must(json.Marshal(entry)))))
+	return entry, must(ecdsa.SignASN1(rand.Reader, i.rekor1, h[:]))
+}
+
+// checkpoint is Rekor v1's of a tree.
+func (i *Instance) checkpoint(inc inclusion) []byte {
+	const treeID = 1193050959916656506
+	s := must(signature.LoadECDSASignerVerifier(i.rekor1, crypto.SHA256))
+	return must(rekorutil.CreateAndSignCheckpoint(context.Background(), hostname(rekor1URL), treeID, uint64(inc.size), inc.root, s))
 }
 
 // entryV2 logs a signature in Rekor v2: hashedrekord 0.0.2 in a tile log.

@@ -1,13 +1,8 @@
 package fakesig
 
 import (
-	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -16,8 +11,6 @@ import (
 	"time"
 
 	"github.com/cyberphone/json-canonicalization/go/src/webpki.org/jsoncanonicalizer"
-	rekorutil "github.com/sigstore/rekor/pkg/util"
-	"github.com/sigstore/sigstore/pkg/signature"
 )
 
 const maxRequest = 1 << 20
@@ -62,21 +55,16 @@ func (i *Instance) Handler(c Claims) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		id := hex.EncodeToString(keyID(i.rekor1.Public()))
-		const index = 778
-		entry := map[string]any{"body": base64.StdEncoding.EncodeToString(body), "integratedTime": time.Now().Unix(), "logIndex": index, "logID": id}
-		h := sha256.Sum256(must(jsoncanonicalizer.Transform(must(json.Marshal(entry)))))
+		entry, set := i.promise(body, time.Now())
 		inc := include(body, false)
 		hashes := make([]string, len(inc.proof))
 		for k, p := range inc.proof {
 			hashes[k] = hex.EncodeToString(p)
 		}
-		s := must(signature.LoadECDSASignerVerifier(i.rekor1, crypto.SHA256))
-		const treeID = 1193050959916656506
 		entry["verification"] = map[string]any{
-			"signedEntryTimestamp": must(ecdsa.SignASN1(rand.Reader, i.rekor1, h[:])),
+			"signedEntryTimestamp": set,
 			"inclusionProof": map[string]any{"logIndex": inc.index, "treeSize": inc.size, "rootHash": hex.EncodeToString(inc.root), "hashes": hashes,
-				"checkpoint": string(must(rekorutil.CreateAndSignCheckpoint(context.Background(), hostname(rekor1URL), treeID, uint64(inc.size), inc.root, s)))},
+				"checkpoint": string(i.checkpoint(inc))},
 		}
 		leaf := sha256.Sum256(body)
 		uuid := hex.EncodeToString(leaf[:])

@@ -209,7 +209,7 @@ func (s *Server) once(rt route, h http.HandlerFunc) http.HandlerFunc {
 		}
 		r = r.WithContext(o.With(r.Context()))
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		copied := &copyWriter{ResponseWriter: w, status: http.StatusOK}
+		copied := &copyWriter{statusWriter: statusWriter{ResponseWriter: w, status: http.StatusOK}}
 		h(copied, r)
 		if o.Done() && copied.status < 300 && !rt.secret {
 			if err := s.Store.SetAnswer(r.Context(), o.Key, store.Answer{Status: copied.status, Body: copied.body.String()}); err != nil {
@@ -221,14 +221,8 @@ func (s *Server) once(rt route, h http.HandlerFunc) http.HandlerFunc {
 
 // copyWriter keeps what is answered.
 type copyWriter struct {
-	http.ResponseWriter
-	status int
-	body   bytes.Buffer
-}
-
-func (c *copyWriter) WriteHeader(status int) {
-	c.status = status
-	c.ResponseWriter.WriteHeader(status)
+	statusWriter
+	body bytes.Buffer
 }
 
 func (c *copyWriter) Write(b []byte) (int, error) {

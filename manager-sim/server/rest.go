@@ -128,27 +128,31 @@ func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) getNode(w http.ResponseWriter, r *http.Request) {
-	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
-	if err == nil {
-		if !s.inScope(w, r, n.GroupID) {
-			return
-		}
-		var v nodeView
-		if v, err = s.view(r, n); err == nil {
-			reply(w, http.StatusOK, v)
-			return
-		}
+	n, ok := s.node(w, r)
+	if !ok {
+		return
 	}
-	s.storeFailed(w, err)
-}
-
-func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
-	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
+	v, err := s.view(r, n)
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	if !s.inScope(w, r, n.GroupID) {
+	reply(w, http.StatusOK, v)
+}
+
+// node returns the node of the path, or answers why not.
+func (s *Server) node(w http.ResponseWriter, r *http.Request) (store.Node, bool) {
+	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.storeFailed(w, err)
+		return n, false
+	}
+	return n, s.inScope(w, r, n.GroupID)
+}
+
+func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
+	n, ok := s.node(w, r)
+	if !ok {
 		return
 	}
 	cs, err := s.Store.Commands(r.Context(), n.ID, -1)
@@ -162,12 +166,8 @@ func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listConnections(w http.ResponseWriter, r *http.Request) {
-	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	if !s.inScope(w, r, n.GroupID) {
+	n, ok := s.node(w, r)
+	if !ok {
 		return
 	}
 	cs, err := s.Store.Connections(r.Context(), n.ID)
@@ -190,12 +190,8 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 	if body.Channel == "" {
 		body.Channel = release.DefaultChannel
 	}
-	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	if !s.inScope(w, r, n.GroupID) {
+	n, ok := s.node(w, r)
+	if !ok {
 		return
 	}
 	if !slices.Contains(n.Capabilities, wire.CapabilityUpgrade) {
@@ -204,6 +200,7 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now().UTC()
 	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: now}
+	var err error
 	c.Action, err = json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: body.Version, Channel: body.Channel, TargetArch: body.TargetArch, Variant: body.Variant})
 	if err != nil {
 		s.storeFailed(w, err)

@@ -116,8 +116,8 @@ func (s *Server) HTTPServer() *http.Server {
 }
 
 // Close ends all sessions and waits for them. It tells the nodes that the
-// service restarts (close code 1012): they come back by themselves, spread over
-// some seconds.
+// service restarts (close code 1012): they come back by themselves, each after
+// a random pause.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true

@@ -1,9 +1,11 @@
 package store_test
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
@@ -14,7 +16,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/box"
 )
@@ -71,8 +72,10 @@ func run(m *testing.M) (int, error) {
 		return 1, fmt.Errorf("initdb: %w\n%s", err, out)
 	}
 	pg := command("postgres", "-D", data, "-k", dir, "-c", "listen_addresses=", "-F")
-	var log strings.Builder
-	pg.Stderr = &log
+	stderr, err := pg.StderrPipe()
+	if err != nil {
+		return 1, err
+	}
 	if err := pg.Start(); err != nil {
 		return 1, err
 	}
@@ -80,17 +83,17 @@ func run(m *testing.M) (int, error) {
 		pg.Process.Signal(syscall.SIGQUIT)
 		pg.Wait()
 	}()
-	server = "postgres:///postgres?" + url.Values{"host": {dir}, "user": {"test"}}.Encode()
-	db, err := sql.Open("pgx", server)
-	if err != nil {
-		return 1, err
-	}
-	defer db.Close()
-	for deadline := time.Now().Add(time.Minute); db.Ping() != nil; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	var log strings.Builder
+	lines := bufio.NewScanner(stderr)
+	for ready := false; !ready; {
+		if !lines.Scan() {
 			return 1, fmt.Errorf("PostgreSQL does not start: %s", log.String())
 		}
+		log.WriteString(lines.Text() + "\n")
+		ready = strings.Contains(lines.Text(), "ready to accept connections")
 	}
+	go io.Copy(io.Discard, stderr) // until it ends
+	server = "postgres:///postgres?" + url.Values{"host": {dir}, "user": {"test"}}.Encode()
 	return m.Run(), nil
 }
 

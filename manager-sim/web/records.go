@@ -35,7 +35,7 @@ type records struct {
 	Next    string            `json:"next"`
 }
 
-// records returns a part of a list, and its entries as T.
+// recordsOf returns a part of a list, and its entries as T.
 func recordsOf[T any](r *request, path string, q url.Values) (records, []T, error) {
 	var list records
 	if err := r.api(http.MethodGet, path+"?"+q.Encode(), nil, &list); err != nil {
