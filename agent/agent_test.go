@@ -205,7 +205,7 @@ func TestAnotherManagersCertificateIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := (&Agent{c: r}).dialer()
+		d, err := (&Agent{c: r}).c.dialer()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -75,7 +75,7 @@ func (a *Agent) say(change func(*words)) {
 
 func (w words) String() string {
 	var parts []string
-	for _, p := range []string{w.service, w.manager, w.upgrade} {
+	for _, p := range []string{w.service, w.upgrade, w.manager} {
 		if p != "" {
 			parts = append(parts, strings.Join(strings.Fields(p), " ")) // on one line
 		}

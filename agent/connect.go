@@ -34,17 +34,20 @@ const (
 // connect holds a session with the manager until ctx is done, trying each URL
 // in turn.
 func (a *Agent) connect(ctx context.Context) error {
-	dialer, err := a.dialer()
+	dialer, err := a.c.dialer()
 	if err != nil {
 		return err
 	}
 	fails := 0
+	lost := time.Now()
 	for i := 0; ; i++ {
 		url := a.c.urls[i%len(a.c.urls)]
 		began := time.Now()
 		a.stir(dialTimeout + writeTimeout + wire.AuthTimeout)
 		err := a.session(ctx, dialer, url)
-		a.setAuthenticated(false)
+		if a.setAuthenticated(false) {
+			lost = time.Now()
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -58,7 +61,7 @@ func (a *Agent) connect(ctx context.Context) error {
 			a.excuse(busy)
 			pause = max(pause, busy.retryAfter)
 		}
-		a.say(func(w *words) { w.manager = fmt.Sprintf("not connected to %s: %v", url, err) })
+		a.say(func(w *words) { w.manager = Connection{URL: url, Since: lost, Problem: err.Error()}.String() })
 		a.stir(pause)
 		a.log.Warn().Err(err).Str("manager", url).Dur("retry_in", pause).Msg("not connected to the manager")
 		select {
@@ -83,14 +86,16 @@ func (a *Agent) excuse(e *busyError) {
 	a.fault, a.faultAt = e.why, time.Now()
 }
 
-func (a *Agent) setAuthenticated(v bool) {
+// setAuthenticated returns what it was before.
+func (a *Agent) setAuthenticated(v bool) (before bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.authenticated = v
+	before, a.authenticated = a.authenticated, v
+	return before
 }
 
-func (a *Agent) dialer() (*websocket.Dialer, error) {
-	m := a.c.Manager
+func (r resolved) dialer() (*websocket.Dialer, error) {
+	m := r.Manager
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime}
 	if m.CAFile != "" {
 		pem, err := os.ReadFile(m.CAFile)
@@ -103,20 +108,20 @@ func (a *Agent) dialer() (*websocket.Dialer, error) {
 		}
 	}
 	switch {
-	case a.c.pin != nil:
+	case r.pin != nil:
 		conf.InsecureSkipVerify = true // the pin is what is checked instead
 		conf.VerifyConnection = func(cs tls.ConnectionState) error {
-			if sum := sha256.Sum256(cs.PeerCertificates[0].Raw); !bytes.Equal(sum[:], a.c.pin) {
+			if sum := sha256.Sum256(cs.PeerCertificates[0].Raw); !bytes.Equal(sum[:], r.pin) {
 				return fmt.Errorf("the manager's certificate has the fingerprint %x, not the one of cert_fingerprint", sum)
 			}
 			return nil
 		}
 	case m.AcceptSelfSignedCert:
-		a.log.Warn().Msg("accept_self_signed_cert is on: anybody on the path can pose as the manager; prefer cert_fingerprint")
+		r.Log.Warn().Msg("accept_self_signed_cert is on: anybody on the path can pose as the manager; prefer cert_fingerprint")
 		conf.InsecureSkipVerify = true
 	}
 	return &websocket.Dialer{
-		Proxy: a.c.proxy, TLSClientConfig: conf, HandshakeTimeout: dialTimeout,
+		Proxy: r.proxy, TLSClientConfig: conf, HandshakeTimeout: dialTimeout,
 		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
 	}, nil
 }

@@ -38,7 +38,7 @@ func (a *Agent) session(ctx context.Context, d *websocket.Dialer, url string) er
 		return err
 	}
 	a.setAuthenticated(true)
-	a.say(func(w *words) { w.manager = "connected to " + url })
+	a.say(func(w *words) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
 	return s.serve(ctx)
 }

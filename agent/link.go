@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+)
+
+// Connection is the state of the link to the manager. A running agent reports
+// it in STATUS=, where `systemctl status` and ParseConnection find it.
+type Connection struct {
+	Connected bool
+	URL       string
+	Since     time.Time // when the link came up, or was lost; to the second
+	Problem   string    // the last error; empty while connected
+}
+
+func (c Connection) String() string {
+	since := c.Since.UTC().Format(time.RFC3339)
+	if c.Connected {
+		return fmt.Sprintf("connected to %s since %s", c.URL, since)
+	}
+	return fmt.Sprintf("not connected to %s since %s: %s", c.URL, since, c.Problem)
+}
+
+// connections matches what String writes; the connection ends the text.
+var connections = regexp.MustCompile(`(^|; )(not )?connected to (\S+) since ([0-9TZ:-]{20})(?:: (.*))?$`)
+
+// ParseConnection finds the connection in the StatusText of a unit. It reports
+// false for a text that has none, such as that of an earlier version.
+func ParseConnection(status string) (Connection, bool) {
+	m := connections.FindStringSubmatch(status)
+	if m == nil {
+		return Connection{}, false
+	}
+	since, err := time.Parse(time.RFC3339, m[4])
+	if err != nil {
+		return Connection{}, false
+	}
+	return Connection{Connected: m[2] == "", URL: m[3], Since: since, Problem: m[5]}, true
+}
+
+// TryManager opens a WebSocket to each manager of c, by the same rules as a
+// session, and closes it without authenticating. It returns nil if one answers,
+// and otherwise what is wrong with each.
+func TryManager(ctx context.Context, c Config) error {
+	c.Version = "0.0.0"
+	c.Notify = func(string) error { return nil }
+	r, err := c.resolve()
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	d, err := r.dialer()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, url := range r.urls {
+		conn, err := dial(ctx, d, url)
+		if err == nil {
+			return conn.Close()
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", url, err))
+	}
+	return errors.Join(errs...)
+}
