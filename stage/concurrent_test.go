@@ -62,7 +62,7 @@ func TestAllAtOnce(t *testing.T) {
 				return state.Apply(st, tr, time.Now())
 			},
 			func(st state.State, tr state.Tree) (state.State, state.Tree, error) {
-				return state.GoBack(st, tr, time.Now())
+				return state.RollBack(st, tr, release.Version{}, time.Now())
 			},
 		}[rand.IntN(2)]
 		s.Layout.Do(t.Context(), hand) // mostly refused

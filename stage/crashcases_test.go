@@ -157,6 +157,10 @@ func deliver(_ context.Context, s *Stager, p *promised) error {
 	return nil
 }
 
+func rollBack(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+	return state.RollBack(s, t, release.Version{}, now)
+}
+
 func by(change func(state.State, state.Tree, time.Time) (state.State, state.Tree, error)) step {
 	return func(ctx context.Context, s *Stager, _ *promised) error {
 		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
@@ -193,7 +197,7 @@ func crashCases(rs releases) []crashCase {
 		{name: "stage with a leftover", before: []step{raw(func(l state.Layout) error {
 			return os.WriteFile(l.Download(rs[newVersion].art.SHA256), []byte("not the beginning of it"), 0o644)
 		})}, step: up},
-		{name: "stage what is there", before: []step{up, boot, prove, by(state.GoBack), boot, prove}, step: up},
+		{name: "stage what is there", before: []step{up, boot, prove, by(rollBack), boot, prove}, step: up},
 		{name: "start counted", before: []step{up}, step: boot},
 		{name: "last start counted", before: []step{up, boot}, step: boot},
 		{name: "revert", before: []step{up, boot, boot}, step: boot},
@@ -203,9 +207,9 @@ func crashCases(rs releases) []crashCase {
 		{name: "deliver in a trial", before: []step{up, boot}, step: deliver},
 		{name: "shelve", step: shelve},
 		{name: "manual apply", before: []step{shelve}, step: by(state.Apply)},
-		{name: "manual rollback in a trial", before: []step{up, boot}, step: by(state.GoBack)},
-		{name: "manual rollback", before: []step{up, boot, prove}, step: by(state.GoBack), proved: true},
-		{name: "manual rollback kept", before: []step{up, boot, prove, by(state.GoBack), boot}, step: prove, proved: true},
+		{name: "manual rollback in a trial", before: []step{up, boot}, step: by(rollBack)},
+		{name: "manual rollback", before: []step{up, boot, prove}, step: by(rollBack), proved: true},
+		{name: "manual rollback kept", before: []step{up, boot, prove, by(rollBack), boot}, step: prove, proved: true},
 		{name: "upgrade again after a revert", before: []step{up, boot, boot, boot, prove, takeAway}, step: up},
 		{name: "first start of a root", before: []step{raw(func(l state.Layout) error {
 			return errors.Join(os.Remove(filepath.Join(l.Root(), "state.json")), os.Remove(filepath.Join(l.Root(), "last-good")))

@@ -98,7 +98,7 @@ func (l Layout) apply(was, s State, have, want Tree) (State, error) {
 			return was, err
 		}
 	}
-	if err := l.relink(have, want); err != nil {
+	if err := l.relink(have, want, s.Status); err != nil {
 		return s, err
 	}
 	if len(s.Owed) == 0 {

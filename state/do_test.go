@@ -30,7 +30,7 @@ func root(t testing.TB) Layout {
 			t.Fatal(err)
 		}
 	}
-	if err := l.relink(Tree{}, Tree{Current: v1, LastGood: v1}); err != nil {
+	if err := l.relink(Tree{}, Tree{Current: v1, LastGood: v1}, Stable); err != nil {
 		t.Fatal(err)
 	}
 	return l

@@ -215,31 +215,45 @@ func (l Layout) PointCurrent(v release.Version) error {
 	if st, err := os.Lstat(l.path("current")); t.Previous == v && (err != nil || !st.IsDir()) {
 		return l.disk.Rename(l.path("previous"), l.path("current"))
 	}
-	return l.relink(t, Tree{Current: v})
+	return l.point("current", v)
 }
 
-// relink makes the links as want says, where they differ from have. previous
-// goes first: a crash in between leaves a current that still has its way back.
-func (l Layout) relink(have, want Tree) error {
-	for _, x := range []struct {
+// relink makes the links as want says, where they differ from have. In a swap
+// previous comes first: a crash in between leaves a current that still has its
+// way back. In a revert current comes first, while previous can still be renamed
+// to it (see PointCurrent).
+//
+// At rest nothing depends on previous, so there it is no error if that link
+// cannot be made, as on a full disk; the next Do tries again.
+func (l Layout) relink(have, want Tree, status Status) error {
+	links := []struct {
 		name       string
 		have, want release.Version
 	}{
 		{"previous", have.Previous, want.Previous},
 		{"current", have.Current, want.Current},
 		{"last-good", have.LastGood, want.LastGood},
-	} {
+	}
+	if status != PendingHealth {
+		links[0], links[1], links[2] = links[1], links[2], links[0]
+	}
+	for _, x := range links {
 		if x.want.IsZero() || x.have == x.want {
 			continue
 		}
-		if st, err := os.Lstat(l.path(x.name)); err == nil && st.IsDir() { // a link cannot be renamed over it
-			if err := l.aside(l.path(x.name)); err != nil {
-				return err
-			}
-		}
-		if err := l.disk.Symlink(filepath.Join("versions", x.want.String()), l.path(x.name)); err != nil {
+		if err := l.point(x.name, x.want); err != nil && (x.name != "previous" || status == PendingHealth) {
 			return err
 		}
 	}
 	return nil
+}
+
+// point makes the link name point to v.
+func (l Layout) point(name string, v release.Version) error {
+	if st, err := os.Lstat(l.path(name)); err == nil && st.IsDir() { // a link cannot be renamed over it
+		if err := l.aside(l.path(name)); err != nil {
+			return err
+		}
+	}
+	return l.disk.Symlink(filepath.Join("versions", v.String()), l.path(name))
 }

@@ -52,6 +52,26 @@ func (t Tree) fallback(want, not release.Version) release.Version {
 	return t.first(not)
 }
 
+// beside is what previous points to while current runs and failed was rolled
+// back: the newest version below current, or else the newest other one; failed
+// only if there is no other, and current if there is none at all.
+func (t Tree) beside(current, failed release.Version) release.Version {
+	for _, v := range t.Versions {
+		if v != failed && v.Compare(current) < 0 {
+			return v
+		}
+	}
+	for _, v := range t.Versions {
+		if v != failed && v != current {
+			return v
+		}
+	}
+	if v := t.first(failed); v != current && !v.IsZero() {
+		return v
+	}
+	return current
+}
+
 // Reconcile settles what a crash, or a hand on the links, left behind. It is
 // idempotent, and for a pair that needs nothing it returns its arguments. The
 // note says in words what it found; it is empty when nothing was wrong.
@@ -60,10 +80,10 @@ func (t Tree) fallback(want, not release.Version) release.Version {
 // a root that has no last-good at all: a first install.
 func Reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 	s, t, note := reconcile(s, t, now)
-	if t.Previous.IsZero() && s.Status != PendingHealth {
-		// At rest previous always leads somewhere, so that one that is missing in a
-		// trial has a meaning: see Layout.PointCurrent.
-		t.Previous = t.Current
+	if s.Status != PendingHealth && (t.Previous.IsZero() || t.Previous == t.Current) {
+		// At rest previous always points to a version, so that a missing one has a
+		// meaning in a trial: see Layout.PointCurrent.
+		t.Previous = t.beside(t.Current, s.Target)
 	}
 	return s, t, note
 }
@@ -230,6 +250,15 @@ type Trial struct {
 // Begin puts a staged version on trial. The caller makes it durable before it
 // touches a link: from then on a restart runs the trial.
 func Begin(s State, tr Trial, now time.Time) State {
+	n := beginTrial(s, tr, now)
+	return n.owe(now, Event{
+		Code: release.Staged, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
+		Message: fmt.Sprintf("%s is staged; restarting into it", tr.Target),
+	})
+}
+
+// beginTrial is Begin without an event.
+func beginTrial(s State, tr Trial, now time.Time) State {
 	if tr.MaxAttempts < 1 || tr.MaxAttempts > MaxAttempts {
 		tr.MaxAttempts = DefaultMaxAttempts
 	}
@@ -238,10 +267,7 @@ func Begin(s State, tr Trial, now time.Time) State {
 	n.MaxBootAttempts, n.TrialID = tr.MaxAttempts, tr.ID
 	n.CommandID, n.Channel = tr.CommandID, tr.Channel
 	n.PendingFloor, n.PendingFloorSequence = tr.RollbackFloor, tr.FloorSequence
-	return n.owe(now, Event{
-		Code: release.Staged, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
-		Message: fmt.Sprintf("%s is staged; restarting into it", tr.Target),
-	})
+	return n
 }
 
 // CountStart counts one service start of the version on trial, or, when the
@@ -268,7 +294,7 @@ func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
 	n.Target, n.Previous, n.Reason = s.Target, to, reason
 	n.BootAttempts, n.MaxBootAttempts = s.BootAttempts, s.MaxBootAttempts
 	n.TrialID, n.CommandID, n.Channel = s.TrialID, s.CommandID, s.Channel
-	t.Current = to
+	t.Current, t.Previous = to, t.beside(to, s.Target)
 	return n.owe(now, Event{
 		Code: release.RolledBack, From: s.Target, To: to, CommandID: s.CommandID,
 		Message: fmt.Sprintf("went back from %s to %s: %s", s.Target, to, reason),
@@ -291,11 +317,13 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 	if note != "" {
 		message += "; " + note
 	}
-	n = n.owe(now, Event{
-		Code: release.Completed, From: s.Previous, To: s.Target, CommandID: s.CommandID,
-		Message:      message,
-		BootAttempts: s.BootAttempts,
-	})
+	if !s.byOperator() { // a rollback was reported as one, and completes nothing
+		n = n.owe(now, Event{
+			Code: release.Completed, From: s.Previous, To: s.Target, CommandID: s.CommandID,
+			Message:      message,
+			BootAttempts: s.BootAttempts,
+		})
+	}
 	n.TrialID = ""
 	t.LastGood = s.Target
 	return n, t
@@ -330,12 +358,15 @@ func abandon(s State, now time.Time) State {
 
 // owe adds an event, of a command or of a trial that no command began, to what
 // must be told.
-func (s State) owe(now time.Time, e Event) State {
+func (s State) owe(now time.Time, e Event) State { return s.oweAs(string(e.Code), now, e) }
+
+// oweAs is owe for an event that is not the only one of its code in its trial.
+func (s State) oweAs(what string, now time.Time, e Event) State {
 	id := e.CommandID
 	if id == "" {
 		id = s.TrialID
 	}
-	s.Owed = append(s.Owed[:len(s.Owed):len(s.Owed)], Entry{ID: entryID(id, string(e.Code)), Time: now, Event: &e})
+	s.Owed = append(s.Owed[:len(s.Owed):len(s.Owed)], Entry{ID: entryID(id, what), Time: now, Event: &e})
 	return s
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -33,23 +34,74 @@ func Apply(s State, t Tree, now time.Time) (State, Tree, error) {
 	return s, t, nil
 }
 
-// GoBack is an operator's own rollback. It ends a trial at once; otherwise the
-// version that ran before goes on trial, with the present one to come back to.
-func GoBack(s State, t Tree, now time.Time) (State, Tree, error) {
+// RollBack is an operator's own rollback. It ends a trial at once. Otherwise it
+// puts the installed version to on trial, with the running one to return to; the
+// zero Version means the previous one. The error lists the installed versions.
+//
+// The rollback is reported now, as one; its trial reports no completion.
+func RollBack(s State, t Tree, to release.Version, now time.Time) (State, Tree, error) {
 	if s.Status == PendingHealth {
-		s, t = Revert(s, t, "an operator went back", now)
+		if !to.IsZero() && to != s.Previous {
+			return s, t, fmt.Errorf("%s is on trial, and rolling back returns to %s; run rollback without a version first", s.Target, s.Previous)
+		}
+		s, t = Revert(s, t, "an operator rolled back", now)
 		return s, t, nil
 	}
-	to := t.Previous
-	switch {
-	case to.IsZero() || to == t.Current:
-		return s, t, fmt.Errorf("there is no version to go back to: previous leads nowhere else")
-	case to.Compare(s.Floor) < 0:
-		return s, t, fmt.Errorf("%s is below the rollback floor %s, which a signed release has set", to, s.Floor)
+	refuse := func(format string, args ...any) (State, Tree, error) {
+		return s, t, fmt.Errorf(format+"; installed: %s", append(args, t.installed(s))...)
 	}
-	s = Begin(s, Trial{
-		ID: fmt.Sprintf("rollback-%s-%s-%d", t.Current, to, now.UnixMilli()), Target: to, MaxAttempts: s.MaxBootAttempts,
+	switch {
+	case to.IsZero() && s.Status == RolledBack && t.Previous == s.Target:
+		return refuse("%s, the previous version, was rolled back: %s; to try it again, name it: rollback %s", s.Target, s.Reason, s.Target)
+	case to.IsZero() && (t.Previous.IsZero() || t.Previous == t.Current):
+		return refuse("there is no previous version to roll back to")
+	case to.IsZero():
+		to = t.Previous
+	case to == t.Current:
+		return refuse("%s is the current version already", to)
+	case !t.Has(to):
+		return refuse("%s is not installed", to)
+	}
+	if to.Compare(s.Floor) < 0 {
+		return refuse("%s is below the rollback floor %s, which a signed release set", to, s.Floor)
+	}
+	from := s.Good
+	s = beginTrial(s, Trial{
+		ID: fmt.Sprintf("%s%s-%s-%d", operatorRollback, t.Current, to, now.UnixMilli()), Target: to, MaxAttempts: s.MaxBootAttempts,
 	}, now)
 	t.Previous, t.Current = s.Previous, to
-	return s, t, nil
+	const why = "an operator rolled back"
+	return s.oweAs("operator_rollback", now, Event{
+		Code: release.RolledBack, From: from, To: to, Reason: why,
+		Message: fmt.Sprintf("rolling back from %s to %s: %s", from, to, why),
+	}), t, nil
+}
+
+// operatorRollback starts the id of a trial that RollBack began.
+const operatorRollback = "rollback-"
+
+// byOperator reports whether RollBack began the trial of s.
+func (s State) byOperator() bool {
+	return s.CommandID == "" && strings.HasPrefix(s.TrialID, operatorRollback)
+}
+
+// installed lists the versions on disk, for an error.
+func (t Tree) installed(s State) string {
+	var names []string
+	for _, v := range t.Versions {
+		name := v.String()
+		switch {
+		case v == t.Current:
+			name += " (current)"
+		case v == t.Previous:
+			name += " (previous)"
+		case s.Status == RolledBack && v == s.Target:
+			name += " (rolled back)"
+		}
+		names = append(names, name)
+	}
+	if names == nil {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }

@@ -33,23 +33,55 @@ func TestShelveAndApply(t *testing.T) {
 	}
 }
 
-func TestGoBack(t *testing.T) {
+func TestRollBack(t *testing.T) {
 	t.Parallel()
+	v3 := release.MustVersion("3.0.0")
 	s := State{Schema: 1, Status: Stable, Good: v2}
-	tree := Tree{Current: v2, LastGood: v2, Previous: v1, Versions: []release.Version{v2, v1}}
-	trial, tt, err := GoBack(s, tree, now)
-	if err != nil || trial.Status != PendingHealth || trial.Target != v1 || tt.Current != v1 || tt.Previous != v2 {
-		t.Fatalf("%+v, %+v, %v", trial, tt, err)
+	tree := Tree{Current: v2, LastGood: v2, Previous: v1, Versions: []release.Version{v3, v2, v1}}
+	none := release.Version{}
+	for _, to := range []release.Version{none, v1, v3} {
+		want := to
+		if to == none {
+			want = v1
+		}
+		trial, tt, err := RollBack(s, tree, to, now)
+		if err != nil || trial.Status != PendingHealth || trial.Target != want || tt.Current != want || tt.Previous != v2 {
+			t.Fatalf("to %s: %+v, %+v, %v", to, trial, tt, err)
+		}
+		if got := fmt.Sprint(codes(trial)); got != "[upgrade_rolled_back]" {
+			t.Errorf("to %s: reported as %s", to, got)
+		}
+		if kept, _ := Keep(trial, tt, "", now); kept.Status != Stable || fmt.Sprint(codes(kept)) != "[upgrade_rolled_back]" {
+			t.Errorf("to %s, kept: %s, reported %v", to, kept.Status, codes(kept))
+		}
+		back, bt, err := RollBack(trial, tt, none, now)
+		if err != nil || back.Status != RolledBack || bt.Current != v2 {
+			t.Errorf("in the trial: %+v, %v", back, err)
+		}
+		ids := map[string]bool{}
+		for _, e := range back.Owed {
+			ids[e.ID] = true
+		}
+		if len(ids) != 2 {
+			t.Errorf("two reports have the ids %v", ids)
+		}
 	}
-	if back, bt, err := GoBack(trial, tt, now); err != nil || back.Status != RolledBack || bt.Current != v2 {
-		t.Errorf("in the trial: %+v, %v", back, err)
-	}
-	s.Floor = v2
-	if _, _, err := GoBack(s, tree, now); err == nil || !strings.Contains(err.Error(), "floor") {
-		t.Errorf("below the floor: %v", err)
-	}
-	tree.Previous = release.Version{}
-	if _, _, err := GoBack(s, tree, now); err == nil {
-		t.Error("goes back to nothing")
+	trial, tt, _ := RollBack(s, tree, v1, now)
+	for name, tt := range map[string]struct {
+		s    State
+		t    Tree
+		to   release.Version
+		want string
+	}{
+		"another version in a trial": {trial, tt, v3, "on trial"},
+		"current":                    {s, tree, v2, "is the current version already; installed: 3.0.0, " + v2.String() + " (current), " + v1.String() + " (previous)"},
+		"not installed":              {s, tree, release.MustVersion("9.0.0"), "9.0.0 is not installed; installed: 3.0.0"},
+		"below the floor":            {State{Schema: 1, Status: Stable, Good: v2, Floor: v2}, tree, v1, "floor"},
+		"no previous":                {s, Tree{Current: v2, Versions: []release.Version{v2}}, none, "no previous version"},
+		"previous failed":            {State{Schema: 1, Status: RolledBack, Good: v2, Target: v3}, Tree{Current: v2, Previous: v3, Versions: tree.Versions}, none, "name it: rollback 3.0.0"},
+	} {
+		if _, _, err := RollBack(tt.s, tt.t, tt.to, now); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/spf13/cobra"
 )
@@ -25,7 +26,7 @@ func newRollbackCmd() *cobra.Command {
 		`In a trial, rollback ends it. Otherwise the version before goes on trial, with the
 present one to come back to. Restart the service to run it.`,
 		func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.GoBack(s, t, time.Now().UTC())
+			return state.RollBack(s, t, release.Version{}, time.Now().UTC())
 		})
 }
 

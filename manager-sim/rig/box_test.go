@@ -99,7 +99,7 @@ func (b *inBox) ends(version, status, said string) {
 		b.t.Errorf("at the manager: %+v, %v", rec, err)
 	}
 	show, err := b.node.Show(b.ctx, "ActiveState", "SubState", "StatusText")
-	if err != nil || show["ActiveState"] != "active" || show["SubState"] != "running" || !strings.HasPrefix(show["StatusText"], version+" runs; connected to wss://") {
+	if err != nil || show["ActiveState"] != "active" || show["SubState"] != "running" || !strings.HasPrefix(show["StatusText"], version+" runs; ") || !strings.Contains(show["StatusText"], "; connected to wss://") {
 		b.t.Errorf("systemctl show: %v, %v", show, err)
 	}
 }
