@@ -1,6 +1,7 @@
-// Package systemd talks to the service manager. Today that is sd_notify: what
-// a service of Type=notify says about itself. Outside such a unit, where
-// there is no NOTIFY_SOCKET, saying something does nothing.
+// Package systemd talks to the service manager: sd_notify, unit files, what is
+// wrong with a unit (Service.Inspect), its state, and its journal. It asks
+// systemctl and journalctl, and changes nothing. Outside a unit of Type=notify,
+// where there is no NOTIFY_SOCKET, Notify does nothing.
 package systemd
 
 import (

@@ -9,10 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path"
 	"strings"
-	"time"
 )
 
 // LastLines bounds.
@@ -46,51 +44,6 @@ func unitOf(text string) (string, error) {
 		}
 	}
 	return "", ErrNoUnit
-}
-
-// CheckRestarts returns an error if a start limit of this process's unit could
-// end the restarts before the start that goes back. It asks systemctl; what
-// cannot be known is no error.
-func CheckRestarts(ctx context.Context) error {
-	unit, err := Self()
-	if err != nil {
-		return nil
-	}
-	p, err := show(ctx, unit, "StartLimitIntervalUSec", "StartLimitBurst")
-	if err != nil {
-		return nil
-	}
-	return checkLimit(unit, p)
-}
-
-func show(ctx context.Context, unit string, names ...string) (map[string]string, error) {
-	out, err := output(ctx, "systemctl", "show", unit, "-p", strings.Join(names, ","))
-	if err != nil {
-		return nil, err
-	}
-	return properties(string(out)), nil
-}
-
-// properties reads what systemctl show prints. A setting with several values,
-// like ExecStartPre=, has a line for each; here they are lines of one value.
-func properties(text string) map[string]string {
-	values := map[string]string{}
-	for line := range strings.Lines(text) {
-		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
-		if have, ok := values[k]; ok {
-			v = have + "\n" + v
-		}
-		values[k] = v
-	}
-	return values
-}
-
-func checkLimit(unit string, values map[string]string) error {
-	interval, burst := values["StartLimitIntervalUSec"], values["StartLimitBurst"]
-	if interval == "" || interval == "0" || burst == "" || burst == "0" {
-		return nil
-	}
-	return fmt.Errorf("%s is started at most %s times in %s, which could end its restarts before the start that goes back; set StartLimitIntervalSec=0 in its [Unit]", unit, burst, interval)
 }
 
 // LastLines returns what the journal has of the start of this unit before
@@ -149,17 +102,4 @@ func linesOf(out []byte, now string) []string {
 		lines = append(lines, end...)
 	}
 	return lines
-}
-
-func output(ctx context.Context, name string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = time.Second
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return out, nil
 }

@@ -22,22 +22,6 @@ func TestUnitOf(t *testing.T) {
 	}
 }
 
-// Lesson: the start limit ended the restarts before the start that goes back.
-func TestCheckLimit(t *testing.T) {
-	t.Parallel()
-	for text, bad := range map[string]bool{
-		"StartLimitIntervalUSec=0\nStartLimitBurst=5\n":   false,
-		"StartLimitIntervalUSec=10s\nStartLimitBurst=0\n": false,
-		"StartLimitIntervalUSec=10s\nStartLimitBurst=5\n": true,
-		"StartLimitBurst=5\nStartLimitIntervalUSec=1h\n":  true,
-		"": false,
-	} {
-		if err := checkLimit("x.service", properties(text)); (err != nil) != bad || bad && !strings.Contains(err.Error(), "set StartLimitIntervalSec=0") {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-}
-
 func TestLinesOf(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder

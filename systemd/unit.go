@@ -3,6 +3,7 @@ package systemd
 import (
 	"embed"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"text/template"
@@ -32,17 +33,74 @@ type Unit struct {
 	Attached, Agent string
 }
 
-// File is a unit file, or a part of one: Name is its path below
+// File is a unit file, or a drop-in of one: Name is its path below
 // /etc/systemd/system.
 type File struct{ Name, Text string }
 
 // plain is what a value may consist of, so that it stands for itself in a unit
-// file: no space, quote, backslash, % or $.
-var plain = regexp.MustCompile(`^[0-9A-Za-z_./:=@+,-]+$`)
+// file: no space, quote, backslash, % or $. It does not begin like an option.
+var plain = regexp.MustCompile(`^[0-9A-Za-z_./:=@+,][0-9A-Za-z_./:=@+,-]*$`)
 
-// Files returns the unit, or, in attached mode, the agent's unit, a part of the
-// service's own, and two by which the agent has the service restarted. Values
-// that would need quoting are refused.
+// names is what the name of a unit or of a user may consist of: it stands for a
+// file name, and for an argument of a command.
+var names = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z_.@-]{0,99}$`)
+
+// check returns what must not get into a unit, nor into a path of one.
+func (u Unit) check() error {
+	if u.WindowSecs < 1 {
+		return fmt.Errorf("unit: no health window")
+	}
+	if !strings.HasPrefix(u.Root, "/") {
+		return fmt.Errorf("unit: root %q is not an absolute path", u.Root)
+	}
+	values := map[string]string{"name": u.Name, "root": u.Root, "binary": u.Binary, "user": u.User}
+	named := map[string]string{"name": u.Name, "user": u.User}
+	if u.Attached != "" {
+		values["unit"], values["agent"] = u.Attached, u.Agent
+		if !strings.HasPrefix(u.Agent, "/") {
+			return fmt.Errorf("unit: agent %q is not an absolute path", u.Agent)
+		}
+		if in(u.Agent, u.Root) {
+			return fmt.Errorf("unit: agent %s is inside the install root, where %s could change what root runs; install edge-agent elsewhere, like /usr/local/bin", u.Agent, u.User)
+		}
+		base, ok := strings.CutSuffix(u.Attached, ".service")
+		if !ok {
+			return fmt.Errorf("unit: unit %q does not end in .service", u.Attached)
+		}
+		named["unit"] = base
+	}
+	for what, v := range values {
+		if !plain.MatchString(v) {
+			return fmt.Errorf("unit: %s %q is not made of letters, digits and _./:=@+,- alone, or begins with -", what, v)
+		}
+	}
+	for what, v := range named {
+		if !names.MatchString(v) {
+			return fmt.Errorf("unit: %s %q is not a name: 1 to 100 letters, digits and _.@-, beginning with a letter, a digit or _", what, v)
+		}
+	}
+	if u.Root != filepath.Clean(u.Root) || u.Root == "/" {
+		return fmt.Errorf("unit: root %q is not a clean path below /: leave out .. and double slashes", u.Root)
+	}
+	if !filepath.IsLocal(u.Binary) || u.Binary != filepath.Clean(u.Binary) || u.Binary == "." {
+		return fmt.Errorf("unit: binary %q is not a path inside a version's directory", u.Binary)
+	}
+	for _, v := range u.Environment {
+		if !plain.MatchString(v) || !strings.Contains(v, "=") {
+			return fmt.Errorf("unit: environment %q is not NAME=VALUE of letters, digits and _./:=@+,- alone", v)
+		}
+	}
+	return nil
+}
+
+// in reports whether path is inside dir, by either's name or behind links.
+func in(path, dir string) bool {
+	return strings.HasPrefix(path, dir+"/") || strings.HasPrefix(filepath.Clean(path), dir+"/") || strings.HasPrefix(resolve(path), resolve(dir)+"/")
+}
+
+// Files returns the unit, or, in attached mode, the agent's unit, a drop-in of the
+// service's own, and two by which the agent has the service restarted. It refuses
+// values that would need quoting, or that stand for another file or option.
 func (u Unit) Files() ([]File, error) {
 	if u.RestartSecs == 0 {
 		u.RestartSecs = 1
@@ -50,38 +108,17 @@ func (u Unit) Files() ([]File, error) {
 	if u.WatchdogSecs == 0 {
 		u.WatchdogSecs = 30
 	}
-	if u.WindowSecs < 1 {
-		return nil, fmt.Errorf("unit: no health window")
+	if err := u.check(); err != nil {
+		return nil, err
 	}
-	if !strings.HasPrefix(u.Root, "/") {
-		return nil, fmt.Errorf("unit: root %q is not an absolute path", u.Root)
-	}
-	values := map[string]string{"name": u.Name, "root": u.Root, "binary": u.Binary, "user": u.User}
 	files := [][2]string{{"service.tmpl", u.Name + ".service"}}
 	if u.Attached != "" {
-		values["unit"], values["agent"] = u.Attached, u.Agent
-		if !strings.HasPrefix(u.Agent, "/") {
-			return nil, fmt.Errorf("unit: agent %q is not an absolute path", u.Agent)
-		}
-		if strings.HasPrefix(u.Agent, u.Root+"/") {
-			return nil, fmt.Errorf("unit: agent %s is inside the install root, where %s could change what root runs; install edge-agent elsewhere, like /usr/local/bin", u.Agent, u.User)
-		}
 		base := u.base()
 		files = [][2]string{
 			{"agent.tmpl", base + "-agent.service"},
 			{"dropin.tmpl", u.Attached + ".d/50-edge-agent.conf"},
 			{"restart.path.tmpl", u.restartPath()},
 			{"restart.service.tmpl", base + "-restart.service"},
-		}
-	}
-	for what, v := range values {
-		if !plain.MatchString(v) {
-			return nil, fmt.Errorf("unit: %s %q is not made of letters, digits and _./:=@+,- alone", what, v)
-		}
-	}
-	for _, v := range u.Environment {
-		if !plain.MatchString(v) || !strings.Contains(v, "=") {
-			return nil, fmt.Errorf("unit: environment %q is not NAME=VALUE of letters, digits and _./:=@+,- alone", v)
 		}
 	}
 	var out []File

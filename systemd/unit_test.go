@@ -17,6 +17,7 @@ func TestUnitText(t *testing.T) {
 		"Type=notify", "Restart=always", "RestartSec=1", "StartLimitIntervalSec=0", "User=edge", "Environment=A=b",
 		"ExecStartPre=-/opt/x/last-good/edge-agent watchdog --root /opt/x",
 		"ExecStart=/opt/x/current/edge-agent run --config /opt/x/config.toml",
+		"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK", "UMask=0077",
 		"TimeoutStartSec=120", "WatchdogSec=30", "ReadWritePaths=/opt/x",
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
@@ -34,6 +35,25 @@ func TestUnitRefusesWhatNeedsQuoting(t *testing.T) {
 		`user ""`:                  func(u *Unit) { u.User = "" },
 		`binary "a\nb"`:            func(u *Unit) { u.Binary = "a\nb" },
 		`environment "A=b c"`:      func(u *Unit) { u.Environment = []string{"A=b c"} },
+		`name "../x"`:              func(u *Unit) { u.Name = "../x" },
+		`name "a/b"`:               func(u *Unit) { u.Name = "a/b" },
+		`name ".."`:                func(u *Unit) { u.Name = ".." },
+		`name "-x"`:                func(u *Unit) { u.Name = "-x" },
+		`user "-x"`:                func(u *Unit) { u.User = "-x" },
+		`user "a:b"`:               func(u *Unit) { u.User = "a:b" },
+		`root "/opt/../etc"`:       func(u *Unit) { u.Root = "/opt/../etc" },
+		`root "/"`:                 func(u *Unit) { u.Root = "/" },
+		`binary "../../bin/sh"`:    func(u *Unit) { u.Binary = "../../bin/sh" },
+		`binary "a/../../x"`:       func(u *Unit) { u.Binary = "a/../../x" },
+		`binary "/bin/sh"`:         func(u *Unit) { u.Binary = "/bin/sh" },
+		`binary "-x"`:              func(u *Unit) { u.Binary = "-x" },
+		`binary "."`:               func(u *Unit) { u.Binary = "." },
+		`binary "a%n"`:             func(u *Unit) { u.Binary = "a%n" },
+		"agent \"/usr/bin/a b\"":   func(u *Unit) { u.Attached, u.Agent = "app.service", "/usr/bin/a b" },
+		`unit "../app"`:            func(u *Unit) { u.Attached, u.Agent = "../app.service", "/usr/bin/a" },
+		`unit "-app.service"`:      func(u *Unit) { u.Attached, u.Agent = "-app.service", "/usr/bin/a" },
+		`unit "app.timer"`:         func(u *Unit) { u.Attached, u.Agent = "app.timer", "/usr/bin/a" },
+		"agent /opt/y/../x/a":      func(u *Unit) { u.Attached, u.Agent = "app.service", "/opt/y/../x/a" },
 		"no health window":         func(u *Unit) { u.WindowSecs = 0 },
 	} {
 		u := Unit{Name: "edge", Root: "/opt/x", Binary: "edge-agent", User: "edge", WindowSecs: 120}

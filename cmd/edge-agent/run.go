@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -49,20 +50,24 @@ restarts it, not itself.`,
 }
 
 func runAgent(ctx context.Context, c agent.Config) error {
-	if c.Service.Unit != "" {
-		c, err := agent.Check(c)
-		if err != nil {
-			return fmt.Errorf("config: %w", err)
-		}
-		l, err := state.At(c.Service.InstallRoot)
-		if err != nil {
-			return err
-		}
-		return agent.Attend(ctx, c, systemd.Attached{
-			Name: c.Service.Unit, Root: l.Root(), Ask: l.AskRestart, Stopped: agent.ErrStopped,
+	checked, err := agent.Check(c)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	l, err := state.At(checked.Service.InstallRoot)
+	if err != nil {
+		return err
+	}
+	if checked.Service.Unit != "" {
+		return agent.Attend(ctx, checked, systemd.Attached{
+			Name: checked.Service.Unit, Root: l.Root(), Ask: l.AskRestart, Stopped: agent.ErrStopped,
 		})
 	}
-	c.CheckUnit, c.Journal = systemd.CheckRestarts, systemd.LastLines
+	service := systemd.Service{
+		Root: l.Root(), Binary: checked.Service.Binary, Config: l.ConfigFile(),
+		Window: time.Duration(checked.Upgrade.BootHealthWindowSecs) * time.Second,
+	}
+	c.CheckUnit, c.Journal = service.FitSelf, systemd.LastLines
 	a, err := agent.New(c)
 	if err != nil {
 		return err

@@ -1,0 +1,167 @@
+package systemd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// watchdogSetting is where the watchdog of a kind of service stands.
+func (u unit) watchdogSetting() string {
+	if u.kind == attached {
+		return "ExecCondition"
+	}
+	return "ExecStartPre"
+}
+
+// checkWatchdog looks for the watchdog of this root, first in its setting, with
+// the "-".
+func (u unit) checkWatchdog() []Problem {
+	key := u.watchdogSetting()
+	problem := func(remedy, format string, args ...any) []Problem {
+		return []Problem{{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf(format, args...)}}
+	}
+	lines := execLines(u.p[key])
+	i := slices.IndexFunc(lines, func(e execLine) bool { return len(e.args) > 1 && e.args[1] == "watchdog" })
+	if i < 0 {
+		what := "is empty"
+		if len(lines) > 0 {
+			what = "runs " + lines[0].path
+		}
+		return problem(u.again(key), "%s does not run the watchdog in %s= (it %s), so its starts are not counted and a bad version restarts forever", u.Unit, key, what)
+	}
+	e := lines[i]
+	if root := rootOf(e.args); root == "" || resolve(root) != u.real {
+		return problem(u.again(key), "the watchdog in %s= of %s is for another install root (%s), so its starts are not counted", key, u.Unit, root)
+	}
+	if problems := u.watchdogProgram(key, e); problems != nil {
+		return problems
+	}
+	if !e.ignored {
+		return problem(fmt.Sprintf("put a \"-\" before its path in %s=%s, then run: %s", key, strings.Replace(u.in(key), "from", "of", 1), u.reload()),
+			"the watchdog in %s= of %s lacks the leading \"-\": a watchdog that fails would keep the service from starting", key, u.Unit)
+	}
+	for _, before := range lines[:i] {
+		if !before.ignored {
+			return problem(fmt.Sprintf("put the watchdog first, or a \"-\" before %s in %s=, then run: %s", before.path, key, u.reload()),
+				"%s runs %s before the watchdog in %s=: when that fails, the start is not counted", u.Unit, before.path, key)
+		}
+	}
+	return nil
+}
+
+// watchdogProgram checks which program the watchdog is.
+func (u unit) watchdogProgram(key string, e execLine) []Problem {
+	problem := func(remedy, format string, args ...any) []Problem {
+		return []Problem{{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf(format, args...)}}
+	}
+	in, inside := u.below(e.path)
+	if u.kind != attached {
+		want := "last-good/" + u.Binary
+		if u.Binary == "" && inside && strings.HasPrefix(in, "last-good/") || in == want {
+			return nil
+		}
+		return problem(u.again(key), "the watchdog in %s= of %s is %s, not %s: a version that cannot run must not be its own watchdog", key, u.Unit, e.path, filepath.Join(u.Root, "last-good", u.Binary))
+	}
+	if inside {
+		return problem(u.again(key), "the watchdog in %s= of %s is %s, inside the install root: root must run nothing there", key, u.Unit, e.path)
+	}
+	if u.agent != "" && resolve(u.agent) != resolve(e.path) {
+		return problem(u.again(key), "the watchdog in %s= of %s is %s, but the agent is %s", key, u.Unit, e.path, u.agent)
+	}
+	if st, err := os.Stat(e.path); os.IsNotExist(err) || err == nil && st.Mode()&0o111 == 0 {
+		return problem("install edge-agent as "+e.path+", or "+u.again(key), "the watchdog of %s cannot run: %s is missing or not executable", u.Unit, e.path)
+	}
+	if ex := u.p["ExecConditionEx"]; strings.Contains(ex, " watchdog ") && !strings.Contains(ex, "privileged") {
+		if uid, ok := UserID(u.p["User"]); ok && uid != 0 {
+			if owner, known := u.owner(); known && owner != uid {
+				return problem(u.again(key), "the watchdog in %s= of %s lacks the \"+\": as %s it cannot write to %s", key, u.Unit, u.p["User"], u.Root)
+			}
+		}
+	}
+	return nil
+}
+
+// rootOf returns the value of --root.
+func rootOf(args []string) string {
+	for i, a := range args {
+		if v, ok := strings.CutPrefix(a, "--root="); ok {
+			return v
+		}
+		if a == "--root" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
+func (u unit) checkExecStart() []Problem {
+	want := filepath.Join(u.Root, "current", u.Binary)
+	problem := func(format string, args ...any) []Problem {
+		remedy := u.again("ExecStart")
+		if u.kind == attached {
+			remedy = "set ExecStart=" + want + " in " + u.Unit + ", then run: " + u.reload()
+		}
+		return []Problem{{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf(format, args...)}}
+	}
+	lines := execLines(u.p["ExecStart"])
+	if len(lines) != 1 {
+		return problem("%s starts %d programs in ExecStart=, not one", u.Unit, len(lines))
+	}
+	e := lines[0]
+	in, inside := u.below(e.path)
+	switch {
+	case inside && strings.HasPrefix(in, "current/"):
+		if u.Binary != "" && in != "current/"+u.Binary && u.kind == linked {
+			return problem("%s starts %s, but service.binary is %s: the check of a new version would run another program", u.Unit, e.path, u.Binary)
+		}
+		return nil
+	case inside:
+		return problem("%s starts %s, a fixed version: an upgrade or a rollback would change nothing; it must start %s", u.Unit, e.path, want)
+	}
+	wraps := slices.ContainsFunc(e.args, func(a string) bool {
+		for word := range strings.FieldsSeq(a) {
+			if in, ok := u.below(strings.Trim(word, `"'`)); ok && strings.HasPrefix(in, "current/") {
+				return true
+			}
+		}
+		return false
+	})
+	if wraps && u.kind == attached { // an interpreter
+		return nil
+	}
+	if wraps {
+		return problem("%s starts the service through %s: systemd would watch that program, not the service; it must start %s", u.Unit, e.path, want)
+	}
+	return problem("%s starts %s, which is not below %s, so an upgrade would change nothing; it must start %s", u.Unit, e.path, filepath.Join(u.Root, "current"), want)
+}
+
+// checkPaths finds settings that fail before the watchdog when a version lacks
+// a file: systemd then starts nothing, and counts nothing.
+func (u unit) checkPaths() (out []Problem) {
+	for _, key := range []string{"EnvironmentFiles", "WorkingDirectory", "RootDirectory", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths"} {
+		for line := range strings.Lines(u.p[key]) {
+			if strings.Contains(line, "ignore_errors=yes") {
+				continue
+			}
+			for path := range strings.FieldsSeq(line) {
+				in, ok := u.below(strings.TrimPrefix(path, "+"))
+				if strings.HasPrefix(path, "-") || strings.HasPrefix(path, "!") || !ok {
+					continue
+				}
+				if first, _, _ := strings.Cut(in, "/"); !slices.Contains([]string{"current", "last-good", "previous", "versions"}, first) || in == "versions" {
+					continue
+				}
+				name := strings.TrimSuffix(key, "s")
+				if strings.HasSuffix(key, "Paths") {
+					name = key
+				}
+				out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("put a \"-\" before the path in %s=%s, then run: %s", name, strings.Replace(u.in(name), "from", "of", 1), u.reload()),
+					Cause: fmt.Sprintf("%s has %s=%s, inside a version: a version without it could not start, and its starts would not be counted", u.Unit, name, path)})
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,286 @@
+package systemd
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func (u unit) checkLoaded() (Problem, bool) {
+	p := Problem{Check: "unit file", Rollback: true}
+	switch u.p["LoadState"] {
+	case "loaded":
+		return p, true
+	case "masked":
+		p.Cause, p.Remedy = u.Unit+" is masked, so nothing can start it", "run: systemctl unmask "+u.Unit+" && systemctl enable --now "+u.Unit
+	case "not-found":
+		p.Cause, p.Remedy = "there is no unit "+u.Unit, "write it: "+u.command()+" && systemctl enable "+u.Unit
+	default:
+		p.Cause = fmt.Sprintf("systemd cannot load %s (LoadState=%s %s)", u.Unit, u.p["LoadState"], u.p["LoadError"])
+		p.Remedy = "see what is wrong with it: systemd-analyze verify " + u.Unit
+	}
+	return p, false
+}
+
+func (u unit) checkReload() []Problem {
+	if u.p["NeedDaemonReload"] != "yes" {
+		return nil
+	}
+	return []Problem{{Cause: "the files of " + u.Unit + " changed on disk, and systemd still uses what it read before", Remedy: "run: " + u.reload()}}
+}
+
+func (u unit) checkEnabled() []Problem {
+	switch state := u.p["UnitFileState"]; state {
+	case "disabled":
+		return []Problem{{Cause: u.Unit + " is disabled: it does not start after a reboot", Remedy: "run: systemctl enable " + u.Unit}}
+	case "masked", "masked-runtime":
+		return []Problem{{Cause: u.Unit + " is masked: nothing can start it again", Remedy: "run: systemctl unmask " + u.Unit + " && systemctl enable " + u.Unit}}
+	case "enabled-runtime", "linked-runtime":
+		return []Problem{{Cause: u.Unit + " is enabled until the next reboot only", Remedy: "run: systemctl enable " + u.Unit}}
+	}
+	return nil
+}
+
+func (u unit) checkRestart() (out []Problem) {
+	if v := u.p["Restart"]; v != "always" {
+		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "Restart", "always"),
+			Cause: fmt.Sprintf("%s has Restart=%s: it stays stopped when a new version is to start, or a bad one to be rolled back", u.Unit, v)})
+	}
+	if v := u.p["RestartPreventExitStatus"]; v != "" {
+		out = append(out, Problem{Rollback: true, Remedy: "remove RestartPreventExitStatus=" + u.in("RestartPreventExitStatus") + ", then run: " + u.reload(),
+			Cause: fmt.Sprintf("%s has RestartPreventExitStatus=%s: a version that ends so is not started again", u.Unit, v)})
+	}
+	if u.p["RemainAfterExit"] == "yes" {
+		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RemainAfterExit", "no"),
+			Cause: u.Unit + " has RemainAfterExit=yes: systemd does not restart it when it ends with exit code 0"})
+	}
+	if u.p["RestartUSec"] == "infinity" {
+		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RestartSec", "1"),
+			Cause: u.Unit + " has RestartSec=infinity: it is never started again"})
+	}
+	return out
+}
+
+// in names the file that a setting is in.
+func (u unit) in(key string) string {
+	if file := u.setting(key); file != "" {
+		return " from " + file
+	}
+	return " from " + u.Unit
+}
+
+func (u unit) checkLimits() []Problem {
+	interval, burst := u.p["StartLimitIntervalUSec"], u.p["StartLimitBurst"]
+	if interval == "" || interval == "0" || burst == "" || burst == "0" {
+		return nil
+	}
+	return []Problem{{Rollback: true, Remedy: u.set("Unit", "StartLimitIntervalSec", "0"),
+		Cause: fmt.Sprintf("%s is started at most %s times in %s, which could end its restarts before the start that rolls back; StartLimitIntervalSec=0 is missing", u.Unit, burst, interval)}}
+}
+
+func (u unit) checkType() (out []Problem) {
+	t := u.p["Type"]
+	if u.kind == attached {
+		if t == "oneshot" {
+			out = append(out, Problem{Rollback: true, Cause: u.Unit + " has Type=oneshot: it is not up after its program ended, so a version could not prove healthy",
+				Remedy: u.set("Service", "Type", "exec")})
+		}
+		return out
+	}
+	if t != "notify" && t != "notify-reload" {
+		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "Type", "notify"),
+			Cause: fmt.Sprintf("%s has Type=%s: systemd does not wait for a version on trial, and does not end one that hangs", u.Unit, t)})
+	}
+	if u.p["NotifyAccess"] == "none" {
+		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "NotifyAccess", "main"),
+			Cause: u.Unit + " has NotifyAccess=none: systemd does not hear that the service is ready"})
+	}
+	return out
+}
+
+// owner returns the uid that owns the install root.
+func (u unit) owner() (uint32, bool) {
+	st, err := os.Stat(u.Root)
+	if err != nil {
+		return 0, false
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return sys.Uid, true
+}
+
+func (u unit) ownerName() string {
+	if uid, ok := UserID(u.p["User"]); ok && uid != 0 {
+		return u.p["User"]
+	}
+	uid, ok := u.owner()
+	if !ok || uid == 0 {
+		return "USER"
+	}
+	return UserName(uid)
+}
+
+// UserName returns the name of a user, or its number if it has none.
+func UserName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if who, err := user.LookupId(id); err == nil {
+		return who.Username
+	}
+	return id
+}
+
+// UserID returns the uid of User=: a name, a number, or "" for root. It reports
+// false if there is no such user.
+func UserID(name string) (uint32, bool) {
+	if name == "" {
+		return 0, true
+	}
+	if who, err := user.Lookup(name); err == nil {
+		name = who.Uid
+	}
+	uid, err := strconv.ParseUint(name, 10, 32)
+	return uint32(uid), err == nil
+}
+
+func (u unit) checkUser() []Problem {
+	name := u.p["User"]
+	shown := name
+	if shown == "" {
+		shown = "root (User= is empty)"
+	}
+	owner, known := u.owner()
+	if u.p["DynamicUser"] == "yes" {
+		return []Problem{{Rollback: true, Remedy: u.set("Service", "DynamicUser", "no"), Cause: u.Unit + " has DynamicUser=yes: its user is another one after each start, and cannot own " + u.Root}}
+	}
+	uid, ok := UserID(name)
+	switch {
+	case !ok:
+		return []Problem{{Rollback: true, Cause: fmt.Sprintf("%s has User=%s, and there is no such user: it cannot start", u.Unit, name),
+			Remedy: fmt.Sprintf("make the user: useradd --system --no-create-home --shell /usr/sbin/nologin %s && chown -R %s: %s", name, name, u.real)}}
+	case !known || uid == owner:
+		return nil
+	case uid == 0: // the root is another user's: the unit lost its User=
+		return []Problem{{Rollback: true, Remedy: u.set("Service", "User", UserName(owner)),
+			Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s", u.Unit, shown, u.Root, UserName(owner))}}
+	}
+	return []Problem{{Rollback: true, Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s: it cannot record or roll back anything", u.Unit, shown, u.Root, UserName(owner)),
+		Remedy: fmt.Sprintf("run: chown -R %s: %s && systemctl restart %s", name, u.real, u.Unit)}}
+}
+
+func (u unit) checkTimeout() []Problem {
+	have, ok := duration(u.p["TimeoutStartUSec"])
+	if !ok || u.Window == 0 || have >= u.Window {
+		return nil
+	}
+	secs := strconv.Itoa(int(u.Window / time.Second))
+	return []Problem{{Rollback: true, Remedy: u.set("Service", "TimeoutStartSec", secs),
+		Cause: fmt.Sprintf("%s has TimeoutStartSec=%s, shorter than boot_health_window_secs (%s s): systemd would end a healthy version in its trial", u.Unit, u.p["TimeoutStartUSec"], secs)}}
+}
+
+func (u unit) checkWatchdogSec() []Problem {
+	have, ok := duration(u.p["WatchdogUSec"])
+	switch {
+	case !ok || have == 0:
+		return []Problem{{Remedy: u.set("Service", "WatchdogSec", "30"), Cause: u.Unit + " has no WatchdogSec=: systemd does not restart an agent that hangs"}}
+	case have < 2*time.Second:
+		return []Problem{{Rollback: true, Remedy: u.set("Service", "WatchdogSec", "30"),
+			Cause: fmt.Sprintf("%s has WatchdogSec=%s: systemd would end a healthy agent on a busy machine", u.Unit, u.p["WatchdogUSec"])}}
+	}
+	return nil
+}
+
+// checkWritable finds out whether the sandbox lets the service write to, and
+// run programs from, its install root.
+func (u unit) checkWritable() (out []Problem) {
+	depth, access := -1, "writable"
+	rule := func(list, what string) {
+		for _, path := range strings.Fields(u.p[list]) {
+			path = resolve(strings.TrimLeft(path, "-+"))
+			if n := len(path); (path == "/" || u.real == path || strings.HasPrefix(u.real, path+"/")) && n > depth {
+				depth, access = n, list+what
+			}
+		}
+	}
+	switch u.p["ProtectSystem"] {
+	case "strict":
+		depth, access = 0, "ProtectSystem=strict"
+	case "full", "yes":
+		for _, dir := range []string{"/usr", "/boot", "/etc"} {
+			if strings.HasPrefix(u.real, dir+"/") && (dir != "/etc" || u.p["ProtectSystem"] == "full") {
+				depth, access = 0, "ProtectSystem="+u.p["ProtectSystem"]
+			}
+		}
+	}
+	rule("ReadOnlyPaths", "=")
+	rule("InaccessiblePaths", "=")
+	writable := access == "writable"
+	deepest := depth
+	rule("ReadWritePaths", "=")
+	for _, dir := range strings.Fields(u.p["StateDirectory"]) {
+		if path := filepath.Join("/var/lib", dir); u.real == path || strings.HasPrefix(u.real, path+"/") {
+			depth, access = len(path), "ReadWritePaths="
+		}
+	}
+	if access == "ReadWritePaths=" && depth > deepest {
+		writable = true
+	}
+	if !writable {
+		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "ReadWritePaths", u.Root),
+			Cause: fmt.Sprintf("%s may not write to %s (%s, and ReadWritePaths= does not name it): no upgrade and no rollback can be recorded", u.Unit, u.Root, strings.TrimSuffix(access, "="))})
+	}
+	hidden := func(key, value string, dirs ...string) {
+		if u.p[key] == "no" || u.p[key] == "" || u.p[key] == "read-only" && writable {
+			return
+		}
+		for _, dir := range dirs {
+			if strings.HasPrefix(u.real, dir+"/") {
+				out = append(out, Problem{Rollback: true, Remedy: "move the install root elsewhere, or " + u.set("Service", key, value),
+					Cause: fmt.Sprintf("%s has %s=%s, which hides %s from it", u.Unit, key, u.p[key], u.Root)})
+			}
+		}
+	}
+	hidden("ProtectHome", "no", "/home", "/root", "/run/user")
+	hidden("PrivateTmp", "no", "/tmp", "/var/tmp")
+	for _, path := range strings.Fields(u.p["NoExecPaths"]) {
+		path = resolve(strings.TrimLeft(path, "-+"))
+		covers := path == "/" || u.real == path || strings.HasPrefix(u.real, path+"/")
+		if exec := strings.Fields(u.p["ExecPaths"]); covers && !slices.ContainsFunc(exec, func(e string) bool {
+			e = resolve(strings.TrimLeft(e, "-+"))
+			return u.real == e || strings.HasPrefix(u.real, e+"/")
+		}) {
+			out = append(out, Problem{Rollback: true, Remedy: "add ExecPaths=" + u.Root + " in [Service], then run: " + u.reload(),
+				Cause: fmt.Sprintf("%s has NoExecPaths=%s: no version can be executed there", u.Unit, path)})
+		}
+	}
+	return out
+}
+
+func (u unit) checkNetwork() (out []Problem) {
+	if u.p["PrivateNetwork"] == "yes" {
+		out = append(out, Problem{Cause: u.Unit + " has PrivateNetwork=yes: it cannot reach its manager", Remedy: u.set("Service", "PrivateNetwork", "no")})
+	}
+	list := u.p["RestrictAddressFamilies"]
+	denied, isDenied := strings.CutPrefix(list, "~")
+	if list == "" {
+		return out
+	}
+	var missing []string
+	for _, family := range []string{"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"} {
+		if slices.Contains(strings.Fields(denied), family) == isDenied {
+			missing = append(missing, family)
+		}
+	}
+	if missing != nil {
+		out = append(out, Problem{Cause: fmt.Sprintf("%s forbids %s, which the names of hosts and link-local addresses need", u.Unit, strings.Join(missing, " ")),
+			Remedy: "add RestrictAddressFamilies=" + strings.Join(missing, " ") + " in [Service] of " + u.Unit + ", then run: " + u.reload()})
+	}
+	return out
+}

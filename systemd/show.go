@@ -1,0 +1,123 @@
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// runtimeDir exists while systemd is the init system (sd_booted(3)).
+const runtimeDir = "/run/systemd/system"
+
+// Booted returns an error that says why systemd cannot be asked, or nil.
+func Booted() error {
+	if _, err := os.Stat(runtimeDir); err != nil {
+		return fmt.Errorf("this machine does not run systemd: there is no %s", runtimeDir)
+	}
+	return nil
+}
+
+// show asks systemctl for properties of a unit.
+func show(ctx context.Context, unit string, names ...string) (map[string]string, error) {
+	out, err := output(ctx, "systemctl", "show", "-p", strings.Join(names, ","), "--", unit)
+	if err != nil {
+		return nil, err
+	}
+	return properties(string(out)), nil
+}
+
+// properties reads what systemctl show prints. A setting with several values,
+// like ExecStartPre=, has a line for each; here they are lines of one value.
+func properties(text string) map[string]string {
+	values := map[string]string{}
+	for line := range strings.Lines(text) {
+		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if have, ok := values[k]; ok {
+			v = have + "\n" + v
+		}
+		values[k] = v
+	}
+	return values
+}
+
+// execLine is one command of ExecStart=, ExecStartPre= or ExecCondition=.
+type execLine struct {
+	path    string
+	args    []string // with the program's own name first
+	ignored bool     // "-": the exit code does not matter
+}
+
+// execLines reads the commands of a setting, one a line.
+func execLines(value string) []execLine {
+	var out []execLine
+	for line := range strings.Lines(value) {
+		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "{"))
+		if line == "" {
+			continue
+		}
+		var e execLine
+		for part := range strings.SplitSeq(line, " ; ") {
+			k, v, _ := strings.Cut(strings.TrimSpace(part), "=")
+			switch k {
+			case "path":
+				e.path = v
+			case "argv[]":
+				e.args = strings.Fields(v)
+			case "ignore_errors":
+				e.ignored = v == "yes"
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// duration reads a time span as systemctl prints it, like "1min 30s". It
+// reports false for "infinity" and for what it cannot read.
+func duration(s string) (time.Duration, bool) {
+	if s == "0" {
+		return 0, true
+	}
+	units := map[string]time.Duration{
+		"us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "min": time.Minute, "h": time.Hour,
+		"d": 24 * time.Hour, "w": 7 * 24 * time.Hour, "month": 2629800 * time.Second, "y": 31557600 * time.Second,
+	}
+	var total time.Duration
+	for part := range strings.FieldsSeq(s) {
+		number := strings.TrimRight(part, "abcdefghijklmnopqrstuvwxyz")
+		unit, known := units[part[len(number):]]
+		n, err := strconv.ParseFloat(number, 64)
+		if !known || err != nil {
+			return 0, false
+		}
+		total += time.Duration(n * float64(unit))
+	}
+	return total, s != ""
+}
+
+// moment reads a time as systemctl prints it with TZ=UTC.
+func moment(s string) time.Time {
+	t, err := time.Parse("Mon 2006-01-02 15:04:05 MST", s)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// output runs a program of the system for at most 5 s.
+func output(ctx context.Context, name string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.WaitDelay = time.Second
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return out, nil
+}
