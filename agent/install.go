@@ -21,6 +21,12 @@ var ErrInstalled = errors.New("a version is installed already")
 // same checks as an upgrade: no byte of it runs before its signature is
 // verified. It can be run again after it was interrupted. progress may be nil.
 func InstallFirst(ctx context.Context, c Config, what string, progress func(phase string, done, total int64)) (release.Version, error) {
+	return InstallSource(ctx, c, what, nil, progress)
+}
+
+// InstallSource is InstallFirst for a source that is open, as StageSource has
+// it; with nil, what says where the release is.
+func InstallSource(ctx context.Context, c Config, what string, from stage.Source, progress func(phase string, done, total int64)) (release.Version, error) {
 	c.Version = "0.0.0"
 	r, err := c.resolve()
 	if err != nil {
@@ -36,11 +42,14 @@ func InstallFirst(ctx context.Context, c Config, what string, progress func(phas
 	}
 	sc := r.staging(trust)
 	sc.Progress = progress
-	version, done, err := aim(&sc, trust, what)
-	if err != nil {
-		return release.Version{}, err
+	var version release.Version
+	if sc.From = from; from == nil {
+		var done func()
+		if version, done, err = aim(&sc, trust, what); err != nil {
+			return release.Version{}, err
+		}
+		defer done()
 	}
-	defer done()
 	stager, err := stage.New(sc)
 	if err != nil {
 		return release.Version{}, err

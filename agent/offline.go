@@ -21,8 +21,19 @@ import (
 //
 // The version waits for an operator (state.Apply) or, with apply, is put on
 // trial at the next start. c.Version is not read: the running version is the
-// one that current leads to. progress may be nil; see stage.Config.
+// one that current points to. progress may be nil; see stage.Config.
 func StageFrom(ctx context.Context, c Config, from string, apply bool, progress func(phase string, done, total int64)) (verify.Release, error) {
+	source, err := stage.OpenSource(from)
+	if err != nil {
+		return verify.Release{}, err
+	}
+	defer source.Close()
+	return StageSource(ctx, c, source, apply, progress)
+}
+
+// StageSource is StageFrom for a source that is open: a caller that gives up
+// root may open one first that its new user could not.
+func StageSource(ctx context.Context, c Config, source stage.Source, apply bool, progress func(phase string, done, total int64)) (verify.Release, error) {
 	c.Version = "0.0.0"
 	r, err := c.resolve()
 	if err != nil {
@@ -43,11 +54,6 @@ func StageFrom(ctx context.Context, c Config, from string, apply bool, progress 
 	if unfit != nil {
 		r.Log.Error().Err(unfit).Msg("the trust root that was renewed is not used, but the compiled-in one")
 	}
-	source, err := stage.OpenSource(from)
-	if err != nil {
-		return verify.Release{}, err
-	}
-	defer source.Close()
 	sc := r.staging(trust)
 	sc.From, sc.Progress = source, progress
 	stager, err := stage.New(sc)
