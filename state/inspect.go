@@ -6,45 +6,214 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
 )
 
-// Inspect returns what an operator should mend in the root, in words that say
-// how. It looks at what no start can settle by itself: owners, kinds of
-// files, and the mount.
-func (l Layout) Inspect() []string {
+// Flaw is a fault of an install root that no start repairs by itself.
+type Flaw struct {
+	Check  string // one of FlawChecks
+	Cause  string
+	Remedy string // a command where one helps
+}
+
+func (f Flaw) String() string { return f.Cause + ": " + f.Remedy }
+
+// FlawChecks are the checks of Inspect, in the order of a report.
+var FlawChecks = []string{"install root", "links", "owners", "state", "outbox"}
+
+// Inspect returns what an operator must repair in the root. owner is the uid of
+// the service's user: all in the root must belong to it. It changes nothing.
+func (l Layout) Inspect(owner uint32) []Flaw {
 	st, err := os.Stat(l.root)
-	if err != nil {
-		return []string{err.Error()}
+	switch {
+	case err != nil:
+		return []Flaw{{"install root", err.Error(), "install the service again: edge-agent install --help"}}
+	case !st.IsDir():
+		return []Flaw{{"install root", l.root + " is not a directory", "move it away, and install the service again"}}
 	}
-	var notes []string
+	var flaws []Flaw
 	if fsutil.ReadOnly(l.root) {
-		notes = append(notes, fmt.Sprintf("%s is on a file system that is mounted read-only: no upgrade and no rollback is possible; mount it read-write", l.root))
+		flaws = append(flaws, Flaw{"install root", l.root + " is on a file system that is mounted read-only, so no upgrade and no rollback is possible",
+			"mount it read-write: mount -o remount,rw " + mountPoint(l.root)})
+	} else if noexec(l.Versions()) {
+		flaws = append(flaws, Flaw{"install root", l.Versions() + " is on a file system that is mounted noexec, so no version can be started",
+			fmt.Sprintf("mount it with exec: mount -o remount,exec %s (and remove noexec from its line in /etc/fstab)", mountPoint(l.Versions()))})
 	}
-	owner, known := ownerOf(st)
-	if !known {
-		return notes
+	flaws = append(flaws, l.inspectLinks(owner)...)
+	flaws = append(flaws, l.inspectOwners(owner)...)
+	if b, err := fsutil.ReadFile(l.stateFile(), MaxState); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			_, err = Decode(b)
+		}
+		if err != nil {
+			flaws = append(flaws, Flaw{"state", fmt.Sprintf("state.json is unreadable: %v", err),
+				"restart the service: it keeps the file as state.json.corrupt, and continues from the links"})
+		}
 	}
-	for _, path := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.stateFile(), l.lockFile(), l.CredentialsFile()} {
+	if st, err := os.Stat(l.outboxDir()); err == nil && !st.IsDir() {
+		flaws = append(flaws, Flaw{"outbox", l.outboxDir() + " is not a directory", "none is needed: it is kept aside when the next event is written"})
+	} else if _, bad, err := l.Outbox().List(); err != nil {
+		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("the outbox is unreadable: %v", err), "see its owner and mode: ls -ld " + l.outboxDir()})
+	} else if len(bad) > 0 {
+		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("%d of its entries cannot be read: %v", len(bad), bad[0]), "none is needed: they are kept aside when the service next starts"})
+	}
+	return flaws
+}
+
+// inspectLinks checks current, last-good and previous.
+func (l Layout) inspectLinks(owner uint32) []Flaw {
+	t, err := l.Tree() // as it is, not as the next start makes it
+	if err != nil {
+		return []Flaw{{"links", err.Error(), "see its owner and mode: ls -la " + l.root}}
+	}
+	var now State
+	if b, err := fsutil.ReadFile(l.stateFile(), MaxState); err == nil {
+		now, _ = Decode(b) // an unreadable one is reported by itself
+	}
+	if len(t.Versions) == 0 {
+		return []Flaw{{"links", "no version is installed in " + l.Versions(), "install one: edge-agent install --help"}}
+	}
+	target := t.Current
+	for _, v := range append([]release.Version{t.LastGood, now.Good, t.Previous}, t.Versions...) {
+		if target.IsZero() && t.Has(v) {
+			target = v
+		}
+	}
+	relink := func(name string, v release.Version) string {
+		return fmt.Sprintf("point it to an installed version: runuser -u %s -- ln -sfn versions/%s %s", userName(owner), v, l.path(name))
+	}
+	var flaws []Flaw
+	for name, points := range map[string]release.Version{"current": t.Current, "last-good": t.LastGood, "previous": t.Previous} {
+		path := l.path(name)
+		want := target
+		if name == "last-good" && t.Has(now.Good) {
+			want = now.Good
+		}
 		st, err := os.Lstat(path)
-		switch o, ok := uint32(0), false; {
+		to, _ := os.Readlink(path)
+		_, dangles := os.Stat(path)
+		cause, remedy := "", relink(name, want)
+		switch {
 		case errors.Is(err, fs.ErrNotExist):
+			if name == "previous" { // there may be none
+				continue
+			}
+			cause = path + " is missing"
 		case err != nil:
-			notes = append(notes, err.Error())
-		default:
-			if o, ok = ownerOf(st); ok && o != owner {
-				name := userName(owner)
-				notes = append(notes, fmt.Sprintf("%s belongs to %s, but the root to %s: chown -R %s: %s", path, userName(o), name, name, l.root))
+			cause = err.Error()
+		case st.Mode().Type() != fs.ModeSymlink:
+			cause, remedy = path+" is not a link", fmt.Sprintf("move it away (mv %s %s.old), and %s", path, path, relink(name, want))
+		case dangles != nil:
+			cause = fmt.Sprintf("%s is dangling: it points to %s, which is not there", path, to)
+		case points.IsZero():
+			cause = fmt.Sprintf("%s points to %s, which is not an installed version", path, to)
+		case filepath.IsAbs(to):
+			cause, remedy = fmt.Sprintf("%s is an absolute link (%s), so the install root cannot be moved", path, to), relink(name, points)
+		}
+		if cause != "" {
+			flaws = append(flaws, Flaw{"links", cause, remedy})
+		}
+	}
+	if len(flaws) == 0 && now.Status == Stable && t.Current != t.LastGood {
+		flaws = append(flaws, Flaw{"links", fmt.Sprintf("current points to %s, but %s is the version that proved healthy: an operator changed the link, and the service did not start since", t.Current, t.LastGood),
+			fmt.Sprintf("restart the service, which puts %s on trial; or undo the change: runuser -u %s -- ln -sfn versions/%s %s", t.Current, userName(owner), t.LastGood, l.Current())})
+	}
+	return flaws
+}
+
+// inspectOwners finds what the service's user could not change.
+func (l Layout) inspectOwners(owner uint32) []Flaw {
+	paths := []string{l.root, l.stateFile(), l.lockFile(), l.CredentialsFile(), l.ConfigFile()}
+	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()} {
+		paths = append(paths, dir)
+		entries, _ := os.ReadDir(dir) // an unreadable one is reported by itself
+		for _, e := range entries {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	for _, path := range paths {
+		st, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return []Flaw{{"owners", err.Error(), l.chown(owner)}}
+		}
+		if o, ok := ownerOf(st); ok && o != owner {
+			return []Flaw{{"owners", fmt.Sprintf("%s belongs to %s, but the service runs as %s", path, userName(o), userName(owner)), l.chown(owner)}}
+		}
+	}
+	return nil
+}
+
+// chown is the command that gives all of the root to the service's user, links
+// that an administrator made included.
+func (l Layout) chown(owner uint32) string {
+	dirs := []string{l.root}
+	if real, err := filepath.EvalSymlinks(l.root); err == nil {
+		dirs[0] = real
+	}
+	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()} {
+		if st, err := os.Lstat(dir); err == nil && st.Mode().Type() == fs.ModeSymlink {
+			if real, err := filepath.EvalSymlinks(dir); err == nil {
+				dirs = append(dirs, real)
 			}
 		}
 	}
-	if st, err := os.Lstat(l.outboxDir()); err == nil && !st.IsDir() {
-		notes = append(notes, fmt.Sprintf("%s is not a directory; it is kept aside when the next event is written", l.outboxDir()))
+	return fmt.Sprintf("run: chown -R %s: %s", userName(owner), strings.Join(dirs, " "))
+}
+
+// Owner returns the uid that owns the root, behind a link.
+func (l Layout) Owner() (uint32, error) {
+	st, err := os.Stat(l.root)
+	if err != nil {
+		return 0, err
 	}
-	return notes
+	uid, ok := ownerOf(st)
+	if !ok {
+		return 0, fmt.Errorf("%s: its owner is not known", l.root)
+	}
+	return uid, nil
+}
+
+// noexec reports whether path is on a file system that is mounted noexec.
+func noexec(path string) bool {
+	const stNoexec = 8 // ST_NOEXEC, statfs(2)
+	var st syscall.Statfs_t
+	return syscall.Statfs(path, &st) == nil && uint64(st.Flags)&stNoexec != 0
+}
+
+// mountPoint returns the mount point of the file system that path is on.
+func mountPoint(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	dev := func(p string) (uint64, bool) {
+		st, err := os.Stat(p)
+		if err != nil {
+			return 0, false
+		}
+		sys, ok := st.Sys().(*syscall.Stat_t)
+		if !ok {
+			return 0, false
+		}
+		return uint64(sys.Dev), true
+	}
+	own, ok := dev(path)
+	for ok && path != "/" {
+		up := filepath.Dir(path)
+		if d, known := dev(up); !known || d != own {
+			break
+		}
+		path = up
+	}
+	return path
 }
 
 func ownerOf(st fs.FileInfo) (uint32, bool) {
