@@ -24,11 +24,12 @@ const module = "github.com/bilbycast/edge-agent"
 // the standard library. A name without a dot is a package of this module; a
 // trailing slash stands for all below.
 var imports = map[string][]string{
-	"cmd/edge-agent":       {"cmd/internal/cli", "fsutil", "agent", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
+	"cmd/edge-agent":       {"cmd/internal/cli", "fsutil", "agent", "install", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
 	"cmd/internal/cli":     {"github.com/rs/zerolog", "github.com/spf13/cobra"},
 	"cmd/release-manifest": {"cmd/internal/cli", "agent", "release", "verify", "github.com/klauspost/compress/gzip", "github.com/spf13/cobra"},
 	"agent": {"stage", "verify", "state", "wire", "release", "fsutil", "github.com/gorilla/websocket", "github.com/rs/zerolog",
 		"github.com/pelletier/go-toml/v2", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
+	"install":  {"agent", "stage", "state", "systemd", "verify", "release", "fsutil", "github.com/rs/zerolog"},
 	"watchdog": {"state", "release", "fsutil"},
 	"stage":    {"verify", "state", "release", "fsutil", "github.com/cenkalti/backoff/v5", "github.com/klauspost/compress/gzip", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
 	"state":    {"release", "fsutil"},
@@ -149,7 +150,7 @@ func TestFilesAreChangedThroughFsutil(t *testing.T) {
 	changes := []string{"Chmod", "Chown", "Chtimes", "CopyFS", "Create", "CreateTemp", "Lchown", "Link", "Mkdir", "MkdirAll", "MkdirTemp", "Remove", "RemoveAll", "Rename", "Symlink", "Truncate", "WriteFile"}
 	checked := 0
 	for _, p := range ours(t, "") {
-		if !slices.Contains([]string{"agent", "stage", "state", "watchdog", "cmd/edge-agent"}, p.name()) {
+		if !slices.Contains([]string{"agent", "stage", "state", "watchdog", "install", "cmd/edge-agent"}, p.name()) {
 			continue
 		}
 		for _, file := range p.GoFiles {

@@ -101,7 +101,7 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 		cause, remedy := "", relink(name, want)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			if name == "previous" { // there may be none
+			if name == "previous" || name == "last-good" && now.Status == "" { // there is none yet
 				continue
 			}
 			cause = path + " is missing"
@@ -129,7 +129,7 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 
 // inspectOwners finds what the service's user could not change.
 func (l Layout) inspectOwners(owner uint32) []Flaw {
-	paths := []string{l.root, l.stateFile(), l.lockFile(), l.CredentialsFile(), l.ConfigFile()}
+	paths := []string{l.root, l.stateFile(), l.lockFile(), l.CredentialsFile()}
 	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()} {
 		paths = append(paths, dir)
 		entries, _ := os.ReadDir(dir) // an unreadable one is reported by itself

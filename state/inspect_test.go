@@ -51,7 +51,6 @@ func TestInspectFindsEachFlaw(t *testing.T) {
 		{"not a root", func(r string) error { os.RemoveAll(r); return os.WriteFile(r, nil, 0o644) }, "install root", "is not a directory", "move it away", false},
 		{"no root", func(r string) error { return os.RemoveAll(r) }, "install root", "no such file", "install the service", false},
 		{"state of another", func(r string) error { return os.Lchown(r+"/state.json", 1, 1) }, "owners", "state.json belongs to", "chown -R ", true},
-		{"config of another", func(r string) error { return os.Lchown(r+"/config.toml", 1, 1) }, "owners", "config.toml belongs to", "chown -R ", true},
 		{"version of another", func(r string) error { return os.Lchown(r+"/versions/1.1.0", 1, 1) }, "owners", "versions/1.1.0 belongs to", "chown -R ", true},
 		{"root of another", func(r string) error { return os.Lchown(r, 1, 1) }, "owners", "belongs to", "chown -R ", true},
 	} {

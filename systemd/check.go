@@ -327,3 +327,17 @@ func (u unit) command() string {
 	return fmt.Sprintf("edge-agent unit --config %s --user %s --dir /etc/systemd/system, then: %s",
 		cmp.Or(u.Config, filepath.Join(u.Root, "config.toml")), u.ownerName(), u.reload())
 }
+
+// Starts returns an error if the unit does not start its program through the
+// install root.
+func (s Service) Starts(ctx context.Context) error {
+	p, err := show(ctx, s.Unit, shown...)
+	if err != nil {
+		return err
+	}
+	k := linked
+	if s.Attached {
+		k = attached
+	}
+	return Report{Problems: unit{Service: s, kind: k, p: p, real: resolve(s.Root)}.checkExecStart()}.Rollback()
+}

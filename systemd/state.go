@@ -23,6 +23,9 @@ type State struct {
 	Signaled bool   // by which the last run ended
 	Text     string // what the service says of itself (STATUS=)
 	User     string
+	// ProtectHome and PrivateTmp say that the unit hides /home and /root, or /tmp
+	// and /var/tmp.
+	ProtectHome, PrivateTmp bool
 }
 
 // Look asks systemctl for the state of a unit. The error says why it is not
@@ -32,7 +35,7 @@ func Look(ctx context.Context, unit string) (State, error) {
 		return State{}, err
 	}
 	p, err := show(ctx, unit, "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "StateChangeTimestamp", "ActiveEnterTimestamp",
-		"ExecMainStatus", "ExecMainCode", "StatusText", "User")
+		"ExecMainStatus", "ExecMainCode", "StatusText", "User", "ProtectHome", "PrivateTmp")
 	if err != nil {
 		return State{}, fmt.Errorf("systemctl does not answer: %w", err)
 	}
@@ -41,7 +44,8 @@ func Look(ctx context.Context, unit string) (State, error) {
 
 func stateOf(unit string, p map[string]string) State {
 	s := State{Unit: unit, Load: p["LoadState"], Active: p["ActiveState"], Sub: p["SubState"], Result: p["Result"], Enabled: p["UnitFileState"],
-		Since: moment(p["StateChangeTimestamp"]), Text: p["StatusText"], User: p["User"]}
+		Since: moment(p["StateChangeTimestamp"]), Text: p["StatusText"], User: p["User"],
+		ProtectHome: p["ProtectHome"] == "yes" || p["ProtectHome"] == "tmpfs", PrivateTmp: p["PrivateTmp"] != "no" && p["PrivateTmp"] != ""}
 	s.Restarts, _ = strconv.Atoi(p["NRestarts"])
 	s.Exit, _ = strconv.Atoi(p["ExecMainStatus"])
 	s.Signaled = p["ExecMainCode"] == "2" || p["ExecMainCode"] == "3" // CLD_KILLED, CLD_DUMPED
@@ -114,6 +118,22 @@ var exitCodes = map[int]string{
 	226: "NAMESPACE: the sandbox cannot be made: a path that the unit names, such as one of ReadWritePaths=, is missing",
 	228: "SECCOMP: the system call filter cannot be set",
 	238: "STATE_DIRECTORY: the state directory cannot be made",
+}
+
+// Environment returns the variables that Environment= of a unit sets to plain
+// values: those that systemctl prints without quotes.
+func Environment(ctx context.Context, unit string) (map[string]string, error) {
+	p, err := show(ctx, unit, "Environment")
+	if err != nil {
+		return nil, err
+	}
+	env := map[string]string{}
+	for word := range strings.FieldsSeq(p["Environment"]) {
+		if k, v, ok := strings.Cut(word, "="); ok && !strings.ContainsAny(word, "\"'\\") {
+			env[k] = v
+		}
+	}
+	return env, nil
 }
 
 // Tail returns the last n lines of the unit's journal, oldest first. The user

@@ -53,10 +53,10 @@ func (u Unit) check() error {
 	if !strings.HasPrefix(u.Root, "/") {
 		return fmt.Errorf("unit: root %q is not an absolute path", u.Root)
 	}
-	values := map[string]string{"name": u.Name, "root": u.Root, "binary": u.Binary, "user": u.User}
-	named := map[string]string{"name": u.Name, "user": u.User}
+	values := [][2]string{{"name", u.Name}, {"root", u.Root}, {"binary", u.Binary}, {"user", u.User}}
+	named := [][2]string{{"name", u.Name}, {"user", u.User}}
 	if u.Attached != "" {
-		values["unit"], values["agent"] = u.Attached, u.Agent
+		values = append(values, [2]string{"unit", u.Attached}, [2]string{"agent", u.Agent})
 		if !strings.HasPrefix(u.Agent, "/") {
 			return fmt.Errorf("unit: agent %q is not an absolute path", u.Agent)
 		}
@@ -67,16 +67,16 @@ func (u Unit) check() error {
 		if !ok {
 			return fmt.Errorf("unit: unit %q does not end in .service", u.Attached)
 		}
-		named["unit"] = base
+		named = append(named, [2]string{"unit", base})
 	}
-	for what, v := range values {
-		if !plain.MatchString(v) {
-			return fmt.Errorf("unit: %s %q is not made of letters, digits and _./:=@+,- alone, or begins with -", what, v)
+	for _, v := range values {
+		if !plain.MatchString(v[1]) {
+			return fmt.Errorf("unit: %s %q is not made of letters, digits and _./:=@+,- alone, or begins with -", v[0], v[1])
 		}
 	}
-	for what, v := range named {
-		if !names.MatchString(v) {
-			return fmt.Errorf("unit: %s %q is not a name: 1 to 100 letters, digits and _.@-, beginning with a letter, a digit or _", what, v)
+	for _, v := range named {
+		if !names.MatchString(v[1]) {
+			return fmt.Errorf("unit: %s %q is not a name: 1 to 100 letters, digits and _.@-, beginning with a letter, a digit or _", v[0], v[1])
 		}
 	}
 	if u.Root != filepath.Clean(u.Root) || u.Root == "/" {

@@ -1,5 +1,5 @@
-// Command edge-agent upgrades the service that it is, or is part of, on word
-// of its manager. See the README for how to install it.
+// Command edge-agent runs the upgrades that a manager requests, for the service
+// that links it or for one beside it. See docs/install.md for how to install it.
 package main
 
 import (
@@ -17,11 +17,11 @@ func main() { cli.Main(newRootCmd()) }
 func newRootCmd() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "edge-agent",
-		Short: "Upgrade this device on word of its manager, and never lose a working version",
+		Short: "Upgrade this device as its manager requests, and always keep a working version",
 		Long: `edge-agent keeps a WebSocket link to a manager. When an operator there picks a
 version, it fetches the signed release, verifies it against the signers that
 are compiled in, installs it beside the running one, swaps a link, and lets
-systemd start it. A version that does not come up healthy is taken back.
+systemd start it. A version that does not prove healthy is rolled back.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml
@@ -30,6 +30,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		Version: version + verify.VersionSuffix,
 	}
 	root.SetVersionTemplate("edge-agent {{.Version}}\n")
-	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newInstallCmd(), newUninstallCmd(), newDoctorCmd())
+	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newInstallCmd(), newUninstallCmd(), newDoctorCmd(), newInstallWorkCmd())
 	return root
 }

@@ -6,58 +6,93 @@ import (
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/spf13/cobra"
 )
 
 func newApplyCmd() *cobra.Command {
-	return newManualCmd("apply", "Put the version that is staged on trial at the next start",
-		`With manual_only = true the agent stages what its manager asks for and leaves the
-swap to you. apply points current at the staged version; restart the service to
-begin its trial. If it does not prove healthy, the version before comes back.`,
-		func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	cmd := &cobra.Command{
+		Use:   "apply --root DIR",
+		Short: "Put the staged version on trial at the next start of the service",
+		Long: `With manual_only = true the agent stages what its manager requests, and leaves
+the swap to you. Apply points current to the staged version; restart the service
+to begin its trial. If it does not prove healthy, the previous version returns.`,
+		Args: cli.ExactArgs(0, "root"),
+	}
+	return newManualCmd(cmd, func(*cobra.Command, []string) (state.Change, error) {
+		return func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 			return state.Apply(s, t, time.Now().UTC())
-		})
+		}, nil
+	})
 }
 
 func newRollbackCmd() *cobra.Command {
-	return newManualCmd("rollback", "Go back to the version before at the next start",
-		`In a trial, rollback ends it. Otherwise the version before goes on trial, with the
-present one to come back to. Restart the service to run it.`,
-		func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.RollBack(s, t, release.Version{}, time.Now().UTC())
-		})
+	cmd := &cobra.Command{
+		Use:   "rollback [VERSION] --root DIR",
+		Short: "Roll back to the previous version, or to VERSION, at the next start of the service",
+		Long: `During a trial, rollback ends the trial. Otherwise it puts the previous version,
+or the installed version that you name, on trial, with the running one to return
+to. Restart the service to run it. If it cannot roll back, it lists the installed
+versions.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			return cli.ExactArgs(min(len(args), 1), "root")(cmd, args)
+		},
+	}
+	return newManualCmd(cmd, func(_ *cobra.Command, args []string) (state.Change, error) {
+		var to release.Version
+		if len(args) > 0 {
+			var err error
+			if to, err = release.ParseVersion(args[0]); err != nil {
+				return nil, cli.Usage(err)
+			}
+		}
+		return func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+			return state.RollBack(s, t, to, time.Now().UTC())
+		}, nil
+	})
 }
 
-func newManualCmd(name, short, long string, change state.Change) *cobra.Command {
+// newManualCmd completes a command that makes one change of a root.
+func newManualCmd(cmd *cobra.Command, change func(*cobra.Command, []string) (state.Change, error)) *cobra.Command {
 	var root string
-	cmd := &cobra.Command{
-		Use: name + " --root DIR", Short: short, Long: long,
-		Example: fmt.Sprintf("  edge-agent %s --root /opt/bilbycast/edge && systemctl restart edge", name),
-		Args:    cli.ExactArgs(0, "root"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			l, err := state.At(root)
-			if err != nil {
-				return cli.Usage(fmt.Errorf("--root: %w", err))
-			}
-			if err := fsutil.BecomeOwner(root); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			if _, err := l.Read(); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			res, err := l.Do(cmd.Context(), change)
-			for _, n := range res.Notes {
-				fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", n)
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "current leads to %s. Restart the service to run it (if a start limit was hit: systemctl reset-failed, then restart).\n", res.Tree.Current)
-			return nil
-		},
+	name := cmd.Name()
+	cmd.Example = fmt.Sprintf("  edge-agent %s --root /opt/bilbycast/edge && systemctl restart edge", name)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		l, err := state.At(root)
+		if err != nil {
+			return cli.Usage(fmt.Errorf("--root: %w", err))
+		}
+		do, err := change(cmd, args)
+		if err != nil {
+			return err
+		}
+		if err := fsutil.BecomeOwner(root); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if _, err := l.Read(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		res, err := l.Do(cmd.Context(), do)
+		for _, n := range res.Notes {
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", n)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		fmt.Fprint(cmd.OutOrStdout(), restartHint(root, res.Tree.Current.String()+" will run at the next restart: %s\n"))
+		return nil
 	}
 	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
 	return cmd
+}
+
+// restartHint is format with the command that restarts the service of a root.
+func restartHint(root, format string) string {
+	unit, err := install.UnitOf(root)
+	if err != nil {
+		unit = "SERVICE"
+	}
+	return fmt.Sprintf(format, "systemctl restart "+unit)
 }

@@ -18,10 +18,10 @@ func newRunCmd() *cobra.Command {
 	var config, level string
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
-		Short: "Hold the link to the manager and take upgrades (what the unit starts)",
-		Long: `Run holds the link to the manager until it is told to stop (SIGTERM), a new
-version is staged (exit 0; systemd starts the new one), or the trial of this
-version has failed (exit 1; the watchdog counts).
+		Short: "Keep the connection to the manager and run upgrades (what the unit starts)",
+		Long: `Run keeps the connection to the manager until it gets SIGTERM, a new version is
+staged (exits 0; systemd starts the new version), or the trial of this version
+has failed (exits 1; the watchdog counts the starts).
 
 With service.unit in the configuration it looks after that unit instead, and
 restarts it, not itself.`,
@@ -96,7 +96,7 @@ func newConfigCmd() *cobra.Command {
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:     "check FILE",
-		Short:   "Say what is wrong with a config.toml, without touching anything",
+		Short:   "Check a config.toml, and change nothing",
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

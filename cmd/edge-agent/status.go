@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/spf13/cobra"
@@ -15,20 +18,22 @@ import (
 
 // statusReport is what `status --json` prints; its fields keep their names.
 type statusReport struct {
-	Root            string            `json:"root"`
-	Status          state.Status      `json:"status"`
-	Since           time.Time         `json:"since,omitzero"`
-	Current         release.Version   `json:"current"`
-	Previous        release.Version   `json:"previous"`
-	LastGood        release.Version   `json:"last_good"`
-	Target          release.Version   `json:"target,omitzero"`
-	BootAttempts    int               `json:"boot_attempts"`
-	MaxBootAttempts int               `json:"max_boot_attempts,omitzero"`
-	Reason          string            `json:"reason,omitzero"`
-	Versions        []release.Version `json:"versions"`
-	Undelivered     int               `json:"undelivered_events"`
-	Notes           []string          `json:"notes,omitempty"`
-	Summary         string            `json:"summary"`
+	Root            string                   `json:"root"`
+	Status          state.Status             `json:"status"`
+	Since           time.Time                `json:"since,omitzero"` // of Status
+	Current         release.Version          `json:"current"`
+	Previous        release.Version          `json:"previous"`
+	LastGood        release.Version          `json:"last_good"`
+	Target          release.Version          `json:"target,omitzero"`
+	BootAttempts    int                      `json:"boot_attempts"`
+	MaxBootAttempts int                      `json:"max_boot_attempts,omitzero"`
+	Reason          string                   `json:"reason,omitzero"`
+	Versions        []release.Version        `json:"versions"`
+	Undelivered     int                      `json:"undelivered_events"`
+	Service         install.ServiceStatus    `json:"service"`
+	Connection      install.ConnectionStatus `json:"connection"`
+	Notes           []string                 `json:"notes,omitempty"`
+	Summary         string                   `json:"summary"`
 }
 
 func newStatusCmd() *cobra.Command {
@@ -36,14 +41,20 @@ func newStatusCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status --root DIR",
-		Short: "Say which version runs, and what the last upgrade came to",
+		Short: "Print which version runs, the service, the connection and the last upgrade",
+		Long: `Status prints the versions of an install root, the result of the last upgrade,
+the state of the service in systemd, and the connection to the manager. It
+changes nothing. As root it becomes the owner of the root.`,
 		Example: `  edge-agent status --root /opt/bilbycast/edge
-  edge-agent status --root /opt/bilbycast/edge --json | jq -r .status`,
+  edge-agent status --root /opt/bilbycast/edge --json | jq -r .service.state`,
 		Args: cli.ExactArgs(0, "root"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := state.At(root)
 			if err != nil {
 				return cli.Usage(fmt.Errorf("--root: %w", err))
+			}
+			if err := fsutil.BecomeOwner(root); err != nil {
+				return fmt.Errorf("status: %w", err)
 			}
 			res, err := l.Read()
 			if err != nil {
@@ -53,23 +64,29 @@ func newStatusCmd() *cobra.Command {
 			if err != nil {
 				res.Notes = append(res.Notes, fmt.Sprintf("the outbox is unreadable: %v", err))
 			}
-			res.Notes = append(res.Notes, l.Inspect()...)
+			if owner, err := l.Owner(); err == nil {
+				for _, f := range l.Inspect(owner) {
+					res.Notes = append(res.Notes, f.String())
+				}
+			}
 			s, t := res.State, res.Tree
 			if t.Previous == t.Current {
-				t.Previous = release.Version{} // there is none to go back to
+				t.Previous = release.Version{} // there is none to roll back to
 			}
+			service, connection := install.LookAt(cmd.Context(), root, s.Since, s.Status == state.PendingHealth)
 			rep := statusReport{
 				Root: root, Status: s.Status, Since: s.Since,
 				Current: t.Current, Previous: t.Previous, LastGood: t.LastGood, Target: s.Target,
 				BootAttempts: s.BootAttempts, MaxBootAttempts: s.MaxBootAttempts, Reason: s.Reason,
-				Versions: t.Versions, Undelivered: len(entries) + len(s.Owed), Notes: res.Notes, Summary: summary(s, t),
+				Versions: t.Versions, Undelivered: len(entries) + len(s.Owed), Service: service, Connection: connection, Notes: res.Notes,
 			}
+			rep.Summary = summary(s, t, service)
 			if asJSON {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
 				return e.Encode(rep)
 			}
-			return rep.table(cmd.OutOrStdout())
+			return rep.table(cmd.OutOrStdout(), time.Now())
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
@@ -77,24 +94,82 @@ func newStatusCmd() *cobra.Command {
 	return cmd
 }
 
-func summary(s state.State, t state.Tree) string {
+// summary is one sentence or two that are true of the service, too.
+func summary(s state.State, t state.Tree, service install.ServiceStatus) string {
+	if t.Current.IsZero() {
+		return "No version is installed here. Install one: edge-agent install --help."
+	}
+	last := ""
 	switch s.Status {
 	case state.Stable:
-		return fmt.Sprintf("%s runs and has proved healthy.", t.Current)
+		last = fmt.Sprintf("%s proved healthy.", t.Current)
 	case state.StagedManual:
-		return fmt.Sprintf("%s runs; %s is staged and waits for an operator: edge-agent apply.", t.Current, s.Target)
+		last = fmt.Sprintf("%s is staged and waits for an operator: edge-agent apply.", s.Target)
 	case state.PendingHealth:
-		return fmt.Sprintf("%s is on trial (start %d of %d); %s comes back if it does not prove healthy.", s.Target, s.BootAttempts, s.MaxBootAttempts, s.Previous)
+		last = fmt.Sprintf("%s is on trial (start %d of %d); if it does not prove healthy, %s returns.", s.Target, s.BootAttempts, s.MaxBootAttempts, s.Previous)
 	case state.RolledBack:
-		return fmt.Sprintf("%s runs; %s was taken back: %s. See journalctl of the service for why it failed.", t.Current, s.Target, s.Reason)
+		last = fmt.Sprintf("Version %s was rolled back: %s.", s.Target, strings.TrimSuffix(s.Reason, "."))
 	}
-	return "No version is installed here. Put one under versions/ and point the link current at it."
+	why := ""
+	if service.Reason != "" {
+		why = ": " + service.Reason
+	}
+	switch service.State {
+	case "running":
+		if s.Status == state.PendingHealth {
+			return last
+		}
+		if s.Status == state.Stable {
+			return fmt.Sprintf("%s runs and has proved healthy.", t.Current)
+		}
+		return fmt.Sprintf("Running %s. %s", t.Current, last)
+	case "starting":
+		return fmt.Sprintf("The service is starting %s. %s", t.Current, last)
+	case "crash loop":
+		return fmt.Sprintf("The service is in a crash loop with %s (%d restarts)%s. %s See journalctl -u %s.", t.Current, service.Restarts, why, last, service.Unit)
+	case "failed":
+		return fmt.Sprintf("The service has failed and does not run%s. Its version is %s. %s See journalctl -u %s.", why, t.Current, last, service.Unit)
+	case "stopped":
+		return fmt.Sprintf("The service is stopped%s. Its version is %s. %s Start it: systemctl start %s.", why, t.Current, last, service.Unit)
+	}
+	if s.Status == state.Stable {
+		return fmt.Sprintf("%s is installed and has proved healthy. Whether the service runs is unknown%s.", t.Current, why)
+	}
+	return fmt.Sprintf("%s is installed. %s Whether the service runs is unknown%s.", t.Current, last, why)
 }
 
-func (r statusReport) table(w io.Writer) error {
+func (r statusReport) table(w io.Writer, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(k string, v any) { fmt.Fprintf(tw, "%s\t%v\n", k, v) }
+	since := func(text string, at time.Time, reason string) string {
+		if !at.IsZero() {
+			text += fmt.Sprintf(" since %s (%s)", at.UTC().Format(time.RFC3339), ago(now.Sub(at)))
+		}
+		if reason != "" {
+			text += ": " + reason
+		}
+		return text
+	}
 	row("status", r.Status)
+	if !r.Since.IsZero() {
+		row("since", fmt.Sprintf("%s (%s)", r.Since.UTC().Format(time.RFC3339), ago(now.Sub(r.Since))))
+	}
+	if r.Reason != "" {
+		row("reason", r.Reason)
+	}
+	name := r.Service.State
+	if r.Service.Unit != "" {
+		name = r.Service.Unit + " " + name
+	}
+	if r.Service.Restarts > 0 {
+		name += fmt.Sprintf(" (restarts: %d)", r.Service.Restarts)
+	}
+	row("service", since(name, r.Service.Since, r.Service.Reason))
+	link := r.Connection.State
+	if r.Connection.URL != "" {
+		link += " to " + r.Connection.URL
+	}
+	row("connection", since(link, r.Connection.Since, r.Connection.Problem))
 	row("current", r.Current)
 	row("previous", r.Previous)
 	row("last-good", r.LastGood)
@@ -112,4 +187,19 @@ func (r statusReport) table(w io.Writer) error {
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", r.Summary)
 	return err
+}
+
+// ago is a duration for people, in its largest unit.
+func ago(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "in the future: the clock was changed"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s ago", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h ago", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 }

@@ -18,7 +18,7 @@ import (
 func newTrustCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trust",
-		Short: "Show whom this node believes, or renew Sigstore's trust root",
+		Short: "Show which signers and keys this node trusts, or renew Sigstore's trust root",
 		Args:  cli.ExactArgs(0),
 		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
@@ -41,7 +41,7 @@ func newTrustShowCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show [--root DIR]",
-		Short: "Print the signers that are allowed, and the keys that vouch for them",
+		Short: "Print the allowed signers, and the keys that prove their signatures",
 		Example: `  edge-agent trust show --root /opt/bilbycast/edge
   edge-agent trust show --json | jq '.signers[].repository'`,
 		Args: cli.ExactArgs(0),
@@ -51,6 +51,9 @@ func newTrustShowCmd() *cobra.Command {
 				l, err := state.At(root)
 				if err != nil {
 					return cli.Usage(fmt.Errorf("--root: %w", err))
+				}
+				if err := fsutil.BecomeOwner(root); err != nil {
+					return fmt.Errorf("trust show: %w", err)
 				}
 				kept = os.DirFS(l.TrustDir())
 			}
@@ -105,13 +108,13 @@ func newTrustUpdateCmd() *cobra.Command {
 	var root, from string
 	cmd := &cobra.Command{
 		Use:   "update --root DIR --from DIR",
-		Short: "Take a newer trust root, if Sigstore's own keys prove it",
-		Long: `Update takes the newer trusted_root.json in --from, with what proves it: the
+		Short: "Install a newer trust root, if Sigstore's own keys prove it",
+		Long: `Update installs the newer trusted_root.json in --from, with what proves it: the
 files N.root.json of every TUF root since the one that this program knows,
 targets.json, and trusted_root.json, as https://tuf-repo-cdn.sigstore.dev and
-the repository sigstore/root-signing have them. Who brings the files does not
-matter: only Sigstore's TUF keys count, and nothing older than what is known is
-taken. It needs no network and no clock.`,
+the repository sigstore/root-signing have them. It does not matter where the
+files come from: only Sigstore's TUF keys count, and nothing older than what is
+known is accepted. It needs no network and no clock.`,
 		Example: `  edge-agent trust update --root /opt/bilbycast/edge --from /media/stick/sigstore && systemctl restart edge`,
 		Args:    cli.ExactArgs(0, "root", "from"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -1,15 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
-	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/spf13/cobra"
 )
@@ -21,13 +22,15 @@ func newUnitCmd() *cobra.Command {
 		Use:   "unit --config FILE --user USER",
 		Short: "Print the systemd unit for a config.toml",
 		Long: `Unit prints the unit of the service that the configuration is for. With
-service.unit in it there are four files: the agent's own unit, a part of the
+service.unit in it there are four files: the agent's own unit, a drop-in of the
 service's unit, and two by which the agent has the service restarted without a
-privilege of its own. --dir writes them.`,
+privilege of its own. --dir writes them; it replaces no file that edge-agent did
+not write, and changes no service that does not start through the install root.`,
 		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge >/etc/systemd/system/edge.service
   edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system`,
 		Args: cli.ExactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			syscall.Umask(0o022) // units are for all to read
 			c, err := agent.Load(config)
 			if err != nil {
 				return err
@@ -49,7 +52,7 @@ privilege of its own. --dir writes them.`,
 			if dir == "" {
 				return printUnits(cmd.OutOrStdout(), files)
 			}
-			return writeUnits(cmd.OutOrStdout(), dir, files, u)
+			return writeUnits(cmd.Context(), cmd.OutOrStdout(), dir, files, u)
 		},
 	}
 	f := cmd.Flags()
@@ -57,8 +60,8 @@ privilege of its own. --dir writes them.`,
 	f.StringVar(&u.User, "user", "", "the user that the agent runs as, and that owns the install root (required)")
 	f.StringVar(&dir, "dir", "", "write the files there, instead of printing them")
 	f.StringVar(&u.Agent, "agent", "", "with service.unit: where edge-agent is installed (default: this program)")
-	f.Float64Var(&u.RestartSecs, "restart-secs", 1, "between two starts")
-	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "without an answer, after which systemd restarts the agent")
+	f.Float64Var(&u.RestartSecs, "restart-secs", 1, "seconds between two starts")
+	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "seconds without an answer, after which systemd restarts the agent")
 	f.BoolVar(&u.Journal, "journal", true, "let the agent read the journal, for the event of a rollback (group systemd-journal)")
 	f.StringArrayVar(&u.Environment, "environment", nil, "NAME=VALUE for the agent; may be repeated")
 	return cmd
@@ -83,22 +86,18 @@ func printUnits(w io.Writer, files []systemd.File) error {
 	return nil
 }
 
-func writeUnits(w io.Writer, dir string, files []systemd.File, u systemd.Unit) error {
-	var disk fsutil.Disk
-	for _, f := range files {
-		path := filepath.Join(dir, f.Name)
-		if err := disk.Mkdir(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := disk.WriteFile(path, []byte(f.Text), 0o644); err != nil {
-			return err
-		}
+func writeUnits(ctx context.Context, w io.Writer, dir string, files []systemd.File, u systemd.Unit) error {
+	paths, err := install.WriteUnits(ctx, dir, files, u)
+	for _, path := range paths {
 		fmt.Fprintf(w, "wrote %s\n", path)
+	}
+	if err != nil {
+		return fmt.Errorf("unit: %w", err)
 	}
 	next := "systemctl daemon-reload && systemctl enable --now " + strings.Join(u.Enable(), " ")
 	if u.Attached != "" {
 		next += " && systemctl restart " + u.Attached
 	}
-	_, err := fmt.Fprintf(w, "then run: %s\n", next)
+	_, err = fmt.Fprintf(w, "then run: %s\n", next)
 	return err
 }

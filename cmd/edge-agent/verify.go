@@ -34,9 +34,8 @@ func newVerifyCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify DIR|FILE.tar|URL|VERSION",
-		Short: "Say who signed a release, and whether this node would install it",
-		Long: `Verify takes a release through the very same checks as an upgrade, and installs
-nothing: signature, certificate, transparency log, signer, channel, version,
+		Short: "Print who signed a release, and whether this node would install it",
+		Long: `Verify makes the same checks of a release as an upgrade, and installs nothing: signature, certificate, transparency log, signer, channel, version,
 architecture and, where the tarball is at hand, its digest.
 
 A URL is that of the directory with manifest.json; a VERSION is fetched from

@@ -15,14 +15,14 @@ import (
 func newWatchdogCmd() *cobra.Command {
 	return newStartCmd(&cobra.Command{
 		Use:   "watchdog --root DIR",
-		Short: "Count this start of the service, or go back (ExecStartPre of the unit)",
+		Short: "Count this start of the service, or roll back (ExecStartPre of the unit)",
 		Long: `Watchdog runs before every start of the service, from the version that last
 proved healthy. While a new version is on trial it counts the start; when the
 starts are used up it points current back to the previous version, in this same
 start. In a stable root it changes nothing.
 
-As root it becomes the owner of DIR first. It exits 0 whatever it finds, so that it never keeps a working version from
-starting; what is wrong is in its log.`,
+As root it becomes the owner of DIR first. It exits 0 whatever it finds, so that
+it never keeps a working version from starting; it logs what is wrong.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
 	}, func(ctx context.Context, l state.Layout) (watchdog.Report, bool) { return watchdog.Run(ctx, l), true })
 }
@@ -30,10 +30,10 @@ starting; what is wrong is in its log.`,
 func newRescueCmd() *cobra.Command {
 	return newStartCmd(&cobra.Command{
 		Use:   "rescue --root DIR",
-		Short: "Point a current that leads nowhere to a version that is there (ExecStartPre of the unit)",
-		Long: `Rescue runs before every start, from the previous version, in case that somebody
-removed the one that runs, and its watchdog with it. Where current leads to a
-version it does nothing. It exits 0 whatever it finds.`,
+		Short: "Repair a missing or dangling current link (ExecStartPre of the unit)",
+		Long: `Rescue runs before every start, from the previous version, in case the running
+version was removed, and its watchdog with it. If current points to a version, it
+does nothing. It exits 0 whatever it finds.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/previous/edge-agent rescue --root /opt/bilbycast/edge`,
 	}, watchdog.Rescue)
 }

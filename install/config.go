@@ -1,0 +1,198 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// token reads the registration token, or returns "" if none is given.
+func (n *Node) token() (string, error) {
+	if n.TokenFile == "" {
+		return "", nil
+	}
+	in := n.Stdin
+	if n.TokenFile != "-" {
+		f, err := os.Open(n.TokenFile)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxToken+1))
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" || len(b) > maxToken {
+		return "", fmt.Errorf("%s holds no token of 1 to %d bytes", n.TokenFile, maxToken)
+	}
+	return token, nil
+}
+
+// newConfig returns the text of the first config.toml.
+func (n *Node) newConfig() (string, error) {
+	if n.Manager == "" || n.TokenFile == "" {
+		return "", usage("--manager and --token-file are needed: there is no config.toml in %s", n.Root)
+	}
+	token, err := n.token()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "[service]\nname = %s\ndevice_type = %s\ninstall_root = %s\n\n[manager]\n", quote(n.Name), quote(n.DeviceType), quote(n.Root))
+	for _, kv := range n.settings(token) {
+		fmt.Fprintf(&text, "%s = %s\n", kv.key, kv.value)
+	}
+	text.WriteString("\n[upgrade]\nenabled = true\n")
+	c := agent.Config{Service: agent.ServiceConfig{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
+	c.Manager.URLs, c.Manager.RegistrationToken, c.Manager.CAFile = []string{n.Manager}, token, n.CAFile
+	if _, err := agent.Check(c); err != nil { // before anything is made
+		return "", UsageError{err}
+	}
+	return text.String(), nil
+}
+
+// setting is a key of [manager], with its value as TOML.
+type setting struct{ key, value string }
+
+// settings are those that the call gives.
+func (n *Node) settings(token string) []setting {
+	var out []setting
+	if n.Manager != "" {
+		out = append(out, setting{"urls", "[" + quote(n.Manager) + "]"})
+	}
+	for _, kv := range []setting{{"registration_token", token}, {"cert_fingerprint", n.Fingerprint}, {"ca_file", n.CAFile}} {
+		if kv.value != "" {
+			out = append(out, setting{kv.key, quote(kv.value)})
+		}
+	}
+	return out
+}
+
+// quote returns s as a basic string of TOML.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < 0x20 || r == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// again applies what the call gives to a config.toml that is there, and reports
+// whether it changed.
+func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
+	st, err := os.Lstat(n.real)
+	if err != nil {
+		return false, err
+	}
+	uid, gid, err := n.makeUser(ctx)
+	if err != nil {
+		return false, err
+	}
+	if ownedByRoot(st) { // an earlier run was interrupted
+		if err := fsutil.Give(n.real, uid, gid); err != nil {
+			return false, err
+		}
+	} else if owner, _, _ := ownerIDs(st); int(owner) != uid {
+		return false, fmt.Errorf("%s belongs to %s, but the service is to run as %s: give --user, or run: chown -R %s: %s", n.Root, ownerName(st), n.User, n.User, n.real)
+	}
+	path := l.ConfigFile()
+	old, err := fsutil.ReadFile(path, agent.MaxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err := n.newConfig()
+		if err != nil {
+			return false, err
+		}
+		if err := n.child(ctx, Job{Root: n.real, Config: text}); err != nil {
+			return false, err
+		}
+		n.say("wrote %s", path)
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	token, err := n.token()
+	if err != nil {
+		return false, err
+	}
+	text, changed := string(old), []string(nil)
+	for _, kv := range n.settings(token) {
+		have, _ := value(text, "manager", kv.key)
+		if same(kv, have) {
+			continue
+		}
+		text, changed = set(text, "manager", kv.key, kv.value), append(changed, "manager."+kv.key)
+	}
+	if changed == nil {
+		n.say("%s has all of it already, and stays", path)
+		return false, nil
+	}
+	keep := "config.toml.before-" + time.Now().UTC().Format("20060102-150405")
+	if err := n.child(ctx, Job{Root: n.real, Config: text, Keep: keep}); err != nil {
+		return false, err
+	}
+	n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, keep)
+	if _, err := os.Lstat(l.CredentialsFile()); err == nil && slices.Contains(changed, "manager.urls") {
+		n.say("the node keeps its registration; if the new manager does not know it, remove %s and restart the service", l.CredentialsFile())
+	}
+	return true, nil
+}
+
+// same reports whether a value, as the file has it, says what kv says: a list may
+// have more, and digits of a fingerprint are compared without colons and case.
+func same(kv setting, have string) bool {
+	if kv.value == have {
+		return true
+	}
+	plain := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, ":", "")) }
+	switch want := strings.Trim(kv.value, "[]"); kv.key {
+	case "urls":
+		return slices.Contains(quoted(have), strings.Trim(want, `"`))
+	case "cert_fingerprint":
+		return slices.ContainsFunc(quoted(have), func(s string) bool { return plain(s) == plain(strings.Trim(want, `"`)) })
+	default:
+		return slices.Contains(quoted(have), strings.Trim(want, `"`))
+	}
+}
+
+// quoted returns the strings of a value, without escapes.
+func quoted(value string) []string {
+	var out []string
+	for i := 0; i < len(value); {
+		q := value[i]
+		if q != '"' && q != '\'' {
+			i++
+			continue
+		}
+		end := strings.IndexByte(value[i+1:], q)
+		if end < 0 {
+			break
+		}
+		out = append(out, value[i+1:i+1+end])
+		i += end + 2
+	}
+	return out
+}

@@ -1,0 +1,167 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
+)
+
+// service checks that the service runs, and the agent, if that is another one.
+func (d *doctor) service(ctx context.Context) {
+	if systemd.Booted() != nil {
+		return // which is a finding already
+	}
+	units := []string{d.unit}
+	if d.agent != d.unit {
+		units = append(units, d.agent)
+	}
+	changed := time.Time{}
+	if res, err := d.l.Read(); err == nil {
+		changed = res.State.Since
+		if res.State.Status == state.PendingHealth { // each start of a trial is counted
+			changed = time.Now()
+		}
+	}
+	for _, unit := range units {
+		s, err := systemd.Look(ctx, unit)
+		if err != nil || s.Load != "loaded" {
+			continue // which is a finding already
+		}
+		if s = settle(ctx, s, changed); !strings.HasPrefix(s.Active, "active") || s.CrashLoop(time.Now(), changed) {
+			if f, bad := stopped(s, changed); bad {
+				d.check("service "+unit, f)
+				continue
+			}
+		}
+		d.check("service " + unit)
+	}
+}
+
+// settle asks again after a moment if the unit was restarted a moment ago: only
+// the number of restarts tells a service that starts from one that crashes.
+func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.State {
+	if s.Active != "active" || s.Restarts == 0 || time.Since(s.Since) > 10*time.Second || s.CrashLoop(time.Now(), changed) {
+		return s
+	}
+	select {
+	case <-ctx.Done():
+		return s
+	case <-time.After(3 * time.Second):
+	}
+	if again, err := systemd.Look(ctx, s.Unit); err == nil && (again.Restarts != s.Restarts || again.Active != "active") {
+		if again.Active == "active" { // it was started again meanwhile
+			again.Sub, again.Result = "auto-restart", "exit-code"
+		}
+		return again
+	}
+	return s
+}
+
+// stopped describes a service that does not run.
+func stopped(s systemd.State, changed time.Time) (fault, bool) {
+	see := "see why: journalctl -u " + s.Unit + " -n 50"
+	ended := s.Ended()
+	if ended != "" {
+		ended = " (" + ended + ")"
+	}
+	switch {
+	case s.CrashLoop(time.Now(), changed):
+		return fault{fmt.Sprintf("%s is in a crash loop: systemd restarted it %s%s", s.Unit, times(s.Restarts), ended), see}, true
+	case s.Active == "failed":
+		return fault{fmt.Sprintf("%s has failed%s", s.Unit, ended), see + "; then: systemctl reset-failed " + s.Unit + " && systemctl start " + s.Unit}, true
+	case s.Active == "inactive" || s.Active == "deactivating":
+		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), "run: systemctl start " + s.Unit}, true
+	}
+	return fault{}, false
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// manager checks the link to the manager: what the agent reports of it, or, if it
+// reports nothing, whether a connection can be made from here.
+func (d *doctor) manager(ctx context.Context) {
+	if d.failed("ca_file") {
+		return
+	}
+	_, err := os.Lstat(d.l.CredentialsFile())
+	registered := err == nil
+	if errors.Is(err, fs.ErrNotExist) && d.c.Manager.RegistrationToken == "" {
+		d.check("manager", fault{"this node has not registered, and has no token to do so", "set registration_token in [manager] of " + d.config + ", and restart the service"})
+		return
+	}
+	reported, known := agent.ParseConnection(d.state.Text)
+	if d.state.Active != "active" && d.state.Active != "activating" {
+		known = false
+	}
+	if known && reported.Connected {
+		d.check("manager")
+		return
+	}
+	never := ""
+	if !registered {
+		never = ", and this node has never registered"
+	}
+	unreachable := agent.TryManager(ctx, d.c)
+	problem := ""
+	switch {
+	case unreachable != nil:
+		problem = strings.Join(strings.Fields(strings.ReplaceAll(unreachable.Error(), "\n", "; ")), " ")
+	case known:
+		problem = fmt.Sprintf("%s: %s", reported.URL, reported.Problem)
+	default:
+		d.check("manager")
+		return
+	}
+	d.check("manager", fault{"not connected to the manager" + never + ": " + problem, d.remedyOf(problem)})
+}
+
+// remedyOf is what to do about an error of a connection.
+func (d *doctor) remedyOf(problem string) string {
+	in := " in [manager] of " + d.config
+	then := ", then restart the service: systemctl restart " + d.agent
+	for _, r := range []struct{ says, remedy string }{
+		{"refuses this node", "the token is used up, wrong or expired, or the node was removed at the manager: get a new token there, set registration_token" + in + ", remove " + d.l.CredentialsFile() + then},
+		{"cert_fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
+		{"fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
+		{"unknown authority", "set ca_file (the PEM of a private CA), or cert_fingerprint for a self-signed certificate," + in + then},
+		{"has expired", "renew the manager's certificate; if it is valid, set this device's clock (it says " + time.Now().UTC().Format(time.RFC3339) + ")"},
+		{"not yet valid", "set this device's clock (it says " + time.Now().UTC().Format(time.RFC3339) + ")"},
+		{"x509:", "use a name in urls" + in + " that the manager's certificate has, or set cert_fingerprint" + then},
+		{"first record does not look like a TLS handshake", "the port answers without TLS: correct the port in urls" + in + then},
+		{"no such host", "correct the host in urls" + in + ", or see this device's DNS: getent hosts HOST; cat /etc/resolv.conf"},
+		{"lookup ", "see this device's DNS: getent hosts HOST; cat /etc/resolv.conf"},
+		{"proxyconnect", "correct proxy" + in + ", or HTTPS_PROXY in the unit" + then},
+		{"proxy", "correct proxy" + in + ", or HTTPS_PROXY in the unit" + then},
+		{"connection refused", "nothing listens there: correct the port in urls" + in + ", or start the manager, or open its firewall"},
+		{"answers 404", "that server is no manager, or urls has a wrong path: correct urls" + in + then},
+		{"answers 401", "a proxy or another server asks for a login: correct urls" + in + then},
+		{"answers 403", "a proxy or another server refuses the request: correct urls" + in + then},
+		{"answers 429", "the manager is busy, and the agent tries again by itself: see the manager's log"},
+		{"answers 5", "the manager or a proxy before it has a fault: see its log"},
+		{"answers ", "that server is no manager: correct urls" + in + then},
+		{"network is unreachable", "this device has no route to the manager: see ip route"},
+		{"no route to host", "this device has no route to the manager: see ip route"},
+		{"timeout", "the manager does not answer: see the network and its firewalls between this device and the manager"},
+		{"timed out", "the manager does not answer: see the network and its firewalls between this device and the manager"},
+		{"deadline exceeded", "the manager does not answer: see the network and its firewalls between this device and the manager"},
+		{"address family not supported", "the unit's sandbox forbids it: add RestrictAddressFamilies=AF_NETLINK AF_INET AF_INET6 to " + d.agent},
+	} {
+		if strings.Contains(problem, r.says) {
+			return r.remedy
+		}
+	}
+	return "see what the agent logs: journalctl -u " + d.agent + " -n 50"
+}

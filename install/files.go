@@ -1,0 +1,73 @@
+package install
+
+import (
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/bilbycast/edge-agent/systemd"
+)
+
+// nonblock keeps opening a FIFO from waiting.
+const nonblock = syscall.O_NONBLOCK
+
+// resolved returns path without links, or path itself if it cannot be followed.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return filepath.Clean(path)
+}
+
+func ownerIDs(st fs.FileInfo) (uid, gid uint32, ok bool) {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
+	}
+	return sys.Uid, sys.Gid, true
+}
+
+func ownerName(st fs.FileInfo) string {
+	uid, _, _ := ownerIDs(st)
+	return systemd.UserName(uid)
+}
+
+func ownedByRoot(st fs.FileInfo) bool {
+	uid, _, ok := ownerIDs(st)
+	return ok && uid == 0
+}
+
+// groupsOf returns the groups of a user.
+func groupsOf(uid uint32) []uint32 {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return nil
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		ids = []string{u.Gid}
+	}
+	var out []uint32
+	for _, id := range ids {
+		if n, err := strconv.ParseUint(id, 10, 32); err == nil {
+			out = append(out, uint32(n))
+		}
+	}
+	return out
+}
+
+// isMount reports whether dir is the root of a mounted file system, as far as
+// its device tells.
+func isMount(dir string) bool {
+	st, err1 := os.Lstat(dir)
+	up, err2 := os.Lstat(filepath.Dir(dir))
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	a, ok1 := st.Sys().(*syscall.Stat_t)
+	b, ok2 := up.Sys().(*syscall.Stat_t)
+	return ok1 && ok2 && a.Dev != b.Dev
+}

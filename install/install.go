@@ -1,0 +1,359 @@
+// Package install lays out a node, starts it, removes it, and finds what is wrong
+// with it.
+//
+// Root makes the user, the empty install root and the unit. All else in the root
+// is done by a child process that became the service's user (Work), so a release
+// never runs as root, and a link in the root gives access to nothing that the
+// user could not open. After a failure Install can be run again.
+//
+// The package prints to a writer that it is given, and decides no exit code.
+package install
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
+)
+
+const (
+	maxUnit  = 64 << 10
+	unitDir  = "/etc/systemd/system"
+	maxToken = 4 << 10
+)
+
+// RootsDir holds the install roots that have no other place.
+const RootsDir = "/opt/bilbycast"
+
+// UsageError is a mistake in the call, as against one in its work.
+type UsageError struct{ error }
+
+func (e UsageError) Unwrap() error { return e.error }
+
+func usage(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
+
+// ErrReported is a failure that the child process printed already.
+var ErrReported = errors.New("failed")
+
+// Node is a service on this device: what the commands install and uninstall are
+// given. Check fills in the defaults.
+type Node struct {
+	Name, Root, User    string
+	DeviceType, Manager string
+	TokenFile, CAFile   string // "-" for TokenFile is Stdin
+	Fingerprint         string
+	Wait                time.Duration // for the first registration; 0: do not wait
+	RestartSecs         float64
+	Environment         []string
+
+	// Child is the command line of a process that reads a Job and runs Work; it
+	// begins as this one's user, root.
+	Child []string
+	Stdin io.Reader
+	// Out gets a line for each step, Err what Child writes to standard error.
+	Out, Err io.Writer
+
+	real     string // Root without links
+	madeUser bool   // by this run
+}
+
+// Check fills in the defaults, and refuses what must not reach a unit, a path or
+// a command line, before anything is done.
+func (n *Node) Check() error {
+	if n.Name == "" {
+		n.Name = n.DeviceType
+	}
+	if n.Root == "" {
+		n.Root = filepath.Join(RootsDir, n.Name)
+	}
+	if n.User == "" {
+		n.User = n.Name
+	}
+	if _, err := state.At(n.Root); err != nil {
+		return usage("--root: %w", err)
+	}
+	// What the unit refuses is refused before anything is done.
+	if _, err := n.unit("edge-agent", 120).Files(); err != nil {
+		return UsageError{err}
+	}
+	if n.User == "root" {
+		return usage("--user root: the service runs without root")
+	}
+	if err := n.resolve(); err != nil {
+		return err
+	}
+	path := n.unitPath()
+	if text, err := fsutil.ReadFile(path, maxUnit); !errors.Is(err, fs.ErrNotExist) && !n.wrote(text) {
+		return errors.Join(fmt.Errorf("%s is there, and was not written by edge-agent for %s: choose another --name, or move it away", path, n.Root), err)
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root: it makes a user and a unit (sudo edge-agent ...)")
+	}
+	return nil
+}
+
+// resolve follows the links of the root, and refuses one that stands for no
+// directory or for one of the system's own.
+func (n *Node) resolve() error {
+	n.real = filepath.Clean(n.Root)
+	st, err := os.Lstat(n.Root)
+	if err == nil {
+		if n.real, err = filepath.EvalSymlinks(n.Root); err != nil {
+			to, _ := os.Readlink(n.Root)
+			return fmt.Errorf("the install root %s is a dangling link to %s: make that directory, or remove the link", n.Root, to)
+		}
+		if st, err = os.Stat(n.real); err == nil && !st.IsDir() {
+			return fmt.Errorf("the install root %s is not a directory", n.Root)
+		}
+	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(n.Root)); err == nil {
+		n.real = filepath.Join(dir, filepath.Base(n.Root))
+	}
+	if rel, err := filepath.Rel("/", n.real); err != nil || systemDir(rel) {
+		return usage("--root %s: %s is a directory of the system; give the service one of its own, like %s/%s", n.Root, n.real, RootsDir, n.Name)
+	}
+	return nil
+}
+
+// systemDir reports whether rel, a path below /, is the system's.
+func systemDir(rel string) bool {
+	first, rest, below := strings.Cut(rel, "/")
+	switch first {
+	case ".", "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "sys":
+		return !below || first != "run" && first != "etc"
+	case "usr", "var":
+		second, _, deep := strings.Cut(rest, "/")
+		return !deep && !strings.HasPrefix(second, "edge")
+	}
+	return !below && map[string]bool{"home": true, "media": true, "mnt": true, "opt": true, "root": true, "srv": true, "tmp": true, "lost+found": true}[first]
+}
+
+func (n *Node) unitPath() string { return filepath.Join(unitDir, n.Name+".service") }
+
+func (n *Node) service() string { return n.Name + ".service" }
+
+// wrote reports whether a unit is one of ours, for this root.
+func (n *Node) wrote(unit []byte) bool {
+	if !bytes.Contains(unit, []byte("written by edge-agent")) {
+		return false
+	}
+	for _, root := range []string{n.Root, n.real} {
+		if bytes.Contains(unit, []byte(root+"/")) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *Node) unit(binary string, window int) systemd.Unit {
+	return systemd.Unit{Name: n.Name, Root: filepath.Clean(n.Root), Binary: binary, User: n.User, WindowSecs: window, Journal: true, RestartSecs: n.RestartSecs, Environment: n.Environment}
+}
+
+func (n *Node) say(format string, args ...any) { fmt.Fprintf(n.Out, format+"\n", args...) }
+
+// Install installs the release in a directory, in a tar file, at an https URL or
+// of a version (as agent.Examine takes it), unless a version is installed; then
+// it applies what is new in the configuration. It starts the service, and waits
+// until it has registered. Call Check first.
+func (n *Node) Install(ctx context.Context, what string) error {
+	l, err := state.At(n.Root)
+	if err != nil {
+		return err
+	}
+	changed := false
+	_, err = os.Lstat(l.Current())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := n.layOut(ctx, l, what); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		n.say("%s has a version, which stays", n.Root)
+		if changed, err = n.again(ctx, l); err != nil {
+			return err
+		}
+	}
+	c, err := n.load(l)
+	if err != nil {
+		return err
+	}
+	_, err = os.Lstat(l.CredentialsFile())
+	registered := err == nil
+	if err := n.writeUnit(c); err != nil {
+		return err
+	}
+	if err := n.start(ctx, l, changed); err != nil {
+		return err
+	}
+	if registered {
+		return n.running(ctx)
+	}
+	return n.await(ctx, l)
+}
+
+// load reads config.toml, which the service's user owns, and refuses what must
+// not reach the unit that root writes.
+func (n *Node) load(l state.Layout) (agent.Config, error) {
+	path := l.ConfigFile()
+	c, err := agent.Load(path)
+	if err != nil {
+		return c, err
+	}
+	if c, err = agent.Check(c); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	s := c.Service
+	switch {
+	case s.Unit != "":
+		return c, fmt.Errorf("%s is attached to %s; see docs/attached.md", path, s.Unit)
+	case s.Name != n.Name:
+		return c, fmt.Errorf("%s is for the service %q (service.name), not %q: give --name", path, s.Name, n.Name)
+	case resolved(s.InstallRoot) != resolved(n.Root):
+		return c, fmt.Errorf("%s has service.install_root = %q, which is not %s: correct it, or give --root", path, s.InstallRoot, n.Root)
+	}
+	if _, err := n.unit(s.Binary, c.Upgrade.BootHealthWindowSecs).Files(); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// writeUnit writes the unit, if it is not there already.
+func (n *Node) writeUnit(c agent.Config) error {
+	files, err := n.unit(c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		path := filepath.Join(unitDir, f.Name)
+		old, err := fsutil.ReadFile(path, maxUnit)
+		if err == nil && string(old) == f.Text {
+			continue
+		}
+		if err := (fsutil.Disk{}).WriteFile(path, []byte(f.Text), 0o644); err != nil {
+			return err
+		}
+		n.say("wrote %s", path)
+	}
+	return nil
+}
+
+// layOut makes the user, the root, config.toml and the first version. What is
+// refused leaves nothing that was not there before.
+func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err error) {
+	e, err := agent.Examine(ctx, nil, what, nil)
+	if err == nil && !e.Release.OK() {
+		err = e.Refused
+	}
+	if err != nil {
+		return err
+	}
+	m, s := e.Release.Manifest(), e.Release.Signature()
+	n.say("%s is genuine: signed by %s, of commit %s, at %s", m.Version, s.Workflow, s.Commit, s.Time.Format(time.RFC3339))
+	if m.DeviceType != n.DeviceType {
+		return fmt.Errorf("%s is for the device type %q, not %q", what, m.DeviceType, n.DeviceType)
+	}
+	job := Job{Root: n.real, Install: what}
+	if _, err := os.Lstat(l.ConfigFile()); errors.Is(err, fs.ErrNotExist) {
+		if job.Config, err = n.newConfig(); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	_, err = os.Lstat(n.Root)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	defer func() {
+		if err != nil && fresh {
+			err = errors.Join(err, l.Disk().Discard(n.real))
+		}
+		if err != nil && n.madeUser {
+			err = errors.Join(err, command(ctx, "userdel", n.User))
+		}
+	}()
+	uid, gid, err := n.makeUser(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.makeRoot(l, uid, gid); err != nil {
+		return err
+	}
+	if err := n.child(ctx, job); err != nil {
+		return err
+	}
+	t, err := l.Tree()
+	if err != nil {
+		return err
+	}
+	n.say("%s is in %s", t.Current, n.Root)
+	if job.Config != "" {
+		n.say("wrote %s", l.ConfigFile())
+	}
+	return nil
+}
+
+// makeRoot makes the install root and its parent, unless they are there, and
+// makes the root the user's, with all that is in it. A parent that is there
+// keeps its mode.
+func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
+	disk := l.Disk()
+	for dir, missing := filepath.Dir(n.real), []string{}; ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); err == nil {
+			for i := len(missing) - 1; i >= 0; i-- {
+				if err := disk.Mkdir(missing[i], 0o755); err != nil {
+					return err
+				}
+			}
+			break
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		missing = append(missing, dir)
+	}
+	if err := disk.Mkdir(n.real, 0o750); err != nil {
+		return err
+	}
+	st, err := os.Lstat(n.real)
+	if err != nil {
+		return err
+	}
+	owner, _, _ := ownerIDs(st)
+	_, damaged := os.Lstat(filepath.Join(n.real, "state.json"))
+	switch {
+	case int(owner) != uid && owner != 0:
+		return fmt.Errorf("%s belongs to %s, and has no version: is it a damaged install? see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
+	case damaged == nil:
+		return fmt.Errorf("%s has a state.json, and no version: it is a damaged install; see edge-agent doctor --config %s", n.Root, l.ConfigFile())
+	case int(owner) == uid: // an earlier run was interrupted
+		return nil
+	}
+	// Links that root made, while nobody else could make one here.
+	for _, dir := range []string{l.Versions(), l.Downloads(), l.TrustDir(), filepath.Join(n.real, "outbox")} {
+		st, err := os.Lstat(dir)
+		if err != nil || st.Mode().Type() != fs.ModeSymlink {
+			continue
+		}
+		real, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return fmt.Errorf("%s is a dangling link: make the directory that it points to, or remove it", dir)
+		}
+		if rel, err := filepath.Rel("/", real); err != nil || systemDir(rel) {
+			return fmt.Errorf("%s points to %s, a directory of the system: let it point to one of its own", dir, real)
+		}
+		if err := fsutil.Give(real, uid, gid); err != nil {
+			return err
+		}
+	}
+	return fsutil.Give(n.real, uid, gid)
+}

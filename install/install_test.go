@@ -1,0 +1,250 @@
+package install
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/rs/zerolog"
+)
+
+// What must not reach a path, a unit or a command line is refused by name.
+func TestCheckRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := errors.Join(os.Symlink(dir+"/nothing", dir+"/dangling"), os.WriteFile(dir+"/file", nil, 0o644), os.Symlink("/etc", dir+"/etc"), os.Symlink(dir+"/file", dir+"/tofile")); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*Node){
+		`name "../../etc/cron.d/x"`: func(n *Node) { n.Name = "../../etc/cron.d/x" },
+		`name "a/b"`:                func(n *Node) { n.Name = "a/b" },
+		`name "-x"`:                 func(n *Node) { n.Name = "-x" },
+		`name "a b"`:                func(n *Node) { n.Name = "a b" },
+		`name "a%n"`:                func(n *Node) { n.Name = "a%n" },
+		`name ""`:                   func(n *Node) { n.DeviceType = "" },
+		`user "-x"`:                 func(n *Node) { n.User = "-x" },
+		`user "a:b"`:                func(n *Node) { n.User = "a:b" },
+		"without root":              func(n *Node) { n.User = "root" },
+		"not an absolute path":      func(n *Node) { n.Root = "opt" },
+		`root "/opt/%n"`:            func(n *Node) { n.Root = "/opt/%n" },
+		`root "/" is not`:           func(n *Node) { n.Root = "/usr/.." },
+		"--root /opt:":              func(n *Node) { n.Root = "/opt" },
+		"--root /usr/lib:":          func(n *Node) { n.Root = "/usr/lib" },
+		"--root /etc:":              func(n *Node) { n.Root = "/etc" },
+		dir + "/etc: /etc is a":     func(n *Node) { n.Root = dir + "/etc" },
+		"dangling link to ":         func(n *Node) { n.Root = dir + "/dangling" },
+		"file is not a directory":   func(n *Node) { n.Root = dir + "/file" },
+		"tofile is not a directory": func(n *Node) { n.Root = dir + "/tofile" },
+		`environment "A=b c"`:       func(n *Node) { n.Environment = []string{"A=b c"} },
+	} {
+		n := Node{DeviceType: "edge", Root: dir + "/root"}
+		change(&n)
+		if err := n.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// Values of a config.toml, which the service's user owns, are checked before root
+// writes a unit of them.
+func TestLoadRefusesForeignValues(t *testing.T) {
+	t.Parallel()
+	for want, line := range map[string]string{
+		"":                        "",
+		"inside a version":        `binary = "../../bin/sh"`,
+		"not a path inside":       `binary = "a/../../../bin/sh"`,
+		"begins with -":           `binary = "-x"`,
+		"not made of letters":     "binary = \"a\\nExecStartPre=/bin/sh\"",
+		`binary "a%n"`:            `binary = "a%n"`,
+		"which is not":            `install_root = "/etc"`,
+		`for the service "other`:  `name = "other"`,
+		`service "../x"`:          `name = "../x"`,
+		"attached to app.service": `unit = "app.service"`,
+	} {
+		root := t.TempDir()
+		text := "[service]\ndevice_type = \"edge\"\n" + line + "\n"
+		if !strings.HasPrefix(line, "install_root") {
+			text += "install_root = \"" + root + "\"\n"
+		}
+		text += "[manager]\nurls = [\"wss://m:1\"]\n"
+		if err := os.WriteFile(root+"/config.toml", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := state.At(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := Node{DeviceType: "edge", Name: "edge", User: "edge", Root: root}
+		if _, err := n.load(l); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) && !strings.Contains(err.Error(), "version's directory") {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}
+
+func work(t *testing.T, job Job) error {
+	t.Helper()
+	b, err := json.Marshal(job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Work(t.Context(), bytes.NewReader(b), zerolog.Nop(), nil)
+}
+
+func tree(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		var err error
+		if from, to, ok := strings.Cut(name, " -> "); ok {
+			err = os.Symlink(strings.ReplaceAll(to, "DIR", dir), filepath.Join(dir, from))
+		} else if strings.HasSuffix(name, "/") {
+			err = os.MkdirAll(path, 0o755)
+		} else {
+			err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("secret"), 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A new config.toml that is not valid, or that stands in a form that set does not
+// know, leaves the old one; a valid one keeps a copy of it.
+func TestReplaceConfig(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	const old = "[service]\ndevice_type = \"edge\"\n[manager]\nurls = [\"wss://a:1\"]\n"
+	path := root + "/config.toml"
+	if err := os.WriteFile(path, []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		set(old, "manager", "urls", `["http://x"]`),
+		set("manager.urls = [\"wss://a:1\"]\n[service]\ndevice_type = \"edge\"\n", "manager", "urls", `["wss://b:1"]`),
+		set("manager = { urls = [\"wss://a:1\"] }\n", "manager", "urls", `["wss://b:1"]`),
+		"[",
+	} {
+		if err := work(t, Job{Root: root, Config: text, Keep: "config.toml.before-x"}); err == nil || !strings.Contains(err.Error(), "the old one stays") || strings.Contains(err.Error(), ".tmp-") {
+			t.Errorf("%q: %v", text, err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != old {
+			t.Errorf("%q: %q, %v", text, b, err)
+		}
+		if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 {
+			t.Errorf("%q leaves %v, %v", text, entries, err)
+		}
+	}
+	fresh := set(old, "manager", "urls", `["wss://b:1"]`)
+	if err := work(t, Job{Root: root, Config: fresh, Keep: "config.toml.before-x"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"config.toml": fresh, "config.toml.before-x": old} {
+		b, err := os.ReadFile(filepath.Join(root, name))
+		st, err2 := os.Stat(filepath.Join(root, name))
+		if err := errors.Join(err, err2); err != nil || string(b) != want || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+}
+
+// Purge removes what the root has, also behind links, and nothing else there.
+func TestPurgeEmptiesWhatLinksStandFor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root")
+	tree(t, dir, "root/config.toml.before-20261125-101112", "root/state.json.corrupt-ABCD", "root/.tmp-x-config.toml", "root/credentials.json", "root/.lock",
+		"v/1.0.0/app", "v/.partial-1.1.0/app", "v/.removed-1.2.0/app", "v/mine", "v/other/f", "d/abc.unverified", "d/mine.iso",
+		"o/0000000000000001-e.json", "o/0000000000000002-e.json.corrupt", "o/mine.json", "t/15.root.json", "t/trusted_root.json", "t/targets.json", "t/mine.json",
+		"etc/config.toml", "etc/shadow",
+		"root/versions -> DIR/v", "root/downloads -> DIR/d", "root/outbox -> DIR/o", "root/trust -> DIR/t", "root/config.toml -> DIR/etc/config.toml",
+		"root/current -> versions/1.0.0", "root/evil -> DIR/etc", "root/gone -> DIR/nothing")
+	if err := work(t, Job{Root: root, Purge: true}); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if rel, _ := filepath.Rel(dir, path); err == nil && !e.IsDir() {
+			left = append(left, rel)
+		}
+		return err
+	})
+	if got := strings.Join(left, " "); got != "d/mine.iso etc/shadow o/mine.json t/mine.json v/mine v/other/f" {
+		t.Errorf("left: %s", got)
+	}
+	if entries, err := os.ReadDir(root); err != nil || len(entries) > 0 {
+		t.Errorf("left in the root: %v, %v", entries, err)
+	}
+}
+
+func TestPurgeRefusesWhatIsNoRoot(t *testing.T) {
+	t.Parallel()
+	for want, names := range map[string][]string{
+		"no install root": {"root/versions/v1", "root/README"},
+		"":                {"root/versions/1.0.0/app", "root/config.toml"},
+		" ":               {"root/lost+found/"},
+	} {
+		dir := t.TempDir()
+		tree(t, dir, names...)
+		n := Node{Root: dir + "/root", real: dir + "/root"}
+		if err := n.mayPurge(t.Context()); (err == nil) != (strings.TrimSpace(want) == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", names, err)
+		}
+	}
+}
+
+// A source that root opened is read after root was given up; a FIFO and a link
+// that leaves the directory are not in it.
+func TestOpenSourceHoldsItsFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree(t, dir, "rel/manifest.json", "secret", "rel/out -> DIR/secret")
+	if err := syscall.Mkfifo(dir+"/rel/fifo", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenSource(dir + "/rel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := os.RemoveAll(dir + "/rel"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		f, size, err := s.Open("manifest.json")
+		if err != nil || size != 6 {
+			t.Fatal(size, err)
+		}
+		if b, err := io.ReadAll(f); err != nil || string(b) != "secret" {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	for _, name := range []string{"out", "fifo", "none"} {
+		if _, _, err := s.Open(name); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := OpenSource(dir + "/none"); err == nil {
+		t.Error("a source that is not there")
+	}
+}
+
+func TestAgentUnit(t *testing.T) {
+	t.Parallel()
+	var c agent.Config
+	c.Service.Name = "edge"
+	if got := AgentUnit(c); got != "edge.service" {
+		t.Error(got)
+	}
+	c.Service.Unit = "app.service"
+	if got := AgentUnit(c); got != "app-agent.service" {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,220 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
+)
+
+// Uninstall stops the service and removes its unit, and with purge the install
+// root, too. Call Check first.
+func (n *Node) Uninstall(ctx context.Context, purge bool) error {
+	if purge {
+		if err := n.mayPurge(ctx); err != nil {
+			return err
+		}
+	}
+	path := n.unitPath()
+	_, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		n.say("there is no %s", path)
+	case err != nil:
+		return err
+	default:
+		booted := systemd.Booted() == nil
+		if booted {
+			if err := command(ctx, "systemctl", "disable", "--quiet", "--now", "--", n.service()); err != nil {
+				return err
+			}
+		}
+		if err := (fsutil.Disk{}).Remove(path); err != nil {
+			return err
+		}
+		if booted {
+			if err := command(ctx, "systemctl", "daemon-reload"); err != nil {
+				return err
+			}
+		}
+		n.say("stopped %s, and removed its unit", n.service())
+	}
+	if !purge {
+		n.say("%s stays, with its versions and config.toml; --purge removes it", n.Root)
+		return nil
+	}
+	return n.purge(ctx)
+}
+
+// mayPurge refuses what is no install root, or is one of a running agent in
+// another unit.
+func (n *Node) mayPurge(ctx context.Context) error {
+	entries, err := os.ReadDir(n.real)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	known := 0
+	for _, e := range entries {
+		if slices.Contains([]string{"versions", "config.toml", "state.json", "current", "last-good", "credentials.json", "outbox", "downloads"}, e.Name()) {
+			known++
+		}
+	}
+	c, err := agent.Load(filepath.Join(n.real, "config.toml"))
+	if err == nil && resolved(c.Service.InstallRoot) == n.real {
+		known = 2
+	}
+	if len(entries) > 0 && known < 2 && (len(entries) != 1 || entries[0].Name() != "lost+found") {
+		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service", n.Root)
+	}
+	if err != nil || c.Service.Unit == "" {
+		return nil
+	}
+	if s, err := systemd.Look(ctx, AgentUnit(c)); err == nil && s.Active != "inactive" && s.Active != "failed" {
+		return fmt.Errorf("%s belongs to %s, which runs: remove its units first, as docs/attached.md says", n.Root, s.Unit)
+	}
+	return nil
+}
+
+// purge removes the root: what is in it as its owner, so that no link there leads
+// root elsewhere, and the rest as root.
+func (n *Node) purge(ctx context.Context) error {
+	if _, err := os.Lstat(n.real); errors.Is(err, fs.ErrNotExist) {
+		n.say("there is no %s", n.Root)
+		return nil
+	}
+	workErr := n.child(ctx, Job{Root: n.real, Purge: true})
+	disk := fsutil.Disk{}
+	entries, err := os.ReadDir(n.real)
+	if err != nil {
+		return errors.Join(workErr, err)
+	}
+	errs := []error{workErr}
+	mounted := isMount(n.real)
+	left := 0
+	for _, e := range entries {
+		if mounted && e.Name() == "lost+found" { // the file system's own
+			continue
+		}
+		// RemoveAll works on open directories below n.real, and follows no link.
+		if err := disk.Discard(filepath.Join(n.real, e.Name())); errors.Is(err, syscall.EBUSY) {
+			n.say("%s is a mount point: it is empty now, and stays", filepath.Join(n.Root, e.Name()))
+			left++
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	err = disk.Remove(n.real)
+	switch {
+	case errors.Is(err, syscall.EBUSY), mounted && err != nil:
+		n.say("%s is a mount point: it is empty now, and stays (umount %s)", n.Root, n.real)
+		return nil
+	case left > 0 && err != nil:
+		n.say("%s stays, with its mount points", n.Root)
+		return nil
+	case err != nil:
+		return err
+	}
+	if n.real != filepath.Clean(n.Root) {
+		if st, err := os.Lstat(n.Root); err == nil && st.Mode().Type() == fs.ModeSymlink {
+			if err := disk.Remove(n.Root); err != nil {
+				return err
+			}
+		}
+	}
+	n.say("removed %s; the user %s stays (userdel %s)", n.Root, n.User, n.User)
+	return nil
+}
+
+// empty removes what the root has: from the directories and files that links in
+// it stand for, what an edge-agent made there, and then all of the root itself.
+// This process is the root's owner.
+func empty(l state.Layout) error {
+	disk := l.Disk()
+	entries, err := os.ReadDir(l.Root())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(l.Root(), e.Name())
+		if e.Type() == fs.ModeSymlink {
+			errs = append(errs, emptyLinked(disk, path, e.Name()))
+		}
+		// What another owns, like lost+found, is left to root.
+		if err := disk.Discard(path); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EBUSY) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// emptyLinked removes what an edge-agent made behind a link of the root. The
+// directory itself stays: an administrator made it.
+func emptyLinked(disk fsutil.Disk, path, name string) error {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil // it is dangling: there is nothing
+	}
+	switch name {
+	case "config.toml", "credentials.json", "state.json":
+		if err := disk.Remove(real); err != nil {
+			return fmt.Errorf("%s is a link, and the file that it points to could not be removed: %w; remove %s", path, err, real)
+		}
+		return nil
+	case "versions", "downloads", "outbox", "trust":
+	default:
+		return nil
+	}
+	entries, err := os.ReadDir(real)
+	if err != nil {
+		return fmt.Errorf("%s is a link to %s, which could not be emptied: %w; remove what is in it", path, real, err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if !ours(name, e.Name()) {
+			continue
+		}
+		if err := disk.Discard(filepath.Join(real, e.Name())); err != nil {
+			errs = append(errs, fmt.Errorf("%s is a link: %w; remove %s", path, err, filepath.Join(real, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ours reports whether an edge-agent makes files of that name in a directory of
+// the root.
+func ours(dir, name string) bool {
+	if strings.HasPrefix(name, fsutil.TempPrefix) || strings.Contains(name, ".corrupt") {
+		return true
+	}
+	switch dir {
+	case "versions":
+		_, err := release.ParseVersion(name)
+		return err == nil || strings.HasPrefix(name, state.PartialPrefix) || strings.HasPrefix(name, ".removed-")
+	case "downloads":
+		return strings.HasSuffix(name, state.UnverifiedSuffix)
+	case "outbox":
+		number, _, ok := strings.Cut(name, "-")
+		return ok && strings.HasSuffix(name, ".json") && strings.Trim(number, "0123456789") == ""
+	case "trust":
+		return name == "targets.json" || name == "trusted_root.json" || strings.HasSuffix(name, ".root.json")
+	}
+	return false
+}

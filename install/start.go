@@ -1,0 +1,167 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
+)
+
+// makeUser returns the ids of the user, which it makes if there is none.
+func (n *Node) makeUser(ctx context.Context) (uid, gid int, err error) {
+	u, err := user.Lookup(n.User)
+	if errors.As(err, new(user.UnknownUserError)) {
+		if err := command(ctx, "useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", n.User); err != nil {
+			return 0, 0, fmt.Errorf("%w (make the user %s yourself, and run this again)", err, n.User)
+		}
+		n.madeUser = true
+		n.say("made the user %s", n.User)
+		u, err = user.Lookup(n.User)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if uid == 0 {
+		return 0, 0, fmt.Errorf("the user %s is root by another name", n.User)
+	}
+	return uid, gid, errors.Join(err1, err2)
+}
+
+// command runs a program of the system, wherever the caller's PATH points. The
+// error has what it printed.
+func command(ctx context.Context, args ...string) error {
+	path := args[0]
+	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+		if _, err := os.Stat(dir + "/" + args[0]); err == nil {
+			path = dir + "/" + args[0]
+			break
+		}
+	}
+	cmd := exec.CommandContext(ctx, path, args[1:]...)
+	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// start enables and starts the unit, or restarts it with a new configuration.
+func (n *Node) start(ctx context.Context, l state.Layout, restart bool) error {
+	if err := systemd.Booted(); err != nil {
+		return fmt.Errorf("%w; the version, the configuration and the unit are in place, and start with systemd", err)
+	}
+	for _, args := range [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "enable", "--quiet", "--", n.service()}} {
+		if err := command(ctx, args...); err != nil {
+			return err
+		}
+	}
+	verb := "start"
+	if restart {
+		verb = "restart"
+	}
+	if err := command(ctx, "systemctl", verb, "--", n.service()); err != nil {
+		return n.explain(ctx, "did not start")
+	}
+	return nil
+}
+
+// explain returns an error with the state of the service, the likely reason, and
+// its last lines in the journal.
+func (n *Node) explain(ctx context.Context, what string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", n.service(), what)
+	s, err := systemd.Look(ctx, n.service())
+	if err != nil {
+		fmt.Fprintf(&b, ": %v", err)
+	} else if why := s.Ended(); why != "" {
+		fmt.Fprintf(&b, ": %s", why)
+	} else {
+		fmt.Fprintf(&b, ": it is %s (%s)", s.Active, s.Sub)
+	}
+	lines, err := systemd.Tail(ctx, n.service(), 15)
+	if err != nil {
+		fmt.Fprintf(&b, "\nits journal cannot be read: %v", err)
+	} else if len(lines) > 0 {
+		fmt.Fprintf(&b, "\nits last lines in the journal:\n  %s", strings.Join(lines, "\n  "))
+	}
+	fmt.Fprintf(&b, "\nmore: journalctl -u %s -n 50", n.service())
+	return errors.New(b.String())
+}
+
+// running says that a registered node runs, if it does.
+func (n *Node) running(ctx context.Context) error {
+	s, err := systemd.Look(ctx, n.service())
+	if err != nil {
+		return err
+	}
+	if s.Active != "active" || s.CrashLoop(time.Now(), time.Time{}) {
+		return n.explain(ctx, "does not run")
+	}
+	n.say("the node is registered; %s runs", n.service())
+	return nil
+}
+
+// await prints what the service reports until it has registered. If it does not,
+// the error has the problem, and doctor's findings are printed.
+func (n *Node) await(ctx context.Context, l state.Layout) error {
+	if n.Wait == 0 {
+		n.say("%s is started; it registers by itself", n.service())
+		return nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, n.Wait)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	var last systemd.State
+	for {
+		if _, err := os.Lstat(l.CredentialsFile()); err == nil {
+			n.say("registered with the manager, which upgrades this node from now on")
+			return nil
+		}
+		if s, err := systemd.Look(waiting, n.service()); err == nil {
+			if s.Text != last.Text && s.Text != "" {
+				n.say("%s: %s", n.Name, s.Text)
+			}
+			last = s
+			if s.Active == "failed" || strings.HasPrefix(s.Sub, "auto-restart") && s.Restarts >= 2 {
+				return n.explain(ctx, "does not run")
+			}
+		}
+		select {
+		case <-waiting.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return n.unregistered(ctx, l, last)
+		case <-tick.C:
+		}
+	}
+}
+
+// unregistered explains why the node has not registered in time. It is the last
+// thing that this process does: Doctor gives up root.
+func (n *Node) unregistered(ctx context.Context, l state.Layout, s systemd.State) error {
+	why := s.Text
+	if c, ok := agent.ParseConnection(s.Text); ok && !c.Connected {
+		why = c.Problem
+	}
+	for _, f := range Doctor(ctx, l.ConfigFile()) {
+		if !f.OK {
+			n.say("FIX   %s: %s", f.What, f.Problem)
+		}
+	}
+	return fmt.Errorf("the node has not registered within %s: %s\nit keeps trying; with a corrected --manager, --token-file, --cert-fingerprint or --ca-file run this again; more: journalctl -u %s -n 50", n.Wait, why, n.service())
+}
