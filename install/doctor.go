@@ -219,7 +219,7 @@ func (d *doctor) unitReport(r systemd.Report) {
 // readable checks that the agent's user can read what the configuration names.
 func (d *doctor) readable() {
 	var faults []fault
-	if why := d.access(d.config, d.user, 4); why != "" {
+	if why := d.access(d.config, d.user, 4); why != "" && !d.failed("unit "+d.unit+": User=") {
 		name := systemd.UserName(d.user)
 		faults = append(faults, fault{fmt.Sprintf("%s cannot read %s: %s", name, d.config, why), fmt.Sprintf("run: chown %s: %s && chmod 600 %[2]s", name, d.config)})
 	}

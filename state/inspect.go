@@ -51,7 +51,12 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 		if err == nil {
 			_, err = Decode(b)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			if len(flaws) == 0 || flaws[len(flaws)-1].Check != "owners" { // its owner is the cause
+				flaws = append(flaws, Flaw{"state", fmt.Sprintf("state.json is unreadable: %v", err), "run: chmod 600 " + l.stateFile()})
+			}
+		case err != nil:
 			flaws = append(flaws, Flaw{"state", fmt.Sprintf("state.json is unreadable: %v", err),
 				"restart the service: it keeps the file as state.json.corrupt, and continues from the links"})
 		}

@@ -74,22 +74,3 @@ func TestUnderSystemdAStartLimit(t *testing.T) {
 	b.back(mark, 3)
 	b.ends("1.0.0", "rolled_back", "went back: 1.2.0")
 }
-
-// doctor finds nothing on a node that is well, and a unit that would trip.
-func TestUnderSystemdDoctor(t *testing.T) {
-	b := setupBox(t, rig.NodeConfig{}, box.Options{})
-	doctor := func() string {
-		return b.sh("EDGE_AGENT_SIM_TRUST=/opt/trust " + rig.BoxRoot + "/current/edge-agent doctor --config " + rig.BoxRoot + "/config.toml 2>&1; echo code $?")
-	}
-	if out := doctor(); !strings.HasSuffix(out, "code 0") || strings.Contains(out, "MEND") || !strings.Contains(out, "ok    unit edge.service") {
-		t.Errorf("on a node that is well:\n%s", out)
-	}
-	b.sh("mkdir /etc/systemd/system/edge.service.d && printf '[Unit]\nStartLimitIntervalSec=60\n' >/etc/systemd/system/edge.service.d/x.conf && systemctl daemon-reload")
-	if out := doctor(); !strings.Contains(out, "code 1") || !strings.Contains(out, "MEND  unit edge.service: edge.service is started at most 5 times in 1min") {
-		t.Errorf("with a start limit:\n%s", out)
-	}
-	b.sh("printf '[Service]\nExecStartPre=\n' >/etc/systemd/system/edge.service.d/x.conf && systemctl daemon-reload")
-	if out := doctor(); !strings.Contains(out, "does not run the watchdog in ExecStartPre=") {
-		t.Errorf("without a watchdog:\n%s", out)
-	}
-}

@@ -16,7 +16,6 @@ import (
 // BoxNode is a node under a real systemd: user "edge", unit edge.service.
 type BoxNode struct {
 	*box.Box
-	tool  string   // an edge-agent, outside
 	units []string // that are enabled
 }
 
@@ -25,6 +24,7 @@ const (
 	BoxRoot  = "/opt/edge"
 	boxTrust = "/opt/trust"
 	boxUnit  = "edge.service"
+	boxTool  = "/opt/bin/edge-agent" // root's own
 )
 
 // InstallInBox lays out a node in b, which must be up and share the host's
@@ -34,11 +34,15 @@ const (
 func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxNode, error) {
 	c.Name = "edge"
 	c.defaults(r)
-	n := &BoxNode{b, c.Tool, []string{boxUnit}}
+	n := &BoxNode{b, []string{boxUnit}}
 	dir, err1 := b.Path(ctx, BoxRoot)
 	trust, err2 := b.Path(ctx, boxTrust)
 	unit, err3 := b.Path(ctx, "/etc/systemd/system/"+boxUnit)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	tool, err4 := b.Path(ctx, boxTool)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(tool), 0o755), copyProgram(c.Tool, tool)); err != nil {
 		return nil, err
 	}
 	if err := r.layOut(dir, BoxRoot, c); err != nil {
@@ -69,12 +73,8 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 // attach makes boxUnit a service of the user "app" that links nothing, with an
 // agent of the user "edge" beside it.
 func (n *BoxNode) attach(ctx context.Context, c NodeConfig) error {
-	bin, err1 := n.Path(ctx, "/opt/bin")
-	unit, err2 := n.Path(ctx, "/etc/systemd/system/"+boxUnit)
-	if err := errors.Join(err1, err2, os.Mkdir(bin, 0o755)); err != nil {
-		return err
-	}
-	if err := copyProgram(c.Tool, filepath.Join(bin, "edge-agent")); err != nil {
+	unit, err := n.Path(ctx, "/etc/systemd/system/"+boxUnit)
+	if err != nil {
 		return err
 	}
 	text := fmt.Sprintf("[Service]\nUser=app\nExecStart=%s/current/%s\n[Install]\nWantedBy=multi-user.target\n", BoxRoot, c.BinaryName)
@@ -84,7 +84,7 @@ func (n *BoxNode) attach(ctx context.Context, c NodeConfig) error {
 	if _, err := n.Exec(ctx, "useradd", "--system", "--no-create-home", "app"); err != nil {
 		return err
 	}
-	_, err := n.Exec(ctx, "/opt/bin/edge-agent", "unit", "--config", BoxRoot+"/config.toml", "--user", "edge", "--dir", "/etc/systemd/system",
+	_, err = n.Exec(ctx, boxTool, "unit", "--config", BoxRoot+"/config.toml", "--user", "edge", "--dir", "/etc/systemd/system",
 		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust)
 	n.units = []string{"edge-restart.path", "edge-agent.service", boxUnit}
 	return err
@@ -118,16 +118,12 @@ func (n *BoxNode) Link(ctx context.Context, name string) string {
 
 // Status returns what `edge-agent status --json` says of its root.
 func (n *BoxNode) Status(ctx context.Context) (map[string]any, error) {
-	root, err := n.Path(ctx, BoxRoot)
-	if err != nil {
-		return nil, err
-	}
-	out, err := exec.CommandContext(ctx, n.tool, "status", "--json", "--root", root).Output()
+	out, err := n.Exec(ctx, boxTool, "status", "--json", "--root", BoxRoot)
 	if err != nil {
 		return nil, err
 	}
 	var m map[string]any
-	return m, json.Unmarshal(out, &m)
+	return m, json.Unmarshal([]byte(out), &m)
 }
 
 // Show returns properties of the unit, as systemctl show has them.
