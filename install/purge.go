@@ -154,10 +154,13 @@ func empty(l state.Layout) error {
 	var errs []error
 	for _, e := range entries {
 		path := filepath.Join(l.Root(), e.Name())
+		if e.Name() == "lost+found" { // root knows whether it is the file system's own
+			continue
+		}
 		if e.Type() == fs.ModeSymlink {
 			errs = append(errs, emptyLinked(disk, path, e.Name()))
 		}
-		// What another owns, like lost+found, is left to root.
+		// What another owns is left to root.
 		if err := disk.Discard(path); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EBUSY) {
 			errs = append(errs, err)
 		}

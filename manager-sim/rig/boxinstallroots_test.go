@@ -150,9 +150,13 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 			t.Fatalf("%s: %s", tt.name, out)
 		}
 	}
+}
 
-	// What is refused, in words, changes nothing.
-	b.sh("ln -s /data/nothing /opt/bilbycast/edge; mkdir -p /opt/docs/versions; echo x >/opt/docs/README; mkdir /opt/theirs; chown nobody /opt/theirs; mkdir /opt/half; ln -s /data/none /opt/half/versions")
+// What is refused, in words, changes nothing.
+func TestUnderSystemdInstallRefuses(t *testing.T) {
+	b := setupBare(t, "refuses", "")
+	const purge = "/root/edge-agent uninstall --device-type edge --purge "
+	b.sh("mkdir -p /opt/bilbycast /data; ln -s /data/nothing /opt/bilbycast/edge; mkdir -p /opt/docs/versions; echo x >/opt/docs/README; mkdir /opt/theirs; chown nobody /opt/theirs; mkdir /opt/half; ln -s /data/none /opt/half/versions")
 	for args, want := range map[string]string{
 		b.install(""):                                 "is a dangling link to /data/nothing",
 		b.install("--root /opt"):                      "is a directory of the system",
