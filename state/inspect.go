@@ -39,7 +39,7 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 	}
 	var flaws []Flaw
 	if fsutil.ReadOnly(l.root) {
-		flaws = append(flaws, Flaw{"install root", l.root + " is on a file system that is mounted read-only, so no upgrade and no rollback is possible",
+		flaws = append(flaws, Flaw{"install root", l.root + " is on a file system that is mounted read-only: no upgrade and no rollback is possible",
 			"mount it read-write: mount -o remount,rw " + mountPoint(l.root)})
 	} else if noexec(l.Versions()) {
 		flaws = append(flaws, Flaw{"install root", l.Versions() + " is on a file system that is mounted noexec, so no version can be started",
@@ -62,11 +62,11 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 		}
 	}
 	if st, err := os.Stat(l.outboxDir()); err == nil && !st.IsDir() {
-		flaws = append(flaws, Flaw{"outbox", l.outboxDir() + " is not a directory", "none is needed: it is kept aside when the next event is written"})
+		flaws = append(flaws, Flaw{"outbox", l.outboxDir() + " is not a directory; it is kept aside when the next event is written", "nothing to do, unless it returns: ls -ld " + l.outboxDir()})
 	} else if _, bad, err := l.Outbox().List(); err != nil {
 		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("the outbox is unreadable: %v", err), "see its owner and mode: ls -ld " + l.outboxDir()})
 	} else if len(bad) > 0 {
-		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("%d of its entries cannot be read: %v", len(bad), bad[0]), "none is needed: they are kept aside when the service next starts"})
+		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("%d of its entries cannot be read: %v", len(bad), bad[0]), "nothing to do, unless they return: they are kept aside when the service next starts"})
 	}
 	return flaws
 }

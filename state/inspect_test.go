@@ -40,8 +40,8 @@ func TestInspectFindsEachFlaw(t *testing.T) {
 		{"no state yet", func(r string) error { return os.Remove(r + "/state.json") }, "", "", "", false},
 		{"torn state", func(r string) error { return os.WriteFile(r+"/state.json", []byte("{"), 0o600) }, "state", "state.json is unreadable", "restart the service", false},
 		{"state is a directory", func(r string) error { os.Remove(r + "/state.json"); return os.Mkdir(r+"/state.json", 0o755) }, "state", "unreadable", "restart", false},
-		{"outbox is a file", func(r string) error { os.Remove(r + "/outbox"); return os.WriteFile(r+"/outbox", nil, 0o600) }, "outbox", "not a directory", "none is needed", false},
-		{"bad entry", func(r string) error { return os.WriteFile(r+"/outbox/0000000000000001-x.json", []byte("{"), 0o600) }, "outbox", "1 of its entries", "none is needed", false},
+		{"outbox is a file", func(r string) error { os.Remove(r + "/outbox"); return os.WriteFile(r+"/outbox", nil, 0o600) }, "outbox", "not a directory", "nothing to do", false},
+		{"bad entry", func(r string) error { return os.WriteFile(r+"/outbox/0000000000000001-x.json", []byte("{"), 0o600) }, "outbox", "1 of its entries", "nothing to do", false},
 		{"versions is a link", func(r string) error {
 			if err := os.Rename(r+"/versions", r+"-v"); err != nil {
 				return err

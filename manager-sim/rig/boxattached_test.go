@@ -132,7 +132,7 @@ func TestUnderSystemdAttached(t *testing.T) {
 }
 
 // The agent's user, the service's user, and root have each what they need; and
-// a unit that could not be taken back takes no upgrade.
+// a unit that could not be rolled back takes no upgrade.
 func TestUnderSystemdAttachedLeastPrivilege(t *testing.T) {
 	b := setupAttached(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
@@ -168,6 +168,23 @@ func TestUnderSystemdAttachedLeastPrivilege(t *testing.T) {
 		if out := b.sh(fmt.Sprintf("setpriv --reuid=app --regid=app --clear-groups sh -c '%s' 2>&1 || true", script)); !strings.Contains(out, "Permission denied") {
 			t.Errorf("%s as the service's user: %q", script, out)
 		}
+	}
+
+	b.well("the install")
+	const dropIn = "/etc/systemd/system/edge.service.d/x.conf"
+	for _, f := range []fault{
+		{"", "systemctl disable --now edge-restart.path", "unit edge-restart.path", "edge-restart.path is inactive", "systemctl enable --now edge-restart.path", "systemctl enable --now edge-restart.path"},
+		{"", "printf '[Service]\nExecCondition=\nExecCondition=+-/opt/edge/current/app watchdog --root /opt/edge\n' >" + dropIn + "; " + reload, "unit edge.service: watchdog", "inside the install root", "ExecCondition=", "rm " + dropIn + "; " + reload},
+		{"", "printf '[Service]\nRestart=on-failure\n' >" + dropIn + "; " + reload, "unit edge.service: Restart=", "Restart=on-failure", "remove Restart= from " + dropIn, "rm " + dropIn + "; " + reload},
+		{"", "systemctl disable edge-agent", "unit edge-agent.service enabled", "is disabled", "systemctl enable edge-agent.service", "systemctl enable edge-agent"},
+		{"", "systemctl stop edge", "service edge.service", "is stopped", "systemctl start edge.service", "systemctl start edge"},
+		{"", "systemctl stop edge-agent", "service edge-agent.service", "is stopped", "systemctl start edge-agent.service", "systemctl start edge-agent"},
+	} {
+		b.finds(f)
+	}
+	b.well("all repairs")
+	if out := b.sh("/opt/bin/edge-agent status --root " + rig.BoxRoot); !strings.Contains(out, "edge.service running since") || !strings.Contains(out, "connected to wss://") {
+		t.Errorf("status: %s", out)
 	}
 
 	for _, tt := range []struct{ spoil, mend, says string }{

@@ -38,9 +38,9 @@ func TestUnderSystemdDamagedRoots(t *testing.T) {
 		{"state.json is of a newer schema", `echo '{"schema":99,"status":"stable"}' >state.json`, "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
 		{"state.json is unreadable", "chmod 000 state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
 		{"state.json is another's", "chown root:root state.json && chmod 600 state.json", "1.1.0", []string{"state.json belongs to root", "permission denied; the next start keeps it"}},
-		{"everything is another's", "chown -R root:root versions outbox downloads state.json .lock && chmod 600 .lock", "1.1.0", []string{"versions belongs to root, but the root to edge: chown -R edge: /opt/edge"}},
+		{"everything is another's", "chown -R root:root versions outbox downloads state.json .lock && chmod 600 .lock", "1.1.0", []string{"belongs to root, but the service runs as edge: run: chown -R edge: /opt/edge"}},
 		{"the outbox is a file", "rm -rf outbox && touch outbox", "1.1.0", []string{"outbox is not a directory; it is kept aside"}},
-		{"the lock is another's", "rm -f .lock && touch .lock && chmod 600 .lock && chown root .lock", "1.1.0", []string{".lock belongs to root, but the root to edge: chown -R edge: /opt/edge"}},
+		{"the lock is another's", "rm -f .lock && touch .lock && chmod 600 .lock && chown root .lock", "1.1.0", []string{".lock belongs to root, but the service runs as edge: run: chown -R edge: /opt/edge"}},
 		{"current is missing", "rm current", "1.1.0", []string{"current led nowhere; it is 1.1.0 now (at the next start)"}},
 		{"current leads nowhere", "ln -sfn versions/9.9.9 current", "1.1.0", []string{"current led nowhere; it is 1.1.0 now (at the next start)"}},
 		{"current leads out", "ln -sfn /etc current", "1.1.0", []string{"current led nowhere; it is 1.1.0 now (at the next start)"}},
@@ -51,7 +51,7 @@ func TestUnderSystemdDamagedRoots(t *testing.T) {
 		{"the running version was removed", "rm -r versions/1.1.0", "1.0.0", []string{"current led nowhere; it is 1.0.0 now (at the next start)"}},
 		{"the version before was removed", "rm -r versions/1.0.0", "1.1.0", nil},
 		{"versions/ was edited by hand", "mkdir versions/foo versions/1.2 versions/.partial-3.0.0 && touch versions/4.0.0 && ln -s 1.1.0 versions/5.0.0", "1.1.0", nil},
-		{"the file system is read-only", "mount --bind . . && mount -o remount,bind,ro . ", "1.1.0", []string{"mounted read-only: no upgrade and no rollback is possible; mount it read-write"}},
+		{"the file system is read-only", "mount --bind . . && mount -o remount,bind,ro . ", "1.1.0", []string{"mounted read-only: no upgrade and no rollback is possible: mount it read-write"}},
 	} {
 		damage := func() {
 			if out, err := sh("%s", tt.damage); err != nil {

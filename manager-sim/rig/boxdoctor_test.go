@@ -206,7 +206,7 @@ func TestUnderSystemdDoctorFindsTheRest(t *testing.T) {
 	b.well("all repairs")
 
 	// Looking changes nothing: not an entry of the outbox that cannot be read.
-	b.sh("runuser -u edge -- mkdir -p " + root + "/outbox; echo '{' >" + root + "/outbox/0000000000000009-x.json; chown edge: " + root + "/outbox/0000000000000009-x.json")
+	b.sh("systemctl stop edge; runuser -u edge -- mkdir -p " + root + "/outbox; echo '{' >" + root + "/outbox/0000000000000009-x.json; chown edge: " + root + "/outbox/0000000000000009-x.json")
 	before := b.sh("find " + root + " | sort")
 	b.doctor("")
 	b.sh("/opt/bin/edge-agent status --root " + root)
