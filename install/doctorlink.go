@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -132,6 +133,11 @@ func (d *doctor) manager(ctx context.Context) {
 func (d *doctor) remedyOf(problem string) string {
 	in := " in [manager] of " + d.config
 	then := ", then restart the service: systemctl restart " + d.agent
+	for _, proxy := range []string{d.c.Manager.Proxy, os.Getenv("HTTPS_PROXY"), os.Getenv("https_proxy")} {
+		if u, err := url.Parse(proxy); err == nil && u.Host != "" && (strings.Contains(problem, u.Host) || strings.Contains(problem, "lookup "+u.Hostname())) {
+			return "the proxy " + u.Host + " fails: correct proxy" + in + ", or HTTPS_PROXY in the unit" + then
+		}
+	}
 	for _, r := range []struct{ says, remedy string }{
 		{"refuses this node", "the token is used up, wrong or expired, or the node was removed at the manager: get a new token there, set registration_token" + in + ", remove " + d.l.CredentialsFile() + then},
 		{"cert_fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},

@@ -1,12 +1,14 @@
 #!/bin/sh
-# Fetches edge-agent, checks it, and hands over to `edge-agent install`:
+# Downloads edge-agent, checks it, and runs `edge-agent install`:
 #
 #	sh install.sh --device-type edge --manager wss://manager.example:8443 --token-file token
 #
-# It is checked by cosign if there is one (who signed, and that it is logged), and
-# by the digest below otherwise. edge-agent then verifies the release once more,
-# by itself, before it installs it.
+# cosign checks it if it is installed (the signer, and the transparency log), and
+# the digest below otherwise. edge-agent then verifies the release once more, by
+# itself, before it installs it.
 set -eu
+umask 022
+export PATH="$PATH:/usr/sbin:/sbin"
 
 repository=${EDGE_AGENT_REPOSITORY:-Bilbycast/bilbycast-edge}
 workflow=${EDGE_AGENT_WORKFLOW:-.github/workflows/nightly-release.yml}
@@ -25,7 +27,7 @@ fail() {
 case $(uname -m) in
 x86_64) arch=x86_64-linux pinned=$sha256_x86_64 ;;
 aarch64) arch=aarch64-linux pinned=$sha256_aarch64 ;;
-*) fail "there is no build for $(uname -m)" ;;
+*) fail "there is no release for $(uname -m)" ;;
 esac
 
 dir=$(mktemp -d)

@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"runtime"
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
@@ -100,6 +104,9 @@ func newConfigCmd() *cobra.Command {
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := fsutil.BecomeOwner(filepath.Dir(args[0])); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("config check: %w", err)
+			}
 			c, err := agent.Load(args[0])
 			if err != nil {
 				return err

@@ -1,0 +1,180 @@
+package install
+
+import (
+	"crypto/sha256"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
+)
+
+// node is a doctor whose configuration is for a manager at url.
+func node(t *testing.T, url string) *doctor {
+	t.Helper()
+	root := t.TempDir()
+	l, err := state.At(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &doctor{config: root + "/config.toml", l: l, unit: "edge.service", agent: "edge.service", user: uint32(os.Geteuid())}
+	d.c.Service = agent.ServiceConfig{Name: "edge", DeviceType: "edge", InstallRoot: root, Binary: "edge-agent"}
+	d.c.Manager.URLs, d.c.Manager.RegistrationToken, d.c.Manager.Proxy = []string{url}, "t", "none"
+	return d
+}
+
+// Each fault of the link has its cause, and a remedy that names what to change.
+func TestDoctorManager(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(s.Close)
+	s.Config.ErrorLog = nil
+	wss := "wss" + strings.TrimPrefix(s.URL, "https")
+	pin := fmt.Sprintf("%x", sha256.Sum256(s.Certificate().Raw))
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	since := time.Date(2026, 11, 25, 10, 0, 0, 0, time.UTC)
+	for name, tt := range map[string]struct {
+		change        func(*doctor)
+		cause, remedy string
+	}{
+		"authority":   {func(*doctor) {}, "unknown authority", "ca_file (the PEM of a private CA), or cert_fingerprint"},
+		"pin":         {func(d *doctor) { d.c.Manager.CertFingerprint = strings.Repeat("ab", 32) }, "fingerprint", "set cert_fingerprint"},
+		"path":        {func(d *doctor) { d.c.Manager.CertFingerprint = pin }, "404", "that server is no manager"},
+		"port":        {func(d *doctor) { d.c.Manager.URLs = []string{"wss://" + closed.Addr().String()} }, "connection refused", "correct the port"},
+		"no TLS":      {func(d *doctor) { d.c.Manager.URLs = []string{"wss" + strings.TrimPrefix(plain.URL, "http")} }, "TLS handshake", "the port answers without TLS"},
+		"DNS":         {func(d *doctor) { d.c.Manager.URLs = []string{"wss://manager.invalid"} }, "manager.invalid", "DNS"},
+		"never":       {func(*doctor) {}, "this node has never registered", "ca_file"},
+		"no token":    {func(d *doctor) { d.c.Manager.RegistrationToken = "" }, "has no token", "set registration_token"},
+		"proxy":       {func(d *doctor) { d.c.Manager.Proxy = "http://" + closed.Addr().String() }, "connection refused", "correct proxy"},
+		"by its name": {func(d *doctor) { d.c.Manager.URLs = []string{strings.Replace(wss, "127.0.0.1", "localhost", 1)} }, "x509", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := node(t, wss)
+			tt.change(d)
+			d.manager(t.Context())
+			if len(d.findings) != 1 || d.findings[0].OK || !strings.Contains(d.findings[0].Cause, tt.cause) || !strings.Contains(d.findings[0].Remedy, tt.remedy) {
+				t.Errorf("found %+v, want %q, %q", d.findings, tt.cause, tt.remedy)
+			}
+		})
+	}
+	// What the service reports counts, where a connection can be made; a token cannot be tried.
+	d := node(t, wss)
+	d.state = systemd.State{Active: "active", Text: agent.Connection{Connected: true, URL: wss, Since: since}.String()}
+	d.manager(t.Context())
+	if len(d.findings) != 1 || !d.findings[0].OK {
+		t.Errorf("connected: %+v", d.findings)
+	}
+	for problem, want := range map[string]string{
+		`the manager refuses this node: "unknown token"`:                                       "get a new token",
+		"tls: failed to verify certificate: x509: certificate has expired or is not yet valid": "renew the manager's certificate",
+		"x509: certificate is valid for a, not b":                                              "use a name in urls",
+		"dial tcp: i/o timeout":                                                                "does not answer",
+		"the manager answers 503 Service Unavailable":                                          "see its log",
+		"the manager answers 429 Too Many Requests":                                            "is busy",
+		"dial: connect: network is unreachable":                                                "no route",
+		"something new":                                                                        "journalctl -u edge.service",
+	} {
+		if got := d.remedyOf(problem); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %q", problem, got, want)
+		}
+	}
+}
+
+func TestDoctorFiles(t *testing.T) {
+	t.Parallel()
+	cert := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}))
+	for name, tt := range map[string]struct {
+		change               func(d *doctor) error
+		check, cause, remedy string
+	}{
+		"well":            {func(d *doctor) error { return nil }, "", "", ""},
+		"ca_file missing": {func(d *doctor) error { d.c.Manager.CAFile = "/nonexistent.pem"; return nil }, "ca_file", "no such file", "correct manager.ca_file"},
+		"ca_file empty": {func(d *doctor) error {
+			d.c.Manager.CAFile = d.l.Root() + "/ca"
+			return os.WriteFile(d.c.Manager.CAFile, nil, 0o644)
+		}, "ca_file", "no certificate", "put the PEM"},
+		"ca_file good": {func(d *doctor) error {
+			d.c.Manager.CAFile = d.l.Root() + "/ca"
+			return os.WriteFile(d.c.Manager.CAFile, []byte(cert), 0o644)
+		}, "", "", ""},
+		"ca_file hidden": {func(d *doctor) error {
+			d.state = systemd.State{Load: "loaded", PrivateTmp: true}
+			d.c.Manager.CAFile = d.l.Root() + "/ca"
+			return os.WriteFile(d.c.Manager.CAFile, []byte(cert), 0o644)
+		}, "ca_file", "sandbox hides /tmp", "put it elsewhere"},
+		"program missing": {func(d *doctor) error { return os.Remove(d.l.Root() + "/versions/1.0.0/edge-agent") }, "program", "is missing", "restore the file"},
+		"program not +x":  {func(d *doctor) error { return os.Chmod(d.l.Root()+"/versions/1.0.0/edge-agent", 0o644) }, "program", "not executable", "chmod 755"},
+		"program directory": {func(d *doctor) error {
+			p := d.l.Root() + "/versions/1.0.0/edge-agent"
+			os.Remove(p)
+			return os.Mkdir(p, 0o755)
+		}, "program", "not a regular file", "restore"},
+		"trust": {func(d *doctor) error {
+			os.Mkdir(d.l.TrustDir(), 0o755)
+			return os.WriteFile(d.l.TrustDir()+"/targets.json", []byte("{}"), 0o644)
+		}, "trust", "is not used", "edge-agent trust update"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := node(t, "wss://m:1")
+			tree(t, d.l.Root(), "config.toml", "versions/1.0.0/edge-agent", "current -> versions/1.0.0", "last-good -> versions/1.0.0")
+			if err := os.Chmod(filepath.Join(d.l.Root(), "versions/1.0.0/edge-agent"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.change(d); err != nil {
+				t.Fatal(err)
+			}
+			d.readable()
+			d.program()
+			d.trust()
+			var bad []Finding
+			for _, f := range d.findings {
+				if !f.OK {
+					bad = append(bad, f)
+				}
+			}
+			if tt.check == "" && bad == nil {
+				return
+			}
+			if len(bad) != 1 || bad[0].What != tt.check || !strings.Contains(bad[0].Cause, tt.cause) || !strings.Contains(bad[0].Remedy, tt.remedy) {
+				t.Errorf("found %+v, want %q: %q, %q", bad, tt.check, tt.cause, tt.remedy)
+			}
+		})
+	}
+}
+
+// Without a usable configuration doctor examines what it can, and says so.
+func TestDoctorWithoutConfiguration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for text, want := range map[string]string{"": "no such file", "[": "line 1", "[service]\nx = 1\n": "line 2"} {
+		path := filepath.Join(dir, "config.toml")
+		if text != "" {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			os.Remove(path)
+		}
+		f := Doctor(t.Context(), path)
+		if len(f) != 1 || f[0].What != "configuration" || f[0].OK || !strings.Contains(f[0].Problem, want) || Well(f) {
+			t.Errorf("%q: %+v", text, f)
+		}
+	}
+}
