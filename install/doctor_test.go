@@ -141,7 +141,7 @@ func TestDoctorFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.readable()
-			d.program()
+			d.program(t.Context())
 			d.trust()
 			var bad []Finding
 			for _, f := range d.findings {

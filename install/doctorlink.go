@@ -49,7 +49,7 @@ func (d *doctor) service(ctx context.Context) {
 // settle asks again after a moment if the unit was restarted a moment ago: only
 // the number of restarts tells a service that starts from one that crashes.
 func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.State {
-	if s.Active != "active" || s.Restarts == 0 || time.Since(s.Since) > 10*time.Second || s.CrashLoop(time.Now(), changed) {
+	if s.Active != "active" || s.Restarts == 0 || time.Since(s.Since) > 10*time.Second || s.Explained(changed) || s.CrashLoop(time.Now(), changed) {
 		return s
 	}
 	select {

@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -107,13 +108,12 @@ func (n *Node) Check() error {
 // directory or for one of the system's own.
 func (n *Node) resolve() error {
 	n.real = filepath.Clean(n.Root)
-	st, err := os.Lstat(n.Root)
-	if err == nil {
+	if _, err := os.Lstat(n.Root); err == nil {
 		if n.real, err = filepath.EvalSymlinks(n.Root); err != nil {
 			to, _ := os.Readlink(n.Root)
 			return fmt.Errorf("the install root %s is a dangling link to %s: make that directory, or remove the link", n.Root, to)
 		}
-		if st, err = os.Stat(n.real); err == nil && !st.IsDir() {
+		if st, err := os.Stat(n.real); err == nil && !st.IsDir() {
 			return fmt.Errorf("the install root %s is not a directory", n.Root)
 		}
 	} else if dir, err := filepath.EvalSymlinks(filepath.Dir(n.Root)); err == nil {
@@ -156,7 +156,8 @@ func (n *Node) wrote(unit []byte) bool {
 }
 
 func (n *Node) unit(binary string, window int) systemd.Unit {
-	return systemd.Unit{Name: n.Name, Root: filepath.Clean(n.Root), Binary: binary, User: n.User, WindowSecs: window, Journal: true, RestartSecs: n.RestartSecs, Environment: n.Environment}
+	_, err := user.LookupGroup("systemd-journal") // without it the unit would not start
+	return systemd.Unit{Name: n.Name, Root: filepath.Clean(n.Root), Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment}
 }
 
 func (n *Node) say(format string, args ...any) { fmt.Fprintf(n.Out, format+"\n", args...) }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/agent"
@@ -136,12 +137,17 @@ func OpenSource(path string) (stage.Source, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(maxFiles + 1)
-	if err != nil && !errors.Is(err, io.EOF) {
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
 		return nil, err
 	}
+	if len(names) > maxFiles { // a stick with much else on it
+		names = slices.DeleteFunc(names, func(name string) bool {
+			return !slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
+		})
+	}
 	if len(names) > maxFiles {
-		return nil, fmt.Errorf("%s has more than %d files: is it the directory of one release?", path, maxFiles)
+		return nil, fmt.Errorf("%s has more than %d files that may be a release's: give a directory with one release", path, maxFiles)
 	}
 	held := heldFiles{}
 	for _, name := range names {

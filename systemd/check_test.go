@@ -320,7 +320,7 @@ func TestState(t *testing.T) {
 		if s.CrashLoop(now, time.Time{}) != tt.loop || !strings.Contains(s.Ended(), tt.ended) || (s.Ended() == "") != (tt.ended == "") {
 			t.Errorf("%q: loop %v, ended %q", tt.show, s.CrashLoop(now, time.Time{}), s.Ended())
 		}
-		if s.CrashLoop(now, now.Add(-time.Minute)) && s.Sub == "running" {
+		if s.CrashLoop(now, now.Add(-10*time.Second)) && s.Sub == "running" {
 			t.Errorf("%q: a restart of an upgrade is taken for a crash loop", tt.show)
 		}
 	}

@@ -63,8 +63,8 @@ const (
 
 // CrashLoop reports whether systemd starts the service again and again: it
 // waits for the next start after a failure, or was restarted several times and
-// came up only now. now is the time of the question; changed is when an upgrade
-// or a rollback last restarted the service.
+// came up only now, without an upgrade or a rollback that explains it. now is the
+// time of the question; changed is when the upgrade status was reached.
 func (s State) CrashLoop(now, changed time.Time) bool {
 	if strings.HasPrefix(s.Sub, "auto-restart") {
 		return s.Result != "success" || s.Restarts >= loopRestarts
@@ -72,7 +72,14 @@ func (s State) CrashLoop(now, changed time.Time) bool {
 	if s.Active != "active" && s.Active != "activating" || s.Restarts < loopRestarts {
 		return false
 	}
-	return now.Sub(s.Since) < loopTime && now.Sub(changed) > 4*loopTime
+	return now.Sub(s.Since) < loopTime && !s.Explained(changed)
+}
+
+// Explained reports whether an upgrade or a rollback, whose result was reached at
+// changed, made the start that runs: a version is kept in its start, and rolled
+// back a moment before the next.
+func (s State) Explained(changed time.Time) bool {
+	return !s.Since.After(changed.Add(15 * time.Second))
 }
 
 // Ended describes how the last run ended, and the likely reason; "" if it ended

@@ -1,0 +1,210 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/systemd"
+	"github.com/bilbycast/edge-agent/verify"
+)
+
+// readable checks that the agent's user can read what the configuration names.
+func (d *doctor) readable() {
+	var faults []fault
+	if why := d.access(d.config, d.user, 4); why != "" && !d.failed("unit "+d.unit+": User=") {
+		name := systemd.UserName(d.user)
+		faults = append(faults, fault{fmt.Sprintf("%s cannot read %s: %s", name, d.config, why), fmt.Sprintf("run: chown %s: %s && chmod 600 %[2]s", name, d.config)})
+	}
+	if faults != nil { // it was loaded by another user
+		d.findings = slices.DeleteFunc(d.findings, func(f Finding) bool { return f.What == "configuration" })
+		d.check("configuration", faults...)
+	}
+	path := d.c.Manager.CAFile
+	if path == "" {
+		return
+	}
+	remedy := "put the PEM of the manager's CA there, readable for " + systemd.UserName(d.user) + ", or correct manager.ca_file in " + d.config
+	why := d.access(path, d.user, 4)
+	if why == "" {
+		if b, err := fsutil.ReadFile(resolved(path), 1<<20); err != nil {
+			why = err.Error()
+		} else if !strings.Contains(string(b), "-----BEGIN CERTIFICATE-----") {
+			why = "it holds no certificate in PEM"
+		}
+	}
+	for _, hidden := range []string{"/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"} {
+		if why == "" && strings.HasPrefix(resolved(path), hidden) && d.state.Load == "loaded" && d.sandboxed(hidden) {
+			why, remedy = "the unit's sandbox hides "+strings.TrimSuffix(hidden, "/")+" from the service", "put it elsewhere, like /etc, and correct manager.ca_file in "+d.config
+		}
+	}
+	if why != "" {
+		d.check("ca_file", fault{fmt.Sprintf("manager.ca_file %s cannot be used: %s", path, why), remedy})
+		return
+	}
+	d.check("ca_file")
+}
+
+// sandboxed reports whether the agent's unit hides dir.
+func (d *doctor) sandboxed(dir string) bool {
+	if strings.HasSuffix(dir, "tmp/") {
+		return d.state.PrivateTmp
+	}
+	return d.state.ProtectHome
+}
+
+// program checks that what the unit starts is there.
+func (d *doctor) program(ctx context.Context) {
+	var faults []fault
+	who := d.user
+	if d.c.Service.Unit != "" {
+		if s, err := systemd.Look(ctx, d.unit); err == nil {
+			if uid, ok := systemd.UserID(s.User); ok {
+				who = uid
+			}
+		}
+	}
+	links := []string{"current", "last-good"}
+	if d.c.Service.Unit != "" {
+		links = links[:1] // the watchdog is edge-agent
+	}
+	for _, link := range links {
+		dir := filepath.Join(d.l.Root(), link)
+		if _, err := os.Stat(dir); err != nil {
+			continue // the links are a check of their own
+		}
+		path := filepath.Join(dir, d.c.Service.Binary)
+		remedy := fmt.Sprintf("roll back to a version that is complete (edge-agent rollback VERSION --root %s), or restore the file", d.l.Root())
+		st, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			faults = append(faults, fault{path + " is missing", remedy})
+		case err != nil:
+			faults = append(faults, fault{err.Error(), "see the owners and modes: namei -l " + path})
+		case !st.Mode().IsRegular():
+			faults = append(faults, fault{path + " is not a regular file", remedy})
+		case st.Mode()&0o111 == 0:
+			faults = append(faults, fault{path + " is not executable", "run: chmod 755 " + resolved(path)})
+		default:
+			if why := d.access(path, who, 1); why != "" {
+				faults = append(faults, fault{fmt.Sprintf("%s cannot execute %s: %s", systemd.UserName(who), path, why), "see the owners and modes: namei -l " + path})
+			}
+		}
+		if len(faults) > 0 && resolved(dir) == resolved(filepath.Join(d.l.Root(), "last-good")) {
+			break // the same version
+		}
+	}
+	d.check("program", faults...)
+}
+
+// Least free space that an upgrade needs, besides three times the largest
+// installed version: the tarball, the new version, and room for the service.
+const (
+	minSpace  = 32 << 20 // bytes
+	minInodes = 1000
+)
+
+// space compares what is free with what an upgrade needs.
+func (d *doctor) space() {
+	free, err := fsutil.Free(d.l.Versions())
+	if err != nil {
+		if d.failed("links") {
+			return
+		}
+		d.check("disk space", fault{err.Error(), "see the mount of " + d.l.Versions()})
+		return
+	}
+	bytes, files := largest(d.l.Versions())
+	bytes, files = max(3*bytes, minSpace), max(3*files, minInodes)
+	var faults []fault
+	where := "df -h " + d.l.Versions()
+	if free.Bytes < bytes {
+		faults = append(faults, fault{fmt.Sprintf("%s has %d MiB free; an upgrade needs %d MiB (three times the largest version, at least %d MiB)", d.l.Versions(), free.Bytes>>20, bytes>>20, minSpace>>20),
+			"free space on that file system: " + where})
+	}
+	if free.Inodes < files {
+		faults = append(faults, fault{fmt.Sprintf("%s has %d inodes free; an upgrade needs %d", d.l.Versions(), free.Inodes, files), "remove files from that file system: df -i " + d.l.Versions()})
+	}
+	d.check("disk space", faults...)
+}
+
+// largest returns the bytes and the files of the largest version.
+func largest(versions string) (bytes, files uint64) {
+	entries, _ := os.ReadDir(versions) // an unreadable one is reported elsewhere
+	for _, e := range entries {
+		var b, n uint64
+		filepath.WalkDir(filepath.Join(versions, e.Name()), func(_ string, f fs.DirEntry, err error) error {
+			if err != nil {
+				return nil // what cannot be read does not count
+			}
+			n++
+			if st, err := f.Info(); err == nil && st.Mode().IsRegular() {
+				b += uint64(st.Size())
+			}
+			return nil
+		})
+		bytes, files = max(bytes, b), max(files, n)
+	}
+	return bytes, files
+}
+
+// trust checks the trust root that was renewed.
+func (d *doctor) trust() {
+	_, unfit, err := verify.LoadKept(nil, os.DirFS(d.l.TrustDir()))
+	if err := errors.Join(err, unfit); err != nil {
+		d.check("trust", fault{fmt.Sprintf("the renewed trust root in %s is not used: %v", d.l.TrustDir(), err),
+			"renew it: edge-agent trust update --root " + d.l.Root() + " --from DIR; or remove " + d.l.TrustDir() + ", so that the compiled-in one is used"})
+		return
+	}
+	d.check("trust")
+}
+
+// access returns why a user may not open path (4: read, 1: execute), or "".
+func (d *doctor) access(path string, uid uint32, want fs.FileMode) string {
+	if uid == 0 {
+		return ""
+	}
+	groups := groupsOf(uid)
+	may := func(st fs.FileInfo, bit fs.FileMode) bool {
+		o, g, ok := ownerIDs(st)
+		switch {
+		case !ok:
+			return true
+		case o == uid:
+			bit <<= 6
+		case slices.Contains(groups, g):
+			bit <<= 3
+		}
+		return st.Mode().Perm()&bit != 0
+	}
+	real := resolved(path)
+	for dir := filepath.Dir(real); ; dir = filepath.Dir(dir) {
+		if st, err := os.Stat(dir); err == nil && !may(st, 1) {
+			return fmt.Sprintf("it may not enter %s (mode %04o)", dir, st.Mode().Perm())
+		}
+		if dir == "/" {
+			break
+		}
+	}
+	st, err := os.Stat(real)
+	if err != nil {
+		return cause(err)
+	}
+	if !may(st, want) {
+		return fmt.Sprintf("its mode is %04o, and it belongs to %s", st.Mode().Perm(), ownerName(st))
+	}
+	if uint32(os.Geteuid()) == uid && want == 4 {
+		f, err := os.OpenFile(real, os.O_RDONLY|nonblock, 0)
+		if err != nil {
+			return cause(err)
+		}
+		f.Close()
+	}
+	return ""
+}
