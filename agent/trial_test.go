@@ -47,7 +47,7 @@ func newTrial(t *testing.T, dir string) *onTrial {
 	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2}, time.Now())
 		tr.Previous, tr.Current = v1, v2
-		s, tr = state.CountStart(s, tr, time.Now())
+		s, tr = state.CountStart(s, tr, "", time.Now())
 		return s, tr, nil
 	})
 	if err != nil {
