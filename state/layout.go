@@ -82,6 +82,9 @@ func (l Layout) ConfigFile() string { return l.path("config.toml") }
 // CredentialsFile is what a registration returned; it has mode 0600.
 func (l Layout) CredentialsFile() string { return l.path("credentials.json") }
 
+// CredentialsReserve keeps the space for CredentialsFile during a registration.
+func (l Layout) CredentialsReserve() string { return l.path(".credentials-reserve") }
+
 // TrustDir is what proves a trust root that is newer than the compiled-in one.
 func (l Layout) TrustDir() string { return l.path("trust") }
 
