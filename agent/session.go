@@ -100,7 +100,7 @@ func (s *session) authenticate(ctx context.Context) error {
 			return nil
 		case *wire.RegisterAck:
 			if !registers { // it would replace good credentials
-				return errors.New("the manager answers register_ack to a node that is registered; its credentials are kept")
+				return &busyError{why: "the manager answers register_ack to a node that is registered; its credentials are kept"}
 			}
 			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
 			a.log.Info().Str("node_id", m.NodeID).Msg("registered")
