@@ -98,6 +98,11 @@ func Reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 }
 
 func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
+	if len(t.Versions) == 0 {
+		// Nothing can be decided: versions/ may only not be mounted. What is known of
+		// a trial is kept for when it is there again.
+		return s, t, "no version is installed"
+	}
 	switch s.Status {
 	case Stable:
 		switch t.Current {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -158,6 +159,21 @@ func (e exchangeFails) Change(op fsutil.Op, make func() error) error {
 		return e.err
 	}
 	return make()
+}
+
+// While versions/ is not mounted nothing is decided, of a trial above all; once it
+// is there again everything goes on.
+func TestVersionsThatAreNotMounted(t *testing.T) {
+	t.Parallel()
+	for _, status := range []Status{"", Stable, StagedManual, PendingHealth, RolledBack} {
+		for _, atStart := range []bool{false, true} {
+			s := at(status)
+			got, tr, note := Reconcile(s, Tree{AtStart: atStart}, now)
+			if d := cmp.Diff(s, got, cmp.AllowUnexported(release.Version{})); d != "" || note == "" || tr.Current != no {
+				t.Errorf("%s: %s, %q", status, d, note)
+			}
+		}
+	}
 }
 
 // While one version runs, no other that never proved healthy becomes last-good,
