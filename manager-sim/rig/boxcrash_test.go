@@ -27,7 +27,7 @@ func TestUnderSystemdPowerCutInATrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.back(mark, 2)
-	b.ends("1.0.0", "rolled_back", "went back: 1.2.0 did not come up healthy in 2 starts")
+	b.ends("1.0.0", "rolled_back", "rolled back: 1.2.0 did not come up healthy in 2 starts")
 }
 
 // The device is rebooted while a good version holds: the next start proves it.
@@ -104,7 +104,7 @@ func TestUnderSystemdWhatCannotExec(t *testing.T) {
 		if e := b.event(mark, "upgrade_rolled_back"); !strings.Contains(e.Message, "rolled back from "+version+" to 1.0.0") || !strings.Contains(e.Message, "in 3 starts") {
 			t.Errorf("%s: the event says %q", tt.name, e.Message)
 		}
-		b.ends("1.0.0", "rolled_back", "went back: "+version)
+		b.ends("1.0.0", "rolled_back", "rolled back: "+version)
 	}
 }
 
