@@ -91,8 +91,9 @@ func (s *tarSource) Open(name string) (io.ReadCloser, int64, error) {
 	return nil, 0, fmt.Errorf("more than %d entries", maxEntries)
 }
 
-// smallFrom reads a file of at most limit bytes from the Source.
-func (s *Stager) smallFrom(name string, limit int64, tooLarge release.Code) ([]byte, error) {
+// smallFrom reads a small file from the Source.
+func (s *Stager) smallFrom(small smallFile) ([]byte, error) {
+	name, limit := small.name, small.limit
 	f, _, err := s.From.Open(name)
 	if err != nil {
 		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
@@ -103,7 +104,7 @@ func (s *Stager) smallFrom(name string, limit int64, tooLarge release.Code) ([]b
 		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, release.Errorf(tooLarge, "%s has more than %d bytes", name, limit)
+		return nil, release.Errorf(small.tooLarge, "%s has more than %d bytes", name, limit)
 	}
 	return b, nil
 }
@@ -118,6 +119,13 @@ func (d *download) moreFrom(ctx context.Context) error {
 		return release.Errorf(release.NetworkError, "read the tarball of the release: %w", err)
 	}
 	defer f.Close()
+	if d.limit > 0 && size != d.limit {
+		return release.Errorf(release.ChecksumMismatch, "%s has %d bytes, but the signed manifest says %d", d.url, size, d.limit)
+	}
+	if size > release.MaxTarball {
+		return release.Errorf(release.ManifestInvalid, "%s has %d bytes, more than %d", d.url, size, int64(release.MaxTarball))
+	}
+	d.total = size
 	err = d.copy(size, contextReader{ctx, f})
 	var coded *release.Error
 	if err != nil && !errors.As(err, &coded) && ctx.Err() == nil { // another try would read the same

@@ -133,15 +133,13 @@ func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, 
 	file := s.smallFrom
 	if s.From == nil {
 		base := s.Trust.FetchURL(v)
-		file = func(name string, limit int64, tooLarge release.Code) ([]byte, error) {
-			return s.small(ctx, base+"/"+name, limit, tooLarge)
-		}
+		file = func(f smallFile) ([]byte, error) { return s.small(ctx, base, f) }
 	}
-	manifest, err := file(release.ManifestName, release.MaxManifest, release.ManifestInvalid)
+	manifest, err := file(manifestFile)
 	if err != nil {
 		return verify.Release{}, err
 	}
-	bundle, err := file(release.BundleName, verify.MaxBundle, release.SignatureInvalid)
+	bundle, err := file(bundleFile)
 	if err != nil {
 		return verify.Release{}, err
 	}
@@ -164,10 +162,10 @@ func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, 
 }
 
 // beside is the files of a release as Renew reads them.
-type beside func(name string, limit int64, tooLarge release.Code) ([]byte, error)
+type beside func(smallFile) ([]byte, error)
 
 func (b beside) Open(name string) (fs.File, error) {
-	data, err := b(name, verify.MaxRoot, release.SignatureInvalid)
+	data, err := b(smallFile{name: name, limit: verify.MaxRoot, tooLarge: release.SignatureInvalid, optional: true})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
