@@ -138,7 +138,7 @@ func prove(ctx context.Context, s *Stager, _ *promised) error {
 	if err != nil {
 		return err
 	}
-	return Prune(s.Layout, res, 2, res.Tree.Current)
+	return Prune(ctx, s.Layout, 2, res.Tree.Current)
 }
 
 // deliver gives the manager what is in the outbox; what it has goes.

@@ -17,35 +17,39 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
-	"golang.org/x/sys/unix"
 )
 
 // progress that all tries of a download together must make, to get as many again.
 const progress = 1 << 20
 
 // download brings the tarball to Layout.Download, with the digest that a
-// names, and sets a.Size. It resumes what an earlier try left.
+// names, sets a.Size, and returns the file. It resumes what an earlier try left.
 //
 // A response that contradicts the signed size, or what is on disk, uses one of
 // the tries and leaves what is on disk as it is. A wrong digest is final,
 // unless the bytes came from more than one response, or no size was signed:
 // then the download begins once more, since any of the responses may be to blame.
-func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) error {
+func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) (_ *fsutil.File, err error) {
 	path := s.Layout.Download(a.SHA256)
 	disk := s.Layout.Disk()
-	f, err := disk.Create(path, os.O_RDWR|unix.O_NOFOLLOW, 0o644)
+	setAside(s.Layout, path)
+	f, err := disk.Create(path, os.O_RDWR, 0o600)
 	if err != nil {
-		return full(err)
+		return nil, full(err)
 	}
-	defer f.Close()
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	d := &download{s: s, f: f, url: u, limit: a.Size, unpacked: a.UnpackedSize, sum: sha256.New()}
 	if err := d.rehash(); err != nil {
-		return err
+		return nil, err
 	}
 	if a.Size > 0 {
-		if err := s.checkSpace(a.Size, a.UnpackedSize, d.have); err != nil {
+		if err := s.room(ctx, tarballSize{size: a.Size, unpacked: a.UnpackedSize, have: d.have}); err != nil {
 			disk.Discard(path)
-			return err
+			return nil, err
 		}
 	}
 	again := true // the download may begin once more
@@ -58,28 +62,28 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) er
 		case err != nil && d.doubt && again && d.have > 0 && ctx.Err() == nil:
 			again = false
 			if err := d.restart(); err != nil {
-				return err
+				return nil, err
 			}
 			continue
 		case err != nil:
-			if d.have == 0 || isCode(err, release.DiskFull) {
+			if d.have == 0 || isCode(err, release.DiskFull) || isCode(err, release.ManifestInvalid) {
 				disk.Discard(path)
 			}
-			return full(err)
+			return nil, full(err)
 		}
 		if got := hex.EncodeToString(d.sum.Sum(nil)); got != a.SHA256 {
 			if again && (d.leftover || d.responses > 1 || d.limit == 0) && s.From == nil {
 				again = false
 				if err := d.restart(); err != nil {
-					return err
+					return nil, err
 				}
 				continue
 			}
 			disk.Discard(path)
-			return release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
+			return nil, release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
 		}
 		a.Size = d.have
-		return nil
+		return f, nil
 	}
 }
 
@@ -192,7 +196,7 @@ func (d *download) more(ctx context.Context) error {
 		etag = "" // a weak one is no promise about bytes
 	}
 	body := throttle(ctx, watch.reader(resp.Body), d.s.MaxBandwidth)
-	return watch.explain(d.take(p, etag, bufio.NewReaderSize(body, 4<<10)))
+	return watch.explain(d.take(ctx, p, etag, bufio.NewReaderSize(body, 4<<10)))
 }
 
 // maxETag bounds what is sent back to a host, in bytes.
@@ -200,7 +204,7 @@ const maxETag = 1 << 10
 
 // take reads the body of a response that holds p. A body that turns out not
 // to be p leaves what was on disk before it.
-func (d *download) take(p piece, etag string, body *bufio.Reader) error {
+func (d *download) take(ctx context.Context, p piece, etag string, body *bufio.Reader) error {
 	before, err := d.mark()
 	if err != nil {
 		return err
@@ -222,7 +226,7 @@ func (d *download) take(p piece, etag string, body *bufio.Reader) error {
 	if end < 0 {
 		end = d.limit
 	}
-	err = d.copy(end, body)
+	err = d.copy(ctx, end, body)
 	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.cut
 	if contradicts {
 		if err := d.reset(before); err != nil {
@@ -268,10 +272,10 @@ var (
 )
 
 // copy appends body, which ends at byte end of the tarball; 0: that is not known.
-func (d *download) copy(end int64, body io.Reader) error {
+func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	total := max(d.limit, d.total)
 	if d.limit == 0 && total > 0 {
-		if err := d.s.checkSpace(total, d.unpacked, d.have); err != nil {
+		if err := d.s.room(ctx, tarballSize{size: total, unpacked: d.unpacked, have: d.have}); err != nil {
 			return err
 		}
 	}
@@ -282,7 +286,7 @@ func (d *download) copy(end int64, body io.Reader) error {
 	if err := fsutil.Reserve(d.f.File, total); err != nil {
 		return full(err)
 	}
-	w := io.MultiWriter(toDisk{d.f}, d.sum, counter(func(n int64) {
+	w := io.MultiWriter(&toDisk{ctx: ctx, d: d, open: total == 0}, d.sum, counter(func(n int64) {
 		d.have += n
 		d.s.Progress(PhaseDownload, d.have, total)
 	}))
@@ -292,7 +296,9 @@ func (d *download) copy(end int64, body io.Reader) error {
 	}
 	if d.have == most {
 		var more [1]byte
-		if n, _ := io.ReadFull(body, more[:]); n > 0 {
+		if n, _ := io.ReadFull(body, more[:]); n > 0 && end == 0 {
+			return release.Errorf(release.ManifestInvalid, "the host sends more than %d bytes, the most that a tarball may have", int64(release.MaxTarball))
+		} else if n > 0 {
 			return fmt.Errorf("%w than the %d bytes that it should: a captive portal?", errLonger, most)
 		}
 	}
@@ -302,11 +308,24 @@ func (d *download) copy(end int64, body io.Reader) error {
 	return nil
 }
 
-// toDisk gives errors of the disk a code: another try would meet them again.
-type toDisk struct{ f *fsutil.File }
+// toDisk writes to the download. Errors of the disk get a code, as another try
+// would meet them again. With open, the length is not known, and the free space
+// is looked at as the file grows.
+type toDisk struct {
+	ctx     context.Context
+	d       *download
+	open    bool
+	checked int64 // the length that there is room for
+}
 
-func (w toDisk) Write(b []byte) (int, error) {
-	n, err := w.f.Write(b)
+func (w *toDisk) Write(b []byte) (int, error) {
+	if to := w.d.have + int64(len(b)); w.open && to > w.checked {
+		w.checked = to + growth
+		if err := w.d.s.room(w.ctx, tarballSize{size: w.checked, unpacked: w.d.unpacked, have: w.d.have, open: true}); err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.d.f.Write(b)
 	if err != nil && !fsutil.IsNoSpace(err) {
 		err = release.Errorf(release.Internal, "write the download: %w", err)
 	}
