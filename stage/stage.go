@@ -136,7 +136,8 @@ func New(c Config) (*Stager, error) {
 }
 
 // Fetch gets the manifest of v and its signature, and verifies them.
-func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, error) {
+func (s *Stager) Fetch(ctx context.Context, v release.Version) (_ verify.Release, err error) {
+	defer func() { err = full(err) }() // a trust root is kept
 	s.Progress(PhaseVerify, 0, 0)
 	file := s.smallFrom
 	if s.From == nil {
@@ -157,7 +158,7 @@ func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, 
 		return rel, err
 	}
 	// Logs and authorities get new keys. The release may bring them along; then it
-	// is judged anew.
+	// is verified once more.
 	trust, renewErr := s.Renew(beside(file))
 	if renewErr != nil {
 		if !errors.Is(renewErr, fs.ErrNotExist) {
@@ -232,6 +233,9 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	}
 	if err := s.replaceable(v); err != nil {
 		return Staged{}, err
+	}
+	if dir := s.Layout.Versions(); !s.NoRun && fsutil.NoExec(dir) {
+		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", noexec(dir))
 	}
 	s.makePlace(ctx, v)
 	name, err := a.File(s.Trust.BaseURL(v))
