@@ -24,10 +24,7 @@ import (
 func (a *Agent) judge(ctx context.Context, res state.Result) error {
 	target := res.State.Target.String()
 	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
-	log.Info().Dur("window", a.c.window).Dur("hold", a.c.hold).Msg("on trial")
-	if res.State.BootAttempts == 0 {
-		log.Warn().Msg("the watchdog did not count this start; is it ExecStartPre of the unit?")
-	}
+	log.Info().Str("window", a.c.window.String()).Str("hold", a.c.hold.String()).Msg("on trial")
 	a.say(func(w *words) {
 		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
 	})
@@ -49,13 +46,14 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 		if a.unitOf != nil {
 			authenticated, excuse = true, ""
 		}
-		if excuse != "" && excused.Add(a.c.window).After(end) {
+		// A version whose own check fails is not excused: that is no manager's fault.
+		if excuse != "" && checked && excused.Add(a.c.window).After(end) {
 			end = excused.Add(a.c.window)
 			if extended == "" {
 				log.Warn().Str("reason", excuse).Msg("the manager is at fault, not this version; the trial is extended")
 			}
 			extended = excuse
-			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", a.c.window.Microseconds()))
+			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", end.Sub(now).Microseconds()))
 			a.say(func(w *words) { w.upgrade = "the trial is extended, because the manager is at fault" })
 		}
 		if !now.Before(nextCheck) {

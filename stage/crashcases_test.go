@@ -116,6 +116,16 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 	}
 }
 
+// resumed is what becomes of a command that a restart interrupted, when it fails
+// in the end.
+func resumed(st state.State, now time.Time) state.State {
+	st, c := state.Resume(st, now)
+	if c.ID != "" {
+		st = state.Fail(st, c.ID, release.NetworkError, "resumed, and failed", now)
+	}
+	return st
+}
+
 func boot(ctx context.Context, s *Stager, _ *promised) error {
 	return errors.Join(watchdog.Run(ctx, s.Layout).Errs...)
 }
@@ -124,7 +134,7 @@ func boot(ctx context.Context, s *Stager, _ *promised) error {
 func prove(ctx context.Context, s *Stager, _ *promised) error {
 	now := time.Now()
 	if _, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-		return state.Interrupted(st, now), t, nil
+		return resumed(st, now), t, nil
 	}); ignoreOwed(err) != nil {
 		return err
 	}
