@@ -41,7 +41,6 @@ const (
 	OpSync      OpKind = "fsync"
 	OpSyncDir   OpKind = "fsync directory"
 	OpMkdir     OpKind = "mkdir"
-	OpChmod     OpKind = "chmod"
 	OpSymlink   OpKind = "symlink"
 	OpLink      OpKind = "link" // a hard link Path to the file To
 	OpRename    OpKind = "rename"
@@ -94,38 +93,6 @@ func regular(f *os.File, mode fs.FileMode) error {
 		return f.Chmod(mode)
 	}
 	return nil
-}
-
-// OpenRegular opens the regular file path for reading. It follows no link in
-// the last element and never waits for a writer of a FIFO.
-func OpenRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: not a regular file", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// Chmod gives the file or directory path exactly the mode; a link is followed.
-//
-//	open(O_NONBLOCK), fchmod
-func (d Disk) Chmod(path string, mode fs.FileMode) error {
-	return d.Do(Op{Kind: OpChmod, Path: path}, func() error {
-		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return f.Chmod(mode)
-	})
 }
 
 // mkdir makes dir with exactly the mode.

@@ -179,7 +179,7 @@ var ErrTooLarge = errors.New("file is too large")
 // ReadFile reads the regular file path, of at most limit bytes. It follows no
 // link in the last element and never waits for a writer of a FIFO.
 func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := OpenRegular(path)
+	f, err := openRegular(path, unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, err
 	}
