@@ -27,6 +27,8 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return release.Errorf(release.ExtractFailed, "the release has no %s", s.Binary)
+	case errors.Is(err, fs.ErrPermission):
+		return release.Errorf(release.ExtractFailed, "self-check: %s of the release cannot be reached: %s: %w", s.Binary, forbidden(bin), err)
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
