@@ -77,13 +77,17 @@ func forbidden(bin string) string {
 	if fsutil.NoExec(bin) {
 		return noexec(bin)
 	}
+	closed := "" // the topmost directory that this user may not enter
 	for dir := filepath.Dir(bin); ; dir = filepath.Dir(dir) {
-		if err := unix.Access(dir, unix.X_OK); err != nil {
-			return fmt.Sprintf("the user of this process (uid %d) may not enter %s: give it the x bit there", os.Geteuid(), dir)
+		if unix.Access(dir, unix.X_OK) != nil {
+			closed = dir
 		}
 		if dir == filepath.Dir(dir) {
 			break
 		}
+	}
+	if closed != "" {
+		return fmt.Sprintf("the user of this process (uid %d) may not enter %s: give it the x bit there", os.Geteuid(), closed)
 	}
 	if unix.Access(bin, unix.X_OK) != nil {
 		return fmt.Sprintf("the user of this process (uid %d) has no x bit on %s: look at its owner, its mode and its ACL", os.Geteuid(), bin)
