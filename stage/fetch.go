@@ -166,7 +166,8 @@ func (s *Stager) small(ctx context.Context, base string, f smallFile) ([]byte, e
 	var body []byte
 	err := s.retry(ctx, redact(u), func() error {
 		// A host that sends a byte now and then must not hold the node for ever.
-		ctx, cancel := context.WithTimeout(ctx, smallStalls*s.StallTimeout)
+		most := smallStalls * s.StallTimeout
+		ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("not complete after %v", most))
 		defer cancel()
 		ctx, watch := s.watchStall(ctx)
 		defer watch.stop()
@@ -241,6 +242,9 @@ func (w *stallWatch) explain(err error) error {
 	if err != nil && errors.Is(context.Cause(w.ctx), errStalled) {
 		return fmt.Errorf("no byte for %v: %w", w.limit, errStalled)
 	}
+	if cause := context.Cause(w.ctx); err != nil && errors.Is(err, context.DeadlineExceeded) && cause != nil {
+		return cause
+	}
 	return err
 }
 
@@ -255,6 +259,9 @@ func (r *stallReader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	if n > 0 {
 		r.w.timer.Reset(r.w.limit)
+	}
+	if cause := context.Cause(r.w.ctx); err == io.EOF && cause != nil {
+		err = cause // the host's answer to our end of the connection
 	}
 	if err != nil && err != io.EOF {
 		err = release.ForeignError(err, release.ForeignLimit) // HTTP/2 quotes the host

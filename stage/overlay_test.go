@@ -170,6 +170,36 @@ func TestAVersionInUseThatCannotBeExchanged(t *testing.T) {
 	}
 }
 
+// The old files of a version that was replaced may stay: the new ones count.
+func TestOldFilesThatCannotBeRemoved(t *testing.T) {
+	t.Parallel()
+	for _, exchange := range []bool{true, false} {
+		s := setup(t, nil)
+		l := s.Layout
+		install(t, l, "1.9.0", imageVersion)
+		v := release.MustVersion(imageVersion)
+		if err := os.WriteFile(filepath.Join(l.Version(v), "immutable"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s.Layout = l.On(fsutil.Disk{Seam: seam(func(op fsutil.Op, make func() error) error {
+			if _, err := os.Lstat(filepath.Join(op.Path, "immutable")); err == nil && op.Kind == fsutil.OpRemoveAll {
+				return unix.EPERM
+			}
+			if op.Kind == fsutil.OpExchange && !exchange {
+				return unix.EINVAL
+			}
+			return make()
+		})})
+		rel, a := fetch(t, s, imageVersion)
+		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+			t.Errorf("exchange %v: %v", exchange, err)
+		}
+		if m, err := readMarker(l, v); err != nil || m.SHA256 != a.SHA256 {
+			t.Errorf("exchange %v: %v", exchange, err)
+		}
+	}
+}
+
 // A tombstone whose directory cannot be removed keeps the version absent; a
 // release of that version is refused until it can.
 func TestARemovalThatCannotBeFinished(t *testing.T) {

@@ -27,7 +27,8 @@ func (s *Stager) promote(ctx context.Context, v release.Version, dir string) err
 	}
 	err = l.Disk().Exchange(dir, final)
 	if err == nil {
-		return l.Disk().Discard(dir)
+		l.Disk().Discard(dir) // leftovers are harmless: clean tries again
+		return nil
 	}
 	if !state.Immovable(err) {
 		return release.Errorf(release.Internal, "%s is in the way of the new files of %s and cannot be replaced: %w", final, v, err)
@@ -61,7 +62,10 @@ func (s *Stager) takeAway(ctx context.Context, v release.Version, cause error) e
 	if _, err := l.Do(ctx, nil); err != nil && !errors.Is(err, state.ErrOwed) {
 		return err
 	}
-	return free()
+	if err := free(); err != nil && l.Removing(v) {
+		return err
+	}
+	return nil
 }
 
 // inUse reports whether v runs, is on trial, or is what a rollback would run.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -138,5 +139,29 @@ func TestTextsOfAHostAreCut(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A host that sends a byte now and then does not hold the node for ever.
+func TestASmallFileThatDrips(t *testing.T) {
+	t.Parallel()
+	s := setup(t, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				w.Write([]byte(" "))
+				w.(http.Flusher).Flush()
+				select {
+				case <-r.Context().Done():
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	})
+	s.Tries, s.StallTimeout = 2, 100*time.Millisecond
+	if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != release.NetworkError || !strings.Contains(err.Error(), "not complete after 1s") {
+		t.Errorf("got %v", err)
 	}
 }
