@@ -130,7 +130,11 @@ func (r resolved) staging(trust verify.Trust) stage.Config {
 		r.Log.Info().Int64("root_version", n.RootVersion).Int64("targets_version", n.TargetsVersion).Msg("a newer trust root came with the release, proven by Sigstore's keys, and is kept")
 		return t, nil
 	}
-	return stage.Config{Layout: r.layout, Trust: trust, Renew: renew, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
+	running := r.version
+	if running.String() == "0.0.0" { // the placeholder of those that are not the service
+		running = release.Version{}
+	}
+	return stage.Config{KeepVersions: r.Upgrade.KeepVersions, Running: running, Layout: r.layout, Trust: trust, Renew: renew, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
 		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime}
 }
 

@@ -122,7 +122,7 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 		note = "the trial was extended: " + extended
 	}
 	var before state.State
-	res, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		before = s
 		s, t = state.Keep(s, t, note, time.Now().UTC())
 		return s, t, nil
@@ -135,7 +135,7 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 	}
 	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
 		Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
-	if err := stage.Prune(a.c.layout, res, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
+	if err := stage.Prune(ctx, a.c.layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
 		a.log.Warn().Err(err).Msg("old versions were not removed")
 	}
 	return nil

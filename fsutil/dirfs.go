@@ -25,8 +25,10 @@ func (d dirFS) Open(name string) (fs.File, error) {
 
 // OpenRegular opens a regular file to read. It follows links, and never waits:
 // a FIFO, a device or a directory is an error.
-func OpenRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+func OpenRegular(path string) (*os.File, error) { return openRegular(path, 0) }
+
+func openRegular(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
 	if err != nil {
 		return nil, err
 	}

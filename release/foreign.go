@@ -44,3 +44,20 @@ func Foreign(s string, limit int) string {
 	}
 	return b.String()
 }
+
+// ForeignError returns err with its text as Foreign returns it, and err itself
+// for errors.Is and errors.As. It returns nil for nil.
+func ForeignError(err error, limit int) error {
+	if err == nil {
+		return nil
+	}
+	return foreignError{Foreign(err.Error(), limit), err}
+}
+
+type foreignError struct {
+	text string
+	err  error
+}
+
+func (e foreignError) Error() string { return e.text }
+func (e foreignError) Unwrap() error { return e.err }

@@ -71,7 +71,7 @@ func Parse(b []byte) (Manifest, error) {
 	var m Manifest
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := d.Decode(&m); err != nil {
-		return Manifest{}, Errorf(ManifestInvalid, "manifest: %w", err)
+		return Manifest{}, Errorf(ManifestInvalid, "manifest: %w", ForeignError(err, ForeignLimit)) // it quotes the manifest
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return Manifest{}, Errorf(ManifestInvalid, "manifest: more bytes after its end")
@@ -149,10 +149,10 @@ func BaseURL(repository string, v Version) string {
 func (a Artefact) File(base string) (string, error) {
 	name, ok := strings.CutPrefix(a.URL, base+"/")
 	if !ok {
-		return "", Errorf(URLInvalid, "artefact URL %q is not under %s", a.URL, base)
+		return "", Errorf(URLInvalid, "artefact URL %q is not under %s", Foreign(a.URL, ForeignLimit), base)
 	}
 	if err := checkFile(name); err != nil {
-		return "", Errorf(URLInvalid, "artefact URL %q: %w", a.URL, err)
+		return "", Errorf(URLInvalid, "artefact URL %q: %w", Foreign(a.URL, ForeignLimit), ForeignError(err, ForeignLimit))
 	}
 	return name, nil
 }

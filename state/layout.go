@@ -233,11 +233,7 @@ func (l Layout) Tree() (Tree, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return t, err
 	}
-	for _, e := range entries {
-		if v, err := release.ParseVersion(e.Name()); err == nil && e.IsDir() {
-			t.Versions = append(t.Versions, v)
-		}
-	}
+	t.Versions = l.installed(entries)
 	slices.SortFunc(t.Versions, func(a, b release.Version) int {
 		if c := b.Compare(a); c != 0 {
 			return c
