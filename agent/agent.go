@@ -23,12 +23,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
@@ -37,6 +37,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // Agent is one service's agent. Make it with New, run it once.
@@ -54,22 +55,28 @@ type Agent struct {
 	// beat asks the session for a health message, outbox to look at the outbox,
 	// each at most once until it is served.
 	beat, outbox chan struct{}
-	// swapped is closed once a new version waits for the restart.
-	swapped chan struct{}
-	staging sync.WaitGroup
+	// swapped is closed, once, when a new version waits for the restart.
+	swapped   chan struct{}
+	closeSwap func()
+	staging   sync.WaitGroup
+
+	// refusals and starts limit what a manager's commands may cost in writes to the
+	// disk: of commands that are refused, and of those that begin.
+	refusals, starts *rate.Limiter
+
+	registered credentials // that could not be written yet; owned by the session
 
 	mu    sync.Mutex
 	words words
-	// usable is false while the install root cannot take an upgrade; why says so.
-	usable bool
-	why    string
-	// unsettled says why the root could not be settled at the start (a full
-	// disk, mostly); unsaved is what could then not be put in the outbox, and is
-	// told from here.
-	unsettled string
-	unit      string // why the unit is not fit for upgrades; "" if it is
-	unsaved   []state.Entry
-	// session and at fault are what the trial is judged by.
+	busy  bool // a release is being staged, or waits for the restart
+	// Why the node takes no upgrade: rootErr is the last look at the root,
+	// unsettled that it could not be settled at the start (a full disk, mostly),
+	// unitErr what the unit lacks, uncounted that no watchdog ran before this start.
+	rootErr, unsettled, unitErr, uncounted error
+	unitChecked                            time.Time
+	// memory is what the outbox could not take, and is sent from here.
+	memory []state.Entry
+	// authenticated and fault are what the trial is judged by.
 	authenticated bool
 	fault         string // why the manager, not this node, is at fault; "" if it is not
 	faultAt       time.Time
@@ -81,17 +88,15 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	trust, unfit, err := verify.LoadKept(c.Signers, os.DirFS(r.layout.TrustDir()))
+	r.layout = r.layout.RunningAs(r.version)
+	trust, unfit, err := verify.LoadKept(c.Signers, fsutil.DirFS(r.layout.TrustDir()))
 	if err != nil {
 		return nil, err
 	}
 	if unfit != nil {
 		r.Log.Error().Err(unfit).Msg("the trust root that was renewed is not used, but the compiled-in one")
 	}
-	a := &Agent{
-		c: r, log: r.Log, began: time.Now(),
-		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
-	}
+	a := newAgent(r)
 	sc := r.staging(trust)
 	sc.Progress = a.report
 	a.stager, err = stage.New(sc)
@@ -101,6 +106,16 @@ func New(c Config) (*Agent, error) {
 	return a, nil
 }
 
+func newAgent(r resolved) *Agent {
+	a := &Agent{
+		c: r, log: r.Log, began: time.Now(),
+		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
+		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
+	}
+	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
+	return a
+}
+
 // staging is how r wants releases staged.
 func (r resolved) staging(trust verify.Trust) stage.Config {
 	renew := func(beside fs.FS) (stage.Trust, error) {
@@ -108,14 +123,18 @@ func (r resolved) staging(trust verify.Trust) stage.Config {
 		if err != nil {
 			return nil, err
 		}
-		t, unfit, err := verify.LoadKept(r.Signers, os.DirFS(r.layout.TrustDir()))
+		t, unfit, err := verify.LoadKept(r.Signers, fsutil.DirFS(r.layout.TrustDir()))
 		if err := errors.Join(unfit, err); err != nil {
 			return nil, err
 		}
 		r.Log.Info().Int64("root_version", n.RootVersion).Int64("targets_version", n.TargetsVersion).Msg("a newer trust root came with the release, proven by Sigstore's keys, and is kept")
 		return t, nil
 	}
-	return stage.Config{Layout: r.layout, Trust: trust, Renew: renew, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
+	running := r.version
+	if running.String() == "0.0.0" { // the placeholder of those that are not the service
+		running = release.Version{}
+	}
+	return stage.Config{KeepVersions: r.Upgrade.KeepVersions, Running: running, Layout: r.layout, Trust: trust, Renew: renew, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
 		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime}
 }
 
@@ -147,16 +166,22 @@ func (a *Agent) run(ctx context.Context) error {
 	if verify.Simulation {
 		a.log.Warn().Msg("SIMULATION BUILD: it believes a simulated Sigstore; never install it on a device")
 	}
+	if a.c.Manager.AcceptSelfSignedCert && a.c.pins.none() {
+		a.log.Warn().Msg("accept_self_signed_cert is on: anybody on the path can pose as the manager; prefer cert_fingerprint")
+	}
+	if err := a.countStart(ctx); err != nil {
+		return err
+	}
 	if err := misbehave(ctx, a); err != nil {
 		return err
 	}
-	res := a.settle(ctx)
+	res, interrupted := a.settle(ctx)
 	if err := a.stager.Tidy(ctx); err != nil {
-		a.log.Warn().Err(err).Msg("what an earlier process left could not be removed")
+		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")
 	}
 	trial := res.State.Status == state.PendingHealth
 	if trial && a.c.version != res.State.Target {
-		return fmt.Errorf("%s is on trial, but this program says that it is %s", res.State.Target, a.c.version)
+		return a.failStart(ctx, fmt.Errorf("%s is on trial, but this program says that it is %s", res.State.Target, a.c.version))
 	}
 	if !trial {
 		a.ready(res)
@@ -171,6 +196,10 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
 	g.Go(func() error { return a.resettle(ctx) })
+	g.Go(func() error { return a.recheck(ctx) })
+	if interrupted.ID != "" {
+		a.resume(ctx, interrupted)
+	}
 	if trial {
 		g.Go(func() error { return a.judge(ctx, res) })
 	}
@@ -187,32 +216,37 @@ func (a *Agent) run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	a.staging.Wait()
+	if trial && err != nil && !errors.Is(err, errSwapped) {
+		return a.failStart(ctx, err)
+	}
 	return err
 }
 
-// settle reconciles the install root, and fails what an earlier process left
-// unfinished. Whatever is wrong with the root, the service goes on; only
-// upgrades are then not possible.
-func (a *Agent) settle(ctx context.Context) state.Result {
+// settle reconciles the install root, and returns the command that a restart
+// interrupted, if there is one. Whatever is wrong with the root, the service goes
+// on; only upgrades are then not possible.
+func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
+	var interrupted state.Command
 	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		return state.Interrupted(s, time.Now().UTC()), t, nil
+		s, interrupted = state.Resume(s, time.Now().UTC())
+		return s, t, nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, state.ErrOwed) {
 		a.log.Error().Err(err).Msg("install root is not usable; upgrades are not possible")
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.unsettled = err.Error()
+		a.unsettled = err
 		if res, err = a.c.layout.Read(); err != nil {
 			a.log.Error().Err(err).Msg("install root is not readable")
 		}
-		a.unsaved = res.State.Owed
-		return res
+		a.memory = res.State.Owed
+		return res, state.Command{}
 	}
 	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
 		a.log.Warn().Str("version", a.c.version.String()).Str("current", cur.String()).
-			Msg("this program is not the version that current leads to")
+			Msg("this program is not the version that current points to")
 	}
-	return res
+	return res, interrupted
 }
 
 // resettle settles a root that could not be settled at the start, once it can
@@ -222,7 +256,7 @@ func (a *Agent) resettle(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		a.mu.Lock()
-		settled := a.unsettled == ""
+		settled := a.unsettled == nil
 		a.mu.Unlock()
 		if settled {
 			return nil
@@ -232,15 +266,20 @@ func (a *Agent) resettle(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		var interrupted state.Command
 		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.Interrupted(s, time.Now().UTC()), t, nil
-		}); err != nil {
+			s, interrupted = state.Resume(s, time.Now().UTC())
+			return s, t, nil
+		}); err != nil && !errors.Is(err, state.ErrOwed) {
 			continue
 		}
 		a.log.Info().Msg("install root is usable again")
 		a.mu.Lock()
-		a.unsettled, a.unsaved = "", nil
+		a.unsettled, a.memory = nil, nil
 		a.mu.Unlock()
+		if interrupted.ID != "" {
+			a.resume(ctx, interrupted)
+		}
 		wake(a.outbox)
 		wake(a.beat)
 	}
@@ -252,48 +291,40 @@ func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, erro
 	for _, n := range res.Notes {
 		a.log.Warn().Msg(n)
 	}
-	a.setUsable(res, err)
+	a.look(res, err)
 	wake(a.outbox)
 	return res, err
 }
 
-// setUsable keeps whether an upgrade could work here.
-func (a *Agent) setUsable(res state.Result, err error) {
-	why := ""
+// look keeps whether an upgrade could work in this root.
+func (a *Agent) look(res state.Result, err error) {
 	var refused *release.Error
 	switch {
-	case err != nil && !errors.As(err, &refused):
-		why = err.Error()
+	case errors.Is(err, state.ErrOwed), errors.As(err, &refused):
+		err = nil
+	case err != nil:
 	case res.Tree.Current.IsZero():
-		why = "no version is installed under " + a.c.layout.Root()
+		err = errors.New("no version is installed under " + a.c.layout.Root())
 	default:
-		if err := unix.Access(a.c.layout.Root(), unix.W_OK); err != nil {
-			why = fmt.Sprintf("%s is not writable: %v", a.c.layout.Root(), err)
+		if e := unix.Access(a.c.layout.Root(), unix.W_OK); e != nil {
+			err = fmt.Errorf("%s is not writable: %w", a.c.layout.Root(), e)
 		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.unsettled != "" {
-		why = a.unsettled
-	}
-	if why == "" {
-		why = a.unit
-	}
-	a.usable, a.why = why == "", why
+	a.rootErr = err
 }
 
-// checkUnit asks whether the unit would let a bad version be taken back.
-func (a *Agent) checkUnit(ctx context.Context) {
-	if a.c.CheckUnit == nil {
-		return
+// unusable returns why the node takes no upgrade, or nil.
+func (a *Agent) unusable() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, err := range []error{a.unsettled, a.rootErr, a.unitErr, a.uncounted} {
+		if err != nil {
+			return err
+		}
 	}
-	if err := a.c.CheckUnit(ctx); err != nil {
-		a.log.Error().Err(err).Msg("the unit is not fit for upgrades; none will be taken")
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.unit = err.Error()
-		a.usable, a.why = false, a.unit
-	}
+	return nil
 }
 
 // keepJournal puts the last lines of the version that failed into the event
@@ -306,7 +337,7 @@ func (a *Agent) keepJournal(ctx context.Context) {
 		return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
 	}
 	a.mu.Lock()
-	unsaved := slices.IndexFunc(a.unsaved, untold)
+	unsaved := slices.IndexFunc(a.memory, untold)
 	a.mu.Unlock()
 	box := a.c.layout.Outbox()
 	entries, _, err := box.List()
@@ -322,9 +353,9 @@ func (a *Agent) keepJournal(ctx context.Context) {
 	case err != nil || len(lines) == 0:
 	case unsaved >= 0: // the disk is full: it is told from memory
 		a.mu.Lock()
-		e := *a.unsaved[unsaved].Event
+		e := *a.memory[unsaved].Event
 		e.Journal = lines
-		a.unsaved[unsaved].Event = &e
+		a.memory[unsaved].Event = &e
 		a.mu.Unlock()
 	default:
 		err = a.c.layout.Locked(ctx, func() error {
@@ -342,7 +373,7 @@ func (a *Agent) ready(res state.Result) {
 	a.say(func(w *words) {
 		w.service, w.upgrade = a.c.version.String()+" runs", ""
 		if res.State.Status == state.RolledBack {
-			w.upgrade = fmt.Sprintf("went back from %s: %s", res.State.Target, res.State.Reason)
+			w.upgrade = fmt.Sprintf("rolled back from %s: %s", res.State.Target, res.State.Reason)
 		}
 	})
 	a.notify("READY=1")
@@ -351,7 +382,7 @@ func (a *Agent) ready(res state.Result) {
 
 func (a *Agent) notify(state string) {
 	if err := a.c.Notify(state); err != nil {
-		a.log.Warn().Err(err).Msg("systemd was not told")
+		a.log.Warn().Err(err).Msg("systemd could not be notified")
 	}
 }
 
@@ -375,7 +406,7 @@ func (a *Agent) drain(ctx context.Context) error {
 		wake(a.outbox)
 		select {
 		case <-ctx.Done():
-			a.log.Info().Int("undelivered", len(entries)).Msg("drain_secs are over; the new version will deliver the rest")
+			a.log.Info().Int("undelivered", len(entries)).Str("drain", a.c.drain.String()).Msg("drain time is over; the new version will deliver the rest")
 			return errSwapped
 		case <-tick.C:
 		}

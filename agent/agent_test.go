@@ -57,23 +57,23 @@ func TestConfigRefuses(t *testing.T) {
 	t.Parallel()
 	n := func(v int) *int { return &v }
 	for want, change := range map[string]func(*Config){
-		"Version: version \"dev\" is not":         func(c *Config) { c.Version = "dev" },
-		"service.device_type is missing":          func(c *Config) { c.Service.DeviceType = "" },
-		"service.unit \"app\"":                    func(c *Config) { c.Service.Unit = "app" },
-		"service.unit \"a b.service\"":            func(c *Config) { c.Service.Unit = "a b.service" },
-		"health.http \"ftp://x/\"":                func(c *Config) { c.Health.HTTP = "ftp://x/" },
-		"health.command [\"true\"]":               func(c *Config) { c.Health.Command = []string{"true"} },
-		"health.timeout_secs = 10":                func(c *Config) { c.Health.TimeoutSecs = 10 },
-		"service.binary \"../sh\"":                func(c *Config) { c.Service.Binary = "../sh" },
-		"manager.urls has 0 entries":              func(c *Config) { c.Manager.URLs = nil },
-		"ws:// is only for a loopback address":    func(c *Config) { c.Manager.URLs = []string{"ws://10.0.0.1"}; c.Manager.AllowInsecure = true },
-		"with allow_insecure = true":              func(c *Config) { c.Manager.URLs = []string{"ws://127.0.0.1"} },
-		"is not like wss://":                      func(c *Config) { c.Manager.URLs = []string{"wss://user:hunter2@h"} },
-		"manager.cert_fingerprint is not":         func(c *Config) { c.Manager.CertFingerprint = "abc" },
-		"upgrade.health_hold_secs = 120":          func(c *Config) { c.Upgrade.HealthHoldSecs = n(120) },
-		"upgrade.keep_versions = 1":               func(c *Config) { c.Upgrade.KeepVersions = 1 },
-		"upgrade.drain_secs = -1":                 func(c *Config) { c.Upgrade.DrainSecs = n(-1) },
-		"upgrade.boot_health_window_secs = 86401": func(c *Config) { c.Upgrade.BootHealthWindowSecs = 86401 },
+		"Version: version \"dev\" is not":          func(c *Config) { c.Version = "dev" },
+		"service.device_type is missing":           func(c *Config) { c.Service.DeviceType = "" },
+		"service.unit \"app\"":                     func(c *Config) { c.Service.Unit = "app" },
+		"service.unit \"a b.service\"":             func(c *Config) { c.Service.Unit = "a b.service" },
+		"health.http \"ftp://x/\"":                 func(c *Config) { c.Health.HTTP = "ftp://x/" },
+		"health.command [\"true\"]":                func(c *Config) { c.Health.Command = []string{"true"} },
+		"health.timeout_secs = 10":                 func(c *Config) { c.Health.TimeoutSecs = 10 },
+		"service.binary \"../sh\"":                 func(c *Config) { c.Service.Binary = "../sh" },
+		"manager.urls has 0 entries":               func(c *Config) { c.Manager.URLs = nil },
+		"ws:// is only for a loopback address":     func(c *Config) { c.Manager.URLs = []string{"ws://10.0.0.1"}; c.Manager.AllowInsecure = true },
+		"with allow_insecure = true":               func(c *Config) { c.Manager.URLs = []string{"ws://127.0.0.1"} },
+		"is not like wss://":                       func(c *Config) { c.Manager.URLs = []string{"wss://user:hunter2@h"} },
+		"manager.cert_fingerprint: \"abc\" is not": func(c *Config) { c.Manager.CertFingerprint = Pins{"abc"} },
+		"upgrade.health_hold_secs = 120":           func(c *Config) { c.Upgrade.HealthHoldSecs = n(120) },
+		"upgrade.keep_versions = 1":                func(c *Config) { c.Upgrade.KeepVersions = 1 },
+		"upgrade.drain_secs = -1":                  func(c *Config) { c.Upgrade.DrainSecs = n(-1) },
+		"upgrade.boot_health_window_secs = 86401":  func(c *Config) { c.Upgrade.BootHealthWindowSecs = 86401 },
 	} {
 		c := config(t)
 		change(&c)
@@ -185,18 +185,24 @@ func TestAnotherManagersCertificateIsRefused(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: right.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pin := sha256.Sum256(right.Certificate().Raw)
-	wrong := pin
-	wrong[0] ^= 1
+	sum := func(b []byte) string { x := sha256.Sum256(b); return hex.EncodeToString(x[:]) }
+	cert, key := sum(right.Certificate().Raw), sum(right.Certificate().RawSubjectPublicKeyInfo)
+	other := strings.Repeat("5a", 32)
 	for _, tt := range []struct {
 		name string
 		m    ManagerConfig
 		want string // "": the handshake is done, and the manager answers 404
 	}{
-		{"its pin", ManagerConfig{CertFingerprint: hex.EncodeToString(pin[:])}, ""},
-		{"another pin", ManagerConfig{CertFingerprint: hex.EncodeToString(wrong[:])}, "not the one of cert_fingerprint"},
+		{"its pin", ManagerConfig{CertFingerprint: Pins{cert}}, ""},
+		{"several pins, one is its", ManagerConfig{CertFingerprint: Pins{other, strings.ToUpper(cert)}}, ""},
+		{"the pin of its key", ManagerConfig{KeyFingerprint: Pins{key}}, ""},
+		{"another pin, and that of its key", ManagerConfig{CertFingerprint: Pins{other}, KeyFingerprint: Pins{other, key}}, ""},
+		{"another pin", ManagerConfig{CertFingerprint: Pins{other}}, "if the certificate was replaced"},
+		{"the key's hash as the certificate's", ManagerConfig{CertFingerprint: Pins{key}}, "has the SHA-256 " + cert},
+		{"the certificate's hash as the key's", ManagerConfig{KeyFingerprint: Pins{cert}}, "and its key " + key},
+		{"another pin, and accept_self_signed_cert", ManagerConfig{CertFingerprint: Pins{other}, AcceptSelfSignedCert: true}, "neither is pinned"},
 		{"its CA", ManagerConfig{CAFile: ca}, ""},
-		{"nobody", ManagerConfig{}, "certificate"},
+		{"nobody", ManagerConfig{}, "set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint"},
 	} {
 		c := config(t)
 		tt.m.URLs, tt.m.Proxy = []string{"wss" + strings.TrimPrefix(right.URL, "https")}, "none"
@@ -205,7 +211,7 @@ func TestAnotherManagersCertificateIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := (&Agent{c: r}).c.dialer()
+		d, err := r.dialer()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,7 +36,7 @@ func (a *Agent) watch(ctx context.Context) error {
 			a.notify("WATCHDOG=1")
 		case !hung:
 			hung = true
-			a.log.Error().Dur("late", late).Msg("the session's loop hangs; systemd will restart the service")
+			a.log.Error().Str("late", late.Round(time.Millisecond).String()).Msg("the session's loop hangs; systemd will restart the service")
 		}
 		select {
 		case <-ctx.Done():

@@ -113,7 +113,7 @@ func TestAttachedGoesBackWithoutAWatchdog(t *testing.T) {
 // count is what the watchdog does before a start.
 func count(l state.Layout) error {
 	_, err := l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		s, t = state.CountStart(s, t, time.Now())
+		s, t = state.CountStart(s, t, "", time.Now())
 		return s, t, nil
 	})
 	return err

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,12 +18,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/bilbycast/edge-agent/wire"
-	"github.com/pelletier/go-toml/v2"
 	"github.com/rs/zerolog"
 )
 
@@ -90,8 +90,13 @@ type HealthConfig struct {
 type ManagerConfig struct {
 	URLs              []string `toml:"urls" json:"urls"` // wss://HOST:PORT, 1 to 16, tried in turn
 	RegistrationToken string   `toml:"registration_token" json:"-"`
-	// CertFingerprint pins the manager's certificate: SHA-256, in hex.
-	CertFingerprint string `toml:"cert_fingerprint" json:"cert_fingerprint,omitempty"`
+	// CertFingerprint pins the manager's certificate: its SHA-256, in hex. Any of
+	// several will do, so that a certificate can be replaced.
+	CertFingerprint Pins `toml:"cert_fingerprint" json:"cert_fingerprint,omitempty"`
+	// KeyFingerprint pins the key of the manager's certificate: the SHA-256 of its
+	// SubjectPublicKeyInfo, in hex. It stays when a certificate is renewed with the
+	// same key. With both kinds of pins, any one will do.
+	KeyFingerprint Pins `toml:"key_fingerprint" json:"key_fingerprint,omitempty"`
 	// AcceptSelfSignedCert turns certificate checks off. What runs is still only
 	// what is signed, but anybody on the path can then pose as the manager.
 	AcceptSelfSignedCert bool   `toml:"accept_self_signed_cert" json:"accept_self_signed_cert,omitempty"`
@@ -131,48 +136,6 @@ type UpgradeConfig struct {
 // in another unit's file.
 var unitNames = regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,200}$`)
 
-// MaxConfig bounds config.toml, in bytes.
-const MaxConfig = 1 << 20
-
-// Load reads a config.toml. A key that it does not know is an error that names
-// the line. A file that holds a registration token must not be readable by others.
-func Load(path string) (Config, error) {
-	b, err := fsutil.ReadFile(path, MaxConfig)
-	if err != nil {
-		return Config{}, fmt.Errorf("config: %w", err)
-	}
-	var c Config
-	d := toml.NewDecoder(strings.NewReader(string(b))).DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return Config{}, fmt.Errorf("config %s: %w", path, explainTOML(err))
-	}
-	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 && c.Manager.RegistrationToken != "" {
-		return Config{}, fmt.Errorf("config %s: holds registration_token and others may read it (mode %04o); run: chmod 600 %s", path, st.Mode().Perm(), path)
-	}
-	if c.Service.InstallRoot == "" && c.Service.Name == "" && c.Service.DeviceType == "" {
-		return Config{}, fmt.Errorf("config %s: [service] needs device_type, and install_root", path)
-	}
-	return c, nil
-}
-
-func explainTOML(err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		var lines []string
-		for _, e := range strict.Errors {
-			row, _ := e.Position()
-			lines = append(lines, fmt.Sprintf("line %d: unknown key %q", row, strings.Join(e.Key(), ".")))
-		}
-		return errors.New(strings.Join(lines, "; "))
-	}
-	var dec *toml.DecodeError
-	if errors.As(err, &dec) {
-		row, col := dec.Position()
-		return fmt.Errorf("line %d, column %d: %w", row, col, err)
-	}
-	return err
-}
-
 // resolved is a checked Config with its defaults filled in.
 type resolved struct {
 	Config
@@ -181,12 +144,41 @@ type resolved struct {
 	host    release.Host
 	policy  release.Policy // without the floors, which state.json has
 	urls    []string
-	pin     []byte
+	pins    pins
 	window  time.Duration
 	hold    time.Duration
 	drain   time.Duration
 	proxy   func(*http.Request) (*url.URL, error)
 	rate    int64 // bytes a second; 0: no limit
+	// proxyRoots are the CAs of an https proxy; nil means the system's. Tests set it.
+	proxyRoots *x509.CertPool
+}
+
+// Pins are fingerprints: in config.toml a text, or a list of texts.
+type Pins []string
+
+// UnmarshalText reads a single fingerprint.
+func (p *Pins) UnmarshalText(b []byte) error {
+	*p = Pins{string(b)}
+	return nil
+}
+
+// maxPins bounds each list of fingerprints.
+const maxPins = 16
+
+func (p Pins) parse() ([][sha256.Size]byte, error) {
+	if len(p) > maxPins {
+		return nil, fmt.Errorf("%d fingerprints, more than %d", len(p), maxPins)
+	}
+	var sums [][sha256.Size]byte
+	for _, s := range p {
+		b, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
+		if err != nil || len(b) != sha256.Size {
+			return nil, fmt.Errorf("%.80q is not a SHA-256 in hex (64 digits, colons allowed)", s)
+		}
+		sums = append(sums, [sha256.Size]byte(b))
+	}
+	return sums, nil
 }
 
 // resolve checks c; the error names the key and its rule.
@@ -241,8 +233,17 @@ func (c Config) resolve() (resolved, error) {
 		if *v == 0 && low > 0 {
 			*v = byDefault
 		}
+		unit := ""
+		if strings.HasSuffix(key, "_secs") {
+			unit = " seconds"
+		}
 		if *v < low || *v > high {
-			bad("upgrade.%s = %d is outside %d to %d", key, *v, low, high)
+			bad("upgrade.%s = %d is outside %d to %d%s", key, *v, low, high, unit)
+		}
+	}
+	for _, c := range u.AllowedChannels {
+		if c == "" || len(c) > release.MaxNameLen {
+			bad("upgrade.allowed_channels: %.80q is not 1 to %d bytes long", c, release.MaxNameLen)
 		}
 	}
 	between("boot_health_window_secs", &u.BootHealthWindowSecs, 10, 86400, 120)
@@ -310,12 +311,12 @@ func (r *resolved) resolveManager() error {
 		}
 		r.urls = append(r.urls, u.String())
 	}
-	if m.CertFingerprint != "" {
-		pin, err := hex.DecodeString(strings.ReplaceAll(m.CertFingerprint, ":", ""))
-		if err != nil || len(pin) != 32 {
-			return fmt.Errorf("cert_fingerprint is not a SHA-256 in hex (64 digits, colons allowed)")
-		}
-		r.pin = pin
+	var err error
+	if r.pins.certs, err = m.CertFingerprint.parse(); err != nil {
+		return fmt.Errorf("cert_fingerprint: %w", err)
+	}
+	if r.pins.keys, err = m.KeyFingerprint.parse(); err != nil {
+		return fmt.Errorf("key_fingerprint: %w", err)
 	}
 	return nil
 }

@@ -38,10 +38,48 @@ func loadCredentials(l state.Layout) (credentials, error) {
 	return c, nil
 }
 
+// credentials returns those of this process's registration, if they could not
+// be written yet, and else those of the file.
+func (a *Agent) credentials(ctx context.Context) (credentials, error) {
+	if a.registered.NodeID != "" {
+		if err := saveCredentials(ctx, a.c.layout, a.registered); err != nil {
+			a.log.Error().Err(err).Msg("credentials.json cannot be written; trying again at the next connection")
+			return a.registered, nil
+		}
+		a.registered = credentials{}
+	}
+	return loadCredentials(a.c.layout)
+}
+
+// keepCredentials writes c. If that fails, this process goes on with c, and tries
+// again: it never registers twice.
+func (a *Agent) keepCredentials(ctx context.Context, c credentials) error {
+	a.registered = c
+	_, err := a.credentials(ctx)
+	return err
+}
+
+// reserveCredentials proves that saveCredentials will work, by a file of the
+// size that it needs, which saveCredentials removes first.
+func reserveCredentials(ctx context.Context, l state.Layout) error {
+	return l.Locked(ctx, func() error {
+		return l.Disk().WriteFile(l.CredentialsReserve(), make([]byte, maxReserve), 0o600)
+	})
+}
+
+// maxReserve is more than credentials.json has: an id and a secret of wire.MaxID
+// bytes each, which JSON may write as six times as many.
+const maxReserve = 4 << 10
+
 func saveCredentials(ctx context.Context, l state.Layout, c credentials) error {
 	b, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	return l.Locked(ctx, func() error { return l.Disk().WriteFile(l.CredentialsFile(), append(b, '\n'), 0o600) })
+	return l.Locked(ctx, func() error {
+		if err := l.Disk().Remove(l.CredentialsReserve()); err != nil {
+			return err
+		}
+		return l.Disk().WriteFile(l.CredentialsFile(), append(b, '\n'), 0o600)
+	})
 }

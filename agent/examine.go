@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
@@ -45,7 +45,7 @@ func Examine(ctx context.Context, c *Config, what string, signers []verify.Signe
 		if err != nil {
 			return Examination{}, fmt.Errorf("config: %w", err)
 		}
-		node, kept, signers = r, os.DirFS(r.layout.TrustDir()), c.Signers
+		node, kept, signers = r, fsutil.DirFS(r.layout.TrustDir()), c.Signers
 		sc = r.staging(verify.Trust{})
 		sc.Renew = nil // nothing is kept here
 	}
@@ -82,7 +82,7 @@ func Examine(ctx context.Context, c *Config, what string, signers []verify.Signe
 		host, policy, e.Running = node.host, node.policy, now.Tree.Current
 		policy.Floor, policy.FloorSequence = now.State.Floor, now.State.FloorSequence
 		if now.State.Status == state.PendingHealth {
-			e.Refused = release.Errorf(release.InProgress, "%s is on trial; wait until it is kept or went back", now.State.Target)
+			e.Refused = release.Errorf(release.InProgress, "%s is on trial; wait for its result", now.State.Target)
 			return e, nil
 		}
 	}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
@@ -47,7 +47,7 @@ func StageSource(ctx context.Context, c Config, source stage.Source, apply bool,
 	if running.IsZero() {
 		return verify.Release{}, fmt.Errorf("no version is installed under %s", r.layout.Root())
 	}
-	trust, unfit, err := verify.LoadKept(c.Signers, os.DirFS(r.layout.TrustDir()))
+	trust, unfit, err := verify.LoadKept(c.Signers, fsutil.DirFS(r.layout.TrustDir()))
 	if err != nil {
 		return verify.Release{}, err
 	}
@@ -83,7 +83,7 @@ func StageSource(ctx context.Context, c Config, source stage.Source, apply bool,
 		return rel, err
 	}
 	if now.State.Status == state.PendingHealth {
-		return rel, release.Errorf(release.InProgress, "%s is on trial; wait until it is kept or went back", now.State.Target)
+		return rel, release.Errorf(release.InProgress, "%s is on trial; wait for its result", now.State.Target)
 	}
 	staged, err := stager.Stage(ctx, rel, artefact, func() {})
 	if err != nil {
@@ -105,13 +105,13 @@ func StageSource(ctx context.Context, c Config, source stage.Source, apply bool,
 // RenewTrust takes a newer trust root from the directory from, if Sigstore's
 // TUF keys prove it, and keeps it under the root of l. See verify.Renew.
 func RenewTrust(ctx context.Context, l state.Layout, from string) (verify.Renewal, error) {
-	return renewTrust(ctx, l, os.DirFS(from))
+	return renewTrust(ctx, l, fsutil.DirFS(from))
 }
 
 func renewTrust(ctx context.Context, l state.Layout, from fs.FS) (verify.Renewal, error) {
 	var r verify.Renewal
 	err := l.Locked(ctx, func() (err error) {
-		if r, err = verify.Renew(from, os.DirFS(l.TrustDir())); err != nil {
+		if r, err = verify.Renew(from, fsutil.DirFS(l.TrustDir())); err != nil {
 			return err
 		}
 		return l.KeepTrust(r.Files)

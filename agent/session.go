@@ -24,7 +24,11 @@ type session struct {
 
 // session dials, authenticates, and serves until the connection ends or ctx
 // is done. It always returns a non-nil error, which says why it ended.
-func (a *Agent) session(ctx context.Context, d *websocket.Dialer, url string) error {
+func (a *Agent) session(ctx context.Context, url string) error {
+	d, err := a.c.dialer()
+	if err != nil {
+		return err
+	}
 	conn, err := dial(ctx, d, url)
 	if err != nil {
 		return err
@@ -55,18 +59,25 @@ func (s *session) sendAt(m wire.Message, at time.Time) error {
 }
 
 func (s *session) authenticate(ctx context.Context) error {
-	cred, err := loadCredentials(s.a.c.layout)
+	a := s.a
+	cred, err := a.credentials(ctx)
 	if err != nil {
 		return err
 	}
 	auth := &wire.Auth{
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
-		SoftwareVersion: s.a.c.version.String(), DeviceType: s.a.c.host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
+		SoftwareVersion: a.c.version.String(), DeviceType: a.c.host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
 	}
-	if cred.NodeID == "" {
-		auth.RegistrationToken = s.a.c.Manager.RegistrationToken
+	registers := cred.NodeID == ""
+	if registers {
+		auth.RegistrationToken = a.c.Manager.RegistrationToken
 		if auth.RegistrationToken == "" {
 			return errors.New("this node is not registered: set manager.registration_token in config.toml")
+		}
+		// A token that is sent makes a node at the manager; one whose credentials
+		// are then lost would make another at each try.
+		if err := reserveCredentials(ctx, a.c.layout); err != nil {
+			return fmt.Errorf("not registering, because credentials.json could not be written: %w", err)
 		}
 	}
 	if err := s.send(auth); err != nil {
@@ -88,14 +99,14 @@ func (s *session) authenticate(ctx context.Context) error {
 			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
 			return nil
 		case *wire.RegisterAck:
-			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
-			if err := saveCredentials(ctx, s.a.c.layout, credentials{m.NodeID, m.NodeSecret}); err != nil {
-				return fmt.Errorf("keep credentials: %w", err)
+			if !registers { // it would replace good credentials
+				return &busyError{why: "the manager answers register_ack to a node that is registered; its credentials are kept"}
 			}
-			s.a.log.Info().Str("node_id", m.NodeID).Msg("registered")
-			return nil
+			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
+			a.log.Info().Str("node_id", m.NodeID).Msg("registered")
+			return a.keepCredentials(ctx, credentials{m.NodeID, m.NodeSecret})
 		case *wire.AuthError:
-			return fmt.Errorf("the manager refuses this node: %.200q", m.Message)
+			return fmt.Errorf("the manager refuses this node: %q", release.Foreign(m.Message, release.ForeignLimit))
 		}
 	}
 }
@@ -186,13 +197,11 @@ func (s *session) handle(ctx context.Context, b []byte) error {
 	case *wire.Ping:
 		return s.send(&wire.Pong{})
 	case *wire.EventAck:
-		for _, id := range m.EventIDs {
-			s.forget(id)
-		}
+		s.forget(m.EventIDs...)
 	case *wire.Command:
 		return s.command(ctx, m)
 	case *wire.AuthError:
-		return fmt.Errorf("the manager ends the session: %.200q", m.Message)
+		return fmt.Errorf("the manager ends the session: %q", release.Foreign(m.Message, release.ForeignLimit))
 	default:
 		s.a.log.Debug().Str("type", fmt.Sprintf("%T", m)).Msg("message ignored")
 	}
@@ -241,7 +250,7 @@ func (s *session) health(ctx context.Context) error {
 		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.began).Seconds()),
 		Capabilities: []string{},
 	}
-	if a.check(ctx) != nil {
+	if err := a.check(ctx); err != nil {
 		h.Status = "degraded"
 	}
 	res, err := a.c.layout.Read()
@@ -249,11 +258,12 @@ func (s *session) health(ctx context.Context) error {
 	if err != nil && !errors.As(err, &refused) {
 		a.log.Debug().Err(err).Msg("health without the upgrade's state")
 	}
-	a.setUsable(res, err)
-	a.mu.Lock()
-	usable := a.usable
-	a.mu.Unlock()
-	if a.c.Upgrade.Enabled && usable {
+	a.look(res, err)
+	why := a.unusable()
+	if a.c.Upgrade.Enabled && why != nil {
+		h.UpgradeUnavailable = release.Foreign(why.Error(), wire.MaxText/8)
+	}
+	if a.c.Upgrade.Enabled && why == nil {
 		h.Capabilities = append(h.Capabilities, wire.CapabilityUpgrade)
 		h.Upgrade = &wire.Upgrade{
 			Status: string(res.State.Status), CurrentVersion: res.Tree.Current.String(),
@@ -270,18 +280,16 @@ func (s *session) health(ctx context.Context) error {
 // all else until it is written.
 func (s *session) deliver() error {
 	box := s.a.c.layout.Outbox()
-	entries, bad, err := box.List()
-	s.a.mu.Lock()
-	entries = append(entries, s.a.unsaved...)
-	s.a.mu.Unlock()
-	for _, e := range bad {
-		s.a.log.Error().Err(e).Msg("set aside")
-	}
+	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
 	if err != nil {
-		s.a.log.Error().Err(err).Msg("outbox is not readable")
-		return nil
+		s.a.log.Error().Err(err).Msg("the outbox is not readable")
+		entries = nil
 	}
-	for _, e := range entries {
+	for _, b := range bad {
+		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(b)).Msg("a file of the outbox is not an entry; it is kept as .corrupt")
+	}
+	var delivered []string
+	for _, e := range append(entries, s.a.fromMemory()...) {
 		if s.sent[e.ID] {
 			continue
 		}
@@ -296,14 +304,20 @@ func (s *session) deliver() error {
 		}
 		s.sent[e.ID] = true
 		if e.Event == nil || !s.eventAck {
-			s.forget(e.ID)
+			delivered = append(delivered, e.ID)
 		}
 	}
+	s.forget(delivered...)
 	return nil
 }
 
-func (s *session) forget(id string) {
-	if err := s.a.c.layout.Outbox().Remove(id); err != nil {
-		s.a.log.Error().Err(err).Msg("a delivered entry stays in the outbox, and will be sent again")
+// forget removes the entries that the manager has.
+func (s *session) forget(ids ...string) {
+	if len(ids) == 0 {
+		return
+	}
+	s.a.forgetMemory(ids)
+	if err := s.a.c.layout.Outbox().Remove(ids...); err != nil {
+		s.a.log.Error().Err(err).Msg("delivered entries stay in the outbox, and will be sent again")
 	}
 }

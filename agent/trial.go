@@ -24,10 +24,7 @@ import (
 func (a *Agent) judge(ctx context.Context, res state.Result) error {
 	target := res.State.Target.String()
 	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
-	log.Info().Dur("window", a.c.window).Dur("hold", a.c.hold).Msg("on trial")
-	if res.State.BootAttempts == 0 {
-		log.Warn().Msg("the watchdog did not count this start; is it ExecStartPre of the unit?")
-	}
+	log.Info().Str("window", a.c.window.String()).Str("hold", a.c.hold.String()).Msg("on trial")
 	a.say(func(w *words) {
 		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
 	})
@@ -49,13 +46,14 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 		if a.unitOf != nil {
 			authenticated, excuse = true, ""
 		}
-		if excuse != "" && excused.Add(a.c.window).After(end) {
+		// A version whose own check fails is not excused: that is no manager's fault.
+		if excuse != "" && checked && excused.Add(a.c.window).After(end) {
 			end = excused.Add(a.c.window)
 			if extended == "" {
 				log.Warn().Str("reason", excuse).Msg("the manager is at fault, not this version; the trial is extended")
 			}
 			extended = excuse
-			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", a.c.window.Microseconds()))
+			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", end.Sub(now).Microseconds()))
 			a.say(func(w *words) { w.upgrade = "the trial is extended, because the manager is at fault" })
 		}
 		if !now.Before(nextCheck) {
@@ -124,7 +122,7 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 		note = "the trial was extended: " + extended
 	}
 	var before state.State
-	res, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		before = s
 		s, t = state.Keep(s, t, note, time.Now().UTC())
 		return s, t, nil
@@ -137,7 +135,7 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 	}
 	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
 		Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
-	if err := stage.Prune(a.c.layout, res, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
+	if err := stage.Prune(ctx, a.c.layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
 		a.log.Warn().Err(err).Msg("old versions were not removed")
 	}
 	return nil

@@ -2,12 +2,12 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +17,19 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
 )
+
+// fullDisk has no space for a file, while it is full.
+type fullDisk struct {
+	full *atomic.Bool
+	name string
+}
+
+func (d fullDisk) Change(op fsutil.Op, make func() error) error {
+	if d.full.Load() && strings.HasSuffix(op.Path, d.name) && op.Kind != fsutil.OpRemove {
+		return syscall.ENOSPC
+	}
+	return make()
+}
 
 // onTrial is an agent whose version 1.1.0 is on trial: window 60 s, hold 10 s.
 type onTrial struct {
@@ -47,21 +60,18 @@ func newTrial(t *testing.T, dir string) *onTrial {
 	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2}, time.Now())
 		tr.Previous, tr.Current = v1, v2
-		s, tr = state.CountStart(s, tr, time.Now())
+		s, tr = state.CountStart(s, tr, "", time.Now())
 		return s, tr, nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := &onTrial{res: res}
-	o.Agent = &Agent{
-		c: resolved{
-			Config:  Config{Upgrade: UpgradeConfig{KeepVersions: 3}},
-			layout:  l,
-			version: v2, window: 60 * time.Second, hold: 10 * time.Second,
-		},
-		log: zerolog.Nop(), began: time.Now(), beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1),
-	}
+	o.Agent = newAgent(resolved{
+		Config:  Config{Upgrade: UpgradeConfig{KeepVersions: 3}, Log: zerolog.Nop()},
+		layout:  l,
+		version: v2, window: 60 * time.Second, hold: 10 * time.Second,
+	})
 	o.c.Notify = func(s string) error {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -211,52 +221,34 @@ func TestAnExcuseThatEndsIsNoExcuseForEver(t *testing.T) {
 
 // A watchdog on a full disk goes back by the link alone. The agent cannot
 // record it either, and tells the manager all the same; once the disk takes
-// writes again, it is recorded. Here state.json loads, and is too large to be
-// written again: that stands for the full disk.
+// writes again, it is recorded.
 func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
-		path := filepath.Join(dir, "state.json")
-		small, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := state.Decode(small)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Commands = append(s.Commands, state.Command{ID: "old", Done: true, Error: "x"})
-		b, _ := json.Marshal(s)
-		s.Commands[len(s.Commands)-1].Error += strings.Repeat("x", state.MaxState-len(b))
-		if b, _ = json.Marshal(s); len(b) != state.MaxState {
-			t.Fatalf("%d bytes", len(b))
-		}
-		if err := os.WriteFile(path, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		var full atomic.Bool
+		o.c.layout = o.c.layout.On(fsutil.Disk{Seam: fullDisk{&full, "state.json"}})
+		full.Store(true)
 		if err := o.c.layout.PointCurrent(release.MustVersion("1.0.0")); err != nil {
 			t.Fatal(err)
 		}
 
 		o.c.version = release.MustVersion("1.0.0")
-		res := o.settle(t.Context())
-		if res.State.Status != state.RolledBack || o.usable {
-			t.Errorf("status %s, usable %v", res.State.Status, o.usable)
+		res, _ := o.settle(t.Context())
+		if res.State.Status != state.RolledBack || o.unusable() == nil {
+			t.Errorf("status %s, unusable: %v", res.State.Status, o.unusable())
 		}
-		if len(o.unsaved) != 1 || o.unsaved[0].Event.Code != release.RolledBack {
-			t.Fatalf("to tell: %+v", o.unsaved)
+		if len(o.memory) != 1 || o.memory[0].Event.Code != release.RolledBack {
+			t.Fatalf("to tell: %+v", o.memory)
 		}
-		told := o.unsaved[0].ID
-		o.setUsable(res, nil) // as a health beat does
-		if o.usable {
+		told := o.memory[0].ID
+		o.look(res, nil) // as a health beat does
+		if o.unusable() == nil {
 			t.Error("an upgrade is possible on a root that could not be settled")
 		}
 
-		if err := os.WriteFile(path, small, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		full.Store(false)
 		if err := o.resettle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +256,7 @@ func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
 		if n := len(entries); n == 0 || entries[n-1].ID != told {
 			t.Errorf("the outbox holds %+v, not %s", entries, told)
 		}
-		if o.unsettled != "" || o.unsaved != nil {
+		if o.unsettled != nil || o.memory != nil {
 			t.Error("still unsettled")
 		}
 	})

@@ -4,28 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
+// errUnrecorded keeps Layout.Do from writing: the answer is all there is.
+var errUnrecorded = errors.New("not recorded")
+
 // upgrade answers an upgrade_binary command: it refuses it, or takes it and
 // stages in the background. The outcome goes through the outbox, except for a
-// command that ended before: its recorded outcome is returned.
+// command that ended before, whose recorded outcome is returned, and for refusals
+// beyond the limit of what refusals may write, or that cannot be recorded.
 func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	log := a.log.With().Str("command_id", c.CommandID).Logger()
 	req, reqErr := release.NewRequest(c.Action.Version, c.Action.Channel, c.Action.TargetArch, c.Action.Variant, a.c.host)
 	record := state.Command{ID: c.CommandID, Version: req.Version, From: a.c.version, Channel: req.Channel}
+	a.checkUnitFor(ctx)
 	var known *state.Command
+	var answer *wire.CommandAck
 	var taken bool
 	var policy release.Policy
 
 	_, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		known, taken = nil, false
+		known, answer, taken = nil, nil, false
 		if s.Status == "" { // there is no state to record a command in
 			return s, t, release.Errorf(release.Internal, "this node cannot be upgraded: no version is installed under %s", a.c.layout.Root())
 		}
@@ -34,44 +40,114 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 			return s, t, nil
 		}
 		now := time.Now().UTC()
-		policy = a.c.policy
-		policy.Floor, policy.FloorSequence = s.Floor, s.FloorSequence
+		policy = a.policy(s)
 		err := reqErr
 		if !policy.Enabled || err == nil {
 			err = a.refuse(policy, req, s, t)
 		}
-		var current currentError
-		switch {
-		case errors.As(err, &current):
-			s = state.Succeed(state.Accept(s, record), c.CommandID, "current", now)
-		case err != nil:
-			code, why := coded(err)
-			s = state.Fail(state.Accept(s, record), c.CommandID, code, why, now)
-			log.Warn().Str("error_code", string(code)).Str("version", c.Action.Version).Msg("upgrade refused: " + why)
-		default:
-			s = state.Start(s, record, now)
+		if err == nil && !a.starts.Allow() {
+			err = release.Errorf(release.InProgress, "too many upgrades were begun; this node begins one every %v", startEvery)
+		}
+		if err == nil {
 			taken = true
+			return state.Start(s, record, now), t, nil
 		}
-		return s, t, nil
+		var current currentError
+		if errors.As(err, &current) {
+			record.Done, record.Status = true, "current"
+		} else {
+			code, why := coded(err)
+			record.Done, record.Code, record.Error = true, code, why
+		}
+		if !a.refusals.Allow() {
+			answer = a.ack(record)
+			return s, t, errUnrecorded
+		}
+		if record.Code == "" {
+			return state.Succeed(state.Accept(s, record), c.CommandID, record.Status, now), t, nil
+		}
+		log.Warn().Str("error_code", string(record.Code)).Str("version", c.Action.Version).Msg("upgrade refused: " + record.Error)
+		return state.Fail(state.Accept(s, undone(record)), c.CommandID, record.Code, record.Error, now), t, nil
 	})
-	if err != nil {
+	switch {
+	case answer != nil:
+		log.Debug().Str("error_code", string(record.Code)).Msg("command answered without a record: too many were refused")
+		return answer
+	case err != nil && !errors.Is(err, state.ErrOwed):
 		code, why := coded(err)
-		log.Error().Err(err).Msg("upgrade refused: it cannot be recorded")
-		return &wire.CommandAck{CommandID: c.CommandID, Error: why, ErrorCode: code}
-	}
-	if known != nil {
-		if !known.Done {
-			log.Info().Msg("command repeated while it is being served")
-			return nil
+		if a.refusals.Allow() {
+			log.Error().Err(err).Str("error_code", string(code)).Msg("upgrade refused: it cannot be recorded")
+			a.remember(undone(record), code, why)
 		}
-		log.Info().Msg("command repeated; answering with its recorded outcome")
+		return &wire.CommandAck{CommandID: c.CommandID, Error: why, ErrorCode: code}
+	case known != nil && !known.Done:
+		log.Debug().Msg("command repeated while it is in progress")
+		return nil
+	case known != nil:
+		log.Debug().Msg("command repeated; answered with its recorded outcome")
 		return a.ack(*known)
 	}
 	if taken {
 		log.Info().Str("from", a.c.version.String()).Str("to", req.Version.String()).Str("channel", req.Channel).Msg("upgrade started")
-		a.staging.Go(func() { a.stage(ctx, c.CommandID, req, policy) })
+		a.begin(ctx, c.CommandID, req, policy)
 	}
 	return nil
+}
+
+// undone is c as it was when it arrived.
+func undone(c state.Command) state.Command {
+	c.Done, c.Status, c.Code, c.Error = false, "", "", ""
+	return c
+}
+
+// unitCheckAge is how old the last look at the unit may be when a command comes:
+// many commands do not make many looks.
+const unitCheckAge = 5 * time.Second
+
+func (a *Agent) checkUnitFor(ctx context.Context) {
+	a.mu.Lock()
+	fresh := time.Since(a.unitChecked) < unitCheckAge
+	a.mu.Unlock()
+	if !fresh {
+		a.checkUnit(ctx)
+	}
+}
+
+// policy is the node's own, with the floors of s.
+func (a *Agent) policy(s state.State) release.Policy {
+	p := a.c.policy
+	p.Floor, p.FloorSequence = s.Floor, s.FloorSequence
+	return p
+}
+
+// resume begins again to stage a release after a restart in the middle of it.
+// What was downloaded is still there.
+func (a *Agent) resume(ctx context.Context, c state.Command) {
+	log := a.log.With().Str("command_id", c.ID).Str("version", c.Version.String()).Logger()
+	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.host)
+	res, readErr := a.c.layout.Read()
+	policy := a.policy(res.State)
+	if err = errors.Join(err, readErr); err == nil {
+		others := res.State
+		others.Commands = nil // it is in progress itself
+		err = a.refuse(policy, req, others, res.Tree)
+	}
+	if err != nil {
+		code, why := coded(err)
+		log.Warn().Str("error_code", string(code)).Msg("the upgrade was interrupted by a restart, and is not resumed: " + why)
+		a.staging.Go(func() { a.fail(ctx, c.ID, code, why) })
+		return
+	}
+	log.Warn().Int("resumed", c.Resumed).Msg("the upgrade was interrupted by a restart; resuming it")
+	a.begin(ctx, c.ID, req, policy)
+}
+
+// begin stages in the background. The caller has recorded the command.
+func (a *Agent) begin(ctx context.Context, id string, req release.Request, policy release.Policy) {
+	a.mu.Lock()
+	a.busy = true
+	a.mu.Unlock()
+	a.staging.Go(func() { a.stage(ctx, id, req, policy) })
 }
 
 // currentError says that the version asked for runs already.
@@ -79,7 +155,7 @@ type currentError struct{}
 
 func (currentError) Error() string { return "this version runs already" }
 
-// refuse says why the node will not take r now, or nil.
+// refuse returns why the node will not take r now, or nil.
 func (a *Agent) refuse(p release.Policy, r release.Request, s state.State, t state.Tree) error {
 	if !p.Enabled {
 		return p.Check(r, a.c.version)
@@ -89,8 +165,14 @@ func (a *Agent) refuse(p release.Policy, r release.Request, s state.State, t sta
 			return release.Errorf(release.InProgress, "%s is being staged by command %s", c.Version, c.ID)
 		}
 	}
+	a.mu.Lock()
+	busy := a.busy
+	a.mu.Unlock()
+	if busy {
+		return release.Errorf(release.InProgress, "an upgrade is in progress, and ends with a restart; try again after it")
+	}
 	if s.Status == state.PendingHealth {
-		return release.Errorf(release.InProgress, "%s is on trial; wait until it is kept or went back", s.Target)
+		return release.Errorf(release.InProgress, "%s is on trial; wait for its result", s.Target)
 	}
 	if r.Version == a.c.version && t.Current == r.Version {
 		return currentError{}
@@ -98,10 +180,8 @@ func (a *Agent) refuse(p release.Policy, r release.Request, s state.State, t sta
 	if err := p.Check(r, a.c.version); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.usable {
-		return release.Errorf(release.Internal, "this node cannot be upgraded: %s", a.why)
+	if err := a.unusable(); err != nil {
+		return release.Errorf(codeOf(err), "this node cannot be upgraded: %w", err)
 	}
 	return nil
 }
@@ -112,27 +192,36 @@ func (a *Agent) stage(ctx context.Context, id string, req release.Request, polic
 	defer a.progress.Store(nil)
 	a.target = req.Version.String()
 	err := a.stageAndSwap(ctx, id, req, policy)
+	if err == nil && !a.c.Upgrade.ManualOnly {
+		log.Info().Msg("upgrade staged: current points to the new version")
+		a.say(func(w *words) { w.upgrade = "restarting into " + a.target })
+		a.closeSwap() // the node stays busy until it restarts
+		return
+	}
 	switch {
-	case err == nil && a.c.Upgrade.ManualOnly:
+	case err == nil:
 		log.Info().Msg("upgrade staged: it waits for an operator (edge-agent apply)")
 		a.say(func(w *words) { w.upgrade = a.target + " is staged and waits for an operator" })
-		wake(a.beat)
-	case err == nil:
-		log.Info().Msg("upgrade staged: current leads to the new version")
-		a.say(func(w *words) { w.upgrade = "restarting into " + a.target })
-		close(a.swapped)
 	case ctx.Err() != nil:
-		// The process is being stopped; the next start says what became of it.
-		log.Warn().Msg("upgrade interrupted")
+		// The process is being stopped; the next start resumes.
+		log.Warn().Msg("upgrade interrupted by the end of this process; the next start resumes it")
 	default:
 		code, why := coded(err)
 		log.Error().Str("error_code", string(code)).Msg("upgrade failed: " + why)
 		a.say(func(w *words) { w.upgrade = fmt.Sprintf("the upgrade to %s failed: %s", a.target, why) })
-		a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.Fail(s, id, code, why, time.Now().UTC()), t, nil
-		}, nil)
-		wake(a.beat)
+		a.fail(ctx, id, code, why)
 	}
+	a.mu.Lock()
+	a.busy = false
+	a.mu.Unlock()
+	wake(a.beat)
+}
+
+// fail records the end of a command that was taken.
+func (a *Agent) fail(ctx context.Context, id string, code release.Code, why string) {
+	a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		return state.Fail(s, id, code, why, time.Now().UTC()), t, nil
+	}, nil)
 }
 
 func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request, policy release.Policy) error {
@@ -175,16 +264,22 @@ func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request
 
 // coded returns the wire code of err and its text, fit for one line.
 func coded(err error) (release.Code, string) {
-	code := release.Internal
+	return codeOf(err), release.Foreign(err.Error(), maxReason)
+}
+
+// maxReason bounds the text of a failure, in bytes.
+const maxReason = 1000
+
+// codeOf returns the wire code of err.
+func codeOf(err error) release.Code {
 	var e *release.Error
-	if errors.As(err, &e) {
-		code = e.Code
+	switch {
+	case errors.As(err, &e) && e.Code != release.Internal:
+		return e.Code
+	case fsutil.IsNoSpace(err):
+		return release.DiskFull
 	}
-	text := err.Error()
-	if len(text) > wire.MaxText/2 {
-		text = text[:wire.MaxText/2]
-	}
-	return code, strings.ToValidUTF8(text, "?")
+	return release.Internal
 }
 
 // ack is the wire form of a command that ended.
@@ -205,7 +300,7 @@ func event(e state.Entry) *wire.Event {
 	return &wire.Event{
 		EventID: e.ID, Severity: ev.Code.Severity(), Category: wire.CategoryUpgrade, Message: ev.Message,
 		Details: wire.Details{
-			Journal:   e.Event.Journal,
+			Journal: ev.Journal, FailedStarts: ev.FailedStarts,
 			ErrorCode: ev.Code, FromVersion: ev.From.String(), ToVersion: ev.To.String(),
 			CommandID: ev.CommandID, Reason: ev.Reason, BootAttempts: ev.BootAttempts,
 		},

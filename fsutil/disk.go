@@ -1,8 +1,12 @@
 package fsutil
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // Disk makes the changes. The zero Disk is the real one.
@@ -60,9 +64,52 @@ type File struct {
 	path string
 }
 
-// Create opens path, making it if it is not there. flags are added to O_CREATE.
+// Create opens the regular file path, making it if it is not there, and gives
+// it exactly the mode, whatever the umask. flags are added to O_CREATE. It
+// follows no link in the last element, and never waits: a FIFO, a device or a
+// directory of that name is an error.
+//
+//	open(O_CREAT|O_NOFOLLOW|O_NONBLOCK), fchmod
 func (d Disk) Create(path string, flags int, mode fs.FileMode) (*File, error) {
-	return d.CreateBy(path, func() (*os.File, error) { return os.OpenFile(path, flags|os.O_CREATE, mode) })
+	return d.CreateBy(path, func() (*os.File, error) {
+		f, err := os.OpenFile(path, flags|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
+		if err != nil {
+			return nil, err
+		}
+		return f, regular(f, mode)
+	})
+}
+
+// regular refuses a file of another kind, and gives it the mode.
+func regular(f *os.File, mode fs.FileMode) error {
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("open %s: not a regular file", f.Name())
+	}
+	if st.Mode().Perm() != mode {
+		return f.Chmod(mode)
+	}
+	return nil
+}
+
+// mkdir makes dir with exactly the mode.
+func mkdir(dir string, mode fs.FileMode) error {
+	if err := os.Mkdir(dir, mode); err != nil {
+		return err
+	}
+	// Through a descriptor: the name may be another's by now.
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrPermission) { // a umask that leaves the owner nothing
+		return os.Chmod(dir, mode)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Chmod(mode)
 }
 
 // CreateBy is Create for a caller that opens the file in its own way.

@@ -33,9 +33,10 @@ func temp(path string) string {
 	return filepath.Join(filepath.Dir(path), TempPrefix+rand.Text()[:10]+"-"+filepath.Base(path))
 }
 
-// WriteFile replaces the file path by data.
+// WriteFile replaces the file path by data. The file has exactly the mode,
+// whatever the umask.
 //
-//	open(temporary, O_CREAT|O_EXCL), write, fsync, rename, fsync(directory)
+//	open(temporary, O_CREAT|O_EXCL), fchmod, write, fsync, rename, fsync(directory)
 func (d Disk) WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
 	tmp := temp(path)
 	defer func() {
@@ -158,11 +159,12 @@ func (d Disk) SyncDir(dir string) error {
 	return nil
 }
 
-// Mkdir makes dir, unless it is there, durably.
+// Mkdir makes dir, unless it is there, durably. A new one has exactly the mode,
+// whatever the umask.
 //
-//	mkdir, fsync(parent)
+//	mkdir, fchmod, fsync(parent)
 func (d Disk) Mkdir(dir string, mode fs.FileMode) error {
-	if err := d.Do(Op{Kind: OpMkdir, Path: dir}, func() error { return os.Mkdir(dir, mode) }); err != nil {
+	if err := d.Do(Op{Kind: OpMkdir, Path: dir}, func() error { return mkdir(dir, mode) }); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil
 		}
@@ -177,18 +179,11 @@ var ErrTooLarge = errors.New("file is too large")
 // ReadFile reads the regular file path, of at most limit bytes. It follows no
 // link in the last element and never waits for a writer of a FIFO.
 func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openRegular(path, unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: not a regular file", path)
-	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
@@ -197,55 +192,4 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w (limit %d bytes)", path, ErrTooLarge, limit)
 	}
 	return b, nil
-}
-
-// Space is what an unprivileged user may still take from a file system.
-type Space struct {
-	Bytes  uint64 // f_bavail x f_frsize
-	Inodes uint64 // f_favail, or all ones where inodes are not counted (btrfs)
-}
-
-// Free returns the free space of the file system that holds path.
-func Free(path string) (Space, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err != nil {
-		return Space{}, fmt.Errorf("statfs %s: %w", path, err)
-	}
-	s := Space{Bytes: st.Bavail * uint64(st.Frsize), Inodes: st.Ffree}
-	if st.Files == 0 {
-		s.Inodes = ^uint64(0)
-	}
-	return s, nil
-}
-
-// ReadOnly reports whether path is on a file system that is mounted read-only.
-func ReadOnly(path string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
-}
-
-// Reserve takes the blocks for a file of size bytes without changing its
-// length, so that a later write cannot run out of space. A file system that
-// cannot do it is no error.
-//
-//	fallocate(FALLOC_FL_KEEP_SIZE)
-func Reserve(f *os.File, size int64) error {
-	if size <= 0 {
-		return nil
-	}
-	for {
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
-		switch {
-		case err == nil, errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-			return nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		}
-		return fmt.Errorf("reserve %d bytes: %w", size, err)
-	}
-}
-
-// IsNoSpace reports whether err says that the file system is full.
-func IsNoSpace(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }

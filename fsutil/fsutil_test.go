@@ -213,22 +213,22 @@ func TestFreeAndReserve(t *testing.T) {
 func TestLockFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, path := range []string{filepath.Join(dir, ".lock"), dir} {
-		l, err := LockFile(t.Context(), path, 0)
+	for path, lock := range map[string]func(context.Context, string, time.Duration) (*Lock, error){filepath.Join(dir, ".lock"): LockFile, dir: LockDir} {
+		l, err := lock(t.Context(), path, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := LockFile(t.Context(), path, 0); !errors.Is(err, ErrLocked) {
+		if _, err := lock(t.Context(), path, 0); !errors.Is(err, ErrLocked) {
 			t.Errorf("a second lock: %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := LockFile(ctx, path, time.Hour); !errors.Is(err, context.Canceled) {
+		if _, err := lock(ctx, path, time.Hour); !errors.Is(err, context.Canceled) {
 			t.Errorf("a lock that nobody waits for any more: %v", err)
 		}
 		got := make(chan error)
 		go func() {
-			l, err := LockFile(t.Context(), path, time.Hour)
+			l, err := lock(t.Context(), path, time.Hour)
 			if err == nil {
 				err = l.Unlock()
 			}

@@ -1,10 +1,15 @@
 package fsutil
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,42 +21,124 @@ var ErrLocked = errors.New("held by another process")
 // Lock is an exclusive flock(2). It ends with its holder, however that ends.
 type Lock struct{ f *os.File }
 
-// LockFile takes the lock of path, a file that it makes or a directory,
-// waiting for at most wait. The error wraps ErrLocked when that was not enough.
+// LockFile takes the lock of the regular file path, which it makes with mode
+// 0600, waiting for at most wait. The error wraps ErrLocked when that was not
+// enough.
+//
+// Whoever can open a file can hold its lock. Hence a file with a wider mode, of
+// an earlier version, is narrowed; and one that root made in another user's
+// directory is given to that user.
 func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
-	if errors.Is(err, unix.EISDIR) {
-		f, err = os.Open(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	// flock(2) has no time limit, and blocking in it would hold a thread that
-	// nothing could wake; holders keep the lock for milliseconds.
 	deadline := time.Now().Add(wait)
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return &Lock{f}, nil
+		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("lock: %w", err)
 		}
-		if errors.Is(err, unix.EINTR) {
-			continue
+		st, err := f.Stat()
+		if err == nil && !st.Mode().IsRegular() {
+			err = errors.New("not a regular file; remove it")
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
+		if err != nil {
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		if !time.Now().Before(deadline) {
+		keepOut(f, st)
+		if err := flock(ctx, f, deadline); err != nil {
+			return nil, err
+		}
+		// A file that was removed meanwhile locks out nobody.
+		if now, err := os.Lstat(path); err == nil && os.SameFile(st, now) {
+			return &Lock{f}, nil
+		}
+		f.Close()
+	}
+}
+
+// keepOut lets nobody but the owner open f. Only the owner and root can do so,
+// and the lock works without.
+func keepOut(f *os.File, st os.FileInfo) {
+	if st.Mode().Perm()&^0o600 != 0 {
+		f.Chmod(0o600)
+	}
+	dir, err := os.Stat(filepath.Dir(f.Name()))
+	if err != nil || os.Geteuid() != 0 {
+		return
+	}
+	file, ok1 := st.Sys().(*syscall.Stat_t)
+	owner, ok2 := dir.Sys().(*syscall.Stat_t)
+	if ok1 && ok2 && file.Uid == 0 && owner.Uid != 0 {
+		f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+}
+
+// LockDir takes the lock of the directory path; otherwise it is as LockFile.
+func LockDir(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err := flock(ctx, f, time.Now().Add(wait)); err != nil {
+		return nil, err
+	}
+	return &Lock{f}, nil
+}
+
+// flock locks f, or closes it.
+func flock(ctx context.Context, f *os.File, deadline time.Time) (err error) {
+	defer func() {
+		if err != nil {
 			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, ErrLocked)
+			err = fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+	}()
+	// flock(2) has no time limit, and blocking in it would hold a thread that
+	// nothing could wake; holders keep the lock for milliseconds.
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return err
+		case !time.Now().Before(deadline):
+			return ErrLocked
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, ctx.Err())
+			return ctx.Err()
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// LockHolder returns the user of a process that holds a flock(2) of path. It
+// reports false if there is none, or none that this process can see.
+func LockHolder(path string) (uid uint32, ok bool) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0, false
+	}
+	f, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	// 1: FLOCK  ADVISORY  WRITE 1234 08:01:131 0 EOF
+	inode := ":" + strconv.FormatUint(st.Ino, 10)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], inode) {
+			continue
+		}
+		var holder unix.Stat_t
+		if unix.Stat("/proc/"+fields[4], &holder) == nil {
+			return holder.Uid, true
+		}
+	}
+	return 0, false
 }
 
 // Unlock gives the lock back.

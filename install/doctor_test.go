@@ -53,8 +53,8 @@ func TestDoctorManager(t *testing.T) {
 		cause, remedy string
 	}{
 		"authority":   {func(*doctor) {}, "unknown authority", "ca_file (the PEM of a private CA), or cert_fingerprint"},
-		"pin":         {func(d *doctor) { d.c.Manager.CertFingerprint = strings.Repeat("ab", 32) }, "fingerprint", "set cert_fingerprint"},
-		"path":        {func(d *doctor) { d.c.Manager.CertFingerprint = pin }, "404", "that server is no manager"},
+		"pin":         {func(d *doctor) { d.c.Manager.CertFingerprint = agent.Pins{strings.Repeat("ab", 32)} }, "neither is pinned", "set cert_fingerprint"},
+		"path":        {func(d *doctor) { d.c.Manager.CertFingerprint = agent.Pins{pin} }, "404", "that server is no manager"},
 		"port":        {func(d *doctor) { d.c.Manager.URLs = []string{"wss://" + closed.Addr().String()} }, "connection refused", "correct the port"},
 		"no TLS":      {func(d *doctor) { d.c.Manager.URLs = []string{"wss" + strings.TrimPrefix(plain.URL, "http")} }, "TLS handshake", "the port answers without TLS"},
 		"DNS":         {func(d *doctor) { d.c.Manager.URLs = []string{"wss://manager.invalid"} }, "manager.invalid", "DNS"},

@@ -140,9 +140,9 @@ func (d *doctor) remedyOf(problem string) string {
 	}
 	for _, r := range []struct{ says, remedy string }{
 		{"refuses this node", "the token is used up, wrong or expired, or the node was removed at the manager: get a new token there, set registration_token" + in + ", remove " + d.l.CredentialsFile() + then},
-		{"cert_fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
-		{"fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
 		{"unknown authority", "set ca_file (the PEM of a private CA), or cert_fingerprint for a self-signed certificate," + in + then},
+		{"neither is pinned", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
+		{"fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
 		{"has expired", "renew the manager's certificate; if it is valid, set this device's clock (it says " + time.Now().UTC().Format(time.RFC3339) + ")"},
 		{"not yet valid", "set this device's clock (it says " + time.Now().UTC().Format(time.RFC3339) + ")"},
 		{"x509:", "use a name in urls" + in + " that the manager's certificate has, or set cert_fingerprint" + then},

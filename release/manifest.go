@@ -31,7 +31,7 @@ const (
 	MaxArtefacts = 256      // artefacts in one release
 	MaxTarball   = 16 << 30 // bytes of one tarball
 	MaxUnpacked  = 64 << 30 // bytes of one unpacked tarball
-	maxNameLen   = 64       // bytes of arch, variant, channel, device type
+	MaxNameLen   = 64       // bytes of arch, variant, channel, device type
 	maxURLLen    = 2048     // bytes of an artefact's URL
 )
 
@@ -71,7 +71,7 @@ func Parse(b []byte) (Manifest, error) {
 	var m Manifest
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := d.Decode(&m); err != nil {
-		return Manifest{}, Errorf(ManifestInvalid, "manifest: %w", err)
+		return Manifest{}, Errorf(ManifestInvalid, "manifest: %w", ForeignError(err, ForeignLimit)) // it quotes the manifest
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return Manifest{}, Errorf(ManifestInvalid, "manifest: more bytes after its end")
@@ -86,10 +86,10 @@ func (m Manifest) check() error {
 	if m.Version.IsZero() {
 		return fmt.Errorf("version is missing")
 	}
-	if err := checkName("device_type", m.DeviceType, maxNameLen); err != nil {
+	if err := checkName("device_type", m.DeviceType, MaxNameLen); err != nil {
 		return err
 	}
-	if err := checkName("channel", m.Channel, maxNameLen); err != nil {
+	if err := checkName("channel", m.Channel, MaxNameLen); err != nil {
 		return err
 	}
 	if m.RollbackFloor.Compare(m.Version) > 0 {
@@ -116,10 +116,10 @@ func (m Manifest) check() error {
 }
 
 func (a Artefact) check() error {
-	if err := checkName("arch", a.Arch, maxNameLen); err != nil {
+	if err := checkName("arch", a.Arch, MaxNameLen); err != nil {
 		return err
 	}
-	if err := checkName("variant", a.Variant, maxNameLen); err != nil {
+	if err := checkName("variant", a.Variant, MaxNameLen); err != nil {
 		return err
 	}
 	if a.URL == "" || len(a.URL) > maxURLLen {
@@ -149,10 +149,10 @@ func BaseURL(repository string, v Version) string {
 func (a Artefact) File(base string) (string, error) {
 	name, ok := strings.CutPrefix(a.URL, base+"/")
 	if !ok {
-		return "", Errorf(URLInvalid, "artefact URL %q is not under %s", a.URL, base)
+		return "", Errorf(URLInvalid, "artefact URL %q is not under %s", Foreign(a.URL, ForeignLimit), base)
 	}
 	if err := checkFile(name); err != nil {
-		return "", Errorf(URLInvalid, "artefact URL %q: %w", a.URL, err)
+		return "", Errorf(URLInvalid, "artefact URL %q: %w", Foreign(a.URL, ForeignLimit), ForeignError(err, ForeignLimit))
 	}
 	return name, nil
 }

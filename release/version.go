@@ -107,6 +107,10 @@ func (v Version) stepsBack(w Version) (majors, minors uint64) {
 	return 0, from.Minor() - to.Minor()
 }
 
+// CheckName returns an error unless s can be the name of a channel, an
+// architecture or a variant: 1 to MaxNameLen of [0-9A-Za-z_.-].
+func CheckName(what, s string) error { return checkName(what, s, MaxNameLen) }
+
 // checkName allows [0-9A-Za-z_.-], 1 to limit bytes.
 func checkName(what, s string, limit int) error {
 	if s == "" {

@@ -12,7 +12,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"golang.org/x/sys/unix"
 )
 
 // selfCheck runs `<binary> version` in dir: a binary for another machine, or
@@ -25,6 +27,8 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return release.Errorf(release.ExtractFailed, "the release has no %s", s.Binary)
+	case errors.Is(err, fs.ErrPermission):
+		return release.Errorf(release.ExtractFailed, "self-check: %s of the release cannot be reached: %s: %w", s.Binary, forbidden(bin), err)
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
@@ -60,9 +64,40 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 		return release.Errorf(release.ArchMismatch, "%s of the release needs a loader that this machine does not have: %w", s.Binary, err)
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return release.Errorf(release.ExtractFailed, "self-check: `%s version` did not end within %v", s.Binary, s.CheckTimeout)
+	case errors.Is(err, fs.ErrPermission):
+		return release.Errorf(release.ExtractFailed, "self-check: `%s version` may not be executed: %s: %w", s.Binary, forbidden(bin), err)
 	default:
 		return release.Errorf(release.ExtractFailed, "self-check: `%s version`: %w", s.Binary, err)
 	}
+}
+
+// forbidden says why the kernel does not execute bin, which has its x bits, and
+// what to look at.
+func forbidden(bin string) string {
+	if fsutil.NoExec(bin) {
+		return noexec(bin)
+	}
+	closed := "" // the topmost directory that this user may not enter
+	for dir := filepath.Dir(bin); ; dir = filepath.Dir(dir) {
+		if unix.Access(dir, unix.X_OK) != nil {
+			closed = dir
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	if closed != "" {
+		return fmt.Sprintf("the user of this process (uid %d) may not enter %s: give it the x bit there", os.Geteuid(), closed)
+	}
+	if unix.Access(bin, unix.X_OK) != nil {
+		return fmt.Sprintf("the user of this process (uid %d) has no x bit on %s: look at its owner, its mode and its ACL", os.Geteuid(), bin)
+	}
+	return "the modes allow it, so a security module does not: look for SELinux, AppArmor or fapolicyd in the journal (journalctl -k)"
+}
+
+// noexec says that nothing in dir can be executed.
+func noexec(dir string) string {
+	return fmt.Sprintf("%s is on a file system mounted noexec: mount it with exec, or set service.install_root elsewhere", dir)
 }
 
 func (s *Stager) runVersion(ctx context.Context, bin, dir string) error {

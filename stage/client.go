@@ -82,7 +82,7 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 	}
 	ip := ap.Addr().Unmap()
 	if !ip.IsGlobalUnicast() || ip.IsPrivate() || carrierNAT.Contains(ip) {
-		return release.Errorf(release.URLInvalid, "redirected to the private address %s; set upgrade.allow_private_redirects if that is meant", ip)
+		return passing{release.Errorf(release.URLInvalid, "redirected to the private address %s (a captive portal?); set upgrade.allow_private_redirects if that is meant", ip)}
 	}
 	return nil
 }
@@ -94,19 +94,23 @@ const githubAssets = ".githubusercontent.com"
 
 // checkRedirect keeps a fetch on https, and on the host that was compiled in
 // or its asset hosts. The bytes are verified anyway; this keeps a node from
-// being sent about its own network.
+// being sent about its own network. A refusal may pass: portals of hotels and
+// other guest networks redirect every request until somebody signs in.
 func checkRedirect(req *http.Request, via []*http.Request) error {
+	refuse := func(format string, args ...any) error {
+		return passing{release.Errorf(release.URLInvalid, format+" (a captive portal?)", args...)}
+	}
 	if len(via) > maxRedirects {
-		return release.Errorf(release.URLInvalid, "more than %d redirects", maxRedirects)
+		return refuse("more than %d redirects", maxRedirects)
 	}
 	from, to := via[0].URL, req.URL
 	if to.Scheme != "https" {
-		return release.Errorf(release.URLInvalid, "redirect to %s: not https", to.Redacted())
+		return refuse("redirect to %s: not https", release.Foreign(to.Redacted(), release.ForeignLimit))
 	}
 	if to.Host == from.Host || (from.Host == "github.com" && strings.HasSuffix(to.Host, githubAssets)) {
 		return nil
 	}
-	return release.Errorf(release.URLInvalid, "redirect from %s to %s: not an allowed host", from.Host, to.Host)
+	return refuse("redirect from %s to %s: not an allowed host", from.Host, release.Foreign(to.Host, release.ForeignLimit))
 }
 
 // throttle reads from r at most perSecond bytes a second, on average, and in

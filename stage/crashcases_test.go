@@ -116,6 +116,16 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 	}
 }
 
+// resumed is what becomes of a command that a restart interrupted, when it fails
+// in the end.
+func resumed(st state.State, now time.Time) state.State {
+	st, c := state.Resume(st, now)
+	if c.ID != "" {
+		st = state.Fail(st, c.ID, release.NetworkError, "resumed, and failed", now)
+	}
+	return st
+}
+
 func boot(ctx context.Context, s *Stager, _ *promised) error {
 	return errors.Join(watchdog.Run(ctx, s.Layout).Errs...)
 }
@@ -124,7 +134,7 @@ func boot(ctx context.Context, s *Stager, _ *promised) error {
 func prove(ctx context.Context, s *Stager, _ *promised) error {
 	now := time.Now()
 	if _, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
-		return state.Interrupted(st, now), t, nil
+		return resumed(st, now), t, nil
 	}); ignoreOwed(err) != nil {
 		return err
 	}
@@ -138,7 +148,7 @@ func prove(ctx context.Context, s *Stager, _ *promised) error {
 	if err != nil {
 		return err
 	}
-	return Prune(s.Layout, res, 2, res.Tree.Current)
+	return Prune(ctx, s.Layout, 2, res.Tree.Current)
 }
 
 // deliver gives the manager what is in the outbox; what it has goes.
@@ -187,7 +197,25 @@ func crashCases(rs releases) []crashCase {
 	}
 	old := raw(func(l state.Layout) error { return writeVersion(l, "1.8.0", "old") })
 	takeAway := raw(func(l state.Layout) error { return os.RemoveAll(l.Version(release.MustVersion(newVersion))) })
+	lower := func(version string) step {
+		return raw(func(l state.Layout) error {
+			return errors.Join(writeVersion(l, version, "of the image"), os.WriteFile(filepath.Join(l.Version(release.MustVersion(version)), lowerFile), nil, 0o644))
+		})
+	}
+	keep := func(n int, next step) step {
+		return func(ctx context.Context, s *Stager, p *promised) error {
+			s.KeepVersions = n
+			return next(ctx, s, p)
+		}
+	}
+	older := raw(func(l state.Layout) error { return writeVersion(l, "1.7.0", "older") })
 	return []crashCase{
+		{name: "stage over a directory of an image", before: []step{lower(newVersion)}, step: up},
+		{name: "stage over a directory of an image that previous points to", before: []step{lower(newVersion), point("previous", newVersion)}, step: up},
+		{name: "keep and prune what is of an image", before: []step{lower("1.8.0"), up, boot}, step: prove, proved: true},
+		{name: "prune, then stage", before: []step{old, older, point("previous", "1.8.0")}, step: keep(2, up)},
+		{name: "prune what is of an image, then stage", before: []step{old, lower("1.7.0"), point("previous", "1.8.0")}, step: keep(2, up)},
+		{name: "prune what was rolled back, then stage", before: []step{upgrade(rs, bigVersion, Swap), boot, boot, boot, prove}, step: keep(2, up)},
 		{name: "stage and swap", step: up},
 		{name: "refused: bad checksum", step: upgrade(rs, badChecksum, Swap)},
 		{name: "refused: cannot run", step: upgrade(rs, notExecutable, Swap)},

@@ -140,7 +140,7 @@ func (m *matrix) settled(l state.Layout, running release.Version, healthy bool, 
 		}
 	}
 	filepath.WalkDir(l.Root(), func(path string, d os.DirEntry, err error) error {
-		if err == nil && (strings.HasPrefix(d.Name(), fsutil.TempPrefix) || strings.HasPrefix(d.Name(), state.PartialPrefix)) {
+		if err == nil && (strings.HasPrefix(d.Name(), fsutil.TempPrefix) || strings.HasPrefix(d.Name(), state.PartialPrefix) || strings.HasPrefix(d.Name(), ".removed-")) {
 			violated("left behind: %s", path)
 		}
 		return err

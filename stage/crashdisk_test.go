@@ -46,6 +46,9 @@ func (d *crashDisk) Change(op fsutil.Op, make func() error) error {
 	}
 	n := d.n
 	d.n++
+	if op.Kind == fsutil.OpRename && immovable(op.Path) || op.Kind == fsutil.OpExchange && (immovable(op.Path) || immovable(op.To)) {
+		return unix.EXDEV
+	}
 	sync := op.Kind == fsutil.OpSync || op.Kind == fsutil.OpSyncDir
 	err := error(unix.EIO)
 	switch {
@@ -75,6 +78,14 @@ func (d *crashDisk) Change(op fsutil.Op, make func() error) error {
 		return err
 	}
 	return nil
+}
+
+// lowerFile marks a directory that is of a lower layer of an overlay.
+const lowerFile = "of-the-lower-layer"
+
+func immovable(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, lowerFile))
+	return err == nil
 }
 
 func takesSpace(k fsutil.OpKind) bool {

@@ -1,8 +1,11 @@
 package stage
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,91 +13,77 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
-	"golang.org/x/sys/unix"
 )
-
-// minInodes must be free before a release is staged. Most have a handful of
-// files; one with more still fails cleanly when they run out.
-const minInodes = 64
 
 // progress that all tries of a download together must make, to get as many again.
 const progress = 1 << 20
 
-// need is what must be free to stage a tarball of size bytes: three times its
-// size, or what it unpacks to and the tarball itself, if that is more.
-func need(size, unpacked int64) uint64 {
-	return uint64(max(3*size, size+unpacked))
-}
-
-// checkSpace says whether the rest of a tarball of size bytes, of which have are
-// on the disk already, and what is in it, will fit.
-func (s *Stager) checkSpace(size, unpacked, have int64) error {
-	free, err := fsutil.Free(s.Layout.Root())
-	if err != nil {
-		return err
-	}
-	if n := need(size, unpacked); free.Bytes+uint64(have) < n {
-		return release.Errorf(release.DiskFull, "%s has %d bytes free; %d are needed for a tarball of %d bytes", s.Layout.Root(), free.Bytes, n, size)
-	}
-	if free.Inodes < minInodes {
-		return release.Errorf(release.DiskFull, "%s has %d inodes free; %d are needed", s.Layout.Root(), free.Inodes, minInodes)
-	}
-	return nil
-}
-
 // download brings the tarball to Layout.Download, with the digest that a
-// names, and sets a.Size. It resumes what an earlier try left. On a mismatch
-// the file is deleted; bytes left by an earlier process get one fresh start
-// first, since they, not the server, may be what is wrong.
-func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) error {
+// names, sets a.Size, and returns the file. It resumes what an earlier try left.
+//
+// A response that contradicts the signed size, or what is on disk, uses one of
+// the tries and leaves what is on disk as it is. A wrong digest is final,
+// unless the bytes came from more than one response, or no size was signed:
+// then the download begins once more, since any of the responses may be to blame.
+func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) (_ *fsutil.File, err error) {
 	path := s.Layout.Download(a.SHA256)
 	disk := s.Layout.Disk()
-	f, err := disk.Create(path, os.O_RDWR|unix.O_NOFOLLOW, 0o644)
+	setAside(s.Layout, path)
+	f, err := disk.Create(path, os.O_RDWR, 0o600)
 	if err != nil {
-		return full(err)
+		return nil, full(err)
 	}
-	defer f.Close()
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	d := &download{s: s, f: f, url: u, limit: a.Size, unpacked: a.UnpackedSize, sum: sha256.New()}
-	leftover, err := d.rehash()
-	if err != nil {
-		return err
+	if err := d.rehash(); err != nil {
+		return nil, err
 	}
 	if a.Size > 0 {
-		if err := s.checkSpace(a.Size, a.UnpackedSize, d.have); err != nil {
+		if err := s.room(ctx, tarballSize{size: a.Size, unpacked: a.UnpackedSize, have: d.have}); err != nil {
 			disk.Discard(path)
-			return err
+			return nil, err
 		}
 	}
+	again := true // the download may begin once more
 	for {
 		before := d.have
 		err = s.retry(ctx, redact(u), func() error { return d.more(ctx) })
-		if isCode(err, release.NetworkError) && d.have-before >= progress {
+		switch {
+		case isCode(err, release.NetworkError) && d.have-before >= progress:
 			continue // a bad link, but it gets there: the tries begin again
-		}
-		if err != nil {
-			if d.have == 0 || isCode(err, release.DiskFull) {
+		case err != nil && d.doubt && again && d.have > 0 && ctx.Err() == nil:
+			again = false
+			if err := d.restart(); err != nil {
+				return nil, err
+			}
+			continue
+		case err != nil:
+			if d.have == 0 || isCode(err, release.DiskFull) || isCode(err, release.ManifestInvalid) {
 				disk.Discard(path)
 			}
-			return full(err)
+			return nil, full(err)
 		}
 		if got := hex.EncodeToString(d.sum.Sum(nil)); got != a.SHA256 {
-			if leftover > 0 {
-				leftover = 0
+			if again && (d.leftover || d.responses > 1 || d.limit == 0) && s.From == nil {
+				again = false
 				if err := d.restart(); err != nil {
-					return err
+					return nil, err
 				}
 				continue
 			}
 			disk.Discard(path)
-			return release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
+			return nil, release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
 		}
 		a.Size = d.have
-		return nil
+		return f, nil
 	}
 }
 
@@ -105,40 +94,74 @@ func isCode(err error, code release.Code) bool {
 
 // download is one tarball on its way to disk; have bytes of it are in f and sum.
 type download struct {
-	s        *Stager
-	f        *fsutil.File
-	url      string
-	limit    int64 // bytes that the manifest says; 0: it does not
-	unpacked int64
-	have     int64
-	sum      hash.Hash
-	etag     string // of the response that the bytes so far came from
+	s         *Stager
+	f         *fsutil.File
+	url       string
+	limit     int64 // bytes that the manifest says; 0: it does not
+	total     int64 // bytes that the first response said, if limit is 0; 0: it did not
+	unpacked  int64
+	have      int64
+	sum       hash.Hash
+	etag      string // of the response that the bytes so far came from
+	responses int    // of this process that the bytes so far came from
+	leftover  bool   // the first bytes are an earlier process's
+	doubt     bool   // the last error may be the fault of the bytes on disk
 }
 
 // rehash takes what an earlier process left into account.
-func (d *download) rehash() (int64, error) {
+func (d *download) rehash() error {
 	n, err := io.Copy(d.sum, d.f)
 	d.have = n
-	if err != nil {
-		return 0, err
+	switch {
+	case err != nil:
+		return err
+	case d.limit > 0 && n > d.limit:
+		return d.restart()
 	}
-	if d.limit > 0 && n > d.limit {
-		return 0, d.restart()
-	}
-	return n, nil
+	d.leftover = n > 0
+	return nil
 }
 
+// restart forgets all bytes.
 func (d *download) restart() error {
 	d.sum.Reset()
-	d.have, d.etag = 0, ""
-	if err := d.f.Truncate(0); err != nil {
+	d.etag, d.total, d.responses, d.leftover = "", 0, 0, false
+	return d.truncate(0)
+}
+
+func (d *download) truncate(size int64) error {
+	d.have = size
+	if err := d.f.Truncate(size); err != nil {
 		return err
 	}
-	_, err := d.f.Seek(0, io.SeekStart)
+	_, err := d.f.Seek(size, io.SeekStart)
 	return err
 }
 
-// more fetches the rest. An error that is not final leaves a longer file.
+// mark is a length that the download can be set back to.
+type mark struct {
+	have, total int64
+	responses   int
+	etag        string
+	sum         []byte
+}
+
+func (d *download) mark() (mark, error) {
+	sum, err := d.sum.(encoding.BinaryMarshaler).MarshalBinary()
+	return mark{d.have, d.total, d.responses, d.etag, sum}, err
+}
+
+// reset forgets the bytes after m.
+func (d *download) reset(m mark) error {
+	if err := d.sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(m.sum); err != nil {
+		return err
+	}
+	d.total, d.responses, d.etag = m.total, m.responses, m.etag
+	return d.truncate(m.have)
+}
+
+// more fetches the rest. An error that is not final leaves the bytes that were
+// there, and perhaps more.
 func (d *download) more(ctx context.Context) error {
 	if d.limit > 0 && d.have == d.limit {
 		return nil
@@ -146,6 +169,7 @@ func (d *download) more(ctx context.Context) error {
 	if d.s.From != nil {
 		return d.moreFrom(ctx)
 	}
+	d.doubt = false
 	ctx, watch := d.s.watchStall(ctx)
 	defer watch.stop()
 	h := http.Header{}
@@ -160,68 +184,152 @@ func (d *download) more(ctx context.Context) error {
 		return watch.explain(err)
 	}
 	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusRequestedRangeNotSatisfiable:
-		// The server's file ends where ours does, or before; the digest tells.
+	p, err := d.answer(resp)
+	if err != nil {
+		return err
+	}
+	if p.from == p.end {
 		return nil
-	case http.StatusPartialContent:
-		if !strings.HasPrefix(resp.Header.Get("Content-Range"), "bytes "+strconv.FormatInt(d.have, 10)+"-") {
-			if err := d.restart(); err != nil {
-				return err
-			}
-			return fmt.Errorf("%s answers a range that was not asked for", redact(d.url))
-		}
-	case http.StatusOK: // the server ignores ranges, or has another file now
-		if d.have > 0 {
-			if err := d.restart(); err != nil {
-				return err
-			}
-		}
 	}
-	d.etag = resp.Header.Get("ETag")
-	if strings.HasPrefix(d.etag, "W/") {
-		d.etag = "" // a weak one is no promise about bytes
+	etag := resp.Header.Get("ETag")
+	if strings.HasPrefix(etag, "W/") || len(etag) > maxETag {
+		etag = "" // a weak one is no promise about bytes
 	}
-	return watch.explain(d.copy(resp.ContentLength, throttle(ctx, watch.reader(resp.Body), d.s.MaxBandwidth)))
+	body := throttle(ctx, watch.reader(resp.Body), d.s.MaxBandwidth)
+	return watch.explain(d.take(ctx, p, etag, bufio.NewReaderSize(body, 4<<10)))
 }
 
-// copy takes the body of length bytes, or less than 0 if that is not known.
-func (d *download) copy(length int64, body io.Reader) error {
-	total := d.limit
-	if total == 0 && length > 0 {
-		total = d.have + length
-		if total > release.MaxTarball {
-			return release.Errorf(release.ManifestInvalid, "the tarball has %d bytes, more than %d", total, int64(release.MaxTarball))
+// maxETag bounds what is sent back to a host, in bytes.
+const maxETag = 1 << 10
+
+// take reads the body of a response that holds p. A body that turns out not
+// to be p leaves what was on disk before it.
+func (d *download) take(ctx context.Context, p piece, etag string, body *bufio.Reader) error {
+	before, err := d.mark()
+	if err != nil {
+		return err
+	}
+	if p.from == 0 {
+		if b, _ := body.Peek(512); len(b) > 0 && strings.HasPrefix(http.DetectContentType(b), "text/") {
+			return fmt.Errorf("the host answers with text, not with a tarball: a captive portal? It begins with %q", release.Foreign(string(b[:min(len(b), 40)]), 60))
 		}
-		if err := d.s.checkSpace(total, d.unpacked, d.have); err != nil {
+	}
+	if err := d.skip(p, body); err != nil {
+		return err
+	}
+	d.etag = etag
+	d.responses++
+	if p.total > 0 {
+		d.total = p.total
+	}
+	end := p.end
+	if end < 0 {
+		end = d.limit
+	}
+	err = d.copy(ctx, end, body)
+	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.cut
+	if contradicts {
+		if err := d.reset(before); err != nil {
 			return err
 		}
 	}
-	limit := d.limit
-	if limit == 0 {
-		limit = release.MaxTarball
+	if err == nil && d.limit > 0 && d.have < d.limit {
+		err = fmt.Errorf("the part ended at byte %d of %d", d.have, d.limit)
+	}
+	return err
+}
+
+// skip compares the bytes of body that are on disk already with those there: a
+// server that ignores ranges sends them again. If they differ, and the whole
+// file has the right length, the bytes on disk may be the wrong ones.
+func (d *download) skip(p piece, body io.Reader) error {
+	n := d.have - p.from
+	ours := bufio.NewReaderSize(io.NewSectionReader(d.f.File, 0, n), 32<<10)
+	var a, b [32 << 10]byte
+	for at := int64(0); at < n; {
+		size := min(n-at, int64(len(a)))
+		if _, err := io.ReadFull(body, a[:size]); err != nil {
+			return fmt.Errorf("the connection ended at byte %d of the %d that are here already: %w", at, n, err)
+		}
+		if _, err := io.ReadFull(ours, b[:size]); err != nil {
+			return release.Errorf(release.Internal, "read the download: %w", err)
+		}
+		at += size
+		if !bytes.Equal(a[:size], b[:size]) {
+			if d.doubt = d.limit == 0 || p.total > 0; !d.doubt {
+				rest, err := io.Copy(io.Discard, io.LimitReader(body, d.limit-at+1))
+				d.doubt = err == nil && at+rest == d.limit
+			}
+			return errors.New("the host answers with other bytes than before: a captive portal?")
+		}
+	}
+	return nil
+}
+
+var (
+	errLonger  = errors.New("the server sends more")
+	errShorter = errors.New("the connection ended")
+)
+
+// copy appends body, which ends at byte end of the tarball; 0: that is not known.
+func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
+	total := max(d.limit, d.total)
+	if d.limit == 0 && total > 0 {
+		if err := d.s.room(ctx, tarballSize{size: total, unpacked: d.unpacked, have: d.have}); err != nil {
+			return err
+		}
+	}
+	most := end
+	if end == 0 {
+		most = release.MaxTarball
 	}
 	if err := fsutil.Reserve(d.f.File, total); err != nil {
 		return full(err)
 	}
-	w := io.MultiWriter(d.f, d.sum, counter(func(n int64) {
+	w := io.MultiWriter(&toDisk{ctx: ctx, d: d, open: total == 0}, d.sum, counter(func(n int64) {
 		d.have += n
 		d.s.Progress(PhaseDownload, d.have, total)
 	}))
-	n, err := io.Copy(w, io.LimitReader(body, limit-d.have+1))
+	n, err := io.Copy(w, io.LimitReader(body, most-d.have))
 	if err != nil {
-		return full(err)
+		return err
 	}
-	if d.have > limit {
-		if err := d.restart(); err != nil {
-			return err
+	if d.have == most {
+		var more [1]byte
+		if n, _ := io.ReadFull(body, more[:]); n > 0 && end == 0 {
+			return release.Errorf(release.ManifestInvalid, "the host sends more than %d bytes, the most that a tarball may have", int64(release.MaxTarball))
+		} else if n > 0 {
+			return fmt.Errorf("%w than the %d bytes that it should: a captive portal?", errLonger, most)
 		}
-		return release.Errorf(release.ChecksumMismatch, "the server sends more than the %d bytes that the signed manifest says", limit)
 	}
-	if d.limit > 0 && d.have < d.limit {
-		return fmt.Errorf("the connection ended at byte %d of %d (%d this time)", d.have, d.limit, n)
+	if end > 0 && d.have < end {
+		return fmt.Errorf("%w at byte %d of %d (%d this time)", errShorter, d.have, end, n)
 	}
 	return nil
+}
+
+// toDisk writes to the download. Errors of the disk get a code, as another try
+// would meet them again. With open, the length is not known, and the free space
+// is looked at as the file grows.
+type toDisk struct {
+	ctx     context.Context
+	d       *download
+	open    bool
+	checked int64 // the length that there is room for
+}
+
+func (w *toDisk) Write(b []byte) (int, error) {
+	if to := w.d.have + int64(len(b)); w.open && to > w.checked {
+		w.checked = to + growth
+		if err := w.d.s.room(w.ctx, tarballSize{size: w.checked, unpacked: w.d.unpacked, have: w.d.have, open: true}); err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.d.f.Write(b)
+	if err != nil && !fsutil.IsNoSpace(err) {
+		err = release.Errorf(release.Internal, "write the download: %w", err)
+	}
+	return n, full(err)
 }
 
 type counter func(n int64)

@@ -28,16 +28,12 @@ const (
 	maxTrailer = 1 << 20 // bytes after the end of the tar stream (padding)
 )
 
-// extract unpacks the gzipped tar file at from into the empty directory to,
+// extract unpacks the gzipped tar file from into the empty directory to,
 // and syncs it. It makes regular files, directories, and links that stay
 // inside; every other entry, and every name that is not plain, is refused.
-// Owners, times, set-id bits and all modes but "executable" are dropped.
-func (s *Stager) extract(ctx context.Context, from, to string, a release.Artefact) error {
-	f, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+// Owners, times, set-id bits and all modes but "executable" are dropped: a
+// directory has mode 0755, and a file 0644 or 0755, whatever the umask.
+func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a release.Artefact) error {
 	root, err := os.OpenRoot(to)
 	if err != nil {
 		return err
@@ -47,7 +43,7 @@ func (s *Stager) extract(ctx context.Context, from, to string, a release.Artefac
 	if limit == 0 {
 		limit = min(release.MaxUnpacked, max(ratioFloor, a.Size*maxRatio))
 	}
-	packed := &progressReader{r: f, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
+	packed := &progressReader{r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
 	x := &extractor{disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
 	if err := x.run(ctx, packed); err != nil {
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
@@ -207,8 +203,12 @@ func (x *extractor) mkdir(name string) error {
 	}
 	x.seen[name] = isDir
 	x.dirs = append(x.dirs, name)
-	return x.disk.Do(fsutil.Op{Kind: fsutil.OpMkdir, Path: x.path(name)},
-		func() error { return x.root.Mkdir(name, 0o755) })
+	return x.disk.Do(fsutil.Op{Kind: fsutil.OpMkdir, Path: x.path(name)}, func() error {
+		if err := x.root.Mkdir(name, 0o755); err != nil {
+			return err
+		}
+		return x.root.Chmod(name, 0o755)
+	})
 }
 
 func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
@@ -222,7 +222,11 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	}
 	x.seen[name] = isFile
 	f, err := x.disk.CreateBy(x.path(name), func() (*os.File, error) {
-		return x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		f, err := x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		if err != nil {
+			return nil, err
+		}
+		return f, f.Chmod(mode)
 	})
 	if err != nil {
 		return err

@@ -37,7 +37,12 @@ func unpack(t testing.TB, b []byte, a release.Artefact) (dir string, err error) 
 	if a.Size == 0 {
 		a.Size = int64(len(b))
 	}
-	err = s.extract(t.Context(), from, dir, a)
+	f, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = s.extract(t.Context(), f, dir, a)
 	if got, _ := os.ReadFile(outside); string(got) != "outside" {
 		t.Errorf("a file outside was written: %q", got)
 	}

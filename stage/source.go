@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/bilbycast/edge-agent/release"
+	"golang.org/x/sys/unix"
 )
 
 // Source has the files of one release: manifest.json, manifest.sig.bundle, and
@@ -23,25 +24,26 @@ type Source interface {
 // OpenSource opens a directory, or a tar file that is not compressed, with the
 // files of a release in its top.
 func OpenSource(path string) (Source, error) {
-	st, err := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	if st.IsDir() {
-		root, err := os.OpenRoot(path)
-		if err != nil {
-			return nil, err
-		}
-		return dirSource{root}, nil
+	st, err := f.Stat()
+	if err == nil && st.Mode().IsRegular() {
+		return &tarSource{f}, nil
 	}
-	if !st.Mode().IsRegular() {
+	f.Close()
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsDir() {
 		return nil, fmt.Errorf("%s is neither a directory nor a tar file", path)
 	}
-	f, err := os.Open(path)
+	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, err
 	}
-	return &tarSource{f}, nil
+	return dirSource{root}, nil
 }
 
 // dirSource is a directory. Links that leave it are not followed (os.Root).
@@ -49,16 +51,14 @@ type dirSource struct{ *os.Root }
 
 func (d dirSource) Open(name string) (io.ReadCloser, int64, error) {
 	// A fifo would be waited for, and for ever.
-	if st, err := d.Stat(name); err != nil {
-		return nil, 0, err
-	} else if !st.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is not a regular file", name)
-	}
-	f, err := d.Root.Open(name)
+	f, err := d.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
 	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", name)
+	}
 	if err != nil {
 		f.Close()
 		return nil, 0, err
@@ -91,8 +91,9 @@ func (s *tarSource) Open(name string) (io.ReadCloser, int64, error) {
 	return nil, 0, fmt.Errorf("more than %d entries", maxEntries)
 }
 
-// smallFrom reads a file of at most limit bytes from the Source.
-func (s *Stager) smallFrom(name string, limit int64, tooLarge release.Code) ([]byte, error) {
+// smallFrom reads a small file from the Source.
+func (s *Stager) smallFrom(small smallFile) ([]byte, error) {
+	name, limit := small.name, small.limit
 	f, _, err := s.From.Open(name)
 	if err != nil {
 		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
@@ -103,7 +104,7 @@ func (s *Stager) smallFrom(name string, limit int64, tooLarge release.Code) ([]b
 		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, release.Errorf(tooLarge, "%s has more than %d bytes", name, limit)
+		return nil, release.Errorf(small.tooLarge, "%s has more than %d bytes", name, limit)
 	}
 	return b, nil
 }
@@ -118,7 +119,14 @@ func (d *download) moreFrom(ctx context.Context) error {
 		return release.Errorf(release.NetworkError, "read the tarball of the release: %w", err)
 	}
 	defer f.Close()
-	err = d.copy(size, contextReader{ctx, f})
+	if d.limit > 0 && size != d.limit {
+		return release.Errorf(release.ChecksumMismatch, "%s has %d bytes, but the signed manifest says %d", d.url, size, d.limit)
+	}
+	if size > release.MaxTarball {
+		return release.Errorf(release.ManifestInvalid, "%s has %d bytes, more than %d", d.url, size, int64(release.MaxTarball))
+	}
+	d.total = size
+	err = d.copy(ctx, size, contextReader{ctx, f})
 	var coded *release.Error
 	if err != nil && !errors.As(err, &coded) && ctx.Err() == nil { // another try would read the same
 		err = release.Errorf(release.NetworkError, "read %s: %w", d.url, err)

@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -67,6 +68,13 @@ type Config struct {
 	// Sigstore's keys prove them; it is asked when a signature does not hold by
 	// Trust. See verify.Renew.
 	Renew func(beside fs.FS) (Trust, error)
+	// KeepVersions is how many versions may be installed once a release is
+	// staged: before the space is looked at, those that nothing needs are removed
+	// (see Prune), and more of them if it does not fit otherwise. 0 removes none.
+	KeepVersions int
+	// Running is the version of this process, which is never removed; zero: it
+	// is the one that current points to.
+	Running release.Version
 	// Progress, if set, is told how far staging has come; total is 0 while it
 	// is not known. It must return quickly.
 	Progress func(phase string, done, total int64)
@@ -128,20 +136,19 @@ func New(c Config) (*Stager, error) {
 }
 
 // Fetch gets the manifest of v and its signature, and verifies them.
-func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, error) {
+func (s *Stager) Fetch(ctx context.Context, v release.Version) (_ verify.Release, err error) {
+	defer func() { err = full(err) }() // a trust root is kept
 	s.Progress(PhaseVerify, 0, 0)
 	file := s.smallFrom
 	if s.From == nil {
 		base := s.Trust.FetchURL(v)
-		file = func(name string, limit int64, tooLarge release.Code) ([]byte, error) {
-			return s.small(ctx, base+"/"+name, limit, tooLarge)
-		}
+		file = func(f smallFile) ([]byte, error) { return s.small(ctx, base, f) }
 	}
-	manifest, err := file(release.ManifestName, release.MaxManifest, release.ManifestInvalid)
+	manifest, err := file(manifestFile)
 	if err != nil {
 		return verify.Release{}, err
 	}
-	bundle, err := file(release.BundleName, verify.MaxBundle, release.SignatureInvalid)
+	bundle, err := file(bundleFile)
 	if err != nil {
 		return verify.Release{}, err
 	}
@@ -151,7 +158,7 @@ func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, 
 		return rel, err
 	}
 	// Logs and authorities get new keys. The release may bring them along; then it
-	// is judged anew.
+	// is verified once more.
 	trust, renewErr := s.Renew(beside(file))
 	if renewErr != nil {
 		if !errors.Is(renewErr, fs.ErrNotExist) {
@@ -164,10 +171,10 @@ func (s *Stager) Fetch(ctx context.Context, v release.Version) (verify.Release, 
 }
 
 // beside is the files of a release as Renew reads them.
-type beside func(name string, limit int64, tooLarge release.Code) ([]byte, error)
+type beside func(smallFile) ([]byte, error)
 
 func (b beside) Open(name string) (fs.File, error) {
-	data, err := b(name, verify.MaxRoot, release.SignatureInvalid)
+	data, err := b(smallFile{name: name, limit: verify.MaxRoot, tooLarge: release.SignatureInvalid, optional: true})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -195,31 +202,42 @@ type marker struct {
 // Stage makes the directory of rel from the artefact a of its manifest.
 // downloaded is called once the tarball is complete and has the signed digest.
 // A version that is there already, from the same tarball, is not made again.
-func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefact, downloaded func()) (Staged, error) {
+func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefact, downloaded func()) (_ Staged, err error) {
+	defer func() { err = full(err) }()
 	if !rel.OK() {
 		return Staged{}, release.Errorf(release.Internal, "stage: a release that nobody verified")
 	}
 	v := rel.Manifest().Version
 	disk := s.Layout.Disk()
 	if err := s.Layout.Make(); err != nil {
-		return Staged{}, full(err)
+		return Staged{}, err
 	}
-	// flock on the directory. A program that is just being started may still
-	// share it for an instant, hence the wait.
-	lock, err := fsutil.LockFile(ctx, s.Layout.Downloads(), time.Second)
-	if err != nil {
+	// A program that is just being started may still share the lock for an
+	// instant, hence the wait.
+	unlock, err := lockStaging(ctx, s.Layout, time.Second)
+	if errors.Is(err, fsutil.ErrLocked) {
 		return Staged{}, release.Errorf(release.InProgress, "another process is staging a release: %w", err)
 	}
-	defer lock.Unlock()
+	if err != nil {
+		return Staged{}, release.Errorf(release.Internal, "lock staging: %w", err)
+	}
+	defer unlock()
 
-	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 {
+	s.clean(func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
+	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && !s.Layout.Removing(v) {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
 		}
 		return Staged{rel}, nil
 	}
-	s.clean(func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
+	if err := s.replaceable(v); err != nil {
+		return Staged{}, err
+	}
+	if dir := s.Layout.Versions(); !s.NoRun && fsutil.NoExec(dir) {
+		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", noexec(dir))
+	}
+	s.makePlace(ctx, v)
 	name, err := a.File(s.Trust.BaseURL(v))
 	if err != nil {
 		return Staged{}, err
@@ -228,15 +246,17 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	if s.From != nil {
 		from = name
 	}
-	if err := s.download(ctx, from, &a); err != nil {
+	f, err := s.download(ctx, from, &a)
+	if err != nil {
 		return Staged{}, err
 	}
+	defer f.Close()
 	downloaded()
-	if err := s.build(ctx, rel.Manifest(), a); err != nil {
+	if err := s.build(ctx, rel.Manifest(), a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
 		// The tarball is what was signed, so another try would fail again.
 		disk.Discard(s.Layout.Download(a.SHA256))
-		return Staged{}, full(err)
+		return Staged{}, err
 	}
 	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil {
 		return Staged{}, err
@@ -244,8 +264,9 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	return Staged{rel}, nil
 }
 
-// build extracts, checks, and promotes.
-func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefact) error {
+// build extracts the tarball, checks, and promotes. The tarball is read through
+// the descriptor that it was verified by.
+func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefact, tarball *os.File) error {
 	v := m.Version
 	dir := s.Layout.Partial(v)
 	disk := s.Layout.Disk()
@@ -255,7 +276,10 @@ func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefa
 	if err := disk.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if err := s.extract(ctx, s.Layout.Download(a.SHA256), dir, a); err != nil {
+	if _, err := tarball.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := s.extract(ctx, tarball, dir, a); err != nil {
 		return err
 	}
 	if err := s.selfCheck(ctx, dir); err != nil {
@@ -268,25 +292,7 @@ func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefa
 	if err := disk.WriteFile(filepath.Join(dir, Marker), append(b, '\n'), 0o644); err != nil {
 		return err
 	}
-	return s.promote(v, dir)
-}
-
-// promote gives the complete directory its name. A directory that has the name
-// already (installed by hand, or made from other bytes) is exchanged for it,
-// so that links to it never lead nowhere.
-func (s *Stager) promote(v release.Version, dir string) error {
-	final := s.Layout.Version(v)
-	_, err := os.Lstat(final)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.Layout.Disk().Rename(dir, final) // the version is complete from here
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.Layout.Disk().Exchange(dir, final); err != nil {
-		return err
-	}
-	return s.Layout.Disk().Discard(dir)
+	return s.promote(ctx, v, dir)
 }
 
 func readMarker(l state.Layout, v release.Version) (marker, error) {
@@ -311,20 +317,21 @@ func (s *Stager) Tidy(ctx context.Context) error {
 	if _, err := os.Lstat(s.Layout.Downloads()); errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing was ever staged here
 	}
-	lock, err := fsutil.LockFile(ctx, s.Layout.Downloads(), 100*time.Millisecond)
+	unlock, err := lockStaging(ctx, s.Layout, 100*time.Millisecond)
 	if errors.Is(err, fsutil.ErrLocked) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer lock.Unlock()
+	defer unlock()
 	s.clean(func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) })
 	return s.Layout.Sweep(ctx)
 }
 
-// clean removes partial directories, and the downloads that keep does not want.
-// What cannot be removed does no harm.
+// clean removes partial directories, what is left of versions that were being
+// removed, and the downloads that keep does not want. Leftovers are harmless, so
+// errors are ignored.
 func (s *Stager) clean(keep func(download string) bool) {
 	l := s.Layout
 	sweep := func(dir string, old func(name string) bool) {
@@ -339,40 +346,13 @@ func (s *Stager) clean(keep func(download string) bool) {
 		}
 	}
 	sweep(l.Versions(), func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
-	sweep(l.Downloads(), func(name string) bool { return !keep(name) })
-}
-
-// Prune removes old versions until keep are left, but never one that a link
-// leads to, that the state names, or that running is in.
-func Prune(l state.Layout, r state.Result, keep int, running release.Version) error {
-	kept := map[release.Version]bool{
-		r.Tree.Current: true, r.Tree.Previous: true, r.Tree.LastGood: true,
-		r.State.Good: true, r.State.Previous: true, running: true,
-	}
-	if r.State.Status != state.RolledBack {
-		kept[r.State.Target] = true
-	}
-	left := len(r.Tree.Versions)
-	for i := len(r.Tree.Versions) - 1; i >= 0 && left > keep; i-- { // oldest first
-		v := r.Tree.Versions[i]
-		if kept[v] {
-			continue
-		}
-		// Renamed first: a version that is half removed must not look complete.
-		if err := l.Disk().Rename(l.Version(v), l.Partial(v)); err != nil {
-			return err
-		}
-		if err := l.Disk().Discard(l.Partial(v)); err != nil {
-			return err
-		}
-		left--
-	}
-	return nil
+	sweep(l.Downloads(), func(name string) bool { return name != lockName && !keep(name) })
+	l.FinishRemovals()
 }
 
 // full gives an error that means "no space" the code that says so.
 func full(err error) error {
-	if fsutil.IsNoSpace(err) {
+	if fsutil.IsNoSpace(err) && !isCode(err, release.DiskFull) && !errors.Is(err, state.ErrOwed) {
 		return release.Errorf(release.DiskFull, "the disk is full: %w", err)
 	}
 	return err

@@ -156,7 +156,7 @@ func left(t testing.TB, s *Stager) string {
 	t.Helper()
 	var names []string
 	err := filepath.WalkDir(s.Layout.Root(), func(path string, d os.DirEntry, err error) error {
-		if rel, _ := filepath.Rel(s.Layout.Root(), path); rel != "." && rel != ".lock" {
+		if rel, _ := filepath.Rel(s.Layout.Root(), path); rel != "." && filepath.Base(rel) != ".lock" {
 			names = append(names, rel)
 		}
 		return err

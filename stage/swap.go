@@ -44,7 +44,7 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		m, _ := readMarker(l, v) // one that cannot be read says nothing
 		return m.Sequence
 	})
-	return l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
 		}
@@ -61,6 +61,7 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		}
 		return s, t, nil
 	})
+	return res, full(err)
 }
 
 // floorOf is what m sets once it has proved healthy: the lowest version to go

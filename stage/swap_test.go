@@ -68,45 +68,6 @@ func TestSwapNeedsTheVersionOnDisk(t *testing.T) {
 	}
 }
 
-func TestPruneNeverTakesWhatIsNeeded(t *testing.T) {
-	t.Parallel()
-	l, err := state.At(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	install(t, l, "1.0.0", "0.1.0", "0.2.0", "0.3.0", "1.1.0", "1.2.0")
-	v := release.MustVersion
-	res, err := l.Read()
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Tree.Previous, res.State.Target = v("0.1.0"), v("0.2.0")
-	if err := Prune(l, res, 2, v("0.3.0")); err != nil {
-		t.Fatal(err)
-	}
-	tree, _ := l.Tree()
-	if got := fmt.Sprint(tree.Versions); got != "[1.0.0 0.3.0 0.2.0 0.1.0]" {
-		t.Errorf("left: %s", got)
-	}
-}
-
-func TestPruneKeepsTheNewest(t *testing.T) {
-	t.Parallel()
-	l, err := state.At(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	install(t, l, "1.0.0", "0.8.0", "0.9.0")
-	res, _ := l.Read()
-	if err := Prune(l, res, 2, release.Version{}); err != nil {
-		t.Fatal(err)
-	}
-	tree, _ := l.Tree()
-	if got := fmt.Sprint(tree.Versions); got != "[1.0.0 0.9.0]" {
-		t.Errorf("left: %s", got)
-	}
-}
-
 func TestTidyRemovesOnlyLeftovers(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)

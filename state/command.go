@@ -21,11 +21,21 @@ func (s State) Command(id string) (Command, bool) {
 // Accept records a command as taken, so that a crash during staging can be
 // told from one that never came.
 func Accept(s State, c Command) State {
-	s.Commands = append(slices.Clone(s.Commands), c)
-	if n := len(s.Commands) - MaxCommands; n > 0 {
-		s.Commands = s.Commands[n:]
-	}
+	s.Commands = forgetDone(append(slices.Clone(s.Commands), c))
 	return s
+}
+
+// forgetDone removes the oldest commands that have ended, down to MaxCommands.
+// One that is in progress is never forgotten: there is one at the most.
+func forgetDone(commands []Command) []Command {
+	for i := 0; i < len(commands) && len(commands) > MaxCommands; {
+		if commands[i].Done {
+			commands = slices.Delete(commands, i, i+1)
+		} else {
+			i++
+		}
+	}
+	return commands
 }
 
 // Start is Accept for a command that is taken: it also owes the event that
@@ -90,13 +100,25 @@ func (s State) end(id string, now time.Time, change func(*Command)) State {
 	return s
 }
 
-// Interrupted fails every command that was taken and never ended: the process
-// that staged it is gone. Only the agent may call it, at its start.
-func Interrupted(s State, now time.Time) State {
-	for _, c := range s.Commands {
-		if !c.Done {
-			s = Fail(s, c.ID, release.Internal, "interrupted by a restart while staging; schedule it again", now)
+// maxResumed is how often a command is begun again after a restart. One that
+// ends the process each time must not do so for ever.
+const maxResumed = 5
+
+// Resume returns the command that a restart interrupted while its release was
+// staged, to be begun again; a zero one if there is none. One that was
+// interrupted too often fails. Only the agent may call it, at its start.
+func Resume(s State, now time.Time) (State, Command) {
+	for i, c := range s.Commands {
+		if c.Done {
+			continue
 		}
+		if c.Resumed >= maxResumed || c.Version.IsZero() {
+			why := fmt.Sprintf("interrupted by %d restarts while staging; schedule it again", c.Resumed+1)
+			return Fail(s, c.ID, release.Internal, why, now), Command{}
+		}
+		s.Commands = slices.Clone(s.Commands)
+		s.Commands[i].Resumed++
+		return s, s.Commands[i]
 	}
-	return s
+	return s, Command{}
 }

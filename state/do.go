@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
 )
 
 // LockWait is how long Do waits for another process: holders keep the lock
@@ -71,7 +72,7 @@ func (l Layout) do(change Change) (Result, error) {
 	}
 	was := s
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	s, want, note := Reconcile(s, have, now)
+	s, want, note := l.reconcile(s, have, now)
 	if note != "" {
 		notes = append(notes, note)
 	}
@@ -104,17 +105,32 @@ func (l Layout) apply(was, s State, have, want Tree) (State, error) {
 	if len(s.Owed) == 0 {
 		return s, nil
 	}
-	for _, e := range s.Owed {
-		if err := l.Outbox().Put(e); err != nil {
-			return s, fmt.Errorf("%w: %w", ErrOwed, err)
-		}
-	}
 	told := s
 	told.Owed = nil
+	var errs []error
+	for _, e := range s.Owed {
+		if err := l.Outbox().Put(e); err != nil { // one that cannot be written does not hold up the others
+			told.Owed, errs = append(told.Owed, e), append(errs, err)
+		}
+	}
+	if len(told.Owed) == len(s.Owed) {
+		return s, fmt.Errorf("%w: %w", ErrOwed, errors.Join(errs...))
+	}
 	if err := l.save(told); err != nil {
 		return s, fmt.Errorf("%w: %w", ErrOwed, err)
 	}
+	if errs != nil {
+		return told, fmt.Errorf("%w: %w", ErrOwed, errors.Join(errs...))
+	}
 	return told, nil
+}
+
+// reconcile is Reconcile with what this process knows of what runs.
+func (l Layout) reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
+	t.Running, t.AtStart = l.running, l.atStart
+	s, t, note := Reconcile(s, t, now)
+	t.Running, t.AtStart = release.Version{}, false
+	return s, t, note
 }
 
 // Sweep removes the temporary files that a crash left behind.
@@ -158,7 +174,7 @@ func (l Layout) Read() (Result, error) {
 	case err != nil:
 		r.Notes = append(r.Notes, fmt.Sprintf("state.json is unreadable: %v; the next start keeps it as state.json.corrupt and goes on from the links", err))
 	}
-	s, want, note := Reconcile(r.State, t, time.Now().UTC())
+	s, want, note := l.reconcile(r.State, t, time.Now().UTC())
 	if note != "" {
 		r.Notes = append(r.Notes, note+" (at the next start)")
 	}
@@ -193,8 +209,5 @@ func (l Layout) save(s State) error {
 	if err != nil {
 		return err
 	}
-	if len(b) > MaxState {
-		return fmt.Errorf("state: %d bytes, more than %d", len(b), MaxState)
-	}
-	return l.disk.WriteFile(l.stateFile(), b, 0o644)
+	return l.disk.WriteFile(l.stateFile(), b, 0o600)
 }

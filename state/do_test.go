@@ -246,6 +246,14 @@ func TestOutboxSetsHostileFilesAside(t *testing.T) {
 	if d := cmp.Diff([]Entry{good}, entries, cmp.AllowUnexported(release.Version{})); d != "" {
 		t.Error(d)
 	}
+	if _, again, _ := l.Outbox().List(); len(again) != 4 {
+		t.Errorf("List, which only reads, has moved something: %v", again)
+	}
+	for _, b := range bad {
+		if err := l.Outbox().SetAside(b); err != nil {
+			t.Error(err)
+		}
+	}
 	if _, bad, _ := l.Outbox().List(); bad != nil {
 		t.Errorf("reported again: %v", bad)
 	}
@@ -287,7 +295,7 @@ func FuzzDecode(f *testing.F) {
 		// What loads can be worked with, and what is written loads again.
 		for _, cur := range []release.Version{no, v1, v2, s.Target, s.Good} {
 			s2, tr, _ := Reconcile(s, tree(cur, v1), now)
-			s2, tr = CountStart(s2, tr, now)
+			s2, tr = CountStart(s2, tr, "", now)
 			if !tr.Has(tr.Current) && tr.Current != cur {
 				t.Errorf("current becomes %q, which is not on disk", tr.Current)
 			}

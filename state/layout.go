@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -26,9 +28,14 @@ import (
 //	state.json, outbox/, config.toml, credentials.json, .lock
 //	trust/                          a trust root that was renewed, with its proof
 //	restart                         in attached mode: systemd is asked for a start
+//
+// The root, and each directory in it, may be a symbolic link that an
+// administrator made, or a mount point.
 type Layout struct {
-	root string
-	disk fsutil.Disk
+	root    string
+	disk    fsutil.Disk
+	running release.Version // see RunningAs
+	atStart bool            // see AtStart
 }
 
 // At returns the layout under root, an absolute path. It touches nothing.
@@ -40,7 +47,16 @@ func At(root string) (Layout, error) {
 }
 
 // On returns the layout with every change made through d.
-func (l Layout) On(d fsutil.Disk) Layout { return Layout{l.root, d} }
+func (l Layout) On(d fsutil.Disk) Layout { l.disk = d; return l }
+
+// RunningAs returns the layout for a process that is the version v of the
+// service: Reconcile then never calls another version good that was not tried.
+func (l Layout) RunningAs(v release.Version) Layout { l.running = v; return l }
+
+// AtStart returns the layout for the watchdog, which acts while no version
+// runs: it alone may choose a version that never proved healthy, when there is
+// nothing else to start.
+func (l Layout) AtStart() Layout { l.atStart = true; return l }
 
 // Disk is what every change under the root goes through.
 func (l Layout) Disk() fsutil.Disk { return l.disk }
@@ -66,31 +82,60 @@ func (l Layout) ConfigFile() string { return l.path("config.toml") }
 // CredentialsFile is what a registration returned; it has mode 0600.
 func (l Layout) CredentialsFile() string { return l.path("credentials.json") }
 
+// CredentialsReserve keeps the space for CredentialsFile during a registration.
+func (l Layout) CredentialsReserve() string { return l.path(".credentials-reserve") }
+
 // TrustDir is what proves a trust root that is newer than the compiled-in one.
 func (l Layout) TrustDir() string { return l.path("trust") }
 
-// KeepTrust replaces TrustDir by one with these files; a crash leaves the one
-// or the other.
+// KeepTrust replaces the content of TrustDir by these files; a crash leaves the
+// old ones or the new ones. It fails, and changes nothing, where it cannot
+// exchange the directory, as on a mount point.
 func (l Layout) KeepTrust(files map[string][]byte) error {
-	fresh := l.path(".trust-new")
+	dir, err := l.resolve(l.TrustDir())
+	if err != nil {
+		return err
+	}
+	fresh := filepath.Join(filepath.Dir(dir), ".trust-new")
 	if err := l.disk.Discard(fresh); err != nil {
 		return err
 	}
-	if err := l.disk.Mkdir(fresh, 0o755); err != nil {
+	if err := l.disk.Mkdir(fresh, 0o700); err != nil {
 		return err
 	}
 	for name, b := range files {
-		if err := l.disk.WriteFile(filepath.Join(fresh, name), b, 0o644); err != nil {
+		if err := l.disk.WriteFile(filepath.Join(fresh, name), b, 0o600); err != nil {
 			return err
 		}
 	}
-	if _, err := os.Lstat(l.TrustDir()); errors.Is(err, fs.ErrNotExist) {
-		return l.disk.Rename(fresh, l.TrustDir())
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return l.disk.Rename(fresh, dir)
 	}
-	if err := l.disk.Exchange(fresh, l.TrustDir()); err != nil {
-		return err
+	if err := l.disk.Exchange(fresh, dir); err != nil {
+		return errors.Join(fmt.Errorf("replace %s in one step: %w (it must be an ordinary directory, on the file system of the directory that it is in)", dir, err), l.disk.Discard(fresh))
 	}
 	return l.disk.Discard(fresh)
+}
+
+// resolve follows the symbolic links of path, which need not exist. A link to
+// nothing is an error: what it should point to may only be not mounted yet.
+func (l Layout) resolve(path string) (string, error) {
+	to, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, e := os.Lstat(path); errors.Is(e, fs.ErrNotExist) {
+			return path, nil
+		}
+		return "", dangling(path)
+	}
+	return to, err
+}
+
+func dangling(path string) error {
+	target, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s is a link to %s, which does not exist; mount or create it, or remove the link", path, target)
 }
 
 // Current is the link that systemd starts through.
@@ -108,7 +153,7 @@ func (l Layout) AskRestart() error {
 	if err := l.disk.Rename(l.RestartSpare(), l.RestartFile()); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return l.disk.WriteFile(l.RestartFile(), nil, 0o644)
+	return l.disk.WriteFile(l.RestartFile(), nil, 0o600)
 }
 
 // Version is the directory of v.
@@ -132,24 +177,47 @@ func (l Layout) Download(sha256 string) string {
 	return filepath.Join(l.Downloads(), sha256+UnverifiedSuffix)
 }
 
-// Make creates the directories that an upgrade writes to.
+// Make creates the directories that an upgrade writes to. versions/ is for the
+// service to run from; nobody but the agent needs the others.
 func (l Layout) Make() error {
-	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir()} {
-		if err := l.mkdir(dir); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(l.mkdir(l.Versions(), 0o755), l.mkdir(l.Downloads(), 0o700), l.mkdir(l.outboxDir(), 0o700))
 }
 
-// mkdir makes dir. What is there and is no directory is kept aside.
-func (l Layout) mkdir(dir string) error {
-	if st, err := os.Lstat(dir); err == nil && !st.IsDir() {
+// mkdir makes dir, or narrows its mode. A link to a directory is one. What is
+// there and is no directory is kept aside.
+func (l Layout) mkdir(dir string, mode fs.FileMode) error {
+	st, err := os.Stat(dir)
+	if err == nil && st.IsDir() {
+		if mode == 0o700 {
+			return l.narrow(dir, st, mode)
+		}
+		return nil
+	}
+	switch lst, lerr := os.Lstat(dir); {
+	case lerr != nil: // nothing is there
+	case lst.Mode()&fs.ModeSymlink != 0 && errors.Is(err, fs.ErrNotExist):
+		return dangling(dir)
+	case lst.Mode()&fs.ModeSymlink != 0:
+		return fmt.Errorf("%s is a link to something that is not a directory: %w", dir, cmp.Or(err, error(syscall.ENOTDIR)))
+	default:
 		if err := l.aside(dir); err != nil {
 			return err
 		}
 	}
-	return l.disk.Mkdir(dir, 0o755)
+	return l.disk.Mkdir(dir, mode)
+}
+
+// narrow takes away what mode does not allow to others, as far as this process
+// may: earlier versions made these directories for everyone to read.
+func (l Layout) narrow(path string, st fs.FileInfo, mode fs.FileMode) error {
+	if st.Mode().Perm()&^mode == 0 {
+		return nil
+	}
+	err := l.disk.Chmod(path, st.Mode().Perm()&mode)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return nil // another's directory: doctor reports its owner
+	}
+	return err
 }
 
 // aside keeps what has no business at path, under a name that nothing has.
@@ -165,11 +233,7 @@ func (l Layout) Tree() (Tree, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return t, err
 	}
-	for _, e := range entries {
-		if v, err := release.ParseVersion(e.Name()); err == nil && e.IsDir() {
-			t.Versions = append(t.Versions, v)
-		}
-	}
+	t.Versions = l.installed(entries)
 	slices.SortFunc(t.Versions, func(a, b release.Version) int {
 		if c := b.Compare(a); c != 0 {
 			return c
@@ -182,22 +246,31 @@ func (l Layout) Tree() (Tree, error) {
 	return t, nil
 }
 
+// link returns the version that a link points to, relative or absolute, through
+// whatever links the administrator made of the directories above it.
 func (l Layout) link(name string, t Tree) release.Version {
 	target, err := os.Readlink(l.path(name))
 	if err != nil {
 		return release.Version{}
 	}
-	if filepath.IsAbs(target) { // made by hand, perhaps
-		if target, err = filepath.Rel(l.root, target); err != nil {
-			return release.Version{}
-		}
+	if !filepath.IsAbs(target) {
+		target = l.path(target)
 	}
 	dir, base := filepath.Split(filepath.Clean(target))
 	v, err := release.ParseVersion(base)
-	if err != nil || filepath.Clean(dir) != "versions" || !t.Has(v) {
+	if err != nil || !t.Has(v) || !sameDir(dir, l.Versions()) {
 		return release.Version{}
 	}
 	return v
+}
+
+func sameDir(a, b string) bool {
+	if filepath.Clean(a) == b {
+		return true
+	}
+	sa, err1 := os.Stat(a)
+	sb, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(sa, sb)
 }
 
 // PointCurrent moves the current link, and nothing else, to v, which must be on

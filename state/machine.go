@@ -16,6 +16,15 @@ import (
 type Tree struct {
 	Current, Previous, LastGood release.Version
 	Versions                    []release.Version // complete ones, newest first
+
+	Running release.Version // of this process; see Layout.RunningAs
+	AtStart bool            // nothing runs; see Layout.AtStart
+}
+
+// mayCallGood reports whether v, which never proved healthy, may become
+// last-good for want of one that did: not while another version runs.
+func (t Tree) mayCallGood(v release.Version) bool {
+	return t.AtStart || v == t.Running || t.Running.IsZero() && v == t.Current
 }
 
 // Has reports whether v is complete on disk.
@@ -89,6 +98,11 @@ func Reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 }
 
 func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
+	if len(t.Versions) == 0 {
+		// Nothing can be decided: versions/ may only not be mounted. What is known of
+		// a trial is kept for when it is there again.
+		return s, t, "no version is installed"
+	}
 	switch s.Status {
 	case Stable:
 		switch t.Current {
@@ -125,7 +139,7 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 		case s.Previous:
 			if t.Previous.IsZero() { // the watchdog went back by the link alone
 				s, t = Revert(s, t, "its starts could not be recorded", now)
-				return s, t, fmt.Sprintf("went back from %s: %s", s.Target, s.Reason)
+				return s, t, fmt.Sprintf("rolled back from %s: %s", s.Target, s.Reason)
 			}
 			if s.BootAttempts > 0 { // it did start, and somebody went back
 				s, t = Revert(s, t, fmt.Sprintf("current was set back to %s during the trial", t.Current), now)
@@ -170,6 +184,9 @@ func adopt(s State, t Tree, now time.Time) (State, Tree, string) {
 	if run.IsZero() {
 		return s, t, "no version is installed"
 	}
+	if t.LastGood.IsZero() && !t.mayCallGood(run) {
+		return s, t, fmt.Sprintf("there is no usable state.json and no last-good, and %s is not known to be healthy; it is chosen at the next start, if it is all there is", run)
+	}
 	note := ""
 	if !t.Current.IsZero() && t.Current != run {
 		note = fmt.Sprintf("no usable state.json, and %s never proved healthy: going back to %s", t.Current, run)
@@ -188,8 +205,11 @@ func lostCurrent(s State, t Tree, now time.Time) (State, Tree, string) {
 	if run.IsZero() {
 		return s, t, "no version is installed"
 	}
+	if run != s.Good && t.LastGood.IsZero() && !t.mayCallGood(run) {
+		return s, t, fmt.Sprintf("current is missing or dangling, and %s is not known to be healthy; it is chosen at the next start, if it is all there is", run)
+	}
 	t.Current = run
-	note := fmt.Sprintf("current led nowhere; it is %s now", run)
+	note := fmt.Sprintf("current was missing or dangling; it points to %s now", run)
 	if run == s.Good {
 		if t.LastGood != run {
 			t.LastGood = run
@@ -208,6 +228,9 @@ func lostCurrent(s State, t Tree, now time.Time) (State, Tree, string) {
 // version is put on trial, with the last good one to go back to.
 func handMoved(s State, t Tree, now time.Time) (State, Tree, string) {
 	back := t.first(t.LastGood, s.Good)
+	if (back.IsZero() || back == t.Current) && t.Current != t.LastGood && !t.mayCallGood(t.Current) {
+		return s, t, fmt.Sprintf("current points to %s, which is not known to be healthy, and there is no other version to roll back to", t.Current)
+	}
 	if back.IsZero() || back == t.Current {
 		t.LastGood = t.Current
 		return settle(s, Stable, t.Current, now), t, fmt.Sprintf("current was set to %s by hand", t.Current)
@@ -271,16 +294,43 @@ func beginTrial(s State, tr Trial, now time.Time) State {
 }
 
 // CountStart counts one service start of the version on trial, or, when the
-// configured starts are used up, goes back in this same start.
-func CountStart(s State, t Tree, now time.Time) (State, Tree) {
+// configured starts are used up, rolls back in this same start. ended says how
+// the start before this one ended, if the caller knows.
+func CountStart(s State, t Tree, ended string, now time.Time) (State, Tree) {
 	if s.Status != PendingHealth || t.Current != s.Target {
 		return s, t
 	}
+	s = NoteFailure(s, ended)
 	if s.BootAttempts >= s.MaxBootAttempts {
-		return Revert(s, t, fmt.Sprintf("%s did not come up healthy in %d starts", s.Target, s.BootAttempts), now)
+		return Revert(s, t, fmt.Sprintf("%s did not come up healthy in %d starts%s", s.Target, s.BootAttempts, s.lastCause()), now)
 	}
 	s.BootAttempts++
 	return s, t
+}
+
+// NoteFailure records why the present start of the version on trial failed. The
+// first cause of a start stays, as it comes from whoever was nearest.
+func NoteFailure(s State, cause string) State {
+	n := s.BootAttempts
+	if s.Status != PendingHealth || n < 1 || n > MaxAttempts || cause == "" || len(s.FailedStarts) >= n && s.FailedStarts[n-1] != "" {
+		return s
+	}
+	s.FailedStarts = slices.Clone(s.FailedStarts)
+	for len(s.FailedStarts) < n {
+		s.FailedStarts = append(s.FailedStarts, "")
+	}
+	s.FailedStarts[n-1] = release.Foreign(cause, maxCause)
+	return s
+}
+
+// lastCause ends a sentence with why the last start failed, if that is known.
+func (s State) lastCause() string {
+	for i := len(s.FailedStarts) - 1; i >= 0; i-- {
+		if s.FailedStarts[i] != "" {
+			return fmt.Sprintf(" (start %d: %s)", i+1, s.FailedStarts[i])
+		}
+	}
+	return ""
 }
 
 // Revert ends a trial by going back. There is one revert in a trial: what
@@ -294,11 +344,12 @@ func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
 	n.Target, n.Previous, n.Reason = s.Target, to, reason
 	n.BootAttempts, n.MaxBootAttempts = s.BootAttempts, s.MaxBootAttempts
 	n.TrialID, n.CommandID, n.Channel = s.TrialID, s.CommandID, s.Channel
+	n.FailedStarts = s.FailedStarts
 	t.Current, t.Previous = to, t.beside(to, s.Target)
 	return n.owe(now, Event{
 		Code: release.RolledBack, From: s.Target, To: to, CommandID: s.CommandID,
-		Message: fmt.Sprintf("went back from %s to %s: %s", s.Target, to, reason),
-		Reason:  reason, BootAttempts: s.BootAttempts,
+		Message: fmt.Sprintf("rolled back from %s to %s: %s", s.Target, to, reason),
+		Reason:  reason, BootAttempts: s.BootAttempts, FailedStarts: s.FailedStarts,
 	}), t
 }
 

@@ -33,7 +33,7 @@ func at(status Status) State {
 }
 
 func tree(current, lastGood release.Version) Tree {
-	return Tree{Current: current, Previous: v1, LastGood: lastGood, Versions: []release.Version{v3, v2, v1}}
+	return Tree{Current: current, Previous: v1, LastGood: lastGood, Versions: []release.Version{v3, v2, v1}, AtStart: true}
 }
 
 // Every status meets every place that current can lead to: the good version,
@@ -113,7 +113,7 @@ func TestReconcileNeverLosesTheLastVersion(t *testing.T) {
 					have = append(have, v)
 				}
 			}
-			disk := Tree{Versions: have}
+			disk := Tree{Versions: have, AtStart: true}
 			for _, cur := range links {
 				for _, prev := range links {
 					for _, good := range links {
@@ -126,7 +126,7 @@ func TestReconcileNeverLosesTheLastVersion(t *testing.T) {
 								s.BootAttempts = starts
 							}
 							s2, t2, _ := Reconcile(s, tr, now)
-							s2, t2 = CountStart(s2, t2, now)
+							s2, t2 = CountStart(s2, t2, "", now)
 							if !t2.Has(t2.Current) {
 								t.Fatalf("%s, links %s/%s/%s, on disk %v: current is %q", status, cur, prev, good, have, t2.Current)
 							}
@@ -169,18 +169,18 @@ func TestTrialCountsThenGoesBack(t *testing.T) {
 	tr := tree(v2, v1)
 	tr.Previous = v1
 	for want := 1; want <= 2; want++ {
-		if s, tr = CountStart(s, tr, now); s.BootAttempts != want || tr.Current != v2 {
+		if s, tr = CountStart(s, tr, "", now); s.BootAttempts != want || tr.Current != v2 {
 			t.Fatalf("start %d: attempts %d, current %s", want, s.BootAttempts, tr.Current)
 		}
 	}
-	s, tr = CountStart(s, tr, now)
+	s, tr = CountStart(s, tr, "", now)
 	if s.Status != RolledBack || tr.Current != v1 || s.Good != v1 || s.Target != v2 {
 		t.Fatalf("after the starts are used up: %+v, current %s", s, tr.Current)
 	}
 	if d := cmp.Diff([]release.Code{release.Started, release.Staged, release.RolledBack}, codes(s)); d != "" {
 		t.Error(d)
 	}
-	if s2, t2 := CountStart(s, tr, now); s2.Status != RolledBack || t2.Current != v1 {
+	if s2, t2 := CountStart(s, tr, "", now); s2.Status != RolledBack || t2.Current != v1 {
 		t.Error("a start after the revert changes something")
 	}
 }
@@ -246,13 +246,33 @@ func TestCommandsAreBoundedAndInterrupted(t *testing.T) {
 	if len(s.Commands) != MaxCommands {
 		t.Errorf("%d commands are kept, not %d", len(s.Commands), MaxCommands)
 	}
-	s = Interrupted(s, now)
-	last := s.Commands[MaxCommands-1]
-	if !last.Done || last.Code != release.Internal {
-		t.Errorf("the command that a restart interrupted: %+v", last)
+	owed := len(s.Owed)
+	for i := range maxResumed {
+		var c Command
+		if s, c = Resume(s, now); c.ID != fmt.Sprint("c", MaxCommands+4) || c.Done || c.Resumed != i+1 || len(s.Owed) != owed {
+			t.Fatalf("after restart %d: %+v", i+1, c)
+		}
 	}
-	if before := len(s.Owed); len(Interrupted(s, now).Owed) != before {
-		t.Error("Interrupted tells it twice")
+	s, c := Resume(s, now)
+	if last := s.Commands[MaxCommands-1]; c.ID != "" || !last.Done || last.Code != release.Internal || !strings.Contains(last.Error, "interrupted by 6 restarts") {
+		t.Errorf("one restart too many: %+v, to be resumed: %+v", last, c)
+	}
+}
+
+// However many commands are refused meanwhile, the one that is in progress is
+// remembered.
+func TestTheCommandInProgressIsNeverForgotten(t *testing.T) {
+	t.Parallel()
+	s := Start(at(Stable), Command{ID: "mine", Version: v2}, now)
+	for i := range 3 * MaxCommands {
+		id := fmt.Sprint("refused", i)
+		s = Fail(Accept(s, Command{ID: id, Version: v2}), id, release.InProgress, "busy", now)
+		if c, ok := s.Command("mine"); !ok || c.Done {
+			t.Fatalf("after %d refused commands: %+v", i+1, c)
+		}
+		if len(s.Commands) > MaxCommands {
+			t.Fatalf("%d commands are kept", len(s.Commands))
+		}
 	}
 }
 
@@ -282,7 +302,7 @@ func TestDecisionsUseNoClock(t *testing.T) {
 			s = Begin(s, Trial{ID: "t", Target: v2, MaxAttempts: 2}, clock())
 			tr.Previous, tr.Current = s.Previous, v2
 		}
-		count := func() { s, tr = CountStart(s, tr, clock()) }
+		count := func() { s, tr = CountStart(s, tr, "", clock()) }
 		for _, change := range []func(){func() {}, begin, count, count, count, begin, count, func() { s, tr = Keep(s, tr, "", clock()) }, count} {
 			step(change)
 		}

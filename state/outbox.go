@@ -39,7 +39,7 @@ func (o Outbox) Put(e Entry) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	if err := o.l.mkdir(o.dir); err != nil {
+	if err := o.l.mkdir(o.dir, 0o700); err != nil {
 		return err
 	}
 	names, err := o.names()
@@ -58,14 +58,19 @@ func (o Outbox) Put(e Entry) error {
 			return err
 		}
 	}
-	b, err := json.Marshal(e)
+	return o.write(filepath.Join(o.dir, fmt.Sprintf("%016d-%s.json", last+1, e.ID)), e)
+}
+
+// write bounds e, so that it always fits.
+func (o Outbox) write(path string, e Entry) error {
+	b, err := encodeJSON(e.bounded(), "")
 	if err != nil {
 		return err
 	}
-	if len(b) > MaxEntry {
+	if len(b) > MaxEntry { // a defect: bounded is made so that it cannot be
 		return fmt.Errorf("outbox: entry %s has %d bytes, more than %d", e.ID, len(b), MaxEntry)
 	}
-	return o.disk.WriteFile(filepath.Join(o.dir, fmt.Sprintf("%016d-%s.json", last+1, e.ID)), b, 0o644)
+	return o.disk.WriteFile(path, b, 0o600)
 }
 
 // Amend changes an entry that is there; one that is gone is no error.
@@ -84,42 +89,55 @@ func (o Outbox) Amend(id string, change func(*Entry)) error {
 			return err
 		}
 		change(&e)
-		b, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		if len(b) > MaxEntry {
-			return fmt.Errorf("outbox: entry %s has %d bytes, more than %d", id, len(b), MaxEntry)
-		}
-		return o.disk.WriteFile(path, b, 0o644)
+		return o.write(path, e)
 	}
 	return nil
 }
 
-// List returns the entries, oldest first. Files that hold none are moved out
-// of the way as .corrupt and reported in bad.
-func (o Outbox) List() (entries []Entry, bad []error, err error) {
+// BadEntry is a file of the outbox that holds no entry.
+type BadEntry struct {
+	file string
+	err  error
+}
+
+func (b BadEntry) Error() string { return fmt.Sprintf("outbox: %s: %v", b.file, b.err) }
+func (b BadEntry) Unwrap() error { return b.err }
+
+// List returns the entries, oldest first. It changes nothing.
+func (o Outbox) List() (entries []Entry, bad []BadEntry, err error) {
+	return o.ListExcept(func(string) bool { return false })
+}
+
+// ListExcept is List without the entries that skip reports true for, whose files
+// are not read.
+func (o Outbox) ListExcept(skip func(id string) bool) (entries []Entry, bad []BadEntry, err error) {
 	names, err := o.names()
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, n := range names {
-		path := filepath.Join(o.dir, n.file)
-		e, err := readEntry(path)
+		if skip(n.id) {
+			continue
+		}
+		e, err := readEntry(filepath.Join(o.dir, n.file))
 		if err == nil && e.ID != n.id {
 			err = fmt.Errorf("holds the entry %.128q", e.ID)
 		}
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			bad = append(bad, BadEntry{n.file, err})
+		default:
+			entries = append(entries, e)
 		}
-		if err != nil {
-			bad = append(bad, fmt.Errorf("outbox: %s: %w", n.file, err))
-			o.disk.Rename(path, path+".corrupt") // it is out of the way either way
-			continue
-		}
-		entries = append(entries, e)
 	}
 	return entries, bad, nil
+}
+
+// SetAside moves a file that List found bad out of the way, as .corrupt.
+func (o Outbox) SetAside(b BadEntry) error {
+	path := filepath.Join(o.dir, b.file)
+	return o.disk.Rename(path, path+".corrupt")
 }
 
 func readEntry(path string) (Entry, error) {
@@ -134,18 +152,25 @@ func readEntry(path string) (Entry, error) {
 	return e, e.check()
 }
 
-// Remove forgets the entry id, which the manager has; repeating it is no error.
-func (o Outbox) Remove(id string) error {
+// Remove forgets the entries that the manager has; repeating it is no error.
+// The directory is read once and synced once, however many there are.
+func (o Outbox) Remove(ids ...string) error {
 	names, err := o.names()
 	if err != nil {
 		return err
 	}
+	known := make(map[string]string, len(names)) // ids are foreign and may be many
 	for _, n := range names {
-		if n.id == id {
-			return o.disk.Remove(filepath.Join(o.dir, n.file))
+		known[n.id] = n.file
+	}
+	var paths []string
+	for _, id := range ids {
+		if file, ok := known[id]; ok {
+			delete(known, id)
+			paths = append(paths, filepath.Join(o.dir, file))
 		}
 	}
-	return nil
+	return o.disk.RemoveFiles(o.dir, paths)
 }
 
 type entryName struct {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -82,6 +83,12 @@ type State struct {
 	PendingFloor  release.Version `json:"pending_floor,omitzero"`
 	// PendingFloorSequence is that of the manifest of PendingFloor; 0: not known.
 	PendingFloorSequence uint64 `json:"pending_floor_sequence,omitzero"`
+	// SeenAttempts is BootAttempts as the agent on trial last saw it: a start in
+	// which it has not grown was not counted by a watchdog.
+	SeenAttempts int `json:"seen_attempts,omitzero"`
+	// FailedStarts says why each start of Target failed, in order; "" where
+	// nobody knows.
+	FailedStarts []string `json:"failed_starts,omitempty"`
 	// Commands are the last outcomes, oldest first.
 	Commands []Command `json:"commands,omitempty"`
 	// Owed is what the last transition has to tell and the outbox may not hold
@@ -101,6 +108,8 @@ type Command struct {
 	Status string       `json:"status,omitzero"`
 	Code   release.Code `json:"code,omitzero"`
 	Error  string       `json:"error,omitzero"`
+	// Resumed counts the restarts during staging after which it was begun again.
+	Resumed int `json:"resumed,omitzero"`
 }
 
 // Success reports whether the command ended well.
@@ -115,6 +124,7 @@ type Event struct {
 	CommandID    string          `json:"command_id,omitzero"`
 	Reason       string          `json:"reason,omitzero"`
 	BootAttempts int             `json:"boot_attempts,omitzero"`
+	FailedStarts []string        `json:"failed_starts,omitempty"` // see State
 	// Journal are the last lines of a version that was taken back.
 	Journal []string `json:"journal,omitempty"`
 }
@@ -152,6 +162,8 @@ func Decode(b []byte) (State, error) {
 	if s.Schema < 1 {
 		return State{}, fmt.Errorf("state: schema is missing")
 	}
+	// One bad entry does not cost the others, nor the trial.
+	s.Owed = slices.DeleteFunc(s.Owed, func(e Entry) bool { return e.check() != nil })
 	if err := s.check(); err != nil {
 		return State{}, fmt.Errorf("state: %w", err)
 	}
@@ -200,18 +212,4 @@ func (e Entry) check() error {
 		return fmt.Errorf("entry %.128q is not one of event and ack", e.ID)
 	}
 	return nil
-}
-
-// encode refuses what Decode would: a state.json that nobody can read again
-// loses all that it held.
-func (s State) encode() ([]byte, error) {
-	s.Schema = Schema
-	if err := s.check(); err != nil {
-		return nil, fmt.Errorf("state: %w", err)
-	}
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("state: %w", err)
-	}
-	return append(b, '\n'), nil
 }

@@ -56,7 +56,7 @@ PrivateNetwork=no
 
 // Each fault of a linked unit is found by its own check, and by no other one,
 // with a remedy that names the setting.
-func TestInspectFindsEachFault(t *testing.T) {
+func TestFitEveryProblem(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join(t.TempDir(), "root")
 	if err := os.Mkdir(root, 0o755); err != nil {

@@ -1,12 +1,15 @@
 package watchdog_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -119,34 +122,27 @@ func TestAStableRootIsLeftAlone(t *testing.T) {
 	}
 }
 
+// refuse fails each change of a path that holds a word.
+type refuse struct {
+	word string
+	err  error
+}
+
+func (r refuse) Change(op fsutil.Op, make func() error) error {
+	if strings.Contains(op.Path, r.word) {
+		return r.err
+	}
+	return make()
+}
+
 // A trial whose starts cannot be counted could go on for ever: it ends at
-// once, by the link alone. Here state.json is as large as it may be, so that it
-// loads and cannot be written again; that stands for a full disk, for root too.
+// once, by the link alone.
 func TestATrialThatCannotBeCountedEnds(t *testing.T) {
 	t.Parallel()
 	l := trial(t, 3)
 	watchdog.Run(t.Context(), l)
-	path := filepath.Join(l.Root(), "state.json")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := state.Decode(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Reason = strings.Repeat("x", state.MaxState-len(compact)-len(`"reason":"",`))
-	if compact, err = json.Marshal(s); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, compact, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := short(watchdog.Run(t.Context(), l)); got != "rolled_back 1.0.0 1/3 reverted=true errs=1" {
+	full := l.On(fsutil.Disk{Seam: refuse{"state.json", syscall.ENOSPC}})
+	if got := short(watchdog.Run(t.Context(), full)); got != "rolled_back 1.0.0 1/3 reverted=true errs=1" {
 		t.Error(got)
 	}
 	if to, _ := os.Readlink(l.Current()); to != "versions/1.0.0" {
@@ -159,6 +155,148 @@ func TestATrialThatCannotBeCountedEnds(t *testing.T) {
 	entries, _, _ := l.Outbox().List()
 	if n := len(entries); n == 0 || entries[n-1].Event.Code != release.RolledBack {
 		t.Errorf("outbox: %+v", entries)
+	}
+}
+
+// A start that was counted stays counted, whatever else cannot be written: no
+// report, and no state of the outbox, ends a trial.
+func TestAReportThatCannotBeWrittenEndsNoTrial(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("x", 70_000)
+	for name, tt := range map[string]struct {
+		spoil func(t *testing.T, l state.Layout)
+		disk  fsutil.Disk
+		errs  int
+	}{
+		"the outbox is read-only": {disk: fsutil.Disk{Seam: refuse{"/outbox", syscall.EROFS}}, errs: 1},
+		"the outbox has no space": {disk: fsutil.Disk{Seam: refuse{"/outbox", syscall.ENOSPC}}, errs: 1},
+		"the outbox is a link to nothing": {spoil: func(t *testing.T, l state.Layout) {
+			dir := filepath.Join(l.Root(), "outbox")
+			if err := errors.Join(os.RemoveAll(dir), os.Symlink("/nonexistent/outbox", dir)); err != nil {
+				t.Fatal(err)
+			}
+		}, errs: 1},
+		"an entry is too large":      {spoil: owe(`{"id":"t.big","time":"2026-11-25T00:00:00Z","event":{"code":"upgrade_staged","message":"` + big + `"}}`)},
+		"an entry has no content":    {spoil: owe(`{"id":"t.none","time":"2026-11-25T00:00:00Z"}`)},
+		"an entry's id names a path": {spoil: owe(`{"id":"../../x","time":"2026-11-25T00:00:00Z","event":{"code":"upgrade_staged","message":"m"}}`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := root(t)
+			if _, err := l.On(fsutil.Disk{Seam: refuse{"/outbox", syscall.EROFS}}).Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+				s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 3}, time.Now())
+				tr.Previous, tr.Current = v1, v2
+				return s, tr, nil
+			}); !errors.Is(err, state.ErrOwed) {
+				t.Fatal(err)
+			}
+			if tt.spoil != nil {
+				tt.spoil(t, l)
+			}
+			for start := 1; start <= 3; start++ {
+				want := fmt.Sprintf("pending_health 1.1.0 %d/3 reverted=false errs=%d", start, tt.errs)
+				if got := short(watchdog.Run(t.Context(), l.On(tt.disk))); got != want {
+					t.Fatalf("start %d: %s, want %s", start, got, want)
+				}
+			}
+			if tt.errs > 0 {
+				return
+			}
+			// What is good was delivered to the outbox, beside what is bad.
+			entries, bad, err := l.Outbox().List()
+			if err != nil || len(bad) > 0 || len(entries) == 0 {
+				t.Errorf("the outbox: %v, %v, %v", entries, bad, err)
+			}
+		})
+	}
+}
+
+// owe puts an entry in front of those that state.json owes.
+func owe(entry string) func(t *testing.T, l state.Layout) {
+	return func(t *testing.T, l state.Layout) {
+		path := filepath.Join(l.Root(), "state.json")
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m map[string]any
+		if err := json.Unmarshal(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		m["owed"] = append([]any{json.RawMessage(entry)}, m["owed"].([]any)...)
+		if b, err = json.Marshal(m); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The cause of each failed start is kept, and is in the report of the rollback.
+func TestTheCauseOfEachFailedStartIsKept(t *testing.T) {
+	t.Parallel()
+	l := trial(t, 3)
+	causes := []string{"exit status 3", "signal: killed\nsecond line", ""}
+	for i := range 4 {
+		watchdog.RunAfter(t.Context(), l, func(context.Context) string {
+			if i == 0 {
+				t.Error("the first start is asked how the start before it ended")
+				return ""
+			}
+			return causes[i-1]
+		})
+	}
+	res, err := l.Read()
+	if err != nil || res.State.Status != state.RolledBack {
+		t.Fatalf("%+v, %v", res.State, err)
+	}
+	want := []string{"exit status 3", "signal: killed second line"}
+	if !slices.Equal(res.State.FailedStarts, want) || !strings.HasSuffix(res.State.Reason, "in 3 starts (start 2: signal: killed second line)") {
+		t.Errorf("state.json has %q, reason %q", res.State.FailedStarts, res.State.Reason)
+	}
+	entries, _, _ := l.Outbox().List()
+	if e := entries[len(entries)-1].Event; e.Code != release.RolledBack || !slices.Equal(e.FailedStarts, want) {
+		t.Errorf("the event: %+v", e)
+	}
+}
+
+// The agent knows that a watchdog ran before its own start, once.
+func TestTheStartIsRecorded(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	if l.TakeStart() {
+		t.Error("nothing ran yet")
+	}
+	for range 2 {
+		watchdog.Run(t.Context(), l)
+		if !l.TakeStart() || l.TakeStart() {
+			t.Error("a record is taken once")
+		}
+	}
+	watchdog.Run(t.Context(), l)
+	path := filepath.Join(l.Root(), "watchdog.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(b), `"boot_id":"`, `"boot_id":"another`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l.TakeStart() {
+		t.Error("a record of another boot counts")
+	}
+	for name, make := range map[string]func(string) error{
+		"a directory": func(p string) error { return os.Mkdir(p, 0o755) },
+		"a FIFO":      func(p string) error { return syscall.Mkfifo(p, 0o644) },
+		"a link":      func(p string) error { return os.Symlink("state.json", p) },
+	} {
+		if err := errors.Join(os.RemoveAll(path), make(path)); err != nil {
+			t.Fatal(err)
+		}
+		if rep := watchdog.Run(t.Context(), l); len(rep.Errs) > 0 || l.TakeStart() {
+			t.Errorf("%s in its place: %v", name, rep.Errs)
+		}
 	}
 }
 

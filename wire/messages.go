@@ -44,6 +44,9 @@ type Health struct {
 	UptimeSecs   int64    `json:"uptime_secs"`
 	Capabilities []string `json:"capabilities"`
 	Upgrade      *Upgrade `json:"upgrade,omitempty"`
+	// UpgradeUnavailable says why a node whose configuration enables upgrades does
+	// not offer CapabilityUpgrade.
+	UpgradeUnavailable string `json:"upgrade_unavailable,omitempty"`
 }
 
 // Upgrade says, in Health, where the node stands. It is present only with
@@ -98,8 +101,17 @@ func (a *Action) UnmarshalJSON(b []byte) error {
 		}
 	}
 	a.Type, a.Raw = t.Type, append(json.RawMessage(nil), b...)
+	// A longer text names nothing that a node could have. It is cut and not
+	// refused, so that the command is still answered, as one that names nothing.
+	for _, s := range []*string{&a.Version, &a.Channel, &a.TargetArch, &a.Variant} {
+		*s = release.Foreign(*s, maxActionText)
+	}
 	return nil
 }
+
+// maxActionText bounds the texts of an Action; it is above what any of them may
+// have, so that none becomes valid by being cut.
+const maxActionText = 2 * release.MaxNameLen
 
 // CommandAck is the one answer to a command, sent when it has ended: for an
 // upgrade, when the release is staged or was refused.
@@ -139,6 +151,9 @@ type Details struct {
 	CommandID    string       `json:"command_id,omitempty"`
 	Reason       string       `json:"reason,omitempty"`
 	BootAttempts int          `json:"boot_attempts,omitempty"`
+	// FailedStarts says why each start of a version that was rolled back failed, in
+	// order; "" where the node does not know.
+	FailedStarts []string `json:"failed_starts,omitempty"`
 	// Journal are the last lines of a version that was taken back, oldest first;
 	// at most MaxJournal, of at most MaxText bytes each.
 	Journal []string `json:"journal,omitempty"`
@@ -204,7 +219,16 @@ func (r *RegisterAck) check() error {
 }
 
 func (h *Health) check() error {
-	return checkLen("version", h.Version, release.MaxVersionLen)
+	return firstError(
+		checkLen("version", h.Version, release.MaxVersionLen),
+		checkLen("upgrade_unavailable", h.UpgradeUnavailable, MaxText))
+}
+
+func (e *EventAck) check() error {
+	if len(e.EventIDs) > MaxEventIDs {
+		return fmt.Errorf("%d event ids, more than %d", len(e.EventIDs), MaxEventIDs)
+	}
+	return nil
 }
 
 func (c *Command) check() error {
@@ -231,6 +255,14 @@ func (e *Event) check() error {
 	}
 	for _, line := range e.Details.Journal {
 		if err := checkLen("line of the journal", line, MaxText); err != nil {
+			return err
+		}
+	}
+	if n := len(e.Details.FailedStarts); n > MaxStarts {
+		return fmt.Errorf("failed_starts has %d entries, more than %d", n, MaxStarts)
+	}
+	for _, cause := range e.Details.FailedStarts {
+		if err := checkLen("entry of failed_starts", cause, MaxText); err != nil {
 			return err
 		}
 	}

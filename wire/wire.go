@@ -23,10 +23,16 @@ const (
 	MaxID           = 128     // bytes of a command id or event id
 	MaxText         = 8 << 10 // bytes of a message or reason meant for people
 	MaxJournal      = 64      // lines of the journal in an event
+	MaxStarts       = 64      // entries of failed_starts in an event
+	MaxEventIDs     = 10_000  // ids in an event_ack; an outbox has at most 1000
 
 	AuthTimeout    = 10 * time.Second // for the auth frame, and for its answer
 	HealthInterval = 15 * time.Second
 	ReadTimeout    = 45 * time.Second // without a frame or a control ping: the link is dead
+
+	// CloseReplaced is the code of the close frame with which a manager ends a
+	// session, because another one of the same node began.
+	CloseReplaced = 4009
 
 	CapabilityUpgrade = "upgrade"        // in Health.Capabilities
 	FeatureEventAck   = "event_ack"      // in AuthOK.Features

@@ -28,6 +28,7 @@ type statusReport struct {
 	BootAttempts    int                      `json:"boot_attempts"`
 	MaxBootAttempts int                      `json:"max_boot_attempts,omitzero"`
 	Reason          string                   `json:"reason,omitzero"`
+	FailedStarts    []string                 `json:"failed_starts,omitempty"` // of Target, in order; "": not known
 	Versions        []release.Version        `json:"versions"`
 	Undelivered     int                      `json:"undelivered_events"`
 	Service         install.ServiceStatus    `json:"service"`
@@ -77,7 +78,7 @@ changes nothing. As root it becomes the owner of the root.`,
 			rep := statusReport{
 				Root: root, Status: s.Status, Since: s.Since,
 				Current: t.Current, Previous: t.Previous, LastGood: t.LastGood, Target: s.Target,
-				BootAttempts: s.BootAttempts, MaxBootAttempts: s.MaxBootAttempts, Reason: s.Reason,
+				BootAttempts: s.BootAttempts, MaxBootAttempts: s.MaxBootAttempts, Reason: s.Reason, FailedStarts: s.FailedStarts,
 				Versions: t.Versions, Undelivered: len(entries) + len(s.Owed), Service: service, Connection: connection, Notes: res.Notes,
 			}
 			rep.Summary = summary(s, t, service)
@@ -176,6 +177,12 @@ func (r statusReport) table(w io.Writer, now time.Time) error {
 	if !r.Target.IsZero() {
 		row("target", r.Target)
 		row("starts", fmt.Sprintf("%d of %d", r.BootAttempts, r.MaxBootAttempts))
+		for i, why := range r.FailedStarts {
+			if why == "" {
+				why = "unknown"
+			}
+			row(fmt.Sprintf("start %d failed", i+1), why)
+		}
 	}
 	row("installed", fmt.Sprint(r.Versions))
 	row("undelivered", r.Undelivered)

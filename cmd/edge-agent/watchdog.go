@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/watchdog"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -24,7 +26,9 @@ start. In a stable root it changes nothing.
 As root it becomes the owner of DIR first. It exits 0 whatever it finds, so that
 it never keeps a working version from starting; it logs what is wrong.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
-	}, func(ctx context.Context, l state.Layout) (watchdog.Report, bool) { return watchdog.Run(ctx, l), true })
+	}, func(ctx context.Context, l state.Layout, ended func(context.Context) string) (watchdog.Report, bool) {
+		return watchdog.RunAfter(ctx, l, ended), true
+	})
 }
 
 func newRescueCmd() *cobra.Command {
@@ -35,10 +39,12 @@ func newRescueCmd() *cobra.Command {
 version was removed, and its watchdog with it. If current points to a version, it
 does nothing. It exits 0 whatever it finds.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/previous/edge-agent rescue --root /opt/bilbycast/edge`,
-	}, watchdog.Rescue)
+	}, func(ctx context.Context, l state.Layout, _ func(context.Context) string) (watchdog.Report, bool) {
+		return watchdog.Rescue(ctx, l)
+	})
 }
 
-func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (watchdog.Report, bool)) *cobra.Command {
+func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, func(context.Context) string) (watchdog.Report, bool)) *cobra.Command {
 	var root string
 	cmd.Args = cli.ExactArgs(0, "root")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -50,11 +56,16 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 		if err != nil {
 			return cli.Usage(fmt.Errorf("--root: %w", err))
 		}
+		ended := systemd.LastEnd
+		if os.Geteuid() == 0 { // the owner of the root may not read the journal
+			end := systemd.LastEnd(cmd.Context())
+			ended = func(context.Context) string { return end }
+		}
 		if err := fsutil.BecomeOwner(root); err != nil {
 			log.Error().Err(err).Msg("the watchdog does nothing; the service starts all the same")
 			return nil
 		}
-		rep, done := run(cmd.Context(), l)
+		rep, done := run(cmd.Context(), l, ended)
 		if !done {
 			return nil
 		}

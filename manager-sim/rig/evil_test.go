@@ -48,10 +48,15 @@ func TestAnEvilManager(t *testing.T) {
 		if err != nil {
 			return
 		}
-		if _, _, err := conn.ReadMessage(); err != nil { // whatever it says of itself
+		_, b, err := conn.ReadMessage()
+		if err != nil {
 			return
 		}
-		b, _ := wire.Encode(&wire.RegisterAck{NodeID: "6b0f3d1e-0000-4000-8000-000000000001", NodeSecret: "secret", Features: []string{wire.FeatureEventAck}}, time.Now())
+		if env, err := wire.Decode(b); err == nil && env.Message.(*wire.Auth).NodeID != "" {
+			b, _ = wire.Encode(&wire.AuthOK{Features: []string{wire.FeatureEventAck}}, time.Now())
+		} else {
+			b, _ = wire.Encode(&wire.RegisterAck{NodeID: "6b0f3d1e-0000-4000-8000-000000000001", NodeSecret: "secret", Features: []string{wire.FeatureEventAck}}, time.Now())
+		}
 		if len(sessions) > 0 || conn.WriteMessage(websocket.TextMessage, b) != nil {
 			return
 		}

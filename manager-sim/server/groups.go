@@ -192,6 +192,11 @@ func (b upgradeRequest) check() error {
 	if _, err := release.ParseVersion(b.Version); err != nil {
 		return err
 	}
+	if b.Channel != "" {
+		if err := release.CheckName("channel", b.Channel); err != nil {
+			return err
+		}
+	}
 	if b.SettleSecs != nil && (*b.SettleSecs < 0 || *b.SettleSecs > 86400) {
 		return errors.New("settle_secs is not 0 to 86400")
 	}

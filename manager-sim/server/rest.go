@@ -72,13 +72,17 @@ type nodeView struct {
 	CommandID     string          `json:"command_id,omitempty"`
 	Capabilities  []string        `json:"capabilities"`
 	Upgrade       json.RawMessage `json:"upgrade,omitempty"`
-	RegisteredAt  time.Time       `json:"registered_at"`
-	LastSeen      time.Time       `json:"last_seen"`
+	// UpgradeUnavailable says why an online node whose configuration enables
+	// upgrades does not offer them.
+	UpgradeUnavailable string    `json:"upgrade_unavailable,omitempty"`
+	RegisteredAt       time.Time `json:"registered_at"`
+	LastSeen           time.Time `json:"last_seen"`
 }
 
 func (s *Server) view(r *http.Request, n store.Node) (nodeView, error) {
+	ss := s.online(n.ID)
 	v := nodeView{
-		ID: n.ID, DeviceType: n.DeviceType, GroupID: n.GroupID, Online: s.online(n.ID) != nil, Version: n.Version, UpgradeState: Idle,
+		ID: n.ID, DeviceType: n.DeviceType, GroupID: n.GroupID, Online: ss != nil, UpgradeUnavailable: ss.unavailable(), Version: n.Version, UpgradeState: Idle,
 		Capabilities: n.Capabilities, Upgrade: n.Upgrade, RegisteredAt: n.RegisteredAt, LastSeen: n.LastSeen,
 	}
 	cs, err := s.Store.Commands(r.Context(), n.ID, 1)
@@ -190,12 +194,22 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 	if body.Channel == "" {
 		body.Channel = release.DefaultChannel
 	}
+	for what, name := range map[string]string{"channel": body.Channel, "target_arch": body.TargetArch, "variant": body.Variant} {
+		if err := release.CheckName(what, name); name != "" && err != nil {
+			fail(w, http.StatusBadRequest, "bad_request", "%v", err)
+			return
+		}
+	}
 	n, ok := s.node(w, r)
 	if !ok {
 		return
 	}
 	if !slices.Contains(n.Capabilities, wire.CapabilityUpgrade) {
-		fail(w, http.StatusConflict, "no_capability", "node %s does not advertise the capability %q; are upgrades enabled in its config.toml?", n.ID, wire.CapabilityUpgrade)
+		why := "are upgrades enabled in its config.toml?"
+		if reported := s.online(n.ID).unavailable(); reported != "" {
+			why = "it reports: " + reported
+		}
+		fail(w, http.StatusConflict, "no_capability", "node %s does not advertise the capability %q; %s", n.ID, wire.CapabilityUpgrade, why)
 		return
 	}
 	now := time.Now().UTC()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -34,6 +35,18 @@ type session struct {
 	cancel context.CancelFunc
 	caps   []string // of the last health beat; belongs to the reader
 	beats  int
+
+	replaced atomic.Bool            // another connection of the node took its place
+	noWhy    atomic.Pointer[string] // Health.UpgradeUnavailable of the last beat
+}
+
+// unavailable returns why the node offers no upgrades, as it says; "" also for a
+// node that is offline.
+func (ss *session) unavailable() string {
+	if ss == nil || ss.noWhy.Load() == nil {
+		return ""
+	}
+	return *ss.noWhy.Load()
 }
 
 var upgrader = websocket.Upgrader{HandshakeTimeout: 10 * time.Second, ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10}
@@ -62,7 +75,14 @@ func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	ss := &session{s: s, conn: conn, source: source, queue: make(chan wire.Message, queueLen), cancel: cancel}
 	conn.SetReadLimit(wire.MaxMessage)
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		code, text := websocket.CloseGoingAway, ""
+		if ss.replaced.Load() {
+			code, text = wire.CloseReplaced, "another connection of this node took its place"
+		}
+		ss.close(code, text)
+		conn.Close()
+	})
 	defer stop()
 	if err := ss.run(ctx); err != nil && s.ctx.Err() == nil {
 		s.Log.Info().Str("node_id", ss.nodeID).Err(err).Msg("session ends")
@@ -110,8 +130,8 @@ func (ss *session) run(ctx context.Context) error {
 	writer := make(chan struct{})
 	go func() {
 		defer close(writer)
-		defer ss.conn.Close()
 		ss.writeAll(ctx)
+		ss.cancel() // which ends the reader
 	}()
 	defer func() { ss.cancel(); <-writer }()
 	if err := ss.resend(ctx); err != nil {
@@ -171,6 +191,7 @@ func (s *Server) enter(ss *session) {
 	s.sessions[ss.nodeID] = ss
 	s.mu.Unlock()
 	if old != nil {
+		old.replaced.Store(true)
 		old.cancel()
 	}
 	s.stir(ss.nodeID)
@@ -217,7 +238,6 @@ func (ss *session) writeAll(ctx context.Context) {
 		var err error
 		select {
 		case <-ctx.Done():
-			ss.close(websocket.CloseGoingAway, "")
 			return
 		case m := <-ss.queue:
 			if err = ss.write(m); err == nil {
@@ -297,6 +317,7 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 		if err := ss.s.Store.Seen(ctx, n); err != nil {
 			return err
 		}
+		ss.noWhy.Store(&m.UpgradeUnavailable)
 		if ss.beats++; ss.beats == 1 || !slices.Equal(ss.caps, m.Capabilities) {
 			ss.caps = m.Capabilities
 			ss.s.stream.send(capabilityRecord{"capabilities", now.UTC(), ss.nodeID, m.Version, n.Capabilities})

@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/watchdog"
+	"github.com/rs/zerolog"
+)
+
+// countStart finds out whether a watchdog ran before this start. Without one a
+// node must not take an upgrade. A trial that was begun all the same (by hand, or
+// before the unit was changed) must end: there the agent does the watchdog's work
+// itself, and returns an error when that rolled back.
+//
+// In attached mode the watchdog belongs to another unit: see Unit.Fit.
+func (a *Agent) countStart(ctx context.Context) error {
+	if a.unitOf != nil {
+		return nil
+	}
+	l := a.c.layout
+	ran := l.TakeStart()
+	res, err := l.Read()
+	trial := err == nil && res.State.Status == state.PendingHealth && res.Tree.Current == res.State.Target
+	if trial && res.State.BootAttempts > res.State.SeenAttempts {
+		ran = true // by the watchdog of a version that records nothing else
+	}
+	if !ran {
+		why := fmt.Errorf("no watchdog ran before this start, so a bad version could not be rolled back: the service must be started by "+
+			"'%[1]s watchdog --root %[2]s' and then '%[3]s run', as the unit does that 'edge-agent unit' prints",
+			filepath.Join(l.Root(), "last-good", a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
+		a.log.Error().Err(why).Msg("upgrades are not possible")
+		a.mu.Lock()
+		a.uncounted = why
+		a.mu.Unlock()
+		a.say(func(w *words) { w.upgrade = "upgrades are not possible: " + why.Error() })
+	}
+	if !trial {
+		return nil
+	}
+	if !ran {
+		rep := watchdog.Run(ctx, l)
+		l.TakeStart() // this was no watchdog before the start
+		for _, r := range rep.Records() {
+			level, _ := zerolog.ParseLevel(r.Level)
+			a.log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		}
+		if rep.Reverted {
+			return fmt.Errorf("rolled back to %s, because no watchdog did: %s", rep.Current, rep.Reason)
+		}
+	}
+	_, err = a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		if s.Status == state.PendingHealth {
+			s.SeenAttempts = s.BootAttempts
+		}
+		return s, t, nil
+	})
+	if err != nil && !errors.Is(err, state.ErrOwed) {
+		a.log.Warn().Err(err).Msg("the start could not be marked as seen")
+	}
+	return nil
+}
+
+// failStart records why this start of a version on trial failed, and returns err.
+// The context of the run is done then, or soon.
+func (a *Agent) failStart(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if _, e := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		return state.NoteFailure(s, err.Error()), t, nil
+	}); e != nil && !errors.Is(e, state.ErrOwed) {
+		a.log.Warn().Err(e).Msg("the cause of the failed start could not be recorded")
+	}
+	return err
+}
+
+// unitCheckEvery is how often the unit is looked at while nothing happens.
+const unitCheckEvery = time.Minute
+
+// checkUnit asks whether the unit lets a bad version be rolled back.
+func (a *Agent) checkUnit(ctx context.Context) {
+	if a.c.CheckUnit == nil {
+		return
+	}
+	err := a.c.CheckUnit(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	a.mu.Lock()
+	before := a.unitErr
+	a.unitErr, a.unitChecked = err, time.Now()
+	a.mu.Unlock()
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		a.log.Error().Err(err).Msg("upgrades are not possible: the node could not roll back")
+		a.say(func(w *words) { w.upgrade = "upgrades are not possible: " + err.Error() })
+		wake(a.beat)
+	case err == nil && before != nil:
+		a.log.Info().Msg("upgrades are possible again")
+		a.say(func(w *words) { w.upgrade = "" })
+		wake(a.beat)
+	}
+}
+
+// recheck looks at the unit now and then: an operator may change it, for good or
+// for bad, without a restart of the service.
+func (a *Agent) recheck(ctx context.Context) error {
+	if a.c.CheckUnit == nil {
+		return nil
+	}
+	tick := time.NewTicker(unitCheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			a.checkUnit(ctx)
+		}
+	}
+}

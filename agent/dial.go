@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+)
+
+const (
+	// maxHandshake bounds what a server, and a proxy before it, may send until the
+	// WebSocket is open, in bytes: certificates and headers.
+	maxHandshake = 256 << 10
+	// maxCAFile bounds manager.ca_file. The CA bundles of distributions have
+	// some 200 KiB.
+	maxCAFile = 4 << 20
+)
+
+// pins are the fingerprints of manager.cert_fingerprint and key_fingerprint.
+type pins struct{ certs, keys [][sha256.Size]byte }
+
+func (p pins) none() bool { return len(p.certs)+len(p.keys) == 0 }
+
+// check takes a certificate if any pin is of it.
+func (p pins) check(cs tls.ConnectionState) error {
+	cert := cs.PeerCertificates[0]
+	sum, key := sha256.Sum256(cert.Raw), sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	if slices.Contains(p.certs, sum) || slices.Contains(p.keys, key) {
+		return nil
+	}
+	return fmt.Errorf("the manager's certificate has the SHA-256 %x and its key %x, and neither is pinned: if the certificate was replaced, "+
+		"add one of the two to manager.cert_fingerprint or manager.key_fingerprint; otherwise another server answers", sum, key)
+}
+
+// dialer is made for each session, so that a ca_file that was replaced counts.
+func (r resolved) dialer() (*websocket.Dialer, error) {
+	m := r.Manager
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime}
+	if m.CAFile != "" {
+		pem, err := fsutil.ReadLinked(m.CAFile, maxCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("manager.ca_file: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("manager.ca_file %s has no certificate in PEM", m.CAFile)
+		}
+	}
+	switch {
+	case !r.pins.none():
+		conf.InsecureSkipVerify = true // the pins are checked instead
+		conf.VerifyConnection = r.pins.check
+	case m.AcceptSelfSignedCert:
+		conf.InsecureSkipVerify = true
+	}
+	d := &websocket.Dialer{
+		TLSClientConfig: conf, HandshakeTimeout: dialTimeout, Proxy: r.proxy,
+		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
+	}
+	// gorilla/websocket speaks to a proxy in the clear only. For an https proxy, it
+	// is given the address as that of an http one, and the TLS is made below it.
+	var secure atomic.Pointer[url.URL]
+	if r.proxy != nil {
+		d.Proxy = func(req *http.Request) (*url.URL, error) {
+			u, err := r.proxy(req)
+			if u == nil || u.Scheme != "https" {
+				return u, err
+			}
+			secure.Store(u)
+			plain := *u
+			plain.Scheme = "http"
+			if u.Port() == "" {
+				plain.Host = net.JoinHostPort(u.Hostname(), "443")
+			}
+			return &plain, err
+		}
+	}
+	d.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		b := &boundedConn{Conn: conn}
+		b.left.Store(maxHandshake)
+		if u := secure.Load(); u != nil {
+			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime, ServerName: u.Hostname(), RootCAs: r.proxyRoots})
+			if err := t.HandshakeContext(ctx); err != nil {
+				conn.Close()
+				return nil, fmt.Errorf("proxy %s: %w", u.Redacted(), err)
+			}
+			return &openable{t, b}, nil
+		}
+		return &openable{b, b}, nil
+	}
+	return d, nil
+}
+
+// boundedConn ends a handshake that is too long: http.ReadResponse would keep all
+// of an endless header in memory.
+type boundedConn struct {
+	net.Conn
+	left atomic.Int64 // bytes; below 0: no limit any more
+}
+
+// openable is a connection whose bound is lifted once the handshake is over.
+type openable struct {
+	net.Conn
+	bound *boundedConn
+}
+
+var errHandshake = fmt.Errorf("the server sent more than %d KiB before the WebSocket was open", maxHandshake>>10)
+
+func (b *boundedConn) Read(p []byte) (int, error) {
+	left := b.left.Load()
+	if left < 0 {
+		return b.Conn.Read(p)
+	}
+	if left == 0 {
+		return 0, errHandshake
+	}
+	n, err := b.Conn.Read(p[:min(int64(len(p)), left)])
+	b.left.CompareAndSwap(left, left-int64(n))
+	return n, err
+}
+
+// lift ends the bound of a connection that gorilla/websocket returned.
+func lift(conn net.Conn) {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	if o, ok := conn.(*openable); ok {
+		o.bound.left.Store(-1)
+	}
+}
+
+// written is before any release of this code. A clock that says less has not
+// been set yet, as that of a device that boots in 1970.
+var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
+
+// certificateTime is what certificates of the manager and of the release host
+// are judged by. It decides nothing else: releases are verified without a clock.
+func certificateTime() time.Time {
+	if now := time.Now(); now.After(written) {
+		return now
+	}
+	return written
+}
+
+// dial opens the WebSocket; a refusal that is the manager's fault is a busyError.
+func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, error) {
+	conn, resp, err := d.DialContext(ctx, url, nil)
+	if err == nil {
+		lift(conn.NetConn())
+		conn.SetReadLimit(wire.MaxMessage)
+		return conn, nil
+	}
+	if resp == nil {
+		return nil, fmt.Errorf("connect: %w", explainDial(err))
+	}
+	resp.Body.Close()
+	why := "the manager answers " + release.Foreign(resp.Status, 100)
+	switch code := resp.StatusCode; {
+	case code == http.StatusTooManyRequests || code >= 500:
+		return nil, &busyError{why, retryAfter(resp.Header.Get("Retry-After"))}
+	case code == http.StatusSwitchingProtocols:
+		why += ", but not as a WebSocket server"
+	case code == http.StatusNotFound:
+		why += fmt.Sprintf(": there is no manager at this URL (the path is %s unless manager.urls has another)", wire.Path)
+	case code < 400:
+		why += ": not a manager; a captive portal or a wrong address in manager.urls?"
+	}
+	return nil, errors.New(why)
+}
+
+// explainDial adds to an error what a person can do about it.
+func explainDial(err error) error {
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &authority):
+		return fmt.Errorf("%w: set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint for a self-signed certificate", bounded(err))
+	case errors.As(err, &host):
+		return fmt.Errorf("%w: use a name of the certificate in manager.urls, or set manager.cert_fingerprint", bounded(err))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Errorf("%w: renew the manager's certificate, and check this device's clock (it says %s)", bounded(err), time.Now().UTC().Format(time.RFC3339))
+	case errors.As(err, &dns):
+		return fmt.Errorf("%w: check the name in manager.urls and this device's DNS", bounded(err))
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: the server closed the connection; is it the manager's TLS port?", bounded(err))
+	}
+	return bounded(err)
+}
+
+// bounded is err with a text of bounded length: it may quote what the server sent.
+func bounded(err error) error { return &boundedError{err} }
+
+type boundedError struct{ err error }
+
+func (e *boundedError) Error() string { return release.Foreign(e.err.Error(), 500) }
+func (e *boundedError) Unwrap() error { return e.err }
+
+// endedByManager reports whether the manager closed a session on purpose, and
+// not because it restarts or is busy.
+func endedByManager(err error) bool {
+	var closed *websocket.CloseError
+	return errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure && closed.Code != websocket.CloseServiceRestart
+}
+
+// replaced reports whether the manager says that another connection of this node
+// took the place of the session.
+func replaced(err error) bool {
+	var closed *websocket.CloseError
+	return errors.As(err, &closed) && closed.Code == wire.CloseReplaced
+}

@@ -1,0 +1,61 @@
+package fsutil
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// DirFS is os.DirFS for a directory that may be hostile: it opens regular files
+// only, and never waits to open one, as os.DirFS would for a FIFO.
+func DirFS(dir string) fs.FS { return dirFS(dir) }
+
+type dirFS string
+
+func (d dirFS) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	return OpenRegular(filepath.Join(string(d), filepath.FromSlash(name)))
+}
+
+// OpenRegular opens a regular file to read. It follows links, and never waits:
+// a FIFO, a device or a directory is an error.
+func OpenRegular(path string) (*os.File, error) { return openRegular(path, 0) }
+
+func openRegular(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("open %s: not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// ReadLinked is ReadFile for a file that an administrator may have linked.
+func ReadLinked(path string, limit int64) ([]byte, error) {
+	f, err := OpenRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("read %s: %w (limit %d bytes)", path, ErrTooLarge, limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}

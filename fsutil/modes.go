@@ -1,0 +1,34 @@
+package fsutil
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+)
+
+// OpChmod changes the mode of a file or directory.
+const OpChmod OpKind = "chmod"
+
+// Chmod gives path, and what a link there points to, the permissions mode. It
+// is not synced: a mode that is lost to a power cut is set again.
+//
+//	chmod
+func (d Disk) Chmod(path string, mode fs.FileMode) error {
+	return d.Do(Op{Kind: OpChmod, Path: path}, func() error { return os.Chmod(path, mode) })
+}
+
+// RemoveFiles removes files of the directory dir and makes that durable once.
+// One that is not there is no error.
+//
+//	unlink for each, fsync(directory)
+func (d Disk) RemoveFiles(dir string, paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	for _, p := range paths {
+		if err := d.remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return d.SyncDir(dir)
+}

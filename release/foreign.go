@@ -1,0 +1,63 @@
+package release
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ForeignLimit is how many bytes of another program's text an error or an
+// event may quote, unless its writer has a reason for another limit.
+const ForeignLimit = 200
+
+// Foreign returns text of another program (a status line, an error, a name)
+// in a form that is safe to log, to store and to send: valid UTF-8 on one
+// line, without control or formatting characters, of at most limit bytes. A
+// text that is longer ends in "...". Foreign reads no more of s than it returns.
+func Foreign(s string, limit int) string {
+	const end = "..."
+	var b strings.Builder
+	cut := 0 // the length at which end still fits
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			r = '?'
+		case r == '\n' || r == '\r' || r == '\t':
+			r = ' '
+		case !unicode.IsPrint(r):
+			// Controls, formatting such as a change of the writing direction,
+			// separators of lines, and code points that are not assigned.
+			r = '?'
+		}
+		if b.Len()+utf8.RuneLen(r) > limit {
+			if limit < len(end) {
+				return b.String()
+			}
+			return b.String()[:cut] + end
+		}
+		b.WriteRune(r)
+		if b.Len() <= limit-len(end) {
+			cut = b.Len()
+		}
+		i += size
+	}
+	return b.String()
+}
+
+// ForeignError returns err with its text as Foreign returns it, and err itself
+// for errors.Is and errors.As. It returns nil for nil.
+func ForeignError(err error, limit int) error {
+	if err == nil {
+		return nil
+	}
+	return foreignError{Foreign(err.Error(), limit), err}
+}
+
+type foreignError struct {
+	text string
+	err  error
+}
+
+func (e foreignError) Error() string { return e.text }
+func (e foreignError) Unwrap() error { return e.err }

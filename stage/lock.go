@@ -1,0 +1,70 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// lockName is the lock of staging, in downloads/.
+const lockName = ".lock"
+
+// lockStaging takes the lock of staging, waiting for at most wait.
+//
+// Versions of the agent from before that file lock the directory downloads/
+// itself, so that is locked, too. But they left it open to other users, and
+// whoever once opened it can hold that lock until their process ends. So the
+// directory becomes the owner's alone, and a holder that is neither the owner,
+// nor root, nor this user is ignored.
+func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unlock func(), err error) {
+	dir := l.Downloads()
+	st, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		l.Disk().Chmod(dir, 0o700) // a directory of somebody else stays as it is
+	}
+	path := filepath.Join(dir, lockName)
+	setAside(l, path)
+	lock, err := fsutil.LockFile(ctx, path, wait)
+	if err != nil {
+		return nil, err
+	}
+	old, err := fsutil.LockDir(ctx, dir, wait)
+	if err != nil && (!errors.Is(err, fsutil.ErrLocked) || ours(dir, st)) {
+		lock.Unlock()
+		return nil, err
+	}
+	return func() {
+		if old != nil {
+			old.Unlock()
+		}
+		lock.Unlock()
+	}, nil
+}
+
+// ours reports whether a process of the agent may hold the lock of dir.
+func ours(dir string, st fs.FileInfo) bool {
+	uid, ok := fsutil.LockHolder(dir)
+	if !ok {
+		return false
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	return uid == 0 || uid == uint32(os.Geteuid()) || ok && uid == owner.Uid
+}
+
+// setAside removes what stands where a file of downloads/ belongs and is none:
+// everything there is the agent's, and can be made again.
+func setAside(l state.Layout, path string) {
+	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
+		l.Disk().Discard(path)
+	}
+}

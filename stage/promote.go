@@ -1,0 +1,119 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// promote gives the complete directory its name. A directory that has the name
+// already (installed by hand, or made from other bytes) is exchanged for it,
+// so that links to it are never dangling. Where that is not possible, the old
+// one is removed first, if nothing needs it.
+func (s *Stager) promote(ctx context.Context, v release.Version, dir string) error {
+	l := s.Layout
+	final := l.Version(v)
+	_, err := os.Lstat(final)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l.Disk().Rename(dir, final) // the version is complete from here
+	}
+	if err != nil {
+		return err
+	}
+	err = l.Disk().Exchange(dir, final)
+	if err == nil {
+		l.Disk().Discard(dir) // leftovers are harmless: clean tries again
+		return nil
+	}
+	if !state.Immovable(err) {
+		return release.Errorf(release.Internal, "%s is in the way of the new files of %s and cannot be replaced: %w", final, v, err)
+	}
+	if err := s.takeAway(ctx, v, err); err != nil {
+		return err
+	}
+	return l.Disk().Rename(dir, final) // the version is complete from here
+}
+
+// takeAway removes version v, which could not be exchanged for cause. It is
+// absent before anything of it goes, so that a crash leaves no half version.
+func (s *Stager) takeAway(ctx context.Context, v release.Version, cause error) error {
+	l := s.Layout
+	var free func() error
+	err := l.Locked(ctx, func() error {
+		needed, err := s.inUse(v)
+		if err != nil {
+			return err
+		}
+		if needed {
+			return inTheWay(v, cause)
+		}
+		free, err = l.Retire(v)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// previous may still point there; the ordinary way sets it to another version.
+	if _, err := l.Do(ctx, nil); err != nil && !errors.Is(err, state.ErrOwed) {
+		return err
+	}
+	if err := free(); err != nil && l.Removing(v) {
+		return err
+	}
+	return nil
+}
+
+// inUse reports whether v runs, is on trial, or is what a rollback would run.
+// The version that previous points to at rest is not: another can take its place.
+func (s *Stager) inUse(v release.Version) (bool, error) {
+	t, err := s.Layout.Tree()
+	if err != nil {
+		return false, err
+	}
+	res, err := s.Layout.Read()
+	if err != nil {
+		return false, err
+	}
+	used := []release.Version{t.Current, t.LastGood, res.Tree.Current, res.Tree.LastGood, res.State.Good, s.Running}
+	if res.State.Status == state.PendingHealth {
+		used = append(used, res.State.Target, res.State.Previous, t.Previous)
+	}
+	for _, u := range used {
+		if u == v {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// replaceable refuses a release, before anything is downloaded, whose version
+// is installed from other files and could not be replaced.
+func (s *Stager) replaceable(v release.Version) error {
+	dir := s.Layout.Version(v)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if s.Layout.Removing(v) {
+		return release.Errorf(release.Internal, "the earlier files of %s could not be removed; remove %s", v, dir)
+	}
+	if at := fsutil.MountPoint(dir); at != "" {
+		return release.Errorf(release.Internal, "%s is installed from other files, which cannot be replaced: %s is a mount point; unmount it", v, at)
+	}
+	if !fsutil.Overlay(s.Layout.Versions()) {
+		return nil
+	}
+	used, err := s.inUse(v)
+	if err == nil && used {
+		err = inTheWay(v, errors.New("versions/ is on an overlay file system"))
+	}
+	return err
+}
+
+func inTheWay(v release.Version, cause error) error {
+	return release.Errorf(release.Internal, "%s is in use and installed from other files, which cannot be replaced at one instant here: %w; run another version first, or publish the release under a new version", v, cause)
+}

@@ -1,0 +1,138 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// Prune removes versions until keep are left: failed and superseded ones
+// first, then the oldest. It never removes one that a link points to, that the
+// state needs, or that is running. What it cannot remove it skips; the errors
+// are joined. While a release is being staged it does nothing, as Stage prunes.
+func Prune(ctx context.Context, l state.Layout, keep int, running release.Version) error {
+	if _, err := os.Stat(l.Downloads()); err == nil { // otherwise nothing was ever staged here
+		unlock, err := lockStaging(ctx, l, time.Second)
+		if errors.Is(err, fsutil.ErrLocked) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	p := pruner{l: l, running: running}
+	for p.one(ctx, keep, release.Version{}) {
+	}
+	return errors.Join(p.errs...)
+}
+
+// pruner removes versions, one at a time. Its user holds the lock of staging.
+type pruner struct {
+	l       state.Layout
+	running release.Version
+	skip    map[release.Version]bool // that could not be removed
+	errs    []error
+}
+
+// one removes the version that is needed least, if there are more than keep
+// besides not. It reports whether it removed one.
+func (p *pruner) one(ctx context.Context, keep int, not release.Version) bool {
+	var free func() error
+	err := p.l.Locked(ctx, func() error {
+		t, err := p.l.Tree()
+		if err != nil {
+			return err
+		}
+		res, err := p.l.Read()
+		if err != nil {
+			return err
+		}
+		needed := neededBy(t, res, p.running)
+		others := slices.DeleteFunc(slices.Clone(t.Versions), func(v release.Version) bool { return v == not })
+		if len(others) <= keep {
+			return nil
+		}
+		for _, v := range leastNeeded(t.Versions, res.State) {
+			if needed[v] || p.skip[v] || keep > 0 && v == not {
+				continue
+			}
+			if free, err = p.l.Retire(v); err == nil {
+				return nil
+			}
+			p.failed(v, err)
+		}
+		return nil
+	})
+	if err != nil {
+		p.errs = append(p.errs, err)
+	}
+	if free == nil {
+		return false
+	}
+	// Without the root's lock: removing thousands of files may take long, and a
+	// watchdog that starts meanwhile must not wait.
+	if err := free(); err != nil {
+		p.errs = append(p.errs, err)
+	}
+	return true
+}
+
+func (p *pruner) failed(v release.Version, err error) {
+	if p.skip == nil {
+		p.skip = map[release.Version]bool{}
+	}
+	p.skip[v] = true
+	p.errs = append(p.errs, err)
+}
+
+// neededBy returns the versions that must not be removed: those that the links
+// point to now or once they are reconciled, those that the state names, and
+// the running one.
+func neededBy(t state.Tree, res state.Result, running release.Version) map[release.Version]bool {
+	needed := map[release.Version]bool{
+		t.Current: true, t.Previous: true, t.LastGood: true,
+		res.Tree.Current: true, res.Tree.Previous: true, res.Tree.LastGood: true,
+		res.State.Good: true, res.State.Previous: true, running: true,
+	}
+	if res.State.Status != state.RolledBack {
+		needed[res.State.Target] = true
+	}
+	return needed
+}
+
+// leastNeeded returns the versions, given newest first, in the order in which
+// they may go: those that failed or were superseded before they proved healthy,
+// as far as the state remembers, and then the others; in both the oldest first.
+func leastNeeded(versions []release.Version, s state.State) []release.Version {
+	staged, ran := map[release.Version]bool{}, map[release.Version]bool{s.Good: true, s.Previous: true}
+	for _, c := range s.Commands {
+		if c.Status == "staged" || c.Status == "staged_manual" {
+			staged[c.Version] = true
+		}
+		if c.Code != release.InProgress { // no trial ran, so the running version had proved healthy
+			ran[c.From] = true
+		}
+	}
+	unproved := func(v release.Version) bool {
+		return s.Status == state.RolledBack && v == s.Target || !ran[v] && (staged[v] || v.Compare(s.Good) > 0)
+	}
+	var first, rest []release.Version
+	for _, v := range slices.Backward(versions) {
+		if unproved(v) {
+			first = append(first, v)
+		} else {
+			rest = append(rest, v)
+		}
+	}
+	return append(first, rest...)
+}

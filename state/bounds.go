@@ -1,0 +1,132 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// Limits of the texts in state.json and in the outbox, in bytes. They come from
+// other programs: the manager, hosts, checks, the journal. JSON may write a byte
+// of them as two, and still every entry is below MaxEntry, and state.json below
+// MaxState.
+const (
+	maxName  = 128     // a channel, an id
+	maxText  = 1 << 10 // a message or reason
+	maxCause = 200     // why one start failed
+	maxLines = 48      // of the journal
+	maxLine  = 300
+	// maxOwed bounds Owed: one transition adds three entries at the most, and they
+	// stay only while the outbox cannot be written.
+	maxOwed = 12
+)
+
+// bounded returns e with every text in its limits.
+func (e Entry) bounded() Entry {
+	if e.Event != nil {
+		ev := *e.Event
+		ev.Code = release.Code(release.Foreign(string(ev.Code), maxName))
+		ev.Message = release.Foreign(ev.Message, maxText)
+		ev.Reason = release.Foreign(ev.Reason, maxText)
+		ev.CommandID = release.Foreign(ev.CommandID, maxName)
+		ev.Journal = boundedLines(ev.Journal)
+		ev.FailedStarts = boundedStarts(ev.FailedStarts)
+		e.Event = &ev
+	}
+	if e.Ack != nil {
+		c := e.Ack.bounded()
+		e.Ack = &c
+	}
+	return e
+}
+
+// boundedLines keeps the first and the last lines of a long journal.
+func boundedLines(lines []string) []string {
+	if over := len(lines) - maxLines; over > 0 {
+		const half = maxLines / 2
+		lines = slices.Concat(lines[:half-1], []string{fmt.Sprintf("... %d lines left out", over+1)}, lines[len(lines)-half:])
+	}
+	out := make([]string, len(lines))
+	for i, line := range lines {
+		out[i] = release.Foreign(line, maxLine)
+	}
+	if lines == nil {
+		return nil
+	}
+	return out
+}
+
+func boundedStarts(causes []string) []string {
+	causes = slices.Clone(causes[:min(len(causes), MaxAttempts)])
+	for i := range causes {
+		causes[i] = release.Foreign(causes[i], maxCause)
+	}
+	return causes
+}
+
+func (c Command) bounded() Command {
+	c.ID = release.Foreign(c.ID, maxName)
+	c.Channel = release.Foreign(c.Channel, maxName)
+	c.Status = release.Foreign(c.Status, maxName)
+	c.Code = release.Code(release.Foreign(string(c.Code), maxName))
+	c.Error = release.Foreign(c.Error, maxText)
+	return c
+}
+
+// bounded returns s with every text and list in its limits. What an earlier
+// version wrote without limits is cut here, so that a state that has grown too
+// large can be written again.
+func (s State) bounded() State {
+	s.TrialID = release.Foreign(s.TrialID, maxName)
+	s.CommandID = release.Foreign(s.CommandID, maxName)
+	s.Channel = release.Foreign(s.Channel, maxName)
+	s.Reason = release.Foreign(s.Reason, maxText)
+	s.FailedStarts = boundedStarts(s.FailedStarts)
+	s.Commands = forgetDone(slices.Clone(s.Commands))
+	for i := range s.Commands {
+		s.Commands[i] = s.Commands[i].bounded()
+	}
+	s.Owed = slices.Clone(s.Owed)
+	if over := len(s.Owed) - maxOwed; over > 0 { // the oldest make room, as in the outbox
+		s.Owed = s.Owed[over:]
+	}
+	for i := range s.Owed {
+		s.Owed[i] = s.Owed[i].bounded()
+		if s.Owed[i].Event != nil {
+			s.Owed[i].Event.Journal = nil // it is added in the outbox: see Outbox.Amend
+		}
+	}
+	return s
+}
+
+// encode refuses what Decode would: a state.json that nobody can read again
+// loses all that it held.
+func (s State) encode() ([]byte, error) {
+	s = s.bounded()
+	s.Schema = Schema
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	b, err := encodeJSON(s, "  ")
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	if len(b) > MaxState { // a defect: the bounds are made so that it cannot be
+		return nil, fmt.Errorf("state: %d bytes, more than %d", len(b), MaxState)
+	}
+	return b, nil
+}
+
+// encodeJSON writes v and a newline. It does not escape for HTML, which would
+// write a byte as six.
+func encodeJSON(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}

@@ -1,0 +1,70 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"golang.org/x/sys/unix"
+)
+
+// start names one start of the service.
+type start struct {
+	BootID       string `json:"boot_id"`
+	InvocationID string `json:"invocation_id,omitzero"` // of systemd; empty elsewhere
+}
+
+func thisStart() start {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // "" is as good for a comparison
+	return start{strings.TrimSpace(string(b)), os.Getenv("INVOCATION_ID")}
+}
+
+func (l Layout) startFile() string { return l.path("watchdog.json") }
+
+// startSize is the length of the file: it is overwritten in place, which needs
+// no space on most file systems once it is there.
+const startSize = 256
+
+// RecordStart records that a watchdog ran before this start. It is not synced:
+// no other boot reads it.
+func (l Layout) RecordStart() error {
+	b, err := json.Marshal(thisStart())
+	if err != nil {
+		return err
+	}
+	return l.writeStart(append(b, bytes.Repeat([]byte{' '}, max(0, startSize-len(b)))...))
+}
+
+// TakeStart reports whether a watchdog ran before this start, and forgets it: it
+// is true once, in the process that the watchdog ran before.
+func (l Layout) TakeStart() bool {
+	var s start
+	b, err := fsutil.ReadFile(l.startFile(), startSize)
+	recorded := err == nil && json.Unmarshal(b, &s) == nil && s == thisStart()
+	// Also where nothing was recorded: so that the file is there on a disk that
+	// fills up later.
+	if err := l.writeStart(bytes.Repeat([]byte{' '}, startSize)); err != nil {
+		return recorded // a record that cannot be forgotten is of this boot
+	}
+	return recorded
+}
+
+func (l Layout) writeStart(b []byte) error {
+	path := l.startFile()
+	f, err := l.disk.Create(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return unix.EINVAL
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return err
+}

@@ -1,0 +1,80 @@
+package systemd
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// LastEnd says how the start of this unit before this one ended, in words of
+// systemd's journal: "exit status 3", "killed by signal KILL", "the start timed
+// out". It returns "" if nobody knows. The user must be able to read the journal
+// (group systemd-journal).
+func LastEnd(ctx context.Context) string {
+	unit, err := Self()
+	if err != nil {
+		return ""
+	}
+	out, err := output(ctx, "journalctl", "--quiet", "--no-pager", "--output=json", "--lines=200", "--unit="+unit, "_PID=1")
+	if err != nil {
+		return ""
+	}
+	return endOf(out, os.Getenv("INVOCATION_ID"))
+}
+
+// setupFailures are the exit statuses of systemd's own, before the program runs
+// (systemd.exec(5), "Process Exit Codes").
+var setupFailures = map[string]string{
+	"200": "the working directory could not be entered",
+	"203": "the program could not be executed",
+	"216": "the group could not be set",
+	"217": "the user could not be set",
+	"226": "the sandbox could not be set up",
+}
+
+// endOf finds the end of the last invocation before now in journalctl's JSON.
+func endOf(out []byte, now string) string {
+	var last, code, status, result string
+	in := bufio.NewScanner(bytes.NewReader(out))
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		var e struct {
+			Of      string `json:"INVOCATION_ID"`
+			Code    string `json:"EXIT_CODE"`
+			Status  string `json:"EXIT_STATUS"`
+			Command string `json:"COMMAND"`
+			Result  string `json:"UNIT_RESULT"`
+		}
+		if json.Unmarshal(in.Bytes(), &e) != nil || e.Of == "" || e.Of == now {
+			continue
+		}
+		if e.Of != last {
+			last, code, status, result = e.Of, "", "", ""
+		}
+		if e.Code != "" && (e.Command == "" || e.Command == "ExecStart") {
+			code, status = e.Code, e.Status
+		}
+		result = cmp.Or(e.Result, result)
+	}
+	switch {
+	case result == "timeout":
+		return "the start timed out"
+	case result == "watchdog":
+		return "no answer within WatchdogSec="
+	case result == "oom-kill":
+		return "out of memory"
+	case code == "exited" && setupFailures[status] != "":
+		return fmt.Sprintf("%s (exit status %s)", setupFailures[status], status)
+	case code == "exited":
+		return "exit status " + status
+	case code == "killed" || code == "dumped":
+		return "killed by signal " + status
+	case result == "success" || result == "":
+		return ""
+	}
+	return fmt.Sprintf("systemd's result is %q", result)
+}
