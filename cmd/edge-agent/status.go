@@ -97,6 +97,9 @@ changes nothing. As root it becomes the owner of the root.`,
 
 // summary is one sentence or two that are true of the service, too.
 func summary(s state.State, t state.Tree, service install.ServiceStatus) string {
+	if t.Current.IsZero() && len(t.Versions) > 0 {
+		return "The link current points to no installed version. The next start repairs it, or: edge-agent doctor names the remedy."
+	}
 	if t.Current.IsZero() {
 		return "No version is installed here. Install one: edge-agent install --help."
 	}

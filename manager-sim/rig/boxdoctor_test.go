@@ -101,7 +101,7 @@ func (b *inBox) finds(f fault) {
 	b.sh(f.spoil)
 	for _, user := range []string{"", "edge"} {
 		var found []finding
-		for tries := 0; tries < 50; tries++ {
+		for tries := 0; tries < 150; tries++ {
 			found = found[:0]
 			for _, x := range b.doctor(user) {
 				if !x.OK {
