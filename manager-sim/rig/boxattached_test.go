@@ -118,7 +118,9 @@ func TestUnderSystemdAttached(t *testing.T) {
 		t.Errorf("the agent was restarted: %s, before %s", got, agentPID)
 	}
 
-	// With no agent at all, what a hand put in place goes back too.
+	// With no agent at all, a bad version that an operator puts in place is rolled
+	// back, too. The one from before was pruned.
+	b.sh("cd " + rig.BoxRoot + "/versions && runuser -u edge -- cp -r 1.1.0 1.2.0 && printf '#!/bin/sh\\nexit 1\\n' >1.2.0/app")
 	b.sh("systemctl stop edge-agent.service; ln -sfn versions/1.2.0 " + rig.BoxRoot + "/current; systemctl restart edge.service")
 	for tick := time.Tick(50 * time.Millisecond); b.node.Link(b.ctx, "current") != "1.1.0"; <-tick {
 		if b.ctx.Err() != nil {
