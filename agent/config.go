@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -149,6 +150,8 @@ type resolved struct {
 	drain   time.Duration
 	proxy   func(*http.Request) (*url.URL, error)
 	rate    int64 // bytes a second; 0: no limit
+	// proxyRoots are the CAs of an https proxy; nil means the system's. Tests set it.
+	proxyRoots *x509.CertPool
 }
 
 // Pins are fingerprints: in config.toml a text, or a list of texts.

@@ -97,7 +97,7 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 		b := &boundedConn{Conn: conn}
 		b.left.Store(maxHandshake)
 		if u := secure.Load(); u != nil {
-			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime, ServerName: u.Hostname()})
+			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime, ServerName: u.Hostname(), RootCAs: r.proxyRoots})
 			if err := t.HandshakeContext(ctx); err != nil {
 				conn.Close()
 				return nil, fmt.Errorf("proxy %s: %w", u.Redacted(), err)

@@ -82,7 +82,7 @@ func Examine(ctx context.Context, c *Config, what string, signers []verify.Signe
 		host, policy, e.Running = node.host, node.policy, now.Tree.Current
 		policy.Floor, policy.FloorSequence = now.State.Floor, now.State.FloorSequence
 		if now.State.Status == state.PendingHealth {
-			e.Refused = release.Errorf(release.InProgress, "%s is on trial; wait until it is kept or went back", now.State.Target)
+			e.Refused = release.Errorf(release.InProgress, "%s is on trial; wait for its result", now.State.Target)
 			return e, nil
 		}
 	}

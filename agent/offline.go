@@ -77,7 +77,7 @@ func StageFrom(ctx context.Context, c Config, from string, apply bool, progress 
 		return rel, err
 	}
 	if now.State.Status == state.PendingHealth {
-		return rel, release.Errorf(release.InProgress, "%s is on trial; wait until it is kept or went back", now.State.Target)
+		return rel, release.Errorf(release.InProgress, "%s is on trial; wait for its result", now.State.Target)
 	}
 	staged, err := stager.Stage(ctx, rel, artefact, func() {})
 	if err != nil {

@@ -98,6 +98,11 @@ func Reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 }
 
 func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
+	if len(t.Versions) == 0 {
+		// Nothing can be decided: versions/ may only not be mounted. What is known of
+		// a trial is kept for when it is there again.
+		return s, t, "no version is installed"
+	}
 	switch s.Status {
 	case Stable:
 		switch t.Current {
@@ -180,7 +185,7 @@ func adopt(s State, t Tree, now time.Time) (State, Tree, string) {
 		return s, t, "no version is installed"
 	}
 	if t.LastGood.IsZero() && !t.mayCallGood(run) {
-		return s, t, fmt.Sprintf("there is no usable state.json and no last-good, and %s never proved healthy; it is chosen at the next start, if it is all there is", run)
+		return s, t, fmt.Sprintf("there is no usable state.json and no last-good, and %s is not known to be healthy; it is chosen at the next start, if it is all there is", run)
 	}
 	note := ""
 	if !t.Current.IsZero() && t.Current != run {
@@ -201,7 +206,7 @@ func lostCurrent(s State, t Tree, now time.Time) (State, Tree, string) {
 		return s, t, "no version is installed"
 	}
 	if run != s.Good && t.LastGood.IsZero() && !t.mayCallGood(run) {
-		return s, t, fmt.Sprintf("current is missing or dangling, and %s never proved healthy; it is chosen at the next start, if it is all there is", run)
+		return s, t, fmt.Sprintf("current is missing or dangling, and %s is not known to be healthy; it is chosen at the next start, if it is all there is", run)
 	}
 	t.Current = run
 	note := fmt.Sprintf("current was missing or dangling; it points to %s now", run)
@@ -224,7 +229,7 @@ func lostCurrent(s State, t Tree, now time.Time) (State, Tree, string) {
 func handMoved(s State, t Tree, now time.Time) (State, Tree, string) {
 	back := t.first(t.LastGood, s.Good)
 	if (back.IsZero() || back == t.Current) && t.Current != t.LastGood && !t.mayCallGood(t.Current) {
-		return s, t, fmt.Sprintf("current points to %s, which never proved healthy, and there is no other version to roll back to", t.Current)
+		return s, t, fmt.Sprintf("current points to %s, which is not known to be healthy, and there is no other version to roll back to", t.Current)
 	}
 	if back.IsZero() || back == t.Current {
 		t.LastGood = t.Current

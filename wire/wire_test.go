@@ -86,6 +86,23 @@ func TestDecodeCommand(t *testing.T) {
 	}
 }
 
+// A text that no version, channel, arch or variant can have is cut, so that the
+// command can be answered, and none becomes valid by that.
+func TestDecodeCutsLongTextsOfAnAction(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("1.0.0", 100)
+	e, err := wire.Decode([]byte(`{"type":"command","payload":{"command_id":"u","action":{"type":"upgrade_binary","version":"` + long + `","channel":"` + long + `","target_arch":"` + long + `","variant":"a\u0000b\n"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := e.Message.(*wire.Command).Action
+	for _, s := range []string{a.Version, a.Channel, a.TargetArch, a.Variant} {
+		if _, err := release.ParseVersion(s); err == nil || len(s) > 2*release.MaxNameLen || release.CheckName("it", s) == nil {
+			t.Errorf("%q", s)
+		}
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ frame, want string }{
@@ -99,6 +116,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"no action":          {`{"type":"command","payload":{"command_id":"a"}}`, "action type is missing"},
 		"long event message": {`{"type":"event","payload":{"message":"` + strings.Repeat("a", wire.MaxText+1) + `"}}`, "message has"},
 		"no secret":          {`{"type":"register_ack","payload":{"node_id":"n"}}`, "node_secret is missing"},
+		"many event ids":     {`{"type":"event_ack","payload":{"event_ids":[` + strings.Repeat(`"a",`, wire.MaxEventIDs) + `"a"]}}`, "10001 event ids"},
+		"many failed starts": {`{"type":"event","payload":{"details":{"failed_starts":[` + strings.Repeat(`"a",`, wire.MaxStarts) + `"a"]}}}`, "failed_starts has 65"},
+		"long failed start":  {`{"type":"event","payload":{"details":{"failed_starts":["` + strings.Repeat("a", wire.MaxText+1) + `"]}}}`, "failed_starts has"},
+		"long reason":        {`{"type":"health","payload":{"upgrade_unavailable":"` + strings.Repeat("a", wire.MaxText+1) + `"}}`, "upgrade_unavailable has"},
 		"too large":          {`{"type":"` + strings.Repeat("a", wire.MaxMessage) + `"}`, "more than"},
 	} {
 		_, err := wire.Decode([]byte(c.frame))

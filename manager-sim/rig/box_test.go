@@ -293,7 +293,7 @@ func TestUnderSystemdTheSidecar(t *testing.T) {
 	mark, _ = b.upgrade("1.2.0")
 	b.event(mark, "upgrade_rolled_back")
 	b.wait(mark, "the old version", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.1.0" })
-	b.ends("1.1.0", "rolled_back", "went back: 1.2.0")
+	b.ends("1.1.0", "rolled_back", "rolled back: 1.2.0")
 }
 
 // A manager that answers 503 for longer than the window does not cost the new

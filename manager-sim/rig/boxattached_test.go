@@ -177,7 +177,7 @@ func TestUnderSystemdAttachedLeastPrivilege(t *testing.T) {
 		mark := b.Timeline.Mark()
 		b.sh(tt.spoil + "; systemctl restart edge-agent.service")
 		b.wait(mark, "the agent", func(e rig.Entry) bool { return e.Type == "authenticated" })
-		if said, err := b.node.Journal(b.ctx, "edge-agent.service"); err != nil || !strings.Contains(said, "not fit for upgrades") || !strings.Contains(said, tt.says) {
+		if said, err := b.node.Journal(b.ctx, "edge-agent.service"); err != nil || !strings.Contains(said, "upgrades are not possible") || !strings.Contains(said, tt.says) {
 			t.Errorf("after %s the agent does not say %q (%v)", tt.spoil, tt.says, err)
 		}
 		b.sh(tt.mend)

@@ -58,7 +58,7 @@ func TestUnderSystemdAStartLimit(t *testing.T) {
 			t.Errorf("the event says %q", e.Message)
 		}
 	}
-	b.ends("1.0.0", "stable", "the unit is not fit for upgrades")
+	b.ends("1.0.0", "stable", "upgrades are not possible")
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestUnderSystemdAStartLimit(t *testing.T) {
 	}
 	mark, _ = b.upgrade("1.2.0")
 	b.back(mark, 3)
-	b.ends("1.0.0", "rolled_back", "went back: 1.2.0")
+	b.ends("1.0.0", "rolled_back", "rolled back: 1.2.0")
 }
 
 // doctor finds nothing on a node that is well, and a unit that would trip.

@@ -268,8 +268,11 @@ func TestAnOldConnectionThatEndsLate(t *testing.T) {
 	if _, ok := n.next().(*wire.AuthOK); !ok {
 		t.Fatal("not authenticated")
 	}
-	for { // the manager ends the old one
+	for { // the manager ends the old one, and says why
 		if _, _, err := old.conn.ReadMessage(); err != nil {
+			if !websocket.IsCloseError(err, wire.CloseReplaced) {
+				t.Errorf("the old connection ends with %v", err)
+			}
 			break
 		}
 	}
@@ -283,6 +286,47 @@ func TestAnOldConnectionThatEndsLate(t *testing.T) {
 	cs, err := m.Store.Connections(t.Context(), reg.NodeID)
 	if err != nil || len(cs) != 3 { // came, came again, and the manager went
 		t.Errorf("got %+v, %v", cs, err)
+	}
+}
+
+// A node that offers no upgrades says why, and the API passes it on.
+func TestWhyANodeOffersNoUpgrades(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	const why = "no watchdog ran before this start"
+	n.send(&wire.Health{Status: "ok", Version: "1.0.0", Capabilities: []string{}, UpgradeUnavailable: why})
+	n.send(event("after-the-beat"))
+	n.next()
+	path := "/api/v1/nodes/" + reg.NodeID
+	if _, body := m.call("GET", path, ""); !strings.Contains(body, `"upgrade_unavailable":"`+why+`"`) {
+		t.Errorf("the node: %s", body)
+	}
+	if code, body := m.call("POST", path+"/upgrade", `{"version":"1.1.0"}`); code != http.StatusConflict || !strings.Contains(body, "it reports: "+why) {
+		t.Errorf("an upgrade: %d %s", code, body)
+	}
+}
+
+// What a node could not have is not sent to one.
+func TestNamesOfAnUpgradeAreChecked(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	_, reg := m.register()
+	long := strings.Repeat("x", 2<<10)
+	for _, field := range []string{"channel", "target_arch", "variant"} {
+		for _, name := range []string{long, "a b", "../x", `\u0000`} {
+			body := `{"version":"1.1.0","` + field + `":"` + name + `"}`
+			if code, answer := m.call("POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", body); code != http.StatusBadRequest || !strings.Contains(answer, field) {
+				t.Errorf("%s %.20q: %d %.200s", field, name, code, answer)
+			}
+		}
+	}
+	var g struct {
+		ID string `json:"id"`
+	}
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"g"}`, &g)
+	if code, answer := m.call("POST", "/api/v1/groups/"+g.ID+"/upgrade", `{"version":"1.1.0","channel":"`+long+`"}`); code != http.StatusBadRequest || !strings.Contains(answer, "channel") {
+		t.Errorf("of a group: %d %.200s", code, answer)
 	}
 }
 
