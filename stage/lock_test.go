@@ -231,3 +231,47 @@ func TestAFaultOfTheDiskIsFinal(t *testing.T) {
 		t.Errorf("after %d writes: %v", writes, err)
 	}
 }
+
+// A file that another user began is begun again.
+func TestADownloadOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, newVersion)
+	if err := errors.Join(s.Layout.Make(), os.WriteFile(s.Layout.Download(a.SHA256), []byte("root's"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.Layout = s.Layout.On(fsutil.Disk{Seam: seam(func(op fsutil.Op, make func() error) error {
+		if b, err := os.ReadFile(op.Path); err == nil && op.Kind == fsutil.OpCreate && string(b) == "root's" {
+			return &fs.PathError{Op: "open", Path: op.Path, Err: unix.EACCES}
+		}
+		return make()
+	})})
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A cleaner empties or removes downloads/ while a release is on its way.
+func TestDownloadsAreCleanedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, phase := range map[string]string{"in the download": PhaseDownload, "in the extraction": PhaseExtract, "in the check": PhaseCheck} {
+		for _, all := range []bool{true, false} {
+			s := setup(t, nil)
+			rel, a := fetch(t, s, "1.0.0")
+			s.Progress = func(p string, done, _ int64) {
+				if p != phase {
+					return
+				}
+				if err := os.Remove(s.Layout.Download(a.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Error(err)
+				}
+				if all {
+					os.RemoveAll(s.Layout.Downloads())
+				}
+			}
+			if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+				t.Errorf("%s, with the directory %v: %v", name, all, err)
+			}
+		}
+	}
+}
