@@ -76,8 +76,8 @@ func TestWhoHoldsTheOldLock(t *testing.T) {
 			if st, err := os.Stat(l.Downloads()); err != nil || st.Mode().Perm() != 0o700 {
 				t.Errorf("downloads/ has mode %v: %v", st.Mode(), err)
 			}
-			if st, err := os.Stat(filepath.Join(l.Downloads(), lockName)); err != nil || st.Mode().Perm() != 0o600 {
-				t.Errorf("the lock has mode %v: %v", st.Mode(), err)
+			if got, err := os.ReadDir(l.Downloads()); err != nil || len(got) != 0 {
+				t.Errorf("left in downloads/: %v, %v", got, err)
 			}
 		})
 	}
@@ -229,6 +229,36 @@ func TestAFaultOfTheDiskIsFinal(t *testing.T) {
 	})})
 	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.Internal || writes != 1 {
 		t.Errorf("after %d writes: %v", writes, err)
+	}
+}
+
+// On a disk without a free inode versions can still be removed; the lock of the
+// directory alone then keeps others out.
+func TestTheLockOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	l := newLayout(t)
+	mount(t, l.Root(), "tmpfs", "tmpfs", 0, "size=4M,nr_inodes=40")
+	install(t, l, "1.0.0", "0.8.0", "0.9.0")
+	for i := 0; ; i++ {
+		if err := os.Mkdir(filepath.Join(l.Version(release.MustVersion("0.8.0")), strconv.Itoa(i)), 0o755); errors.Is(err, unix.ENOSPC) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := fsutil.LockDir(t.Context(), l.Downloads(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockStaging(t.Context(), l, 0); !errors.Is(err, fsutil.ErrLocked) {
+		t.Errorf("while another holds it: %v", err)
+	}
+	held.Unlock()
+	if err := Prune(t.Context(), l, 2, release.Version{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := installed(t, l); got != "[1.0.0 0.9.0]" {
+		t.Errorf("left: %s", got)
 	}
 }
 
