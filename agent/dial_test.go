@@ -160,7 +160,9 @@ func TestOneIdentityOnTwoDevices(t *testing.T) {
 			c := rootWith(t, url)
 			c.Log = c.Log.Output(log)
 			a := runAgent(t, c)
-			wait(t, "it says so", func() bool { return strings.Contains(log.String(), "another device probably uses this node's credentials.json") })
+			wait(t, "it says so", func() bool {
+				return strings.Contains(log.String(), "another device probably uses this node's credentials.json")
+			})
 			if n := sessions.Load(); n > sharedSessions {
 				t.Errorf("after %d sessions", n)
 			}

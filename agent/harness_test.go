@@ -199,4 +199,3 @@ func (c counting) Change(_ fsutil.Op, make func() error) error {
 	c.n.Add(1)
 	return make()
 }
-

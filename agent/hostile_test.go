@@ -387,4 +387,3 @@ func TestACommandOnAFullDisk(t *testing.T) {
 		t.Error(err)
 	}
 }
-

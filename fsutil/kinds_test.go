@@ -78,7 +78,7 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	for kind, path := range notFiles(t, dir) {
 		for what, open := range map[string]func() error{
-			"ReadFile":    func() error { _, err := ReadFile(path, 100); return err },
+			"ReadFile": func() error { _, err := ReadFile(path, 100); return err },
 			"OpenRegular": func() error {
 				if kind == "link" { // it is followed
 					return fmt.Errorf("open %s", path)
@@ -86,8 +86,8 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 				_, err := OpenRegular(path)
 				return err
 			},
-			"LockFile":    func() error { _, err := LockFile(context.Background(), path, 0); return err },
-			"Create":      func() error { _, err := Disk{}.Create(path, os.O_RDWR, 0o600); return err },
+			"LockFile": func() error { _, err := LockFile(context.Background(), path, 0); return err },
+			"Create":   func() error { _, err := Disk{}.Create(path, os.O_RDWR, 0o600); return err },
 		} {
 			if err := within(t, what, open); err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s of a %s: %v", what, kind, err)

@@ -58,3 +58,23 @@ func FuzzForeign(f *testing.F) {
 		}
 	})
 }
+
+// An error about a manifest quotes no more of it than a line.
+func TestErrorsOfAManifestAreShort(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("y\u202e", 100_000)
+	for _, text := range []string{
+		`{"released_at": "` + long + `"}`, `{"version": "` + long + `"}`, `{"sequence": "` + long + `"}`, `{"channel": {"` + long + `": 1}}`,
+		`{"version":"1.0.0","device_type":"` + long + `"}`, `{"version":"1.0.0","device_type":"e","channel":"s","artefacts":[{"arch":"a","variant":"v","url":"u","sha256":"` + long + `"}]}`,
+	} {
+		if _, err := Parse([]byte(text)); err == nil || len(err.Error()) > 400 || strings.Contains(err.Error(), "\u202e") {
+			t.Errorf("%.40s: %.900v", text, err)
+		}
+	}
+	for _, name := range []string{long, "https://x/" + long} {
+		a := Artefact{URL: name}
+		if _, err := a.File("https://x"); err == nil || len(err.Error()) > 700 {
+			t.Errorf("%.900v", err)
+		}
+	}
+}

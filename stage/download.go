@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -34,6 +35,10 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) (_
 	disk := s.Layout.Disk()
 	setAside(s.Layout, path)
 	f, err := disk.Create(path, os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrPermission) { // another user began it
+		disk.Discard(path)
+		f, err = disk.Create(path, os.O_RDWR, 0o600)
+	}
 	if err != nil {
 		return nil, full(err)
 	}
@@ -209,8 +214,9 @@ func (d *download) take(ctx context.Context, p piece, etag string, body *bufio.R
 	if err != nil {
 		return err
 	}
-	if p.from == 0 {
-		if b, _ := body.Peek(512); len(b) > 0 && strings.HasPrefix(http.DetectContentType(b), "text/") {
+	// A tarball is never text where it begins, and nowhere looks like a page.
+	if b, _ := body.Peek(512); len(b) > 0 {
+		if kind := http.DetectContentType(b); strings.HasPrefix(kind, "text/html") || p.from == 0 && strings.HasPrefix(kind, "text/") {
 			return fmt.Errorf("the host answers with text, not with a tarball: a captive portal? It begins with %q", release.Foreign(string(b[:min(len(b), 40)]), 60))
 		}
 	}

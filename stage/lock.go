@@ -35,19 +35,27 @@ func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unloc
 	path := filepath.Join(dir, lockName)
 	setAside(l, path)
 	lock, err := fsutil.LockFile(ctx, path, wait)
-	if err != nil {
+	full := fsutil.IsNoSpace(err)
+	if err != nil && !full {
 		return nil, err
 	}
+	unlockFile := func() {
+		if lock != nil {
+			l.Disk().Discard(path) // whoever waits for it makes another
+			lock.Unlock()
+		}
+	}
 	old, err := fsutil.LockDir(ctx, dir, wait)
-	if err != nil && (!errors.Is(err, fsutil.ErrLocked) || ours(dir, st)) {
-		lock.Unlock()
+	// On a full disk, where versions are to be removed, the old lock must do.
+	if err != nil && (full || !errors.Is(err, fsutil.ErrLocked) || ours(dir, st)) {
+		unlockFile()
 		return nil, err
 	}
 	return func() {
 		if old != nil {
 			old.Unlock()
 		}
-		lock.Unlock()
+		unlockFile()
 	}, nil
 }
 

@@ -76,8 +76,8 @@ func TestWhoHoldsTheOldLock(t *testing.T) {
 			if st, err := os.Stat(l.Downloads()); err != nil || st.Mode().Perm() != 0o700 {
 				t.Errorf("downloads/ has mode %v: %v", st.Mode(), err)
 			}
-			if st, err := os.Stat(filepath.Join(l.Downloads(), lockName)); err != nil || st.Mode().Perm() != 0o600 {
-				t.Errorf("the lock has mode %v: %v", st.Mode(), err)
+			if got, err := os.ReadDir(l.Downloads()); err != nil || len(got) != 0 {
+				t.Errorf("left in downloads/: %v, %v", got, err)
 			}
 		})
 	}
@@ -229,5 +229,79 @@ func TestAFaultOfTheDiskIsFinal(t *testing.T) {
 	})})
 	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.Internal || writes != 1 {
 		t.Errorf("after %d writes: %v", writes, err)
+	}
+}
+
+// On a disk without a free inode versions can still be removed; the lock of the
+// directory alone then keeps others out.
+func TestTheLockOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	l := newLayout(t)
+	mount(t, l.Root(), "tmpfs", "tmpfs", 0, "size=4M,nr_inodes=40")
+	install(t, l, "1.0.0", "0.8.0", "0.9.0")
+	for i := 0; ; i++ {
+		if err := os.Mkdir(filepath.Join(l.Version(release.MustVersion("0.8.0")), strconv.Itoa(i)), 0o755); errors.Is(err, unix.ENOSPC) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := fsutil.LockDir(t.Context(), l.Downloads(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockStaging(t.Context(), l, 0); !errors.Is(err, fsutil.ErrLocked) {
+		t.Errorf("while another holds it: %v", err)
+	}
+	held.Unlock()
+	if err := Prune(t.Context(), l, 2, release.Version{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := installed(t, l); got != "[1.0.0 0.9.0]" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+// A file that another user began is begun again.
+func TestADownloadOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, newVersion)
+	if err := errors.Join(s.Layout.Make(), os.WriteFile(s.Layout.Download(a.SHA256), []byte("root's"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s.Layout = s.Layout.On(fsutil.Disk{Seam: seam(func(op fsutil.Op, make func() error) error {
+		if b, err := os.ReadFile(op.Path); err == nil && op.Kind == fsutil.OpCreate && string(b) == "root's" {
+			return &fs.PathError{Op: "open", Path: op.Path, Err: unix.EACCES}
+		}
+		return make()
+	})})
+	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A cleaner empties or removes downloads/ while a release is on its way.
+func TestDownloadsAreCleanedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, phase := range map[string]string{"in the download": PhaseDownload, "in the extraction": PhaseExtract, "in the check": PhaseCheck} {
+		for _, all := range []bool{true, false} {
+			s := setup(t, nil)
+			rel, a := fetch(t, s, "1.0.0")
+			s.Progress = func(p string, done, _ int64) {
+				if p != phase {
+					return
+				}
+				if err := os.Remove(s.Layout.Download(a.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Error(err)
+				}
+				if all {
+					os.RemoveAll(s.Layout.Downloads())
+				}
+			}
+			if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+				t.Errorf("%s, with the directory %v: %v", name, all, err)
+			}
+		}
 	}
 }

@@ -29,12 +29,18 @@ func TestModesOfAVersionWhateverTheUmask(t *testing.T) {
 		s := setup(t, nil)
 		syscall.Umask(int(mask))
 		rel, a := fetch(t, s, "1.0.0")
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		if _, err := s.Stage(t.Context(), rel, a, func() {
+			for _, path := range []string{filepath.Join(s.Layout.Downloads(), lockName), s.Layout.Download(a.SHA256)} {
+				if st, err := os.Lstat(path); err != nil || st.Mode().Perm() != 0o600 {
+					t.Errorf("umask %s: %s has mode %v: %v", u, path, st.Mode(), err)
+				}
+			}
+		}); err != nil {
 			t.Fatal(err)
 		}
 		modes := map[string]fs.FileMode{
 			"versions": 0o755, "versions/1.0.0": 0o755, "versions/1.0.0/edge-agent": 0o755, "versions/1.0.0/padding": 0o644,
-			"versions/1.0.0/.release.json": 0o644, "downloads": 0o700, "downloads/.lock": 0o600,
+			"versions/1.0.0/.release.json": 0o644, "downloads": 0o700,
 		}
 		for name, mode := range modes {
 			if st, err := os.Lstat(filepath.Join(s.Layout.Root(), name)); err != nil || st.Mode().Perm() != mode {

@@ -58,10 +58,17 @@ var oddAnswers = map[string]struct {
 	"a page of that length, other type": {withHeaders(200, html, "Content-Type", "application/octet-stream"), "answers with text", ""},
 	"a page in chunks":                  {func(w http.ResponseWriter, r *http.Request, size int64) { w.(http.Flusher).Flush(); w.Write(html(300)) }, "a captive portal?", ""},
 	"a page as the part":                {withHeaders(206, html, "Content-Type", "text/html", "Content-Range", "bytes 0-9/SIZE"), "a page", ""},
-	"no content":                        {withHeaders(204, none0), "answers 204 No Content: a captive portal?", ""},
-	"another success":                   {withHeaders(202, bytesOf(9)), "answers 202 Accepted", ""},
-	"an empty file":                     {withHeaders(200, none0, "Content-Type", "application/gzip"), "an empty file", ""},
-	"a shorter file":                    {withHeaders(200, bytesOf(5000), "Content-Length", "5000"), "a file of 5000 bytes, but the signed manifest says", ""},
+	"a page as the right part": {func(w http.ResponseWriter, r *http.Request, n int64) {
+		from, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-"), 10, 64)
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, n-1, n))
+		w.WriteHeader(http.StatusPartialContent)
+		w.Write(html(n - from))
+	}, "answers with text", ""},
+	"no content":      {withHeaders(204, none0), "answers 204 No Content: a captive portal?", ""},
+	"another success": {withHeaders(202, bytesOf(9)), "answers 202 Accepted", ""},
+	"an empty file":   {withHeaders(200, none0, "Content-Type", "application/gzip"), "an empty file", ""},
+	"a shorter file":  {withHeaders(200, bytesOf(5000), "Content-Length", "5000"), "a file of 5000 bytes, but the signed manifest says", ""},
 	"a longer file": {func(w http.ResponseWriter, r *http.Request, n int64) {
 		w.Header().Set("Content-Length", strconv.FormatInt(n+1, 10))
 		w.Write(make([]byte, n+1))

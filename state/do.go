@@ -49,6 +49,13 @@ func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 // Locked runs f while no other process is in Do or Locked of the same root.
 func (l Layout) Locked(ctx context.Context, f func() error) error {
 	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	if st, e := os.Lstat(l.lockFile()); err != nil && e == nil && !st.Mode().IsRegular() {
+		// What is no file locks nobody out. Without a lock nothing could be recorded.
+		if e := l.aside(l.lockFile()); e != nil {
+			return errors.Join(err, e)
+		}
+		lock, err = fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	}
 	if err != nil {
 		return err
 	}

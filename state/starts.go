@@ -3,7 +3,6 @@ package state
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"os"
 	"strings"
 
@@ -52,19 +51,21 @@ func (l Layout) TakeStart() bool {
 	return recorded
 }
 
+// writeStart overwrites the file in place, as one change.
+//
+//	open(O_CREAT), write
 func (l Layout) writeStart(b []byte) error {
 	path := l.startFile()
-	f, err := l.disk.Create(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-	if err != nil {
+	return l.disk.Do(fsutil.Op{Kind: fsutil.OpWrite, Path: path, Data: b}, func() error {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+			return unix.EINVAL
+		}
+		_, err = f.WriteAt(b, 0)
 		return err
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return unix.EINVAL
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return err
+	})
 }
