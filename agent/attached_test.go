@@ -213,3 +213,39 @@ func TestAskRestartNeedsNoSpace(t *testing.T) {
 		t.Error("the spare file is still there")
 	}
 }
+
+// An attached service that runs in a start that no watchdog saw takes no upgrade;
+// one whose watchdog is of an earlier version, which records nothing, does.
+func TestAnAttachedStartWithoutAWatchdog(t *testing.T) {
+	c, l := attachedRoot(t)
+	up := "start 1"
+	var down error
+	a, err := newAttached(c, fakeUnit{active: func() (string, error) { return up, down }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.c.CheckUnit = func(context.Context) error { return nil }
+	check := func(what string, want bool) {
+		t.Helper()
+		a.checkUnit(t.Context())
+		if err := a.unusable(); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "no watchdog ran before the present start of app.service") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("nothing was ever recorded", true)
+	t.Setenv("INVOCATION_ID", up)
+	if err := l.RecordStart(); err != nil {
+		t.Fatal(err)
+	}
+	check("recorded", true)
+	up = "start 2"
+	check("another start", false)
+	down = ErrStopped
+	check("it is stopped", true)
+	down = nil
+	t.Setenv("INVOCATION_ID", up)
+	if err := l.RecordStart(); err != nil {
+		t.Fatal(err)
+	}
+	check("recorded again", true)
+}

@@ -17,7 +17,7 @@ import (
 // before the unit was changed) must end: there the agent does the watchdog's work
 // itself, and returns an error when that rolled back.
 //
-// In attached mode the watchdog belongs to another unit: see Unit.Fit.
+// In attached mode the watchdog belongs to another unit: see checkCounted.
 func (a *Agent) countStart(ctx context.Context) error {
 	if a.unitOf != nil {
 		return nil
@@ -78,6 +78,20 @@ func (a *Agent) failStart(ctx context.Context, err error) error {
 	return err
 }
 
+// checkCounted returns an error if the attached service runs in a start that no
+// watchdog saw. A service that does not run has no such start.
+func (a *Agent) checkCounted(ctx context.Context) error {
+	start, err := a.unitOf.Active(ctx)
+	if err != nil {
+		return nil
+	}
+	if ran, known := a.c.layout.StartOf(start); known && !ran {
+		return fmt.Errorf("no watchdog ran before the present start of %[1]s, so a bad version could not be rolled back: "+
+			"write its drop-in again (edge-agent unit --help), then run: systemctl daemon-reload && systemctl restart %[1]s", a.c.Service.Unit)
+	}
+	return nil
+}
+
 // unitCheckEvery is how often the unit is looked at while nothing happens.
 const unitCheckEvery = time.Minute
 
@@ -87,6 +101,9 @@ func (a *Agent) checkUnit(ctx context.Context) {
 		return
 	}
 	err := a.c.CheckUnit(ctx)
+	if err == nil && a.unitOf != nil {
+		err = a.checkCounted(ctx)
+	}
 	if ctx.Err() != nil {
 		return
 	}

@@ -51,6 +51,18 @@ func (l Layout) TakeStart() bool {
 	return recorded
 }
 
+// StartOf reports whether a watchdog ran before the start of another unit that
+// systemd calls invocation. known is false where no watchdog has ever recorded a
+// start, as those of earlier versions do not.
+func (l Layout) StartOf(invocation string) (ran, known bool) {
+	var s start
+	b, err := fsutil.ReadFile(l.startFile(), startSize)
+	if err != nil || json.Unmarshal(b, &s) != nil {
+		return false, false
+	}
+	return s.BootID == thisStart().BootID && s.InvocationID == invocation, true
+}
+
 // writeStart overwrites the file in place, as one change.
 //
 //	open(O_CREAT), write
