@@ -311,8 +311,9 @@ func (a *Agent) look(res state.Result, err error) {
 		}
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.rootErr = err
+	a.mu.Unlock()
+	a.sayUnable()
 }
 
 // unusable returns why the node takes no upgrade, or nil.

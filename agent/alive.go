@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bilbycast/edge-agent/release"
 )
 
 // slack is what a step of the session may take beyond its own time limits
@@ -59,8 +61,20 @@ func watchdogInterval(usec, pid string) time.Duration {
 	return time.Duration(n) * time.Microsecond
 }
 
-// words are the parts of the sentence that systemctl status shows.
-type words struct{ service, manager, upgrade string }
+// words are the parts of the sentence that systemctl status shows. unable begins
+// with noUpgrades, if it is not empty.
+type words struct{ service, upgrade, unable, manager string }
+
+const noUpgrades = "upgrades are not possible: "
+
+// sayUnable reports why the node takes no upgrade, if it would otherwise.
+func (a *Agent) sayUnable() {
+	text := ""
+	if why := a.unusable(); why != nil && a.c.Upgrade.Enabled {
+		text = noUpgrades + release.Foreign(why.Error(), maxReason)
+	}
+	a.say(func(w *words) { w.unable = text })
+}
 
 // say changes the sentence, and tells systemd if it is another one now.
 func (a *Agent) say(change func(*words)) {
@@ -75,7 +89,7 @@ func (a *Agent) say(change func(*words)) {
 
 func (w words) String() string {
 	var parts []string
-	for _, p := range []string{w.service, w.upgrade, w.manager} {
+	for _, p := range []string{w.service, w.upgrade, w.unable, w.manager} {
 		if p != "" {
 			parts = append(parts, strings.Join(strings.Fields(p), " ")) // on one line
 		}

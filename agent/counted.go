@@ -37,7 +37,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 		a.mu.Lock()
 		a.uncounted = why
 		a.mu.Unlock()
-		a.say(func(w *words) { w.upgrade = "upgrades are not possible: " + why.Error() })
+		a.sayUnable()
 	}
 	if !trial {
 		return nil
@@ -114,13 +114,12 @@ func (a *Agent) checkUnit(ctx context.Context) {
 	switch {
 	case err != nil && (before == nil || before.Error() != err.Error()):
 		a.log.Error().Err(err).Msg("upgrades are not possible: the node could not roll back")
-		a.say(func(w *words) { w.upgrade = "upgrades are not possible: " + err.Error() })
 		wake(a.beat)
 	case err == nil && before != nil:
 		a.log.Info().Msg("upgrades are possible again")
-		a.say(func(w *words) { w.upgrade = "" })
 		wake(a.beat)
 	}
+	a.sayUnable()
 }
 
 // recheck looks at the unit now and then: an operator may change it, for good or

@@ -42,6 +42,20 @@ func ParseConnection(status string) (Connection, bool) {
 	return Connection{Connected: m[2] == "", URL: m[3], Since: since, Problem: m[5]}, true
 }
 
+// unables matches what words say of upgrades that are not possible; the connection
+// or nothing follows.
+var unables = regexp.MustCompile(`(?:^|; )` + noUpgrades + `(.*?)(?:; (?:not )?connected to .*)?$`)
+
+// ParseUnable finds in the StatusText of a unit why the node takes no upgrade; it
+// returns "" if it does, or does not say.
+func ParseUnable(status string) string {
+	m := unables.FindStringSubmatch(status)
+	if m == nil {
+		return ""
+	}
+	return m[1]
+}
+
 // TryManager opens a WebSocket to each manager of c, by the same rules as a
 // session, and closes it without authenticating. It returns nil if one answers,
 // and otherwise what is wrong with each.

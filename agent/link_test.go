@@ -13,8 +13,12 @@ func TestParseConnection(t *testing.T) {
 		{URL: "wss://m:8443/ws/node", Since: at, Problem: "connect: refused; twice: really"},
 	} {
 		text := words{service: "1.0.0 runs", upgrade: "staging 1.1.0 (download)", manager: c.String()}.String()
-		if got, ok := ParseConnection(text); !ok || got != c {
-			t.Errorf("%q: %+v, %t", text, got, ok)
+		if got, ok := ParseConnection(text); !ok || got != c || ParseUnable(text) != "" {
+			t.Errorf("%q: %+v, %t, unable %q", text, got, ok, ParseUnable(text))
+		}
+		text = words{service: "1.0.0 runs", unable: noUpgrades + "a; b: c", manager: c.String()}.String()
+		if got, ok := ParseConnection(text); !ok || got != c || ParseUnable(text) != "a; b: c" {
+			t.Errorf("%q: %+v, %t, unable %q", text, got, ok, ParseUnable(text))
 		}
 	}
 	for _, text := range []string{"", "1.0.0 runs", "1.0.0 runs; connected to wss://m", "not connected to x since yesterday: y"} {

@@ -3,7 +3,9 @@ package fsutil
 import (
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,8 +15,8 @@ import (
 // directory that path stands for, if it is a link. What the process then writes
 // there belongs to that owner, and a link that the owner put there gives access
 // to nothing that the owner could not open. Without root, or where root owns
-// path, it does nothing.
-func BecomeOwner(path string) error {
+// path, it does nothing. It keeps the groups of these names, if there are such.
+func BecomeOwner(path string, groups ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -27,7 +29,15 @@ func BecomeOwner(path string) error {
 		return nil
 	}
 	// setgroups, setgid, setuid: in this order, since the last gives up the right to the others.
-	if err := syscall.Setgroups([]int{int(sys.Gid)}); err != nil {
+	gids := []int{int(sys.Gid)}
+	for _, name := range groups {
+		if g, err := user.LookupGroup(name); err == nil {
+			if gid, err := strconv.Atoi(g.Gid); err == nil {
+				gids = append(gids, gid)
+			}
+		}
+	}
+	if err := syscall.Setgroups(gids); err != nil {
 		return fmt.Errorf("become the owner of %s: %w", path, err)
 	}
 	if err := syscall.Setgid(int(sys.Gid)); err != nil {

@@ -116,6 +116,17 @@ func (d *doctor) examine(ctx context.Context) {
 	d.trust()
 	d.service(ctx)
 	d.manager(ctx)
+	d.offered()
+}
+
+// offered adds what the running agent reports, where no other check found why it
+// takes no upgrade.
+func (d *doctor) offered() {
+	why := agent.ParseUnable(d.state.Text)
+	if why == "" || !Well(d.findings) || d.state.Active != "active" {
+		return
+	}
+	d.check("upgrades", fault{"the running agent takes no upgrade: " + why, "restart it: systemctl restart " + d.unit})
 }
 
 // configuration loads config.toml.

@@ -156,7 +156,7 @@ func largest(versions string) (bytes, files uint64) {
 
 // trust checks the trust root that was renewed.
 func (d *doctor) trust() {
-	_, unfit, err := verify.LoadKept(nil, os.DirFS(d.l.TrustDir()))
+	_, unfit, err := verify.LoadKept(nil, fsutil.DirFS(d.l.TrustDir()))
 	if err := errors.Join(err, unfit); err != nil {
 		d.check("trust", fault{fmt.Sprintf("the renewed trust root in %s is not used: %v", d.l.TrustDir(), err),
 			"renew it: edge-agent trust update --root " + d.l.Root() + " --from DIR; or remove " + d.l.TrustDir() + ", so that the compiled-in one is used"})

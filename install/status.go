@@ -45,6 +45,8 @@ type ServiceStatus struct {
 	Restarts int       `json:"restarts"`         // by systemd
 	Reason   string    `json:"reason,omitzero"`  // how the last run ended, or why the state is not known
 	Enabled  string    `json:"enabled,omitzero"` // as systemd calls it
+	// NoUpgrades is why the running agent takes no upgrade, as it reports it.
+	NoUpgrades string `json:"no_upgrades,omitzero"`
 }
 
 // ConnectionStatus is the link to the manager: "connected", "not connected" or
@@ -84,7 +86,11 @@ func LookAt(ctx context.Context, root string, changed time.Time, trial bool) (Se
 			return unknown(unit, err)
 		}
 	}
-	return serviceStatus(settle(ctx, s, changed), changed), connectionStatus(agentState)
+	out := serviceStatus(settle(ctx, s, changed), changed)
+	if agentState.Active == "active" || agentState.Active == "activating" {
+		out.NoUpgrades = agent.ParseUnable(agentState.Text)
+	}
+	return out, connectionStatus(agentState)
 }
 
 func serviceStatus(s systemd.State, changed time.Time) ServiceStatus {

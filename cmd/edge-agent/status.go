@@ -57,7 +57,7 @@ changes nothing. As root it becomes the owner of the root.`,
 			if err := fsutil.BecomeOwner(root); err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
-			res, err := l.Read()
+			res, err := l.AtStart().Read() // notes what the next start will do
 			if err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
@@ -172,6 +172,9 @@ func (r statusReport) table(w io.Writer, now time.Time) error {
 	link := r.Connection.State
 	if r.Connection.URL != "" {
 		link += " to " + r.Connection.URL
+	}
+	if r.Service.NoUpgrades != "" {
+		row("upgrades", "not possible: "+r.Service.NoUpgrades)
 	}
 	row("connection", since(link, r.Connection.Since, r.Connection.Problem))
 	row("current", r.Current)

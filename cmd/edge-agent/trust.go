@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -46,7 +45,7 @@ func newTrustShowCmd() *cobra.Command {
   edge-agent trust show --json | jq '.signers[].repository'`,
 		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			kept := os.DirFS("/nonexistent")
+			kept := fsutil.DirFS("/nonexistent")
 			if root != "" {
 				l, err := state.At(root)
 				if err != nil {
@@ -55,7 +54,7 @@ func newTrustShowCmd() *cobra.Command {
 				if err := fsutil.BecomeOwner(root); err != nil {
 					return fmt.Errorf("trust show: %w", err)
 				}
-				kept = os.DirFS(l.TrustDir())
+				kept = fsutil.DirFS(l.TrustDir())
 			}
 			t, unfit, err := verify.LoadKept(nil, kept)
 			if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -56,16 +55,12 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, fun
 		if err != nil {
 			return cli.Usage(fmt.Errorf("--root: %w", err))
 		}
-		ended := systemd.LastEnd
-		if os.Geteuid() == 0 { // the owner of the root may not read the journal
-			end := systemd.LastEnd(cmd.Context())
-			ended = func(context.Context) string { return end }
-		}
-		if err := fsutil.BecomeOwner(root); err != nil {
-			log.Error().Err(err).Msg("the watchdog does nothing; the service starts all the same")
+		// The group, because how the last start ended is in the journal.
+		if err := fsutil.BecomeOwner(root, "systemd-journal"); err != nil {
+			log.Error().Err(err).Msg("the watchdog does nothing; the service starts anyway")
 			return nil
 		}
-		rep, done := run(cmd.Context(), l, ended)
+		rep, done := run(cmd.Context(), l, systemd.LastEnd)
 		if !done {
 			return nil
 		}
