@@ -23,7 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -326,46 +325,6 @@ func (a *Agent) unusable() error {
 		}
 	}
 	return nil
-}
-
-// keepJournal puts the last lines of the version that failed into the event
-// that tells it, unless that is delivered already.
-func (a *Agent) keepJournal(ctx context.Context) {
-	if a.c.Journal == nil {
-		return
-	}
-	untold := func(e state.Entry) bool {
-		return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
-	}
-	a.mu.Lock()
-	unsaved := slices.IndexFunc(a.memory, untold)
-	a.mu.Unlock()
-	box := a.c.layout.Outbox()
-	entries, _, err := box.List()
-	saved := slices.IndexFunc(entries, untold)
-	if err == nil && saved < 0 && unsaved < 0 {
-		return // it is delivered
-	}
-	var lines []string
-	if err == nil {
-		lines, err = a.c.Journal(ctx)
-	}
-	switch {
-	case err != nil || len(lines) == 0:
-	case unsaved >= 0: // the disk is full: it is told from memory
-		a.mu.Lock()
-		e := *a.memory[unsaved].Event
-		e.Journal = lines
-		a.memory[unsaved].Event = &e
-		a.mu.Unlock()
-	default:
-		err = a.c.layout.Locked(ctx, func() error {
-			return box.Amend(entries[saved].ID, func(e *state.Entry) { e.Event.Journal = lines })
-		})
-	}
-	if err != nil {
-		a.log.Warn().Err(err).Msg("the rollback is told without the journal of the version that failed")
-	}
 }
 
 // ready tells systemd that the service is up: first in words, so that
