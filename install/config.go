@@ -51,7 +51,8 @@ func (n *Node) newConfig() (string, error) {
 		return "", err
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "[service]\nname = %s\ndevice_type = %s\ninstall_root = %s\n\n[manager]\n", quote(n.Name), quote(n.DeviceType), quote(n.Root))
+	// The program of a release, whatever this copy of it is called.
+	fmt.Fprintf(&text, "[service]\nname = %s\ndevice_type = %s\ninstall_root = %s\nbinary = \"edge-agent\"\n\n[manager]\n", quote(n.Name), quote(n.DeviceType), quote(n.Root))
 	for _, kv := range n.settings(token) {
 		fmt.Fprintf(&text, "%s = %s\n", kv.key, kv.value)
 	}
