@@ -104,8 +104,12 @@ func neededBy(t state.Tree, res state.Result, running release.Version) map[relea
 		res.Tree.Current: true, res.Tree.Previous: true, res.Tree.LastGood: true,
 		res.State.Good: true, res.State.Previous: true, running: true,
 	}
+	failed := res.State.Target
 	if res.State.Status != state.RolledBack {
-		needed[res.State.Target] = true
+		needed[failed] = true
+	} else if failed != t.Current && failed != t.LastGood && failed != running {
+		// previous points to a version that failed only for want of another one.
+		delete(needed, failed)
 	}
 	return needed
 }

@@ -82,6 +82,9 @@ func TestPruneNeverTakesWhatIsNeeded(t *testing.T) {
 		"failed in a trial": {versions: "0.8.0 0.9.0 1.1.0", keep: 2, want: "[1.0.0 0.9.0]", change: func(s *state.State, _ *state.Tree) {
 			s.Status, s.Target = state.RolledBack, v("1.1.0")
 		}},
+		"the only other one failed": {versions: "1.1.0", keep: 1, want: "[1.0.0]", change: func(s *state.State, tr *state.Tree) {
+			s.Status, s.Target, tr.Previous = state.RolledBack, v("1.1.0"), v("1.1.0")
+		}},
 		"waits for an operator": {versions: "0.8.0 0.9.0 1.1.0 1.2.0", keep: 3, want: "[1.1.0 1.0.0 0.9.0]", change: func(s *state.State, _ *state.Tree) {
 			s.Status, s.Target = state.StagedManual, v("1.1.0")
 		}},
