@@ -35,7 +35,6 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -305,9 +304,7 @@ func (a *Agent) look(res state.Result, err error) {
 	case res.Tree.Current.IsZero():
 		err = errors.New("no version is installed under " + a.c.layout.Root())
 	default:
-		if e := unix.Access(a.c.layout.Root(), unix.W_OK); e != nil {
-			err = fmt.Errorf("%s is not writable: %w", a.c.layout.Root(), e)
-		}
+		err = a.c.layout.Writable()
 	}
 	a.mu.Lock()
 	a.rootErr = err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"golang.org/x/sys/unix"
 )
 
 // Layout is the install root of one service. Links in it are relative, so the
@@ -181,6 +182,43 @@ func (l Layout) Download(sha256 string) string {
 // service to run from; nobody but the agent needs the others.
 func (l Layout) Make() error {
 	return errors.Join(l.mkdir(l.Versions(), 0o755), l.mkdir(l.Downloads(), 0o700), l.mkdir(l.outboxDir(), 0o700))
+}
+
+// Linked returns the directories outside the root that the agent writes to,
+// because an administrator's links in the root point there, without links.
+func (l Layout) Linked() []string {
+	root, err := filepath.EvalSymlinks(l.root)
+	if err != nil {
+		return nil
+	}
+	var dirs []string
+	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()} {
+		to, err := filepath.EvalSymlinks(dir)
+		if err != nil || strings.HasPrefix(to, root+"/") {
+			continue
+		}
+		if dir == l.TrustDir() { // it is replaced as a whole: see KeepTrust
+			to = filepath.Dir(to)
+		}
+		if !slices.Contains(dirs, to) {
+			dirs = append(dirs, to)
+		}
+	}
+	return dirs
+}
+
+// Writable returns an error that names the first directory of the root, or the
+// root, that this process may not write to. What is missing is no error.
+func (l Layout) Writable() error {
+	for _, dir := range []string{l.root, l.Versions(), l.Downloads(), l.outboxDir()} {
+		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is not writable: %w", dir, err)
+		}
+		if _, err := l.resolve(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mkdir makes dir, or narrows its mode. A link to a directory is one. What is

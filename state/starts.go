@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -35,6 +36,19 @@ func (l Layout) RecordStart() error {
 		return err
 	}
 	return l.writeStart(append(b, bytes.Repeat([]byte{' '}, max(0, startSize-len(b)))...))
+}
+
+// StartRecorded reports whether a watchdog ran before this start already. Only
+// a process that systemd itself executed knows which start this is: any other
+// may have inherited the id of one (systemd sets SYSTEMD_EXEC_PID from 248 on).
+func (l Layout) StartRecorded() bool {
+	now := thisStart()
+	if now.InvocationID == "" || os.Getenv("SYSTEMD_EXEC_PID") != strconv.Itoa(os.Getpid()) {
+		return false
+	}
+	var s start
+	b, err := fsutil.ReadFile(l.startFile(), startSize)
+	return err == nil && json.Unmarshal(b, &s) == nil && s == now
 }
 
 // TakeStart reports whether a watchdog ran before this start, and forgets it: it
