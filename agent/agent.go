@@ -67,6 +67,9 @@ type Agent struct {
 	mu    sync.Mutex
 	words words
 	busy  bool // a release is being staged, or waits for the restart
+	// patientUntil is how long a resumed upgrade waits for the network; zero: it
+	// does not.
+	patientUntil time.Time
 	// Why the node takes no upgrade: rootErr is the last look at the root,
 	// unsettled that it could not be settled at the start (a full disk, mostly),
 	// unitErr what the unit lacks, uncounted that no watchdog ran before this start.
@@ -225,8 +228,9 @@ func (a *Agent) run(ctx context.Context) error {
 // on; only upgrades are then not possible.
 func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 	var interrupted state.Command
+	have := a.c.layout.Downloaded()
 	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		s, interrupted = state.Resume(s, time.Now().UTC())
+		s, interrupted = state.Resume(s, have, time.Now().UTC())
 		return s, t, nil
 	})
 	if err != nil && !errors.Is(err, state.ErrOwed) {
@@ -265,8 +269,9 @@ func (a *Agent) resettle(ctx context.Context) error {
 		case <-tick.C:
 		}
 		var interrupted state.Command
+		have := a.c.layout.Downloaded()
 		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			s, interrupted = state.Resume(s, time.Now().UTC())
+			s, interrupted = state.Resume(s, have, time.Now().UTC())
 			return s, t, nil
 		}); err != nil && !errors.Is(err, state.ErrOwed) {
 			continue

@@ -178,6 +178,21 @@ func (l Layout) Download(sha256 string) string {
 	return filepath.Join(l.Downloads(), sha256+UnverifiedSuffix)
 }
 
+// Downloaded returns how many bytes of tarballs are there, unverified.
+func (l Layout) Downloaded() int64 {
+	entries, err := os.ReadDir(l.Downloads())
+	if err != nil {
+		return 0
+	}
+	var n int64
+	for _, e := range entries {
+		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && strings.HasSuffix(e.Name(), UnverifiedSuffix) {
+			n += st.Size()
+		}
+	}
+	return n
+}
+
 // Make creates the directories that an upgrade writes to. versions/ is for the
 // service to run from; nobody but the agent needs the others.
 func (l Layout) Make() error {

@@ -67,14 +67,15 @@ func (l Layout) TakeStart() bool {
 
 // StartOf reports whether a watchdog ran before the start of another unit that
 // systemd calls invocation. known is false where no watchdog has ever recorded a
-// start, as those of earlier versions do not.
+// start, as those of earlier versions do not. The boot is not compared: a sandbox
+// may show another boot id than the watchdog saw, and an invocation is unique.
 func (l Layout) StartOf(invocation string) (ran, known bool) {
 	var s start
 	b, err := fsutil.ReadFile(l.startFile(), startSize)
 	if err != nil || json.Unmarshal(b, &s) != nil {
 		return false, false
 	}
-	return s.BootID == thisStart().BootID && s.InvocationID == invocation, true
+	return s.InvocationID == invocation, true
 }
 
 // writeStart overwrites the file in place, as one change.
