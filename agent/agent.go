@@ -176,6 +176,7 @@ func (a *Agent) run(ctx context.Context) error {
 	if err := misbehave(ctx, a); err != nil {
 		return err
 	}
+	a.narrow()
 	res, interrupted := a.settle(ctx)
 	if err := a.stager.Tidy(ctx); err != nil {
 		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")
@@ -221,6 +222,22 @@ func (a *Agent) run(ctx context.Context) error {
 		return a.failStart(ctx, err)
 	}
 	return err
+}
+
+// narrow makes the install root the agent's alone. In attached mode the service,
+// which is another user, runs from it.
+func (a *Agent) narrow() {
+	mode := fs.FileMode(0o750)
+	if a.unitOf != nil {
+		mode = 0o755
+	}
+	changed, err := a.c.layout.Narrow(mode)
+	if err != nil {
+		a.log.Warn().Err(err).Msg("the modes in the install root could not be narrowed")
+	}
+	if len(changed) > 0 {
+		a.log.Info().Strs("paths", changed).Msg("other users may no longer read or change what is the agent's")
+	}
 }
 
 // settle reconciles the install root, and returns the command that a restart

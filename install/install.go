@@ -344,6 +344,11 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 	if err != nil {
 		return err
 	}
+	if st.Mode().Perm()&^0o750 != 0 { // one that was there, for everyone
+		if err := disk.Chmod(n.real, st.Mode().Perm()&0o750); err != nil {
+			return err
+		}
+	}
 	owner, _, _ := ownerIDs(st)
 	_, damaged := os.Lstat(filepath.Join(n.real, "state.json"))
 	switch {

@@ -260,6 +260,34 @@ func (l Layout) mkdir(dir string, mode fs.FileMode) error {
 	return l.disk.Mkdir(dir, mode)
 }
 
+// Narrow makes what is there the agent's alone, as far as this process owns it:
+// versions of before made some of it for everyone to read. root is the most that
+// the root's own mode may be: another user's service may have to run from it. It
+// returns what it changed.
+func (l Layout) Narrow(root fs.FileMode) (changed []string, err error) {
+	var errs []error
+	for _, x := range []struct {
+		path string
+		mode fs.FileMode
+	}{
+		{l.root, root}, {l.Downloads(), 0o700}, {l.outboxDir(), 0o700}, {l.TrustDir(), 0o700},
+		{l.stateFile(), 0o600}, {l.CredentialsFile(), 0o600}, {l.startFile(), 0o600},
+	} {
+		st, err := os.Stat(x.path)
+		if err != nil || !st.IsDir() && !st.Mode().IsRegular() || st.Mode().Perm()&^x.mode == 0 {
+			continue
+		}
+		if err := l.narrow(x.path, st, x.mode); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if now, err := os.Stat(x.path); err == nil && now.Mode() != st.Mode() {
+			changed = append(changed, fmt.Sprintf("%s (%04o, now %04o)", x.path, st.Mode().Perm(), now.Mode().Perm()))
+		}
+	}
+	return changed, errors.Join(errs...)
+}
+
 // narrow takes away what mode does not allow to others, as far as this process
 // may: earlier versions made these directories for everyone to read.
 func (l Layout) narrow(path string, st fs.FileInfo, mode fs.FileMode) error {

@@ -275,6 +275,34 @@ func TestModesAreNarrow(t *testing.T) {
 	}
 }
 
+// Narrow closes a root that everyone could read and write, and only that.
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	do(t, l, nil)
+	if err := errors.Join(l.KeepTrust(map[string][]byte{"a": nil}), os.WriteFile(l.CredentialsFile(), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]fs.FileMode{".": 0o750, "downloads": 0o700, "outbox": 0o700, "trust": 0o700, "state.json": 0o600, "credentials.json": 0o600, "versions": 0o777}
+	for name := range want {
+		if err := os.Chmod(filepath.Join(l.Root(), name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changed, err := l.Narrow(0o750)
+	if err != nil || len(changed) != 6 {
+		t.Errorf("changed %q, %v", changed, err)
+	}
+	for name, mode := range want {
+		if st, err := os.Stat(filepath.Join(l.Root(), name)); err != nil || st.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v, want %04o", name, st.Mode(), err, mode)
+		}
+	}
+	if changed, err := l.Narrow(0o750); err != nil || len(changed) > 0 {
+		t.Errorf("again: %q, %v", changed, err)
+	}
+}
+
 // A state.json that an earlier version let grow, up to the last byte, is read,
 // cut to the limits, and written again.
 func TestAStateThatHasGrownRecovers(t *testing.T) {
