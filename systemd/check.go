@@ -264,8 +264,8 @@ func (u unit) below(p string) (string, bool) {
 	}
 	// Another name of the root: follow what stands before a name that is ours.
 	for _, name := range []string{"/current/", "/last-good/", "/previous/", "/versions/"} {
-		if dir, rest, ok := strings.Cut(p, name); ok && dir != "" && resolve(dir) == u.real {
-			return strings.TrimPrefix(name, "/") + rest, true
+		if dir, rest, ok := strings.Cut(p+"/", name); ok && dir != "" && resolve(dir) == u.real {
+			return strings.TrimSuffix(strings.TrimPrefix(name, "/")+rest, "/"), true
 		}
 	}
 	return "", false

@@ -137,31 +137,3 @@ func (u unit) checkExecStart() []Problem {
 	}
 	return problem("%s starts %s, which is not below %s, so an upgrade would change nothing; it must start %s", u.Unit, e.path, filepath.Join(u.Root, "current"), want)
 }
-
-// checkPaths finds settings that fail before the watchdog when a version lacks
-// a file: systemd then starts nothing, and counts nothing.
-func (u unit) checkPaths() (out []Problem) {
-	for _, key := range []string{"EnvironmentFiles", "WorkingDirectory", "RootDirectory", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths"} {
-		for line := range strings.Lines(u.p[key]) {
-			if strings.Contains(line, "ignore_errors=yes") {
-				continue
-			}
-			for path := range strings.FieldsSeq(line) {
-				in, ok := u.below(strings.TrimPrefix(path, "+"))
-				if strings.HasPrefix(path, "-") || strings.HasPrefix(path, "!") || !ok {
-					continue
-				}
-				if first, _, _ := strings.Cut(in, "/"); !slices.Contains([]string{"current", "last-good", "previous", "versions"}, first) || in == "versions" {
-					continue
-				}
-				name := strings.TrimSuffix(key, "s")
-				if strings.HasSuffix(key, "Paths") {
-					name = key
-				}
-				out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("put a \"-\" before the path in %s=%s, then run: %s", name, strings.Replace(u.in(name), "from", "of", 1), u.reload()),
-					Cause: fmt.Sprintf("%s has %s=%s, inside a version: a version without it could not start, and its starts would not be counted", u.Unit, name, path)})
-			}
-		}
-	}
-	return out
-}
