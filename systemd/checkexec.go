@@ -30,6 +30,11 @@ func (u unit) checkWatchdog() []Problem {
 		if len(lines) > 0 {
 			what = "runs " + lines[0].path
 		}
+		for _, e := range lines {
+			if e.wraps("watchdog") {
+				return problem(u.again(key), "%s runs the watchdog in %s= through a wrapper (%s): when that fails, or waits, the start is not counted; it must be the command itself", u.Unit, key, e.path)
+			}
+		}
 		return problem(u.again(key), "%s does not run the watchdog in %s= (it %s), so its starts are not counted and a bad version restarts forever", u.Unit, key, what)
 	}
 	e := lines[i]
@@ -82,6 +87,12 @@ func (u unit) watchdogProgram(key string, e execLine) []Problem {
 		}
 	}
 	return nil
+}
+
+// wraps reports whether a command has word in a text for another program, as a
+// script of a shell.
+func (e execLine) wraps(word string) bool {
+	return slices.ContainsFunc(e.args, func(a string) bool { return strings.Trim(a, "\"';&|()") == word })
 }
 
 // rootOf returns the value of --root.
