@@ -248,3 +248,63 @@ func TestAgentUnit(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// What a later call gives is applied to a config.toml that is there, whether a
+// version got in or not; without a change nothing is written.
+func TestChangedConfig(t *testing.T) {
+	t.Parallel()
+	const old = "[service]\ndevice_type = \"edge\"\n[manager]\nurls = [\"wss://a:1\"]\nregistration_token = \"old\"\n"
+	root := t.TempDir()
+	l, err := state.At(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := (&Node{Root: root, real: root}).changedConfig(l); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a file: %v", err)
+	}
+	for path, text := range map[string]string{root + "/config.toml": old, root + "/token": "new\n", root + "/same": "old\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		n             Node
+		changed, text string
+	}{
+		{Node{}, "", ""},
+		{Node{Manager: "wss://a:1", TokenFile: root + "/same"}, "", ""},
+		{Node{Manager: "wss://b:1"}, "manager.urls", `"wss://b:1"`},
+		{Node{TokenFile: root + "/token", Fingerprint: "ab"}, "manager.registration_token manager.cert_fingerprint", `"new"`},
+	} {
+		text, changed, err := tt.n.changedConfig(l)
+		if got := strings.Join(changed, " "); err != nil || got != tt.changed || !strings.Contains(text, tt.text) || (text == "") != (tt.text == "") {
+			t.Errorf("%+v: %q, %q, %v", tt.n, text, got, err)
+		}
+	}
+	if _, _, err := (&Node{TokenFile: root + "/none"}).changedConfig(l); err == nil || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without the token file: %v", err)
+	}
+	if err := errors.Join(os.Rename(root+"/config.toml", root+"/elsewhere"), os.Symlink("elsewhere", root+"/config.toml")); err != nil {
+		t.Fatal(err)
+	}
+	if _, changed, err := (&Node{Manager: "wss://a:1"}).changedConfig(l); err != nil || changed != nil {
+		t.Errorf("the same, behind a link: %q, %v", changed, err)
+	}
+	if _, _, err := (&Node{Manager: "wss://b:1"}).changedConfig(l); err == nil || !strings.Contains(err.Error(), "is a link to elsewhere, which is not changed") {
+		t.Errorf("a change behind a link: %v", err)
+	}
+}
+
+func TestIsMask(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree(t, dir, "unit", "mask -> /dev/null", "link -> DIR/unit")
+	if err := os.WriteFile(dir+"/empty", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"unit": false, "mask": true, "link": false, "empty": true, "none": false} {
+		if isMask(dir+"/"+name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
+	}
+}
