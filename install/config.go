@@ -150,8 +150,11 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 	return true, nil
 }
 
+// keepTime is the form of the time in the name of a copy.
+const keepTime = "20060102-150405"
+
 // keepName returns the name of the copy of a config.toml that is replaced now.
-func keepName() string { return "config.toml.before-" + time.Now().UTC().Format("20060102-150405") }
+func keepName() string { return "config.toml.before-" + time.Now().UTC().Format(keepTime) }
 
 // changedConfig returns the config.toml that is there with what the call gives,
 // and the keys that this changes; without such a key both are empty. The error

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
 )
@@ -186,17 +187,90 @@ func TestPurgeEmptiesWhatLinksStandFor(t *testing.T) {
 
 func TestPurgeRefusesWhatIsNoRoot(t *testing.T) {
 	t.Parallel()
-	for want, names := range map[string][]string{
-		"no install root": {"root/versions/v1", "root/README"},
-		"":                {"root/versions/1.0.0/app", "root/config.toml"},
-		" ":               {"root/lost+found/"},
+	const config = "[service]\ndevice_type = \"edge\"\n[manager]\nurls = [\"wss://m:1\"]\nregistration_token = \"t\"\n"
+	type files map[string]string
+	for name, tt := range map[string]struct {
+		names []string
+		texts files
+		root  bool
+	}{
+		"other":              {[]string{"versions/v1", "README"}, nil, false},
+		"versions of pyenv":  {[]string{"versions/3.12.0/bin/python", "README"}, nil, false},
+		"two names":          {[]string{"versions/1.0.0/app", "config.toml"}, nil, true},
+		"empty":              {nil, nil, true},
+		"lost+found":         {[]string{"lost+found/"}, nil, true},
+		"config":             {nil, files{"config.toml": config}, true},
+		"config of this":     {nil, files{"config.toml": strings.Replace(config, "\n[m", "\ninstall_root = \"ROOT\"\n[m", 1)}, true},
+		"config of another":  {nil, files{"config.toml": strings.Replace(config, "\n[m", "\ninstall_root = \"/opt/x\"\n[m", 1)}, false},
+		"config of a tool":   {nil, files{"config.toml": "[tool]\nx = 1\n"}, false},
+		"an empty config":    {nil, files{"config.toml": ""}, true}, // there is nothing to lose
+		"empty, and a file":  {[]string{"README"}, files{"config.toml": ""}, false},
+		"copy":               {[]string{"config.toml.before-20261125-101112"}, nil, true},
+		"copy of another":    {[]string{"config.toml.before-x"}, nil, false},
+		"credentials":        {nil, files{"credentials.json": `{"node_id":"n","node_secret":"s"}`}, true},
+		"credentials, other": {nil, files{"credentials.json": `{"type":"service_account"}`}, false},
+		"state":              {nil, files{"state.json": `{"schema":1,"status":"stable"}`}, true},
+		"state, other":       {nil, files{"state.json": `{"x":1}`}, false},
+		"links":              {[]string{"versions/1.0.0/app", "current -> versions/1.0.0"}, nil, true},
 	} {
-		dir := t.TempDir()
-		tree(t, dir, names...)
-		n := Node{Root: dir + "/root", real: dir + "/root"}
-		if err := n.mayPurge(t.Context()); (err == nil) != (strings.TrimSpace(want) == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v", names, err)
+		dir := resolved(t.TempDir())
+		tree(t, dir, tt.names...)
+		for name, text := range tt.texts {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "ROOT", dir)), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
+		n := Node{Root: dir, real: dir}
+		if err := n.mayPurge(t.Context()); (err == nil) != tt.root || err != nil && !strings.Contains(err.Error(), "no install root") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A link whose file could not be removed stays, and each purge names the file,
+// until it is gone.
+func TestPurgeKeepsTheLinkOfWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	// A directory in the place of the file cannot be removed: it is not empty.
+	tree(t, dir, "root/", "etc/config.toml/x", "root/config.toml -> DIR/etc/config.toml", "root/state.json -> DIR/none")
+	for range 2 {
+		if err := work(t, Job{Root: dir + "/root", Purge: true}); err == nil || !strings.Contains(err.Error(), "remove "+dir+"/etc/config.toml") {
+			t.Errorf("it names nothing: %v", err)
+		}
+	}
+	if err := os.RemoveAll(dir + "/etc"); err != nil {
+		t.Fatal(err)
+	}
+	if err := work(t, Job{Root: dir + "/root", Purge: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(dir + "/root/config.toml"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the link is left: %v", err)
+	}
+}
+
+type readOnly struct{}
+
+func (readOnly) Change(fsutil.Op, func() error) error { return syscall.EROFS }
+
+func TestClearMount(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree(t, dir, "config.toml", "versions/1.0.0/app", "downloads/")
+	for name, want := range map[string]string{"config.toml": "", "downloads": "", "versions": "is not empty"} {
+		if err := clearMount(fsutil.Disk{}, filepath.Join(dir, name)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if b, err := os.ReadFile(dir + "/config.toml"); err != nil || len(b) > 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	// A disk that refuses to change it stands for a mount that is read-only.
+	tree(t, dir, "credentials.json")
+	disk := fsutil.Disk{Seam: readOnly{}}
+	if err := clearMount(disk, dir+"/credentials.json"); err == nil || !strings.Contains(err.Error(), "still holds a secret") {
+		t.Errorf("read-only: %v", err)
 	}
 }
 
