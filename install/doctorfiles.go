@@ -21,7 +21,7 @@ func (d *doctor) readable() {
 	if why := d.access(d.config, d.user, 4); why != "" && !d.failed("unit "+d.unit+": User=") {
 		name := systemd.UserName(d.user)
 		remedy := fmt.Sprintf("run: chown %s: %s && chmod 600 %[2]s", name, d.config)
-		if _, open := blocked(d.config, d.user); open != "" {
+		if _, open := blocked(filepath.Dir(d.config), d.user); open != "" {
 			remedy = open
 		}
 		faults = append(faults, fault{fmt.Sprintf("%s cannot read %s: %s", name, d.config, why), remedy})
@@ -239,4 +239,14 @@ func blocked(path string, uid uint32) (dir, remedy string) {
 			return dir, remedy
 		}
 	}
+}
+
+// Blocked returns an error that names the directory because of which the user of
+// this process cannot get to path, and the remedy, or nil.
+func Blocked(path string) error {
+	uid := uint32(os.Geteuid())
+	if dir, remedy := blocked(path, uid); dir != "" {
+		return fmt.Errorf("%s may not enter %s: %s", systemd.UserName(uid), dir, remedy)
+	}
+	return nil
 }

@@ -2,6 +2,8 @@ package install
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,12 +40,15 @@ func isRoot(dir string, entries []os.DirEntry) bool {
 	return foreign == 0 || known > 1
 }
 
-// hollow reports whether a file or a directory, which is no link, is empty.
+// hollow reports whether a file or a directory is empty, or a link dangling.
 func hollow(path string) bool {
 	st, err := os.Lstat(path)
 	switch {
 	case err != nil:
 		return false
+	case st.Mode().Type() == fs.ModeSymlink:
+		_, err := os.Stat(path)
+		return errors.Is(err, fs.ErrNotExist)
 	case st.IsDir():
 		entries, err := os.ReadDir(path)
 		return err == nil && len(entries) == 0
@@ -61,7 +66,7 @@ func made(dir, name string) bool {
 	}
 	switch name {
 	case "config.toml":
-		c, err := agent.Load(path)
+		c, err := agent.Load(resolved(path)) // a link's file may be left of an earlier purge
 		given := c.Service.InstallRoot
 		if err == nil {
 			c, err = agent.Check(c)

@@ -69,7 +69,13 @@ func (n *Node) mayPurge(ctx context.Context) error {
 		return err
 	}
 	if !isRoot(n.real, entries) {
-		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service", n.Root)
+		links := ""
+		for _, name := range linkedNames {
+			if to, err := os.Readlink(filepath.Join(n.real, name)); err == nil {
+				links += fmt.Sprintf("; %s is a link to %s, which may be left", name, to)
+			}
+		}
+		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service%s", n.Root, links)
 	}
 	c, err := agent.Load(filepath.Join(n.real, "config.toml"))
 	if err != nil || c.Service.Unit == "" {

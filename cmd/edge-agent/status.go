@@ -58,6 +58,9 @@ changes nothing. As root it becomes the owner of the root.`,
 			if err := fsutil.BecomeOwner(root); err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
+			if err := install.Blocked(root); err != nil {
+				return fmt.Errorf("status: %w", err)
+			}
 			res, err := l.AtStart().Read() // notes what the next start will do
 			if err != nil {
 				return fmt.Errorf("status: %w", err)
