@@ -82,7 +82,7 @@ func stopped(s systemd.State, changed time.Time) (fault, bool) {
 	case s.Active == "failed":
 		return fault{fmt.Sprintf("%s has failed%s", s.Unit, ended), see + "; then: systemctl reset-failed " + s.Unit + " && systemctl start " + s.Unit}, true
 	case s.Active == "inactive" || s.Active == "deactivating":
-		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), "run: " + s.Start()}, true
+		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), strings.Replace("run: "+s.Start(), "run: see", "see", 1)}, true
 	}
 	return fault{}, false
 }

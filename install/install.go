@@ -96,7 +96,7 @@ func (n *Node) Check() error {
 	}
 	path := n.unitPath()
 	if isMask(path) {
-		return fmt.Errorf("%s is masked (%s stands for nothing): run systemctl unmask %[1]s, and then this again", n.service(), path)
+		return fmt.Errorf("%s is masked (%s is a link to /dev/null, or empty): run systemctl unmask %[1]s, and then this again", n.service(), path)
 	}
 	if text, err := fsutil.ReadFile(path, maxUnit); !errors.Is(err, fs.ErrNotExist) && !n.wrote(text) {
 		return errors.Join(fmt.Errorf("%s is there, and was not written by edge-agent for %s: choose another --name, or move it away", path, n.Root), err)

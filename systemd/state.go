@@ -97,7 +97,7 @@ func (s State) Explained(changed time.Time) bool {
 // Ended describes how the last run ended, and the likely reason; "" if it ended
 // well.
 func (s State) Ended() string {
-	if s.Unmet {
+	if s.Unmet && s.Result != "exec-condition" { // which has "no" as its result, too
 		return "systemd does not start it: a condition of its unit is not met"
 	}
 	switch s.Result {
@@ -143,14 +143,14 @@ func (s State) Looping() string {
 	return fmt.Sprintf("RuntimeMaxSec=%s lets it run no longer: systemd ends it with the result timeout", s.MaxRun)
 }
 
-// Start returns the commands that start a stopped unit, or that tell why systemd
-// does not start it.
+// Start returns the command that starts a stopped unit, or what to do before it
+// where systemd does not start the unit.
 func (s State) Start() string {
 	switch {
 	case s.Load == "masked" || strings.HasPrefix(s.Enabled, "masked"):
 		return fmt.Sprintf("systemctl unmask %s && systemctl start %[1]s", s.Unit)
 	case s.Unmet || s.Result == "exec-condition":
-		return fmt.Sprintf("systemctl status %s names the condition; meet or remove it, then: systemctl start %[1]s", s.Unit)
+		return fmt.Sprintf("see the condition that is not met (systemctl status %s), meet or remove it, then: systemctl start %[1]s", s.Unit)
 	}
 	return "systemctl start " + s.Unit
 }

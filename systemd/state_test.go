@@ -12,9 +12,9 @@ func TestWhyNotStarted(t *testing.T) {
 	for _, tt := range []struct{ show, why, start string }{
 		{"LoadState=loaded\nActiveState=inactive\nResult=success\nConditionResult=yes\nConditionTimestamp=" + at + "\nAssertResult=yes\nAssertTimestamp=" + at, "", "systemctl start e.service"},
 		{"LoadState=loaded\nActiveState=inactive\nResult=success\nConditionResult=no\nConditionTimestamp=\nAssertResult=no\nAssertTimestamp=", "", "systemctl start e.service"},
-		{"LoadState=loaded\nActiveState=inactive\nResult=success\nConditionResult=no\nConditionTimestamp=" + at, "a condition of its unit", "systemctl status e.service names the condition"},
-		{"LoadState=loaded\nActiveState=inactive\nResult=success\nConditionResult=yes\nConditionTimestamp=" + at + "\nAssertResult=no\nAssertTimestamp=" + at, "a condition of its unit", "systemctl status e.service names"},
-		{"LoadState=loaded\nActiveState=inactive\nResult=exec-condition\nConditionResult=yes", "ExecCondition=", "systemctl status e.service names"},
+		{"LoadState=loaded\nActiveState=inactive\nResult=success\nConditionResult=no\nConditionTimestamp=" + at, "a condition of its unit", "see the condition that is not met (systemctl status e.service)"},
+		{"LoadState=loaded\nActiveState=inactive\nResult=success\nConditionResult=yes\nConditionTimestamp=" + at + "\nAssertResult=no\nAssertTimestamp=" + at, "a condition of its unit", "see the condition"},
+		{"LoadState=loaded\nActiveState=inactive\nResult=exec-condition\nConditionResult=no\nConditionTimestamp=" + at, "ExecCondition=", "see the condition"},
 		{"LoadState=masked\nActiveState=inactive\nResult=success", "", "systemctl unmask e.service && systemctl start e.service"},
 		{"ActiveState=failed\nResult=timeout\nRuntimeMaxUSec=5s", "RuntimeMaxSec=5s", ""},
 		{"ActiveState=active\nResult=success\nRuntimeMaxUSec=5s", "RuntimeMaxSec=5s", ""},
