@@ -226,7 +226,7 @@ func TestUnderSystemdInstallAgain(t *testing.T) {
 
 	// Values that the service's user wrote do not get into root's unit.
 	for line, want := range map[string]string{`binary = "..\/..\/bin\/sh"`: "inside a version", `name = "..\/x"`: "for the service", `install_root = "\/etc"`: "is not"} {
-		b.sh("cp -p " + config + " /root/good; sed -i 's/^device_type.*/&\\n" + line + "/; " + map[bool]string{true: "/^name = \"edge\"/d"}[strings.HasPrefix(line, "name")] + "' " + config +
+		b.sh("cp -p " + config + " /root/good; sed -i 's/^device_type.*/&\\n" + line + "/; " + map[string]string{"name": "/^name = \"edge\"/d", "binary": "/^binary = \"edge-agent\"/d"}[strings.Fields(line)[0]] + "' " + config +
 			map[bool]string{true: "; sed -i '/^install_root = \"\\/opt/d' " + config}[strings.HasPrefix(line, "install_root")])
 		if out, err := b.run(b.install("")); err == nil || !strings.Contains(out, want) {
 			t.Errorf("%s: %v\n%s", line, err, out)
