@@ -35,7 +35,6 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -68,6 +67,9 @@ type Agent struct {
 	mu    sync.Mutex
 	words words
 	busy  bool // a release is being staged, or waits for the restart
+	// patientUntil is how long a resumed upgrade waits for the network; zero: it
+	// does not.
+	patientUntil time.Time
 	// Why the node takes no upgrade: rootErr is the last look at the root,
 	// unsettled that it could not be settled at the start (a full disk, mostly),
 	// unitErr what the unit lacks, uncounted that no watchdog ran before this start.
@@ -174,6 +176,7 @@ func (a *Agent) run(ctx context.Context) error {
 	if err := misbehave(ctx, a); err != nil {
 		return err
 	}
+	a.narrow()
 	res, interrupted := a.settle(ctx)
 	if err := a.stager.Tidy(ctx); err != nil {
 		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")
@@ -221,13 +224,30 @@ func (a *Agent) run(ctx context.Context) error {
 	return err
 }
 
+// narrow makes the install root the agent's alone. In attached mode the service,
+// which is another user, runs from it.
+func (a *Agent) narrow() {
+	mode := fs.FileMode(0o750)
+	if a.unitOf != nil {
+		mode = 0o755
+	}
+	changed, err := a.c.layout.Narrow(mode)
+	if err != nil {
+		a.log.Warn().Err(err).Msg("the modes in the install root could not be narrowed")
+	}
+	if len(changed) > 0 {
+		a.log.Info().Strs("paths", changed).Msg("other users may no longer read or change what is the agent's")
+	}
+}
+
 // settle reconciles the install root, and returns the command that a restart
 // interrupted, if there is one. Whatever is wrong with the root, the service goes
 // on; only upgrades are then not possible.
 func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 	var interrupted state.Command
+	have := a.c.layout.Downloaded()
 	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		s, interrupted = state.Resume(s, time.Now().UTC())
+		s, interrupted = state.Resume(s, have, time.Now().UTC())
 		return s, t, nil
 	})
 	if err != nil && !errors.Is(err, state.ErrOwed) {
@@ -266,8 +286,9 @@ func (a *Agent) resettle(ctx context.Context) error {
 		case <-tick.C:
 		}
 		var interrupted state.Command
+		have := a.c.layout.Downloaded()
 		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			s, interrupted = state.Resume(s, time.Now().UTC())
+			s, interrupted = state.Resume(s, have, time.Now().UTC())
 			return s, t, nil
 		}); err != nil && !errors.Is(err, state.ErrOwed) {
 			continue
@@ -305,9 +326,7 @@ func (a *Agent) look(res state.Result, err error) {
 	case res.Tree.Current.IsZero():
 		err = errors.New("no version is installed under " + a.c.layout.Root())
 	default:
-		if e := unix.Access(a.c.layout.Root(), unix.W_OK); e != nil {
-			err = fmt.Errorf("%s is not writable: %w", a.c.layout.Root(), e)
-		}
+		err = a.c.layout.Writable()
 	}
 	a.mu.Lock()
 	a.rootErr = err

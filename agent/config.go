@@ -306,6 +306,11 @@ func (r *resolved) resolveManager() error {
 		default:
 			return fmt.Errorf("urls: %q has the scheme %q; it must be wss", s, u.Scheme)
 		}
+		if p := u.Port(); p != "" {
+			if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
+				return fmt.Errorf("urls: %q has the port %s; it must be 1 to 65535", s, p)
+			}
+		}
 		if u.Path == "" || u.Path == "/" {
 			u.Path = wire.Path
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -94,13 +95,13 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 		if err != nil {
 			return nil, err
 		}
-		b := &boundedConn{Conn: conn}
+		b := &boundedConn{Conn: conn, rate: rate.NewLimiter(sessionRate, sessionBurst)}
 		b.left.Store(maxHandshake)
 		if u := secure.Load(); u != nil {
 			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime, ServerName: u.Hostname(), RootCAs: r.proxyRoots})
 			if err := t.HandshakeContext(ctx); err != nil {
 				conn.Close()
-				return nil, fmt.Errorf("proxy %s: %w", u.Redacted(), err)
+				return nil, &proxyError{u.Redacted(), err}
 			}
 			return &openable{t, b}, nil
 		}
@@ -110,11 +111,18 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 }
 
 // boundedConn ends a handshake that is too long: http.ReadResponse would keep all
-// of an endless header in memory.
+// of an endless header in memory. Then it limits the rate: what a manager sends
+// costs time to read, whatever it is, and a manager has little to say.
 type boundedConn struct {
 	net.Conn
-	left atomic.Int64 // bytes; below 0: no limit any more
+	left atomic.Int64  // bytes of the handshake; below 0: it is over
+	rate *rate.Limiter // of bytes, after the handshake
 }
+
+const (
+	sessionRate  = 256 << 10 // bytes a second that a session reads
+	sessionBurst = 4 << 20   // and at once
+)
 
 // openable is a connection whose bound is lifted once the handshake is over.
 type openable struct {
@@ -127,7 +135,11 @@ var errHandshake = fmt.Errorf("the server sent more than %d KiB before the WebSo
 func (b *boundedConn) Read(p []byte) (int, error) {
 	left := b.left.Load()
 	if left < 0 {
-		return b.Conn.Read(p)
+		n, err := b.Conn.Read(p[:min(len(p), sessionBurst)])
+		if wait := b.rate.ReserveN(time.Now(), n).Delay(); wait > 0 {
+			time.Sleep(wait) // as long as n bytes take, which is a buffer's worth
+		}
+		return n, err
 	}
 	if left == 0 {
 		return 0, errHandshake
@@ -186,13 +198,26 @@ func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn
 	return nil, errors.New(why)
 }
 
+// proxyError is an https proxy with which no TLS could be agreed.
+type proxyError struct {
+	proxy string
+	err   error
+}
+
+func (e *proxyError) Error() string {
+	return fmt.Sprintf("proxy %s: %v: its certificate is checked by this device's CA store; add its CA there (update-ca-certificates), or correct manager.proxy", e.proxy, e.err)
+}
+
 // explainDial adds to an error what a person can do about it.
 func explainDial(err error) error {
 	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	var dns *net.DNSError
+	var proxy *proxyError
 	switch {
+	case errors.As(err, &proxy): // the manager's own settings do not apply to it
+		return bounded(err)
 	case errors.As(err, &authority):
 		return fmt.Errorf("%w: set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint for a self-signed certificate", bounded(err))
 	case errors.As(err, &host):

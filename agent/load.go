@@ -75,8 +75,9 @@ func notThis(key, text string, row int) string {
 			return ""
 		}
 	}
-	_, value, ok := strings.Cut(lines[row-1], "=")
-	if !ok {
+	name, value, ok := strings.Cut(lines[row-1], "=")
+	// In an inline table the line has other keys, too, and perhaps a secret.
+	if !ok || strings.TrimSpace(name) != key[strings.LastIndex(key, ".")+1:] || strings.Contains(value, "{") || !strings.Contains(key, ".") {
 		return ""
 	}
 	return ", not " + release.Foreign(strings.TrimSpace(value), 60)
@@ -102,11 +103,13 @@ func configKeys() map[string]string {
 			case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.String:
 				keys[key] = `a list of texts like ["a", "b"]`
 			case ft.Kind() == reflect.Slice:
-				keys[key] = "a list of whole numbers like [1, 2]"
+				keys[key] = "a list of whole numbers of 0 or more like [1, 2]"
 			case ft.Kind() == reflect.Bool:
 				keys[key] = "true or false"
 			case ft.Kind() == reflect.String:
 				keys[key] = "a text in quotes"
+			case ft.Kind() == reflect.Pointer && ft.Elem().Kind() == reflect.Uint64:
+				keys[key] = "a whole number of 0 or more"
 			default:
 				keys[key] = "a whole number"
 			}

@@ -27,7 +27,7 @@ func (h *HealthConfig) resolve() error {
 		h.TimeoutSecs = 5
 	}
 	if h.TimeoutSecs < 1 || h.TimeoutSecs > 9 {
-		return fmt.Errorf("timeout_secs = %d is outside 1 to 9", h.TimeoutSecs)
+		return fmt.Errorf("timeout_secs = %d is outside 1 to 9 seconds", h.TimeoutSecs)
 	}
 	return nil
 }

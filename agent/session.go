@@ -11,6 +11,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 // session is one connection to the manager. All its fields belong to the
@@ -121,6 +122,13 @@ func readError(err error) error {
 	return err
 }
 
+// Messages that a session takes, a second and at once: a manager that sends more
+// waits, and costs the device no more processor than that.
+const (
+	messageRate  = 100
+	messageBurst = 300
+)
+
 // serve runs an authenticated session.
 func (s *session) serve(ctx context.Context) error {
 	alive := func() { s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
@@ -129,6 +137,7 @@ func (s *session) serve(ctx context.Context) error {
 	s.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
 	s.conn.SetPongHandler(func(string) error { alive(); return nil })
 
+	messages := rate.NewLimiter(messageRate, messageBurst)
 	frames := make(chan []byte)
 	readErr := make(chan error, 1)
 	ended := make(chan struct{})
@@ -137,6 +146,9 @@ func (s *session) serve(ctx context.Context) error {
 	go func() {
 		for {
 			kind, b, err := s.conn.ReadMessage()
+			if err == nil {
+				err = messages.Wait(ctx) // before it costs more than its bytes did
+			}
 			if err != nil {
 				readErr <- readError(err)
 				close(readErr)

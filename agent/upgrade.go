@@ -139,7 +139,35 @@ func (a *Agent) resume(ctx context.Context, c state.Command) {
 		return
 	}
 	log.Warn().Int("resumed", c.Resumed).Msg("the upgrade was interrupted by a restart; resuming it")
+	a.mu.Lock()
+	a.patientUntil = time.Now().Add(resumePatience)
+	a.mu.Unlock()
 	a.begin(ctx, c.ID, req, policy)
+}
+
+const (
+	// resumePatience is how long a resumed upgrade goes on trying a network that
+	// does not answer: after a reboot it may come up late.
+	resumePatience = time.Hour
+	resumePause    = 30 * time.Second
+)
+
+// patient waits before another try of a resumed upgrade that the network ended,
+// and reports whether there is to be one.
+func (a *Agent) patient(ctx context.Context, err error) bool {
+	a.mu.Lock()
+	until := a.patientUntil
+	a.mu.Unlock()
+	if err == nil || codeOf(err) != release.NetworkError || time.Now().After(until) {
+		return false
+	}
+	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg("the network does not answer yet; the resumed upgrade waits for it")
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(resumePause):
+		return true
+	}
 }
 
 // begin stages in the background. The caller has recorded the command.
@@ -192,6 +220,12 @@ func (a *Agent) stage(ctx context.Context, id string, req release.Request, polic
 	defer a.progress.Store(nil)
 	a.target = req.Version.String()
 	err := a.stageAndSwap(ctx, id, req, policy)
+	for a.patient(ctx, err) {
+		err = a.stageAndSwap(ctx, id, req, policy)
+	}
+	a.mu.Lock()
+	a.patientUntil = time.Time{}
+	a.mu.Unlock()
 	if err == nil && !a.c.Upgrade.ManualOnly {
 		log.Info().Msg("upgrade staged: current points to the new version")
 		a.say(func(w *words) { w.upgrade = "restarting into " + a.target })

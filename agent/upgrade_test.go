@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -92,4 +94,35 @@ func TestKeepJournal(t *testing.T) {
 	if m := event(last); !slices.Equal(m.Details.Journal, last.Event.Journal) {
 		t.Errorf("on the wire: %q", m.Details.Journal)
 	}
+}
+
+// A resumed upgrade waits for a network that comes up late, for an hour; any other
+// upgrade, and any other failure, ends at once.
+func TestAResumedUpgradeWaitsForTheNetwork(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := newTrial(t, dir)
+		away := release.Errorf(release.NetworkError, "no route to host")
+		if o.patient(t.Context(), away) {
+			t.Error("an upgrade that was not resumed waits")
+		}
+		o.patientUntil = time.Now().Add(resumePatience)
+		if o.patient(t.Context(), release.Errorf(release.SignatureInvalid, "forged")) || o.patient(t.Context(), nil) {
+			t.Error("another outcome waits")
+		}
+		began, tries := time.Now(), 0
+		for o.patient(t.Context(), away) {
+			tries++
+		}
+		if took := time.Since(began); took < resumePatience || took > resumePatience+resumePause || tries != int(resumePatience/resumePause)+1 {
+			t.Errorf("%d tries in %v", tries, took)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		o.patientUntil = time.Now().Add(resumePatience)
+		if o.patient(ctx, away) {
+			t.Error("it goes on although the process ends")
+		}
+	})
 }

@@ -247,6 +247,9 @@ func TestLockFile(t *testing.T) {
 func TestLockOfADeadProcess(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), ".lock")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// flock(1) holds the lock, tells so, and never gives it back.
 	cmd := exec.Command("flock", path, "sh", "-c", "echo held; exec sleep 600")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -270,4 +273,35 @@ func TestLockOfADeadProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Unlock()
+}
+
+// Whoever opened the lock of an earlier version, which all could read, holds
+// nothing any more.
+func TestALockThatOthersCouldOpenIsReplaced(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o666} {
+		path := filepath.Join(t.TempDir(), ".lock")
+		if err := errors.Join(os.WriteFile(path, nil, mode), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		other, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		l, err := LockFile(t.Context(), path, 0)
+		if err != nil {
+			t.Fatalf("mode %04o: %v", mode, err)
+		}
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("mode %04o: now %v, %v", mode, st.Mode(), err)
+		}
+		if _, err := LockFile(t.Context(), path, 0); !errors.Is(err, ErrLocked) {
+			t.Errorf("mode %04o: a second lock: %v", mode, err)
+		}
+		l.Unlock()
+	}
 }

@@ -25,9 +25,10 @@ type Lock struct{ f *os.File }
 // 0600, waiting for at most wait. The error wraps ErrLocked when that was not
 // enough.
 //
-// Whoever can open a file can hold its lock. Hence a file with a wider mode, of
-// an earlier version, is narrowed; and one that root made in another user's
-// directory is given to that user.
+// Whoever can open a file can hold its lock, and for as long as their process
+// lives. Hence a file with a wider mode, of an earlier version, is replaced by a
+// new one, or narrowed where that is not possible; and one that root made in
+// another user's directory is given to that user.
 func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	deadline := time.Now().Add(wait)
 	for {
@@ -42,6 +43,10 @@ func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, erro
 		if err != nil {
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if st.Mode().Perm()&0o077 != 0 && os.Remove(path) == nil {
+			f.Close()
+			continue
 		}
 		keepOut(f, st)
 		if err := flock(ctx, f, deadline); err != nil {

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,7 +171,21 @@ func (n *Node) wrote(unit []byte) bool {
 
 func (n *Node) unit(binary string, window int) systemd.Unit {
 	_, err := user.LookupGroup("systemd-journal") // without it the unit would not start
-	return systemd.Unit{Name: n.Name, Root: filepath.Clean(n.Root), Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment}
+	return systemd.Unit{Name: n.Name, Root: filepath.Clean(n.Root), Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: LinkedDirs(n.Root)}
+}
+
+// LinkedDirs returns the directories outside an install root that links in it
+// point to, for the unit's sandbox. It leaves out those of the system, which the
+// owner of the root could point to.
+func LinkedDirs(root string) []string {
+	l, err := state.At(root)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(l.Linked(), func(dir string) bool {
+		rel, err := filepath.Rel("/", dir)
+		return err != nil || systemDir(rel)
+	})
 }
 
 func (n *Node) say(format string, args ...any) { fmt.Fprintf(n.Out, format+"\n", args...) }
@@ -349,6 +364,11 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 	st, err := os.Lstat(n.real)
 	if err != nil {
 		return err
+	}
+	if st.Mode().Perm()&^0o750 != 0 { // one that was there, for everyone
+		if err := disk.Chmod(n.real, st.Mode().Perm()&0o750); err != nil {
+			return err
+		}
 	}
 	owner, _, _ := ownerIDs(st)
 	_, damaged := os.Lstat(filepath.Join(n.real, "state.json"))

@@ -37,7 +37,12 @@ func newClient(c Config) (*http.Client, error) {
 		tr.Proxy = c.Proxy
 	}
 	if pem := c.Trust.ReleaseCA(); pem != nil {
-		tr.TLSClientConfig.RootCAs = x509.NewCertPool()
+		// Beside the system's: a proxy before that host is checked by those.
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		tr.TLSClientConfig.RootCAs = pool
 		if !tr.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, errors.New("stage: the release host's CA holds no certificate")
 		}

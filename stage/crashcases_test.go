@@ -119,7 +119,7 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 // resumed is what becomes of a command that a restart interrupted, when it fails
 // in the end.
 func resumed(st state.State, now time.Time) state.State {
-	st, c := state.Resume(st, now)
+	st, c := state.Resume(st, 0, now)
 	if c.ID != "" {
 		st = state.Fail(st, c.ID, release.NetworkError, "resumed, and failed", now)
 	}

@@ -153,11 +153,14 @@ type smallFile struct {
 	// optional: the file may be absent, so that a 404 needs no second try. What
 	// is in one that is there is for its reader to judge.
 	optional bool
+	// keys are members that the JSON object has, each with its alternatives: an
+	// object without them is somebody else's answer, and not a forged file.
+	keys [][]string
 }
 
 var (
-	manifestFile = smallFile{name: release.ManifestName, limit: release.MaxManifest, tooLarge: release.ManifestInvalid}
-	bundleFile   = smallFile{name: release.BundleName, limit: verify.MaxBundle, tooLarge: release.SignatureInvalid}
+	manifestFile = smallFile{name: release.ManifestName, limit: release.MaxManifest, tooLarge: release.ManifestInvalid, keys: [][]string{{"version"}, {"artefacts"}}}
+	bundleFile   = smallFile{name: release.BundleName, limit: verify.MaxBundle, tooLarge: release.SignatureInvalid, keys: [][]string{{"mediaType", "base64Signature"}}}
 )
 
 // small fetches f from below the URL base.
@@ -188,11 +191,30 @@ func (s *Stager) small(ctx context.Context, base string, f smallFile) ([]byte, e
 		} else if !f.optional && (page || !isObject(b)) {
 			return fmt.Errorf("not JSON: a captive portal? It has type %q and begins with %q",
 				release.Foreign(resp.Header.Get("Content-Type"), 60), release.Foreign(string(b[:min(len(b), 40)]), 60))
+		} else if missing := f.missing(b); missing != "" {
+			return fmt.Errorf("the host answers with JSON that has no %q: a captive portal? It begins with %q", missing, release.Foreign(string(b[:min(len(b), 40)]), 60))
 		}
 		body = b
 		return nil
 	})
 	return body, err
+}
+
+// missing returns a member that a file of this kind has and b has not, or "".
+func (f smallFile) missing(b []byte) string {
+	if len(f.keys) == 0 {
+		return ""
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(b, &members) != nil {
+		return f.keys[0][0]
+	}
+	for _, key := range f.keys {
+		if !slices.ContainsFunc(key, func(k string) bool { _, ok := members[k]; return ok }) {
+			return key[0]
+		}
+	}
+	return ""
 }
 
 // smallStalls times StallTimeout is what one try of a small file may take.

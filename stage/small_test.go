@@ -37,6 +37,8 @@ func TestSmallFilesThatAreNotJSON(t *testing.T) {
 		"a list":                   {plain(`[1, 2]`), "not JSON", ""},
 		"null":                     {plain(`null`), "not JSON", ""},
 		"the beginning of it":      {plain(`{"version": "1.0.0", "artefacts": [{"arc`), "not JSON", ""},
+		"another object":           {plain(`{"error": "sign in first", "location": "https://portal.example"}`), "JSON that has no", ""},
+		"an empty object":          {plain(`{}`), "JSON that has no", ""},
 		"two of it":                {plain(`{} {}`), "not JSON", ""},
 		"an encoding":              {withHeaders(200, func(int64) []byte { return []byte("{}") }, "Content-Encoding", "gzip"), "Content-Encoding", ""},
 		"no content":               {withHeaders(204, none0), "204 No Content", ""},

@@ -100,24 +100,28 @@ func (s State) end(id string, now time.Time, change func(*Command)) State {
 	return s
 }
 
-// maxResumed is how often a command is begun again after a restart. One that
-// ends the process each time must not do so for ever.
+// maxResumed is how often a command is begun again after a restart without any
+// progress. One that ends the process each time must not do so for ever.
 const maxResumed = 5
 
 // Resume returns the command that a restart interrupted while its release was
-// staged, to be begun again; a zero one if there is none. One that was
-// interrupted too often fails. Only the agent may call it, at its start.
-func Resume(s State, now time.Time) (State, Command) {
+// staged, to be begun again; a zero one if there is none. have is how many bytes
+// are downloaded. A command that was interrupted too often without progress
+// fails. Only the agent may call it, at its start.
+func Resume(s State, have int64, now time.Time) (State, Command) {
 	for i, c := range s.Commands {
 		if c.Done {
 			continue
 		}
+		if have > c.Have {
+			c.Resumed = 0
+		}
 		if c.Resumed >= maxResumed || c.Version.IsZero() {
-			why := fmt.Sprintf("interrupted by %d restarts while staging; schedule it again", c.Resumed+1)
+			why := fmt.Sprintf("interrupted by %d restarts while staging, without progress; schedule it again", c.Resumed+1)
 			return Fail(s, c.ID, release.Internal, why, now), Command{}
 		}
 		s.Commands = slices.Clone(s.Commands)
-		s.Commands[i].Resumed++
+		s.Commands[i].Resumed, s.Commands[i].Have = c.Resumed+1, have
 		return s, s.Commands[i]
 	}
 	return s, Command{}

@@ -249,11 +249,14 @@ func TestCommandsAreBoundedAndInterrupted(t *testing.T) {
 	owed := len(s.Owed)
 	for i := range maxResumed {
 		var c Command
-		if s, c = Resume(s, now); c.ID != fmt.Sprint("c", MaxCommands+4) || c.Done || c.Resumed != i+1 || len(s.Owed) != owed {
+		if s, c = Resume(s, 0, now); c.ID != fmt.Sprint("c", MaxCommands+4) || c.Done || c.Resumed != i+1 || len(s.Owed) != owed {
 			t.Fatalf("after restart %d: %+v", i+1, c)
 		}
 	}
-	s, c := Resume(s, now)
+	if r, c := Resume(s, 1, now); c.ID == "" || c.Resumed != 1 || r.Commands[MaxCommands-1].Have != 1 {
+		t.Errorf("with progress: %+v", c)
+	}
+	s, c := Resume(s, 0, now)
 	if last := s.Commands[MaxCommands-1]; c.ID != "" || !last.Done || last.Code != release.Internal || !strings.Contains(last.Error, "interrupted by 6 restarts") {
 		t.Errorf("one restart too many: %+v, to be resumed: %+v", last, c)
 	}

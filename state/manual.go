@@ -70,19 +70,30 @@ func RollBack(s State, t Tree, to release.Version, now time.Time) (State, Tree, 
 		ID: fmt.Sprintf("%s%s-%s-%d", operatorRollback, t.Current, to, now.UnixMilli()), Target: to, MaxAttempts: s.MaxBootAttempts,
 	}, now)
 	t.Previous, t.Current = s.Previous, to
-	const why = "an operator rolled back"
-	return s.oweAs("operator_rollback", now, Event{
-		Code: release.RolledBack, From: from, To: to, Reason: why,
-		Message: fmt.Sprintf("rolling back from %s to %s: %s", from, to, why),
-	}), t, nil
+	return s.oweRollback(from, now), t, nil
 }
 
-// operatorRollback starts the id of a trial that RollBack began.
-const operatorRollback = "rollback-"
+// oweRollback adds the event of an operator's rollback, whose trial begins.
+func (s State) oweRollback(from release.Version, now time.Time) State {
+	const why = "an operator rolled back"
+	return s.oweAs("operator_rollback", now, Event{
+		Code: release.RolledBack, From: from, To: s.Target, Reason: why,
+		Message: fmt.Sprintf("rolling back from %s to %s: %s", from, s.Target, why),
+	})
+}
 
-// byOperator reports whether RollBack began the trial of s.
+// operatorRollback starts the id of a trial that RollBack began, manualSwitch that
+// of one which began because an operator changed the link.
+const (
+	operatorRollback = "rollback-"
+	manualSwitch     = "hand-"
+)
+
+// byOperator reports whether the trial of s is an operator's rollback, by RollBack
+// or by the link.
 func (s State) byOperator() bool {
-	return s.CommandID == "" && strings.HasPrefix(s.TrialID, operatorRollback)
+	return s.CommandID == "" && (strings.HasPrefix(s.TrialID, operatorRollback) ||
+		strings.HasPrefix(s.TrialID, manualSwitch) && s.Target.Compare(s.Previous) < 0)
 }
 
 // installed lists the versions on disk, for an error.

@@ -85,3 +85,26 @@ func TestRollBack(t *testing.T) {
 		}
 	}
 }
+
+// An operator who changes the link to an older version rolls back: that is
+// reported as a rollback, and completes nothing. One who changes it to a newer
+// version does not. What was still to be reported is kept.
+func TestAManualSwitch(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		from, to        release.Version
+		switched, ended string
+	}{
+		{v2, v1, "[upgrade_downloaded upgrade_rolled_back]", "[upgrade_downloaded upgrade_rolled_back]"},
+		{v1, v2, "[upgrade_downloaded]", "[upgrade_downloaded upgrade_completed]"},
+	} {
+		s := Downloaded(State{Schema: 1, Status: Stable, Good: tt.from}, "earlier", now)
+		s, tr, note := Reconcile(s, Tree{Current: tt.to, Previous: tt.from, LastGood: tt.from, Versions: []release.Version{v2, v1}}, now)
+		if s.Status != PendingHealth || s.Target != tt.to || note == "" || fmt.Sprint(codes(s)) != tt.switched {
+			t.Fatalf("%s to %s: %s %s, reports %v", tt.from, tt.to, s.Status, s.Target, codes(s))
+		}
+		if s, _ = Keep(s, tr, "", now); fmt.Sprint(codes(s)) != tt.ended {
+			t.Errorf("%s to %s, kept: reports %v, want %s", tt.from, tt.to, codes(s), tt.ended)
+		}
+	}
+}

@@ -163,13 +163,16 @@ func handMoved(s State, t Tree, now time.Time) (State, Tree, string) {
 	}
 	note := fmt.Sprintf("current was set to %s by hand; it is on trial, with %s to go back to", t.Current, back)
 	trial := Trial{
-		ID:          fmt.Sprintf("hand-%s-%d", t.Current, now.Unix()),
+		ID:          fmt.Sprintf("%s%s-%d", manualSwitch, t.Current, now.Unix()),
 		Target:      t.Current,
 		MaxAttempts: s.MaxBootAttempts,
 	}
+	from := s.Good
 	s.Good = back
-	s = Begin(s, trial, now)
-	s.Owed = nil // no command asked for it
+	s = beginTrial(s, trial, now) // no command asked for it, so nothing is "staged"
+	if s.byOperator() {
+		s = s.oweRollback(from, now)
+	}
 	t.Previous = back
 	return s, t, note
 }

@@ -102,6 +102,35 @@ func TestDirectoriesMayBeLinks(t *testing.T) {
 	}
 }
 
+// Linked has what a sandbox must let the agent write to, besides the root.
+func TestLinkedDirectories(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	if got := l.Linked(); len(got) > 0 || l.Writable() != nil {
+		t.Errorf("a root without links: %v, %v", got, l.Writable())
+	}
+	data := t.TempDir()
+	real, err := filepath.EvalSymlinks(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"versions": "v", "outbox": "o", "trust": "sub/t"} {
+		target := filepath.Join(data, to)
+		if err := errors.Join(os.RemoveAll(filepath.Join(l.Root(), name)), os.MkdirAll(target, 0o755), os.Symlink(target, filepath.Join(l.Root(), name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := fmt.Sprint(l.Linked()), fmt.Sprint([]string{real + "/v", real + "/o", real + "/sub"}); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if err := os.RemoveAll(filepath.Join(data, "v")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Writable(); err == nil || !strings.Contains(err.Error(), "versions is a link to") {
+		t.Errorf("a dangling link: %v", err)
+	}
+}
+
 // A link to nothing (a disk that is not mounted yet) is refused with a remedy, and
 // left alone: it is not replaced by an empty directory.
 func TestALinkToNothingIsLeftAlone(t *testing.T) {
@@ -243,6 +272,34 @@ func TestModesAreNarrow(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Narrow closes a root that everyone could read and write, and only that.
+func TestNarrow(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	do(t, l, nil)
+	if err := errors.Join(l.KeepTrust(map[string][]byte{"a": nil}), os.WriteFile(l.CredentialsFile(), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]fs.FileMode{".": 0o750, "downloads": 0o700, "outbox": 0o700, "trust": 0o700, "state.json": 0o600, "credentials.json": 0o600, "versions": 0o777}
+	for name := range want {
+		if err := os.Chmod(filepath.Join(l.Root(), name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changed, err := l.Narrow(0o750)
+	if err != nil || len(changed) != 6 {
+		t.Errorf("changed %q, %v", changed, err)
+	}
+	for name, mode := range want {
+		if st, err := os.Stat(filepath.Join(l.Root(), name)); err != nil || st.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v, want %04o", name, st.Mode(), err, mode)
+		}
+	}
+	if changed, err := l.Narrow(0o750); err != nil || len(changed) > 0 {
+		t.Errorf("again: %q, %v", changed, err)
 	}
 }
 

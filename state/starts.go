@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -37,6 +38,19 @@ func (l Layout) RecordStart() error {
 	return l.writeStart(append(b, bytes.Repeat([]byte{' '}, max(0, startSize-len(b)))...))
 }
 
+// StartRecorded reports whether a watchdog ran before this start already. Only
+// a process that systemd itself executed knows which start this is: any other
+// may have inherited the id of one (systemd sets SYSTEMD_EXEC_PID from 248 on).
+func (l Layout) StartRecorded() bool {
+	now := thisStart()
+	if now.InvocationID == "" || os.Getenv("SYSTEMD_EXEC_PID") != strconv.Itoa(os.Getpid()) {
+		return false
+	}
+	var s start
+	b, err := fsutil.ReadFile(l.startFile(), startSize)
+	return err == nil && json.Unmarshal(b, &s) == nil && s == now
+}
+
 // TakeStart reports whether a watchdog ran before this start, and forgets it: it
 // is true once, in the process that the watchdog ran before.
 func (l Layout) TakeStart() bool {
@@ -53,14 +67,15 @@ func (l Layout) TakeStart() bool {
 
 // StartOf reports whether a watchdog ran before the start of another unit that
 // systemd calls invocation. known is false where no watchdog has ever recorded a
-// start, as those of earlier versions do not.
+// start, as those of earlier versions do not. The boot is not compared: a sandbox
+// may show another boot id than the watchdog saw, and an invocation is unique.
 func (l Layout) StartOf(invocation string) (ran, known bool) {
 	var s start
 	b, err := fsutil.ReadFile(l.startFile(), startSize)
 	if err != nil || json.Unmarshal(b, &s) != nil {
 		return false, false
 	}
-	return s.BootID == thisStart().BootID && s.InvocationID == invocation, true
+	return s.InvocationID == invocation, true
 }
 
 // writeStart overwrites the file in place, as one change.

@@ -108,8 +108,10 @@ type Command struct {
 	Status string       `json:"status,omitzero"`
 	Code   release.Code `json:"code,omitzero"`
 	Error  string       `json:"error,omitzero"`
-	// Resumed counts the restarts during staging after which it was begun again.
-	Resumed int `json:"resumed,omitzero"`
+	// Resumed counts the restarts during staging after which it was begun again,
+	// since the download last grew; Have is how many bytes it then had.
+	Resumed int   `json:"resumed,omitzero"`
+	Have    int64 `json:"have,omitzero"`
 }
 
 // Success reports whether the command ended well.

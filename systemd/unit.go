@@ -27,6 +27,9 @@ type Unit struct {
 	WatchdogSecs int     // without an answer from the agent; default 30
 	Environment  []string
 	Journal      bool // lets it read the journal: see LastLines
+	// Writable are directories outside Root that links in it point to, and that the
+	// service writes to, too.
+	Writable []string
 	// Attached is the service that the agent looks after, like "app.service", and
 	// Agent the absolute path of edge-agent; both empty when the service is the
 	// agent itself.
@@ -84,6 +87,11 @@ func (u Unit) check() error {
 	}
 	if !filepath.IsLocal(u.Binary) || u.Binary != filepath.Clean(u.Binary) || u.Binary == "." {
 		return fmt.Errorf("unit: binary %q is not a path inside a version's directory", u.Binary)
+	}
+	for _, dir := range u.Writable {
+		if !plain.MatchString(dir) || !filepath.IsAbs(dir) || dir != filepath.Clean(dir) {
+			return fmt.Errorf("unit: directory %q, which a link in the install root points to, is not a clean path of letters, digits and _./:=@+,- alone", dir)
+		}
 	}
 	for _, v := range u.Environment {
 		if !plain.MatchString(v) || !strings.Contains(v, "=") {

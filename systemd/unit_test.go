@@ -97,3 +97,25 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 		}
 	}
 }
+
+// The targets of an administrator's links are writable in the sandbox, and their
+// absence stops no start.
+func TestUnitOfARootWithLinks(t *testing.T) {
+	t.Parallel()
+	u := Unit{Name: "edge", Root: "/opt/x", Binary: "edge-agent", User: "edge", WindowSecs: 10, Writable: []string{"/data/versions", "/var/lib/outbox"}}
+	files, err := u.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nReadWritePaths=/opt/x\n", "\nReadWritePaths=-/data/versions\n", "\nReadWritePaths=-/var/lib/outbox\nUMask="} {
+		if !strings.Contains(files[0].Text, want) {
+			t.Errorf("no %q in:\n%s", want, files[0].Text)
+		}
+	}
+	for _, bad := range []string{"data", "/data/../etc", "/data/a b", "/data/%n", "/data\nExecStart=/bin/sh"} {
+		u.Writable = []string{bad}
+		if _, err := u.Files(); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}

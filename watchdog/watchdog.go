@@ -43,6 +43,8 @@ func Run(ctx context.Context, l state.Layout) Report {
 func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) string) Report {
 	var rep Report
 	l = l.AtStart()
+	// A unit may run the watchdog more than once before a start.
+	counts := !l.StartRecorded()
 	cause := ""
 	if res, err := l.Read(); err == nil && res.State.Status == state.PendingHealth && res.State.BootAttempts > 0 {
 		cause = ended(ctx) // not while the lock is held
@@ -50,6 +52,10 @@ func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) s
 	var counted state.State
 	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		before := s.Status
+		if !counts {
+			counted = s
+			return s, t, nil
+		}
 		s, t = state.CountStart(s, t, cause, time.Now().UTC())
 		rep.Reverted = before == state.PendingHealth && s.Status == state.RolledBack
 		counted = s

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -297,6 +298,31 @@ func TestTheStartIsRecorded(t *testing.T) {
 		if rep := watchdog.Run(t.Context(), l); len(rep.Errs) > 0 || l.TakeStart() {
 			t.Errorf("%s in its place: %v", name, rep.Errs)
 		}
+	}
+}
+
+// A unit whose drop-in adds the watchdog once more still counts a start once;
+// where nobody says which start it is, each run is one.
+func TestAStartIsCountedOnce(t *testing.T) {
+	l := trial(t, 3)
+	t.Setenv("SYSTEMD_EXEC_PID", strconv.Itoa(os.Getpid()))
+	run := func(invocation string, want int) {
+		t.Helper()
+		t.Setenv("INVOCATION_ID", invocation)
+		if rep := watchdog.Run(t.Context(), l); rep.BootAttempts != want || rep.Reverted {
+			t.Errorf("%s: %s, want %d starts", invocation, short(rep), want)
+		}
+	}
+	run("first", 1)
+	run("first", 1)
+	run("second", 2)
+	run("second", 2)
+	t.Setenv("SYSTEMD_EXEC_PID", "1") // of a supervisor that systemd started
+	run("second", 3)
+	t.Setenv("SYSTEMD_EXEC_PID", strconv.Itoa(os.Getpid()))
+	t.Setenv("INVOCATION_ID", "third")
+	if rep := watchdog.Run(t.Context(), l); !rep.Reverted {
+		t.Errorf("the last start: %s", short(rep))
 	}
 }
 

@@ -40,6 +40,7 @@ not write, and changes no service that does not start through the install root.`
 			}
 			u.Name, u.Root, u.Binary = c.Service.Name, c.Service.InstallRoot, c.Service.Binary
 			u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
+			u.Writable = install.LinkedDirs(u.Root)
 			if u.Agent == "" {
 				if u.Agent, err = os.Executable(); err != nil {
 					return err

@@ -39,7 +39,7 @@ func TestUnderSystemdLeastPrivilege(t *testing.T) {
 
 	for file, want := range map[string]string{
 		"config.toml": "600 edge", "credentials.json": "600 edge",
-		"state.json": "600 edge", "outbox": "700 edge", "versions": "755 edge", "versions/1.1.0": "755 edge", ".": "755 edge",
+		"state.json": "600 edge", "outbox": "700 edge", "versions": "755 edge", "versions/1.1.0": "755 edge", ".": "750 edge",
 	} {
 		if got := run("stat -c '%a %U' " + rig.BoxRoot + "/" + file); got != want {
 			t.Errorf("%s: %s, want %s", file, got, want)
