@@ -96,7 +96,8 @@ func (d *doctor) program(ctx context.Context) {
 		case st.Mode()&0o111 == 0:
 			faults = append(faults, fault{path + " is not executable", "run: chmod 755 " + resolved(path)})
 		default:
-			if why := d.access(path, who, 1); why != "" {
+			wrong := who == d.user && d.failed("unit "+d.unit+": User=") // another user is a fault already
+			if why := d.access(path, who, 1); why != "" && !wrong {
 				if _, open := blocked(path, who); open != "" {
 					remedy = open
 				} else {

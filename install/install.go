@@ -142,16 +142,6 @@ func systemDir(rel string) bool {
 	return !below && map[string]bool{"home": true, "media": true, "mnt": true, "opt": true, "root": true, "srv": true, "tmp": true, "lost+found": true}[first]
 }
 
-// isMask reports whether a unit file is a mask: a link to /dev/null, or empty.
-func isMask(path string) bool {
-	to, err := filepath.EvalSymlinks(path)
-	if err == nil && to == "/dev/null" {
-		return true
-	}
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular() && st.Size() == 0
-}
-
 func (n *Node) unitPath() string { return filepath.Join(unitDir, n.Name+".service") }
 
 func (n *Node) service() string { return n.Name + ".service" }
