@@ -127,6 +127,9 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 			"test -z \"$(ls -A /media/disk)\"; umount /media/disk; rm -f /opt/bilbycast/edge"},
 		{"versions elsewhere", "mkdir -p /data/v /opt/bilbycast/edge; echo mine >/data/v/mine; ln -s /data/v /opt/bilbycast/edge/versions", "077", "/opt/bilbycast/edge", "/opt/bilbycast/edge", "test -e /data/v/1.0.0/edge-agent",
 			"test \"$(ls -A /data/v)\" = mine; test ! -e /opt/bilbycast/edge"},
+		// An earlier run wrote it, and no version got in: what is given now counts.
+		{"a configuration and no version", `mkdir -p /opt/bilbycast/edge; printf '[service]\nname = "edge"\ndevice_type = "edge"\nbinary = "edge-agent"\n[manager]\nurls = ["wss://127.0.0.1:1"]\ncert_fingerprint = "` + strings.Repeat("ab", 32) + `"\nregistration_token = "old"\n[upgrade]\nenabled = true\n' >/opt/bilbycast/edge/config.toml; chmod 600 /opt/bilbycast/edge/config.toml`,
+			"022", "/opt/bilbycast/edge", "/opt/bilbycast/edge", "grep -q 127.0.0.1:1 /opt/bilbycast/edge/config.toml.before-*", "test ! -e /opt/bilbycast/edge"},
 	} {
 		b.sh(tt.before)
 		out := b.sh("umask " + tt.umask + "; export PATH=/usr/local/bin:/usr/bin:/bin; " + b.install("--root "+tt.root))
