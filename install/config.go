@@ -120,7 +120,7 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 		return false, fmt.Errorf("%s belongs to %s, but the service is to run as %s: give --user, or run: chown -R %s: %s", n.Root, ownerName(st), n.User, n.User, n.real)
 	}
 	path := l.ConfigFile()
-	old, err := fsutil.ReadFile(path, agent.MaxConfig)
+	text, changed, err := n.changedConfig(l)
 	if errors.Is(err, fs.ErrNotExist) {
 		text, err := n.newConfig()
 		if err != nil {
@@ -135,23 +135,11 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	token, err := n.token()
-	if err != nil {
-		return false, err
-	}
-	text, changed := string(old), []string(nil)
-	for _, kv := range n.settings(token) {
-		have, _ := value(text, "manager", kv.key)
-		if same(kv, have) {
-			continue
-		}
-		text, changed = set(text, "manager", kv.key, kv.value), append(changed, "manager."+kv.key)
-	}
 	if changed == nil {
 		n.say("%s has all of it already, and stays", path)
 		return false, nil
 	}
-	keep := "config.toml.before-" + time.Now().UTC().Format("20060102-150405")
+	keep := keepName()
 	if err := n.child(ctx, Job{Root: n.real, Config: text, Keep: keep}); err != nil {
 		return false, err
 	}
@@ -160,6 +148,54 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 		n.say("the node keeps its registration; if the new manager does not know it, remove %s and restart the service", l.CredentialsFile())
 	}
 	return true, nil
+}
+
+// keepTime is the form of the time in the name of a copy.
+const keepTime = "20060102-150405"
+
+// keepName returns the name of the copy of a config.toml that is replaced now.
+func keepName() string { return "config.toml.before-" + time.Now().UTC().Format(keepTime) }
+
+// changedConfig returns the config.toml that is there with what the call gives,
+// and the keys that this changes; without such a key both are empty. The error
+// is fs.ErrNotExist if there is none.
+func (n *Node) changedConfig(l state.Layout) (text string, changed []string, err error) {
+	path := l.ConfigFile()
+	if _, err := os.Lstat(path); err != nil {
+		return "", nil, err
+	}
+	token, err := n.token()
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, fmt.Errorf("--token-file %s does not exist", n.TokenFile)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	settings := n.settings(token)
+	if settings == nil {
+		return "", nil, nil
+	}
+	old, err := fsutil.ReadLinked(path, agent.MaxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil, fmt.Errorf("%s is a dangling link: make the file that it points to, or remove the link", path)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	text = string(old)
+	for _, kv := range settings {
+		have, _ := value(text, "manager", kv.key)
+		if !same(kv, have) {
+			text, changed = set(text, "manager", kv.key, kv.value), append(changed, "manager."+kv.key)
+		}
+	}
+	if changed == nil {
+		return "", nil, nil
+	}
+	if to, err := os.Readlink(path); err == nil {
+		return "", nil, fmt.Errorf("%s is a link to %s, which is not changed: correct %s there, or put the file in the place of the link", path, to, strings.Join(changed, " and "))
+	}
+	return text, changed, nil
 }
 
 // same reports whether a value, as the file has it, says what kv says: a list may

@@ -151,6 +151,10 @@ func (d *doctor) configuration() bool {
 	case errors.Is(err, fs.ErrPermission):
 		who := systemd.UserName(uint32(os.Geteuid()))
 		remedy = fmt.Sprintf("only root can change that: chown %s: %s && chmod 600 %s (or run doctor as root, if %s is not the service's user)", who, d.config, d.config, who)
+		if why, open := blocked(filepath.Dir(d.config), uint32(os.Geteuid())); why != "" {
+			d.check("configuration", fault{fmt.Sprintf("%s cannot read %s: it may not enter %s", who, d.config, why), open})
+			return false
+		}
 	case strings.Contains(err.Error(), "chmod 600"):
 		remedy = "make it unreadable for others: chmod 600 " + d.config
 	}

@@ -178,3 +178,41 @@ func TestDoctorWithoutConfiguration(t *testing.T) {
 		}
 	}
 }
+
+// A directory above the root that the service's user may not enter is named, with
+// the command for it, and not the file below it.
+func TestDoctorBlockedDirectory(t *testing.T) {
+	t.Parallel()
+	parent := t.TempDir()
+	path := filepath.Join(parent, "root", "config.toml")
+	tree(t, parent, "root/config.toml")
+	st, err := os.Stat(parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner, _, _ := ownerIDs(st)
+	for _, dir := range []string{parent, filepath.Dir(parent)} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const other = 65533
+	if dir, remedy := blocked(path, other); dir != "" || remedy != "" {
+		t.Errorf("open: %s, %s", dir, remedy)
+	}
+	if err := os.Chmod(parent, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if dir, remedy := blocked(path, other); dir != parent+" (mode 0700)" || remedy != "run: chmod o+x "+parent {
+		t.Errorf("closed: %s, %s", dir, remedy)
+	}
+	if owner == other {
+		t.Fatal("the test needs another user")
+	}
+	d := node(t, "wss://m:1")
+	d.config, d.user = path, other
+	d.readable()
+	if f := d.findings[0]; f.OK || !strings.Contains(f.Cause, "may not enter "+parent) || f.Remedy != "run: chmod o+x "+parent {
+		t.Errorf("%+v", f)
+	}
+}

@@ -20,7 +20,11 @@ func (d *doctor) readable() {
 	var faults []fault
 	if why := d.access(d.config, d.user, 4); why != "" && !d.failed("unit "+d.unit+": User=") {
 		name := systemd.UserName(d.user)
-		faults = append(faults, fault{fmt.Sprintf("%s cannot read %s: %s", name, d.config, why), fmt.Sprintf("run: chown %s: %s && chmod 600 %[2]s", name, d.config)})
+		remedy := fmt.Sprintf("run: chown %s: %s && chmod 600 %[2]s", name, d.config)
+		if _, open := blocked(filepath.Dir(d.config), d.user); open != "" {
+			remedy = open
+		}
+		faults = append(faults, fault{fmt.Sprintf("%s cannot read %s: %s", name, d.config, why), remedy})
 	}
 	if faults != nil { // it was loaded by another user
 		d.findings = slices.DeleteFunc(d.findings, func(f Finding) bool { return f.What == "configuration" })
@@ -92,8 +96,14 @@ func (d *doctor) program(ctx context.Context) {
 		case st.Mode()&0o111 == 0:
 			faults = append(faults, fault{path + " is not executable", "run: chmod 755 " + resolved(path)})
 		default:
-			if why := d.access(path, who, 1); why != "" {
-				faults = append(faults, fault{fmt.Sprintf("%s cannot execute %s: %s", systemd.UserName(who), path, why), "see the owners and modes: namei -l " + path})
+			wrong := who == d.user && d.failed("unit "+d.unit+": User=") // another user is a fault already
+			if why := d.access(path, who, 1); why != "" && !wrong {
+				if _, open := blocked(path, who); open != "" {
+					remedy = open
+				} else {
+					remedy = "see the owners and modes: namei -l " + path
+				}
+				faults = append(faults, fault{fmt.Sprintf("%s cannot execute %s: %s", systemd.UserName(who), path, why), remedy})
 			}
 		}
 		if len(faults) > 0 && resolved(dir) == resolved(filepath.Join(d.l.Root(), "last-good")) {
@@ -130,6 +140,12 @@ func (d *doctor) space() {
 	}
 	if free.Inodes < files {
 		faults = append(faults, fault{fmt.Sprintf("%s has %d inodes free; an upgrade needs %d", d.l.Versions(), free.Inodes, files), "remove files from that file system: df -i " + d.l.Versions()})
+	}
+	if more, err := fsutil.Free(d.l.Downloads()); err == nil && more.Device != free.Device {
+		if need := max(bytes/3, minSpace); more.Bytes < need {
+			faults = append(faults, fault{fmt.Sprintf("%s has %d MiB free; the tar file of an upgrade needs %d MiB (the size of the largest version, at least %d MiB)", d.l.Downloads(), more.Bytes>>20, need>>20, minSpace>>20),
+				"free space on that file system: df -h " + d.l.Downloads()})
+		}
 	}
 	d.check("disk space", faults...)
 }
@@ -170,33 +186,15 @@ func (d *doctor) access(path string, uid uint32, want fs.FileMode) string {
 	if uid == 0 {
 		return ""
 	}
-	groups := groupsOf(uid)
-	may := func(st fs.FileInfo, bit fs.FileMode) bool {
-		o, g, ok := ownerIDs(st)
-		switch {
-		case !ok:
-			return true
-		case o == uid:
-			bit <<= 6
-		case slices.Contains(groups, g):
-			bit <<= 3
-		}
-		return st.Mode().Perm()&bit != 0
+	if dir, _ := blocked(path, uid); dir != "" {
+		return "it may not enter " + dir
 	}
 	real := resolved(path)
-	for dir := filepath.Dir(real); ; dir = filepath.Dir(dir) {
-		if st, err := os.Stat(dir); err == nil && !may(st, 1) {
-			return fmt.Sprintf("it may not enter %s (mode %04o)", dir, st.Mode().Perm())
-		}
-		if dir == "/" {
-			break
-		}
-	}
 	st, err := os.Stat(real)
 	if err != nil {
 		return cause(err)
 	}
-	if !may(st, want) {
+	if !may(uid, st, want) {
 		return fmt.Sprintf("its mode is %04o, and it belongs to %s", st.Mode().Perm(), ownerName(st))
 	}
 	if uint32(os.Geteuid()) == uid && want == 4 {
@@ -207,4 +205,49 @@ func (d *doctor) access(path string, uid uint32, want fs.FileMode) string {
 		f.Close()
 	}
 	return ""
+}
+
+// may reports whether the mode of a file lets a user do what bit says (4: read,
+// 1: execute, or enter a directory).
+func may(uid uint32, st fs.FileInfo, bit fs.FileMode) bool {
+	return uid == 0 || st.Mode().Perm()&(bit<<class(uid, st)) != 0
+}
+
+// class returns where the bits of a user stand in the mode of a file.
+func class(uid uint32, st fs.FileInfo) int {
+	o, g, ok := ownerIDs(st)
+	switch {
+	case !ok || o == uid:
+		return 6
+	case slices.Contains(groupsOf(uid), g):
+		return 3
+	}
+	return 0
+}
+
+// blocked returns the highest directory above path that a user may not enter,
+// with its mode, and the command that lets the user in; or nothing.
+func blocked(path string, uid uint32) (dir, remedy string) {
+	for up := filepath.Dir(resolved(path)); ; up = filepath.Dir(up) {
+		if st, err := os.Stat(up); err == nil && !may(uid, st, 1) {
+			dir = fmt.Sprintf("%s (mode %04o)", up, st.Mode().Perm())
+			remedy = "run: chmod o+x " + up
+			if class(uid, st) > 0 { // as its owner, or by its group
+				remedy = "run: chmod 755 " + up
+			}
+		}
+		if up == "/" {
+			return dir, remedy
+		}
+	}
+}
+
+// Blocked returns an error that names the directory because of which the user of
+// this process cannot get to path, and the remedy, or nil.
+func Blocked(path string) error {
+	uid := uint32(os.Geteuid())
+	if dir, remedy := blocked(path, uid); dir != "" {
+		return fmt.Errorf("%s may not enter %s: %s", systemd.UserName(uid), dir, remedy)
+	}
+	return nil
 }

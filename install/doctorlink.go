@@ -59,7 +59,7 @@ func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.Sta
 	}
 	if again, err := systemd.Look(ctx, s.Unit); err == nil && (again.Restarts != s.Restarts || again.Active != "active") {
 		if again.Active == "active" { // it was started again meanwhile
-			again.Sub, again.Result = "auto-restart", "exit-code"
+			again.Sub, again.Result = "auto-restart", "" // how the last run ended is not known
 		}
 		return again
 	}
@@ -70,6 +70,9 @@ func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.Sta
 func stopped(s systemd.State, changed time.Time) (fault, bool) {
 	see := "see why: journalctl -u " + s.Unit + " -n 50"
 	ended := s.Ended()
+	if s.CrashLoop(time.Now(), changed) {
+		ended = s.Looping()
+	}
 	if ended != "" {
 		ended = " (" + ended + ")"
 	}
@@ -79,7 +82,7 @@ func stopped(s systemd.State, changed time.Time) (fault, bool) {
 	case s.Active == "failed":
 		return fault{fmt.Sprintf("%s has failed%s", s.Unit, ended), see + "; then: systemctl reset-failed " + s.Unit + " && systemctl start " + s.Unit}, true
 	case s.Active == "inactive" || s.Active == "deactivating":
-		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), "run: systemctl start " + s.Unit}, true
+		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), strings.Replace("run: "+s.Start(), "run: see", "see", 1)}, true
 	}
 	return fault{}, false
 }

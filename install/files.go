@@ -71,3 +71,13 @@ func isMount(dir string) bool {
 	b, ok2 := up.Sys().(*syscall.Stat_t)
 	return ok1 && ok2 && a.Dev != b.Dev
 }
+
+// isMask reports whether a unit file is a mask: a link to /dev/null, or empty.
+func isMask(path string) bool {
+	to, err := filepath.EvalSymlinks(path)
+	if err == nil && to == "/dev/null" {
+		return true
+	}
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular() && st.Size() == 0
+}

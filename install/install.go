@@ -96,6 +96,9 @@ func (n *Node) Check() error {
 		return err
 	}
 	path := n.unitPath()
+	if isMask(path) {
+		return fmt.Errorf("%s is masked (%s is a link to /dev/null, or empty): run systemctl unmask %[1]s, and then this again", n.service(), path)
+	}
 	if text, err := fsutil.ReadFile(path, maxUnit); !errors.Is(err, fs.ErrNotExist) && !n.wrote(text) {
 		return errors.Join(fmt.Errorf("%s is there, and was not written by edge-agent for %s: choose another --name, or move it away", path, n.Root), err)
 	}
@@ -281,12 +284,17 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 		return fmt.Errorf("%s is for the device type %q, not %q", what, m.DeviceType, n.DeviceType)
 	}
 	job := Job{Root: n.real, Install: what}
+	var changed []string
 	if _, err := os.Lstat(l.ConfigFile()); errors.Is(err, fs.ErrNotExist) {
 		if job.Config, err = n.newConfig(); err != nil {
 			return err
 		}
 	} else if err != nil {
 		return err
+	} else if job.Config, changed, err = n.changedConfig(l); err != nil { // of an earlier run, or an operator's
+		return err
+	} else if changed != nil {
+		job.Keep = keepName()
 	}
 	_, err = os.Lstat(n.Root)
 	fresh := errors.Is(err, fs.ErrNotExist)
@@ -313,7 +321,10 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 		return err
 	}
 	n.say("%s is in %s", t.Current, n.Root)
-	if job.Config != "" {
+	switch {
+	case changed != nil:
+		n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), l.ConfigFile(), job.Keep)
+	case job.Config != "":
 		n.say("wrote %s", l.ConfigFile())
 	}
 	return nil

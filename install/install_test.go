@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
 )
@@ -186,17 +187,90 @@ func TestPurgeEmptiesWhatLinksStandFor(t *testing.T) {
 
 func TestPurgeRefusesWhatIsNoRoot(t *testing.T) {
 	t.Parallel()
-	for want, names := range map[string][]string{
-		"no install root": {"root/versions/v1", "root/README"},
-		"":                {"root/versions/1.0.0/app", "root/config.toml"},
-		" ":               {"root/lost+found/"},
+	const config = "[service]\ndevice_type = \"edge\"\n[manager]\nurls = [\"wss://m:1\"]\nregistration_token = \"t\"\n"
+	type files map[string]string
+	for name, tt := range map[string]struct {
+		names []string
+		texts files
+		root  bool
+	}{
+		"other":              {[]string{"versions/v1", "README"}, nil, false},
+		"versions of pyenv":  {[]string{"versions/3.12.0/bin/python", "README"}, nil, false},
+		"two names":          {[]string{"versions/1.0.0/app", "config.toml"}, nil, true},
+		"empty":              {nil, nil, true},
+		"lost+found":         {[]string{"lost+found/"}, nil, true},
+		"config":             {nil, files{"config.toml": config}, true},
+		"config of this":     {nil, files{"config.toml": strings.Replace(config, "\n[m", "\ninstall_root = \"ROOT\"\n[m", 1)}, true},
+		"config of another":  {nil, files{"config.toml": strings.Replace(config, "\n[m", "\ninstall_root = \"/opt/x\"\n[m", 1)}, false},
+		"config of a tool":   {nil, files{"config.toml": "[tool]\nx = 1\n"}, false},
+		"an empty config":    {nil, files{"config.toml": ""}, true}, // there is nothing to lose
+		"empty, and a file":  {[]string{"README"}, files{"config.toml": ""}, false},
+		"copy":               {[]string{"config.toml.before-20261125-101112"}, nil, true},
+		"copy of another":    {[]string{"config.toml.before-x"}, nil, false},
+		"credentials":        {nil, files{"credentials.json": `{"node_id":"n","node_secret":"s"}`}, true},
+		"credentials, other": {nil, files{"credentials.json": `{"type":"service_account"}`}, false},
+		"state":              {nil, files{"state.json": `{"schema":1,"status":"stable"}`}, true},
+		"state, other":       {nil, files{"state.json": `{"x":1}`}, false},
+		"links":              {[]string{"versions/1.0.0/app", "current -> versions/1.0.0"}, nil, true},
 	} {
-		dir := t.TempDir()
-		tree(t, dir, names...)
-		n := Node{Root: dir + "/root", real: dir + "/root"}
-		if err := n.mayPurge(t.Context()); (err == nil) != (strings.TrimSpace(want) == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v", names, err)
+		dir := resolved(t.TempDir())
+		tree(t, dir, tt.names...)
+		for name, text := range tt.texts {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, "ROOT", dir)), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
+		n := Node{Root: dir, real: dir}
+		if err := n.mayPurge(t.Context()); (err == nil) != tt.root || err != nil && !strings.Contains(err.Error(), "no install root") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A link whose file could not be removed stays, and each purge names the file,
+// until it is gone.
+func TestPurgeKeepsTheLinkOfWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	// A directory in the place of the file cannot be removed: it is not empty.
+	tree(t, dir, "root/", "etc/config.toml/x", "root/config.toml -> DIR/etc/config.toml", "root/state.json -> DIR/none")
+	for range 2 {
+		if err := work(t, Job{Root: dir + "/root", Purge: true}); err == nil || !strings.Contains(err.Error(), "remove "+dir+"/etc/config.toml") {
+			t.Errorf("it names nothing: %v", err)
+		}
+	}
+	if err := os.RemoveAll(dir + "/etc"); err != nil {
+		t.Fatal(err)
+	}
+	if err := work(t, Job{Root: dir + "/root", Purge: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(dir + "/root/config.toml"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the link is left: %v", err)
+	}
+}
+
+type readOnly struct{}
+
+func (readOnly) Change(fsutil.Op, func() error) error { return syscall.EROFS }
+
+func TestClearMount(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree(t, dir, "config.toml", "versions/1.0.0/app", "downloads/")
+	for name, want := range map[string]string{"config.toml": "", "downloads": "", "versions": "is not empty"} {
+		if err := clearMount(fsutil.Disk{}, filepath.Join(dir, name)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if b, err := os.ReadFile(dir + "/config.toml"); err != nil || len(b) > 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	// A disk that refuses to change it stands for a mount that is read-only.
+	tree(t, dir, "credentials.json")
+	disk := fsutil.Disk{Seam: readOnly{}}
+	if err := clearMount(disk, dir+"/credentials.json"); err == nil || !strings.Contains(err.Error(), "still holds a secret") {
+		t.Errorf("read-only: %v", err)
 	}
 }
 
@@ -246,5 +320,65 @@ func TestAgentUnit(t *testing.T) {
 	c.Service.Unit = "app.service"
 	if got := AgentUnit(c); got != "app-agent.service" {
 		t.Error(got)
+	}
+}
+
+// What a later call gives is applied to a config.toml that is there, whether a
+// version got in or not; without a change nothing is written.
+func TestChangedConfig(t *testing.T) {
+	t.Parallel()
+	const old = "[service]\ndevice_type = \"edge\"\n[manager]\nurls = [\"wss://a:1\"]\nregistration_token = \"old\"\n"
+	root := t.TempDir()
+	l, err := state.At(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := (&Node{Root: root, real: root}).changedConfig(l); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a file: %v", err)
+	}
+	for path, text := range map[string]string{root + "/config.toml": old, root + "/token": "new\n", root + "/same": "old\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		n             Node
+		changed, text string
+	}{
+		{Node{}, "", ""},
+		{Node{Manager: "wss://a:1", TokenFile: root + "/same"}, "", ""},
+		{Node{Manager: "wss://b:1"}, "manager.urls", `"wss://b:1"`},
+		{Node{TokenFile: root + "/token", Fingerprint: "ab"}, "manager.registration_token manager.cert_fingerprint", `"new"`},
+	} {
+		text, changed, err := tt.n.changedConfig(l)
+		if got := strings.Join(changed, " "); err != nil || got != tt.changed || !strings.Contains(text, tt.text) || (text == "") != (tt.text == "") {
+			t.Errorf("%+v: %q, %q, %v", tt.n, text, got, err)
+		}
+	}
+	if _, _, err := (&Node{TokenFile: root + "/none"}).changedConfig(l); err == nil || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without the token file: %v", err)
+	}
+	if err := errors.Join(os.Rename(root+"/config.toml", root+"/elsewhere"), os.Symlink("elsewhere", root+"/config.toml")); err != nil {
+		t.Fatal(err)
+	}
+	if _, changed, err := (&Node{Manager: "wss://a:1"}).changedConfig(l); err != nil || changed != nil {
+		t.Errorf("the same, behind a link: %q, %v", changed, err)
+	}
+	if _, _, err := (&Node{Manager: "wss://b:1"}).changedConfig(l); err == nil || !strings.Contains(err.Error(), "is a link to elsewhere, which is not changed") {
+		t.Errorf("a change behind a link: %v", err)
+	}
+}
+
+func TestIsMask(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tree(t, dir, "unit", "mask -> /dev/null", "link -> DIR/unit")
+	if err := os.WriteFile(dir+"/empty", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"unit": false, "mask": true, "link": false, "empty": true, "none": false} {
+		if isMask(dir+"/"+name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,19 +68,16 @@ func (n *Node) mayPurge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known := 0
-	for _, e := range entries {
-		if slices.Contains([]string{"versions", "config.toml", "state.json", "current", "last-good", "credentials.json", "outbox", "downloads"}, e.Name()) {
-			known++
+	if !isRoot(n.real, entries) {
+		links := ""
+		for _, name := range linkedNames {
+			if to, err := os.Readlink(filepath.Join(n.real, name)); err == nil {
+				links += fmt.Sprintf("; %s is a link to %s, which may be left", name, to)
+			}
 		}
+		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service%s", n.Root, links)
 	}
 	c, err := agent.Load(filepath.Join(n.real, "config.toml"))
-	if err == nil && resolved(c.Service.InstallRoot) == n.real {
-		known = 2
-	}
-	if len(entries) > 0 && known < 2 && (len(entries) != 1 || entries[0].Name() != "lost+found") {
-		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service", n.Root)
-	}
 	if err != nil || c.Service.Unit == "" {
 		return nil
 	}
@@ -109,11 +107,19 @@ func (n *Node) purge(ctx context.Context) error {
 		if mounted && e.Name() == "lost+found" { // the file system's own
 			continue
 		}
+		if workErr != nil && e.Type() == fs.ModeSymlink && slices.Contains(linkedNames, e.Name()) {
+			continue // it names what could not be removed
+		}
 		// RemoveAll works on open directories below n.real, and follows no link.
-		if err := disk.Discard(filepath.Join(n.real, e.Name())); errors.Is(err, syscall.EBUSY) {
-			n.say("%s is a mount point: it is empty now, and stays", filepath.Join(n.Root, e.Name()))
-			left++
-		} else if err != nil {
+		path := filepath.Join(n.real, e.Name())
+		err := disk.Discard(path)
+		if errors.Is(err, syscall.EBUSY) {
+			if err = clearMount(disk, path); err == nil {
+				n.say("%s is a mount point: it is empty now, and stays", filepath.Join(n.Root, e.Name()))
+				left++
+			}
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -142,6 +148,45 @@ func (n *Node) purge(ctx context.Context) error {
 	return nil
 }
 
+// clearMount makes a file that is a mount point empty. The error says what is
+// left in it, or in a directory.
+func clearMount(disk fsutil.Disk, path string) error {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if st.Mode().IsRegular() {
+		err = truncate(disk, path)
+	}
+	if hollow(path) {
+		return nil
+	}
+	if !st.Mode().IsRegular() {
+		at := cmp.Or(fsutil.MountPoint(path), path)
+		return errors.Join(fmt.Errorf("%s is a mount point, and is not empty: remove what is in it, or run umount %s, and then this again", at, at), err)
+	}
+	holds := "its content"
+	if secret(filepath.Base(path)) {
+		holds = "a secret"
+	}
+	return errors.Join(fmt.Errorf("%s is a mount point, and still holds %s: run umount %[1]s, and remove the file that it shows", path, holds), err)
+}
+
+// secret reports whether a file of the root holds a token or a credential.
+func secret(name string) bool {
+	return name == "credentials.json" || strings.HasPrefix(name, "config.toml")
+}
+
+func truncate(disk fsutil.Disk, path string) error {
+	f, err := disk.CreateBy(path, func() (*os.File, error) {
+		return os.OpenFile(path, os.O_WRONLY|nonblock|syscall.O_NOFOLLOW, 0)
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(0), f.Sync(), f.Close())
+}
+
 // empty removes what the root has: from the directories and files that links in
 // it stand for, what an edge-agent made there, and then all of the root itself.
 // This process is the root's owner.
@@ -158,7 +203,10 @@ func empty(l state.Layout) error {
 			continue
 		}
 		if e.Type() == fs.ModeSymlink {
-			errs = append(errs, emptyLinked(disk, path, e.Name()))
+			if err := emptyLinked(disk, path, e.Name()); err != nil {
+				errs = append(errs, err)
+				continue // the link stays: it names what is left
+			}
 		}
 		// What another owns is left to root.
 		if err := disk.Discard(path); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EBUSY) {
@@ -171,18 +219,22 @@ func empty(l state.Layout) error {
 // emptyLinked removes what an edge-agent made behind a link of the root. The
 // directory itself stays: an administrator made it.
 func emptyLinked(disk fsutil.Disk, path, name string) error {
+	if !slices.Contains(linkedNames, name) {
+		return nil
+	}
 	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it is dangling: there is nothing
+	}
+	if err != nil {
+		to, _ := os.Readlink(path)
+		return fmt.Errorf("%s is a link to %s, which could not be followed: %w; remove %s", path, to, err, to)
 	}
 	switch name {
 	case "config.toml", "credentials.json", "state.json":
 		if err := disk.Remove(real); err != nil {
 			return fmt.Errorf("%s is a link, and the file that it points to could not be removed: %w; remove %s", path, err, real)
 		}
-		return nil
-	case "versions", "downloads", "outbox", "trust":
-	default:
 		return nil
 	}
 	entries, err := os.ReadDir(real)

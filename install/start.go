@@ -83,7 +83,7 @@ func (n *Node) start(ctx context.Context, l state.Layout, restart bool) error {
 func (n *Node) explain(ctx context.Context, what string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", n.service(), what)
-	s, err := systemd.Look(ctx, n.service())
+	s, err := lookAtEnd(ctx, n.service())
 	if err != nil {
 		fmt.Fprintf(&b, ": %v", err)
 	} else if why := s.Ended(); why != "" {
@@ -99,6 +99,26 @@ func (n *Node) explain(ctx context.Context, what string) error {
 	}
 	fmt.Fprintf(&b, "\nmore: journalctl -u %s -n 50", n.service())
 	return errors.New(b.String())
+}
+
+// lookAtEnd returns the state of a unit at the moment that a run of it has ended:
+// while the next one starts, systemd does not tell how the last one ended. It
+// waits for at most 3 s.
+func lookAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
+	deadline := time.Now().Add(3 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s, err = systemd.Look(ctx, unit)
+		if err != nil || s.Ended() != "" || s.Active != "activating" || time.Now().After(deadline) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, nil
+		case <-tick.C:
+		}
+	}
 }
 
 // running says that a registered node runs, if it does.

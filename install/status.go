@@ -45,6 +45,7 @@ type ServiceStatus struct {
 	Restarts int       `json:"restarts"`         // by systemd
 	Reason   string    `json:"reason,omitzero"`  // how the last run ended, or why the state is not known
 	Enabled  string    `json:"enabled,omitzero"` // as systemd calls it
+	Remedy   string    `json:"remedy,omitzero"`  // what starts a stopped service
 	// NoUpgrades is why the running agent takes no upgrade, as it reports it.
 	NoUpgrades string `json:"no_upgrades,omitzero"`
 }
@@ -99,10 +100,10 @@ func serviceStatus(s systemd.State, changed time.Time) ServiceStatus {
 	case s.Load != "loaded":
 		out.State, out.Reason = "unknown", fmt.Sprintf("systemd has no usable unit %s (%s)", s.Unit, s.Load)
 		if s.Load == "masked" {
-			out.State, out.Reason = "stopped", "its unit is masked"
+			out.State, out.Reason, out.Remedy = "stopped", "its unit is masked", s.Start()
 		}
 	case s.CrashLoop(time.Now(), changed):
-		out.State, out.Reason = "crash loop", s.Ended()
+		out.State, out.Reason = "crash loop", s.Looping()
 	case s.Active == "active":
 		out.State = "running"
 	case s.Active == "failed":
@@ -110,7 +111,7 @@ func serviceStatus(s systemd.State, changed time.Time) ServiceStatus {
 	case s.Active == "activating" || s.Active == "reloading":
 		out.State = "starting"
 	default:
-		out.State, out.Reason = "stopped", s.Ended()
+		out.State, out.Reason, out.Remedy = "stopped", s.Ended(), s.Start()
 	}
 	return out
 }

@@ -37,14 +37,7 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 	case !st.IsDir():
 		return []Flaw{{"install root", l.root + " is not a directory", "move it away, and install the service again"}}
 	}
-	var flaws []Flaw
-	if fsutil.ReadOnly(l.root) {
-		flaws = append(flaws, Flaw{"install root", l.root + " is on a file system that is mounted read-only: no upgrade and no rollback is possible",
-			"mount it read-write: mount -o remount,rw " + mountPoint(l.root)})
-	} else if noexec(l.Versions()) {
-		flaws = append(flaws, Flaw{"install root", l.Versions() + " is on a file system that is mounted noexec, so no version can be started",
-			fmt.Sprintf("mount it with exec: mount -o remount,exec %s (and remove noexec from its line in /etc/fstab)", mountPoint(l.Versions()))})
-	}
+	flaws := l.inspectMounts()
 	flaws = append(flaws, l.inspectLinks(owner)...)
 	flaws = append(flaws, l.inspectOwners(owner)...)
 	if b, err := fsutil.ReadFile(l.stateFile(), MaxState); !errors.Is(err, fs.ErrNotExist) {
@@ -63,6 +56,8 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 	}
 	if st, err := os.Stat(l.outboxDir()); err == nil && !st.IsDir() {
 		flaws = append(flaws, Flaw{"outbox", l.outboxDir() + " is not a directory; it is kept aside when the next event is written", "nothing to do, unless it returns: ls -ld " + l.outboxDir()})
+	} else if _, dangles := danglingDir(l.outboxDir()); dangles {
+		return flaws // which is a flaw already
 	} else if _, bad, err := l.Outbox().List(); err != nil {
 		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("the outbox is unreadable: %v", err), "see its owner and mode: ls -ld " + l.outboxDir()})
 	} else if len(bad) > 0 {
@@ -73,16 +68,20 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 
 // inspectLinks checks current, last-good and previous.
 func (l Layout) inspectLinks(owner uint32) []Flaw {
+	flaws := l.inspectDirs()
+	if _, dangles := danglingDir(l.Versions()); dangles {
+		return flaws // which is why the others dangle
+	}
 	t, err := l.Tree() // as it is, not as the next start makes it
 	if err != nil {
-		return []Flaw{{"links", err.Error(), "see its owner and mode: ls -la " + l.root}}
+		return append(flaws, Flaw{"links", err.Error(), "see its owner and mode: ls -la " + l.root})
 	}
 	var now State
 	if b, err := fsutil.ReadFile(l.stateFile(), MaxState); err == nil {
 		now, _ = Decode(b) // an unreadable one is reported by itself
 	}
 	if len(t.Versions) == 0 {
-		return []Flaw{{"links", "no version is installed in " + l.Versions(), "install one: edge-agent install --help"}}
+		return append(flaws, Flaw{"links", "no version is installed in " + l.Versions(), "install one: edge-agent install --help"})
 	}
 	target := t.Current
 	for _, v := range append([]release.Version{t.LastGood, now.Good, t.Previous}, t.Versions...) {
@@ -93,7 +92,6 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 	relink := func(name string, v release.Version) string {
 		return fmt.Sprintf("point it to an installed version: runuser -u %s -- ln -sfn versions/%s %s", userName(owner), v, l.path(name))
 	}
-	var flaws []Flaw
 	for name, points := range map[string]release.Version{"current": t.Current, "last-good": t.LastGood, "previous": t.Previous} {
 		path := l.path(name)
 		want := target
@@ -135,7 +133,7 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 // inspectOwners finds what the service's user could not change.
 func (l Layout) inspectOwners(owner uint32) []Flaw {
 	paths := []string{l.root, l.stateFile(), l.lockFile(), l.CredentialsFile()}
-	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()} {
+	for _, dir := range l.dirs() {
 		paths = append(paths, dir)
 		entries, _ := os.ReadDir(dir) // an unreadable one is reported by itself
 		for _, e := range entries {
@@ -164,7 +162,7 @@ func (l Layout) chown(owner uint32) string {
 	if real, err := filepath.EvalSymlinks(l.root); err == nil {
 		dirs[0] = real
 	}
-	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()} {
+	for _, dir := range l.dirs() {
 		if st, err := os.Lstat(dir); err == nil && st.Mode().Type() == fs.ModeSymlink {
 			if real, err := filepath.EvalSymlinks(dir); err == nil {
 				dirs = append(dirs, real)
@@ -185,40 +183,6 @@ func (l Layout) Owner() (uint32, error) {
 		return 0, fmt.Errorf("%s: its owner is not known", l.root)
 	}
 	return uid, nil
-}
-
-// noexec reports whether path is on a file system that is mounted noexec.
-func noexec(path string) bool {
-	const stNoexec = 8 // ST_NOEXEC, statfs(2)
-	var st syscall.Statfs_t
-	return syscall.Statfs(path, &st) == nil && uint64(st.Flags)&stNoexec != 0
-}
-
-// mountPoint returns the mount point of the file system that path is on.
-func mountPoint(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	dev := func(p string) (uint64, bool) {
-		st, err := os.Stat(p)
-		if err != nil {
-			return 0, false
-		}
-		sys, ok := st.Sys().(*syscall.Stat_t)
-		if !ok {
-			return 0, false
-		}
-		return uint64(sys.Dev), true
-	}
-	own, ok := dev(path)
-	for ok && path != "/" {
-		up := filepath.Dir(path)
-		if d, known := dev(up); !known || d != own {
-			break
-		}
-		path = up
-	}
-	return path
 }
 
 func ownerOf(st fs.FileInfo) (uint32, bool) {

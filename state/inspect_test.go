@@ -48,6 +48,8 @@ func TestInspectFindsEachFlaw(t *testing.T) {
 			}
 			return os.Symlink(r+"-v", r+"/versions")
 		}, "", "", "", false},
+		{"versions is a dangling link", func(r string) error { os.RemoveAll(r + "/versions"); return os.Symlink("/mnt/none/v", r+"/versions") }, "links", "versions is a dangling link: it points to /mnt/none/v", "mount the file system that has /mnt/none/v, or create", false},
+		{"outbox is a dangling link", func(r string) error { os.RemoveAll(r + "/outbox"); return os.Symlink("/mnt/none/o", r+"/outbox") }, "links", "outbox is a dangling link: it points to /mnt/none/o", "create that directory", false},
 		{"not a root", func(r string) error { os.RemoveAll(r); return os.WriteFile(r, nil, 0o644) }, "install root", "is not a directory", "move it away", false},
 		{"no root", func(r string) error { return os.RemoveAll(r) }, "install root", "no such file", "install the service", false},
 		{"state of another", func(r string) error { return os.Lchown(r+"/state.json", 1, 1) }, "owners", "state.json belongs to", "chown -R ", true},
@@ -116,4 +118,14 @@ func listing(t *testing.T, dir string) string {
 		return nil
 	})
 	return b.String()
+}
+
+// The remedy of a mount option names the mount point that the path is below.
+func TestMountPoint(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{"/proc": "/proc", "/proc/self": "/proc", "/": "/"} {
+		if got := mountPoint(path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
 }

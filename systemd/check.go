@@ -92,17 +92,18 @@ var checks = []struct {
 	{"TimeoutStartSec=", linked, unit.checkTimeout},
 	{"WatchdogSec=", linked | beside, unit.checkWatchdogSec},
 	{"ReadWritePaths=", linked | beside, unit.checkWritable},
+	{"LimitFSIZE=", linked | beside, unit.checkFileSize},
 	{"network", linked | beside, unit.checkNetwork},
 }
 
 // shown are the properties that the checks read.
 var shown = []string{
 	"LoadState", "LoadError", "FragmentPath", "DropInPaths", "NeedDaemonReload", "UnitFileState",
-	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "StartLimitIntervalUSec", "StartLimitBurst",
+	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
 	"Type", "NotifyAccess", "User", "DynamicUser", "TimeoutStartUSec", "WatchdogUSec",
 	"ProtectSystem", "ProtectHome", "PrivateTmp", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "NoExecPaths", "ExecPaths", "StateDirectory",
-	"RestrictAddressFamilies", "PrivateNetwork",
+	"RestrictAddressFamilies", "PrivateNetwork", "LimitFSIZE", "LimitFSIZESoft",
 }
 
 // Inspect makes all checks of the unit, and in attached mode those of the
@@ -264,8 +265,8 @@ func (u unit) below(p string) (string, bool) {
 	}
 	// Another name of the root: follow what stands before a name that is ours.
 	for _, name := range []string{"/current/", "/last-good/", "/previous/", "/versions/"} {
-		if dir, rest, ok := strings.Cut(p, name); ok && dir != "" && resolve(dir) == u.real {
-			return strings.TrimPrefix(name, "/") + rest, true
+		if dir, rest, ok := strings.Cut(p+"/", name); ok && dir != "" && resolve(dir) == u.real {
+			return strings.TrimSuffix(strings.TrimPrefix(name, "/")+rest, "/"), true
 		}
 	}
 	return "", false

@@ -99,6 +99,13 @@ func TestFitEveryProblem(t *testing.T) {
 		{"RestartPreventExitStatus=0 TERM", "Restart=", "remove RestartPreventExitStatus=", true},
 		{"RemainAfterExit=yes", "Restart=", "RemainAfterExit=no", true},
 		{"RestartUSec=infinity", "Restart=", "RestartSec=1", true},
+		{"RestartUSec=1h", "Restart=", "RestartSec=1", true},
+		{"RestartUSec=10min", "", "", false},
+		{"RestartUSec=1s\nRestartSteps=5\nRestartMaxDelayUSec=1d", "Restart=", "RestartSteps=0", true},
+		{"RestartUSec=1s\nRestartSteps=0\nRestartMaxDelayUSec=1d", "", "", false},
+		{"LimitFSIZE=infinity\nLimitFSIZESoft=infinity", "", "", false},
+		{"LimitFSIZE=1048576\nLimitFSIZESoft=1048576", "LimitFSIZE=", "LimitFSIZE=infinity", true},
+		{"LimitFSIZE=infinity\nLimitFSIZESoft=1048576", "LimitFSIZE=", "LimitFSIZE=infinity", true},
 		{"StartLimitIntervalUSec=10s", "start limits", "StartLimitIntervalSec=0 in [Unit]", true},
 		{"StartLimitIntervalUSec=10s\nStartLimitBurst=0", "", "", false},
 		{"ExecStartPre=", "watchdog", "write the unit again: edge-agent unit", true},
@@ -113,6 +120,7 @@ func TestFitEveryProblem(t *testing.T) {
 		{pre("path=/bin/prepare ; argv[]=/bin/prepare ; ignore_errors=no") + "\n" + pre(watchdog), "watchdog", "put the watchdog first", true},
 		{pre("path=/bin/prepare ; argv[]=/bin/prepare ; ignore_errors=yes") + "\n" + pre(watchdog), "", "", false},
 		{pre(strings.Replace(watchdog, "--root ROOT", "--root="+link, 1)), "", "", false},
+		{pre("path=/bin/sh ; argv[]=/bin/sh -c ROOT/last-good/edge-agent watchdog --root ROOT ; ignore_errors=yes"), "watchdog", "write the unit again", true},
 		{"ExecStart=", "ExecStart=", "write the unit again", true},
 		{start("ROOT/versions/1.0.0/edge-agent", " run"), "ExecStart=", "write the unit again", true},
 		{start("ROOT/last-good/edge-agent", " run"), "ExecStart=", "write the unit again", true},
@@ -322,6 +330,19 @@ func TestState(t *testing.T) {
 		}
 		if s.CrashLoop(now, now.Add(-10*time.Second)) && s.Sub == "running" {
 			t.Errorf("%q: a restart of an upgrade is taken for a crash loop", tt.show)
+		}
+	}
+}
+
+// A watchdog in a script is named as what it is.
+func TestWatchdogThroughAWrapper(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for _, script := range []string{"ROOT/last-good/edge-agent watchdog --root ROOT", "'exec ROOT/last-good/edge-agent watchdog;'", "ROOT/last-good/edge-agent 'watchdog'"} {
+		line := strings.ReplaceAll("ExecStartPre={ path=/bin/sh ; argv[]=/bin/sh -c "+script+" ; ignore_errors=yes }", "ROOT", root)
+		r := Service{Unit: "edge.service", Root: root, Binary: "edge-agent"}.report(linked, properties(replaceLines(shownGood(root, who(t)), line)), "")
+		if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Cause, "through a wrapper (/bin/sh)") {
+			t.Errorf("%s: %v", script, r.Problems)
 		}
 	}
 }

@@ -30,6 +30,11 @@ func (u unit) checkWatchdog() []Problem {
 		if len(lines) > 0 {
 			what = "runs " + lines[0].path
 		}
+		for _, e := range lines {
+			if e.wraps("watchdog") {
+				return problem(u.again(key), "%s runs the watchdog in %s= through a wrapper (%s): when that fails, or waits, the start is not counted; it must be the command itself", u.Unit, key, e.path)
+			}
+		}
 		return problem(u.again(key), "%s does not run the watchdog in %s= (it %s), so its starts are not counted and a bad version restarts forever", u.Unit, key, what)
 	}
 	e := lines[i]
@@ -84,6 +89,12 @@ func (u unit) watchdogProgram(key string, e execLine) []Problem {
 	return nil
 }
 
+// wraps reports whether a command has word in a text for another program, as a
+// script of a shell.
+func (e execLine) wraps(word string) bool {
+	return slices.ContainsFunc(e.args, func(a string) bool { return strings.Trim(a, "\"';&|()") == word })
+}
+
 // rootOf returns the value of --root.
 func rootOf(args []string) string {
 	for i, a := range args {
@@ -136,32 +147,4 @@ func (u unit) checkExecStart() []Problem {
 		return problem("%s starts the service through %s: systemd would watch that program, not the service; it must start %s", u.Unit, e.path, want)
 	}
 	return problem("%s starts %s, which is not below %s, so an upgrade would change nothing; it must start %s", u.Unit, e.path, filepath.Join(u.Root, "current"), want)
-}
-
-// checkPaths finds settings that fail before the watchdog when a version lacks
-// a file: systemd then starts nothing, and counts nothing.
-func (u unit) checkPaths() (out []Problem) {
-	for _, key := range []string{"EnvironmentFiles", "WorkingDirectory", "RootDirectory", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths"} {
-		for line := range strings.Lines(u.p[key]) {
-			if strings.Contains(line, "ignore_errors=yes") {
-				continue
-			}
-			for path := range strings.FieldsSeq(line) {
-				in, ok := u.below(strings.TrimPrefix(path, "+"))
-				if strings.HasPrefix(path, "-") || strings.HasPrefix(path, "!") || !ok {
-					continue
-				}
-				if first, _, _ := strings.Cut(in, "/"); !slices.Contains([]string{"current", "last-good", "previous", "versions"}, first) || in == "versions" {
-					continue
-				}
-				name := strings.TrimSuffix(key, "s")
-				if strings.HasSuffix(key, "Paths") {
-					name = key
-				}
-				out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("put a \"-\" before the path in %s=%s, then run: %s", name, strings.Replace(u.in(name), "from", "of", 1), u.reload()),
-					Cause: fmt.Sprintf("%s has %s=%s, inside a version: a version without it could not start, and its starts would not be counted", u.Unit, name, path)})
-			}
-		}
-	}
-	return out
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +63,33 @@ func (u unit) checkRestart() (out []Problem) {
 		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RestartSec", "1"),
 			Cause: u.Unit + " has RestartSec=infinity: it is never started again"})
 	}
+	if wait, ok := duration(u.p["RestartUSec"]); ok && wait > maxRestartWait {
+		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RestartSec", "1"),
+			Cause: fmt.Sprintf("%s has RestartSec=%s: it is down for that long before each start of a new version or of a rollback", u.Unit, u.p["RestartUSec"])})
+	}
+	if steps := u.p["RestartSteps"]; steps != "" && steps != "0" {
+		if wait, ok := duration(u.p["RestartMaxDelayUSec"]); ok && wait > maxRestartWait {
+			out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RestartSteps", "0"),
+				Cause: fmt.Sprintf("%s has RestartMaxDelaySec=%s: after some failures it is down for that long before each start", u.Unit, u.p["RestartMaxDelayUSec"])})
+		}
+	}
 	return out
+}
+
+// maxRestartWait is the longest wait between two starts that an upgrade stands:
+// a trial has several.
+const maxRestartWait = 10 * time.Minute
+
+// checkFileSize finds a limit of the size of files: the kernel ends a process
+// that writes beyond it, and a trial would be ended for that.
+func (u unit) checkFileSize() []Problem {
+	for _, limit := range []string{u.p["LimitFSIZESoft"], u.p["LimitFSIZE"]} {
+		if limit != "" && limit != "infinity" {
+			return []Problem{{Rollback: true, Remedy: u.set("Service", "LimitFSIZE", "infinity"),
+				Cause: fmt.Sprintf("%s has LimitFSIZE=%s: the service is killed when it writes a larger file, such as a release", u.Unit, limit)}}
+		}
+	}
+	return nil
 }
 
 // in names the file that a setting is in.
@@ -195,72 +220,6 @@ func (u unit) checkWatchdogSec() []Problem {
 			Cause: fmt.Sprintf("%s has WatchdogSec=%s: systemd would end a healthy agent on a busy machine", u.Unit, u.p["WatchdogUSec"])}}
 	}
 	return nil
-}
-
-// checkWritable finds out whether the sandbox lets the service write to, and
-// run programs from, its install root.
-func (u unit) checkWritable() (out []Problem) {
-	depth, access := -1, "writable"
-	rule := func(list, what string) {
-		for _, path := range strings.Fields(u.p[list]) {
-			path = resolve(strings.TrimLeft(path, "-+"))
-			if n := len(path); (path == "/" || u.real == path || strings.HasPrefix(u.real, path+"/")) && n > depth {
-				depth, access = n, list+what
-			}
-		}
-	}
-	switch u.p["ProtectSystem"] {
-	case "strict":
-		depth, access = 0, "ProtectSystem=strict"
-	case "full", "yes":
-		for _, dir := range []string{"/usr", "/boot", "/etc"} {
-			if strings.HasPrefix(u.real, dir+"/") && (dir != "/etc" || u.p["ProtectSystem"] == "full") {
-				depth, access = 0, "ProtectSystem="+u.p["ProtectSystem"]
-			}
-		}
-	}
-	rule("ReadOnlyPaths", "=")
-	rule("InaccessiblePaths", "=")
-	writable := access == "writable"
-	deepest := depth
-	rule("ReadWritePaths", "=")
-	for _, dir := range strings.Fields(u.p["StateDirectory"]) {
-		if path := filepath.Join("/var/lib", dir); u.real == path || strings.HasPrefix(u.real, path+"/") {
-			depth, access = len(path), "ReadWritePaths="
-		}
-	}
-	if access == "ReadWritePaths=" && depth > deepest {
-		writable = true
-	}
-	if !writable {
-		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "ReadWritePaths", u.Root),
-			Cause: fmt.Sprintf("%s may not write to %s (%s, and ReadWritePaths= does not name it): no upgrade and no rollback can be recorded", u.Unit, u.Root, strings.TrimSuffix(access, "="))})
-	}
-	hidden := func(key, value string, dirs ...string) {
-		if u.p[key] == "no" || u.p[key] == "" || u.p[key] == "read-only" && writable {
-			return
-		}
-		for _, dir := range dirs {
-			if strings.HasPrefix(u.real, dir+"/") {
-				out = append(out, Problem{Rollback: true, Remedy: "move the install root elsewhere, or " + u.set("Service", key, value),
-					Cause: fmt.Sprintf("%s has %s=%s, which hides %s from it", u.Unit, key, u.p[key], u.Root)})
-			}
-		}
-	}
-	hidden("ProtectHome", "no", "/home", "/root", "/run/user")
-	hidden("PrivateTmp", "no", "/tmp", "/var/tmp")
-	for _, path := range strings.Fields(u.p["NoExecPaths"]) {
-		path = resolve(strings.TrimLeft(path, "-+"))
-		covers := path == "/" || u.real == path || strings.HasPrefix(u.real, path+"/")
-		if exec := strings.Fields(u.p["ExecPaths"]); covers && !slices.ContainsFunc(exec, func(e string) bool {
-			e = resolve(strings.TrimLeft(e, "-+"))
-			return u.real == e || strings.HasPrefix(u.real, e+"/")
-		}) {
-			out = append(out, Problem{Rollback: true, Remedy: "add ExecPaths=" + u.Root + " in [Service], then run: " + u.reload(),
-				Cause: fmt.Sprintf("%s has NoExecPaths=%s: no version can be executed there", u.Unit, path)})
-		}
-	}
-	return out
 }
 
 func (u unit) checkNetwork() (out []Problem) {

@@ -26,6 +26,11 @@ type State struct {
 	// ProtectHome and PrivateTmp say that the unit hides /home and /root, or /tmp
 	// and /var/tmp.
 	ProtectHome, PrivateTmp bool
+	// Unmet says that systemd did not start the unit at the last try, because a
+	// Condition...= or Assert...= of it is not met.
+	Unmet bool
+	// MaxRun is RuntimeMaxSec=, as systemctl prints it; "" if there is none.
+	MaxRun string
 }
 
 // Look asks systemctl for the state of a unit. The error says why it is not
@@ -35,7 +40,8 @@ func Look(ctx context.Context, unit string) (State, error) {
 		return State{}, err
 	}
 	p, err := show(ctx, unit, "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "StateChangeTimestamp", "ActiveEnterTimestamp",
-		"ExecMainStatus", "ExecMainCode", "StatusText", "User", "ProtectHome", "PrivateTmp")
+		"ExecMainStatus", "ExecMainCode", "StatusText", "User", "ProtectHome", "PrivateTmp",
+		"ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "RuntimeMaxUSec")
 	if err != nil {
 		return State{}, fmt.Errorf("systemctl does not answer: %w", err)
 	}
@@ -49,6 +55,12 @@ func stateOf(unit string, p map[string]string) State {
 	s.Restarts, _ = strconv.Atoi(p["NRestarts"])
 	s.Exit, _ = strconv.Atoi(p["ExecMainStatus"])
 	s.Signaled = p["ExecMainCode"] == "2" || p["ExecMainCode"] == "3" // CLD_KILLED, CLD_DUMPED
+	// A unit that was never started has "no", too, but no time.
+	unmet := func(kind string) bool { return p[kind+"Result"] == "no" && p[kind+"Timestamp"] != "" }
+	s.Unmet = s.Active == "inactive" && (unmet("Condition") || unmet("Assert") && p["ConditionResult"] == "yes")
+	if v := p["RuntimeMaxUSec"]; v != "infinity" && v != "0" {
+		s.MaxRun = v
+	}
 	if s.Active == "active" {
 		s.Since = moment(p["ActiveEnterTimestamp"])
 	}
@@ -85,10 +97,16 @@ func (s State) Explained(changed time.Time) bool {
 // Ended describes how the last run ended, and the likely reason; "" if it ended
 // well.
 func (s State) Ended() string {
+	if s.Unmet && s.Result != "exec-condition" { // which has "no" as its result, too
+		return "systemd does not start it: a condition of its unit is not met"
+	}
 	switch s.Result {
 	case "success", "":
 		return ""
 	case "timeout":
+		if s.MaxRun != "" {
+			return fmt.Sprintf("systemd ended it (result timeout): RuntimeMaxSec=%s was over, or it was not ready in time (TimeoutStartSec=)", s.MaxRun)
+		}
 		return "it was not ready in time (TimeoutStartSec=)"
 	case "watchdog":
 		return "it hung: it did not answer systemd's watchdog (WatchdogSec=)"
@@ -102,6 +120,9 @@ func (s State) Ended() string {
 		return "it did not tell systemd that it is ready (Type=notify)"
 	case "exec-condition":
 		return "its ExecCondition= did not let it start"
+	case "exit-code", "signal", "core-dump":
+	default:
+		return fmt.Sprintf("systemd's result is %q", s.Result)
 	}
 	if s.Signaled {
 		return fmt.Sprintf("it was ended by signal %d", s.Exit)
@@ -110,6 +131,28 @@ func (s State) Ended() string {
 		return fmt.Sprintf("exit code %d/%s", s.Exit, why)
 	}
 	return fmt.Sprintf("exit code %d", s.Exit)
+}
+
+// Looping describes why a service in a crash loop ended: Ended, or, when it was
+// started again meanwhile, the setting that may have ended it; "" if neither is
+// known.
+func (s State) Looping() string {
+	if ended := s.Ended(); ended != "" || s.MaxRun == "" {
+		return ended
+	}
+	return fmt.Sprintf("RuntimeMaxSec=%s lets it run no longer: systemd ends it with the result timeout", s.MaxRun)
+}
+
+// Start returns the command that starts a stopped unit, or what to do before it
+// where systemd does not start the unit.
+func (s State) Start() string {
+	switch {
+	case s.Load == "masked" || strings.HasPrefix(s.Enabled, "masked"):
+		return fmt.Sprintf("systemctl unmask %s && systemctl start %[1]s", s.Unit)
+	case s.Unmet || s.Result == "exec-condition":
+		return fmt.Sprintf("see the condition that is not met (systemctl status %s), meet or remove it, then: systemctl start %[1]s", s.Unit)
+	}
+	return "systemctl start " + s.Unit
 }
 
 // exitCodes are those that systemd itself ends a service with before its

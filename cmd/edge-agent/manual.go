@@ -71,6 +71,9 @@ func newManualCmd(cmd *cobra.Command, change func(*cobra.Command, []string) (sta
 		if err := fsutil.BecomeOwner(root); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		if err := install.Blocked(root); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 		if _, err := l.Read(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,13 +58,20 @@ changes nothing. As root it becomes the owner of the root.`,
 			if err := fsutil.BecomeOwner(root); err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
+			if err := install.Blocked(root); err != nil {
+				return fmt.Errorf("status: %w", err)
+			}
 			res, err := l.AtStart().Read() // notes what the next start will do
 			if err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
 			entries, _, _ := l.Outbox().List() // Inspect reports what is wrong with it
+			broken := ""
 			if owner, err := l.Owner(); err == nil {
 				for _, f := range l.Inspect(owner) {
+					if f.Check == "links" && broken == "" {
+						broken = f.String()
+					}
 					if f.Check == "state" {
 						continue // Read noted it
 					}
@@ -81,7 +89,7 @@ changes nothing. As root it becomes the owner of the root.`,
 				BootAttempts: s.BootAttempts, MaxBootAttempts: s.MaxBootAttempts, Reason: s.Reason, FailedStarts: s.FailedStarts,
 				Versions: t.Versions, Undelivered: len(entries) + len(s.Owed), Service: service, Connection: connection, Notes: res.Notes,
 			}
-			rep.Summary = summary(s, t, service)
+			rep.Summary = summary(s, t, service, broken)
 			if asJSON {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
@@ -95,10 +103,14 @@ changes nothing. As root it becomes the owner of the root.`,
 	return cmd
 }
 
-// summary is one sentence or two that are true of the service, too.
-func summary(s state.State, t state.Tree, service install.ServiceStatus) string {
+// summary is one sentence or two that are true of the service, too. broken is
+// the first flaw of the links, with its remedy.
+func summary(s state.State, t state.Tree, service install.ServiceStatus, broken string) string {
 	if t.Current.IsZero() && len(t.Versions) > 0 {
 		return "The link current points to no installed version. The next start repairs it, or: edge-agent doctor names the remedy."
+	}
+	if t.Current.IsZero() && strings.Contains(broken, "dangling") {
+		return fmt.Sprintf("The versions are not there: %s.", broken)
 	}
 	if t.Current.IsZero() {
 		return "No version is installed here. Install one: edge-agent install --help."
@@ -134,7 +146,7 @@ func summary(s state.State, t state.Tree, service install.ServiceStatus) string 
 	case "failed":
 		return fmt.Sprintf("The service has failed and does not run%s. Its version is %s. %s See journalctl -u %s.", why, t.Current, last, service.Unit)
 	case "stopped":
-		return fmt.Sprintf("The service is stopped%s. Its version is %s. %s Start it: systemctl start %s.", why, t.Current, last, service.Unit)
+		return fmt.Sprintf("The service is stopped%s. Its version is %s. %s Start it: %s.", why, t.Current, last, cmp.Or(service.Remedy, "systemctl start "+service.Unit))
 	}
 	if s.Status == state.Stable {
 		return fmt.Sprintf("%s is installed and has proved healthy. Whether the service runs is unknown%s.", t.Current, why)

@@ -195,7 +195,7 @@ func TestUnderSystemdDoctorFindsTheRest(t *testing.T) {
 		edit("ca_file unreadable", `s/^\[manager\]/[manager]\nca_file = "\/etc\/shadow"/`, "ca_file", "its mode is", "readable for edge"),
 		edit("ca_file hidden", `s/^\[manager\]/[manager]\nca_file = "\/tmp\/ca.pem"/`, "ca_file", "/tmp/ca.pem", "correct manager.ca_file"),
 		edit("off", "s/^enabled = .*/enabled = false/", "upgrades", "upgrades are off", "enabled = true"),
-		{"token", "cp -p " + root + "/config.toml " + root + "/credentials.json /root/; sed -i 's/^registration_token = .*/registration_token = \"nonsense\"/' " + root + "/config.toml; chown edge: " + root + "/config.toml; rm " + root + "/credentials.json; " + restart,
+		{"token", "systemctl stop edge; cp -p " + root + "/config.toml " + root + "/credentials.json /root/; sed -i 's/^registration_token = .*/registration_token = \"nonsense\"/' " + root + "/config.toml; chown edge: " + root + "/config.toml; rm " + root + "/credentials.json; " + restart,
 			"manager", "refuses this node", "get a new token", "cp -p /root/config.toml /root/credentials.json " + root + "/; " + restart},
 	} {
 		b.finds(f)

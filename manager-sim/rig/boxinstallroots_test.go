@@ -127,6 +127,9 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 			"test -z \"$(ls -A /media/disk)\"; umount /media/disk; rm -f /opt/bilbycast/edge"},
 		{"versions elsewhere", "mkdir -p /data/v /opt/bilbycast/edge; echo mine >/data/v/mine; ln -s /data/v /opt/bilbycast/edge/versions", "077", "/opt/bilbycast/edge", "/opt/bilbycast/edge", "test -e /data/v/1.0.0/edge-agent",
 			"test \"$(ls -A /data/v)\" = mine; test ! -e /opt/bilbycast/edge"},
+		// An earlier run wrote it, and no version got in: what is given now counts.
+		{"a configuration and no version", `mkdir -p /opt/bilbycast/edge; printf '[service]\nname = "edge"\ndevice_type = "edge"\nbinary = "edge-agent"\n[manager]\nurls = ["wss://127.0.0.1:1"]\ncert_fingerprint = "` + strings.Repeat("ab", 32) + `"\nregistration_token = "old"\n[upgrade]\nenabled = true\n' >/opt/bilbycast/edge/config.toml; chmod 600 /opt/bilbycast/edge/config.toml`,
+			"022", "/opt/bilbycast/edge", "/opt/bilbycast/edge", "grep -q 127.0.0.1:1 /opt/bilbycast/edge/config.toml.before-*", "test ! -e /opt/bilbycast/edge"},
 	} {
 		b.sh(tt.before)
 		out := b.sh("umask " + tt.umask + "; export PATH=/usr/local/bin:/usr/bin:/bin; " + b.install("--root "+tt.root))
@@ -226,7 +229,7 @@ func TestUnderSystemdInstallAgain(t *testing.T) {
 
 	// Values that the service's user wrote do not get into root's unit.
 	for line, want := range map[string]string{`binary = "..\/..\/bin\/sh"`: "inside a version", `name = "..\/x"`: "for the service", `install_root = "\/etc"`: "is not"} {
-		b.sh("cp -p " + config + " /root/good; sed -i 's/^device_type.*/&\\n" + line + "/; " + map[bool]string{true: "/^name = \"edge\"/d"}[strings.HasPrefix(line, "name")] + "' " + config +
+		b.sh("cp -p " + config + " /root/good; sed -i 's/^device_type.*/&\\n" + line + "/; " + map[string]string{"name": "/^name = \"edge\"/d", "binary": "/^binary = \"edge-agent\"/d"}[strings.Fields(line)[0]] + "' " + config +
 			map[bool]string{true: "; sed -i '/^install_root = \"\\/opt/d' " + config}[strings.HasPrefix(line, "install_root")])
 		if out, err := b.run(b.install("")); err == nil || !strings.Contains(out, want) {
 			t.Errorf("%s: %v\n%s", line, err, out)

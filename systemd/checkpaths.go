@@ -1,0 +1,107 @@
+package systemd
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// harmless are the settings that may name a path in a version: systemd does not
+// look at it, or only after the watchdog counted the start.
+var harmless = []string{
+	"Description", "Documentation", "SourcePath", "RequiresMountsFor", "WantsMountsFor",
+	"Environment", "PassEnvironment", "UnsetEnvironment", "ExecSearchPath", "SyslogIdentifier", "LogExtraFields",
+	"SetCredential", "SetCredentialEncrypted", "PIDFile",
+	"ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost",
+}
+
+// optional are the settings in which a "-" before a path allows it to be missing.
+var optional = []string{
+	"EnvironmentFile", "WorkingDirectory", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths",
+	"BindPaths", "BindReadOnlyPaths", "ExecCondition",
+}
+
+// checkPaths finds settings that fail before the watchdog when a version lacks
+// a file: systemd then starts nothing, and counts nothing.
+func (u unit) checkPaths() (out []Problem) {
+	type setting struct{ key, path string }
+	found := map[setting]bool{}
+	report := func(file, key, path string) {
+		if found[setting{key, path}] {
+			return
+		}
+		found[setting{key, path}] = true
+		remedy := fmt.Sprintf("remove %s= from %s, or name a path outside the versions there", key, file)
+		if slices.Contains(optional, key) {
+			remedy = fmt.Sprintf("put a \"-\" before the path in %s= of %s", key, file)
+		}
+		out = append(out, Problem{Rollback: true, Remedy: remedy + ", then run: " + u.reload(),
+			Cause: fmt.Sprintf("%s has %s=%s, inside a version: a version without it could not start, and its starts would not be counted", u.Unit, key, path)})
+	}
+	for _, a := range u.assignments() {
+		if a.section != "Unit" && a.section != "Service" || slices.Contains(harmless, a.key) || strings.HasPrefix(a.key, "X-") {
+			continue
+		}
+		for _, path := range u.required(a.key, a.value) {
+			report(a.file, a.key, path)
+		}
+	}
+	// What systemd made of specifiers, which the text does not tell.
+	for property, key := range map[string]string{"EnvironmentFiles": "EnvironmentFile", "WorkingDirectory": "", "RootDirectory": "",
+		"ReadWritePaths": "", "ReadOnlyPaths": "", "InaccessiblePaths": ""} {
+		if key == "" {
+			key = property
+		}
+		for line := range strings.Lines(u.p[property]) {
+			if strings.Contains(line, "ignore_errors=yes") {
+				continue
+			}
+			for _, path := range u.required(key, line) {
+				report(strings.TrimPrefix(u.in(key), " from "), key, path)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Problem) int { return strings.Compare(a.Cause, b.Cause) })
+	return out
+}
+
+// required returns the paths in a version without which a setting fails.
+func (u unit) required(key, value string) (out []string) {
+	words := strings.Fields(value)
+	for i, word := range words {
+		word = strings.Trim(word, `"'`)
+		prefix := word
+		if slash := strings.IndexByte(word, '/'); slash >= 0 {
+			prefix = word[:slash]
+		}
+		switch {
+		case key == "ExecCondition" && i == 0 && strings.Contains(prefix, "-"):
+			return nil // its result does not count
+		case (strings.HasPrefix(key, "Condition") || strings.HasPrefix(key, "Assert")) && strings.Contains(prefix, "!"):
+			continue // met where the file is missing
+		case key == "OpenFile" && strings.HasSuffix(word, "graceful"):
+			continue
+		case key != "ExecCondition" && strings.HasPrefix(strings.TrimLeft(word, "+"), "-"):
+			continue
+		}
+		for part := range strings.FieldsFuncSeq(word, func(r rune) bool { return strings.ContainsRune("\"':,=;()|&<>`", r) }) {
+			if path := strings.TrimLeft(part, "+@!-"); u.inVersion(path) {
+				out = append(out, path)
+			}
+		}
+	}
+	return out
+}
+
+// inVersion reports whether a path stands for a version's directory, or for
+// something in one.
+func (u unit) inVersion(path string) bool {
+	if !strings.HasPrefix(path, "/") {
+		return false
+	}
+	if in, ok := u.below(path); ok {
+		first, rest, _ := strings.Cut(in, "/")
+		return slices.Contains([]string{"current", "last-good", "previous"}, first) || first == "versions" && rest != ""
+	}
+	return strings.HasPrefix(path, resolve(u.Root+"/versions")+"/")
+}

@@ -1,0 +1,150 @@
+package systemd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// place is a path that the service writes to.
+type place struct {
+	name string // in the install root
+	real string // without links
+	// linked says that it is outside the root, behind a link of an administrator.
+	linked bool
+}
+
+// places are the install root, and what in it an agent must be able to change.
+func (u unit) places() []place {
+	out := []place{{u.Root, u.real, false}}
+	for _, name := range []string{"versions", "downloads", "outbox", "trust", "state.json", "credentials.json"} {
+		p := place{filepath.Join(u.Root, name), resolve(filepath.Join(u.real, name)), false}
+		if _, err := os.Lstat(p.real); err != nil {
+			continue // a dangling link is a check of its own
+		}
+		p.linked = !within(p.real, u.real)
+		out = append(out, p)
+	}
+	return out
+}
+
+// within reports whether path is dir, or below it.
+func within(path, dir string) bool {
+	return dir == "/" || path == dir || strings.HasPrefix(path, dir+"/")
+}
+
+// rule is what decides whether the service may write to a path: the deepest
+// directory that a setting names.
+type rule struct {
+	depth    int
+	key      string // of the setting, without "="; "": nothing forbids it
+	value    string
+	writable bool
+}
+
+// access returns the rule of a path without links.
+func (u unit) access(path string) rule {
+	r := rule{depth: -1, writable: true}
+	switch v := u.p["ProtectSystem"]; v {
+	case "strict":
+		r = rule{0, "ProtectSystem", v, false}
+	case "full", "yes":
+		for _, dir := range []string{"/usr", "/boot", "/etc"} {
+			if within(path, dir) && (dir != "/etc" || v == "full") {
+				r = rule{0, "ProtectSystem", v, false}
+			}
+		}
+	}
+	list := func(key string, writable bool, dirs []string) {
+		for _, dir := range dirs {
+			if dir := resolve(strings.TrimLeft(dir, "-+")); within(path, dir) && len(dir) > r.depth {
+				r = rule{len(dir), key, dir, writable}
+			}
+		}
+	}
+	list("ReadOnlyPaths", false, strings.Fields(u.p["ReadOnlyPaths"]))
+	list("InaccessiblePaths", false, strings.Fields(u.p["InaccessiblePaths"]))
+	list("ReadWritePaths", true, strings.Fields(u.p["ReadWritePaths"]))
+	for _, dir := range strings.Fields(u.p["StateDirectory"]) {
+		list("StateDirectory", true, []string{filepath.Join("/var/lib", dir)})
+	}
+	return r
+}
+
+// checkWritable finds out whether the sandbox lets the service write to, and
+// run programs from, its install root, and what links in it stand for.
+func (u unit) checkWritable() (out []Problem) {
+	places := u.places()
+	root := u.access(u.real)
+	var said []rule
+	for i, p := range places {
+		r := u.access(p.real)
+		if i == 0 || p.linked {
+			out = append(out, u.hidden(p, r.writable)...)
+		}
+		if r.writable || i > 0 && (!p.linked && r == root || p.linked && slices.Contains(said, r) && r.key != "ProtectSystem") {
+			continue
+		}
+		said = append(said, r)
+		what, reason := p.name, r.key+"="+r.value
+		if p.linked {
+			what = fmt.Sprintf("%s, to which %s is a link", p.real, p.name)
+		}
+		if r.key == "ProtectSystem" {
+			reason += ", and ReadWritePaths= does not name it"
+		}
+		remedy := u.set("Service", "ReadWritePaths", u.Root)
+		switch {
+		case r.key != "ProtectSystem":
+			remedy = fmt.Sprintf("remove %s from %s=%s, keep ReadWritePaths=%s, then run: %s", r.value, r.key, strings.Replace(u.in(r.key), " from", " of", 1), p.real, u.reload())
+		case p.linked:
+			remedy = u.again("ReadWritePaths")
+		}
+		out = append(out, Problem{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf("%s may not write to %s (%s): no upgrade and no rollback can be recorded", u.Unit, what, reason)})
+	}
+	return append(out, u.noExec(places)...)
+}
+
+// hidden finds the settings that replace a place by an empty directory.
+func (u unit) hidden(p place, writable bool) (out []Problem) {
+	check := func(key string, dirs ...string) {
+		if v := u.p[key]; v == "no" || v == "" || v == "read-only" && writable {
+			return
+		}
+		for _, dir := range dirs {
+			if strings.HasPrefix(p.real, dir+"/") {
+				out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("move %s elsewhere, or %s", p.real, u.set("Service", key, "no")),
+					Cause: fmt.Sprintf("%s has %s=%s, which hides %s from it", u.Unit, key, u.p[key], p.name)})
+			}
+		}
+	}
+	check("ProtectHome", "/home", "/root", "/run/user")
+	check("PrivateTmp", "/tmp", "/var/tmp")
+	return out
+}
+
+// noExec finds a setting that forbids the programs of the versions.
+func (u unit) noExec(places []place) []Problem {
+	for _, p := range places {
+		if p.name != u.Root && filepath.Base(p.name) != "versions" {
+			continue
+		}
+		deny, allow := -1, -1
+		deepest := func(key string, depth *int) {
+			for _, dir := range strings.Fields(u.p[key]) {
+				if dir := resolve(strings.TrimLeft(dir, "-+")); within(p.real, dir) {
+					*depth = max(*depth, len(dir))
+				}
+			}
+		}
+		deepest("NoExecPaths", &deny)
+		deepest("ExecPaths", &allow)
+		if deny > allow {
+			return []Problem{{Rollback: true, Remedy: "add ExecPaths=" + p.name + " in [Service], then run: " + u.reload(),
+				Cause: fmt.Sprintf("%s has NoExecPaths=%s: no version can be executed in %s", u.Unit, strings.Join(strings.Fields(u.p["NoExecPaths"]), " "), p.name)}}
+		}
+	}
+	return nil
+}
