@@ -48,7 +48,7 @@ func TestUnderSystemdDamagedRoots(t *testing.T) {
 		{"previous is missing", "rm previous", "1.1.0", nil},
 		{"last-good is missing", "rm last-good", "1.1.0", []string{"finished keeping 1.1.0"}},
 		{"last-good leads nowhere", "ln -sfn versions/9.9.9 last-good", "1.1.0", []string{"finished keeping 1.1.0"}},
-		{"the running version was removed", "rm -r versions/1.1.0", "1.0.0", []string{"current is missing or dangling, and 1.0.0 is not known to be healthy; it is chosen at the next start"}},
+		{"the running version was removed", "rm -r versions/1.1.0", "1.0.0", []string{"current was missing or dangling; it points to 1.0.0 now (at the next start)"}},
 		{"the version before was removed", "rm -r versions/1.0.0", "1.1.0", nil},
 		{"versions/ was edited by hand", "mkdir versions/foo versions/1.2 versions/.partial-3.0.0 && touch versions/4.0.0 && ln -s 1.1.0 versions/5.0.0", "1.1.0", nil},
 		{"the file system is read-only", "mount --bind . . && mount -o remount,bind,ro . ", "1.1.0", []string{"mounted read-only: no upgrade and no rollback is possible: mount it read-write"}},
