@@ -111,8 +111,8 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 }
 
 // boundedConn ends a handshake that is too long: http.ReadResponse would keep all
-// of an endless header in memory. Then it limits the rate: what a manager sends
-// costs time to read, whatever it is, and a manager has little to say.
+// of an endless header in memory. Then it limits the rate: reading costs
+// processor time, and an honest manager sends little.
 type boundedConn struct {
 	net.Conn
 	left atomic.Int64  // bytes of the handshake; below 0: it is over

@@ -21,10 +21,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 // authority is a CA of the test's, with one server certificate for 127.0.0.1.
@@ -224,4 +226,24 @@ func TestWhatIsNoManager(t *testing.T) {
 	if err := TryManager(t.Context(), rootWith(t, manager(t, func(p peer) {}))); err != nil {
 		t.Errorf("a manager: %v", err)
 	}
+}
+
+// After the handshake a session reads at a bounded rate, whatever the manager
+// sends: large frames, empty fragments, or control frames.
+func TestASessionReadsAtABoundedRate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		theirs, ours := net.Pipe()
+		b := &boundedConn{Conn: ours, rate: rate.NewLimiter(sessionRate, sessionBurst)}
+		lift(&openable{b, b})
+		go func() {
+			defer theirs.Close()
+			theirs.Write(make([]byte, sessionBurst+10*sessionRate))
+		}()
+		began := time.Now()
+		n, err := io.Copy(io.Discard, b)
+		if took := time.Since(began); err != nil || n != sessionBurst+10*sessionRate || took < 10*time.Second-100*time.Millisecond || took > 11*time.Second {
+			t.Errorf("%d bytes in %v, %v", n, took, err)
+		}
+	})
 }

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -23,7 +22,6 @@ import (
 	"github.com/bilbycast/edge-agent/watchdog"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
-	"golang.org/x/time/rate"
 )
 
 // Texts of a manager, of any length and of any bytes, are answered as what they
@@ -390,24 +388,4 @@ func TestACommandOnAFullDisk(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-}
-
-// After the handshake a session reads at a bounded rate, whatever the manager
-// sends: large frames, empty fragments, or control frames.
-func TestASessionReadsAtABoundedRate(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		theirs, ours := net.Pipe()
-		b := &boundedConn{Conn: ours, rate: rate.NewLimiter(sessionRate, sessionBurst)}
-		lift(&openable{b, b})
-		go func() {
-			defer theirs.Close()
-			theirs.Write(make([]byte, sessionBurst+10*sessionRate))
-		}()
-		began := time.Now()
-		n, err := io.Copy(io.Discard, b)
-		if took := time.Since(began); err != nil || n != sessionBurst+10*sessionRate || took < 10*time.Second-100*time.Millisecond || took > 11*time.Second {
-			t.Errorf("%d bytes in %v, %v", n, took, err)
-		}
-	})
 }

@@ -32,7 +32,7 @@ func (a *Agent) keepJournal(ctx context.Context) {
 	}
 	switch {
 	case err != nil || len(lines) == 0:
-	case unsaved >= 0: // the disk is full: it is told from memory
+	case unsaved >= 0: // the disk is full: it is sent from memory
 		a.mu.Lock()
 		e := *a.memory[unsaved].Event
 		e.Journal = lines
@@ -44,6 +44,6 @@ func (a *Agent) keepJournal(ctx context.Context) {
 		})
 	}
 	if err != nil {
-		a.log.Warn().Err(err).Msg("the rollback is told without the journal of the version that failed")
+		a.log.Warn().Err(err).Msg("the event of the rollback has no journal of the version that failed")
 	}
 }

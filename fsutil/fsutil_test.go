@@ -275,8 +275,8 @@ func TestLockOfADeadProcess(t *testing.T) {
 	l.Unlock()
 }
 
-// Whoever opened the lock of an earlier version, which all could read, holds
-// nothing any more.
+// A user who opened the lock file of an earlier version, which all users could
+// read, holds no lock any more.
 func TestALockThatOthersCouldOpenIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o666} {

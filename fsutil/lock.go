@@ -25,8 +25,7 @@ type Lock struct{ f *os.File }
 // 0600, waiting for at most wait. The error wraps ErrLocked when that was not
 // enough.
 //
-// Whoever can open a file can hold its lock, and for as long as their process
-// lives. Hence a file with a wider mode, of an earlier version, is replaced by a
+// A user who can open a file can hold its lock until their process ends. Hence a file with a wider mode, of an earlier version, is replaced by a
 // new one, or narrowed where that is not possible; and one that root made in
 // another user's directory is given to that user.
 func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
