@@ -51,9 +51,9 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 		case s.Good:
 			if !t.Has(s.Target) {
 				note := fmt.Sprintf("%s was staged, but its directory is gone", s.Target)
-				return settle(s, Stable, t.Current, now), t, note
+				return settle(s, Stable, t.Current, now), withLastGood(t), note
 			}
-			return s, t, ""
+			return s, withLastGood(t), ""
 		default: // Target or any other: somebody moved the link
 			return handMoved(s, t, now)
 		}
@@ -92,12 +92,21 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 		case release.Version{}:
 			return lostCurrent(s, t, now)
 		case s.Good:
-			return s, t, ""
+			return s, withLastGood(t), ""
 		default:
 			return handMoved(s, t, now)
 		}
 	}
 	return adopt(s, t, now)
+}
+
+// withLastGood repairs a missing or dangling last-good while the good version
+// runs: the watchdog is started through that link.
+func withLastGood(t Tree) Tree {
+	if t.LastGood.IsZero() && t.mayCallGood(t.Current) {
+		t.LastGood = t.Current
+	}
+	return t
 }
 
 // adopt makes a state for a root that has none: state.json was never written,

@@ -275,6 +275,21 @@ func TestModesAreNarrow(t *testing.T) {
 	}
 }
 
+// A last-good link that was removed is made again, in every status at rest: the
+// watchdog is started through it.
+func TestALostLastGoodIsRepaired(t *testing.T) {
+	t.Parallel()
+	for _, status := range []Status{Stable, StagedManual, RolledBack} {
+		for _, tr := range []Tree{{AtStart: true}, {Running: v1}, {}} {
+			tr.Current, tr.Previous, tr.Versions = v1, v1, []release.Version{v3, v2, v1}
+			s := at(status)
+			if got, tree, _ := Reconcile(s, tr, now); tree.LastGood != v1 || got.Status != status {
+				t.Errorf("%s: last-good is %q, %s", status, tree.LastGood, got.Status)
+			}
+		}
+	}
+}
+
 // Narrow closes a root that everyone could read and write, and only that.
 func TestNarrow(t *testing.T) {
 	t.Parallel()
