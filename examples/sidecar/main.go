@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/state"
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		for _, r := range watchdog.Run(ctx, root).Records() {
+		for _, r := range watchdog.RunAfter(ctx, root, systemd.LastEnd).Records() {
 			level, _ := zerolog.ParseLevel(r.Level)
 			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
 		}
@@ -69,9 +70,14 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
+		if c, err = agent.Check(c); err != nil {
+			return err
+		}
+		unit := systemd.Service{Root: c.Service.InstallRoot, Binary: c.Service.Binary, Config: args[2],
+			Window: time.Duration(c.Upgrade.BootHealthWindowSecs) * time.Second}
 		c.Version, c.Signers, c.Notify, c.Log = version, signers, systemd.Notify, log
-		c.CheckUnit, c.Journal = systemd.CheckRestarts, systemd.LastLines
-		c.Check = func(context.Context) error { return nil } // is the player playing?
+		c.CheckUnit, c.Journal = unit.FitSelf, systemd.LastLines // no upgrade without a way back
+		c.Check = func(context.Context) error { return nil }     // is the player playing?
 		a, err := agent.New(c)
 		if err != nil {
 			return err
