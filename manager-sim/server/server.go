@@ -57,9 +57,11 @@ type Server struct {
 	signins guard // of users
 	hashing sync.Mutex
 	adding  sync.Mutex // of events
-	stream  broadcast
-	cache   releaseCache
-	metrics *metrics
+	// presence orders the records of a node's coming and going with its session.
+	presence sync.Mutex
+	stream   broadcast
+	cache    releaseCache
+	metrics  *metrics
 	// stirred wakes the rollouts, at most once until they have looked.
 	stirred chan struct{}
 

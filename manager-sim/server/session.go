@@ -108,6 +108,7 @@ func (ss *session) run(ctx context.Context) error {
 		ss.close(websocket.ClosePolicyViolation, "too many failed authentications")
 		return errors.New("locked out: " + ss.source)
 	}
+	defer s.leave(ss)
 	auth, err := ss.authenticate(ctx)
 	if err != nil {
 		if errors.Is(err, store.ErrDenied) {
@@ -122,8 +123,7 @@ func (ss *session) run(ctx context.Context) error {
 		}
 		return err
 	}
-	s.enter(ss)
-	defer s.leave(ss)
+	s.stir(ss.nodeID)
 	s.Log.Info().Str("node_id", ss.nodeID).Str("version", auth.SoftwareVersion).Msg("node authenticated")
 	s.stream.send(nodeRecord{"authenticated", time.Now().UTC(), ss.nodeID, auth.SoftwareVersion})
 
@@ -165,6 +165,10 @@ func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 			return nil, err
 		}
 		ss.nodeID = n.ID
+		s := ss.s
+		s.presence.Lock()
+		s.enter(ss)
+		s.presence.Unlock()
 		return auth, ss.write(&wire.RegisterAck{NodeID: n.ID, NodeSecret: secret, Features: features})
 	}
 	n, err := ss.s.Store.Node(ctx, auth.NodeID)
@@ -178,10 +182,22 @@ func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 		return nil, errors.Join(store.ErrDenied, errors.New("wrong secret"))
 	}
 	ss.nodeID = n.ID
-	if err := ss.s.Store.Came(ctx, n.ID, auth.SoftwareVersion, now); err != nil {
+	if err := ss.s.came(ctx, ss, auth.SoftwareVersion, now); err != nil {
 		return nil, err
 	}
 	return auth, ss.write(&wire.AuthOK{Features: features})
+}
+
+// came records that a node came, and makes ss its session, in one step: the record
+// of its going, of the session before, is written earlier or not at all.
+func (s *Server) came(ctx context.Context, ss *session, version string, now time.Time) error {
+	s.presence.Lock()
+	defer s.presence.Unlock()
+	if err := s.Store.Came(ctx, ss.nodeID, version, now); err != nil {
+		return err
+	}
+	s.enter(ss)
+	return nil
 }
 
 // enter makes ss the node's session, and ends the one before.
@@ -194,10 +210,10 @@ func (s *Server) enter(ss *session) {
 		old.replaced.Store(true)
 		old.cancel()
 	}
-	s.stir(ss.nodeID)
 }
 
 func (s *Server) leave(ss *session) {
+	s.presence.Lock()
 	s.mu.Lock()
 	mine := s.sessions[ss.nodeID] == ss
 	if mine {
@@ -209,6 +225,9 @@ func (s *Server) leave(ss *session) {
 		if err := s.Store.Went(context.Background(), ss.nodeID, time.Now()); err != nil {
 			s.Log.Error().Str("node_id", ss.nodeID).Err(err).Msg("disconnection is not recorded")
 		}
+	}
+	s.presence.Unlock()
+	if mine {
 		s.stream.send(nodeRecord{"disconnected", time.Now().UTC(), ss.nodeID, ""})
 		s.stir(ss.nodeID)
 	}
