@@ -20,7 +20,7 @@ const lockName = ".lock"
 //
 // Versions of the agent from before that file lock the directory downloads/
 // itself, so that is locked, too. But they left it open to other users, and
-// whoever once opened it can hold that lock until their process ends. So the
+// a user who once opened it can hold that lock until their process ends. So the
 // directory becomes the owner's alone, and a holder that is neither the owner,
 // nor root, nor this user is ignored.
 func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unlock func(), err error) {
@@ -41,7 +41,7 @@ func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unloc
 	}
 	unlockFile := func() {
 		if lock != nil {
-			l.Disk().Discard(path) // whoever waits for it makes another
+			l.Disk().Discard(path) // a process that waits for it makes another
 			lock.Unlock()
 		}
 	}

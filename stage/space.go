@@ -14,7 +14,7 @@ const minInodes = 64
 
 // What a tarball may take whose length nobody says.
 const (
-	reserve = 16 << 20 // bytes that stay free whatever it takes
+	reserve = 16 << 20 // bytes that stay free
 	growth  = 1 << 20  // bytes that it may grow until the free space is read again
 )
 

@@ -142,7 +142,7 @@ func CountStart(s State, t Tree, ended string, now time.Time) (State, Tree) {
 }
 
 // NoteFailure records why the present start of the version on trial failed. The
-// first cause of a start stays, as it comes from whoever was nearest.
+// first cause of a start stays: the version itself reports before systemd does.
 func NoteFailure(s State, cause string) State {
 	n := s.BootAttempts
 	if s.Status != PendingHealth || n < 1 || n > MaxAttempts || cause == "" || len(s.FailedStarts) >= n && s.FailedStarts[n-1] != "" {

@@ -63,11 +63,11 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 		case s.Target:
 			return s, t, "" // the trial runs
 		case s.Previous:
-			if t.Previous.IsZero() { // the watchdog went back by the link alone
+			if t.Previous.IsZero() { // the watchdog rolled back by the link alone
 				s, t = Revert(s, t, "its starts could not be recorded", now)
 				return s, t, fmt.Sprintf("rolled back from %s: %s", s.Target, s.Reason)
 			}
-			if s.BootAttempts > 0 { // it did start, and somebody went back
+			if s.BootAttempts > 0 { // it did start, and an operator changed the link
 				s, t = Revert(s, t, fmt.Sprintf("current was set back to %s during the trial", t.Current), now)
 				return s, t, s.Reason
 			}

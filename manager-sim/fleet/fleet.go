@@ -7,7 +7,9 @@ package fleet
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -182,7 +184,7 @@ func (n *node) session(ctx context.Context) error {
 				}
 			}
 			if n.restart {
-				return nil
+				return goodbye(conn, messages, readErr)
 			}
 			if step == nil && n.next != nil {
 				step = time.After(n.c.Step/2 + rand.N(n.c.Step))
@@ -312,4 +314,26 @@ func (n *node) command(c *wire.Command) {
 func (n *node) end(ack *wire.CommandAck) {
 	n.commands[ack.CommandID] = ack
 	n.outbox = append(n.outbox, ack)
+}
+
+// goodbye closes a session in good order, and returns when the manager has closed
+// the connection, too: it then knows that the node went.
+func goodbye(conn *websocket.Conn, messages <-chan wire.Message, readErr <-chan error) error {
+	const patience = 10 * time.Second
+	frame := websocket.FormatCloseMessage(websocket.CloseGoingAway, "")
+	if err := conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(patience)); err != nil {
+		return err
+	}
+	late := time.After(patience)
+	for {
+		select {
+		case <-messages: // sent before the manager read the frame
+		case <-readErr: // the manager's own close frame
+			conn.NetConn().SetReadDeadline(time.Now().Add(patience))
+			io.Copy(io.Discard, conn.NetConn()) // however it ends, the session is over
+			return nil
+		case <-late:
+			return errors.New("the manager does not close the session")
+		}
+	}
 }

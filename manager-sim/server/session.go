@@ -137,7 +137,9 @@ func (ss *session) run(ctx context.Context) error {
 	if err := ss.resend(ctx); err != nil {
 		return err
 	}
-	return ss.readAll(ctx)
+	err = ss.readAll(ctx)
+	s.leave(ss) // before the connection is closed: a node that waits for that finds its going recorded
+	return err
 }
 
 // authenticate reads the auth frame and answers it.
@@ -186,58 +188,6 @@ func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 		return nil, err
 	}
 	return auth, ss.write(&wire.AuthOK{Features: features})
-}
-
-// came records that a node came, and makes ss its session, in one step: the record
-// of its going, of the session before, is written earlier or not at all.
-func (s *Server) came(ctx context.Context, ss *session, version string, now time.Time) error {
-	s.presence.Lock()
-	defer s.presence.Unlock()
-	if err := s.Store.Came(ctx, ss.nodeID, version, now); err != nil {
-		return err
-	}
-	s.enter(ss)
-	return nil
-}
-
-// enter makes ss the node's session, and ends the one before.
-func (s *Server) enter(ss *session) {
-	s.mu.Lock()
-	old := s.sessions[ss.nodeID]
-	s.sessions[ss.nodeID] = ss
-	s.mu.Unlock()
-	if old != nil {
-		old.replaced.Store(true)
-		old.cancel()
-	}
-}
-
-func (s *Server) leave(ss *session) {
-	s.presence.Lock()
-	s.mu.Lock()
-	mine := s.sessions[ss.nodeID] == ss
-	if mine {
-		delete(s.sessions, ss.nodeID)
-	}
-	s.mu.Unlock()
-	if mine {
-		// The context of the session is done.
-		if err := s.Store.Went(context.Background(), ss.nodeID, time.Now()); err != nil {
-			s.Log.Error().Str("node_id", ss.nodeID).Err(err).Msg("disconnection is not recorded")
-		}
-	}
-	s.presence.Unlock()
-	if mine {
-		s.stream.send(nodeRecord{"disconnected", time.Now().UTC(), ss.nodeID, ""})
-		s.stir(ss.nodeID)
-	}
-}
-
-// online returns the node's session, or nil.
-func (s *Server) online(nodeID string) *session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sessions[nodeID]
 }
 
 // send queues m. A node that does not keep up is disconnected: what it missed
