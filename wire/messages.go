@@ -39,7 +39,7 @@ type AuthError struct {
 
 // Health is the node's beat.
 type Health struct {
-	Status       string   `json:"status"` // "ok" or "degraded"
+	Status       string   `json:"status"` // StatusOK or StatusDegraded
 	Version      string   `json:"version"`
 	UptimeSecs   int64    `json:"uptime_secs"`
 	Capabilities []string `json:"capabilities"`
@@ -154,7 +154,7 @@ type Details struct {
 	// FailedStarts says why each start of a version that was rolled back failed, in
 	// order; "" where the node does not know.
 	FailedStarts []string `json:"failed_starts,omitempty"`
-	// Journal are the last lines of a version that was taken back, oldest first;
+	// Journal are the last lines of a version that was rolled back, oldest first;
 	// at most MaxJournal, of at most MaxText bytes each.
 	Journal []string `json:"journal,omitempty"`
 }
