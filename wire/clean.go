@@ -11,7 +11,8 @@ import (
 // is refused.
 const (
 	MaxCapabilities = 64       // entries of Health.Capabilities, and of Upgrade.Channels
-	MaxJournalBytes = 64 << 10 // of all lines of a journal; the oldest lines are dropped
+	MaxJournalBytes = 32 << 10 // of all lines of a journal; the oldest lines are dropped
+	MaxStartsBytes  = 16 << 10 // of all entries of failed_starts; the oldest are cut
 	maxBytes        = 1 << 50  // of Progress, so that percentages of it cannot overflow
 )
 
@@ -81,7 +82,7 @@ func (e *Event) clean() {
 	clean(release.MaxVersionLen, &d.FromVersion, &d.ToVersion)
 	clean(MaxID, &d.CommandID)
 	clean(MaxText, &d.Reason)
-	left := MaxJournalBytes
+	left := MaxStartsBytes
 	for i := len(d.FailedStarts) - 1; i >= 0; i-- {
 		clean(min(MaxText, left), &d.FailedStarts[i])
 		left -= len(d.FailedStarts[i])
