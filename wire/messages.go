@@ -44,8 +44,8 @@ type Health struct {
 	UptimeSecs   int64    `json:"uptime_secs"`
 	Capabilities []string `json:"capabilities"`
 	Upgrade      *Upgrade `json:"upgrade,omitempty"`
-	// UpgradeUnavailable says why a node whose configuration enables upgrades does
-	// not offer CapabilityUpgrade.
+	// UpgradeUnavailable is why the node does not offer CapabilityUpgrade, with the
+	// remedy; older agents leave it out when their configuration disables upgrades.
 	UpgradeUnavailable string `json:"upgrade_unavailable,omitempty"`
 }
 

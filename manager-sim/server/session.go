@@ -16,12 +16,18 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 const (
 	queueLen     = 64 // messages that wait for a node; more, and it is too slow
 	writeTimeout = 10 * time.Second
 	resendWithin = 24 * time.Hour // age of a command that is still sent
+
+	// What a session reads: a node that comes back delivers an outbox of at most 1,000
+	// events at once, and then little. Beyond that it waits, and nobody else does.
+	messageRate, messageBurst = 20, 2_000
+	byteRate, byteBurst       = 256 << 10, 8 << 20
 )
 
 // session is the connection of one node. It is known by its address: an old
@@ -264,6 +270,7 @@ func (ss *session) readAll(ctx context.Context) error {
 		ss.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
 	}
 	alive()
+	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
 	answer := ss.conn.PingHandler()
 	ss.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
 	ss.conn.SetPongHandler(func(string) error { alive(); return nil })
@@ -276,6 +283,9 @@ func (ss *session) readAll(ctx context.Context) error {
 			continue // the session that took its place has what counts
 		}
 		alive()
+		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil {
+			return err
+		}
 		env, err := wire.Decode(b)
 		if err != nil {
 			ss.s.Log.Debug().Str("node_id", ss.nodeID).Err(err).Msg("message ignored")

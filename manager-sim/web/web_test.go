@@ -171,8 +171,9 @@ func TestRolesOfPages(t *testing.T) {
 		has(body, `href="/admin/nodes/n1/upgrade"`, tt.upgrade)
 		has(body, `href="/admin/audit"`, tt.audit)
 		has(tt.p.get("/admin/groups/"+mine, 200), `id="upgrade-group"`, tt.group)
-		tt.p.post("/admin/nodes/n1/upgrade", tt.postUpgrade, url.Values{"version": {"1.1.0"}, "channel": {"stable"}})
-		tt.p.post("/admin/groups/"+mine+"/upgrade", tt.postSchedule, url.Values{"version": {"1.1.0"}, "channel": {"stable"}})
+		tt.p.post("/admin/nodes/n1/upgrade", tt.postUpgrade, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
+		s.end("n1")
+		tt.p.post("/admin/groups/"+mine+"/upgrade", tt.postSchedule, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
 		if tt.p != root {
 			tt.p.get("/admin/nodes/n2", 403)
 			tt.p.get("/admin/audit", 403)
