@@ -151,7 +151,7 @@ func (s *Server) isPassword(ctx context.Context, name, password string, leave fu
 // newHash hashes a password that somebody who may do so sets.
 func (s *Server) newHash(ctx context.Context, actor, password string) (string, error) {
 	if len([]rune(password)) < minPassword || len(password) > maxPassword {
-		return "", badUser{errors.New("the password must have 12 characters or more, and at most 1024 bytes")}
+		return "", badUser{errors.New("the password must have 12 to 1024 characters")}
 	}
 	leave, err := s.hashes.enter(ctx, own, "set "+actor, "set "+actor)
 	if err != nil {
