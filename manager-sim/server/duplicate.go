@@ -156,13 +156,13 @@ func (s *Server) resolveNode(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	s.mu.Lock()
+	delete(s.suspicions, n.ID) // first: what comes late is the first of a new suspicion
+	s.mu.Unlock()
 	if err := s.Store.ClearDuplicate(r.Context(), n.ID, audit(time.Now().UTC(), who(r).Name, "node.duplicate.resolve", n.ID, map[string]any{"addresses": n.Duplicate.Addresses})); err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	s.mu.Lock()
-	delete(s.suspicions, n.ID)
-	s.mu.Unlock()
 	if ss := s.online(n.ID); ss != nil { // what waited meanwhile
 		if err := ss.resend(r.Context()); err != nil {
 			s.storeFailed(w, err)
