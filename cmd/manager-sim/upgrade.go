@@ -1,12 +1,14 @@
 package main
 
 import (
-	"cmp"
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -60,13 +62,12 @@ type upgrade struct {
 	unlisted, wait bool
 	timeout        time.Duration
 
-	cmd         *cobra.Command
-	node        string // its id
-	version     string
-	commandID   string
-	met         bool   // the node has been online
-	message     string // the node's own, of what went wrong
-	messageCode string
+	cmd       *cobra.Command
+	node      string // its id
+	version   string
+	commandID string
+	met       bool  // the node has been online
+	printed   int64 // Seq of the last event that was printed
 }
 
 func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
@@ -158,20 +159,16 @@ func (u *upgrade) state(ctx context.Context) (nodeAnswer, error) {
 	return n, err
 }
 
-// record prints what the stream says of the command, and looks whether that
-// decides it.
+// record looks whether what the stream says decides the command. With --json it
+// also prints it, unless check prints it: an event.
 func (u *upgrade) record(ctx context.Context, r record, raw []byte) (bool, error) {
 	if r.NodeID != u.node {
 		return false, nil
 	}
 	u.met = u.met || r.Type == "authenticated"
-	if r.CommandID == u.commandID {
-		if u.json {
-			if err := write(u.cmd, append(raw, '\n')); err != nil {
-				return true, err
-			}
-		} else if r.Type == "event" {
-			fmt.Fprintf(u.cmd.OutOrStdout(), "%-22s %s\n", cli.Plain(r.ErrorCode), cli.Plain(r.Message))
+	if u.json && r.CommandID == u.commandID && r.Type != "event" {
+		if err := write(u.cmd, append(raw, '\n')); err != nil {
+			return true, err
 		}
 	}
 	return u.check(ctx)
@@ -180,56 +177,83 @@ func (u *upgrade) record(ctx context.Context, r record, raw []byte) (bool, error
 // check asks the manager how the command ended: by its events first, then by the
 // state of the node if this command decides it, then by its acknowledgement.
 func (u *upgrade) check(ctx context.Context) (bool, error) {
-	var page struct {
-		Events []record `json:"events"`
-	}
-	if _, err := u.call(ctx, http.MethodGet, "/api/v1/events?per_page=200&command_id="+url.QueryEscape(u.commandID), nil, &page); err != nil {
-		return false, err
-	}
-	var completed, rolledBack bool
-	failed := ""
-	for _, e := range page.Events { // newest first
-		switch code := release.Code(e.ErrorCode); {
-		case code == release.RolledBack:
-			rolledBack = true
-		case code == release.Completed, code == release.StagedManual:
-			completed = true
-		case code.Severity() != release.Info && failed == "":
-			failed = e.ErrorCode
-		default:
-			continue
-		}
-		if release.Code(e.ErrorCode).Severity() != release.Info && u.message == "" {
-			u.message, u.messageCode = e.Message, e.ErrorCode
-		}
-	}
-	switch {
-	case rolledBack:
-		return true, u.ended(cli.RolledBack, "rolled back", string(release.RolledBack), "")
-	case completed:
-		return true, nil
-	case failed != "":
-		return true, u.ended(cli.Refused, "failed", failed, "")
+	if done, err := u.events(ctx); done || err != nil {
+		return done, err
 	}
 	n, err := u.state(ctx)
 	if err != nil {
 		return false, err
 	}
-	if n.CommandID == u.commandID {
-		switch server.UpgradeState(n.State) {
-		case server.Updated, "changed":
-			return true, nil
-		case server.RolledBack:
-			return true, u.ended(cli.RolledBack, "rolled back", n.ErrorCode, n.Error)
-		case server.Failed:
-			if n.ErrorCode == rollout.TimeLimit {
-				return true, u.ended(cli.TimedOut, "no outcome", n.ErrorCode, n.Error)
-			}
-			return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
-		}
+	if n.CommandID != u.commandID {
+		return u.acknowledged(ctx)
+	}
+	state := server.UpgradeState(n.State)
+	switch state {
+	case server.Updated, "changed", server.RolledBack, server.Failed:
+	default:
 		return false, nil
 	}
-	return u.acknowledged(ctx)
+	// The event that made it so may have come since.
+	if done, err := u.events(ctx); done || err != nil {
+		return done, err
+	}
+	switch {
+	case state == server.RolledBack:
+		return true, u.ended(cli.RolledBack, "rolled back", n.ErrorCode, n.Error)
+	case state == server.Failed && n.ErrorCode == rollout.TimeLimit:
+		return true, u.ended(cli.TimedOut, "no outcome", n.ErrorCode, n.Error)
+	case state == server.Failed:
+		return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
+	}
+	return true, nil
+}
+
+// events prints the events of the command that are new, oldest first, and reports
+// whether one of all of them decides it.
+func (u *upgrade) events(ctx context.Context) (bool, error) {
+	var page struct {
+		Events []json.RawMessage `json:"events"`
+	}
+	if _, err := u.call(ctx, http.MethodGet, "/api/v1/events?per_page=200&node_id="+url.QueryEscape(u.node)+"&command_id="+url.QueryEscape(u.commandID), nil, &page); err != nil {
+		return false, err
+	}
+	events, err := decode[record](page.Events)
+	if err != nil {
+		return false, err
+	}
+	var completed, rolledBack, failed *record
+	for i, e := range slices.Backward(events) {
+		switch code := release.Code(e.ErrorCode); {
+		case code == release.RolledBack:
+			rolledBack = &events[i]
+		case code == release.Completed, code == release.StagedManual:
+			completed = &events[i]
+		case code.Severity() != release.Info && e.ErrorCode != "":
+			failed = &events[i]
+		}
+		if e.Seq <= u.printed {
+			continue
+		}
+		u.printed = e.Seq
+		if u.json {
+			// As the stream has it.
+			err = write(u.cmd, append([]byte(`{"type":"event",`), append(bytes.TrimPrefix(page.Events[i], []byte("{")), '\n')...))
+		} else {
+			_, err = fmt.Fprintf(u.cmd.OutOrStdout(), "%-22s %s\n", cli.Plain(e.ErrorCode), cli.Plain(e.Message))
+		}
+		if err != nil {
+			return true, err
+		}
+	}
+	switch {
+	case rolledBack != nil:
+		return true, u.ended(cli.RolledBack, "rolled back", rolledBack.ErrorCode, rolledBack.Message)
+	case completed != nil:
+		return true, nil
+	case failed != nil:
+		return true, u.ended(cli.Refused, "failed", failed.ErrorCode, failed.Message)
+	}
+	return false, nil
 }
 
 // acknowledged looks at the answer of the node to a command that does not decide
@@ -265,9 +289,6 @@ func (u *upgrade) acknowledged(ctx context.Context) (bool, error) {
 // ended is the error of an upgrade that did not complete: with the node's own
 // message, and the remedy of the code.
 func (u *upgrade) ended(exit int, how, code, message string) error {
-	if u.messageCode == code || message == "" {
-		message = cmp.Or(u.message, message)
-	}
 	text := fmt.Sprintf("upgrade of %s to %s: %s (%s)", cli.Plain(u.node), cli.Plain(u.version), how, cli.Plain(code))
 	if message != "" {
 		text += ": " + cli.Plain(message)
