@@ -126,14 +126,16 @@ func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
 	}
 }
 
-// console writes records as text. It quotes the values of fields by itself.
+// console writes records as text that is safe on a terminal: zerolog itself quotes
+// some values, and writes others as they are.
 func console(w io.Writer) zerolog.ConsoleWriter {
-	return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FormatMessage: func(v any) string {
+	plain := func(v any) string {
 		if v == nil {
 			return ""
 		}
-		return Plain(fmt.Sprint(v))
-	}}
+		return Plain(fmt.Sprintf("%s", v))
+	}
+	return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FormatMessage: plain, FormatFieldValue: plain, FormatErrFieldValue: plain}
 }
 
 // NewLogger writes JSON lines, which journald keeps as they are; to a terminal
