@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -66,8 +67,9 @@ var demoVersions = []string{"2.0.0", "1.2.0", "1.1.0", "1.0.1", "1.0.0"}
 // demoFleet is the simulated nodes of `serve`.
 type demoFleet struct {
 	nodes  int
-	spec   string   // of --demo-faults
-	faults []string // by node; those after its end have none
+	spec   string        // of --demo-faults
+	faults []string      // by node; those after its end have none
+	step   time.Duration // of fleet.Config; 0: demoStep
 
 	mu    sync.Mutex
 	kept  []fleet.Kept    // by node
@@ -199,7 +201,7 @@ func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st store.Store
 	running, stopped := context.WithCancel(context.WithoutCancel(ctx))
 	f, err := fleet.Start(ctx, fleet.Config{
 		URL: "wss" + strings.TrimPrefix(managerURL, "https") + wire.Path, Token: token, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-		Nodes: d.nodes, Step: demoStep, DeviceType: demoGroup, Fate: d.fate, Traits: d.traits, Kept: kept, Changed: d.changed,
+		Nodes: d.nodes, Step: cmp.Or(d.step, demoStep), DeviceType: demoGroup, Fate: d.fate, Traits: d.traits, Kept: kept, Changed: d.changed,
 	})
 	if err != nil {
 		stopped()
