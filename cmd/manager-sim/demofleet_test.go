@@ -74,7 +74,7 @@ func (m *testManager) grouped(nodes int) []string {
 		}
 		ids = nil
 		for _, n := range all {
-			if n.GroupID != "" && slices.Contains(n.Capabilities, "upgrade") {
+			if n.GroupID != "" && n.RemovedAt.IsZero() && slices.Contains(n.Capabilities, "upgrade") {
 				ids = append(ids, n.ID)
 			}
 		}
@@ -170,10 +170,31 @@ func TestDemoFleetIsReused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.demo(2, "")()
+	stop = other.demo(2, "")
 	for _, id := range other.grouped(2) {
 		if slices.Contains(after, id) {
 			t.Errorf("the node %s is of another manager", id)
 		}
+	}
+	stop()
+
+	// A smaller fleet removes the nodes that it does not run.
+	defer other.demo(1, "")()
+	out, _, _ := other.run("nodes", "--removed")
+	left := other.grouped(1)
+	if out2, _, _ := other.run("nodes"); strings.Count(out, "\n") != 2 || !strings.Contains(out2, left[0]) || strings.Count(out2, "\n") != 2 {
+		t.Errorf("the nodes:\n%s\nand removed:\n%s", out2, out)
+	}
+}
+
+// What degrades a node is in the list of nodes.
+func TestDemoDegraded(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	defer m.demo(2, "degraded=1")()
+	m.grouped(2)
+	out, errs, code := m.run("nodes")
+	if code != cli.OK || !strings.Contains(out, "degraded") || !strings.Contains(out, " ok ") || !strings.Contains(out, demoGroup) {
+		t.Errorf("%d\n%s%s", code, out, errs)
 	}
 }

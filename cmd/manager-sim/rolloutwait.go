@@ -96,7 +96,7 @@ func newRolloutStartCmd() *cobra.Command {
 	w := rolloutWait{}
 	var strategy, channel string
 	var settle, threshold int
-	var dryRun bool
+	var dryRun, unlisted bool
 	cmd := &cobra.Command{
 		Use:   "start GROUP VERSION",
 		Short: "Upgrade a group: 10 %, 50 %, 100 % of its nodes, or all at once",
@@ -127,6 +127,9 @@ Exit codes:
 			if channel != "" {
 				body["channel"] = channel
 			}
+			if unlisted {
+				body["allow_unlisted"] = true
+			}
 			w.wait = w.wait && !dryRun
 			return w.run(cmd, func() (string, error) { return w.start(cmd, group, body) })
 		},
@@ -138,6 +141,7 @@ Exit codes:
 	f.StringVar(&channel, "channel", "", "release channel (default: stable)")
 	f.IntVar(&settle, "settle-secs", 300, "between a wave and the next")
 	f.IntVar(&threshold, "threshold", 1, "failures that pause it")
+	f.BoolVar(&unlisted, "allow-unlisted", false, "also a version that is not published for the nodes' device types")
 	f.BoolVar(&dryRun, "dry-run", false, "only print the plan")
 	return cmd
 }

@@ -50,6 +50,7 @@ has refused it, or has rolled back. It continues through a restart of the manage
 	f := cmd.Flags()
 	f.StringVar(&u.channel, "channel", "", "release channel (default: stable)")
 	f.BoolVar(&u.unlisted, "allow-unlisted", false, "also a version that is not published for the node's device type")
+	f.BoolVar(&u.replace, "replace", false, "withdraw an earlier request that an offline node has not received")
 	f.BoolVar(&u.wait, "wait", false, "wait for the outcome")
 	f.DurationVar(&u.timeout, "timeout", 15*time.Minute, "with --wait: how long; 0s is no limit")
 	return cmd
@@ -58,9 +59,10 @@ has refused it, or has rolled back. It continues through a restart of the manage
 // upgrade is one call of the command.
 type upgrade struct {
 	client
-	channel        string
-	unlisted, wait bool
-	timeout        time.Duration
+	channel       string
+	unlisted      bool
+	replace, wait bool
+	timeout       time.Duration
 
 	cmd       *cobra.Command
 	node      string // its id
@@ -126,6 +128,9 @@ func (u *upgrade) request(ctx context.Context) error {
 	if u.unlisted {
 		body["allow_unlisted"] = true
 	}
+	if u.replace {
+		body["replace"] = true
+	}
 	var answer struct {
 		CommandID string `json:"command_id"`
 	}
@@ -189,7 +194,7 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	}
 	state := server.UpgradeState(n.State)
 	switch state {
-	case server.Updated, "changed", server.RolledBack, server.Failed:
+	case server.Updated, server.Changed, server.RolledBack, server.Failed:
 	default:
 		return false, nil
 	}
