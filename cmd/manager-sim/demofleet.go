@@ -34,7 +34,7 @@ const (
 	demoFile      = "demo-fleet.json"
 	maxDemoNodes  = 10_000
 	demoStep      = 2 * time.Second
-	demoSlow      = 10
+	demoSlow      = 5
 	usualFaults   = "refused=1,rolled-back=1,slow=1,offline=1,degraded=1"
 	faultRefused  = "refused"
 	faultBack     = "rolled-back"
@@ -48,7 +48,7 @@ const (
 var demoFaults = [][2]string{
 	{faultRefused, "refuses each version once, then accepts it"},
 	{faultBack, "rolls each version back once, then keeps it"},
-	{faultSlow, "takes ten times as long for an upgrade"},
+	{faultSlow, "takes five times as long for an upgrade"},
 	{faultOffline, "is offline for half a minute after each half minute"},
 	{faultDegraded, "reports that its health is degraded"},
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -121,11 +122,18 @@ func newNodesCmd() *cobra.Command {
 }
 
 // table prints rows of texts from elsewhere, each made safe for a terminal.
-type table struct{ tw *tabwriter.Writer }
+type table struct {
+	w  io.Writer
+	b  *bytes.Buffer
+	tw *tabwriter.Writer
+}
 
 func newTable(w io.Writer, head ...string) table {
-	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	t.row(head...)
+	b := new(bytes.Buffer)
+	t := table{w, b, tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)}
+	if len(head) > 0 {
+		t.row(head...)
+	}
 	return t
 }
 
@@ -133,10 +141,20 @@ func (t table) row(cells ...string) {
 	for i, cell := range cells {
 		cells[i] = cli.Plain(cell)
 	}
-	fmt.Fprintln(t.tw, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(t.tw, strings.Join(cells, "\t"))
 }
 
-func (t table) flush() error { return t.tw.Flush() }
+func (t table) flush() error {
+	if err := t.tw.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(t.b.String()) {
+		if _, err := fmt.Fprintln(t.w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func newNodeCmd() *cobra.Command {
 	cmd := &cobra.Command{
@@ -182,7 +200,7 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 			return err
 		}
 	}
-	t := table{tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)}
+	t := newTable(cmd.OutOrStdout())
 	row := func(name, value string) {
 		if value != "" {
 			t.row(name, value)
