@@ -118,9 +118,12 @@ func (ss *session) refuse(r *refusal) {
 	code, text := websocket.CloseNormalClosure, ""
 	if r.pause > 0 {
 		code, text = wire.CloseTryLater, wire.TryLater("an administrator has to act first", r.pause)
-	} else if _, wait := s.refusals.take(now, limit{"source " + ss.source, refusalsBySource}); wait > 0 && !s.firstRefusal(now, ss.source, r.node) {
-		ss.close(wire.CloseTryLater, wire.TryLater("too many failed authentications from this address", wait))
-		return
+	} else {
+		first := s.firstRefusal(now, ss.source, r.node)
+		if _, wait := s.refusals.take(now, limit{"source " + ss.source, refusalsBySource}); wait > 0 && !first {
+			ss.close(wire.CloseTryLater, wire.TryLater("too many failed authentications from this address", wait))
+			return
+		}
 	}
 	ss.write(&wire.AuthError{Message: r.why})
 	ss.close(code, text)
