@@ -141,7 +141,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 		w.click("input[value=" + strategy + "]")
 		w.click("form.stack button.primary")
 		w.sees("goes to 3 nodes")
-		w.sees("does not advertise the capability") // the one that is left out
+		w.sees("offers no upgrades") // the one that is left out
 		w.click("#confirm")
 		w.sees("Rollout of " + version)
 	}
@@ -149,7 +149,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	w.sees("3 of 3 have ended: 3 updated")
 	w.sees("completed")
 	begin("1.2.0", "staged")
-	w.sees("1 node(s) failed or went back in wave 1 of 3")
+	w.sees("1 node rolled back in wave 1 of 3")
 	w.sees("1 rolled back 2 waiting") // the remaining waves do not run
 	w.click("#abort")
 	w.sees("aborted")
@@ -249,7 +249,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.sees("completed")
 
 	begin("1.2.0")
-	w.sees("1 node(s) failed or went back in wave 1 of 3")
+	w.sees("1 node rolled back in wave 1 of 3")
 	w.holds(`document.querySelector("#live .chip.bad .tip").textContent.includes("upgrade_rolled_back")`)
 	w.accessible()
 	w.fits(1100)

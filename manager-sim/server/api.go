@@ -49,11 +49,13 @@ var paging = []param{
 
 func (s *Server) table() []route {
 	return []route{
-		{"GET", "/api/v1/nodes", Viewer, s.listNodes, "List the nodes, by id", paging, nil, 200, nodeList{}, false},
+		{"GET", "/api/v1/nodes", Viewer, s.listNodes, "List the nodes, by id", append([]param{{"id_prefix", "string", "whose id begins so"}, {"removed", "boolean", "those that were removed instead"}}, paging...), nil, 200, nodeList{}, false},
 		{"GET", "/api/v1/nodes/{id}", Viewer, s.getNode, "Show a node", nil, nil, 200, nodeView{}, false},
 		{"GET", "/api/v1/nodes/{id}/commands", Viewer, s.listCommands, "List a node's commands, newest first", paging, nil, 200, commandList{}, false},
 		{"GET", "/api/v1/nodes/{id}/connections", Viewer, s.listConnections, "List when a node came and went, newest first", nil, nil, 200, connectionList{}, false},
 		{"POST", "/api/v1/nodes/{id}/upgrade", Operator, s.upgradeNode, "Tell a node to upgrade", nil, nodeUpgrade{}, 202, commandMade{}, false},
+		{"DELETE", "/api/v1/nodes/{id}", GroupAdmin, s.removeNode, "Remove a node: its secret is revoked, its history stays", nil, because{}, 204, nil, false},
+		{"POST", "/api/v1/nodes/{id}/resolve", GroupAdmin, s.resolveNode, "End the mark that two devices use one identity", nil, nil, 200, nodeView{}, false},
 		{"PUT", "/api/v1/nodes/{id}/group", GroupAdmin, s.setGroup, "Move a node into a group, or out of any", nil, membership{}, 200, membership{}, false},
 		{"GET", "/api/v1/events", Viewer, s.listEvents, "List events, newest first", []param{
 			{"node_id", "string", "of this node"}, {"severity", "string", "info, warning or critical"}, {"category", "string", "as upgrade"},
@@ -74,7 +76,7 @@ func (s *Server) table() []route {
 		{"GET", "/api/v1/audit-log", SuperAdmin, s.listAudit, "List the audit trail, newest first", append([]param{{"actor", "string", "of this user or token"}, {"action", "string", "as denied"}, {"target", "string", "of this node, group or user"}}, paging...), nil, 200, auditList{}, false},
 		{"GET", "/api/v1/users", SuperAdmin, s.listUsers, "List the users", nil, nil, 200, userList{}, false},
 		{"POST", "/api/v1/users", SuperAdmin, s.createUser, "Add a user", nil, newUser{}, 201, userMade{}, false},
-		{"DELETE", "/api/v1/users/{name}", SuperAdmin, s.removeUser, "Remove a user, and end its sessions and the tokens that it created", nil, userRemoval{}, 204, nil, false},
+		{"DELETE", "/api/v1/users/{name}", SuperAdmin, s.removeUser, "Remove a user, and end its sessions and the tokens that it created", nil, because{}, 204, nil, false},
 		{"POST", "/api/v1/tokens", SuperAdmin, s.createToken, "Make a program's bearer token, which is told once", nil, newToken{}, 201, tokenMade{}, true},
 		{"GET", "/metrics", Viewer, s.metrics.handler().ServeHTTP, "Metrics in Prometheus' text format", nil, nil, 200, nil, false},
 		{"PATCH", "/api/v1/users/{name}", SuperAdmin, s.updateUser, "Change a user's role, groups or password", nil, userChange{}, 200, store.User{}, false},
@@ -123,10 +125,17 @@ func reply(w http.ResponseWriter, code int, v any) {
 	write(w, code, v)
 }
 
+// write encodes first: an answer is whole, or an error with its own status.
 func write(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
+	b, err := json.Marshal(v)
+	if err != nil {
+		code = http.StatusInternalServerError
+		w.Header().Set("Content-Type", "application/problem+json")
+		b, _ = json.Marshal(Problem{"about:blank", http.StatusText(code), code, "the answer cannot be encoded: " + err.Error(), "internal"}) // of texts and a number
+	}
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(v)
+	w.Write(append(b, '\n'))
 }
 
 // Problem is the body of every refusal: RFC 9457, application/problem+json.
@@ -252,6 +261,17 @@ func (q *query) number(key string, to *int, most int) {
 			return
 		}
 		*to = n
+	}
+}
+
+func (q *query) boolean(key string, to *bool) {
+	if v := q.r.URL.Query().Get(key); v != "" {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			q.bad = fmt.Errorf("%s=%.40q is neither true nor false", key, v)
+			return
+		}
+		*to = b
 	}
 }
 

@@ -1,19 +1,12 @@
 package server
 
 import (
-	"cmp"
-	"encoding/json"
-	"errors"
 	"net/http"
 	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
-	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
 )
 
@@ -24,13 +17,6 @@ type (
 	}
 	groupNamed struct {
 		Name string `json:"name"`
-	}
-	rolloutList struct {
-		Rollouts []rolloutView `json:"rollouts"`
-		Next     string        `json:"next,omitempty"`
-	}
-	rolloutAct struct {
-		NodeID string `json:"node_id,omitempty"` // of skip
 	}
 )
 
@@ -102,19 +88,17 @@ func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
 	if !s.inScope(w, r, g.ID) {
 		return
 	}
-	v := groupView{Group: g, Nodes: []nodeView{}, Versions: map[string]int{}}
+	v := groupView{Group: g, Versions: map[string]int{}}
 	nodes, err := s.Store.GroupNodes(r.Context(), g.ID)
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
+	var ok bool
+	if v.Nodes, ok = s.views(w, r, nodes); !ok {
+		return
+	}
 	for _, n := range nodes {
-		nv, err := s.view(r, n)
-		if err != nil {
-			s.storeFailed(w, err)
-			return
-		}
-		v.Nodes = append(v.Nodes, nv)
 		v.Versions[n.Version]++
 	}
 	active, err := s.Store.Rollouts(r.Context(), g.ID, true, 1)
@@ -126,266 +110,4 @@ func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
 		v.Active = active[0].ID
 	}
 	reply(w, http.StatusOK, v)
-}
-
-// leftOut is a node of the group that a rollout does not take, and why.
-type leftOut struct {
-	NodeID string `json:"node_id"`
-	Reason string `json:"reason"`
-}
-
-// planView is what a rollout would do: percentages are of the eligible nodes.
-type planView struct {
-	RolloutID string     `json:"rollout_id,omitempty"` // absent in a dry run
-	Version   string     `json:"version"`
-	Channel   string     `json:"channel"`
-	Strategy  string     `json:"strategy"`
-	NodeCount int        `json:"node_count"`
-	Offline   int        `json:"offline"` // of them; taken when they are back
-	Waves     [][]string `json:"waves"`
-	LeftOut   []leftOut  `json:"left_out"`
-	// EstimatedSecs is the least it can take: the settle windows between waves.
-	EstimatedSecs int64 `json:"estimated_secs"`
-}
-
-// eligible splits a group's nodes.
-func (s *Server) eligible(nodes []store.Node, version string) (ids []string, online map[string]bool, out []leftOut) {
-	online, out = map[string]bool{}, []leftOut{}
-	for _, n := range nodes {
-		switch {
-		case !slices.Contains(n.Capabilities, wire.CapabilityUpgrade):
-			out = append(out, leftOut{n.ID, "does not advertise the capability \"upgrade\""})
-		case n.Version == version:
-			out = append(out, leftOut{n.ID, "runs " + version + " already"})
-		default:
-			ids = append(ids, n.ID)
-			online[n.ID] = s.online(n.ID) != nil
-		}
-	}
-	return ids, online, out
-}
-
-// commonest is the version that most nodes run.
-func commonest(nodes []store.Node) string {
-	count, most := map[string]int{}, ""
-	for _, n := range nodes {
-		if count[n.Version]++; most == "" || count[n.Version] > count[most] {
-			most = n.Version
-		}
-	}
-	return most
-}
-
-// upgradeRequest is the body of a group's upgrade.
-type upgradeRequest struct {
-	Version    string `json:"version"`
-	Channel    string `json:"channel,omitempty"`     // default stable
-	Strategy   string `json:"strategy,omitempty"`    // staged (the default) or immediate
-	SettleSecs *int   `json:"settle_secs,omitempty"` // 0 to 86400; default 300
-	LimitSecs  int    `json:"limit_secs,omitempty"`  // a node may take it to an outcome: 60 to 86400; default 3600
-	LifeSecs   int    `json:"life_secs,omitempty"`   // offline nodes are waited for: 60 to 2592000; default 604800
-	Threshold  int    `json:"threshold,omitempty"`   // failures that pause: 1 to 100000; default 1
-	DryRun     bool   `json:"dry_run,omitempty"`     // only say what it would do
-}
-
-func (b upgradeRequest) check() error {
-	if _, err := release.ParseVersion(b.Version); err != nil {
-		return err
-	}
-	if b.Channel != "" {
-		if err := release.CheckName("channel", b.Channel); err != nil {
-			return err
-		}
-	}
-	if b.SettleSecs != nil && (*b.SettleSecs < 0 || *b.SettleSecs > 86400) {
-		return errors.New("settle_secs is not 0 to 86400")
-	}
-	if b.LimitSecs != 0 && (b.LimitSecs < 60 || b.LimitSecs > 86400) {
-		return errors.New("limit_secs is not 60 to 86400")
-	}
-	if b.LifeSecs != 0 && (b.LifeSecs < 60 || b.LifeSecs > 30*86400) {
-		return errors.New("life_secs is not 60 to 2592000")
-	}
-	if b.Threshold < 0 || b.Threshold > 100_000 {
-		return errors.New("threshold is not 1 to 100000")
-	}
-	return nil
-}
-
-func (s *Server) upgradeGroup(w http.ResponseWriter, r *http.Request) {
-	var body upgradeRequest
-	if !readBody(w, r, &body) {
-		return
-	}
-	if err := body.check(); err != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "%v", err)
-		return
-	}
-	g, err := s.Store.Group(r.Context(), r.PathValue("id"))
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	if !s.inScope(w, r, g.ID) {
-		return
-	}
-	nodes, err := s.Store.GroupNodes(r.Context(), g.ID)
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	s.schedule(w, r, g, nodes, body)
-}
-
-// schedule begins a rollout to the eligible of nodes, or says what it would do.
-func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group, nodes []store.Node, body upgradeRequest) {
-	p := rollout.Plan{ID: uuid.NewString(), GroupID: g.ID, Version: body.Version, Channel: cmp.Or(body.Channel, release.DefaultChannel),
-		Strategy: cmp.Or(body.Strategy, rollout.Staged), Threshold: body.Threshold, From: commonest(nodes),
-		Limit: time.Duration(body.LimitSecs) * time.Second, Life: time.Duration(body.LifeSecs) * time.Second}
-	if body.SettleSecs != nil { // 0 would mean the default there
-		p.Settle = max(time.Duration(*body.SettleSecs)*time.Second, 1)
-	}
-	ids, online, out := s.eligible(nodes, p.Version)
-	now := time.Now().UTC()
-	ro, acts, err := rollout.New(p, ids, online, now)
-	if err != nil {
-		fail(w, http.StatusConflict, "not_schedulable", "%v", err)
-		return
-	}
-	plan := planView{Version: p.Version, Channel: p.Channel, Strategy: p.Strategy, NodeCount: len(ids), LeftOut: out, Waves: [][]string{},
-		EstimatedSecs: int64(ro.Settle.Seconds()) * int64(len(ro.Waves)-1)}
-	for i, first := 0, 0; i < len(ro.Waves); i++ {
-		var wave []string
-		for _, n := range ro.Nodes[first:ro.Waves[i]] {
-			wave = append(wave, n.ID)
-			if !n.Online {
-				plan.Offline++
-			}
-		}
-		first = ro.Waves[i]
-		plan.Waves = append(plan.Waves, wave)
-	}
-	if body.DryRun {
-		reply(w, http.StatusOK, plan)
-		return
-	}
-	scheduled := audit(now, who(r).Name, "group.upgrade.schedule", g.ID, map[string]any{
-		"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)})
-	err = s.save(r.Context(), store.Rollout{ID: ro.ID, GroupID: g.ID, CreatedAt: now}, ro, acts, "manager", "", []store.Audit{scheduled})
-	if errors.Is(err, store.ErrExists) {
-		fail(w, http.StatusConflict, "rollout_active", "group %q has an active rollout; abort it, or wait for its end", g.Name)
-		return
-	}
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	for _, id := range ids { // who came or went since
-		s.stir(id)
-	}
-	plan.RolloutID = ro.ID
-	reply(w, http.StatusAccepted, plan)
-}
-
-// rolloutView is a rollout as the API shows it.
-type rolloutView struct {
-	rollout.Rollout
-	Counts   map[rollout.NodeState]int `json:"counts"`
-	Revision int64                     `json:"revision"`
-}
-
-func viewRollout(stored store.Rollout) (rolloutView, error) {
-	v := rolloutView{Counts: map[rollout.NodeState]int{}, Revision: stored.Revision}
-	if err := json.Unmarshal(stored.State, &v.Rollout); err != nil {
-		return v, err
-	}
-	for _, n := range v.Nodes {
-		v.Counts[n.State]++
-	}
-	return v, nil
-}
-
-func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
-	active, _ := strconv.ParseBool(r.URL.Query().Get("active"))
-	rs, err := s.Store.Rollouts(r.Context(), r.URL.Query().Get("group_id"), active, -1)
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	rs = slices.DeleteFunc(rs, func(r1 store.Rollout) bool { return !who(r).In(r1.GroupID) })
-	rs, next, ok := cut(w, r, rs, func(r store.Rollout) string { return r.ID })
-	if !ok {
-		return
-	}
-	views := make([]rolloutView, len(rs))
-	for i, stored := range rs {
-		v, err := viewRollout(stored)
-		if err != nil {
-			s.storeFailed(w, err)
-			return
-		}
-		views[i] = v
-	}
-	reply(w, http.StatusOK, rolloutList{views, next})
-}
-
-func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
-	stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
-	if err == nil {
-		if !s.inScope(w, r, stored.GroupID) {
-			return
-		}
-		var v rolloutView
-		if v, err = viewRollout(stored); err == nil {
-			reply(w, http.StatusOK, v)
-			return
-		}
-	}
-	s.storeFailed(w, err)
-}
-
-// actOnRollout is what an operator does: pause, resume, retry, skip or abort.
-func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
-	var body rolloutAct
-	if r.ContentLength != 0 && !readBody(w, r, &body) {
-		return
-	}
-	act := r.PathValue("act")
-	e, ok := map[string]rollout.Event{
-		"pause": rollout.Pause{Why: "paused by " + who(r).Name}, "resume": rollout.Resume{}, "retry": rollout.Retry{},
-		"skip": rollout.Skip{NodeID: body.NodeID}, "abort": rollout.Abort{},
-	}[act]
-	if !ok {
-		fail(w, http.StatusNotFound, "not_found", "there is no action %.40q; there are pause, resume, retry, skip and abort", act)
-		return
-	}
-	const tries = 10 // the engine may store a change of its own in between
-	for try := 1; ; try++ {
-		stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
-		if err != nil {
-			s.storeFailed(w, err)
-			return
-		}
-		if !s.inScope(w, r, stored.GroupID) {
-			return
-		}
-		details := map[string]any{"rollout_id": stored.ID}
-		if body.NodeID != "" {
-			details["node_id"] = body.NodeID
-		}
-		_, err = s.change(r.Context(), stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{e}, nil }, who(r).Name,
-			audit(time.Now().UTC(), who(r).Name, "group.upgrade."+act, stored.GroupID, details))
-		switch {
-		case err == nil:
-			s.getRollout(w, r)
-			return
-		case errors.Is(err, store.ErrConflict) && try < tries:
-			continue
-		case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
-			fail(w, http.StatusConflict, "not_now", "%v", err)
-			return
-		}
-		s.storeFailed(w, err)
-		return
-	}
 }

@@ -76,7 +76,7 @@ func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 func (ss *session) register(ctx context.Context, auth *wire.Auth, features []string) (wire.Message, error) {
 	now, secret := time.Now(), NewSecret()
 	n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: Hash(secret),
-		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now}
+		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: ss.address}
 	err := ss.s.Store.Register(ctx, Hash(auth.RegistrationToken), n)
 	if errors.Is(err, store.ErrDenied) {
 		return nil, &refusal{why: "not accepted: the registration token is wrong"}

@@ -192,7 +192,7 @@ func (s *Server) acceptPending(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := time.Now().UTC()
-	n := store.Node{ID: p.ID, DeviceType: p.DeviceType, SecretHash: p.hash, Version: p.Version, RegisteredAt: now, LastSeen: p.LastSeen, GroupID: body.GroupID}
+	n := store.Node{ID: p.ID, DeviceType: p.DeviceType, SecretHash: p.hash, Version: p.Version, RegisteredAt: now, LastSeen: p.LastSeen, GroupID: body.GroupID, Address: p.Address}
 	err = s.Store.AcceptNode(r.Context(), n, audit(now, who(r).Name, "node.accept", n.ID, map[string]any{"address": p.Address, "group_id": body.GroupID}))
 	if errors.Is(err, store.ErrExists) {
 		s.pending.remove(n.ID)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,37 +15,39 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 const (
 	queueLen     = 64 // messages that wait for a node; more, and it is too slow
 	writeTimeout = 10 * time.Second
 	resendWithin = 24 * time.Hour // age of a command that is still sent
+
+	// What a session reads: a node that comes back delivers an outbox of at most 1,000
+	// events at once, and then little. Beyond that it waits, and nobody else does.
+	messageRate, messageBurst = 20, 2_000
+	byteRate, byteBurst       = 256 << 10, 8 << 20
 )
 
 // session is the connection of one node. It is known by its address: an old
 // one that ends late does not take its successor offline.
 type session struct {
-	s      *Server
-	conn   *websocket.Conn
-	source string
-	nodeID string
-	queue  chan wire.Message // to the writer
-	cancel context.CancelFunc
-	caps   []string // of the last health beat; belongs to the reader
-	beats  int
+	s       *Server
+	conn    *websocket.Conn
+	source  string // as limits count it
+	address string
+	nodeID  string
+	queue   chan wire.Message // to the writer
+	cancel  context.CancelFunc
+	caps    []string // of the last health beat; belongs to the reader
+	beats   int
 
-	replaced atomic.Bool            // another connection of the node took its place
-	noWhy    atomic.Pointer[string] // Health.UpgradeUnavailable of the last beat
-}
+	replaced  atomic.Bool  // another connection of the node took its place
+	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
 
-// unavailable returns why the node offers no upgrades, as it says; "" also for a
-// node that is offline.
-func (ss *session) unavailable() string {
-	if ss == nil || ss.noWhy.Load() == nil {
-		return ""
-	}
-	return *ss.noWhy.Load()
+	serial uint64    // of the session, among all of this Server
+	began  time.Time // earliest start of the node's process that a beat showed; guarded by Server.mu
+	older  bool      // it contradicts another session; guarded by Server.mu
 }
 
 // upgrader keeps the read buffer that the HTTP server made, and shares those for
@@ -72,11 +75,15 @@ func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
 	defer conn.Close()
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	ss := &session{s: s, conn: conn, source: sourceOf(r.RemoteAddr), queue: make(chan wire.Message, queueLen), cancel: cancel}
+	ss := &session{s: s, conn: conn, source: sourceOf(r.RemoteAddr), queue: make(chan wire.Message, queueLen), cancel: cancel, serial: s.serial.Add(1)}
+	ss.address, _, _ = net.SplitHostPort(r.RemoteAddr)
 	stop := context.AfterFunc(ctx, func() {
 		code, text := websocket.CloseGoingAway, ""
 		if ss.replaced.Load() {
-			code, text = wire.CloseReplaced, "another connection of this node took its place"
+			// The reader waits for the answer, which shows that a device is still there.
+			ss.close(wire.CloseReplaced, "another connection of this node took its place")
+			conn.SetReadDeadline(time.Now().Add(closePatience))
+			return
 		}
 		ss.close(code, text)
 		conn.Close()
@@ -123,10 +130,14 @@ func (ss *session) run(ctx context.Context) error {
 		ss.cancel() // which ends the reader
 	}()
 	defer func() { ss.cancel(); <-writer }()
-	if err := ss.resend(ctx); err != nil {
+	// A session that is replaced meanwhile still waits for the answer to its close frame.
+	if err := ss.resend(ctx); err != nil && !ss.replaced.Load() {
 		return err
 	}
 	err = ss.readAll(ctx)
+	if ss.replaced.Load() && websocket.IsCloseError(err, wire.CloseReplaced) {
+		s.answeredReplaced(ss)
+	}
 	s.leave(ss) // before the connection is closed: a node that waits for that finds its going recorded
 	return err
 }
@@ -165,8 +176,15 @@ func (ss *session) writeAll(ctx context.Context) {
 	}
 }
 
-// resend queues, oldest first, what the node has not acknowledged.
+// resend queues, oldest first, what the node has not acknowledged. Of a node whose
+// identity two devices use it queues nothing.
 func (ss *session) resend(ctx context.Context) error {
+	ss.s.commanding.Lock()
+	defer ss.s.commanding.Unlock()
+	n, err := ss.s.Store.Node(ctx, ss.nodeID)
+	if err != nil || !n.Duplicate.Since.IsZero() {
+		return err
+	}
 	cs, err := ss.s.Store.Commands(ctx, ss.nodeID, queueLen/2)
 	if err != nil {
 		return err
@@ -189,8 +207,15 @@ func (ss *session) sendCommand(c store.Command) {
 }
 
 func (ss *session) readAll(ctx context.Context) error {
-	alive := func() { ss.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
+	alive := func() {
+		if ss.replaced.Load() {
+			return
+		}
+		ss.lastFrame.Store(time.Now().Unix())
+		ss.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
+	}
 	alive()
+	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
 	answer := ss.conn.PingHandler()
 	ss.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
 	ss.conn.SetPongHandler(func(string) error { alive(); return nil })
@@ -199,13 +224,19 @@ func (ss *session) readAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if ss.replaced.Load() {
+			continue // the session that took its place has what counts
+		}
 		alive()
+		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil && !ss.replaced.Load() {
+			return err
+		}
 		env, err := wire.Decode(b)
 		if err != nil {
 			ss.s.Log.Debug().Str("node_id", ss.nodeID).Err(err).Msg("message ignored")
 			continue
 		}
-		if err := ss.handle(ctx, env); err != nil {
+		if err := ss.handle(ctx, env); err != nil && !ss.replaced.Load() {
 			return err
 		}
 	}
@@ -216,7 +247,8 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 	now := time.Now()
 	switch m := env.Message.(type) {
 	case *wire.Health:
-		n := store.Node{ID: ss.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...)}
+		n := store.Node{ID: ss.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...),
+			Health: m.Status, Unavailable: m.UpgradeUnavailable}
 		if m.Upgrade != nil {
 			b, err := json.Marshal(m.Upgrade)
 			if err != nil {
@@ -227,7 +259,7 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 		if err := ss.s.Store.Seen(ctx, n); err != nil {
 			return err
 		}
-		ss.noWhy.Store(&m.UpgradeUnavailable)
+		ss.s.sawUptime(ss, m.UptimeSecs, now)
 		if ss.beats++; ss.beats == 1 || !slices.Equal(ss.caps, m.Capabilities) {
 			ss.caps = m.Capabilities
 			ss.s.stream.send(capabilityRecord{"capabilities", now.UTC(), ss.nodeID, m.Version, n.Capabilities})
@@ -261,7 +293,7 @@ func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error
 		ss.send(&wire.EventAck{EventIDs: []string{m.EventID}})
 	}
 	if added {
-		ss.s.metrics.events.WithLabelValues(e.Severity).Inc()
+		ss.s.metrics.events.WithLabelValues(e.Severity).Inc() // one of release.Severities
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", e.CommandID).Str("error_code", e.ErrorCode).Msg(e.Message)
 		ss.s.stir(ss.nodeID)
 	}

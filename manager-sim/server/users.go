@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
-	"github.com/bilbycast/edge-agent/release"
 )
 
 // The bodies of the calls.
@@ -37,16 +36,11 @@ type (
 		Groups   *[]string `json:"groups,omitempty"`
 		Password *string   `json:"password,omitempty"` // it ends the user's sessions
 	}
-	userRemoval struct {
-		Reason string `json:"reason,omitempty"` // for the audit trail
-	}
 	passwordChange struct {
 		Old string `json:"old"`
 		New string `json:"new"`
 	}
 )
-
-const maxReason = 500 // bytes of a reason in the audit trail
 
 var userNames = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._@-]{0,63}$`)
 
@@ -173,17 +167,13 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
-	var body userRemoval
-	if r.ContentLength != 0 && !readBody(w, r, &body) {
-		return
-	}
-	if len(body.Reason) > maxReason {
-		fail(w, http.StatusBadRequest, "bad_request", "reason has more than %d bytes", maxReason)
+	reason, ok := readReason(w, r)
+	if !ok {
 		return
 	}
 	var details map[string]any
-	if reason := strings.TrimSpace(body.Reason); reason != "" {
-		details = map[string]any{"reason": release.Foreign(reason, maxReason)}
+	if reason != "" {
+		details = map[string]any{"reason": reason}
 	}
 	name := r.PathValue("name")
 	if err := s.Store.RemoveUser(r.Context(), name, audit(time.Now().UTC(), who(r).Name, "user.remove", name, details)); err != nil {

@@ -14,9 +14,9 @@ func (s *database) AcceptNode(ctx context.Context, n Node, a Audit) error {
 				return errors.Join(err, fmt.Errorf("group %.80q: %w", n.GroupID, ErrNotFound))
 			}
 		}
-		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen, group_id)
-			VALUES (?, ?, ?, ?, '[]', ?, ?, ?) ON CONFLICT DO NOTHING`,
-			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.GroupID)
+		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen, group_id, address)
+			VALUES (?, ?, ?, ?, '[]', ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.GroupID, n.Address)
 		if err != nil {
 			return err
 		}
