@@ -56,6 +56,9 @@ func simulated(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
 		defer m.Close()
 		l := &pipes{make(chan net.Conn), make(chan struct{})}
 		hs := m.HTTPServer()
+		hs.Protocols = new(http.Protocols)
+		hs.Protocols.SetHTTP1(true)
+		hs.Protocols.SetUnencryptedHTTP2(true)
 		served := make(chan error, 1)
 		go func() { served <- hs.Serve(l) }()
 		test(t, func() net.Conn {

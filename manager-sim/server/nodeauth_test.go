@@ -270,3 +270,28 @@ func (m *manager) status(method, path, body string) int {
 	resp.Body.Close()
 	return resp.StatusCode
 }
+
+// A node that authenticates while it is removed has no session afterwards.
+func TestANodeIsNotLetInWhileItIsRemoved(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	for range 10 {
+		_, reg := m.register()
+		n := m.dial()
+		parallel(2, func(i int) bool {
+			if i == 0 {
+				n.send(&wire.Auth{NodeID: reg.NodeID, NodeSecret: reg.NodeSecret, SoftwareVersion: "1.0.0", DeviceType: "edge"})
+				return true
+			}
+			return m.status("DELETE", "/api/v1/nodes/"+reg.NodeID, "") == 204
+		})
+		for {
+			if _, _, err := n.conn.ReadMessage(); err != nil {
+				if isTimeout(err) {
+					t.Fatal("the session of a removed node goes on")
+				}
+				break
+			}
+		}
+	}
+}
