@@ -112,8 +112,12 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, server.ErrClaim) && !open:
 		w.signInForm(rw, http.StatusBadRequest, "", "This link was used: there is an administrator. Sign in.")
 		return
-	default:
+	case server.Mistake(err):
 		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
+		return
+	default:
+		w.log.Error().Err(err).Msg("claim")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, "Something failed here; see the manager's log.")
 		return
 	}
 	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)
