@@ -18,7 +18,8 @@ func source(r *http.Request) string {
 	return host
 }
 
-// local is where a sign-in leads: a path of ours, and nothing else.
+// local returns the page that a sign-in opens: next if that is a page of this
+// manager, otherwise the nodes.
 func local(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/admin/") || path.Clean(u.Path) != u.Path || strings.HasPrefix(next, "//") {
@@ -46,7 +47,7 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
 	case err != nil:
 		w.log.Error().Err(err).Msg("sign in")
-		w.fail(rw, server.Identity{}, http.StatusInternalServerError, "Something failed here; see the manager's log.")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
 	default:
 		setCookie(rw, secret, int(server.SessionLife/time.Second))
 		http.Redirect(rw, r, local(r.PostFormValue("next")), http.StatusSeeOther)
@@ -69,20 +70,31 @@ func (r *request) signOut() error {
 	return r.to("/admin/sign-in")
 }
 
-func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
-	w.claimForm(rw, http.StatusOK, r.URL.Query().Get("token"), "")
+// claimView is what the page of the first administrator shows.
+type claimView struct {
+	Token string
+	Taken bool // somebody can sign in already
 }
 
-func (w *Web) claimForm(rw http.ResponseWriter, status int, token, problem string) {
-	if err := w.render(rw, status, "claim", page{Title: "The first administrator", Error: problem, Data: token}); err != nil {
+func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
+	w.claimForm(rw, r, http.StatusOK, r.URL.Query().Get("token"), "")
+}
+
+func (w *Web) claimForm(rw http.ResponseWriter, r *http.Request, status int, token, problem string) {
+	users, err := w.manager.Store.Users(r.Context())
+	if err == nil {
+		err = w.render(rw, status, "claim", page{Title: "First administrator", Error: problem, Data: claimView{token, len(users) > 0}})
+	}
+	if err != nil {
 		w.log.Error().Err(err).Msg("page")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
 	}
 }
 
 func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 	name, password := r.PostFormValue("name"), r.PostFormValue("password")
 	if err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password); err != nil {
-		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), err.Error())
+		w.claimForm(rw, r, http.StatusBadRequest, r.PostFormValue("token"), err.Error())
 		return
 	}
 	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)
