@@ -47,7 +47,7 @@ func (r *request) api(method, path string, body, to any) error {
 		return err
 	}
 	a := &answer{header: http.Header{}, status: http.StatusOK}
-	r.web.manager.ServeHTTP(a, req)
+	r.web.api.ServeHTTP(a, req)
 	if a.status >= 300 {
 		var problem server.Problem
 		if json.Unmarshal(a.body.Bytes(), &problem) != nil || problem.Detail == "" {

@@ -44,6 +44,7 @@ const (
 // does not serve.
 type Web struct {
 	manager *server.Server
+	api     http.Handler // of the manager
 	log     zerolog.Logger
 	pages   map[string]*template.Template
 	mux     *http.ServeMux
@@ -52,7 +53,7 @@ type Web struct {
 
 // New returns the pages of a manager.
 func New(m *server.Server, log zerolog.Logger) (*Web, error) {
-	w := &Web{manager: m, log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
+	w := &Web{manager: m, api: m, log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
 	base, err := template.New("").Funcs(functions).ParseFS(pageFiles, "pages/layout.html")
 	if err != nil {
 		return nil, err
@@ -239,6 +240,6 @@ func (r *request) stream() error {
 	if err != nil {
 		return err
 	}
-	r.web.manager.ServeHTTP(r.rw, req)
+	r.web.api.ServeHTTP(r.rw, req)
 	return nil
 }

@@ -29,7 +29,7 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	form := root.get("/admin/nodes/n1/upgrade", 200)
-	for _, want := range []string{"2.1.0 (newer)", "2.0.0 (runs now)", "1.9.0 (an older major"} {
+	for _, want := range []string{"2.1.0 (newer)", "2.0.0 (running now)", "1.9.0 (older major"} {
 		if !strings.Contains(form, want) {
 			t.Errorf("the form does not say %q: %s", want, form)
 		}
@@ -43,10 +43,10 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	}
 	rollOut := url.Values{"version": {"1.2.0"}, "channel": {"stable"}, "strategy": {"staged"}, "settle_secs": {"60"}, "threshold": {"1"}}
 	root.get("/admin/groups/"+g+"/upgrade", 200)
-	if _, body := root.post("/admin/groups/"+g+"/upgrade", 200, rollOut); !strings.Contains(body, "goes to 2 nodes") || !strings.Contains(body, "2 of them are offline") {
+	if _, body := root.post("/admin/groups/"+g+"/upgrade", 200, rollOut); !strings.Contains(body, "Upgrades 2 nodes") || !strings.Contains(body, "2 are offline and will be upgraded when they reconnect") {
 		t.Errorf("the plan: %s", body)
 	}
-	if body := root.get("/admin/rollouts", 200); !strings.Contains(body, "None yet") {
+	if body := root.get("/admin/rollouts", 200); !strings.Contains(body, "No rollouts yet") {
 		t.Error("the plan has begun a rollout")
 	}
 	rollOut.Set("confirm", "yes")
