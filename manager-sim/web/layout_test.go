@@ -168,7 +168,7 @@ func (w *window) picture(name string, width int64) {
 				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
 			return err
 		}))
-		png, err := chromedp.Run(w.ctx, chromedp.CaptureScreenshot())
+		png, err := chromedp.Run(w.ctx, chromedp.FullScreenshot(100))
 		if err != nil {
 			w.t.Fatal(err)
 		}

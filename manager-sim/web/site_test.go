@@ -139,12 +139,17 @@ func (p *person) strict(path string, resp *http.Response, body string) {
 
 func (p *person) get(path string, status int) string {
 	p.t.Helper()
+	_, body := p.fetch(path, status)
+	return body
+}
+
+func (p *person) fetch(path string, status int) (*http.Response, string) {
+	p.t.Helper()
 	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.url+path, nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, body := p.do(req, status)
-	return body
+	return p.do(req, status)
 }
 
 func (p *person) post(path string, status int, form url.Values, header ...string) (*http.Response, string) {
