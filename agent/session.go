@@ -272,7 +272,10 @@ func (s *session) health(ctx context.Context) error {
 	}
 	a.look(res, err)
 	why := a.unusable()
-	if a.c.Upgrade.Enabled && why != nil {
+	switch {
+	case !a.c.Upgrade.Enabled:
+		h.UpgradeUnavailable = "upgrades are disabled: set enabled = true in [upgrade] of its config.toml, then restart the service"
+	case why != nil:
 		h.UpgradeUnavailable = release.Foreign(why.Error(), wire.MaxText/8)
 	}
 	if a.c.Upgrade.Enabled && why == nil {

@@ -1,6 +1,9 @@
 package release
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Code is a machine-readable outcome of an upgrade: the error_code of every
 // event of category "upgrade" and of a failed command_ack. Operators filter
@@ -64,6 +67,20 @@ const (
 	Minor    Severity = "minor"
 	Major    Severity = "major"
 )
+
+// Severities are the known ones.
+func Severities() []Severity { return []Severity{Info, Minor, Warning, Major, Critical} }
+
+// Normal returns s if it is known, in any case of its letters, and Warning for
+// anything else: a reader counts and filters by few known words.
+func (s Severity) Normal() Severity {
+	for _, known := range Severities() {
+		if strings.EqualFold(string(s), string(known)) {
+			return known
+		}
+	}
+	return Warning
+}
 
 // Severity returns the severity that goes with c on the wire. A code that
 // this version does not know is critical: it is better looked at.

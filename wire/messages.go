@@ -39,13 +39,13 @@ type AuthError struct {
 
 // Health is the node's beat.
 type Health struct {
-	Status       string   `json:"status"` // "ok" or "degraded"
+	Status       string   `json:"status"` // StatusOK or StatusDegraded
 	Version      string   `json:"version"`
 	UptimeSecs   int64    `json:"uptime_secs"`
 	Capabilities []string `json:"capabilities"`
 	Upgrade      *Upgrade `json:"upgrade,omitempty"`
-	// UpgradeUnavailable says why a node whose configuration enables upgrades does
-	// not offer CapabilityUpgrade.
+	// UpgradeUnavailable is why the node does not offer CapabilityUpgrade, with the
+	// remedy; older agents leave it out when their configuration disables upgrades.
 	UpgradeUnavailable string `json:"upgrade_unavailable,omitempty"`
 }
 
@@ -154,7 +154,7 @@ type Details struct {
 	// FailedStarts says why each start of a version that was rolled back failed, in
 	// order; "" where the node does not know.
 	FailedStarts []string `json:"failed_starts,omitempty"`
-	// Journal are the last lines of a version that was taken back, oldest first;
+	// Journal are the last lines of a version that was rolled back, oldest first;
 	// at most MaxJournal, of at most MaxText bytes each.
 	Journal []string `json:"journal,omitempty"`
 }

@@ -13,6 +13,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Fixed numbers of the protocol.
@@ -34,6 +36,8 @@ const (
 	// session, because another one of the same node began.
 	CloseReplaced = 4009
 
+	StatusOK          = "ok" // of Health.Status
+	StatusDegraded    = "degraded"
 	CapabilityUpgrade = "upgrade"        // in Health.Capabilities
 	FeatureEventAck   = "event_ack"      // in AuthOK.Features
 	CategoryUpgrade   = "upgrade"        // Event.Category of everything here
@@ -85,8 +89,9 @@ func Encode(m Message, at time.Time) ([]byte, error) {
 	return b, nil
 }
 
-// Decode reads one frame. The message it returns has passed its own checks:
-// ids are present and bounded, so a caller need not look again.
+// Decode reads one frame. The message it returns has passed its own checks: ids
+// are present and bounded, and what a node says of itself is bounded, on one line
+// and without control characters, so a caller need not check again.
 func Decode(b []byte) (Envelope, error) {
 	if len(b) > MaxMessage {
 		return Envelope{}, fmt.Errorf("message of %d bytes, more than %d", len(b), MaxMessage)
@@ -101,7 +106,9 @@ func Decode(b []byte) (Envelope, error) {
 	var e Envelope
 	var stamp string
 	if json.Unmarshal(f.Timestamp, &stamp) == nil {
-		e.Time, _ = time.Parse(time.RFC3339, stamp)
+		if t, err := time.Parse(time.RFC3339, stamp); err == nil {
+			e.Time = sane(t)
+		}
 	}
 	m := newMessage(f.Type)
 	if len(f.Payload) > 0 {
@@ -116,6 +123,9 @@ func Decode(b []byte) (Envelope, error) {
 		if err := c.check(); err != nil {
 			return Envelope{}, fmt.Errorf("%s: %w", f.Type, err)
 		}
+	}
+	if c, ok := m.(interface{ clean() }); ok {
+		c.clean()
 	}
 	e.Message = m
 	return e, nil
@@ -160,7 +170,7 @@ func checkID(what, s string) error {
 		return fmt.Errorf("%s has %d bytes, more than %d", what, len(s), MaxID)
 	}
 	for _, r := range s {
-		if r <= ' ' || r == 0x7f || r == 0xfffd {
+		if r == ' ' || r == utf8.RuneError || !unicode.IsPrint(r) {
 			return fmt.Errorf("%s %q holds a space or a control character", what, s)
 		}
 	}

@@ -107,6 +107,8 @@ type Plan struct {
 	// From is the version that most of the group ran before: where "roll back"
 	// leads. It decides nothing.
 	From string `json:"from,omitempty"`
+	// By is the operator who scheduled it. It decides nothing.
+	By string `json:"created_by,omitempty"`
 	// Settle is between a wave and the next; Limit is what a node may take from
 	// its command to an outcome; Life is what the whole may take.
 	Settle time.Duration `json:"settle_ns"`
@@ -137,7 +139,8 @@ func (n Node) failed() bool { return n.State == NodeFailed || n.State == NodeRol
 type Rollout struct {
 	Plan
 	Status Status `json:"status"`
-	Reason string `json:"reason,omitempty"` // why it is paused
+	// Reason is why it is paused, if an operator did that; PauseReason has the other cause.
+	Reason string `json:"reason,omitempty"`
 	// Nodes are in the order in which they are taken, and Waves are how many of
 	// them are in the first wave, in the first two, and so on.
 	Nodes       []Node    `json:"nodes"`

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -197,17 +198,58 @@ func (r *Rollout) expireNodes(now time.Time) {
 // over reports whether no node may be told any more.
 func (r *Rollout) over(now time.Time) bool { return now.Sub(r.CreatedAt) >= r.Life }
 
+// fresh counts the failures that no operator has seen and resumed from.
+func (r Rollout) fresh() (failed, rolledBack int) {
+	for _, n := range r.Nodes {
+		switch {
+		case n.Known:
+		case n.State == NodeFailed:
+			failed++
+		case n.State == NodeRolledBack:
+			rolledBack++
+		}
+	}
+	return failed, rolledBack
+}
+
+// PauseReason is why a paused rollout is paused, as it stands now: nodes that fail
+// after the pause are counted, too.
+func (r Rollout) PauseReason() string {
+	if r.Status != Paused {
+		return r.Reason
+	}
+	failed, rolledBack := r.fresh()
+	if failed+rolledBack == 0 {
+		return r.Reason
+	}
+	if strings.Contains(r.Reason, " failed or went back in wave ") { // as earlier versions stored it
+		r.Reason = ""
+	}
+	var parts []string
+	for _, p := range []struct {
+		count int
+		word  string
+	}{{failed, "failed"}, {rolledBack, "rolled back"}} {
+		switch p.count {
+		case 0:
+		case 1:
+			parts = append(parts, "1 node "+p.word)
+		default:
+			parts = append(parts, fmt.Sprintf("%d nodes %s", p.count, p.word))
+		}
+	}
+	why := fmt.Sprintf("%s in wave %d of %d", strings.Join(parts, ", "), r.Wave+1, len(r.Waves))
+	if r.Reason != "" {
+		return r.Reason + "; " + why
+	}
+	return why
+}
+
 // advance goes on as far as it may.
 func (r *Rollout) advance(now time.Time, acts *[]Action) {
 	for !r.Status.Final() && r.Status != Paused {
-		fresh := 0
-		for _, n := range r.Nodes {
-			if n.failed() && !n.Known {
-				fresh++
-			}
-		}
-		if fresh >= r.Threshold {
-			r.pause(fmt.Sprintf("%d node(s) failed or went back in wave %d of %d", fresh, r.Wave+1, len(r.Waves)), acts)
+		if failed, rolledBack := r.fresh(); failed+rolledBack >= r.Threshold {
+			r.pause("", acts)
 			return
 		}
 		over := r.over(now)

@@ -49,11 +49,13 @@ var paging = []param{
 
 func (s *Server) table() []route {
 	return []route{
-		{"GET", "/api/v1/nodes", Viewer, s.listNodes, "List the nodes, by id", paging, nil, 200, nodeList{}, false},
+		{"GET", "/api/v1/nodes", Viewer, s.listNodes, "List the nodes, by id", append([]param{{"id_prefix", "string", "whose id begins so"}, {"removed", "boolean", "those that were removed instead"}}, paging...), nil, 200, nodeList{}, false},
 		{"GET", "/api/v1/nodes/{id}", Viewer, s.getNode, "Show a node", nil, nil, 200, nodeView{}, false},
 		{"GET", "/api/v1/nodes/{id}/commands", Viewer, s.listCommands, "List a node's commands, newest first", paging, nil, 200, commandList{}, false},
 		{"GET", "/api/v1/nodes/{id}/connections", Viewer, s.listConnections, "List when a node came and went, newest first", nil, nil, 200, connectionList{}, false},
 		{"POST", "/api/v1/nodes/{id}/upgrade", Operator, s.upgradeNode, "Tell a node to upgrade", nil, nodeUpgrade{}, 202, commandMade{}, false},
+		{"DELETE", "/api/v1/nodes/{id}", GroupAdmin, s.removeNode, "Remove a node: its secret is revoked, its history stays", nil, because{}, 204, nil, false},
+		{"POST", "/api/v1/nodes/{id}/resolve", GroupAdmin, s.resolveNode, "End the mark that two devices use one identity", nil, nil, 200, nodeView{}, false},
 		{"PUT", "/api/v1/nodes/{id}/group", GroupAdmin, s.setGroup, "Move a node into a group, or out of any", nil, membership{}, 200, membership{}, false},
 		{"GET", "/api/v1/events", Viewer, s.listEvents, "List events, newest first", []param{
 			{"node_id", "string", "of this node"}, {"severity", "string", "info, warning or critical"}, {"category", "string", "as upgrade"},
@@ -116,10 +118,17 @@ func reply(w http.ResponseWriter, code int, v any) {
 	write(w, code, v)
 }
 
+// write encodes first: an answer is whole, or an error with its own status.
 func write(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
+	b, err := json.Marshal(v)
+	if err != nil {
+		code = http.StatusInternalServerError
+		w.Header().Set("Content-Type", "application/problem+json")
+		b, _ = json.Marshal(Problem{"about:blank", http.StatusText(code), code, "the answer cannot be encoded: " + err.Error(), "internal"}) // of texts and a number
+	}
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(v)
+	w.Write(append(b, '\n'))
 }
 
 // Problem is the body of every refusal: RFC 9457, application/problem+json.
@@ -245,6 +254,17 @@ func (q *query) number(key string, to *int, most int) {
 			return
 		}
 		*to = n
+	}
+}
+
+func (q *query) boolean(key string, to *bool) {
+	if v := q.r.URL.Query().Get(key); v != "" {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			q.bad = fmt.Errorf("%s=%.40q is neither true nor false", key, v)
+			return
+		}
+		*to = b
 	}
 }
 

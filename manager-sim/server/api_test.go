@@ -59,7 +59,7 @@ func TestPagesAreStable(t *testing.T) {
 func TestIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	m := start(t)
-	_, ack := m.register()
+	n, ack := m.register()
 	path := "/api/v1/nodes/" + ack.NodeID + "/upgrade"
 	ask := func(token, key, path, body string) (int, string, string) {
 		resp := m.do(token, "POST", path, body, http.Header{"Idempotency-Key": {key}})
@@ -95,6 +95,7 @@ func TestIdempotencyKeys(t *testing.T) {
 	if status, text, _ := ask(admin, "k3", "/api/v1/tokens", `{"name":"ci","role":"viewer"}`); status != 409 || strings.Contains(text, `"token"`) {
 		t.Errorf("a token again: %d %s", status, text)
 	}
+	n.refuse()
 	// Many at once: one is carried out.
 	const many = 20
 	ids := make(chan string, many)

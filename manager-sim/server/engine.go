@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
@@ -106,11 +107,12 @@ func (s *Server) news(ctx context.Context, r rollout.Rollout, dirty map[string]b
 		if err != nil {
 			return nil, err
 		}
-		state, code, err := s.stateOf(ctx, c, rec.Version)
+		st, err := s.standingOf(ctx, c, rec)
 		if err != nil {
 			return nil, err
 		}
-		outcome := map[UpgradeState]rollout.NodeState{Updated: rollout.NodeUpdated, Failed: rollout.NodeFailed, RolledBack: rollout.NodeRolledBack}[state]
+		code := st.code
+		outcome := map[UpgradeState]rollout.NodeState{Updated: rollout.NodeUpdated, Failed: rollout.NodeFailed, RolledBack: rollout.NodeRolledBack}[st.state]
 		// The rollout has a time limit of its own.
 		if outcome != "" && outcome != n.State && code != rollout.TimeLimit {
 			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: code})
@@ -135,16 +137,64 @@ func (s *Server) change(ctx context.Context, stored store.Rollout, events func(r
 	if err != nil {
 		return r, err
 	}
+	s.commanding.Lock()
+	defer s.commanding.Unlock()
 	now := time.Now().UTC()
+	var next rollout.Rollout
 	var acts []rollout.Action
-	for _, e := range es {
-		var more []rollout.Action
-		if r, more, err = rollout.Step(r, e, now); err != nil {
-			return r, err
+	err = s.untilFree(ctx, func(busy map[string]bool) ([]string, error) {
+		for i, n := range r.Nodes {
+			r.Nodes[i].Online = n.Online && !busy[n.ID]
 		}
-		acts = append(acts, more...)
+		next, acts, err = step(r, es, now)
+		return commanded(acts), err
+	})
+	if err != nil {
+		return r, err
 	}
-	return r, s.save(ctx, stored, r, acts, actor, before, audits)
+	return next, s.save(ctx, stored, next, acts, actor, before, audits)
+}
+
+// untilFree calls try until none of the nodes that it would command is busy, each time
+// with those that are: they are taken later, as nodes that are offline are.
+// s.commanding is held.
+func (s *Server) untilFree(ctx context.Context, try func(busy map[string]bool) (commanded []string, err error)) error {
+	busy := map[string]bool{}
+	for {
+		ids, err := try(busy)
+		if err != nil {
+			return err
+		}
+		more, err := s.busy(ctx, ids)
+		if err != nil || len(more) == 0 {
+			return err
+		}
+		maps.Copy(busy, more)
+	}
+}
+
+// step takes a rollout through events.
+func step(r rollout.Rollout, events []rollout.Event, now time.Time) (rollout.Rollout, []rollout.Action, error) {
+	var acts []rollout.Action
+	for _, e := range events {
+		next, more, err := rollout.Step(r, e, now)
+		if err != nil {
+			return r, nil, err
+		}
+		r, acts = next, append(acts, more...)
+	}
+	return r, acts, nil
+}
+
+// commanded returns the nodes that actions tell to upgrade.
+func commanded(acts []rollout.Action) []string {
+	var ids []string
+	for _, a := range acts {
+		if c, ok := a.(rollout.Command); ok {
+			ids = append(ids, c.NodeID)
+		}
+	}
+	return ids
 }
 
 func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollout, acts []rollout.Action, actor, before string, audits []store.Audit) error {
@@ -164,7 +214,7 @@ func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	for _, a := range acts {
 		switch a := a.(type) {
 		case rollout.Command:
-			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now})
+			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now, Actor: r.By})
 		case rollout.Note:
 			details := map[string]any{"version": r.Version}
 			if a.Action == rollout.NotePaused {

@@ -2,18 +2,20 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
 )
 
@@ -31,6 +33,7 @@ type (
 	}
 	rolloutAct struct {
 		NodeID string `json:"node_id,omitempty"` // of skip
+		Reason string `json:"reason,omitempty"`  // kept in the audit trail
 	}
 )
 
@@ -102,19 +105,17 @@ func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
 	if !s.inScope(w, r, g.ID) {
 		return
 	}
-	v := groupView{Group: g, Nodes: []nodeView{}, Versions: map[string]int{}}
+	v := groupView{Group: g, Versions: map[string]int{}}
 	nodes, err := s.Store.GroupNodes(r.Context(), g.ID)
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
+	var ok bool
+	if v.Nodes, ok = s.views(w, r, nodes); !ok {
+		return
+	}
 	for _, n := range nodes {
-		nv, err := s.view(r, n)
-		if err != nil {
-			s.storeFailed(w, err)
-			return
-		}
-		v.Nodes = append(v.Nodes, nv)
 		v.Versions[n.Version]++
 	}
 	active, err := s.Store.Rollouts(r.Context(), g.ID, true, 1)
@@ -149,20 +150,43 @@ type planView struct {
 }
 
 // eligible splits a group's nodes.
-func (s *Server) eligible(nodes []store.Node, version string) (ids []string, online map[string]bool, out []leftOut) {
+func (s *Server) eligible(ctx context.Context, nodes []store.Node, body upgradeRequest) (ids []string, online map[string]bool, out []leftOut) {
 	online, out = map[string]bool{}, []leftOut{}
+	unpublished := map[string]*refusal{} // by device type
 	for _, n := range nodes {
-		switch {
-		case !slices.Contains(n.Capabilities, wire.CapabilityUpgrade):
-			out = append(out, leftOut{n.ID, "does not advertise the capability \"upgrade\""})
-		case n.Version == version:
-			out = append(out, leftOut{n.ID, "runs " + version + " already"})
-		default:
-			ids = append(ids, n.ID)
-			online[n.ID] = s.online(n.ID) != nil
+		if _, known := unpublished[n.DeviceType]; !known && !body.AllowUnlisted {
+			unpublished[n.DeviceType] = s.unpublished(ctx, n.DeviceType, cmp.Or(body.Channel, release.DefaultChannel), body.Version)
 		}
+		present := s.online(n.ID) != nil
+		if f := cmp.Or(unfit(n, present), unpublished[n.DeviceType]); f != nil {
+			out = append(out, leftOut{n.ID, f.Reason})
+			continue
+		}
+		if n.Version == body.Version {
+			out = append(out, leftOut{n.ID, "It runs " + body.Version + " already."})
+			continue
+		}
+		ids = append(ids, n.ID)
+		online[n.ID] = present
 	}
 	return ids, online, out
+}
+
+// leftOutSummary counts the reasons for which nodes are left out.
+func leftOutSummary(out []leftOut) string {
+	count := map[string]int{}
+	for _, l := range out {
+		count[l.Reason]++
+	}
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(count)) {
+		parts = append(parts, fmt.Sprintf("%d: %s", count[reason], reason))
+	}
+	const most = 3
+	if len(parts) > most {
+		parts = append(parts[:most], "...")
+	}
+	return strings.Join(parts, " ")
 }
 
 // commonest is the version that most nodes run.
@@ -185,7 +209,9 @@ type upgradeRequest struct {
 	LimitSecs  int    `json:"limit_secs,omitempty"`  // a node may take it to an outcome: 60 to 86400; default 3600
 	LifeSecs   int    `json:"life_secs,omitempty"`   // offline nodes are waited for: 60 to 2592000; default 604800
 	Threshold  int    `json:"threshold,omitempty"`   // failures that pause: 1 to 100000; default 1
-	DryRun     bool   `json:"dry_run,omitempty"`     // only say what it would do
+	DryRun     bool   `json:"dry_run,omitempty"`     // only report what it would do
+	// AllowUnlisted requests a version that the manager does not know to be published.
+	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
 }
 
 func (b upgradeRequest) check() error {
@@ -240,16 +266,35 @@ func (s *Server) upgradeGroup(w http.ResponseWriter, r *http.Request) {
 // schedule begins a rollout to the eligible of nodes, or says what it would do.
 func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group, nodes []store.Node, body upgradeRequest) {
 	p := rollout.Plan{ID: uuid.NewString(), GroupID: g.ID, Version: body.Version, Channel: cmp.Or(body.Channel, release.DefaultChannel),
-		Strategy: cmp.Or(body.Strategy, rollout.Staged), Threshold: body.Threshold, From: commonest(nodes),
+		Strategy: cmp.Or(body.Strategy, rollout.Staged), Threshold: body.Threshold, From: commonest(nodes), By: who(r).Name,
 		Limit: time.Duration(body.LimitSecs) * time.Second, Life: time.Duration(body.LifeSecs) * time.Second}
 	if body.SettleSecs != nil { // 0 would mean the default there
 		p.Settle = max(time.Duration(*body.SettleSecs)*time.Second, 1)
 	}
-	ids, online, out := s.eligible(nodes, p.Version)
+	ids, online, out := s.eligible(r.Context(), nodes, body)
+	s.commanding.Lock()
+	defer s.commanding.Unlock()
 	now := time.Now().UTC()
-	ro, acts, err := rollout.New(p, ids, online, now)
+	var ro rollout.Rollout
+	var acts []rollout.Action
+	var refused error
+	err := s.untilFree(r.Context(), func(busy map[string]bool) ([]string, error) {
+		for id := range busy {
+			online[id] = false
+		}
+		ro, acts, refused = rollout.New(p, ids, online, now)
+		return commanded(acts), nil
+	})
 	if err != nil {
-		fail(w, http.StatusConflict, "not_schedulable", "%v", err)
+		s.storeFailed(w, err)
+		return
+	}
+	if refused != nil {
+		why := refused.Error()
+		if len(out) > 0 && len(ids) == 0 {
+			why += ": " + leftOutSummary(out)
+		}
+		fail(w, http.StatusConflict, "not_schedulable", "%s", why)
 		return
 	}
 	plan := planView{Version: p.Version, Channel: p.Channel, Strategy: p.Strategy, NodeCount: len(ids), LeftOut: out, Waves: [][]string{},
@@ -290,23 +335,34 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 // rolloutView is a rollout as the API shows it.
 type rolloutView struct {
 	rollout.Rollout
-	Counts   map[rollout.NodeState]int `json:"counts"`
-	Revision int64                     `json:"revision"`
+	GroupName string                    `json:"group_name"`
+	Counts    map[rollout.NodeState]int `json:"counts"`
+	Revision  int64                     `json:"revision"`
 }
 
-func viewRollout(stored store.Rollout) (rolloutView, error) {
-	v := rolloutView{Counts: map[rollout.NodeState]int{}, Revision: stored.Revision}
+func viewRollout(stored store.Rollout, groups map[string]string) (rolloutView, error) {
+	v := rolloutView{GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision}
 	if err := json.Unmarshal(stored.State, &v.Rollout); err != nil {
 		return v, err
 	}
 	for _, n := range v.Nodes {
 		v.Counts[n.State]++
 	}
+	v.Reason = v.PauseReason()
 	return v, nil
 }
 
 func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
-	active, _ := strconv.ParseBool(r.URL.Query().Get("active"))
+	active := false
+	q := query{r: r}
+	if q.boolean("active", &active); q.failed(w) {
+		return
+	}
+	groups, err := s.groupNames(r.Context())
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
 	rs, err := s.Store.Rollouts(r.Context(), r.URL.Query().Get("group_id"), active, -1)
 	if err != nil {
 		s.storeFailed(w, err)
@@ -319,7 +375,7 @@ func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
 	}
 	views := make([]rolloutView, len(rs))
 	for i, stored := range rs {
-		v, err := viewRollout(stored)
+		v, err := viewRollout(stored, groups)
 		if err != nil {
 			s.storeFailed(w, err)
 			return
@@ -331,23 +387,49 @@ func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
 	stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
-	if err == nil {
-		if !s.inScope(w, r, stored.GroupID) {
-			return
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, stored.GroupID) {
+		return
+	}
+	groups, err := s.groupNames(r.Context())
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	v, err := viewRollout(stored, groups)
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	reply(w, http.StatusOK, v)
+}
+
+// retried calls f with a stored rollout, again if somebody else changed it meanwhile:
+// the engine may do that at any time.
+func (s *Server) retried(ctx context.Context, id string, f func(store.Rollout) error) error {
+	const tries = 10
+	for try := 1; ; try++ {
+		stored, err := s.Store.Rollout(ctx, id)
+		if err != nil {
+			return err
 		}
-		var v rolloutView
-		if v, err = viewRollout(stored); err == nil {
-			reply(w, http.StatusOK, v)
-			return
+		if err = f(stored); !errors.Is(err, store.ErrConflict) || try == tries {
+			return err
 		}
 	}
-	s.storeFailed(w, err)
 }
 
 // actOnRollout is what an operator does: pause, resume, retry, skip or abort.
 func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
 	var body rolloutAct
 	if r.ContentLength != 0 && !readBody(w, r, &body) {
+		return
+	}
+	if len(body.Reason) > maxReason {
+		fail(w, http.StatusBadRequest, "bad_request", "reason has %d bytes, more than %d", len(body.Reason), maxReason)
 		return
 	}
 	act := r.PathValue("act")
@@ -359,33 +441,32 @@ func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "not_found", "there is no action %.40q; there are pause, resume, retry, skip and abort", act)
 		return
 	}
-	const tries = 10 // the engine may store a change of its own in between
-	for try := 1; ; try++ {
-		stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
-		if err != nil {
-			s.storeFailed(w, err)
-			return
-		}
-		if !s.inScope(w, r, stored.GroupID) {
-			return
-		}
-		details := map[string]any{"rollout_id": stored.ID}
-		if body.NodeID != "" {
-			details["node_id"] = body.NodeID
-		}
-		_, err = s.change(r.Context(), stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{e}, nil }, who(r).Name,
-			audit(time.Now().UTC(), who(r).Name, "group.upgrade."+act, stored.GroupID, details))
-		switch {
-		case err == nil:
-			s.getRollout(w, r)
-			return
-		case errors.Is(err, store.ErrConflict) && try < tries:
-			continue
-		case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
-			fail(w, http.StatusConflict, "not_now", "%v", err)
-			return
-		}
+	stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
+	if err != nil {
 		s.storeFailed(w, err)
 		return
+	}
+	if !s.inScope(w, r, stored.GroupID) {
+		return
+	}
+	details := map[string]any{"rollout_id": stored.ID}
+	if body.NodeID != "" {
+		details["node_id"] = body.NodeID
+	}
+	if body.Reason != "" {
+		details["reason"] = body.Reason
+	}
+	err = s.retried(r.Context(), stored.ID, func(stored store.Rollout) error {
+		_, err := s.change(r.Context(), stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{e}, nil }, who(r).Name,
+			audit(time.Now().UTC(), who(r).Name, "group.upgrade."+act, stored.GroupID, details))
+		return err
+	})
+	switch {
+	case err == nil:
+		s.getRollout(w, r)
+	case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
+		fail(w, http.StatusConflict, "not_now", "%v", err)
+	default:
+		s.storeFailed(w, err)
 	}
 }

@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -192,6 +194,12 @@ func TestEveryCallIsAsDescribed(t *testing.T) {
 	call(200, "GET", "/api/v1/rollouts", "", nil)
 	call(200, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", nil)
 	call(200, "POST", "/api/v1/rollouts/"+plan.RolloutID+"/abort", "", nil)
+	if _, err := m.Store.MarkDuplicate(t.Context(), id, store.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	call(200, "POST", "/api/v1/nodes/"+id+"/resolve", "", nil)
+	call(204, "DELETE", "/api/v1/nodes/"+id, `{"reason":"scrap"}`, nil)
+	call(200, "GET", "/api/v1/nodes?removed=true&id_prefix="+id[:6], "", nil)
 	call(200, "GET", "/api/v1/audit-log?limit=1", "", nil)
 	call(201, "POST", "/api/v1/users", `{"name":"ann","password":"`+password+`","role":"viewer","groups":["`+g+`"]}`, nil)
 	call(200, "GET", "/api/v1/users", "", nil)

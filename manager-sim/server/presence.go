@@ -10,7 +10,7 @@ import (
 func (s *Server) came(ctx context.Context, ss *session, version string, now time.Time) error {
 	s.presence.Lock()
 	defer s.presence.Unlock()
-	if err := s.Store.Came(ctx, ss.nodeID, version, now); err != nil {
+	if err := s.Store.Came(ctx, ss.nodeID, version, ss.source, now); err != nil {
 		return err
 	}
 	s.enter(ss)
@@ -19,14 +19,19 @@ func (s *Server) came(ctx context.Context, ss *session, version string, now time
 
 // enter makes ss the node's session, and ends the one before.
 func (s *Server) enter(ss *session) {
+	ss.lastFrame.Store(time.Now().Unix())
 	s.mu.Lock()
 	old := s.sessions[ss.nodeID]
 	s.sessions[ss.nodeID] = ss
 	s.mu.Unlock()
-	if old != nil {
-		old.replaced.Store(true)
-		old.cancel()
+	if old == nil {
+		return
 	}
+	old.replaced.Store(true)
+	if time.Since(time.Unix(old.lastFrame.Load(), 0)) < aliveFor {
+		s.displacedAlive(ss, old.source)
+	}
+	old.cancel()
 }
 
 func (s *Server) leave(ss *session) {

@@ -261,3 +261,52 @@ func TestGroupsRefuse(t *testing.T) {
 		m.into(tt.status, tt.method, tt.path, tt.body, nil)
 	}
 }
+
+// A node that carries out another operator's command is taken when that has ended, as a
+// node that is offline is taken when it is back; a removed node is taken out.
+func TestARolloutAndOtherCommands(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	other, gone := m.register()
+	var g struct{ ID string }
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"site one"}`, &g)
+	for _, id := range []string{reg.NodeID, gone.NodeID} {
+		m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+id+"/group", `{"group_id":"`+g.ID+`"}`, nil)
+	}
+	m.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.1.0"}`, nil)
+	first := n.command()
+	var plan struct {
+		RolloutID string `json:"rollout_id"`
+	}
+	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+g.ID+"/upgrade", `{"version":"1.2.0","strategy":"immediate"}`, &plan)
+	if c := other.command(); c.Action.Version != "1.2.0" {
+		t.Errorf("the free node gets %s", c.Action.Version)
+	}
+	n.synced("nothing-came")
+	if v := m.node(reg.NodeID); v.TargetVersion != "1.1.0" || v.UpgradeState != "sent" {
+		t.Errorf("the busy node: %+v", v)
+	}
+	n.ack(&wire.CommandAck{CommandID: first.CommandID, Error: "no network", ErrorCode: "upgrade_network_error"})
+	m.until("the node is taken", func() bool { return m.node(reg.NodeID).TargetVersion == "1.2.0" })
+	if v := m.node(reg.NodeID); v.RequestedBy != "admin" {
+		t.Errorf("requested by %q", v.RequestedBy)
+	}
+	if code, text := m.call("DELETE", "/api/v1/nodes/"+gone.NodeID, ""); code != http.StatusNoContent {
+		t.Fatal(code, text)
+	}
+	var view struct {
+		GroupName string `json:"group_name"`
+		CreatedBy string `json:"created_by"`
+		Nodes     []struct{ ID, State string }
+	}
+	m.into(http.StatusOK, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", &view)
+	if view.GroupName != "site one" || view.CreatedBy != "admin" {
+		t.Errorf("the rollout is %+v", view)
+	}
+	for _, x := range view.Nodes {
+		if x.ID == gone.NodeID && x.State != "skipped" {
+			t.Errorf("the removed node is %s", x.State)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -59,18 +60,22 @@ type Server struct {
 	adding  sync.Mutex // of events
 	// presence orders the records of a node's coming and going with its session.
 	presence sync.Mutex
-	stream   broadcast
-	cache    releaseCache
-	metrics  *metrics
+	// commanding makes one step of whether a node may have a command, and giving it.
+	commanding sync.Mutex
+	stream     broadcast
+	cache      releaseCache
+	metrics    *metrics
 	// stirred wakes the rollouts, at most once until they have looked.
 	stirred chan struct{}
 
 	mu          sync.Mutex
 	closed      bool
-	sessions    map[string]*session // by node
-	dirty       map[string]bool     // nodes of which a rollout should know something new
-	claim       string              // hash of the first super admin's link; "" for none
-	unavailable time.Duration       // Retry-After of new sessions; 0: they are served
+	sessions    map[string]*session   // by node
+	serial      atomic.Uint64         // of the last session
+	suspicions  map[string]*suspicion // by node
+	dirty       map[string]bool       // nodes of which a rollout should know something new
+	claim       string                // hash of the first super admin's link; "" for none
+	unavailable time.Duration         // Retry-After of new sessions; 0: they are served
 }
 
 // New returns a Server.
@@ -81,7 +86,7 @@ func New(c Config) (*Server, error) {
 	if c.Store == nil {
 		return nil, errors.New("server: no store")
 	}
-	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), stirred: make(chan struct{}, 1)}
+	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), suspicions: make(map[string]*suspicion), stirred: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.guard.fails, s.signins.fails = make(map[string][]time.Time), make(map[string][]time.Time)
 	s.stream.subscribers = make(map[chan any]bool)

@@ -302,7 +302,7 @@ func TestWhyANodeOffersNoUpgrades(t *testing.T) {
 	if _, body := m.call("GET", path, ""); !strings.Contains(body, `"upgrade_unavailable":"`+why+`"`) {
 		t.Errorf("the node: %s", body)
 	}
-	if code, body := m.call("POST", path+"/upgrade", `{"version":"1.1.0"}`); code != http.StatusConflict || !strings.Contains(body, "it reports: "+why) {
+	if code, body := m.call("POST", path+"/upgrade", `{"version":"1.1.0"}`); code != http.StatusConflict || !strings.Contains(body, "It reports: "+why) {
 		t.Errorf("an upgrade: %d %s", code, body)
 	}
 }

@@ -16,12 +16,18 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 const (
 	queueLen     = 64 // messages that wait for a node; more, and it is too slow
 	writeTimeout = 10 * time.Second
 	resendWithin = 24 * time.Hour // age of a command that is still sent
+
+	// What a session reads: a node that comes back delivers an outbox of at most 1,000
+	// events at once, and then little. Beyond that it waits, and nobody else does.
+	messageRate, messageBurst = 20, 2_000
+	byteRate, byteBurst       = 256 << 10, 8 << 20
 )
 
 // session is the connection of one node. It is known by its address: an old
@@ -36,17 +42,12 @@ type session struct {
 	caps   []string // of the last health beat; belongs to the reader
 	beats  int
 
-	replaced atomic.Bool            // another connection of the node took its place
-	noWhy    atomic.Pointer[string] // Health.UpgradeUnavailable of the last beat
-}
+	replaced  atomic.Bool  // another connection of the node took its place
+	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
 
-// unavailable returns why the node offers no upgrades, as it says; "" also for a
-// node that is offline.
-func (ss *session) unavailable() string {
-	if ss == nil || ss.noWhy.Load() == nil {
-		return ""
-	}
-	return *ss.noWhy.Load()
+	serial uint64    // of the session, among all of this Server
+	began  time.Time // earliest start of the node's process that a beat showed; guarded by Server.mu
+	older  bool      // it contradicts another session; guarded by Server.mu
 }
 
 var upgrader = websocket.Upgrader{HandshakeTimeout: 10 * time.Second, ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10}
@@ -73,12 +74,15 @@ func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
 	source, _, _ := net.SplitHostPort(r.RemoteAddr)
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	ss := &session{s: s, conn: conn, source: source, queue: make(chan wire.Message, queueLen), cancel: cancel}
+	ss := &session{s: s, conn: conn, source: source, queue: make(chan wire.Message, queueLen), cancel: cancel, serial: s.serial.Add(1)}
 	conn.SetReadLimit(wire.MaxMessage)
 	stop := context.AfterFunc(ctx, func() {
 		code, text := websocket.CloseGoingAway, ""
 		if ss.replaced.Load() {
-			code, text = wire.CloseReplaced, "another connection of this node took its place"
+			// The reader waits for the answer, which shows that a device is still there.
+			ss.close(wire.CloseReplaced, "another connection of this node took its place")
+			conn.SetReadDeadline(time.Now().Add(closePatience))
+			return
 		}
 		ss.close(code, text)
 		conn.Close()
@@ -138,6 +142,9 @@ func (ss *session) run(ctx context.Context) error {
 		return err
 	}
 	err = ss.readAll(ctx)
+	if ss.replaced.Load() && websocket.IsCloseError(err, wire.CloseReplaced) {
+		s.answeredReplaced(ss)
+	}
 	s.leave(ss) // before the connection is closed: a node that waits for that finds its going recorded
 	return err
 }
@@ -162,7 +169,7 @@ func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 	if auth.NodeID == "" {
 		secret := NewSecret()
 		n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: Hash(secret),
-			Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now}
+			Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: ss.source}
 		if err := ss.s.Store.Register(ctx, Hash(auth.RegistrationToken), n); err != nil {
 			return nil, err
 		}
@@ -224,8 +231,15 @@ func (ss *session) writeAll(ctx context.Context) {
 	}
 }
 
-// resend queues, oldest first, what the node has not acknowledged.
+// resend queues, oldest first, what the node has not acknowledged. Of a node whose
+// identity two devices use it queues nothing.
 func (ss *session) resend(ctx context.Context) error {
+	ss.s.commanding.Lock()
+	defer ss.s.commanding.Unlock()
+	n, err := ss.s.Store.Node(ctx, ss.nodeID)
+	if err != nil || !n.Duplicate.Since.IsZero() {
+		return err
+	}
 	cs, err := ss.s.Store.Commands(ctx, ss.nodeID, queueLen/2)
 	if err != nil {
 		return err
@@ -248,8 +262,15 @@ func (ss *session) sendCommand(c store.Command) {
 }
 
 func (ss *session) readAll(ctx context.Context) error {
-	alive := func() { ss.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
+	alive := func() {
+		if ss.replaced.Load() {
+			return
+		}
+		ss.lastFrame.Store(time.Now().Unix())
+		ss.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
+	}
 	alive()
+	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
 	answer := ss.conn.PingHandler()
 	ss.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
 	ss.conn.SetPongHandler(func(string) error { alive(); return nil })
@@ -258,7 +279,13 @@ func (ss *session) readAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if ss.replaced.Load() {
+			continue // the session that took its place has what counts
+		}
 		alive()
+		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil {
+			return err
+		}
 		env, err := wire.Decode(b)
 		if err != nil {
 			ss.s.Log.Debug().Str("node_id", ss.nodeID).Err(err).Msg("message ignored")
@@ -275,7 +302,8 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 	now := time.Now()
 	switch m := env.Message.(type) {
 	case *wire.Health:
-		n := store.Node{ID: ss.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...)}
+		n := store.Node{ID: ss.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...),
+			Health: m.Status, Unavailable: m.UpgradeUnavailable}
 		if m.Upgrade != nil {
 			b, err := json.Marshal(m.Upgrade)
 			if err != nil {
@@ -286,7 +314,7 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 		if err := ss.s.Store.Seen(ctx, n); err != nil {
 			return err
 		}
-		ss.noWhy.Store(&m.UpgradeUnavailable)
+		ss.s.sawUptime(ss, m.UptimeSecs, now)
 		if ss.beats++; ss.beats == 1 || !slices.Equal(ss.caps, m.Capabilities) {
 			ss.caps = m.Capabilities
 			ss.s.stream.send(capabilityRecord{"capabilities", now.UTC(), ss.nodeID, m.Version, n.Capabilities})
@@ -320,7 +348,7 @@ func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error
 		ss.send(&wire.EventAck{EventIDs: []string{m.EventID}})
 	}
 	if added {
-		ss.s.metrics.events.WithLabelValues(e.Severity).Inc()
+		ss.s.metrics.events.WithLabelValues(e.Severity).Inc() // one of release.Severities
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", e.CommandID).Str("error_code", e.ErrorCode).Msg(e.Message)
 		ss.s.stir(ss.nodeID)
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -23,7 +24,17 @@ const (
 	Updated    UpgradeState = "updated" // and has proved healthy
 	Failed     UpgradeState = "failed"  // the release was refused
 	RolledBack UpgradeState = "rolled_back"
+	Changed    UpgradeState = "changed" // it was updated, and the device runs another version since
 )
+
+// Settled reports whether the upgrade has ended.
+func (u UpgradeState) Settled() bool {
+	switch u {
+	case Queued, Sent, Staging, Staged, Proving:
+		return false
+	}
+	return true
+}
 
 // StateOf derives the state of command c at now from the codes of its events,
 // oldest first, and the version at which its node last authenticated. Any one of
@@ -76,4 +87,88 @@ func stateOf(c store.Command, codes []string, version string) (UpgradeState, str
 		return Sent, ""
 	}
 	return Queued, ""
+}
+
+// standing is where a node stands, by the command that decides.
+type standing struct {
+	command store.Command // zero: it never had one
+	state   UpgradeState
+	code    string    // of a failure
+	message string    // of the node, to that code
+	ended   time.Time // its last word on the command; zero: none
+}
+
+// maxDeciding bounds how many commands are looked at for the one that decides.
+const maxDeciding = 10
+
+// standing returns where a node stands. A command that the node refused because
+// another one was in progress decides nothing: the other one does.
+func (s *Server) standing(ctx context.Context, n store.Node) (standing, error) {
+	cs, err := s.Store.Commands(ctx, n.ID, maxDeciding)
+	if err != nil || len(cs) == 0 {
+		return standing{state: Idle}, err
+	}
+	var newest standing
+	for i, c := range cs {
+		st, err := s.standingOf(ctx, c, n)
+		if err != nil {
+			return st, err
+		}
+		if i == 0 {
+			newest = st
+		}
+		switch {
+		case st.state == Failed && st.code == string(release.InProgress): // see what was in progress
+		case i > 0 && st.state.Settled() && !st.ended.After(newest.command.CreatedAt):
+			return newest, nil // the refusal was about something else
+		default:
+			return st, nil
+		}
+	}
+	return newest, nil
+}
+
+// standingOf returns where a node stands with a command.
+func (s *Server) standingOf(ctx context.Context, c store.Command, n store.Node) (standing, error) {
+	st := standing{command: c, ended: c.AckedAt}
+	outcomes, err := s.Store.Outcomes(ctx, n.ID, c.ID)
+	if err != nil {
+		return st, err
+	}
+	codes := make([]string, len(outcomes))
+	completed := c.AckedAt
+	for i, o := range outcomes {
+		codes[i] = o.Code
+		if o.ReceivedAt.After(st.ended) {
+			st.ended = o.ReceivedAt
+		}
+		if o.Code == string(release.Completed) {
+			completed = o.ReceivedAt
+		}
+	}
+	st.state, st.code = StateOf(c, codes, n.Version, time.Now())
+	if st.state == Updated && n.Version != c.Version && n.LastSeen.After(completed) {
+		// It was updated, and runs another version since: a rollback that no command
+		// asked for, or a change on the device.
+		st.state = Changed
+		from, err := s.Store.RolledBackSince(ctx, n.ID, completed)
+		if err != nil {
+			return st, err
+		}
+		if slices.Contains(from, c.Version) {
+			st.state, st.code = RolledBack, string(release.RolledBack)
+		}
+	}
+	if st.code == "" {
+		return st, nil
+	}
+	if st.code == c.ErrorCode {
+		st.message = c.Error
+	}
+	for _, o := range outcomes {
+		if o.Code == st.code && o.Message != "" {
+			st.message = o.Message
+		}
+	}
+	return st, nil
 }

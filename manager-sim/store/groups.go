@@ -69,7 +69,7 @@ func (s *database) Group(ctx context.Context, id string) (Group, error) {
 
 func (s *database) SetGroup(ctx context.Context, nodeID, groupID string, a Audit) error {
 	return s.change(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
+		r, err := tx.exec(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND removed_at = 0 AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (s *database) SetGroup(ctx context.Context, nodeID, groupID string, a Audit
 }
 
 func (s *database) GroupNodes(ctx context.Context, groupID string) ([]Node, error) {
-	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE group_id = ? ORDER BY id", groupID)
+	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE group_id = ? AND removed_at = 0 ORDER BY id", groupID)
 	return collect(rows, err, scanNode)
 }
 

@@ -2,7 +2,8 @@
 // it gave them, their events, and the audit trail. The store is the truth: a
 // manager that is killed at any moment carries on from it.
 //
-// Events and audit entries are only ever added.
+// Audit entries are only ever added. Events are added too, and the oldest of a
+// node that reports very many are deleted.
 package store
 
 import (
@@ -28,7 +29,25 @@ type Node struct {
 	Upgrade      json.RawMessage // of its last health beat; nil if it had none
 	RegisteredAt time.Time
 	LastSeen     time.Time
-	GroupID      string // "" for none
+	GroupID      string    // "" for none
+	Health       string    // of its last health beat: wire.StatusOK or wire.StatusDegraded; "" if it had none
+	Unavailable  string    // why it offered no upgrades at its last health beat; "": not said
+	Address      string    // from which it connected last
+	Duplicate    Duplicate // zero: one device uses its identity
+	RemovedAt    time.Time // zero: it was not
+}
+
+// Duplicate says that two devices use the identity of one node.
+type Duplicate struct {
+	Addresses []string  `json:"addresses"` // that the two connected from, the latest last
+	Since     time.Time `json:"since"`
+}
+
+// Outcome is what decides the state of a command: one event of it.
+type Outcome struct {
+	Code       string
+	Message    string // at most maxOutcome characters of it
+	ReceivedAt time.Time
 }
 
 // Command is one that was given to a node.
@@ -45,7 +64,16 @@ type Command struct {
 	ErrorCode string          `json:"error_code,omitempty"`
 	Error     string          `json:"error,omitempty"`
 	Data      json.RawMessage `json:"data,omitempty"`
+	// Actor is who requested it; "" for a command of an earlier version.
+	Actor string `json:"requested_by,omitempty"`
+	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
+	// it is not stored.
+	Replaces string `json:"-"`
 }
+
+// CommandReplaced is the error_code of a command that another one replaced before it
+// was sent.
+const CommandReplaced = "replaced"
 
 // Event is one that a node reported.
 type Event struct {
@@ -117,17 +145,26 @@ type Store interface {
 	Register(ctx context.Context, tokenHash string, n Node) error
 	// Node returns a node, or ErrNotFound.
 	Node(ctx context.Context, id string) (Node, error)
-	// Nodes returns all of them, by id.
+	// Nodes returns all that were not removed, by id; RemovedNodes the others.
 	Nodes(ctx context.Context) ([]Node, error)
-	// Came records that a node authenticated at a version, Went that its connection
-	// ended, Seen what its health beat says. Connections returns when it came and
-	// went, newest first; the oldest of very many are forgotten.
-	Came(ctx context.Context, id, version string, at time.Time) error
+	RemovedNodes(ctx context.Context) ([]Node, error)
+	// RemoveNode revokes the secret of a node and takes it out of the lists. Its
+	// history stays. It returns ErrNotFound for a node that is removed already.
+	RemoveNode(ctx context.Context, id string, at time.Time, a Audit) error
+	// MarkDuplicate records that two devices use a node's identity, and reports
+	// whether that is new; ClearDuplicate that an operator resolved it.
+	MarkDuplicate(ctx context.Context, id string, d Duplicate) (bool, error)
+	ClearDuplicate(ctx context.Context, id string, a Audit) error
+	// Came records that a node authenticated at a version from an address, Went that
+	// its connection ended, Seen what its health beat says. Connections returns when
+	// it came and went, newest first; the oldest of very many are forgotten.
+	Came(ctx context.Context, id, version, address string, at time.Time) error
 	Went(ctx context.Context, id string, at time.Time) error
 	Seen(ctx context.Context, n Node) error
 	Connections(ctx context.Context, nodeID string) ([]Connection, error)
 
-	// AddCommand adds a command and its audit entry, or neither.
+	// AddCommand adds a command and its audit entry, or neither. It returns ErrConflict
+	// if c.Replaces was sent or has ended.
 	AddCommand(ctx context.Context, c Command, a Audit) error
 	// Sent records that a command was sent, again perhaps.
 	Sent(ctx context.Context, id string, at time.Time) error
@@ -160,8 +197,14 @@ type Store interface {
 	Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error)
 
 	// AddEvent adds an event, unless the node's EventID is there already, and
-	// reports whether it did. It sets e.Seq.
+	// reports whether it did. It sets e.Seq. Of a node that has more than its share
+	// (EventsKept, EventBytesKept) it deletes the oldest events.
 	AddEvent(ctx context.Context, e *Event) (bool, error)
+	// Outcomes returns what decides the state of a command, oldest first: of very
+	// many events the newest. RolledBackSince returns the versions that a node
+	// reported as rolled back from, at that time or later.
+	Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error)
+	RolledBackSince(ctx context.Context, nodeID string, at time.Time) ([]string, error)
 	// Events returns a page, newest first, and how many match in all, whatever
 	// Before and After say.
 	Events(ctx context.Context, f EventFilter) ([]Event, int, error)

@@ -45,7 +45,7 @@ func testNodes(t *testing.T, path string) {
 		must(t, s.Register(ctx, "token", store.Node{ID: id, DeviceType: "edge", SecretHash: "h" + id, RegisteredAt: now, LastSeen: now}))
 	}
 	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now}))
-	must(t, s.Came(ctx, "a", "1.1.0", now.Add(time.Second)))
+	must(t, s.Came(ctx, "a", "1.1.0", "192.0.2.1", now.Add(time.Second)))
 	must(t, s.Went(ctx, "a", now.Add(2*time.Second)))
 	must(t, s.Close())
 

@@ -209,3 +209,17 @@ func (p *person) group(name string) string {
 	resp, _ := p.post("/admin/groups", 303, url.Values{"name": {name}})
 	return strings.TrimPrefix(resp.Header.Get("Location"), "/admin/groups/")
 }
+
+// end ends the node's commands, as a refusal of the node does.
+func (s *site) end(node string) {
+	s.t.Helper()
+	cs, err := s.store.Commands(s.t.Context(), node, -1)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, c := range cs {
+		if _, err := s.store.Acked(s.t.Context(), store.Command{ID: c.ID, NodeID: node, AckedAt: time.Now(), ErrorCode: "upgrade_network_error", Error: "no network"}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}

@@ -25,7 +25,7 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	if body := root.get("/admin/nodes?q=n1&online=no&group="+g, 200); !strings.Contains(body, "1 of 2 nodes") || !strings.Contains(body, `href="/admin/nodes/n1/upgrade"`) {
 		t.Errorf("the filtered list: %s", body)
 	}
-	if err := s.store.Came(t.Context(), "n1", "2.0.0", time.Now()); err != nil {
+	if err := s.store.Came(t.Context(), "n1", "2.0.0", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	form := root.get("/admin/nodes/n1/upgrade", 200)
@@ -37,11 +37,11 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	if _, body := root.post("/admin/nodes/n1/upgrade", 400, url.Values{"version": {"latest"}, "channel": {"stable"}}); !strings.Contains(body, "latest") || !strings.Contains(body, `id="dialog"`) {
 		t.Errorf("a refused form is not shown again: %s", body)
 	}
-	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"1.1.0"}, "channel": {"stable"}})
+	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
 	if body := root.get("/admin/nodes/n1", 200); !strings.Contains(body, "requested") || !strings.Contains(body, "queued") {
 		t.Errorf("the node's page: %s", body)
 	}
-	rollOut := url.Values{"version": {"1.2.0"}, "channel": {"stable"}, "strategy": {"staged"}, "settle_secs": {"60"}, "threshold": {"1"}}
+	rollOut := url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"staged"}, "settle_secs": {"60"}, "threshold": {"1"}}
 	root.get("/admin/groups/"+g+"/upgrade", 200)
 	if _, body := root.post("/admin/groups/"+g+"/upgrade", 200, rollOut); !strings.Contains(body, "Upgrades 2 nodes") || !strings.Contains(body, "2 are offline and will be upgraded when they reconnect") {
 		t.Errorf("the plan: %s", body)
@@ -171,8 +171,9 @@ func TestRolesOfPages(t *testing.T) {
 		has(body, `href="/admin/nodes/n1/upgrade"`, tt.upgrade)
 		has(body, `href="/admin/audit"`, tt.audit)
 		has(tt.p.get("/admin/groups/"+mine, 200), `id="upgrade-group"`, tt.group)
-		tt.p.post("/admin/nodes/n1/upgrade", tt.postUpgrade, url.Values{"version": {"1.1.0"}, "channel": {"stable"}})
-		tt.p.post("/admin/groups/"+mine+"/upgrade", tt.postSchedule, url.Values{"version": {"1.1.0"}, "channel": {"stable"}})
+		tt.p.post("/admin/nodes/n1/upgrade", tt.postUpgrade, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
+		s.end("n1")
+		tt.p.post("/admin/groups/"+mine+"/upgrade", tt.postSchedule, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
 		if tt.p != root {
 			tt.p.get("/admin/nodes/n2", 403)
 			tt.p.get("/admin/audit", 403)

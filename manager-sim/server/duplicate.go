@@ -1,0 +1,174 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// Two devices with one identity (a cloned disk image) end each other's sessions
+// without end. A single device does that, too: when its network changes, its new
+// connection comes before the manager sees the end of the old one. What tells the
+// two cases apart is whether the device of the old connection is still there.
+const (
+	// closePatience is how long the device of a session that was replaced may take to
+	// answer the close frame. Only a process that is still connected answers.
+	closePatience   = 3 * time.Second
+	duplicateProofs = 2 // within duplicateWindow
+	// A device whose network changes may look alive for aliveFor after its last frame,
+	// but its sessions replace each other rarely.
+	aliveFor        = 20 * time.Second
+	displacedLive   = 4 // sessions that looked alive, within displacedWindow
+	displacedWindow = 2 * time.Minute
+	duplicateWindow = 10 * time.Minute
+	// uptimeSlack is more than a health beat may be late. A process started when its
+	// uptime says; that moment only moves forward, unless there are two processes.
+	uptimeSlack = time.Minute
+)
+
+// DuplicateIdentity is the error_code of the event that two devices use one identity.
+const DuplicateIdentity = "duplicate_identity"
+
+// suspicion is what suggests that two devices use one node's identity.
+type suspicion struct {
+	replaced []time.Time // sessions that looked alive were replaced
+	proofs   []time.Time // and their devices answered, or an older process came
+	// The latest start of a process of the node, the session that showed it, and its
+	// address.
+	began   time.Time
+	serial  uint64
+	address string
+}
+
+const maxSuspicions = 10_000 // nodes remembered; beyond, the memory is cleared
+
+// suspect returns the suspicion of a node. s.mu is held.
+func (s *Server) suspect(nodeID string) *suspicion {
+	d := s.suspicions[nodeID]
+	if d == nil {
+		if len(s.suspicions) >= maxSuspicions {
+			clear(s.suspicions)
+		}
+		d = &suspicion{}
+		s.suspicions[nodeID] = d
+	}
+	return d
+}
+
+// within appends now to times, without what is older than the window.
+func within(times []time.Time, now time.Time, window time.Duration) []time.Time {
+	for len(times) > 0 && now.Sub(times[0]) >= window {
+		times = times[1:]
+	}
+	return append(times, now)
+}
+
+// displacedAlive counts that ss took the place of a session that looked alive.
+func (s *Server) displacedAlive(ss *session, old string) {
+	now := time.Now()
+	s.mu.Lock()
+	d := s.suspect(ss.nodeID)
+	d.replaced = within(d.replaced, now, displacedWindow)
+	sure := len(d.replaced) >= displacedLive
+	s.mu.Unlock()
+	if sure {
+		s.markDuplicate(ss.nodeID, old, ss.source)
+	}
+}
+
+// answeredReplaced counts that the device of a session that was replaced answered
+// the close frame.
+func (s *Server) answeredReplaced(ss *session) {
+	now := time.Now()
+	other := ss.source
+	if by := s.online(ss.nodeID); by != nil {
+		other = by.source
+	}
+	s.mu.Lock()
+	d := s.suspect(ss.nodeID)
+	d.proofs = within(d.proofs, now, duplicateWindow)
+	sure := len(d.proofs) >= duplicateProofs
+	s.mu.Unlock()
+	if sure {
+		s.markDuplicate(ss.nodeID, ss.source, other)
+	}
+}
+
+// sawUptime compares when the process of ss started with the latest start known of
+// the node. A beat may arrive late, which makes a start look later than it was; so
+// the earliest of a session counts, and one contradiction is not enough.
+func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
+	if secs <= 0 || secs > int64(100*365*24*time.Hour/time.Second) {
+		return
+	}
+	began := now.Add(-time.Duration(secs) * time.Second)
+	s.mu.Lock()
+	d := s.suspect(ss.nodeID)
+	if ss.began.IsZero() || began.Before(ss.began) {
+		ss.began = began
+	}
+	other, sure := d.address, false
+	switch {
+	case d.serial == ss.serial:
+		d.began = ss.began
+	case ss.began.After(d.began):
+		d.serial, d.began, d.address = ss.serial, ss.began, ss.source
+	case ss.began.Before(d.began.Add(-uptimeSlack)) && !ss.older:
+		ss.older = true
+		d.proofs = within(d.proofs, now, duplicateWindow)
+		sure = len(d.proofs) >= duplicateProofs
+	}
+	s.mu.Unlock()
+	if sure {
+		s.markDuplicate(ss.nodeID, other, ss.source)
+	}
+}
+
+// markDuplicate records that two devices use a node's identity, and reports it as an
+// event, once until an operator resolves it.
+func (s *Server) markDuplicate(nodeID, a, b string) {
+	now := time.Now().UTC()
+	ctx := s.ctx
+	marked, err := s.Store.MarkDuplicate(ctx, nodeID, store.Duplicate{Addresses: []string{a, b}, Since: now})
+	if err != nil {
+		s.Log.Error().Str("node_id", nodeID).Err(err).Msg("duplicate identity is not recorded")
+		return
+	}
+	if !marked {
+		return
+	}
+	e := store.Event{NodeID: nodeID, Time: now, ReceivedAt: now, Severity: string(release.Critical), Category: "identity", ErrorCode: DuplicateIdentity,
+		Message: fmt.Sprintf("two devices use the identity of this node; they connect from %s and %s. No command is sent to either until an operator resolves it", a, b),
+		Details: []byte("{}")}
+	s.Log.Error().Str("node_id", nodeID).Str("error_code", DuplicateIdentity).Strs("addresses", []string{a, b}).Msg(e.Message)
+	if _, err := s.addEvent(ctx, &e); err != nil {
+		s.Log.Error().Str("node_id", nodeID).Err(err).Msg("event is not stored")
+	}
+	s.stir(nodeID)
+}
+
+// resolveNode ends the mark of two devices with one identity.
+func (s *Server) resolveNode(w http.ResponseWriter, r *http.Request) {
+	n, ok := s.node(w, r)
+	if !ok {
+		return
+	}
+	if err := s.Store.ClearDuplicate(r.Context(), n.ID, audit(time.Now().UTC(), who(r).Name, "node.duplicate.resolve", n.ID, map[string]any{"addresses": n.Duplicate.Addresses})); err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	s.mu.Lock()
+	delete(s.suspicions, n.ID)
+	s.mu.Unlock()
+	if ss := s.online(n.ID); ss != nil { // what waited meanwhile
+		if err := ss.resend(r.Context()); err != nil {
+			s.storeFailed(w, err)
+			return
+		}
+	}
+	s.stir(n.ID)
+	s.getNode(w, r)
+}

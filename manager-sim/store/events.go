@@ -1,0 +1,151 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What is kept of one node's events. Beyond, its oldest are deleted: a node that
+// reports without end fills no disk, and hides nothing but its own past.
+const (
+	EventsKept     = 10_000
+	EventBytesKept = 16 << 20 // of their messages and details
+)
+
+func (s *database) AddEvent(ctx context.Context, e *Event) (bool, error) {
+	added := false
+	err := s.tx(ctx, func(tx conn) error {
+		err := tx.row(ctx, `INSERT INTO events (event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node_id, event_id) WHERE event_id != '' DO NOTHING RETURNING seq`,
+			e.EventID, e.NodeID, ms(e.Time), ms(e.ReceivedAt), e.Severity, e.Category, e.Message, e.ErrorCode, e.CommandID, string(e.Details)).Scan(&e.Seq)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		added = true
+		var count, size int64
+		err = tx.row(ctx, "UPDATE nodes SET event_count = event_count + 1, event_bytes = event_bytes + ? WHERE id = ? RETURNING event_count, event_bytes",
+			len(e.Message)+len(e.Details), e.NodeID).Scan(&count, &size)
+		if err != nil || count <= EventsKept && size <= EventBytesKept {
+			return err
+		}
+		return forget(ctx, tx, e.NodeID, count)
+	})
+	return added && err == nil, err
+}
+
+// forget deletes the oldest quarter of a node's events, and more if those that are
+// left are too large, but never the newest one.
+func forget(ctx context.Context, tx conn, nodeID string, count int64) error {
+	for {
+		drop := max(count/4, 1)
+		if drop >= count {
+			return nil
+		}
+		if _, err := tx.exec(ctx, "DELETE FROM events WHERE node_id = ? AND seq < (SELECT seq FROM events WHERE node_id = ? ORDER BY seq LIMIT 1 OFFSET ?)", nodeID, nodeID, drop); err != nil {
+			return err
+		}
+		var size int64
+		err := tx.row(ctx, "SELECT count(*), COALESCE(SUM(length(message) + length(details)), 0) FROM events WHERE node_id = ?", nodeID).Scan(&count, &size)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, "UPDATE nodes SET event_count = ?, event_bytes = ? WHERE id = ?", count, size, nodeID); err != nil {
+			return err
+		}
+		if size <= EventBytesKept {
+			return nil
+		}
+	}
+}
+
+// Bounds of Outcomes.
+const (
+	maxOutcomes = 100
+	maxOutcome  = 500 // characters of a message
+)
+
+func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error) {
+	rows, err := s.query(ctx, "SELECT error_code, substr(message, 1, ?), received_at FROM events WHERE node_id = ? AND command_id = ? ORDER BY seq DESC LIMIT ?",
+		maxOutcome, nodeID, commandID, maxOutcomes)
+	list, err := collect(rows, err, func(row scanner) (Outcome, error) {
+		var o Outcome
+		var at int64
+		err := row.Scan(&o.Code, &o.Message, &at)
+		o.ReceivedAt = fromMS(at)
+		return o, err
+	})
+	slices.Reverse(list)
+	return list, err
+}
+
+func (s *database) RolledBackSince(ctx context.Context, nodeID string, at time.Time) ([]string, error) {
+	rows, err := s.query(ctx, "SELECT details FROM events WHERE node_id = ? AND error_code = 'upgrade_rolled_back' AND received_at >= ? ORDER BY seq DESC LIMIT 10", nodeID, ms(at))
+	return collect(rows, err, func(row scanner) (string, error) {
+		var details string
+		if err := row.Scan(&details); err != nil {
+			return "", err
+		}
+		var d struct {
+			From string `json:"from_version"`
+		}
+		err := json.Unmarshal([]byte(details), &d)
+		return d.From, err
+	})
+}
+
+func (s *database) Events(ctx context.Context, f EventFilter) ([]Event, int, error) {
+	var w where
+	w.equal("node_id", f.NodeID)
+	w.equal("severity", f.Severity)
+	w.equal("category", f.Category)
+	w.equal("command_id", f.CommandID)
+	if f.Search != "" {
+		w.add("("+s.contains("message")+" OR "+s.contains("error_code")+")", f.Search, f.Search)
+	}
+	if !f.From.IsZero() {
+		w.add("received_at >= ?", ms(f.From))
+	}
+	if !f.To.IsZero() {
+		w.add("received_at < ?", ms(f.To))
+	}
+	if f.Groups != nil {
+		marks := strings.TrimSuffix(strings.Repeat("?, ", len(f.Groups)), ", ")
+		groups := make([]any, len(f.Groups))
+		for i, g := range f.Groups {
+			groups[i] = g
+		}
+		if len(groups) == 0 {
+			marks = "NULL"
+		}
+		w.add("node_id IN (SELECT id FROM nodes WHERE group_id != '' AND group_id IN ("+marks+"))", groups...)
+	}
+	total, err := s.count(ctx, "events", w)
+	if err != nil {
+		return nil, 0, err
+	}
+	if f.Before > 0 {
+		w.add("seq < ?", f.Before)
+	}
+	if f.After > 0 {
+		w.add("seq > ?", f.After)
+	}
+	rows, err := s.query(ctx, `SELECT seq, event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details
+		FROM events`+w.String()+" ORDER BY seq DESC LIMIT ? OFFSET ?", append(w.args, f.PerPage, max(f.Page-1, 0)*f.PerPage)...)
+	events, err := collect(rows, err, func(row scanner) (Event, error) {
+		var e Event
+		var at, received int64
+		var details string
+		err := row.Scan(&e.Seq, &e.EventID, &e.NodeID, &at, &received, &e.Severity, &e.Category, &e.Message, &e.ErrorCode, &e.CommandID, &details)
+		e.Time, e.ReceivedAt, e.Details = fromMS(at), fromMS(received), json.RawMessage(details)
+		return e, err
+	})
+	return events, total, err
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+func (s *database) Register(ctx context.Context, token string, n Node) error {
+	return s.tx(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, address)
+			SELECT ?, ?, ?, ?, '[]', NULL, CAST(? AS BIGINT), CAST(? AS BIGINT), ? FROM tokens WHERE hash = ?`,
+			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.Address, token)
+		if err != nil {
+			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, ErrDenied)
+		}
+		return addConnection(ctx, tx, Connection{n.ID, n.LastSeen, Authenticated, n.Version})
+	})
+}
+
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at"
+
+func scanNode(row scanner) (Node, error) {
+	var n Node
+	var caps string
+	var up, duplicate sql.NullString
+	var reg, seen, removed int64
+	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
+		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed); err != nil {
+		return n, err
+	}
+	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed)
+	if duplicate.Valid {
+		if err := json.Unmarshal([]byte(duplicate.String), &n.Duplicate); err != nil {
+			return n, err
+		}
+	}
+	return n, json.Unmarshal([]byte(caps), &n.Capabilities)
+}
+
+func (s *database) Node(ctx context.Context, id string) (Node, error) {
+	n, err := scanNode(s.row(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return n, fmt.Errorf("node %q: %w", id, ErrNotFound)
+	}
+	return n, err
+}
+
+func (s *database) Nodes(ctx context.Context) ([]Node, error) {
+	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at = 0 ORDER BY id")
+	return collect(rows, err, scanNode)
+}
+
+func (s *database) RemovedNodes(ctx context.Context) ([]Node, error) {
+	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at != 0 ORDER BY id")
+	return collect(rows, err, scanNode)
+}
+
+func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a Audit) error {
+	return s.change(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', upgrade = NULL, duplicate = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
+		if err != nil {
+			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("node %q: %w, or removed already", id, ErrNotFound))
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func (s *database) MarkDuplicate(ctx context.Context, id string, d Duplicate) (bool, error) {
+	b, err := json.Marshal(d)
+	if err != nil {
+		return false, err
+	}
+	r, err := s.exec(ctx, "UPDATE nodes SET duplicate = ? WHERE id = ? AND duplicate IS NULL AND removed_at = 0", string(b), id)
+	if err != nil {
+		return false, err
+	}
+	k, err := r.RowsAffected()
+	return k > 0, err
+}
+
+func (s *database) ClearDuplicate(ctx context.Context, id string, a Audit) error {
+	return s.change(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, "UPDATE nodes SET duplicate = NULL WHERE id = ? AND duplicate IS NOT NULL", id)
+		if err != nil {
+			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("node %q is not marked as two devices with one identity: %w", id, ErrConflict))
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func (s *database) Seen(ctx context.Context, n Node) error {
+	caps, err := json.Marshal(append([]string{}, n.Capabilities...))
+	if err != nil {
+		return err
+	}
+	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ? WHERE id = ? AND removed_at = 0",
+		n.Version, ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, n.ID)
+	return err
+}
+
+func (s *database) Came(ctx context.Context, id, version, address string, at time.Time) error {
+	return s.tx(ctx, func(tx conn) error {
+		if _, err := tx.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, address = ? WHERE id = ?", version, ms(at), address, id); err != nil {
+			return err
+		}
+		return addConnection(ctx, tx, Connection{id, at, Authenticated, version})
+	})
+}
+
+func (s *database) Went(ctx context.Context, id string, at time.Time) error {
+	return s.tx(ctx, func(tx conn) error { return addConnection(ctx, tx, Connection{id, at, Disconnected, ""}) })
+}
+
+// connectionsKept bounds what is remembered of one node's connections.
+const connectionsKept = 1000
+
+func addConnection(ctx context.Context, tx conn, c Connection) error {
+	if _, err := tx.exec(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, ?, ?, ?)", c.NodeID, ms(c.Time), c.State, c.Version); err != nil {
+		return err
+	}
+	_, err := tx.exec(ctx, "DELETE FROM connections WHERE node_id = ? AND seq <= (SELECT seq FROM connections WHERE node_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)", c.NodeID, c.NodeID, connectionsKept)
+	return err
+}
+
+func (s *database) Connections(ctx context.Context, nodeID string) ([]Connection, error) {
+	rows, err := s.query(ctx, "SELECT node_id, time, state, version FROM connections WHERE node_id = ? ORDER BY seq DESC", nodeID)
+	return collect(rows, err, func(row scanner) (Connection, error) {
+		var c Connection
+		var at int64
+		err := row.Scan(&c.NodeID, &at, &c.State, &c.Version)
+		c.Time = fromMS(at)
+		return c, err
+	})
+}

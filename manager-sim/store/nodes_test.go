@@ -1,0 +1,143 @@
+package store_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+)
+
+func entry(action string) store.Audit {
+	return store.Audit{Time: now, Actor: "admin", Action: action, Target: "a", Details: json.RawMessage(`{}`)}
+}
+
+// A removed node has no secret, is in no list, and keeps its history; nothing brings it
+// back by accident.
+func TestARemovedNode(t *testing.T) { each(t, testARemovedNode) }
+
+func testARemovedNode(t *testing.T, path string) {
+	s := open(t, path)
+	ctx := t.Context()
+	must(t, s.AddToken(ctx, "t"))
+	must(t, s.AddGroup(ctx, store.Group{ID: "g", Name: "site", CreatedAt: now}, entry("x")))
+	for _, id := range []string{"a", "b"} {
+		must(t, s.Register(ctx, "t", store.Node{ID: id, SecretHash: "h", Address: "192.0.2.1", RegisteredAt: now, LastSeen: now}))
+		must(t, s.SetGroup(ctx, id, "g", entry("x")))
+	}
+	must(t, s.RemoveNode(ctx, "a", now, entry("node.remove")))
+	if err := s.RemoveNode(ctx, "a", now, entry("node.remove")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("again: %v", err)
+	}
+	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "9.9.9", Capabilities: []string{"upgrade"}, LastSeen: now}))
+	if err := s.SetGroup(ctx, "a", "g", entry("x")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("moved: %v", err)
+	}
+	n, err := s.Node(ctx, "a")
+	if err != nil || n.SecretHash != "" || n.RemovedAt.IsZero() || len(n.Capabilities) != 0 || n.GroupID != "g" {
+		t.Errorf("got %+v, %v", n, err)
+	}
+	for name, list := range map[string]func() ([]store.Node, error){
+		"nodes": func() ([]store.Node, error) { return s.Nodes(ctx) },
+		"group": func() ([]store.Node, error) { return s.GroupNodes(ctx, "g") },
+	} {
+		if got, err := list(); err != nil || len(got) != 1 || got[0].ID != "b" || got[0].Address != "192.0.2.1" {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if got, err := s.RemovedNodes(ctx); err != nil || len(got) != 1 || got[0].ID != "a" {
+		t.Errorf("removed: %+v, %v", got, err)
+	}
+}
+
+// A mark of two devices with one identity is made once, and cleared once.
+func TestDuplicates(t *testing.T) { each(t, testDuplicates) }
+
+func testDuplicates(t *testing.T, path string) {
+	s := open(t, path)
+	ctx := t.Context()
+	must(t, s.AddToken(ctx, "t"))
+	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
+	d := store.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: now}
+	for i := range 2 {
+		if marked, err := s.MarkDuplicate(ctx, "a", d); err != nil || marked != (i == 0) {
+			t.Errorf("mark %d: %t, %v", i, marked, err)
+		}
+	}
+	if n, err := s.Node(ctx, "a"); err != nil || fmt.Sprint(n.Duplicate) != fmt.Sprint(d) {
+		t.Errorf("got %+v, %v", n.Duplicate, err)
+	}
+	must(t, s.ClearDuplicate(ctx, "a", entry("x")))
+	if err := s.ClearDuplicate(ctx, "a", entry("x")); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("cleared again: %v", err)
+	}
+}
+
+// A command is replaced only while it was not sent.
+func TestReplacedCommands(t *testing.T) { each(t, testReplacedCommands) }
+
+func testReplacedCommands(t *testing.T, path string) {
+	s := open(t, path)
+	ctx := t.Context()
+	must(t, s.AddToken(ctx, "t"))
+	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
+	add := func(id, replaces string) error {
+		return s.AddCommand(ctx, store.Command{ID: id, NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now, Actor: "alice", Replaces: replaces}, entry("x"))
+	}
+	must(t, add("c1", ""))
+	must(t, add("c2", "c1"))
+	must(t, s.Sent(ctx, "c2", now))
+	if err := add("c3", "c2"); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("a command that was sent: %v", err)
+	}
+	cs, err := s.Commands(ctx, "a", -1)
+	if err != nil || len(cs) != 2 || cs[0].ID != "c2" || cs[0].Actor != "alice" || cs[1].ErrorCode != store.CommandReplaced || cs[1].AckedAt.IsZero() {
+		t.Errorf("got %+v, %v", cs, err)
+	}
+}
+
+// Each node has its share of the events, by number and by size; the oldest go, and what
+// decides a command is read without the rest of the events.
+func TestEventsHaveABound(t *testing.T) { each(t, testEventsHaveABound) }
+
+func testEventsHaveABound(t *testing.T, path string) {
+	s := open(t, path)
+	ctx := t.Context()
+	must(t, s.AddToken(ctx, "t"))
+	for _, id := range []string{"a", "b"} {
+		must(t, s.Register(ctx, "t", store.Node{ID: id}))
+	}
+	add := func(node, id, code string, size int) {
+		t.Helper()
+		e := store.Event{EventID: id, NodeID: node, ReceivedAt: now, Severity: "info", Category: "upgrade", Message: strings.Repeat("m", size/2), ErrorCode: code, CommandID: "c",
+			Details: json.RawMessage(`{"from_version":"1.1.0","journal":"` + strings.Repeat("j", size/2) + `"}`)}
+		if added, err := s.AddEvent(ctx, &e); err != nil || !added {
+			t.Fatal(added, err)
+		}
+	}
+	add("b", "first", "upgrade_started", 10)
+	for i := range 24 {
+		add("a", fmt.Sprint("e", i), "upgrade_started", 1<<20)
+	}
+	add("a", "last", "upgrade_rolled_back", 3*store.EventBytesKept)
+	events, total, err := s.Events(ctx, store.EventFilter{NodeID: "a", Page: 1, PerPage: 200})
+	if err != nil || total != 1 || events[0].EventID != "last" {
+		t.Errorf("%d events are left, %v", total, err)
+	}
+	if _, total, _ := s.Events(ctx, store.EventFilter{NodeID: "b", Page: 1, PerPage: 1}); total != 1 {
+		t.Errorf("of the other node %d are left", total)
+	}
+	outcomes, err := s.Outcomes(ctx, "a", "c")
+	if err != nil || len(outcomes) != 1 || outcomes[0].Code != "upgrade_rolled_back" || len(outcomes[0].Message) > 1000 || !outcomes[0].ReceivedAt.Equal(now) {
+		t.Errorf("%d outcomes, %v", len(outcomes), err)
+	}
+	if from, err := s.RolledBackSince(ctx, "a", now); err != nil || len(from) != 1 || from[0] != "1.1.0" {
+		t.Errorf("rolled back from %v, %v", from, err)
+	}
+	if from, err := s.RolledBackSince(ctx, "a", now.Add(time.Second)); err != nil || len(from) != 0 {
+		t.Errorf("later: %v, %v", from, err)
+	}
+}

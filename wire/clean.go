@@ -1,0 +1,108 @@
+package wire
+
+import (
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// Bounds of what a node says about itself. What exceeds them is cut, so that a
+// message is still understood; a message that exceeds a bound of its check method
+// is refused.
+const (
+	MaxCapabilities = 64       // entries of Health.Capabilities, and of Upgrade.Channels
+	MaxJournalBytes = 32 << 10 // of all lines of a journal; the oldest lines are dropped
+	MaxStartsBytes  = 16 << 10 // of all entries of failed_starts; the oldest are cut
+	maxBytes        = 1 << 50  // of Progress, so that percentages of it cannot overflow
+)
+
+// clean makes a text of another program safe to store, to log and to show.
+func clean(limit int, texts ...*string) {
+	for _, s := range texts {
+		*s = release.Foreign(*s, limit)
+	}
+}
+
+// names cuts a list of names, and each name. It leaves out empty ones.
+func names(list []string) []string {
+	out := make([]string, 0, min(len(list), MaxCapabilities))
+	for _, s := range list {
+		if len(out) == MaxCapabilities {
+			break
+		}
+		if s = release.Foreign(s, release.MaxNameLen); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (a *Auth) clean() {
+	clean(release.MaxVersionLen, &a.SoftwareVersion)
+	clean(release.MaxNameLen, &a.DeviceType)
+}
+
+func (h *Health) clean() {
+	if h.Status != StatusOK {
+		h.Status = StatusDegraded
+	}
+	clean(release.MaxVersionLen, &h.Version)
+	clean(MaxText, &h.UpgradeUnavailable)
+	h.Capabilities = names(h.Capabilities)
+	if u := h.Upgrade; u != nil {
+		clean(release.MaxNameLen, &u.Status)
+		clean(release.MaxVersionLen, &u.CurrentVersion, &u.PreviousVersion, &u.TargetVersion)
+		u.Channels = names(u.Channels)
+		if p := u.Progress; p != nil {
+			clean(release.MaxNameLen, &p.Phase)
+			p.BytesTotal = min(max(p.BytesTotal, 0), maxBytes)
+			p.BytesDone = min(max(p.BytesDone, 0), maxBytes)
+			if p.BytesTotal > 0 {
+				p.BytesDone = min(p.BytesDone, p.BytesTotal)
+			}
+		}
+	}
+}
+
+func (a *CommandAck) clean() {
+	clean(MaxText, &a.Error)
+	clean(release.MaxNameLen, (*string)(&a.ErrorCode))
+	if d := a.Data; d != nil {
+		clean(release.MaxVersionLen, &d.FromVersion, &d.ToVersion)
+		clean(release.MaxNameLen, &d.Status, &d.Channel, &d.Variant, &d.Arch)
+	}
+}
+
+func (e *Event) clean() {
+	e.Severity = e.Severity.Normal()
+	clean(release.MaxNameLen, &e.Category)
+	clean(MaxText, &e.Message)
+	d := &e.Details
+	clean(release.MaxNameLen, (*string)(&d.ErrorCode))
+	clean(release.MaxVersionLen, &d.FromVersion, &d.ToVersion)
+	clean(MaxID, &d.CommandID)
+	clean(MaxText, &d.Reason)
+	left := MaxStartsBytes
+	for i := len(d.FailedStarts) - 1; i >= 0; i-- {
+		clean(min(MaxText, left), &d.FailedStarts[i])
+		left -= len(d.FailedStarts[i])
+	}
+	left = MaxJournalBytes
+	for i := len(d.Journal) - 1; i >= 0; i-- {
+		if left -= len(d.Journal[i]); left < 0 {
+			d.Journal = d.Journal[i+1:]
+			break
+		}
+		clean(MaxText, &d.Journal[i])
+	}
+}
+
+// sane returns a sender's time in UTC; the zero Time for one that no clock of a
+// device can have, and that JSON could not carry.
+func sane(t time.Time) time.Time {
+	t = t.UTC()
+	if y := t.Year(); y < 1970 || y > 9998 {
+		return time.Time{}
+	}
+	return t
+}

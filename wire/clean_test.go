@@ -1,0 +1,182 @@
+package wire_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// hostile has what a terminal, a log or a page must never get from a node: a
+// clipboard sequence, a forged line, a change of the writing direction, C1.
+const hostile = "a\x1b]52;c;cm0gLXJm\x07b\r\nnode forged\u202egnp.exe\u009b2J\x00\u2028end"
+
+// fill sets every text of v to s, and every list to n entries.
+func fill(v reflect.Value, s string, n int) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), s, n)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(v.Field(i), s, n)
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			fill(v.Index(i), s, n)
+		}
+	case reflect.String:
+		v.SetString(s)
+	case reflect.Int64:
+		v.SetInt(1<<63 - 1)
+	}
+}
+
+// texts calls f with every text in v.
+func texts(v reflect.Value, f func(string)) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			texts(v.Elem(), f)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			texts(v.Field(i), f)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			texts(v.Index(i), f)
+		}
+	case reflect.String:
+		f(v.String())
+	}
+}
+
+func printable(t *testing.T, m wire.Message) {
+	t.Helper()
+	texts(reflect.ValueOf(m), func(s string) {
+		if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%T has %q", m, s)
+		}
+	})
+}
+
+// Whatever a node says, in any field, is one line of printable characters.
+func TestDecodeCleansWhatANodeSays(t *testing.T) {
+	t.Parallel()
+	for _, m := range []wire.Message{&wire.Health{}, &wire.CommandAck{}, &wire.Event{}} {
+		fill(reflect.ValueOf(m).Elem(), hostile, 3)
+		switch m := m.(type) { // ids are refused, not cleaned: they are keys
+		case *wire.CommandAck:
+			m.CommandID = "c"
+		case *wire.Event:
+			m.EventID = "e"
+		}
+		b, err := wire.Encode(m, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := wire.Decode(b)
+		if err != nil {
+			t.Fatalf("%T: %v", m, err)
+		}
+		printable(t, e.Message)
+	}
+	e, err := wire.Decode([]byte(`{"type":"auth","payload":{"registration_token":"t","software_version":"1\u001b[2J","device_type":"e\u202e"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	printable(t, e.Message)
+	for _, id := range []string{"a\u009b", "a\u202eb", "a\u2028b", "a\x1bb", "a\ufffdb"} {
+		b, _ := json.Marshal(id)
+		if _, err := wire.Decode(fmt.Appendf(nil, `{"type":"event","payload":{"event_id":%s}}`, b)); err == nil {
+			t.Errorf("event id %q is accepted", id)
+		}
+	}
+}
+
+// What a node says fits into bounds, whatever it sends.
+func TestDecodeBoundsWhatANodeSays(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("c", 1000)
+	var caps []string
+	for range 900 {
+		caps = append(caps, long)
+	}
+	h := &wire.Health{Status: "melting", Version: "1.0.0", Capabilities: caps, Upgrade: &wire.Upgrade{
+		Status: long, CurrentVersion: long, PreviousVersion: long, TargetVersion: long, Channels: []string{long, ""},
+		Progress: &wire.Progress{Phase: long, BytesDone: 1<<63 - 1, BytesTotal: -1},
+	}}
+	b, err := wire.Encode(h, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := wire.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := e.Message.(*wire.Health)
+	if b, _ := json.Marshal(got); len(b) > 8<<10 {
+		t.Errorf("a health beat of %d bytes", len(b))
+	}
+	if len(got.Capabilities) != wire.MaxCapabilities || len(got.Upgrade.Channels) != 1 || got.Status != wire.StatusDegraded {
+		t.Errorf("%d capabilities, channels %v, status %s", len(got.Capabilities), got.Upgrade.Channels, got.Status)
+	}
+	if p := got.Upgrade.Progress; p.BytesDone < 0 || p.BytesDone > 1<<50 || p.BytesTotal != 0 {
+		t.Errorf("progress %+v", *p)
+	}
+
+	ev := &wire.Event{Severity: "CRITICAL", Category: long[:100], Message: "m"}
+	for i := range wire.MaxJournal {
+		ev.Details.Journal = append(ev.Details.Journal, fmt.Sprintf("%d %s", i, strings.Repeat("j", wire.MaxText-10)))
+		ev.Details.FailedStarts = append(ev.Details.FailedStarts, strings.Repeat("s", wire.MaxText-10))
+	}
+	if b, err = wire.Encode(&wire.Event{Severity: ev.Severity, Category: ev.Category, Message: "m", Details: wire.Details{Journal: ev.Details.Journal}}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = wire.Decode(b); err != nil {
+		t.Fatal(err)
+	}
+	d := e.Message.(*wire.Event)
+	size := len(strings.Join(d.Details.Journal, ""))
+	if last := d.Details.Journal[len(d.Details.Journal)-1]; size > wire.MaxJournalBytes || size < wire.MaxJournalBytes/2 || !strings.HasPrefix(last, "63 ") {
+		t.Errorf("a journal of %d bytes, whose last line begins with %.10q", size, last)
+	}
+	if d.Severity != release.Critical || len(d.Category) > release.MaxNameLen {
+		t.Errorf("severity %q, category of %d bytes", d.Severity, len(d.Category))
+	}
+}
+
+// A time that no device has is no time: JSON could not carry it further.
+func TestDecodeRefusesImpossibleTimes(t *testing.T) {
+	t.Parallel()
+	for stamp, zero := range map[string]bool{
+		"9999-12-31T23:59:59-01:00": true, "0000-01-01T00:00:00+01:00": true, "0001-01-01T00:00:00Z": true, "9999-12-31T23:59:59Z": true,
+		"1970-01-01T00:00:10Z": false, "2026-11-26T00:00:00+14:00": false, "2106-02-07T06:28:16Z": false,
+	} {
+		e, err := wire.Decode(fmt.Appendf(nil, `{"type":"pong","timestamp":%q,"payload":null}`, stamp))
+		if err != nil || e.Time.IsZero() != zero {
+			t.Errorf("%s: %v, %v", stamp, e.Time, err)
+		}
+		if _, err := json.Marshal(e.Time); err != nil {
+			t.Errorf("%s: %v", stamp, err)
+		}
+	}
+}
+
+func TestSeverities(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[release.Severity]release.Severity{"info": release.Info, "Minor": release.Minor, "MAJOR": release.Major, "bad": release.Warning, "": release.Warning} {
+		if got := s.Normal(); got != want {
+			t.Errorf("%q: %q", s, got)
+		}
+	}
+}
