@@ -36,40 +36,38 @@ func hasNot(t *testing.T, body string, texts ...string) {
 // works without JavaScript and sends the reason.
 func TestActsAreConfirmed(t *testing.T) {
 	t.Parallel()
+	f, p := overFake(t)
+	f.full()
+	f.on("POST /api/v1/rollouts/r1/abort", 200, nil)
+	f.on("DELETE /api/v1/users/alice", 204, nil)
+	f.on("DELETE /api/v1/nodes/changed-1", 204, nil)
+	f.on("DELETE /api/v1/tokens/t1", 204, nil)
 	for _, tt := range []struct {
-		name, page, form, opener string
-		call                     string // of the API
-		effect                   string
+		page, opener string
+		call         string // of the API
+		effect       string
 	}{
-		{"rollout", "/admin/rollouts/r1/abort", "", "/admin/rollouts/r1", "POST /api/v1/rollouts/r1/abort", "starts no new upgrades"},
-		{"user", "/admin/users/alice/remove", "", "/admin/users", "DELETE /api/v1/users/alice", "alice cannot sign in any more"},
-		{"node", "/admin/nodes/changed-1/remove", "", "/admin/nodes/changed-1", "DELETE /api/v1/nodes/changed-1", "revokes the node's secret"},
-		{"token", "/admin/tokens/t1/revoke", "", "/admin/tokens", "DELETE /api/v1/tokens/t1", "refuses every program"},
+		{"/admin/rollouts/r1/abort", "/admin/rollouts/r1", "POST /api/v1/rollouts/r1/abort", "starts no new upgrades"},
+		{"/admin/users/alice/remove", "/admin/users", "DELETE /api/v1/users/alice", "alice cannot sign in any more"},
+		{"/admin/nodes/changed-1/remove", "/admin/nodes/changed-1", "DELETE /api/v1/nodes/changed-1", "revokes the node's secret"},
+		{"/admin/tokens/t1/revoke", "/admin/tokens", "DELETE /api/v1/tokens/t1", "refuses every program"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			f, p := overFake(t)
-			f.full()
-			f.on("POST /api/v1/rollouts/r1/abort", 200, nil)
-			f.on("DELETE /api/v1/users/alice", 204, nil)
-			f.on("DELETE /api/v1/nodes/changed-1", 204, nil)
-			f.on("DELETE /api/v1/tokens/t1", 204, nil)
-			opener := p.get(tt.opener, 200)
-			has(t, opener, `data-dialog href="`+tt.page+`"`)
-			hasNot(t, opener, `action="`+tt.page+`"`) // no button that acts at once
-			has(t, p.get(tt.page, 200), `id="dialog"`, tt.effect, `method="post" action="`+tt.page+`"`, `name="reason"`)
-			if f.last() != "" {
-				t.Fatalf("the page itself called %s", f.last())
-			}
-			p.post(tt.page, 303, url.Values{"reason": {" a faulty release "}})
-			if want := tt.call + ` {"reason":"a faulty release"}`; f.last() != want {
-				t.Errorf("the form called %s, want %s", f.last(), want)
-			}
-			p.post(tt.page, 303, nil)
-			if f.last() != tt.call {
-				t.Errorf("without a reason the form called %s, want %s", f.last(), tt.call)
-			}
-		})
+		before := f.last()
+		opener := p.get(tt.opener, 200)
+		has(t, opener, `data-dialog href="`+tt.page+`"`)
+		hasNot(t, opener, `action="`+tt.page+`"`) // no button that acts at once
+		has(t, p.get(tt.page, 200), `id="dialog"`, tt.effect, `method="post" action="`+tt.page+`"`, `name="reason"`)
+		if f.last() != before {
+			t.Fatalf("the page itself called %s", f.last())
+		}
+		p.post(tt.page, 303, url.Values{"reason": {" a faulty release "}})
+		if want := tt.call + ` {"reason":"a faulty release"}`; f.last() != want {
+			t.Errorf("the form called %s, want %s", f.last(), want)
+		}
+		p.post(tt.page, 303, nil)
+		if f.last() != tt.call {
+			t.Errorf("without a reason the form called %s, want %s", f.last(), tt.call)
+		}
 	}
 }
 
@@ -228,6 +226,49 @@ func TestUnpublishedVersions(t *testing.T) {
 	if want := `POST /api/v1/nodes/changed-1/upgrade {"allow_unlisted":true,"channel":"stable","version":"9.9.9"}`; f.last() != want {
 		t.Errorf("%s, want %s", f.last(), want)
 	}
+}
+
+// A command that an offline node has not received can be replaced.
+func TestQueuedUpgradesCanBeReplaced(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	n := nodeRecord("n1", object{"online": false, "upgrade_state": "queued", "target_version": "1.1.0", "requested_by": "alice", "upgradable": false,
+		"not_upgradable": object{"code": "upgrade_in_progress", "reason": "alice requested 1.1.0; it is waiting to be sent.", "remedy": "The node is offline."}})
+	f.on("GET /api/v1/nodes", 200, object{"nodes": []object{n}})
+	f.on("GET /api/v1/nodes/n1", 200, n)
+	f.on("GET /api/v1/releases/edge", 200, object{"releases": []object{{"version": "1.2.0"}}})
+	f.on("POST /api/v1/nodes/n1/upgrade", 202, object{"command_id": "c"})
+	f.nodePages()
+	for _, path := range []string{"/admin/nodes", "/admin/nodes/n1"} {
+		has(t, p.get(path, 200), "alice requested 1.1.0; it is waiting to be sent. The node is offline.")
+		has(t, p.get(path, 200), `href="/admin/nodes/n1/upgrade">Replace`)
+	}
+	has(t, p.get("/admin/nodes/n1/upgrade", 200), `name="replace"`, "has not received the upgrade to 1.1.0 that alice requested")
+	p.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"1.2.0"}, "channel": {"stable"}, "replace": {"yes"}})
+	if want := `POST /api/v1/nodes/n1/upgrade {"channel":"stable","replace":true,"version":"1.2.0"}`; f.last() != want {
+		t.Errorf("%s, want %s", f.last(), want)
+	}
+}
+
+// Rolling a group back says what it does, and sends the reason.
+func TestRollBackIsConfirmed(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	f.full()
+	has(t, p.get("/admin/rollouts/"+longID, 200), "/admin/groups/g1/upgrade?rollback=yes&strategy=immediate&version=1.0.0")
+	has(t, p.get("/admin/groups/g1/upgrade?rollback=yes&strategy=immediate&version=1.1.0", 200), "Roll back group", "sets every node of the group to version 1.1.0", "nothing starts before you confirm it", `name="rollback"`)
+	form := url.Values{"rollback": {"yes"}, "version": {"1.1.0"}, "channel": {"stable"}, "strategy": {"immediate"}, "settle_secs": {"60"}, "threshold": {"1"}}
+	_, body := p.post("/admin/groups/g1/upgrade", 200, form)
+	has(t, body, "Upgrades 12 nodes to", "all at once", "2 are offline and will be upgraded when they reconnect.", `name="reason"`, "Roll back the group")
+	form.Set("confirm", "yes")
+	form.Set("reason", "1.2.0 leaks memory")
+	p.post("/admin/groups/g1/upgrade", 303, form)
+	if want := `POST /api/v1/groups/g1/upgrade {"channel":"stable","dry_run":false,"reason":"1.2.0 leaks memory","settle_secs":60,"strategy":"immediate","threshold":1,"version":"1.1.0"}`; f.last() != want {
+		t.Errorf("%s, want %s", f.last(), want)
+	}
+	form.Set("settle_secs", "soon")
+	_, body = p.post("/admin/groups/g1/upgrade", 400, form)
+	has(t, body, `The settle window must be a whole number, not "soon".`, "<form")
 }
 
 func TestUsersAndTokensAreManaged(t *testing.T) {

@@ -130,6 +130,12 @@ func (n node) CanUpgrade() bool {
 	return n.Upgradable || n.NotUpgradable == nil && slices.Contains(n.Capabilities, "upgrade")
 }
 
+// MayReplace reports whether the node is offline and has not received its last
+// command, so that the manager accepts another one in its place.
+func (n node) MayReplace() bool {
+	return n.NotUpgradable != nil && n.NotUpgradable.Code == "upgrade_in_progress" && !n.Online && server.UpgradeState(n.UpgradeState) == server.Queued
+}
+
 // Degraded reports whether the node said so in its last health message.
 func (n node) Degraded() bool { return n.Health == "degraded" }
 
@@ -168,12 +174,15 @@ var states = []string{"idle", "offline", "queued", "staging", "restarting", "pro
 
 // pendingNode has credentials that this manager does not know.
 type pendingNode struct {
-	ID         string    `json:"id"`
-	Address    string    `json:"address"`
-	DeviceType string    `json:"device_type"`
-	Version    string    `json:"version"`
-	FirstSeen  time.Time `json:"first_seen"`
-	LastSeen   time.Time `json:"last_seen"`
+	ID         string `json:"id"`
+	Address    string `json:"address"`
+	DeviceType string `json:"device_type"`
+	Version    string `json:"version"`
+	// OtherAddress is of another device that claims the id. While there is one,
+	// the node cannot be accepted.
+	OtherAddress string    `json:"other_address"`
+	FirstSeen    time.Time `json:"first_seen"`
+	LastSeen     time.Time `json:"last_seen"`
 }
 
 // nodesView is what the page of nodes shows.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,7 +116,7 @@ func (r *request) upgradeGroup() error {
 	}
 	switch {
 	case err != nil:
-		f.Unlisted = notPublished(err)
+		f.Unlisted = notPublished(err) || hasCode(err, "not_schedulable") && len(f.Published.Versions) > 0 && !slices.Contains(f.Published.Versions, f.Version)
 		return r.refused(err, "group_upgrade", f.Title(), "groups", f)
 	case confirmed:
 		return r.to("/admin/rollouts/%s", p.RolloutID)

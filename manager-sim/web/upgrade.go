@@ -76,9 +76,12 @@ func (r *request) releases(deviceType, channel string) (published, error) {
 
 // notPublished reports whether the API refused a version because it is not
 // published. The operator may override that.
-func notPublished(err error) bool {
+func notPublished(err error) bool { return hasCode(err, "not_published") }
+
+// hasCode reports whether err is a refusal of the API with the code.
+func hasCode(err error, code string) bool {
 	var api *apiError
-	return errors.As(err, &api) && api.code == "not_published"
+	return errors.As(err, &api) && api.code == code
 }
 
 // upgradeForm is what the form of a node's upgrade shows.
@@ -124,8 +127,10 @@ func (r *request) upgradeNodePage() error {
 
 func (r *request) upgradeNode() error {
 	body := map[string]any{"version": strings.TrimSpace(r.PostFormValue("version")), "channel": r.PostFormValue("channel")}
-	if r.PostFormValue("allow_unlisted") == "yes" {
-		body["allow_unlisted"] = true
+	for _, option := range []string{"allow_unlisted", "replace"} {
+		if r.PostFormValue(option) == "yes" {
+			body[option] = true
+		}
 	}
 	err := r.api(http.MethodPost, r.nodePath()+"/upgrade", body, nil)
 	if err == nil {

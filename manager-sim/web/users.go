@@ -2,6 +2,7 @@ package web
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -177,6 +178,10 @@ func (r *request) setOwnPassword() error {
 	err := error(&apiError{status: http.StatusBadRequest, text: "The two new passwords are not the same."})
 	if r.PostFormValue("new") == r.PostFormValue("again") {
 		err = r.api(http.MethodPut, "/api/v1/password", map[string]string{"old": r.PostFormValue("old"), "new": r.PostFormValue("new")}, nil)
+	}
+	var api *apiError
+	if errors.As(err, &api) && api.code == "wrong_password" {
+		err = &apiError{status: http.StatusBadRequest, text: "The present password is wrong."} // the person may use the page
 	}
 	if err != nil {
 		return r.refused(err, "password", "Your password", "", nil)
