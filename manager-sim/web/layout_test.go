@@ -111,6 +111,9 @@ func TestLayoutShowsEverything(t *testing.T) {
 			if bad := w.eval(clipped); bad != "" {
 				t.Errorf("%s at %d px:\n%s", name, width, bad)
 			}
+			if width == 1100 || width == 390 {
+				w.accessible(name, width)
+			}
 			w.picture(name, width)
 		}
 	}
@@ -155,6 +158,34 @@ func TestLayoutShowsEverything(t *testing.T) {
 	}
 }
 
+// accessible has axe-core look at the page in both themes: WCAG 2.2 AA.
+func (w *window) accessible(name string, width int64) {
+	w.t.Helper()
+	axe, err := os.ReadFile("../rig/testdata/axe-core/axe.min.js")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	const script = `axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] })
+		.then((r) => r.violations.map((v) => v.id + ": " + v.help + "\n" + v.nodes.map((n) => "  " + n.html.slice(0, 200) + " " + n.failureSummary).join("\n")).join("\n"))`
+	w.eval(string(axe) + ";axe.version")
+	for _, theme := range []string{"light", "dark"} {
+		w.theme(theme)
+		bad, err := chromedp.Run(w.ctx, chromedp.Evaluate[string](script, chromedp.EvalAwaitPromise))
+		if err != nil || bad != "" {
+			w.t.Errorf("%s at %d px, %s: %s %v", name, width, theme, bad, err)
+		}
+	}
+}
+
+func (w *window) theme(name string) {
+	w.t.Helper()
+	w.do("theme", chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}}})
+		return err
+	}))
+}
+
 // picture keeps a picture of the whole page in both themes, if they are wanted.
 func (w *window) picture(name string, width int64) {
 	w.t.Helper()
@@ -163,11 +194,7 @@ func (w *window) picture(name string, width int64) {
 		return
 	}
 	for _, theme := range []string{"light", "dark"} {
-		w.do("theme", chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}})
-			return err
-		}))
+		w.theme(theme)
 		png, err := chromedp.Run(w.ctx, chromedp.FullScreenshot(100))
 		if err != nil {
 			w.t.Fatal(err)
