@@ -44,7 +44,7 @@ var imports = map[string][]string{
 	"cmd/manager-sim":     {"cmd/internal/cli", "manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
 	"manager-sim/rollout": {},
 	"manager-sim/fleet":   {"release", "wire", "github.com/gorilla/websocket"},
-	"manager-sim/server": {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "github.com/rs/zerolog", "golang.org/x/crypto/argon2",
+	"manager-sim/server": {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "golang.org/x/time/rate", "github.com/rs/zerolog", "golang.org/x/crypto/argon2",
 		"github.com/invopop/jsonschema", "github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/"},
 	"manager-sim/web":         {"manager-sim/rollout", "manager-sim/server", "manager-sim/store", "release", "github.com/rs/zerolog"},
 	"manager-sim/store":       {"modernc.org/sqlite", "github.com/jackc/pgx/v5/stdlib"},

@@ -106,7 +106,7 @@ func TestAListOfNodesStaysSmall(t *testing.T) {
 	for range wire.MaxJournal {
 		journal = append(journal, strings.Repeat("j", wire.MaxText))
 	}
-	for i := range 100 {
+	for i := range 12 { // more would be read at a lower rate
 		n.send(&wire.Event{EventID: fmt.Sprint("big-", i), Severity: "info", Category: "upgrade", Message: "x", Details: wire.Details{CommandID: id, Journal: journal[:wire.MaxJournal-2]}})
 		n.synced(fmt.Sprint("after-big-", i))
 	}
@@ -117,8 +117,8 @@ func TestAListOfNodesStaysSmall(t *testing.T) {
 	if code != http.StatusOK || len(text) > nodes*10<<10 {
 		t.Errorf("%d, %d bytes", code, len(text))
 	}
-	// The events themselves are 3 MB as they are stored; the test's own parsing is in it.
-	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 40 {
+	// The test's own parsing is in it.
+	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 20 {
 		t.Errorf("the list allocates %d MB", mb)
 	}
 }

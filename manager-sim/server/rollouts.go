@@ -1,0 +1,380 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/google/uuid"
+)
+
+// The bodies of the calls.
+type (
+	rolloutList struct {
+		Rollouts []rolloutView `json:"rollouts"`
+		Next     string        `json:"next,omitempty"`
+	}
+	rolloutAct struct {
+		NodeID string `json:"node_id,omitempty"` // of skip
+		Reason string `json:"reason,omitempty"`  // kept in the audit trail
+	}
+)
+
+// leftOut is a node of the group that a rollout does not take, and why.
+type leftOut struct {
+	NodeID string `json:"node_id"`
+	Reason string `json:"reason"`
+}
+
+// planView is what a rollout would do: percentages are of the eligible nodes.
+type planView struct {
+	RolloutID string     `json:"rollout_id,omitempty"` // absent in a dry run
+	Version   string     `json:"version"`
+	Channel   string     `json:"channel"`
+	Strategy  string     `json:"strategy"`
+	NodeCount int        `json:"node_count"`
+	Offline   int        `json:"offline"` // of them; taken when they are back
+	Waves     [][]string `json:"waves"`
+	LeftOut   []leftOut  `json:"left_out"`
+	// EstimatedSecs is the least it can take: the settle windows between waves.
+	EstimatedSecs int64 `json:"estimated_secs"`
+}
+
+// eligible splits a group's nodes.
+func (s *Server) eligible(ctx context.Context, nodes []store.Node, body upgradeRequest) (ids []string, online map[string]bool, out []leftOut) {
+	online, out = map[string]bool{}, []leftOut{}
+	unpublished := map[string]*refusal{} // by device type
+	for _, n := range nodes {
+		if _, known := unpublished[n.DeviceType]; !known && !body.AllowUnlisted {
+			unpublished[n.DeviceType] = s.unpublished(ctx, n.DeviceType, cmp.Or(body.Channel, release.DefaultChannel), body.Version)
+		}
+		present := s.online(n.ID) != nil
+		if f := cmp.Or(unfit(n, present), unpublished[n.DeviceType]); f != nil {
+			out = append(out, leftOut{n.ID, f.Reason})
+			continue
+		}
+		if n.Version == body.Version {
+			out = append(out, leftOut{n.ID, "It runs " + body.Version + " already."})
+			continue
+		}
+		ids = append(ids, n.ID)
+		online[n.ID] = present
+	}
+	return ids, online, out
+}
+
+// leftOutSummary counts the reasons for which nodes are left out.
+func leftOutSummary(out []leftOut) string {
+	count := map[string]int{}
+	for _, l := range out {
+		count[l.Reason]++
+	}
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(count)) {
+		parts = append(parts, fmt.Sprintf("%d: %s", count[reason], reason))
+	}
+	const most = 3
+	if len(parts) > most {
+		parts = append(parts[:most], "...")
+	}
+	return strings.Join(parts, " ")
+}
+
+// commonest is the version that most nodes run.
+func commonest(nodes []store.Node) string {
+	count, most := map[string]int{}, ""
+	for _, n := range nodes {
+		if count[n.Version]++; most == "" || count[n.Version] > count[most] {
+			most = n.Version
+		}
+	}
+	return most
+}
+
+// upgradeRequest is the body of a group's upgrade.
+type upgradeRequest struct {
+	Version    string `json:"version"`
+	Channel    string `json:"channel,omitempty"`     // default stable
+	Strategy   string `json:"strategy,omitempty"`    // staged (the default) or immediate
+	SettleSecs *int   `json:"settle_secs,omitempty"` // 0 to 86400; default 300
+	LimitSecs  int    `json:"limit_secs,omitempty"`  // a node may take it to an outcome: 60 to 86400; default 3600
+	LifeSecs   int    `json:"life_secs,omitempty"`   // offline nodes are waited for: 60 to 2592000; default 604800
+	Threshold  int    `json:"threshold,omitempty"`   // failures that pause: 1 to 100000; default 1
+	DryRun     bool   `json:"dry_run,omitempty"`     // only report what it would do
+	// AllowUnlisted requests a version that the manager does not know to be published.
+	AllowUnlisted bool   `json:"allow_unlisted,omitempty"`
+	Reason        string `json:"reason,omitempty"` // for the audit trail, as of a rollout that sets the group back
+}
+
+func (b upgradeRequest) check() error {
+	if _, err := release.ParseVersion(b.Version); err != nil {
+		return err
+	}
+	if b.Channel != "" {
+		if err := release.CheckName("channel", b.Channel); err != nil {
+			return err
+		}
+	}
+	if b.SettleSecs != nil && (*b.SettleSecs < 0 || *b.SettleSecs > 86400) {
+		return errors.New("settle_secs is not 0 to 86400")
+	}
+	if b.LimitSecs != 0 && (b.LimitSecs < 60 || b.LimitSecs > 86400) {
+		return errors.New("limit_secs is not 60 to 86400")
+	}
+	if b.LifeSecs != 0 && (b.LifeSecs < 60 || b.LifeSecs > 30*86400) {
+		return errors.New("life_secs is not 60 to 2592000")
+	}
+	if len(b.Reason) > maxReason {
+		return fmt.Errorf("reason has %d bytes, more than %d", len(b.Reason), maxReason)
+	}
+	if b.Threshold < 0 || b.Threshold > 100_000 {
+		return errors.New("threshold is not 1 to 100000")
+	}
+	return nil
+}
+
+func (s *Server) upgradeGroup(w http.ResponseWriter, r *http.Request) {
+	var body upgradeRequest
+	if !readBody(w, r, &body) {
+		return
+	}
+	if err := body.check(); err != nil {
+		fail(w, http.StatusBadRequest, "bad_request", "%v", err)
+		return
+	}
+	g, err := s.Store.Group(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, g.ID) {
+		return
+	}
+	nodes, err := s.Store.GroupNodes(r.Context(), g.ID)
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	s.schedule(w, r, g, nodes, body)
+}
+
+// schedule begins a rollout to the eligible of nodes, or says what it would do.
+func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group, nodes []store.Node, body upgradeRequest) {
+	p := rollout.Plan{ID: uuid.NewString(), GroupID: g.ID, Version: body.Version, Channel: cmp.Or(body.Channel, release.DefaultChannel),
+		Strategy: cmp.Or(body.Strategy, rollout.Staged), Threshold: body.Threshold, From: commonest(nodes), By: who(r).Name,
+		Limit: time.Duration(body.LimitSecs) * time.Second, Life: time.Duration(body.LifeSecs) * time.Second}
+	if body.SettleSecs != nil { // 0 would mean the default there
+		p.Settle = max(time.Duration(*body.SettleSecs)*time.Second, 1)
+	}
+	ids, online, out := s.eligible(r.Context(), nodes, body)
+	s.commanding.Lock()
+	defer s.commanding.Unlock()
+	now := time.Now().UTC()
+	var ro rollout.Rollout
+	var acts []rollout.Action
+	var refused error
+	err := s.untilFree(r.Context(), func(busy map[string]bool) ([]string, error) {
+		for id := range busy {
+			online[id] = false
+		}
+		ro, acts, refused = rollout.New(p, ids, online, now)
+		return commanded(acts), nil
+	})
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if refused != nil {
+		why := refused.Error()
+		if len(out) > 0 && len(ids) == 0 {
+			why += ": " + leftOutSummary(out)
+		}
+		fail(w, http.StatusConflict, "not_schedulable", "%s", why)
+		return
+	}
+	plan := planView{Version: p.Version, Channel: p.Channel, Strategy: p.Strategy, NodeCount: len(ids), LeftOut: out, Waves: [][]string{},
+		EstimatedSecs: int64(ro.Settle.Seconds()) * int64(len(ro.Waves)-1)}
+	for i, first := 0, 0; i < len(ro.Waves); i++ {
+		var wave []string
+		for _, n := range ro.Nodes[first:ro.Waves[i]] {
+			wave = append(wave, n.ID)
+			if !n.Online {
+				plan.Offline++
+			}
+		}
+		first = ro.Waves[i]
+		plan.Waves = append(plan.Waves, wave)
+	}
+	if body.DryRun {
+		reply(w, http.StatusOK, plan)
+		return
+	}
+	details := map[string]any{"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)}
+	if body.Reason != "" {
+		details["reason"] = body.Reason
+	}
+	scheduled := audit(now, who(r).Name, "group.upgrade.schedule", g.ID, details)
+	err = s.save(r.Context(), store.Rollout{ID: ro.ID, GroupID: g.ID, CreatedAt: now}, ro, acts, "manager", "", []store.Audit{scheduled})
+	if errors.Is(err, store.ErrExists) {
+		fail(w, http.StatusConflict, "rollout_active", "group %q has an active rollout; abort it, or wait for its end", g.Name)
+		return
+	}
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	for _, id := range ids { // who came or went since
+		s.stir(id)
+	}
+	plan.RolloutID = ro.ID
+	reply(w, http.StatusAccepted, plan)
+}
+
+// rolloutView is a rollout as the API shows it.
+type rolloutView struct {
+	rollout.Rollout
+	GroupName string                    `json:"group_name"`
+	Counts    map[rollout.NodeState]int `json:"counts"`
+	Revision  int64                     `json:"revision"`
+}
+
+func viewRollout(stored store.Rollout, groups map[string]string) (rolloutView, error) {
+	v := rolloutView{GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision}
+	if err := json.Unmarshal(stored.State, &v.Rollout); err != nil {
+		return v, err
+	}
+	for _, n := range v.Nodes {
+		v.Counts[n.State]++
+	}
+	v.Reason = v.PauseReason()
+	return v, nil
+}
+
+func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
+	active := false
+	q := query{r: r}
+	if q.boolean("active", &active); q.failed(w) {
+		return
+	}
+	groups, err := s.groupNames(r.Context())
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	rs, err := s.Store.Rollouts(r.Context(), r.URL.Query().Get("group_id"), active, -1)
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	rs = slices.DeleteFunc(rs, func(r1 store.Rollout) bool { return !who(r).In(r1.GroupID) })
+	rs, next, ok := cut(w, r, rs, func(r store.Rollout) string { return r.ID })
+	if !ok {
+		return
+	}
+	views := make([]rolloutView, len(rs))
+	for i, stored := range rs {
+		v, err := viewRollout(stored, groups)
+		if err != nil {
+			s.storeFailed(w, err)
+			return
+		}
+		views[i] = v
+	}
+	reply(w, http.StatusOK, rolloutList{views, next})
+}
+
+func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
+	stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, stored.GroupID) {
+		return
+	}
+	groups, err := s.groupNames(r.Context())
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	v, err := viewRollout(stored, groups)
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	reply(w, http.StatusOK, v)
+}
+
+// retried calls f with a stored rollout, again if somebody else changed it meanwhile:
+// the engine may do that at any time.
+func (s *Server) retried(ctx context.Context, id string, f func(store.Rollout) error) error {
+	const tries = 10
+	for try := 1; ; try++ {
+		stored, err := s.Store.Rollout(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err = f(stored); !errors.Is(err, store.ErrConflict) || try == tries {
+			return err
+		}
+	}
+}
+
+// actOnRollout is what an operator does: pause, resume, retry, skip or abort.
+func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
+	var body rolloutAct
+	if r.ContentLength != 0 && !readBody(w, r, &body) {
+		return
+	}
+	if len(body.Reason) > maxReason {
+		fail(w, http.StatusBadRequest, "bad_request", "reason has %d bytes, more than %d", len(body.Reason), maxReason)
+		return
+	}
+	act := r.PathValue("act")
+	e, ok := map[string]rollout.Event{
+		"pause": rollout.Pause{Why: "paused by " + who(r).Name}, "resume": rollout.Resume{}, "retry": rollout.Retry{},
+		"skip": rollout.Skip{NodeID: body.NodeID}, "abort": rollout.Abort{},
+	}[act]
+	if !ok {
+		fail(w, http.StatusNotFound, "not_found", "there is no action %.40q; there are pause, resume, retry, skip and abort", act)
+		return
+	}
+	stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	if !s.inScope(w, r, stored.GroupID) {
+		return
+	}
+	details := map[string]any{"rollout_id": stored.ID}
+	if body.NodeID != "" {
+		details["node_id"] = body.NodeID
+	}
+	if body.Reason != "" {
+		details["reason"] = body.Reason
+	}
+	err = s.retried(r.Context(), stored.ID, func(stored store.Rollout) error {
+		_, err := s.change(r.Context(), stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{e}, nil }, who(r).Name,
+			audit(time.Now().UTC(), who(r).Name, "group.upgrade."+act, stored.GroupID, details))
+		return err
+	})
+	switch {
+	case err == nil:
+		s.getRollout(w, r)
+	case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
+		fail(w, http.StatusConflict, "not_now", "%v", err)
+	default:
+		s.storeFailed(w, err)
+	}
+}
