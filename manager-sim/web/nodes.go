@@ -194,6 +194,7 @@ type nodesView struct {
 	Groups  []group
 	Pending []pendingNode
 	InNone  bool // the user has no group, and sees no node
+	Gone    bool // there were nodes, and all were removed
 }
 
 func (r *request) nodes() error { return r.nodesPage(nil) }
@@ -215,6 +216,13 @@ func (r *request) nodesPage(problem error) error {
 	}
 	v := nodesView{All: len(list), Filter: f, States: states, Groups: groups,
 		InNone: !r.who.May(server.SuperAdmin) && len(r.who.Groups) == 0}
+	if len(list) == 0 && !f.Removed {
+		removed, err := all[node](r, "/api/v1/nodes?removed=true", "nodes")
+		if err != nil {
+			return err
+		}
+		v.Gone = len(removed) > 0
+	}
 	list = slices.DeleteFunc(list, func(n node) bool { return !f.matches(n) })
 	v.Table = nodeTable{list, names, true, r.who.May(server.Operator)}
 	if r.who.May(server.SuperAdmin) {

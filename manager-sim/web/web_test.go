@@ -235,3 +235,39 @@ func TestExports(t *testing.T) {
 		t.Errorf("the pages have %d events", count)
 	}
 }
+
+// A reason that an operator gives reaches the audit trail, and a removed node
+// keeps its page.
+func TestReasonsAreInTheAuditTrail(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	s.node("n1", g)
+	root.user("ann", "viewer", g)
+	rollOut := url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"immediate"}, "settle_secs": {"60"}, "threshold": {"1"}, "rollback": {"yes"}, "confirm": {"yes"}, "reason": {"2.2.0 leaks memory"}}
+	resp, _ := root.post("/admin/groups/"+g+"/upgrade", 303, rollOut)
+	at := resp.Header.Get("Location")
+	has(t, root.get(at, 200), "site one", "1 waiting", "by root")
+	has(t, root.get("/admin/rollouts", 200), "site one", "by root")
+	root.post(at+"/abort", 303, url.Values{"reason": {"a wrong version"}})
+	root.get(at+"/abort", 303) // it has ended
+	root.post("/admin/users/ann/remove", 303, url.Values{"reason": {"ann left"}})
+	root.post("/admin/nodes/n1/remove", 303, url.Values{"reason": {"device retired"}})
+	trail := root.get("/admin/audit", 200)
+	for _, reason := range []string{"2.2.0 leaks memory", "a wrong version", "ann left", "device retired"} {
+		has(t, trail, reason)
+	}
+	body := root.get("/admin/nodes/n1", 200)
+	has(t, body, "This node was removed", "UTC")
+	hasNot(t, body, "/admin/nodes/n1/remove", "/admin/nodes/n1/upgrade")
+	has(t, root.get("/admin/nodes?removed=yes", 200), "1 node, removed", `href="/admin/nodes/n1"`)
+	body = root.get("/admin/nodes", 200)
+	has(t, body, "All nodes were removed.", "/admin/nodes?removed=yes")
+	hasNot(t, body, "registered yet")
+	has(t, root.get("/admin/events?severity=bad", 400), "severity=", "is not one of", "<form")
+	has(t, root.get("/admin/events?node_id=nobody", 404), `role="alert"`, "<form")
+	if _, body := root.post("/admin/groups/"+g+"/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"staged"}}); !strings.Contains(body, `role="alert"`) {
+		t.Errorf("a group without nodes: %s", body)
+	}
+}
