@@ -23,7 +23,7 @@ import (
 // docs/img is made by it.
 const screenshotsEnv = "EDGE_AGENT_SCREENSHOTS"
 
-// browser is a real one, with somebody signed in at a manager.
+// browser is a real one, signed in at a manager.
 type browser struct {
 	t   *testing.T
 	ctx context.Context
@@ -155,15 +155,21 @@ func (b *browser) holds(expression string) {
 	}
 }
 
-// picture keeps a page's pictures, if they are wanted.
+// picture keeps a page's pictures at the width of a laptop's window, if they are
+// wanted.
 func (b *browser) picture(name string) {
+	b.t.Helper()
+	b.pictureAt(name, 1100)
+}
+
+func (b *browser) pictureAt(name string, width int64) {
 	b.t.Helper()
 	dir := os.Getenv(screenshotsEnv)
 	if dir == "" {
 		return
 	}
 	for _, theme := range []string{"light", "dark"} {
-		b.do("size", chromedp.EmulateViewport(1100, 700))
+		b.do("size", chromedp.EmulateViewport(width, 700))
 		b.theme(theme)
 		png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 		if err != nil {

@@ -68,6 +68,7 @@ func TestBrowserUpgradesANode(t *testing.T) {
 		w.fits(390)
 	}
 	w.picture("nodes-failed")
+	w.pictureAt("nodes-phone", 390)
 	// What the node's own policy refuses: an older major, and a channel that only
 	// somebody who changes the form can ask for.
 	for _, tt := range []struct{ version, channel, code string }{{"0.9.0", "stable", "upgrade_version_too_old"}, {"1.3.0", "beta", "upgrade_channel_not_allowed"}} {
@@ -95,11 +96,23 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	}
 	w.open("/admin/users")
 	w.picture("users")
+	w.open("/admin/tokens")
+	w.fill("input[name=name]", "deploy-pipeline")
+	w.click("#create-token")
+	w.sees("Copy the token now")
+	w.accessible()
+	w.fits(390)
+	w.open("/admin/tokens") // without the secret
+	w.sees("deploy-pipeline")
+	w.picture("tokens")
+	w.confirm("a[id^=revoke]", "the pipeline was replaced")
+	w.sees("No tokens yet.")
 	w.open("/admin/events?category=upgrade")
 	w.sees("upgrade_rolled_back")
 	w.picture("events")
 	w.open("/admin/audit")
 	w.sees("node.upgrade.request")
+	w.sees("the pipeline was replaced")
 	w.picture("audit")
 }
 

@@ -62,7 +62,7 @@ func open(t *testing.T) *site {
 	return s
 }
 
-// person is somebody's browser.
+// person is a browser of one person.
 type person struct {
 	*site
 	c *http.Client
@@ -165,7 +165,7 @@ func (p *person) post(path string, status int, form url.Values, header ...string
 	return p.do(req, status)
 }
 
-// user adds somebody, who then signs in.
+// user adds a user, who then signs in.
 func (p *person) user(name, role, group string) *person {
 	p.t.Helper()
 	p.post("/admin/users", 303, url.Values{"name": {name}, "password": {password}, "role": {role}, "groups": {group}})

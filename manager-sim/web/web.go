@@ -1,10 +1,12 @@
 // Package web is the manager's pages. They work without JavaScript, by plain
 // forms; with it they keep themselves up to date.
 //
-// A page is a client of the REST API, called in this process as the person who
-// is signed in: so there is nothing that a page can do and the API cannot, and
-// who may do what is decided in one place. The package keeps nothing but what
-// is in the session's cookie.
+// A page is a client of the REST API and calls it in this process as the person
+// who is signed in. So a page can do nothing that the API cannot, and rights are
+// checked in one place. The package keeps no state but the session's cookie.
+//
+// A page shows everything as text: no content needs a pointer that hovers, and
+// nothing is cut off at any width (TestLayoutShowsEverything).
 package web
 
 import (
@@ -114,7 +116,7 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if !strings.HasPrefix(r.URL.Path, "/assets/") {
 		h.Set("Cache-Control", "no-store")
 	}
-	// A form of another site must not act for somebody who is signed in here.
+	// A form of another site must not act for a person who is signed in here.
 	if err := w.guard.Check(r); err != nil {
 		w.fail(rw, server.Identity{}, http.StatusForbidden, "The request came from another site.")
 		return
@@ -123,7 +125,7 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.mux.ServeHTTP(rw, r)
 }
 
-// request is one request of somebody who is signed in.
+// request is one request of a person who is signed in.
 type request struct {
 	*http.Request
 	web *Web

@@ -106,7 +106,7 @@ func TestOnlyWhoIsSignedInComesIn(t *testing.T) {
 	} {
 		resp, _ := p.post("/admin/sign-in", 303, url.Values{"name": {"root"}, "password": {password}, "next": {next}})
 		if got := resp.Header.Get("Location"); got != want {
-			t.Errorf("next=%q leads to %q, want %q", next, got, want)
+			t.Errorf("next=%q opens %q, want %q", next, got, want)
 		}
 		c := resp.Cookies()
 		if len(c) != 1 || c[0].Name != "__Host-session" || !c[0].HttpOnly || !c[0].Secure || c[0].SameSite != http.SameSiteLaxMode || c[0].Path != "/" || c[0].Domain != "" {
@@ -121,7 +121,7 @@ func TestOnlyWhoIsSignedInComesIn(t *testing.T) {
 	guess.post("/admin/claim", 400, url.Values{"token": {"guess"}, "name": {"eve"}, "password": {password}})
 }
 
-// A page of another site cannot act for somebody who is signed in here.
+// A page of another site cannot act for a person who is signed in here.
 func TestAnotherSitesFormsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := open(t)
