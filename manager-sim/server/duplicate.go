@@ -75,7 +75,7 @@ func (s *Server) displacedAlive(ss *session, old string) {
 	sure := len(d.replaced) >= displacedLive
 	s.mu.Unlock()
 	if sure {
-		s.markDuplicate(ss.nodeID, old, ss.source)
+		s.markDuplicate(ss.nodeID, old, ss.address)
 	}
 }
 
@@ -83,9 +83,9 @@ func (s *Server) displacedAlive(ss *session, old string) {
 // the close frame.
 func (s *Server) answeredReplaced(ss *session) {
 	now := time.Now()
-	other := ss.source
+	other := ss.address
 	if by := s.online(ss.nodeID); by != nil {
-		other = by.source
+		other = by.address
 	}
 	s.mu.Lock()
 	d := s.suspect(ss.nodeID)
@@ -93,7 +93,7 @@ func (s *Server) answeredReplaced(ss *session) {
 	sure := len(d.proofs) >= duplicateProofs
 	s.mu.Unlock()
 	if sure {
-		s.markDuplicate(ss.nodeID, ss.source, other)
+		s.markDuplicate(ss.nodeID, ss.address, other)
 	}
 }
 
@@ -115,7 +115,7 @@ func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
 	case d.serial == ss.serial:
 		d.began = ss.began
 	case ss.began.After(d.began):
-		d.serial, d.began, d.address = ss.serial, ss.began, ss.source
+		d.serial, d.began, d.address = ss.serial, ss.began, ss.address
 	case ss.began.Before(d.began.Add(-uptimeSlack)) && !ss.older:
 		ss.older = true
 		d.proofs = within(d.proofs, now, duplicateWindow)
@@ -123,7 +123,7 @@ func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
 	}
 	s.mu.Unlock()
 	if sure {
-		s.markDuplicate(ss.nodeID, other, ss.source)
+		s.markDuplicate(ss.nodeID, other, ss.address)
 	}
 }
 

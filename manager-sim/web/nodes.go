@@ -2,7 +2,6 @@ package web
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -241,10 +240,6 @@ func (r *request) pending() ([]pendingNode, error) {
 		Nodes []pendingNode `json:"nodes"`
 	}
 	err := r.api(http.MethodGet, "/api/v1/pending-nodes", nil, &list)
-	var api *apiError
-	if errors.As(err, &api) && api.status == http.StatusNotFound {
-		return nil, nil
-	}
 	return list.Nodes, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,9 +41,11 @@ func (w *Web) signInForm(rw http.ResponseWriter, status int, next, problem strin
 
 func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 	secret, err := w.manager.SignIn(r.Context(), source(r), r.PostFormValue("name"), r.PostFormValue("password"))
+	var later *server.TryLater
 	switch {
-	case errors.Is(err, server.ErrLocked):
-		w.signInForm(rw, http.StatusTooManyRequests, r.PostFormValue("next"), "Too many failed attempts. Wait a minute.")
+	case errors.As(err, &later):
+		rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
+		w.signInForm(rw, http.StatusTooManyRequests, r.PostFormValue("next"), sentence(later))
 	case errors.Is(err, server.ErrWrong):
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
 	case err != nil:
@@ -70,23 +73,30 @@ func (r *request) signOut() error {
 	return r.to("/admin/sign-in")
 }
 
+// sentence is an error's text as a page shows it.
+func sentence(err error) string {
+	text := strings.TrimSuffix(err.Error(), ".")
+	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
+
 // claimView is what the page of the first administrator shows.
 type claimView struct {
 	Token string
-	Taken bool // somebody can sign in already
+	Taken bool // an administrator exists already
 }
 
 func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
 	w.claimForm(rw, r, http.StatusOK, r.URL.Query().Get("token"), "")
 }
 
+// claimForm shows the form, or the way to sign in once there is an administrator.
 func (w *Web) claimForm(rw http.ResponseWriter, r *http.Request, status int, token, problem string) {
-	users, err := w.manager.Store.Users(r.Context())
+	open, err := w.manager.ClaimOpen(r.Context())
 	if err == nil {
-		err = w.render(rw, status, "claim", page{Title: "First administrator", Error: problem, Data: claimView{token, len(users) > 0}})
+		err = w.render(rw, status, "claim", page{Title: "First administrator", Error: problem, Data: claimView{token, !open}})
 	}
 	if err != nil {
-		w.log.Error().Err(err).Msg("page")
+		w.log.Error().Err(err).Msg("claim")
 		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
 	}
 }
@@ -94,7 +104,13 @@ func (w *Web) claimForm(rw http.ResponseWriter, r *http.Request, status int, tok
 func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 	name, password := r.PostFormValue("name"), r.PostFormValue("password")
 	if err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password); err != nil {
-		w.claimForm(rw, r, http.StatusBadRequest, r.PostFormValue("token"), err.Error())
+		status := http.StatusBadRequest
+		var later *server.TryLater
+		if errors.As(err, &later) {
+			status = http.StatusTooManyRequests
+			rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
+		}
+		w.claimForm(rw, r, status, r.PostFormValue("token"), sentence(err))
 		return
 	}
 	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)
