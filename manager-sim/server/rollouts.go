@@ -220,8 +220,8 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 		return
 	}
 	details := map[string]any{"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)}
-	if body.Reason != "" {
-		details["reason"] = body.Reason
+	if reason := strings.TrimSpace(body.Reason); reason != "" {
+		details["reason"] = release.Foreign(reason, maxReason)
 	}
 	scheduled := audit(now, who(r).Name, "group.upgrade.schedule", g.ID, details)
 	err = s.save(r.Context(), store.Rollout{ID: ro.ID, GroupID: g.ID, CreatedAt: now}, ro, acts, "manager", "", []store.Audit{scheduled})

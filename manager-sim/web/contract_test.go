@@ -137,6 +137,7 @@ func (f *fakeAPI) nodePages() {
 	f.on("GET /api/v1/groups", 200, object{"groups": []object{{"id": "g1", "name": "Site one"}}})
 	f.on("GET /api/v1/events", 200, object{"events": []object{}})
 	f.on("GET /api/v1/rollouts", 200, object{"rollouts": []object{}})
+	f.on("GET /api/v1/pending-nodes", 200, object{"nodes": []object{}})
 }
 
 func TestDuplicateIdentities(t *testing.T) {

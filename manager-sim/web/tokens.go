@@ -110,6 +110,7 @@ func (r *request) confirmRevoke(problem error) error {
 		Title: "Revoke token " + t.Name, Nav: "tokens", Action: "/admin/tokens/" + url.PathEscape(t.ID) + "/revoke", Button: "Revoke token", Cancel: "/admin/tokens",
 		Effects: []string{
 			"The manager refuses every program that uses this token, at once.",
+			"The tokens that were created with this token are revoked, too.",
 			"A revoked token cannot be restored. Create another one for programs that still need access.",
 		}})
 }

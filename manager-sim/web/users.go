@@ -159,7 +159,7 @@ func (r *request) confirmRemoveUser(problem error) error {
 		Effects: []string{
 			name + " cannot sign in any more, and is signed out everywhere at once.",
 			"The audit trail keeps what " + name + " did.",
-			"API tokens stay valid. Revoke those that only " + name + " used on the page Tokens.",
+			"The tokens that " + name + " created are revoked, too.",
 		}})
 }
 

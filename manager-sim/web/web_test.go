@@ -253,9 +253,13 @@ func TestReasonsAreInTheAuditTrail(t *testing.T) {
 	root.post(at+"/abort", 303, url.Values{"reason": {"a wrong version"}})
 	root.get(at+"/abort", 303) // it has ended
 	root.post("/admin/users/ann/remove", 303, url.Values{"reason": {"ann left"}})
+	root.post("/admin/tokens", 200, url.Values{"name": {"ci"}, "role": {"viewer"}, "groups": {g}, "expires_in_secs": {"3600"}})
+	revoke := regexp.MustCompile(`/admin/tokens/[^/]+/revoke`).FindString(root.get("/admin/tokens", 200))
+	root.post(revoke, 303, url.Values{"reason": {"ci was replaced"}})
+	root.get(revoke, 404)
 	root.post("/admin/nodes/n1/remove", 303, url.Values{"reason": {"device retired"}})
 	trail := root.get("/admin/audit", 200)
-	for _, reason := range []string{"2.2.0 leaks memory", "a wrong version", "ann left", "device retired"} {
+	for _, reason := range []string{"2.2.0 leaks memory", "a wrong version", "ann left", "ci was replaced", "device retired"} {
 		has(t, trail, reason)
 	}
 	body := root.get("/admin/nodes/n1", 200)
@@ -270,4 +274,34 @@ func TestReasonsAreInTheAuditTrail(t *testing.T) {
 	if _, body := root.post("/admin/groups/"+g+"/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"staged"}}); !strings.Contains(body, `role="alert"`) {
 		t.Errorf("a group without nodes: %s", body)
 	}
+}
+
+// Users and passwords are changed by the pages, as the manager allows it.
+func TestUsersAreChanged(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	_, body := root.post("/admin/users", 200, url.Values{"name": {"ann"}, "password": {password}, "role": {"viewer"}})
+	has(t, body, "User ann added. Warning: ", "none: this user sees no nodes")
+	ann := s.stranger()
+	ann.post("/admin/sign-in", 303, url.Values{"name": {"ann"}, "password": {password}})
+	has(t, ann.get("/admin/nodes", 200), "Your user has no group, so it sees no nodes.")
+	root.post("/admin/users/ann/access", 303, url.Values{"role": {"operator"}, "groups": {g}})
+	has(t, ann.get("/admin/nodes", 200), "No nodes are in your groups yet.")
+	has(t, root.get("/admin/users/ann", 200), `<option value="operator" selected>`, `value="`+g+`" checked`)
+	next := password + " 2"
+	_, body = ann.post("/admin/password", 400, url.Values{"old": {"wrong one"}, "new": {next}, "again": {next}})
+	has(t, body, "The present password is wrong.", "<form")
+	_, body = ann.post("/admin/password", 400, url.Values{"old": {password}, "new": {"short"}, "again": {"short"}})
+	has(t, body, `role="alert"`, "<form")
+	ann.post("/admin/password", 200, url.Values{"old": {password}, "new": {next}, "again": {next}})
+	ann.get("/admin/nodes", 200) // and stays signed in
+	root.post("/admin/users/ann/password", 303, url.Values{"password": {password}})
+	ann.get("/admin/nodes", 303)
+	for _, path := range []string{"/admin/users/root/remove", "/admin/users/root/access"} {
+		_, body = root.post(path, 409, url.Values{"role": {"viewer"}})
+		has(t, body, "last super admin")
+	}
+	root.get("/admin/nodes", 200)
 }
