@@ -159,17 +159,17 @@ func (b *browser) holds(expression string) {
 // wanted.
 func (b *browser) picture(name string) {
 	b.t.Helper()
-	b.pictureAt(name, 1100)
+	b.pictureAt(name, 1100, 700)
 }
 
-func (b *browser) pictureAt(name string, width int64) {
+func (b *browser) pictureAt(name string, width, height int64) {
 	b.t.Helper()
 	dir := os.Getenv(screenshotsEnv)
 	if dir == "" {
 		return
 	}
 	for _, theme := range []string{"light", "dark"} {
-		b.do("size", chromedp.EmulateViewport(width, 700))
+		b.do("size", chromedp.EmulateViewport(width, height))
 		b.theme(theme)
 		png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 		if err != nil {

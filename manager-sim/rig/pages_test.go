@@ -68,7 +68,7 @@ func TestBrowserUpgradesANode(t *testing.T) {
 		w.fits(390)
 	}
 	w.picture("nodes-failed")
-	w.pictureAt("nodes-phone", 390)
+	w.pictureAt("nodes-phone", 390, 900)
 	// What the node's own policy refuses: an older major, and a channel that only
 	// somebody who changes the form can ask for.
 	for _, tt := range []struct{ version, channel, code string }{{"0.9.0", "stable", "upgrade_version_too_old"}, {"1.3.0", "beta", "upgrade_channel_not_allowed"}} {
@@ -98,6 +98,7 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	w.picture("users")
 	w.open("/admin/tokens")
 	w.fill("input[name=name]", "deploy-pipeline")
+	w.click("input[value='*']")
 	w.click("#create-token")
 	w.sees("Copy the token now")
 	w.accessible()
@@ -143,6 +144,8 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	w := browse(t, b.Rig)
 	w.sees("No upgrade now:") // of the node whose upgrades are disabled,
 	w.sees("enabled = true")  // and what to do
+	w.fits(390)
+	w.picture("nodes")
 	w.open("/admin/groups")
 	w.fill("input[name=name]", "devices")
 	w.click("form.bar button.primary")
@@ -174,7 +177,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	w.sees("1 node rolled back in wave 1 of 3")
 	w.sees("1 rolled back. 2 waiting.") // the remaining waves do not run
 	w.confirm("#abort", "it does not start")
-	w.sees("aborted")
+	w.sees("Roll back the group")
 	b.publish("1.2.0", "") // fixed
 	begin("1.2.0", "immediate")
 	w.sees("3 of 3 finished: 3 updated.")
@@ -295,6 +298,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.click("dialog .cancel")
 	w.holds(`document.querySelector("dialog") === null`)
 	w.confirm("#abort", "enough of it")
+	w.sees("Roll back the group")
 	w.sees("aborted")
 	w.accessible()
 	w.click("#roll-back") // the plan is for the version that most nodes ran before
@@ -315,7 +319,6 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.picture("group")
 	w.open("/admin/nodes")
 	w.sees("10 of 10 nodes")
-	w.picture("nodes")
 
 	// The manager goes away and comes back: the page says so.
 	w.open("/admin/nodes")

@@ -22,6 +22,9 @@ type token struct {
 	LastUsed  time.Time `json:"last_used_at"`
 }
 
+// SeesNothing reports whether the token has no group to see.
+func (t token) SeesNothing() bool { return len(t.Groups) == 0 && t.Role != string(server.SuperAdmin) }
+
 // Expired reports whether the manager refuses the token by now.
 func (t token) Expired() bool { return !t.ExpiresAt.IsZero() && time.Now().After(t.ExpiresAt) }
 
