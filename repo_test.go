@@ -25,7 +25,7 @@ const module = "github.com/bilbycast/edge-agent"
 // trailing slash stands for all below.
 var imports = map[string][]string{
 	"cmd/edge-agent":       {"cmd/internal/cli", "fsutil", "agent", "install", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
-	"cmd/internal/cli":     {"github.com/rs/zerolog", "github.com/spf13/cobra"},
+	"cmd/internal/cli":     {"release", "github.com/rs/zerolog", "github.com/spf13/cobra"},
 	"cmd/release-manifest": {"cmd/internal/cli", "agent", "release", "verify", "github.com/klauspost/compress/gzip", "github.com/spf13/cobra"},
 	"agent": {"stage", "verify", "state", "watchdog", "wire", "release", "fsutil", "github.com/gorilla/websocket", "golang.org/x/time/rate", "github.com/rs/zerolog",
 		"github.com/pelletier/go-toml/v2", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},

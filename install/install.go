@@ -25,6 +25,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
@@ -178,7 +179,12 @@ func LinkedDirs(root string) []string {
 	})
 }
 
-func (n *Node) say(format string, args ...any) { fmt.Fprintf(n.Out, format+"\n", args...) }
+func (n *Node) say(format string, args ...any) {
+	// A text of the service or of its journal may be in it.
+	fmt.Fprintln(n.Out, release.Foreign(fmt.Sprintf(format, args...), maxSaid))
+}
+
+const maxSaid = 4000 // bytes of a line
 
 // Install installs the release in a directory, in a tar file, at an https URL or
 // of a version (as agent.Examine takes it), unless a version is installed; then

@@ -52,9 +52,9 @@ Exits 1 if a check fails, 2 for wrong usage.`,
 func printFindings(w io.Writer, findings []install.Finding) {
 	for _, f := range findings {
 		if f.OK {
-			fmt.Fprintf(w, "ok    %s\n", f.What)
+			fmt.Fprintf(w, "ok    %s\n", cli.Plain(f.What))
 		} else {
-			fmt.Fprintf(w, "FIX   %s: %s\n", f.What, f.Problem)
+			fmt.Fprintf(w, "FIX   %s: %s\n", cli.Plain(f.What), cli.PlainLines(f.Problem))
 		}
 	}
 }

@@ -79,7 +79,7 @@ func newManualCmd(cmd *cobra.Command, change func(*cobra.Command, []string) (sta
 		}
 		res, err := l.Do(cmd.Context(), do)
 		for _, n := range res.Notes {
-			fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", n)
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", cli.Plain(n))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

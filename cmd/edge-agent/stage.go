@@ -54,7 +54,7 @@ the next start of the service.`,
 			}
 			sig := rel.Signature()
 			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "%s is staged: signed by %s, of commit %s, at %s\n", rel.Manifest().Version, sig.Workflow, sig.Commit, sig.Time.Format(time.RFC3339))
+			fmt.Fprintf(out, "%s is staged: signed by %s, of commit %s, at %s\n", rel.Manifest().Version, cli.Plain(sig.Workflow), cli.Plain(sig.Commit), sig.Time.Format(time.RFC3339))
 			if apply {
 				fmt.Fprint(out, restartHint(checked.Service.InstallRoot, "Put it on trial with: %s\n"))
 			} else {

@@ -156,7 +156,7 @@ func summary(s state.State, t state.Tree, service install.ServiceStatus, broken 
 
 func (r statusReport) table(w io.Writer, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(k string, v any) { fmt.Fprintf(tw, "%s\t%v\n", k, v) }
+	row := func(k string, v any) { fmt.Fprintf(tw, "%s\t%s\n", k, cli.Plain(fmt.Sprint(v))) }
 	since := func(text string, at time.Time, reason string) string {
 		if !at.IsZero() {
 			text += fmt.Sprintf(" since %s (%s)", at.UTC().Format(time.RFC3339), ago(now.Sub(at)))
@@ -210,7 +210,7 @@ func (r statusReport) table(w io.Writer, now time.Time) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", r.Summary)
+	_, err := fmt.Fprintf(w, "\n%s\n", cli.Plain(r.Summary))
 	return err
 }
 

@@ -88,7 +88,7 @@ func (r trustReport) print(cmd *cobra.Command) error {
 		fmt.Fprintf(tw, "TUF\troot %d, targets %d\n", r.RootVersion, r.TargetsVersion)
 	}
 	if r.Unfit != "" {
-		fmt.Fprintf(tw, "not used\t%s\n", r.Unfit)
+		fmt.Fprintf(tw, "not used\t%s\n", cli.Plain(r.Unfit))
 	}
 	for _, s := range r.Signers {
 		fmt.Fprintf(tw, "signer\t%s/%s@%s, of %s\n", s.Repository, s.Workflow, s.Ref, s.Issuer)
@@ -98,7 +98,7 @@ func (r trustReport) print(cmd *cobra.Command) error {
 		if !k.End.IsZero() {
 			end = k.End.Format(time.DateOnly)
 		}
-		fmt.Fprintf(tw, "%s\t%s, %s to %s\n", k.Kind, k.URL, k.Start.Format(time.DateOnly), end)
+		fmt.Fprintf(tw, "%s\t%s, %s to %s\n", cli.Plain(k.Kind), cli.Plain(k.URL), k.Start.Format(time.DateOnly), end)
 	}
 	return tw.Flush()
 }

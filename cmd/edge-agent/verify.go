@@ -105,7 +105,7 @@ func reportOf(e agent.Examination) verifyReport {
 func (r verifyReport) print(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(what, format string, args ...any) {
-		fmt.Fprintf(tw, "%s\t%s\n", what, fmt.Sprintf(format, args...))
+		fmt.Fprintf(tw, "%s\t%s\n", what, cli.Plain(fmt.Sprintf(format, args...)))
 	}
 	if r.Verified {
 		m, s := r.Release, r.Signature

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -11,10 +10,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
 
@@ -22,39 +24,98 @@ import (
 type client struct {
 	url, tokenFile, caFile, dir string
 	json                        bool
+	hc                          *http.Client // made by the first call
 }
 
 func (c *client) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.dir, "dir", defaultDir, "data directory of `serve`: its certificate and token are taken from there")
-	f.StringVar(&c.url, "url", "https://127.0.0.1:8443", "the manager")
+	f.StringVar(&c.url, "url", "", "the manager (default: where `serve` listens)")
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the bearer token (default: admin.token in --dir)")
 	f.StringVar(&c.caFile, "ca-file", "", "PEM that the manager's certificate is checked by (default: tls/cert.pem in --dir)")
 	f.BoolVar(&c.json, "json", false, "print JSON")
 }
 
-// maxAnswer bounds what is read of an answer.
-const maxAnswer = 64 << 20
+// urlFile is the file in the data directory with the URL of the manager.
+const urlFile = "manager.url"
 
-func (c *client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	token, ca := c.tokenFile, c.caFile
-	if token == "" {
-		token = filepath.Join(c.dir, "admin.token")
-	}
-	if ca == "" {
-		ca = filepath.Join(c.dir, "tls", "cert.pem")
-	}
-	secret, err := os.ReadFile(token)
+// managerURL returns where the manager of a data directory listens.
+func managerURL(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, urlFile))
 	if err != nil {
-		return nil, fmt.Errorf("bearer token: %w (is this the directory of a manager? see --dir)", err)
+		return "https://" + defaultListen
 	}
-	pem, err := os.ReadFile(ca)
+	return strings.TrimSpace(string(b))
+}
+
+const (
+	maxAnswer     = 64 << 20         // bytes that are read of an answer
+	answerTimeout = 30 * time.Second // for its beginning
+)
+
+// refusal is an answer of the manager that is no success.
+type refusal struct {
+	status       int
+	code, detail string
+}
+
+func (r *refusal) Error() string { return r.detail }
+
+// unreachable marks an error of the network.
+func unreachable(err error) error { return cli.Exit(cli.Unreachable, err) }
+
+// isUnreachable reports whether the manager gave no answer, or said that it
+// cannot answer now.
+func isUnreachable(err error) bool {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.status >= 500 || r.status == http.StatusTooManyRequests
+	}
+	return errors.Is(err, errNoAnswer)
+}
+
+var errNoAnswer = errors.New("the manager gives no answer")
+
+// open prepares the connection.
+func (c *client) open() error {
+	if c.hc != nil {
+		return nil
+	}
+	if c.url == "" {
+		c.url = managerURL(c.dir)
+	}
+	c.url = strings.TrimSuffix(c.url, "/")
+	if !strings.HasPrefix(c.url, "https://") {
+		return cli.Usage(fmt.Errorf("--url %q does not begin with https://", c.url))
+	}
+	if c.tokenFile == "" {
+		c.tokenFile = filepath.Join(c.dir, "admin.token")
+	}
+	if c.caFile == "" {
+		c.caFile = filepath.Join(c.dir, "tls", "cert.pem")
+	}
+	pem, err := os.ReadFile(c.caFile)
 	if err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
+		return fmt.Errorf("certificate: %w (is --dir the data directory of a manager?)", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("certificate: %s holds none", ca)
+		return fmt.Errorf("certificate: %s holds none", c.caFile)
+	}
+	c.hc = &http.Client{Transport: &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: answerTimeout, ResponseHeaderTimeout: answerTimeout,
+	}}
+	return nil
+}
+
+func (c *client) do(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	secret, err := os.ReadFile(c.tokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("bearer token: %w (is --dir the data directory of a manager?)", err)
 	}
 	var b []byte
 	if body != nil {
@@ -64,90 +125,100 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(b))
 	if err != nil {
-		return nil, err
+		return nil, cli.Usage(fmt.Errorf("--url: %w", err))
+	}
+	for k, v := range header {
+		req.Header[k] = v
 	}
 	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(secret)))
-	hc := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
-	resp, err := hc.Do(req)
+	resp, err := c.hc.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%w (does the manager run? manager-sim serve)", err)
+		return nil, unreachable(fmt.Errorf("%w: %w (does the manager run? manager-sim serve)", errNoAnswer, err))
 	}
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		var problem struct {
 			Detail string `json:"detail"`
+			Code   string `json:"code"`
 		}
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 		if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
 			problem.Detail = resp.Status
 		}
-		return nil, errors.New(problem.Detail)
+		return nil, &refusal{resp.StatusCode, problem.Code, problem.Detail}
 	}
 	return resp, nil
 }
 
-// call makes a call and decodes its answer into to; with --json it prints the
-// answer, too.
+// call makes a call, decodes its answer into to (unless that is nil), and returns
+// the answer as it is.
 func (c *client) call(ctx context.Context, method, path string, body, to any) ([]byte, error) {
-	resp, err := c.do(ctx, method, path, body)
+	resp, err := c.do(ctx, method, path, body, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return nil, err
+		return nil, unreachable(fmt.Errorf("%w: %w", errNoAnswer, err))
 	}
-	return b, json.Unmarshal(b, to)
+	if len(b) > maxAnswer {
+		return nil, fmt.Errorf("%s %s: the answer has more than %d bytes", method, path, maxAnswer)
+	}
+	if to == nil {
+		return b, nil
+	}
+	if err := json.Unmarshal(b, to); err != nil {
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	return b, nil
 }
 
-// record is what the commands read of the manager's stream.
-type record struct {
-	Type      string `json:"type"`
-	Time      string `json:"time"`
-	NodeID    string `json:"node_id"`
-	Version   string `json:"version"`
-	ErrorCode string `json:"error_code"`
-	CommandID string `json:"command_id"`
-	Severity  string `json:"severity"`
-	Message   string `json:"message"`
-	Success   bool   `json:"success"`
-	RolloutID string `json:"rollout_id"`
-	Status    string `json:"status"`
-	Wave      int    `json:"wave"`
-}
-
-// follow calls each with every record from now on, until it says that it is
-// done. begin is called once the stream listens.
-func (c *client) follow(ctx context.Context, begin func() error, each func(record, []byte) (done bool, err error)) error {
-	resp, err := c.do(ctx, http.MethodGet, "/api/v1/events/stream", nil)
-	if err != nil {
-		return err
+// all reads a list of the API to its end: the entries under key, page after page.
+func (c *client) all(ctx context.Context, path, key string) ([]json.RawMessage, error) {
+	list := []json.RawMessage{}
+	sep := "?"
+	if strings.Contains(path, "?") {
+		sep = "&"
 	}
-	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	for first := true; lines.Scan(); {
-		if first { // the comment that says that it listens
-			first = false
-			if err := begin(); err != nil {
-				return err
+	for page := path; ; {
+		var answer map[string]json.RawMessage
+		if _, err := c.call(ctx, http.MethodGet, page, nil, &answer); err != nil {
+			return nil, err
+		}
+		var entries []json.RawMessage
+		var next string
+		if err := json.Unmarshal(answer[key], &entries); err != nil {
+			return nil, fmt.Errorf("GET %s: %s: %w", path, key, err)
+		}
+		list = append(list, entries...)
+		if raw := answer["next"]; raw != nil {
+			if err := json.Unmarshal(raw, &next); err != nil {
+				return nil, fmt.Errorf("GET %s: next: %w", path, err)
 			}
 		}
-		data, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
-			continue
+		if next == "" {
+			return list, nil
 		}
-		var r record
-		if json.Unmarshal([]byte(data), &r) != nil {
-			continue
-		}
-		if done, err := each(r, []byte(data)); done || err != nil {
-			return err
+		page = path + sep + "after=" + url.QueryEscape(next)
+	}
+}
+
+// decode returns the entries of a list as values.
+func decode[T any](entries []json.RawMessage) ([]T, error) {
+	out := make([]T, len(entries))
+	for i, raw := range entries {
+		if err := json.Unmarshal(raw, &out[i]); err != nil {
+			return nil, err
 		}
 	}
-	if ctx.Err() != nil {
+	return out, nil
+}
+
+func write(cmd *cobra.Command, b []byte) error {
+	if len(b) == 0 {
 		return nil
 	}
-	return errors.Join(errors.New("the manager ended the stream; what happened meanwhile is in its records"), lines.Err())
+	_, err := cmd.OutOrStdout().Write(b)
+	return err
 }

@@ -24,6 +24,6 @@ func newRootCmd() *cobra.Command {
   manager-sim release publish --dir sim --version 1.0.0 ./edge-agent
   manager-sim serve --dir sim`,
 	}
-	root.AddCommand(newDemoCmd(), newServeCmd(), newReleaseCmd(), newNodesCmd(), newUpgradeCmd(), newRolloutCmd(), newEventsCmd())
+	root.AddCommand(newDemoCmd(), newServeCmd(), newReleaseCmd(), newNodesCmd(), newNodeCmd(), newUpgradeCmd(), newRolloutCmd(), newEventsCmd())
 	return root
 }

@@ -3,13 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )
 
@@ -36,20 +39,35 @@ func newPublishCmd() *cobra.Command {
 		fmt.Fprintf(&faults, "  %-20s %s\n", f[0], f[1])
 	}
 	cmd := &cobra.Command{
-		Use:   "publish --version X.Y.Z PROGRAM",
+		Use:   "publish --version X.Y.Z [PROGRAM]",
 		Short: "Publish a program as a signed release",
 		Long: `Publish packs PROGRAM into a tarball, writes its manifest, signs that with the
 simulated Sigstore of the data directory (made at the first call), and puts all
 of it where GitHub would have it: OWNER/REPO/releases/download/vX.Y.Z/.
 
+Without PROGRAM it builds edge-agent for the simulation, stamped with the version.
+That needs Go, in a checkout of edge-agent.
+
 With --fault the release is bad in one way:
 ` + faults.String(),
-		Example: `  go build -tags sim -ldflags "-X main.version=1.1.0" -o edge-agent ./cmd/edge-agent
+		Example: `  manager-sim release publish --version 1.0.0
+  go build -tags sim -ldflags "-X main.version=1.1.0" -o edge-agent ./cmd/edge-agent
   manager-sim release publish --version 1.1.0 ./edge-agent
   manager-sim release publish --version 1.2.0 --fault exits-at-once ./edge-agent`,
-		Args: cli.ExactArgs(1, "version"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			return cli.ExactArgs(min(len(args), 1), "version")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.Binary, o.Fault = args[0], fakerelease.Fault(fault)
+			o.Fault = fakerelease.Fault(fault)
+			if len(args) == 1 {
+				o.Binary = args[0]
+			} else {
+				remove, err := buildProgram(cmd, &o)
+				if err != nil {
+					return err
+				}
+				defer remove()
+			}
 			p, err := fakerelease.Publish(releasesUnder(dir), o)
 			if err != nil {
 				return err
@@ -80,6 +98,25 @@ With --fault the release is bad in one way:
 	return cmd
 }
 
+// buildProgram builds the program of o in a directory that remove removes.
+func buildProgram(cmd *cobra.Command, o *fakerelease.Options) (remove func(), err error) {
+	if _, err := release.ParseVersion(o.Version); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "edge-agent-build-")
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "building edge-agent %s for the simulation (the first time takes about a minute)\n", o.Version)
+	programs, err := rig.Build(cmd.Context(), dir, o.Version)
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("%w\nrun this in a checkout of edge-agent, or name a PROGRAM", err)
+	}
+	o.Binary = programs[o.Version]
+	return func() { os.RemoveAll(dir) }, nil
+}
+
 func newListCmd() *cobra.Command {
 	var dir, deviceType, channel string
 	var asJSON bool
@@ -96,12 +133,11 @@ func newListCmd() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(list)
 			}
-			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(tw, "VERSION\tCHANNEL\tDEVICE TYPE\tSEQUENCE\tRELEASED")
+			t := newTable(cmd.OutOrStdout(), "VERSION", "CHANNEL", "DEVICE TYPE", "SEQUENCE", "RELEASED")
 			for _, r := range list {
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%s\n", r.Version, r.Channel, r.DeviceType, r.Sequence, r.ReleasedAt.Format(time.DateTime))
+				t.row(r.Version, r.Channel, r.DeviceType, strconv.FormatUint(r.Sequence, 10), r.ReleasedAt.Format(time.DateTime))
 			}
-			return tw.Flush()
+			return t.flush()
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", defaultDir, "data directory, as for serve")

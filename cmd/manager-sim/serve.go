@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,19 +11,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
-	"github.com/bilbycast/edge-agent/wire"
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
@@ -32,12 +28,17 @@ import (
 const (
 	defaultDir  = "manager-sim-data"
 	databaseEnv = "MANAGER_SIM_DATABASE"
+
+	defaultListen         = "127.0.0.1:8443"
+	defaultReleasesListen = "127.0.0.1:8444"
+	listenEnv             = "MANAGER_SIM_LISTEN"
+	releasesListenEnv     = "MANAGER_SIM_RELEASES_LISTEN"
 )
 
 func newServeCmd() *cobra.Command {
 	var dir, listen, releasesListen, database string
 	var remote bool
-	var demo int
+	var demo demoFleet
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the manager, and a host for the releases",
@@ -45,9 +46,19 @@ func newServeCmd() *cobra.Command {
 release host, both with TLS and a self-signed certificate, until it is told to
 stop. Everything that it keeps is in the data directory.`,
 		Example: `  manager-sim serve
+  manager-sim serve --demo-fleet 12 --demo-faults
   curl -k -H "Authorization: Bearer $(cat manager-sim-data/admin.token)" https://127.0.0.1:8443/api/v1/nodes`,
-		Args: cli.ExactArgs(0),
+		Args: func(cmd *cobra.Command, args []string) error {
+			// pflag takes the value of an optional flag only after "=".
+			if cmd.Flags().Changed("demo-faults") && demo.spec == usualFaults && len(args) == 1 {
+				demo.spec, args = args[0], nil
+			}
+			return cli.ExactArgs(0)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := demo.check(cmd.Flags().Changed("demo-faults")); err != nil {
+				return cli.Usage(err)
+			}
 			for _, addr := range []string{listen, releasesListen} {
 				if err := checkListen(addr, remote); err != nil {
 					return cli.Usage(err)
@@ -56,15 +67,17 @@ stop. Everything that it keeps is in the data directory.`,
 			if database == "" {
 				database = os.Getenv(databaseEnv)
 			}
-			return serve(cmd, dir, listen, releasesListen, database, demo)
+			return serve(cmd, dir, listen, releasesListen, database, &demo)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", defaultDir, "data directory; made if it is not there")
-	f.StringVar(&listen, "listen", "127.0.0.1:8443", "address of the manager")
-	f.StringVar(&releasesListen, "releases-listen", "127.0.0.1:8444", "address of the release host")
+	f.StringVar(&listen, "listen", cmp.Or(os.Getenv(listenEnv), defaultListen), "address of the manager; default also from "+listenEnv)
+	f.StringVar(&releasesListen, "releases-listen", cmp.Or(os.Getenv(releasesListenEnv), defaultReleasesListen), "address of the release host; default also from "+releasesListenEnv)
 	f.StringVar(&database, "database", "", "postgres:// URL of a database to use instead of manager.db in --dir;\nwith a password in it, rather set "+databaseEnv)
-	f.IntVar(&demo, "demo-fleet", 0, "add that many simulated nodes, in a group of their own")
+	f.IntVar(&demo.nodes, "demo-fleet", 0, "add that many simulated nodes, in a group of their own; a restart keeps them")
+	f.StringVar(&demo.spec, "demo-faults", "", "faults of nodes of the demo fleet, like refused=2,slow=1; KIND is one of:\n"+faultHelp()+"without a value: "+usualFaults)
+	f.Lookup("demo-faults").NoOptDefVal = usualFaults
 	f.BoolVar(&remote, "allow-remote", false, "let --listen be more than loopback")
 	return cmd
 }
@@ -81,7 +94,7 @@ func checkListen(addr string, remote bool) error {
 	return nil
 }
 
-func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, demo int) error {
+func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, demo *demoFleet) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -119,7 +132,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 			for i, r := range list {
 				out[i] = server.Release(r)
 			}
-			return out, err
+			return append(out, demo.releases(deviceType, channel)...), err
 		},
 	})
 	if err != nil {
@@ -143,91 +156,20 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 	if err := fakerelease.SetHost(releases, host, cert.PEM); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, `manager        %s
-releases       %s
-admin token    in %s
-
-For a node's config.toml:
-  urls = ["wss%s"]
-  registration_token: in %s
-  cert_fingerprint = %q
-For a simulation build of the agent, in its environment:
-  EDGE_AGENT_SIM_TRUST=%s
-`, url, host, filepath.Join(dir, "admin.token"), strings.TrimPrefix(url, "https"),
-		filepath.Join(dir, "registration.token"), cert.Fingerprint, absolute(filepath.Join(releases, "trust")))
+	if err := writeFileAtomically(filepath.Join(dir, urlFile), []byte(url+"\n"), 0o644); err != nil {
+		return err
+	}
+	if demo.nodes > 0 {
+		if err := demo.start(ctx, g, st, dir, url, registration, cert); err != nil {
+			return err
+		}
+	}
 	claim, err := m.NewClaim(ctx)
 	if err != nil {
 		return err
 	}
-	if claim != "" {
-		fmt.Fprintf(out, "pages          %s/admin/claim?token=%s\n               (good once, for the first administrator)\n", url, claim)
-	} else {
-		fmt.Fprintf(out, "pages          %s/admin/nodes\n", url)
-	}
-	if demo > 0 {
-		if err := startFleet(ctx, g, st, url, registration, cert, demo); err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "simulated nodes: %d, in the group %q\n", demo, demoGroup)
-	}
+	welcome{dir: dir, url: url, host: host, fingerprint: cert.Fingerprint, claim: claim, demo: demo}.print(out)
 	return g.Wait()
-}
-
-const demoGroup = "demo"
-
-// startFleet adds simulated nodes, and puts each into the demo's group once it
-// has registered. They keep no credentials: a manager that is started again
-// gets new ones.
-func startFleet(ctx context.Context, g *errgroup.Group, st store.Store, url, token string, cert selfsign.Cert, nodes int) error {
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(cert.PEM)
-	now := time.Now().UTC()
-	group := store.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
-	entry := store.Audit{Time: now, Actor: "demo", Action: "group.create", Target: group.ID, Details: []byte(`{"name":"` + demoGroup + `"}`)}
-	if err := st.AddGroup(ctx, group, entry); errors.Is(err, store.ErrExists) {
-		all, err := st.Groups(ctx)
-		if err != nil {
-			return err
-		}
-		group = all[slices.IndexFunc(all, func(g store.Group) bool { return g.Name == demoGroup })]
-	} else if err != nil {
-		return err
-	}
-	f, err := fleet.Start(ctx, fleet.Config{
-		URL: "wss" + strings.TrimPrefix(url, "https") + wire.Path, Token: token, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-		Nodes: nodes, Step: 2 * time.Second, DeviceType: demoGroup,
-	})
-	if err != nil {
-		return err
-	}
-	g.Go(func() error { f.Wait(); return nil })
-	g.Go(func() error {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for missing := nodes; missing > 0; {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-			}
-			all, err := st.Nodes(ctx)
-			if err != nil {
-				return err
-			}
-			for _, n := range all {
-				if n.DeviceType != demoGroup || n.GroupID != "" {
-					continue
-				}
-				missing--
-				details := []byte(`{"group_id":"` + group.ID + `"}`)
-				if err := st.SetGroup(ctx, n.ID, group.ID, store.Audit{Time: time.Now().UTC(), Actor: "demo", Action: "node.group.set", Target: n.ID, Details: details}); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-	return nil
 }
 
 func absolute(path string) string {
@@ -240,6 +182,9 @@ func absolute(path string) string {
 // listenTLS serves s until ctx is done.
 func listenTLS(ctx context.Context, g *errgroup.Group, s *http.Server, addr string, cert selfsign.Cert) (string, error) {
 	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return "", fmt.Errorf("%w; choose another one with --listen or --releases-listen", err)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -45,7 +45,7 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	if err := errors.Join(os.MkdirAll(filepath.Dir(tool), 0o755), copyProgram(c.Tool, tool)); err != nil {
 		return nil, err
 	}
-	if err := r.layOut(dir, BoxRoot, c); err != nil {
+	if err := LayOut(dir, BoxRoot, c); err != nil {
 		return nil, err
 	}
 	if err := os.CopyFS(trust, os.DirFS(r.TrustDir())); err != nil {

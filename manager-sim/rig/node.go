@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,7 +22,7 @@ import (
 type NodeConfig struct {
 	Name            string        // "node"; also its directory
 	Version         string        // that is installed first
-	Binary          string        // the program of that version
+	Binary          string        // the program of that version, or a directory with all of its files
 	BinaryName      string        // its name in the version's directory: "edge-agent"
 	Tool            string        // an edge-agent, for its unit and status commands: Binary
 	MaxBootAttempts int           // 3
@@ -30,6 +31,8 @@ type NodeConfig struct {
 	Restart         time.Duration // 50 ms
 	TimeoutStart    time.Duration // the window
 	ManagerURL      string        // the rig's
+	Token           string        // registration token: the rig's
+	Fingerprint     string        // of the manager's certificate: the rig's
 	Disabled        bool          // upgrades are off
 	Proxy           string        // manager.proxy; "" leaves it to the environment
 	Unit            string        // service.unit, in a box: Binary then links nothing, and Tool is its agent
@@ -94,19 +97,29 @@ func (c *NodeConfig) defaults(r *Rig) {
 	if c.TimeoutStart == 0 {
 		c.TimeoutStart = time.Duration(c.WindowSecs) * time.Second
 	}
-	if c.ManagerURL == "" {
-		c.ManagerURL = "wss" + r.URL[len("https"):]
+	if r == nil {
+		return
 	}
+	url, token, fingerprint := r.Registration()
+	c.ManagerURL, c.Token, c.Fingerprint = cmp.Or(c.ManagerURL, url), cmp.Or(c.Token, token), cmp.Or(c.Fingerprint, fingerprint)
 }
 
-// layOut makes the install root of c in dir, as an install by hand does: the
-// version, the links, the configuration. The node will see dir as root.
-func (r *Rig) layOut(dir, root string, c NodeConfig) error {
+// LayOut makes an install root in dir, which must be new or empty, as an install
+// by hand does: the version, the links, the configuration. The node will see dir
+// as root. c needs a manager, a token and a fingerprint.
+func LayOut(dir, root string, c NodeConfig) error {
+	c.defaults(nil)
 	version := filepath.Join(dir, "versions", c.Version)
 	if err := os.MkdirAll(version, 0o755); err != nil {
 		return err
 	}
-	if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
+	if st, err := os.Stat(c.Binary); err != nil {
+		return err
+	} else if st.IsDir() {
+		if err := os.CopyFS(version, os.DirFS(c.Binary)); err != nil {
+			return err
+		}
+	} else if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
 	for _, link := range []string{"current", "last-good"} {
@@ -114,35 +127,54 @@ func (r *Rig) layOut(dir, root string, c NodeConfig) error {
 			return err
 		}
 	}
+	return WriteConfig(filepath.Join(dir, "config.toml"), root, c)
+}
+
+// WriteConfig writes the config.toml of LayOut, or replaces it: a reader sees
+// the old file or the new one.
+func WriteConfig(path, root string, c NodeConfig) error {
+	c.defaults(nil)
 	var conf bytes.Buffer
 	if err := nodeConfig.Execute(&conf, map[string]any{
-		"Name": c.Name, "Binary": c.BinaryName, "Root": root, "URL": c.ManagerURL, "Token": r.nodeToken, "Fingerprint": r.cert.Fingerprint,
+		"Name": c.Name, "Binary": c.BinaryName, "Root": root, "URL": c.ManagerURL, "Token": c.Token, "Fingerprint": c.Fingerprint,
 		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs, "Proxy": c.Proxy, "Unit": c.Unit, "Probe": c.Probe,
 	}); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "config.toml"), conf.Bytes(), 0o600)
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, conf.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+// Supervised is the service of the node at root, whose simulation build trusts the
+// directory trust. Output and OnChange are the caller's.
+func (c NodeConfig) Supervised(root, trust string) supervise.Unit {
+	c.defaults(nil)
+	return supervise.Unit{
+		ExecStartPre: []string{filepath.Join(root, "last-good", c.BinaryName), "watchdog", "--root", root},
+		ExecStart:    []string{filepath.Join(root, "current", c.BinaryName), "run", "--config", filepath.Join(root, "config.toml")},
+		Env:          []string{"EDGE_AGENT_SIM_TRUST=" + trust},
+		Restart:      c.Restart, TimeoutStart: c.TimeoutStart,
+	}
 }
 
 // Install lays out a node under a supervisor. It does not start it.
 func (r *Rig) Install(c NodeConfig) (*Node, error) {
 	c.defaults(r)
 	n := &Node{Name: c.Name, Root: filepath.Join(r.Dir, c.Name), Journal: filepath.Join(r.Dir, c.Name+".journal"), rig: r}
-	if err := r.layOut(n.Root, n.Root, c); err != nil {
+	if err := LayOut(n.Root, n.Root, c); err != nil {
 		return nil, err
 	}
 	var err error
 	if n.out, err = os.OpenFile(n.Journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
 		return nil, err
 	}
-	n.unit = supervise.Unit{
-		ExecStartPre: []string{n.path("last-good/edge-agent"), "watchdog", "--root", n.Root},
-		ExecStart:    []string{n.path("current/edge-agent"), "run", "--config", n.path("config.toml")},
-		Env:          []string{"EDGE_AGENT_SIM_TRUST=" + r.TrustDir()},
-		Restart:      c.Restart, TimeoutStart: c.TimeoutStart, Output: n.out,
-		OnChange: func(e supervise.Event) {
-			r.Timeline.add(Entry{At: e.Time, From: FromNode, Node: n.Name, Type: string(e.Kind), Start: e.Start, Message: e.Text})
-		},
+	n.unit = c.Supervised(n.Root, r.TrustDir())
+	n.unit.Output = n.out
+	n.unit.OnChange = func(e supervise.Event) {
+		r.Timeline.add(Entry{At: e.Time, From: FromNode, Node: n.Name, Type: string(e.Kind), Start: e.Start, Message: e.Text})
 	}
 	return n, nil
 }

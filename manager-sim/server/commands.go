@@ -74,7 +74,7 @@ func unfit(n store.Node, online bool) *notUpgradable {
 	case !n.RemovedAt.IsZero():
 		return &notUpgradable{refusedRemoved, "The node was removed on " + n.RemovedAt.Format("2006-01-02 15:04:05 UTC") + ".", "Register the device again to manage it."}
 	case !n.Duplicate.Since.IsZero():
-		return &notUpgradable{refusedDuplicate, "Two devices use the identity of this node: they connect from " + strings.Join(n.Duplicate.Addresses, " and ") + ".",
+		return &notUpgradable{refusedDuplicate, "Two devices use the identity of this node: " + n.Duplicate.From() + ".",
 			"Give one of them an identity of its own, then mark this as resolved."}
 	case slices.Contains(n.Capabilities, wire.CapabilityUpgrade):
 		return nil

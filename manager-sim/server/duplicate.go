@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 
@@ -132,7 +131,8 @@ func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
 func (s *Server) markDuplicate(nodeID, a, b string) {
 	now := time.Now().UTC()
 	ctx := s.ctx
-	marked, err := s.Store.MarkDuplicate(ctx, nodeID, store.Duplicate{Addresses: []string{a, b}, Since: now})
+	d := store.Duplicate{Addresses: []string{a, b}, Since: now}
+	marked, err := s.Store.MarkDuplicate(ctx, nodeID, d)
 	if err != nil {
 		s.Log.Error().Str("node_id", nodeID).Err(err).Msg("duplicate identity is not recorded")
 		return
@@ -141,7 +141,7 @@ func (s *Server) markDuplicate(nodeID, a, b string) {
 		return
 	}
 	e := store.Event{NodeID: nodeID, Time: now, ReceivedAt: now, Severity: string(release.Critical), Category: "identity", ErrorCode: DuplicateIdentity,
-		Message: fmt.Sprintf("two devices use the identity of this node; they connect from %s and %s. No command is sent to either until an operator resolves it", a, b),
+		Message: "two devices use the identity of this node; " + d.From() + ". No command is sent to either until an operator resolves it",
 		Details: []byte("{}")}
 	s.Log.Error().Str("node_id", nodeID).Str("error_code", DuplicateIdentity).Strs("addresses", []string{a, b}).Msg(e.Message)
 	if _, err := s.addEvent(ctx, &e); err != nil {
@@ -156,13 +156,13 @@ func (s *Server) resolveNode(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	s.mu.Lock()
+	delete(s.suspicions, n.ID) // first: what comes late is the first of a new suspicion
+	s.mu.Unlock()
 	if err := s.Store.ClearDuplicate(r.Context(), n.ID, audit(time.Now().UTC(), who(r).Name, "node.duplicate.resolve", n.ID, map[string]any{"addresses": n.Duplicate.Addresses})); err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	s.mu.Lock()
-	delete(s.suspicions, n.ID)
-	s.mu.Unlock()
 	if ss := s.online(n.ID); ss != nil { // what waited meanwhile
 		if err := ss.resend(r.Context()); err != nil {
 			s.storeFailed(w, err)

@@ -130,7 +130,8 @@ func (ss *session) run(ctx context.Context) error {
 		ss.cancel() // which ends the reader
 	}()
 	defer func() { ss.cancel(); <-writer }()
-	if err := ss.resend(ctx); err != nil {
+	// A session that is replaced meanwhile still waits for the answer to its close frame.
+	if err := ss.resend(ctx); err != nil && !ss.replaced.Load() {
 		return err
 	}
 	err = ss.readAll(ctx)
@@ -227,7 +228,7 @@ func (ss *session) readAll(ctx context.Context) error {
 			continue // the session that took its place has what counts
 		}
 		alive()
-		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil {
+		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil && !ss.replaced.Load() {
 			return err
 		}
 		env, err := wire.Decode(b)
@@ -235,7 +236,7 @@ func (ss *session) readAll(ctx context.Context) error {
 			ss.s.Log.Debug().Str("node_id", ss.nodeID).Err(err).Msg("message ignored")
 			continue
 		}
-		if err := ss.handle(ctx, env); err != nil {
+		if err := ss.handle(ctx, env); err != nil && !ss.replaced.Load() {
 			return err
 		}
 	}

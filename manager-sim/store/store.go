@@ -10,6 +10,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -41,6 +43,15 @@ type Node struct {
 type Duplicate struct {
 	Addresses []string  `json:"addresses"` // that the two connected from, the latest last
 	Since     time.Time `json:"since"`
+}
+
+// From describes where the two devices connect from.
+func (d Duplicate) From() string {
+	seen := slices.Compact(slices.Sorted(slices.Values(d.Addresses)))
+	if len(seen) == 1 {
+		return "both connect from " + seen[0]
+	}
+	return "they connect from " + strings.Join(seen, " and ")
 }
 
 // Outcome is what decides the state of a command: one event of it.

@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+)
+
+const hostile = "a\x1b]52;c;ZXZpbA==\x07\x1b[2Kb\u009b2J\u202ec\r\nroot: all is well\x00"
+
+// An error is printed as text alone, however it came by its text, and only its
+// first line begins a line.
+func TestErrorsAreHarmlessOnATerminal(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	code := Run(t.Context(), &cobra.Command{Use: "root", Args: ExactArgs(0), RunE: func(*cobra.Command, []string) error {
+		return Exit(Refused, fmt.Errorf("act: %w", errors.Join(errors.New(hostile), errors.New("second"))))
+	}}, nil, &out, &out)
+	if want := "root: act: a?]52;c;ZXZpbA==??[2Kb?2J?c \n  root: all is well?\n  second\n"; code != Refused || out.String() != want {
+		t.Errorf("exit code %d, %q", code, out.String())
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[int]error{
+		OK: nil, Failed: errors.New("x"), Misuse: fmt.Errorf("y: %w", Usage(errors.New("x"))), RolledBack: Exit(RolledBack, errors.New("x")),
+		TimedOut: fmt.Errorf("y: %w", Exit(TimedOut, errors.New("x"))), Unreachable: Exit(Unreachable, Exit(Refused, errors.New("x"))),
+	} {
+		var out bytes.Buffer
+		if code := Run(t.Context(), &cobra.Command{Use: "root", Args: ExactArgs(0), RunE: func(*cobra.Command, []string) error { return err }}, nil, &out, &out); code != want {
+			t.Errorf("%v: exit code %d, want %d", err, code, want)
+		}
+	}
+}
+
+// A log on a terminal is text, too.
+func TestConsoleIsHarmlessOnATerminal(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	w := console(&out)
+	w.NoColor = true
+	log := zerolog.New(w)
+	log.Error().Str("field", hostile).Err(errors.New(hostile)).Strs("list", []string{hostile}).Msg(hostile)
+	log.Info().Interface("any", map[string]string{hostile: hostile}).Msg("")
+	if lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"); len(lines) != 2 {
+		t.Errorf("%d lines: %q", len(lines), out.String())
+	}
+	if i := strings.IndexFunc(out.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+		t.Errorf("%q", out.String()[i:])
+	}
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+)
+
+// newLineContext is a context for a command that does not end by itself.
+func newLineContext(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	return ctx, cancel
+}
+
+// lineWriter calls cancel once it has got so many lines.
+type lineWriter struct {
+	mu     sync.Mutex
+	b      strings.Builder
+	after  int
+	cancel func()
+}
+
+func (l *lineWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Write(p)
+	if strings.Count(l.b.String(), "\n") >= l.after {
+		l.cancel()
+	}
+	return len(p), nil
+}
+
+func (l *lineWriter) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestPick(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range 15 {
+		many = append(many, fmt.Sprintf("beef%02d", i))
+	}
+	ids := append([]string{"1e8821f6-0acc", "1e8821ff-0acc", "abcd", "abcdef", "n1"}, many...)
+	for _, tt := range []struct {
+		name, want, err string
+		code            int
+	}{
+		{"1e8821f6-0acc", "1e8821f6-0acc", "", 0},
+		{"1e8821f6", "1e8821f6-0acc", "", 0},
+		{"abcd", "abcd", "", 0}, // exact, and the beginning of another one
+		{"abcde", "abcdef", "", 0},
+		{"n1", "n1", "", 0}, // exact, and short
+		{"1e8821f", "", "1e8821f6-0acc\n  1e8821ff-0acc", cli.Misuse},
+		{"1e8", "", "at least its first 4 characters", cli.Misuse},
+		{"", "", "at least its first 4 characters", cli.Misuse},
+		{"beef", "", "and 5 more", cli.Misuse},
+		{"0000", "", `there is no node whose id is or begins with "0000"`, cli.Failed},
+		{"E882", "", "there is no node", cli.Failed},
+	} {
+		got, err := pick("node", tt.name, ids)
+		if got != tt.want || (err == nil) != (tt.err == "") {
+			t.Errorf("%q: %q, %v", tt.name, got, err)
+		}
+		if err != nil && !strings.Contains(cli.PlainLines(err.Error()), tt.err) {
+			t.Errorf("%q: %v, want %q", tt.name, err, tt.err)
+		}
+	}
+}
+
+// A node is found by an abbreviated id by every command that takes one, and an
+// ambiguous one lists the candidates. A node of `node run` has a name.
+func TestNodesByAbbreviation(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 3})
+	m.group("Zürich 1", nodes[:1])
+	id := nodes[0].ID
+	for _, args := range [][]string{{"node", "show", id[:8]}, {"events", "--node", id[:8]}, {"upgrade", id[:8], "1.1.0", "--wait"}} {
+		if _, errs, code := m.run(args...); code != cli.OK {
+			t.Errorf("%q: %d %s", args, code, errs)
+		}
+	}
+	for _, args := range [][]string{{"node", "show", id[:3]}, {"events", "--node", ""}, {"upgrade", "abc", "1.1.0"}} {
+		if _, errs, code := m.run(args...); code != cli.Misuse || !strings.Contains(errs, "at least its first 4 characters") {
+			t.Errorf("%q: %d %s", args, code, errs)
+		}
+	}
+	for _, args := range [][]string{{"node", "show", "zzzz"}, {"events", "--node", "zzzz"}, {"upgrade", "zzzz", "1.1.0"}, {"node", "remove", "zzzz"}} {
+		if _, errs, code := m.run(args...); code != cli.Failed || !strings.Contains(errs, "there is no node") {
+			t.Errorf("%q: %d %s", args, code, errs)
+		}
+	}
+	if _, errs, code := m.run("node", "remove", id[:5]); code != cli.Misuse || !strings.Contains(errs, "at least 8 characters of the id: "+id) {
+		t.Errorf("a removal by a short id: %d %s", code, errs)
+	}
+	local := nodeUnder(m.dir, "my-node")
+	if err := os.MkdirAll(local.root(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(local.root(), "credentials.json"), []byte(`{"node_id":"`+id+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, errs, code := m.run("node", "show", "my-node")
+	if code != cli.OK || !strings.Contains(out, id) || !strings.Contains(out, "Zürich 1") {
+		t.Errorf("by its name: %d %s%s", code, out, errs)
+	}
+	if out, _, _ := m.run("nodes"); !strings.Contains(out, "HEALTH") || !strings.Contains(out, "Zürich 1") {
+		t.Errorf("nodes prints no health, or no name of the group:\n%s", out)
+	}
+}
+
+func TestNodeNames(t *testing.T) {
+	t.Parallel()
+	for name, ok := range map[string]bool{"my-node": true, "second": true, "n1": true, "beef": false, "a-1": false, "My": false, "": false, "../x": false, "1st": false, strings.Repeat("z", 33): false} {
+		if err := checkNodeName(name); (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// A severity that is none is an error that names the valid ones; an empty result
+// is said.
+func TestEventsThatMatchNothing(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	for _, s := range []string{"bad", "Warning", "warning,critical", " "} {
+		if _, errs, code := m.run("events", "--severity", s); code != cli.Misuse || !strings.Contains(errs, "is none of info, minor, warning, major, critical") {
+			t.Errorf("--severity %q: %d %s", s, code, errs)
+		}
+	}
+	for _, args := range [][]string{nil, {"--search", "x"}, {"--severity", "critical"}, {"--json"}} {
+		if _, errs, code := m.run(append([]string{"events"}, args...)...); code != cli.OK || errs != "No events match.\n" {
+			t.Errorf("events %q: %d %q", args, code, errs)
+		}
+	}
+	if _, errs, code := m.run("nodes"); code != cli.OK || errs != "No nodes.\n" {
+		t.Errorf("nodes: %d %q", code, errs)
+	}
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
+	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/rs/zerolog"
+)
+
+const (
+	testAdmin = "admin-secret"
+	testToken = "registration-secret"
+)
+
+// testManager is a real manager with the data directory that the commands read.
+type testManager struct {
+	t    *testing.T
+	dir  string
+	addr string
+	cert selfsign.Cert
+	st   store.Store
+	srv  *server.Server
+	hs   *http.Server
+}
+
+// dataDir makes a data directory for a manager at url.
+func dataDir(t *testing.T, url string) (string, selfsign.Cert) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, err := selfsign.Ensure(filepath.Join(dir, "tls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"admin.token": testAdmin, urlFile: url} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, cert
+}
+
+func startManager(t *testing.T) *testManager {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &testManager{t: t, addr: l.Addr().String()}
+	m.dir, m.cert = dataDir(t, "https://"+m.addr)
+	if m.st, err = store.Open(filepath.Join(m.dir, "manager.db")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.st.Close() })
+	if err := m.st.AddToken(t.Context(), server.Hash(testToken)); err != nil {
+		t.Fatal(err)
+	}
+	m.serve(l)
+	t.Cleanup(m.stop)
+	return m
+}
+
+func (m *testManager) serve(l net.Listener) {
+	m.t.Helper()
+	var err error
+	if m.srv, err = server.New(server.Config{Store: m.st, AdminToken: testAdmin, Log: zerolog.Nop()}); err != nil {
+		m.t.Fatal(err)
+	}
+	m.hs = m.srv.HTTPServer()
+	m.hs.TLSConfig = &tls.Config{Certificates: []tls.Certificate{m.cert.TLS}, MinVersion: tls.VersionTLS12}
+	go m.hs.ServeTLS(l, "", "")
+}
+
+func (m *testManager) stop() {
+	m.hs.Close()
+	m.srv.Close()
+}
+
+// start starts the manager again, at the same address.
+func (m *testManager) start() {
+	m.t.Helper()
+	l, err := net.Listen("tcp", m.addr)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.serve(l)
+}
+
+// fleet starts nodes, and waits until all of them can be upgraded.
+func (m *testManager) fleet(ctx context.Context, c fleet.Config) []nodeAnswer {
+	m.t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(m.cert.PEM)
+	c.URL, c.Token, c.TLS = "wss://"+m.addr+wire.Path, testToken, &tls.Config{RootCAs: pool}
+	if c.Step == 0 {
+		c.Step = 10 * time.Millisecond
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	f, err := fleet.Start(ctx, c)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { cancel(); f.Wait() })
+	var list []nodeAnswer
+	m.await("the nodes can be upgraded", func() bool {
+		var page struct {
+			Nodes []struct {
+				nodeAnswer
+				Capabilities []string `json:"capabilities"`
+			} `json:"nodes"`
+		}
+		m.get("/api/v1/nodes", &page)
+		list = nil
+		for _, n := range page.Nodes {
+			if n.Online && len(n.Capabilities) > 0 {
+				list = append(list, n.nodeAnswer)
+			}
+		}
+		return len(list) == c.Nodes
+	})
+	return list
+}
+
+func (m *testManager) get(path string, to any) {
+	m.t.Helper()
+	c := client{dir: m.dir}
+	if _, err := c.call(m.t.Context(), http.MethodGet, path, nil, to); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// await returns when is does.
+func (m *testManager) await(what string, is func() bool) {
+	m.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(30 * time.Second); !is(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			m.t.Fatalf("waiting in vain until %s", what)
+		}
+	}
+}
+
+// run runs a command on the manager.
+func (m *testManager) run(args ...string) (stdout, stderr string, code int) {
+	m.t.Helper()
+	return runIn(m.t, m.dir, args...)
+}
+
+func runIn(t *testing.T, dir string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), append(args, "--dir", dir), &out, &errs)
+	return out.String(), errs.String(), code
+}
+
+// group makes a group of nodes.
+func (m *testManager) group(name string, nodes []nodeAnswer) {
+	m.t.Helper()
+	c := client{dir: m.dir}
+	var g groupAnswer
+	if _, err := c.call(m.t.Context(), http.MethodPost, "/api/v1/groups", map[string]string{"name": name}, &g); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, n := range nodes {
+		if _, err := c.call(m.t.Context(), http.MethodPut, "/api/v1/nodes/"+n.ID+"/group", map[string]string{"group_id": g.ID}, nil); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+func validJSONLines(t *testing.T, text string) []map[string]any {
+	t.Helper()
+	var list []map[string]any
+	for line := range strings.Lines(text) {
+		var v map[string]any
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Errorf("%q is not JSON: %v", line, err)
+		}
+		list = append(list, v)
+	}
+	return list
+}

@@ -1,0 +1,322 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
+	"github.com/bilbycast/edge-agent/manager-sim/supervise"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/spf13/cobra"
+)
+
+// defaultNode is the name of the node that `node run` runs.
+const defaultNode = "my-node"
+
+// registerHint is how long a node may take to register before `node run` says
+// what could be wrong.
+const registerHint = 10 * time.Second
+
+// localNode is a node that `node run` keeps in the data directory.
+type localNode struct{ dir string }
+
+func nodeUnder(dir, name string) localNode {
+	return localNode{absolute(filepath.Join(dir, "nodes", name))}
+}
+
+func (n localNode) root() string    { return filepath.Join(n.dir, "root") }
+func (n localNode) journal() string { return filepath.Join(n.dir, "journal") }
+
+// id returns the node's id at the manager; "": it has not registered.
+func (n localNode) id() string {
+	b, err := os.ReadFile(filepath.Join(n.root(), "credentials.json"))
+	var c struct {
+		NodeID string `json:"node_id"`
+	}
+	if err != nil || json.Unmarshal(b, &c) != nil {
+		return ""
+	}
+	return c.NodeID
+}
+
+// version returns the version that a link of the root points to.
+func (n localNode) version(link string) string {
+	target, err := os.Readlink(filepath.Join(n.root(), link))
+	if err != nil {
+		return "?"
+	}
+	return filepath.Base(target)
+}
+
+var nodeNames = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+// checkNodeName refuses a name that could be the beginning of a node's id.
+func checkNodeName(name string) error {
+	if !nodeNames.MatchString(name) || strings.Trim(name, "0123456789abcdef-") == "" {
+		return fmt.Errorf("--name %q: use 1 to 32 of a-z, 0-9 and -, beginning with a letter, at least one of them g to z", name)
+	}
+	return nil
+}
+
+func newNodeRunCmd() *cobra.Command {
+	r := nodeRun{}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run a real agent as a node of the manager, until Ctrl-C",
+		Long: `Run makes an install root below --dir from a published release, and runs its
+program, a simulation build of edge-agent, by the rules of the systemd unit: the
+watchdog before each start, and a restart after each end. The node registers with
+the manager of --dir. A second run continues with the same root.
+
+The other commands accept --name in place of the node's id.`,
+		Example: `  manager-sim node run
+  manager-sim node run --name second --version 1.0.0
+  manager-sim node run --name mine --binary bin/edge-agent`,
+		Args: cli.ExactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkNodeName(r.name); err != nil {
+				return cli.Usage(err)
+			}
+			r.out = &syncWriter{w: cmd.OutOrStdout()}
+			if err := r.run(cmd.Context()); err != nil {
+				return fmt.Errorf("node run: %w", err)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.dir, "dir", defaultDir, "data directory of `serve`")
+	f.StringVar(&r.name, "name", defaultNode, "name of the node; its directory is nodes/NAME in --dir")
+	f.StringVar(&r.version, "version", "", "published version to begin with (default: the oldest)")
+	f.StringVar(&r.binary, "binary", "", "simulation build of edge-agent to begin with, instead of a published version")
+	f.StringVar(&r.repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO of the release")
+	f.StringVar(&r.url, "url", "", "the manager (default: where `serve` listens)")
+	return cmd
+}
+
+// nodeRun is one call of `node run`.
+type nodeRun struct {
+	dir, name, version, binary, repository, url string
+
+	out  io.Writer
+	node localNode
+}
+
+func (r *nodeRun) run(ctx context.Context) error {
+	c, err := r.config()
+	if err != nil {
+		return err
+	}
+	r.node = nodeUnder(r.dir, r.name)
+	if err := os.MkdirAll(r.node.dir, 0o755); err != nil {
+		return err
+	}
+	unlock, err := lockFile(filepath.Join(r.node.dir, "lock"))
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("the node %q runs already; add --name for another one", r.name)
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := r.layOut(ctx, c); err != nil {
+		return err
+	}
+	journal, err := os.OpenFile(r.node.journal(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer journal.Close()
+	unit := c.Supervised(r.node.root(), absolute(filepath.Join(releasesUnder(r.dir), "trust")))
+	unit.Restart, unit.Output, unit.OnChange = time.Second, journal, r.tell
+	fmt.Fprintf(r.out, "node %s runs %s; its log is %s\n", r.name, r.node.version("current"), r.node.journal())
+	watching, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.announce(watching, c.ManagerURL) })
+	err = supervise.Run(ctx, unit)
+	stop()
+	wg.Wait()
+	return err
+}
+
+// config returns what the node is like, from the data directory of the manager.
+func (r *nodeRun) config() (rig.NodeConfig, error) {
+	c := rig.NodeConfig{Name: r.name, MaxBootAttempts: 3, HoldSecs: 3}
+	token, err := os.ReadFile(filepath.Join(r.dir, "registration.token"))
+	if err != nil {
+		return c, fmt.Errorf("%w (start the manager first: manager-sim serve)", err)
+	}
+	cert, err := selfsign.Ensure(filepath.Join(r.dir, "tls"))
+	if err != nil {
+		return c, err
+	}
+	if r.url == "" {
+		r.url = managerURL(r.dir)
+	}
+	host, ok := strings.CutPrefix(r.url, "https://")
+	if !ok {
+		return c, cli.Usage(fmt.Errorf("--url %q does not begin with https://", r.url))
+	}
+	c.ManagerURL, c.Token, c.Fingerprint = "wss://"+host, strings.TrimSpace(string(token)), cert.Fingerprint
+	return c, nil
+}
+
+// layOut makes the install root, or keeps the one that is there. Only where the
+// manager has moved does it write config.toml again.
+func (r *nodeRun) layOut(ctx context.Context, c rig.NodeConfig) error {
+	root := r.node.root()
+	config := filepath.Join(root, "config.toml")
+	kept, err := os.ReadFile(config)
+	switch {
+	case err == nil && strings.Contains(string(kept), c.ManagerURL) && strings.Contains(string(kept), c.Fingerprint):
+		return nil
+	case err == nil:
+		return rig.WriteConfig(config, root, c)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	tmp, err := os.MkdirTemp(r.node.dir, ".making-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := r.program(ctx, &c, filepath.Join(tmp, "program")); err != nil {
+		return err
+	}
+	if err := rig.LayOut(filepath.Join(tmp, "root"), root, c); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(tmp, "root"), root)
+}
+
+// program finds what the node runs first, and its version; it may unpack it in
+// the directory to.
+func (r *nodeRun) program(ctx context.Context, c *rig.NodeConfig, to string) error {
+	file := r.binary
+	c.Binary = r.binary
+	if r.binary == "" {
+		if r.version == "" {
+			list, err := fakerelease.Index(releasesUnder(r.dir), "edge", release.DefaultChannel)
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 {
+				return errors.New("no release is published yet; publish one first: manager-sim release publish --version 1.0.0")
+			}
+			r.version = list[len(list)-1].Version
+		}
+		if err := os.Mkdir(to, 0o755); err != nil {
+			return err
+		}
+		if _, err := fakerelease.Unpack(releasesUnder(r.dir), r.repository, r.version, to); err != nil {
+			return err
+		}
+		c.Binary, file = to, filepath.Join(to, "edge-agent")
+	}
+	out, err := exec.CommandContext(ctx, absolute(file), "version").Output()
+	if err != nil {
+		return fmt.Errorf("%s version: %w", file, err)
+	}
+	words := strings.Fields(string(out))
+	if len(words) < 2 {
+		return fmt.Errorf("%s version: %q has no version", file, cli.Plain(string(out)))
+	}
+	stamped, sim := strings.CutSuffix(words[1], "+sim")
+	if !sim {
+		return fmt.Errorf("%s is no simulation build; build it with: go build -tags sim -ldflags \"-X main.version=1.0.0\" ./cmd/edge-agent", file)
+	}
+	if r.version != "" && stamped != r.version {
+		return fmt.Errorf("the program of the release %s says that it is %s", r.version, cli.Plain(stamped))
+	}
+	c.Version = stamped
+	return nil
+}
+
+// announce says when the node has registered, or what to look at if it does not.
+func (r *nodeRun) announce(ctx context.Context, url string) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	hint := time.After(registerHint)
+	for r.node.id() == "" {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hint:
+			fmt.Fprintf(r.out, "the node has not registered at %s yet; does the manager run? (manager-sim serve)\n", url)
+		case <-tick.C:
+		}
+	}
+	at := ""
+	if r.dir != defaultDir {
+		at = " --dir " + r.dir
+	}
+	root := r.node.root()
+	fmt.Fprintf(r.out, `
+Registered as node %s.
+  upgrade it   manager-sim upgrade%s %s VERSION --wait
+  its status   %s/current/edge-agent status --root %s
+Ctrl-C stops it. The next run continues with the same root.
+
+`, r.node.id(), at, r.name, root, root)
+}
+
+// tell prints what happens to the service.
+func (r *nodeRun) tell(e supervise.Event) {
+	version := r.node.version("current")
+	text := ""
+	switch e.Kind {
+	case supervise.Started:
+		text = fmt.Sprintf("starting %s (start %d)", version, e.Start)
+	case supervise.Ready:
+		text = version + " is ready"
+	case supervise.Exited:
+		text = "the program ended: " + e.Text
+	case supervise.StartTimeout, supervise.PreFailed, supervise.ExecFailed:
+		text = fmt.Sprintf("%s failed to start: %s", version, e.Text)
+	case supervise.Stopped:
+		text = "stopped"
+	default:
+		return
+	}
+	fmt.Fprintf(r.out, "%s  %s\n", e.Time.Format(time.TimeOnly), cli.Plain(text))
+}
+
+// lockFile holds a lock on path until unlock is called, or this process ends.
+func lockFile(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// syncWriter is a writer for several goroutines.
+type syncWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *syncWriter) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
+}

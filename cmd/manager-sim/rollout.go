@@ -1,0 +1,234 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/web"
+	"github.com/spf13/cobra"
+)
+
+func newRolloutCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rollout",
+		Short: "Upgrade a group of a running manager, in waves",
+		Long: `Rollout upgrades the nodes of a group in waves, and pauses at a failure.
+
+A rollout is named by its id, by 4 or more characters of it, or by its group: then
+the group's newest rollout is meant.`,
+		Example: `  manager-sim rollout start demo 1.1.0 --wait
+  manager-sim rollout show demo
+  manager-sim rollout retry demo --wait`,
+		Args: cli.ExactArgs(0),
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newRolloutStartCmd(), newRolloutListCmd(), newRolloutShowCmd(),
+		newRolloutActCmd("pause", "Start no further upgrades until it is resumed; running upgrades continue"),
+		newRolloutActCmd("resume", "Continue; earlier failures are ignored when deciding whether to pause again"),
+		newRolloutActCmd("retry", "Give the nodes that failed another attempt, and continue"),
+		newRolloutActCmd("abort", "End it: no further upgrade starts; running upgrades continue"))
+	return cmd
+}
+
+// rolloutAnswer is a rollout as the API shows it.
+type rolloutAnswer struct {
+	ID        string         `json:"id"`
+	GroupID   string         `json:"group_id"`
+	GroupName string         `json:"group_name"`
+	CreatedBy string         `json:"created_by"`
+	Version   string         `json:"version"`
+	Status    string         `json:"status"`
+	Reason    string         `json:"reason"`
+	Wave      int            `json:"wave"`
+	Waves     []int          `json:"waves"`
+	Counts    map[string]int `json:"counts"`
+	Nodes     []struct {
+		ID    string `json:"id"`
+		State string `json:"state"`
+		Code  string `json:"code"`
+	} `json:"nodes"`
+}
+
+// counts says how many nodes are in which state.
+func (r rolloutAnswer) counts() string {
+	var counts []string
+	for _, s := range []struct{ state, word string }{
+		{"updated", "updated"}, {"commanded", "upgrading"}, {"waiting", "waiting"}, {"failed", "failed"},
+		{"rolled_back", "rolled back"}, {"skipped", "skipped"}, {"missed", "missed"},
+	} {
+		if k := r.Counts[s.state]; k > 0 {
+			counts = append(counts, fmt.Sprintf("%d %s", k, s.word))
+		}
+	}
+	return strings.Join(counts, ", ")
+}
+
+func (r rolloutAnswer) wave() string { return fmt.Sprintf("%d of %d", r.Wave+1, len(r.Waves)) }
+
+// String is one line about the rollout.
+func (r rolloutAnswer) String() string {
+	of := "rollout"
+	if r.GroupName != "" {
+		of += " of " + r.GroupName
+	}
+	s := fmt.Sprintf("%s to %s: %s, wave %s: %s", of, r.Version, r.Status, r.wave(), r.counts())
+	if r.Reason != "" {
+		s += " (" + r.Reason + ")"
+	}
+	return cli.Plain(s)
+}
+
+// show prints a rollout, and the nodes that hold it up.
+func (c *client) show(cmd *cobra.Command, r rolloutAnswer) {
+	fmt.Fprintln(cmd.OutOrStdout(), r)
+	for _, n := range r.Nodes {
+		if n.Code != "" {
+			meaning, _ := web.Meaning(n.Code)
+			fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(cli.Plain(fmt.Sprintf("  %s %s %s  %s", n.ID, n.State, n.Code, meaning)), " "))
+		}
+	}
+}
+
+// named fills in the group's name where the manager does not give it.
+func (c *client) named(cmd *cobra.Command, list []rolloutAnswer) error {
+	var names map[string]string
+	for i := range list {
+		if list[i].GroupName != "" || list[i].GroupID == "" {
+			continue
+		}
+		if names == nil {
+			var err error
+			if names, err = c.groupNames(cmd.Context()); err != nil {
+				return err
+			}
+		}
+		list[i].GroupName = cmp.Or(names[list[i].GroupID], list[i].GroupID)
+	}
+	return nil
+}
+
+func newRolloutListCmd() *cobra.Command {
+	var c client
+	var group string
+	var active bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the rollouts, newest first", Args: cli.ExactArgs(0),
+		Example: `  manager-sim rollout list --group demo --active`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q := url.Values{"limit": {"1000"}}
+			if cmd.Flags().Changed("group") {
+				id, err := c.groupID(cmd.Context(), group)
+				if err != nil {
+					return fmt.Errorf("--group: %w", err)
+				}
+				q.Set("group_id", id)
+			}
+			if active {
+				q.Set("active", strconv.FormatBool(active))
+			}
+			all, err := c.all(cmd.Context(), "/api/v1/rollouts?"+q.Encode(), "rollouts")
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"rollouts": all})
+			}
+			list, err := decode[rolloutAnswer](all)
+			if err != nil {
+				return err
+			}
+			if len(list) == 0 {
+				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "No rollouts match.")
+				return err
+			}
+			if err := c.named(cmd, list); err != nil {
+				return err
+			}
+			t := newTable(cmd.OutOrStdout(), "ROLLOUT", "GROUP", "VERSION", "STATUS", "WAVE", "NODES", "BY", "REASON")
+			for _, r := range list {
+				t.row(r.ID, r.GroupName, r.Version, r.Status, r.wave(), r.counts(), r.CreatedBy, r.Reason)
+			}
+			return t.flush()
+		},
+	}
+	c.flags(cmd)
+	cmd.Flags().StringVar(&group, "group", "", "of this group only (its name or id)")
+	cmd.Flags().BoolVar(&active, "active", false, "only those that have not ended")
+	return cmd
+}
+
+func newRolloutShowCmd() *cobra.Command {
+	var c client
+	cmd := &cobra.Command{
+		Use: "show ROLLOUT", Short: "Show a rollout, and the nodes that hold it up", Args: cli.ExactArgs(1),
+		Example: `  manager-sim rollout show demo --json | jq .counts`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := c.rolloutID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			list := make([]rolloutAnswer, 1)
+			b, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/rollouts/"+url.PathEscape(id), nil, &list[0])
+			if err != nil || c.json {
+				return errors.Join(err, write(cmd, b))
+			}
+			if err := c.named(cmd, list); err != nil {
+				return err
+			}
+			if list[0].CreatedBy != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s, requested by %s\n", cli.Plain(list[0].ID), cli.Plain(list[0].CreatedBy))
+			} else {
+				fmt.Fprintln(cmd.OutOrStdout(), cli.Plain(list[0].ID))
+			}
+			c.show(cmd, list[0])
+			return nil
+		},
+	}
+	c.flags(cmd)
+	return cmd
+}
+
+func newRolloutActCmd(act, short string) *cobra.Command {
+	w := rolloutWait{}
+	var reason string
+	cmd := &cobra.Command{
+		Use: act + " ROLLOUT", Short: short, Args: cli.ExactArgs(1),
+		Example: "  manager-sim rollout " + act + " ROLLOUT",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := w.rolloutID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return w.run(cmd, func() (string, error) {
+				var r rolloutAnswer
+				b, err := w.call(cmd.Context(), http.MethodPost, "/api/v1/rollouts/"+url.PathEscape(id)+"/"+act, reasonBody(reason), &r)
+				var refused *refusal
+				if errors.As(err, &refused) && refused.status == http.StatusConflict {
+					return id, cli.Exit(cli.Refused, err)
+				}
+				if err != nil || w.json {
+					return id, errors.Join(err, write(cmd, b))
+				}
+				if !w.wait {
+					fmt.Fprintln(cmd.OutOrStdout(), r)
+				}
+				return id, nil
+			})
+		},
+	}
+	w.client.flags(cmd)
+	switch act {
+	case "abort":
+		cmd.Flags().StringVar(&reason, "reason", "", "kept in the audit trail")
+	case "resume", "retry":
+		w.flags(cmd)
+	}
+	return cmd
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/spf13/cobra"
+)
+
+// rolloutWait is a command that changes a rollout, and may wait for its end.
+type rolloutWait struct {
+	client
+	wait    bool
+	timeout time.Duration
+
+	last string // what was printed
+}
+
+func (w *rolloutWait) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&w.wait, "wait", false, "wait until it has ended, or is paused")
+	cmd.Flags().DurationVar(&w.timeout, "timeout", 0, "with --wait: how long; 0s is no limit")
+}
+
+// run makes the change, which returns the rollout's id, and waits if it shall.
+func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) error {
+	if !w.wait {
+		_, err := change()
+		return err
+	}
+	if w.timeout < 0 {
+		return cli.Usage(errors.New("--timeout is below 0s"))
+	}
+	ctx, cancel := deadline(cmd.Context(), w.timeout)
+	defer cancel()
+	id := ""
+	watch := &watch{
+		begin: func() (err error) { id, err = change(); return err },
+		record: func(r record, raw []byte) (bool, error) {
+			if r.Type != "rollout" || r.RolloutID != id {
+				return false, nil
+			}
+			return w.check(ctx, cmd, id)
+		},
+		check: func() (bool, error) { return w.check(ctx, cmd, id) },
+	}
+	err := w.follow(cmd, ctx, watch)
+	switch {
+	case errors.Is(err, errTimeout) && watch.begun && time.Since(watch.heard) > 2*checkEvery:
+		return unreachable(fmt.Errorf("no answer of the manager; the rollout continues, see: manager-sim rollout show %s", id))
+	case errors.Is(err, errTimeout):
+		return cli.Exit(cli.TimedOut, fmt.Errorf("the rollout has not ended within %v; it continues, see: manager-sim rollout show %s", w.timeout, id))
+	case errors.Is(err, context.Canceled) && watch.begun:
+		return fmt.Errorf("interrupted; the rollout continues, see: manager-sim rollout show %s", id)
+	}
+	return err
+}
+
+// check asks where the rollout stands, prints it if it is new, and reports whether
+// waiting ends.
+func (w *rolloutWait) check(ctx context.Context, cmd *cobra.Command, id string) (bool, error) {
+	list := make([]rolloutAnswer, 1)
+	b, err := w.call(ctx, http.MethodGet, "/api/v1/rollouts/"+url.PathEscape(id), nil, &list[0])
+	if err != nil {
+		return false, err
+	}
+	if err := w.named(cmd, list); err != nil {
+		return false, err
+	}
+	r := list[0]
+	if text := r.String(); text != w.last {
+		w.last = text
+		if !w.json {
+			w.show(cmd, r)
+		} else if err := write(cmd, b); err != nil {
+			return true, err
+		}
+	}
+	switch r.Status {
+	case "completed":
+		return true, nil
+	case "paused":
+		return true, cli.Exit(cli.Refused, fmt.Errorf("the rollout is paused: %s\nThen: manager-sim rollout retry|resume|abort %s", cli.Plain(r.Reason), id))
+	case "aborted":
+		return true, cli.Exit(cli.Refused, errors.New("the rollout was aborted"))
+	}
+	return false, nil
+}
+
+func newRolloutStartCmd() *cobra.Command {
+	w := rolloutWait{}
+	var strategy, channel string
+	var settle, threshold int
+	var dryRun, unlisted bool
+	cmd := &cobra.Command{
+		Use:   "start GROUP VERSION",
+		Short: "Upgrade a group: 10 %, 50 %, 100 % of its nodes, or all at once",
+		Long: `Start upgrades the eligible nodes of a group (by its name or id) in waves, and
+pauses at the first failure. With --wait it prints how it goes until the rollout
+has completed, is paused, or was aborted. It continues through a restart of the
+manager.
+
+Exit codes:
+  0  completed
+  1  another error, or interrupted
+  2  wrong usage
+  4  refused, paused or aborted
+  5  timed out; the rollout continues
+  6  the manager cannot be reached`,
+		Example: `  manager-sim rollout start 'site one' 1.1.0 --dry-run
+  manager-sim rollout start 'site one' 1.1.0 --wait --timeout 1h`,
+		Args: cli.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := release.ParseVersion(args[1]); err != nil {
+				return cli.Usage(err)
+			}
+			group, err := w.groupID(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			body := map[string]any{"version": args[1], "strategy": strategy, "settle_secs": settle, "threshold": threshold, "dry_run": dryRun}
+			if channel != "" {
+				body["channel"] = channel
+			}
+			if unlisted {
+				body["allow_unlisted"] = true
+			}
+			w.wait = w.wait && !dryRun
+			return w.run(cmd, func() (string, error) { return w.start(cmd, group, body) })
+		},
+	}
+	w.client.flags(cmd)
+	w.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&strategy, "strategy", "staged", "staged (10 %, 50 %, 100 %) or immediate")
+	f.StringVar(&channel, "channel", "", "release channel (default: stable)")
+	f.IntVar(&settle, "settle-secs", 300, "between a wave and the next")
+	f.IntVar(&threshold, "threshold", 1, "failures that pause it")
+	f.BoolVar(&unlisted, "allow-unlisted", false, "also a version that is not published for the nodes' device types")
+	f.BoolVar(&dryRun, "dry-run", false, "only print the plan")
+	return cmd
+}
+
+// start begins a rollout, and prints its plan.
+func (w *rolloutWait) start(cmd *cobra.Command, group string, body map[string]any) (string, error) {
+	var plan struct {
+		RolloutID string     `json:"rollout_id"`
+		NodeCount int        `json:"node_count"`
+		Offline   int        `json:"offline"`
+		Waves     [][]string `json:"waves"`
+		LeftOut   []struct {
+			NodeID string `json:"node_id"`
+			Reason string `json:"reason"`
+		} `json:"left_out"`
+	}
+	b, err := w.call(cmd.Context(), http.MethodPost, "/api/v1/groups/"+url.PathEscape(group)+"/upgrade", body, &plan)
+	var refused *refusal
+	if errors.As(err, &refused) && refused.status == http.StatusConflict {
+		return "", cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the rollout: %w", err))
+	}
+	if err != nil || w.json {
+		return plan.RolloutID, errors.Join(err, write(cmd, b))
+	}
+	out := cmd.OutOrStdout()
+	if plan.RolloutID != "" {
+		fmt.Fprintf(out, "rollout %s\n", cli.Plain(plan.RolloutID))
+	}
+	for i, wave := range plan.Waves {
+		fmt.Fprintf(out, "wave %d: %s\n", i+1, nodeCount(len(wave)))
+	}
+	if plan.Offline > 0 {
+		fmt.Fprintf(out, "%d of %s offline, to be upgraded after reconnecting\n", plan.Offline, nodeCount(plan.NodeCount))
+	}
+	for _, l := range plan.LeftOut {
+		fmt.Fprintf(out, "left out: %s %s\n", cli.Plain(l.NodeID), cli.Plain(l.Reason))
+	}
+	return plan.RolloutID, nil
+}
+
+func nodeCount(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
+}

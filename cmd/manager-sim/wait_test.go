@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+)
+
+// Each outcome of an upgrade has an exit code of its own, and the error has the
+// node's message and the remedy.
+func TestUpgradeWaitExitCodes(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	fates := map[string]fleet.Fate{"1.1.0": fleet.Good, "1.2.0": fleet.GoesBack, "1.3.0": fleet.Refused, "1.4.0": fleet.NeverEnds}
+	id := m.fleet(t.Context(), fleet.Config{Nodes: 1, Fate: func(_ int, v string) fleet.Fate { return fates[v] }})[0].ID
+	for _, tt := range []struct {
+		args []string
+		code int
+		out  string
+		err  []string
+	}{
+		{[]string{"1.1.0", "--wait"}, cli.OK, "upgrade_completed      1.1.0 is healthy", nil},
+		{[]string{"1.1.0", "--wait"}, cli.OK, "command ", nil}, // it runs that version already
+		{[]string{"1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back    went back from 1.2.0", []string{"rolled back (upgrade_rolled_back): went back from 1.2.0 to 1.1.0", "did not come up healthy"}},
+		{[]string{"1.3.0", "--wait"}, cli.Refused, "upgrade_checksum_mismatch", []string{"failed (upgrade_checksum_mismatch): the tarball has another SHA-256", "not the one that was signed", "Retry"}},
+		{[]string{"1.5.0", "--wait", "--timeout", "-1s"}, cli.Misuse, "", []string{"--timeout"}},
+		{[]string{"v1.5.0"}, cli.Misuse, "", []string{"v1.5.0"}},
+		{[]string{"1.4.0", "--wait", "--timeout", "1s"}, cli.TimedOut, "upgrade_started", []string{"no outcome of the upgrade to 1.4.0 within 1s; it continues"}},
+	} {
+		out, errs, code := m.run(append([]string{"upgrade", id[:8]}, tt.args...)...)
+		if code != tt.code || !strings.Contains(out, tt.out) {
+			t.Errorf("upgrade %q: exit code %d, want %d\n%s%s", tt.args, code, tt.code, out, errs)
+		}
+		for _, want := range tt.err {
+			if !strings.Contains(errs, want) {
+				t.Errorf("upgrade %q: the error has no %q: %s", tt.args, want, errs)
+			}
+		}
+		if tt.code == cli.OK && errs != "" {
+			t.Errorf("upgrade %q prints %s", tt.args, errs)
+		}
+	}
+}
+
+// JSON of a wait is one object a line, and has the outcome.
+func TestUpgradeWaitJSON(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	id := m.fleet(t.Context(), fleet.Config{Nodes: 1, Fate: func(int, string) fleet.Fate { return fleet.GoesBack }})[0].ID
+	out, errs, code := m.run("upgrade", id, "1.1.0", "--wait", "--json")
+	if code != cli.RolledBack {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	codes := ""
+	for _, r := range validJSONLines(t, out) {
+		if r["type"] == "event" {
+			codes += " " + r["error_code"].(string)
+		}
+	}
+	if codes != " upgrade_started upgrade_downloaded upgrade_staged upgrade_rolled_back" {
+		t.Errorf("events:%s", codes)
+	}
+}
+
+// An offline node is named at once; what never connects is unreachable, as is a
+// manager that gives no answer.
+func TestUpgradeUnreachable(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	id := m.fleet(ctx, fleet.Config{Nodes: 1})[0].ID
+	cancel()
+	m.await("the node is offline", func() bool {
+		var n nodeAnswer
+		m.get("/api/v1/nodes/"+id, &n)
+		return !n.Online
+	})
+	_, errs, code := m.run("upgrade", id, "1.1.0", "--wait", "--timeout", "500ms")
+	if code != cli.Unreachable || !strings.Contains(errs, "is offline since 2") || !strings.Contains(errs, "did not connect within 500ms; the command waits for it") {
+		t.Errorf("an offline node: %d %s", code, errs)
+	}
+	m.stop()
+	for _, args := range [][]string{{"upgrade", id, "1.1.0", "--wait"}, {"nodes"}, {"rollout", "start", "x", "1.1.0", "--wait"}, {"events", "--follow"}} {
+		if _, errs, code := m.run(args...); code != cli.Unreachable || !strings.Contains(errs, "does the manager run?") {
+			t.Errorf("%q without a manager: %d %s", args, code, errs)
+		}
+	}
+	m.start()
+}
+
+// A manager that restarts in the middle of an upgrade does not lose its outcome,
+// whatever happened while no stream was open.
+func TestWaitOutlivesTheManager(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 2, Fate: func(_ int, v string) fleet.Fate {
+		if v == "1.2.0" {
+			return fleet.GoesBack
+		}
+		return fleet.Good
+	}})
+	m.group("site one", nodes)
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"upgrade", nodes[0].ID, "1.1.0", "--wait"}, cli.OK, "upgrade_completed"},
+		{[]string{"upgrade", nodes[0].ID, "1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back"},
+		{[]string{"rollout", "start", "site one", "1.3.0", "--settle-secs", "0", "--wait"}, cli.OK, "completed"},
+	} {
+		// The manager restarts as soon as the command is given.
+		type result struct {
+			out, errs string
+			code      int
+		}
+		done := make(chan result, 1)
+		var page struct {
+			Events []record `json:"events"`
+		}
+		m.get("/api/v1/events?per_page=1", &page)
+		before := int64(0)
+		if len(page.Events) > 0 {
+			before = page.Events[0].Seq
+		}
+		go func() {
+			out, errs, code := m.run(tt.args...)
+			done <- result{out, errs, code}
+		}()
+		m.await("the upgrade has begun", func() bool {
+			m.get("/api/v1/events?per_page=1", &page)
+			return len(page.Events) > 0 && page.Events[0].Seq > before
+		})
+		m.stop()
+		m.start()
+		if r := <-done; r.code != tt.code || !strings.Contains(r.out, tt.want) {
+			t.Errorf("%q: exit code %d, want %d\n%s%s", tt.args, r.code, tt.code, r.out, r.errs)
+		}
+	}
+}
+
+// A rollout that pauses at a failure is 4; its retry, which succeeds, is 0.
+func TestRolloutWait(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	var failed atomic.Bool
+	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 3, Fate: func(node int, v string) fleet.Fate {
+		if node == 1 && v == "1.1.0" && !failed.Swap(true) {
+			return fleet.Refused
+		}
+		if v == "1.2.0" {
+			return fleet.NeverEnds
+		}
+		return fleet.Good
+	}})
+	m.group("site one", nodes)
+	check := func(want int, texts []string, args ...string) {
+		t.Helper()
+		out, errs, code := m.run(args...)
+		for _, text := range texts {
+			if !strings.Contains(out+errs, text) {
+				t.Errorf("%q: no %q", args, text)
+			}
+		}
+		if code != want || t.Failed() {
+			t.Fatalf("%q: exit code %d, want %d\n%s%s", args, code, want, out, errs)
+		}
+	}
+	check(cli.OK, []string{"wave 3: 1 node\n"}, "rollout", "start", "site one", "1.1.0", "--dry-run", "--wait")
+	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", "upgrade_checksum_mismatch  The tarball is not"},
+		"rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
+	check(cli.OK, []string{"ROLLOUT", "GROUP", "site one", "paused"}, "rollout", "list", "--group", "site one", "--active")
+	var list struct {
+		Rollouts []rolloutAnswer `json:"rollouts"`
+	}
+	m.get("/api/v1/rollouts", &list)
+	id := list.Rollouts[0].ID
+	check(cli.OK, []string{id, "rollout of site one to 1.1.0: paused"}, "rollout", "show", id[:6])
+	check(cli.OK, []string{"rollout of site one to 1.1.0: completed, wave 3 of 3: 3 updated"}, "rollout", "retry", id[:6], "--wait")
+	check(cli.OK, []string{"No rollouts match."}, "rollout", "list", "--active")
+	check(cli.Misuse, []string{"at least its first 4 characters"}, "rollout", "show", id[:3])
+	check(cli.Failed, []string{"there is no rollout"}, "rollout", "show", "zzzz")
+	check(cli.Failed, []string{`there is no group "nowhere"; there are: site one`}, "rollout", "start", "nowhere", "1.2.0")
+	check(cli.TimedOut, []string{"has not ended within 500ms; it continues"}, "rollout", "start", "site one", "1.2.0", "--wait", "--timeout", "500ms")
+	check(cli.Refused, []string{"the manager refuses the rollout: "}, "rollout", "start", "site one", "1.3.0")
+	check(cli.OK, []string{"aborted"}, "rollout", "abort", "site one")
+	check(cli.Refused, nil, "rollout", "resume", "site one", "--wait")
+}
+
+// A command that cannot connect does not wait for its time limit.
+func TestWaitFailsAtOnceWithoutAManager(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, _ := dataDir(t, "https://"+l.Addr().String())
+	l.Close()
+	if _, errs, code := runIn(t, dir, "upgrade", "1e8821f6", "1.1.0", "--wait", "--timeout", "0s"); code != cli.Unreachable {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+}

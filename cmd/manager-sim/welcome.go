@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// welcome is what `serve` prints when it is ready.
+type welcome struct {
+	dir, url, host, fingerprint string
+	claim                       string // of the first administrator; "": there is one
+	demo                        *demoFleet
+}
+
+// print names only files that are there. The link of the first administrator is
+// the last thing, in a block of its own.
+func (w welcome) print(out io.Writer) {
+	at := ""
+	if w.dir != defaultDir {
+		at = " --dir " + w.dir
+	}
+	fmt.Fprintf(out, `manager      %[1]s
+pages        %[1]s/admin/nodes
+releases     %[2]s
+admin token  in %[3]s
+
+For the config.toml of a node of your own:
+  urls = ["wss%[4]s"]
+  registration_token: in %[5]s
+  cert_fingerprint = %[6]q
+`, w.url, w.host, filepath.Join(w.dir, "admin.token"), strings.TrimPrefix(w.url, "https"), filepath.Join(w.dir, "registration.token"), w.fingerprint)
+	trust := filepath.Join(releasesUnder(w.dir), "trust")
+	if _, err := os.Stat(filepath.Join(trust, "trusted_root.json")); err == nil {
+		fmt.Fprintf(out, "For the environment of its program, a simulation build:\n  EDGE_AGENT_SIM_TRUST=%s\nOr run one from a published release: manager-sim node run%s\n", absolute(trust), at)
+	} else {
+		fmt.Fprintf(out, "No release is published yet. Publish one: manager-sim release publish%s --version 1.0.0\n", at)
+	}
+	if w.demo.nodes > 0 {
+		fmt.Fprintf(out, "\nDemo fleet: %s in the group %q, %s\n", nodeCount(w.demo.nodes), demoGroup, w.demo)
+	}
+	if w.claim != "" {
+		fmt.Fprintf(out, "\nCreate the first administrator: %s/admin/claim?token=%s  (works once)\n\n", w.url, w.claim)
+	}
+}
+
+// writeFileAtomically replaces a file: a reader, and a crash of this process, see
+// the old file or the new one.
+func writeFileAtomically(path string, b []byte, mode os.FileMode) error {
+	tmp := path + ".tmp"
+	if err := os.WriteFile(tmp, b, mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
