@@ -70,3 +70,9 @@ func (s *Server) isClaim(secret string) bool {
 	defer s.mu.Unlock()
 	return s.claim != "" && subtle.ConstantTimeCompare([]byte(s.claim), []byte(Hash(secret))) == 1
 }
+
+// Mistake reports whether an error of Claim is one that a person can correct. Any
+// other is the manager's, and belongs into its log.
+func Mistake(err error) bool {
+	return errors.As(err, new(badUser)) || errors.Is(err, ErrClaim) || errors.Is(err, store.ErrExists)
+}

@@ -18,6 +18,7 @@ const (
 	strangersInAll    = 2048
 	connsBySource     = 512 // TCP connections that are no WebSocket
 	connsInAll        = 4096
+	maxStreams        = 100 // of one HTTP/2 connection
 )
 
 // room bounds how many of something there are, by source and in all. When it is
@@ -165,5 +166,7 @@ func abort(conn net.Conn) {
 // takes the place of s should keep.
 func (s *Server) HTTPServer() *http.Server {
 	c := &connections{room: room[net.Conn]{bySource: connsBySource, inAll: connsInAll}}
-	return &http.Server{Handler: s, ConnState: c.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	return &http.Server{Handler: s, ConnState: c.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 128 << 10, MaxReceiveBufferPerStream: 64 << 10,
+			SendPingTimeout: writeTime, PingTimeout: writeTime, WriteByteTimeout: writeTime}}
 }

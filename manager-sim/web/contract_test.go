@@ -314,22 +314,3 @@ func TestUsersAndTokensAreManaged(t *testing.T) {
 	}
 	hasNot(t, p.get("/admin/tokens", 200), "Copy the token now")
 }
-
-// The link of the first administrator tells who is late the way to sign in.
-func TestUsedClaim(t *testing.T) {
-	t.Parallel()
-	s := open(t)
-	claim, err := s.m.NewClaim(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, late := s.stranger(), s.stranger()
-	has(t, late.get("/admin/claim?token="+claim, 200), "Create the first administrator. This link works once.", "Create account")
-	first.post("/admin/claim", 303, url.Values{"token": {claim}, "name": {"root"}, "password": {password}})
-	body := late.get("/admin/claim?token="+claim, 200)
-	has(t, body, "The first administrator exists", `href="/admin/sign-in"`)
-	hasNot(t, body, "<form")
-	_, body = late.post("/admin/claim", 400, url.Values{"token": {claim}, "name": {"eve"}, "password": {password}})
-	has(t, body, `href="/admin/sign-in"`)
-	hasNot(t, body, "<form")
-}

@@ -16,6 +16,3 @@ func NewBefore(m *server.Server, api http.Handler) (*Web, error) {
 	w.api = api
 	return w, nil
 }
-
-// Help returns the meaning and the remedy of a failure's code.
-func Help(code string) (meaning, remedy string) { return help[code][0], help[code][1] }

@@ -142,7 +142,7 @@ func TestLayoutShowsEverything(t *testing.T) {
 					continue
 				}
 				code := fmt.Sprint(n["error_code"])
-				meaning, remedy := web.Help(code)
+				meaning, remedy := web.Meaning(code)
 				for _, want := range []string{code, meaning, remedy} {
 					if !strings.Contains(text, want) {
 						t.Errorf("%s at %d px does not show %q of %s", path, width, want, code)

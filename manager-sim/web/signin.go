@@ -73,44 +73,56 @@ func (r *request) signOut() error {
 	return r.to("/admin/sign-in")
 }
 
+// linkUsed is shown with the sign-in form to whoever opens the link of the first
+// administrator too late.
+const linkUsed = "This link was used: an administrator exists. Sign in."
+
 // sentence is an error's text as a page shows it.
 func sentence(err error) string {
 	text := strings.TrimSuffix(err.Error(), ".")
 	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
-// claimView is what the page of the first administrator shows.
-type claimView struct {
-	Token string
-	Taken bool // an administrator exists already
-}
-
+// claimPage shows the sign-in once there is an administrator.
 func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
-	w.claimForm(rw, r, http.StatusOK, r.URL.Query().Get("token"), "")
-}
-
-// claimForm shows the form, or the way to sign in once there is an administrator.
-func (w *Web) claimForm(rw http.ResponseWriter, r *http.Request, status int, token, problem string) {
 	open, err := w.manager.ClaimOpen(r.Context())
-	if err == nil {
-		err = w.render(rw, status, "claim", page{Title: "First administrator", Error: problem, Data: claimView{token, !open}})
-	}
 	if err != nil {
 		w.log.Error().Err(err).Msg("claim")
 		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
+		return
+	}
+	if !open {
+		w.signInForm(rw, http.StatusOK, "", linkUsed)
+		return
+	}
+	w.claimForm(rw, http.StatusOK, r.URL.Query().Get("token"), "")
+}
+
+func (w *Web) claimForm(rw http.ResponseWriter, status int, token, problem string) {
+	if err := w.render(rw, status, "claim", page{Title: "First administrator", Error: problem, Data: token}); err != nil {
+		w.log.Error().Err(err).Msg("page")
 	}
 }
 
 func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 	name, password := r.PostFormValue("name"), r.PostFormValue("password")
-	if err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password); err != nil {
-		status := http.StatusBadRequest
-		var later *server.TryLater
-		if errors.As(err, &later) {
-			status = http.StatusTooManyRequests
-			rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
-		}
-		w.claimForm(rw, r, status, r.PostFormValue("token"), sentence(err))
+	err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password)
+	var later *server.TryLater
+	switch open, _ := w.manager.ClaimOpen(r.Context()); {
+	case err == nil:
+	case errors.As(err, &later):
+		rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
+		w.claimForm(rw, http.StatusTooManyRequests, r.PostFormValue("token"), sentence(later))
+		return
+	case errors.Is(err, server.ErrClaim) && !open:
+		w.signInForm(rw, http.StatusBadRequest, "", linkUsed)
+		return
+	case server.Mistake(err):
+		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
+		return
+	default:
+		w.log.Error().Err(err).Msg("claim")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}
 	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)

@@ -103,7 +103,7 @@ func Handler(m *server.Server, log zerolog.Logger) (http.Handler, error) {
 	for _, path := range []string{"/{$}", "/admin/", "/assets/"} {
 		mux.Handle(path, pages)
 	}
-	return server.Bounded(mux), nil
+	return m.Bounded(mux), nil
 }
 
 // ServeHTTP serves a page.
