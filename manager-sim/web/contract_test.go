@@ -148,6 +148,8 @@ func TestDuplicateIdentities(t *testing.T) {
 	body := p.get("/admin/nodes/"+longID, 200)
 	has(t, body, "Two devices use this identity", "192.0.2.7", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "stop the service", "credentials.json", "registration token", "config.toml", "Resolved", "/resolve")
 	has(t, p.get("/admin/nodes", 200), "Two devices use this identity", "What to do")
+	f.on("GET /api/v1/nodes/near", 200, nodeRecord("near", object{"duplicate": object{"addresses": []string{"192.0.2.7", "192.0.2.7"}, "since": stamp}}))
+	has(t, p.get("/admin/nodes/near", 200), "Two devices use this identity", "192.0.2.7", "(both devices)")
 	p.post("/admin/nodes/"+longID+"/resolve", 303, nil)
 	if f.last() != "POST /api/v1/nodes/"+longID+"/resolve" {
 		t.Error(f.last())

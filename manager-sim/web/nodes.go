@@ -55,14 +55,21 @@ type node struct {
 		Reason string `json:"reason"`
 		Remedy string `json:"remedy"`
 	} `json:"not_upgradable"`
-	Duplicate *struct {
-		Addresses []string  `json:"addresses"`
-		Since     time.Time `json:"since"`
-	} `json:"duplicate"`
-	RegisteredAt time.Time `json:"registered_at"`
-	LastSeen     time.Time `json:"last_seen"`
-	RemovedAt    time.Time `json:"removed_at"`
+	Duplicate    *duplicate `json:"duplicate"`
+	RegisteredAt time.Time  `json:"registered_at"`
+	LastSeen     time.Time  `json:"last_seen"`
+	RemovedAt    time.Time  `json:"removed_at"`
 }
+
+// duplicate marks a node whose identity two devices use.
+type duplicate struct {
+	Addresses []string  `json:"addresses"`
+	Since     time.Time `json:"since"`
+}
+
+// OneAddress reports whether both devices connect from the same address, as
+// behind one router.
+func (d duplicate) OneAddress() bool { return len(slices.Compact(slices.Clone(d.Addresses))) == 1 }
 
 // changed is the state of a node whose device was set to another version after
 // the upgrade completed.
