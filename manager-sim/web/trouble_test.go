@@ -70,3 +70,27 @@ func TestDuplicatesAreResolvedOnThePage(t *testing.T) {
 	root.post("/admin/nodes/n1/resolve", 303, nil)
 	hasNot(t, root.get("/admin/nodes/n1", 200), "Two devices use this identity")
 }
+
+// A version that is not published is refused with what is published, for a node
+// and for a group, unless the operator asks for it all the same.
+func TestUnpublishedVersionsOfTheManager(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	s.node("n1", g)
+	form := url.Values{"version": {"9.9.9"}, "channel": {"stable"}, "strategy": {"staged"}}
+	for _, path := range []string{"/admin/groups/" + g + "/upgrade", "/admin/nodes/n1/upgrade"} {
+		_, body := root.post(path, 409, form)
+		has(t, body, `role="alert"`, "9.9.9", "9.9.9 (not published)", "Published: 2.1.0, 2.0.0, 1.9.0, 1.0.0.", `name="allow_unlisted"`)
+	}
+	form.Set("allow_unlisted", "yes")
+	_, body := root.post("/admin/groups/"+g+"/upgrade", 200, form)
+	has(t, body, "Upgrades 1 node to", "9.9.9", `name="allow_unlisted"`)
+	root.post("/admin/nodes/n1/upgrade", 303, form)
+	has(t, root.get("/admin/nodes", 200), "queued", "root requested 9.9.9 on")
+	has(t, root.get("/admin/nodes/n1", 200), "to 9.9.9, requested by root", "Replace the upgrade…", "requested", "9.9.9 (stable) by root")
+	root.post("/admin/nodes/n1/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
+	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "replace": {"yes"}})
+	has(t, root.get("/admin/nodes/n1", 200), "to 2.1.0, requested by root")
+}
