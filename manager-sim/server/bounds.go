@@ -35,11 +35,14 @@ func (s *Server) bound(w http.ResponseWriter, r *http.Request) (_ http.ResponseW
 		return w, r, done
 	}
 	rc := http.NewResponseController(w)
+	served := serving(r.Context())
+	done = served
 	if r.ContentLength != 0 {
 		// Also for a handler that never reads the body: the server does, at the end.
 		rc.SetReadDeadline(time.Now().Add(bodyTime))
 		b := &boundedBody{ReadCloser: r.Body, rc: rc}
-		done = s.bodies.hold(sourceOf(r.RemoteAddr), b)
+		ended := s.bodies.hold(sourceOf(r.RemoteAddr), b)
+		done = func() { ended(); served() }
 		r2 := *r
 		r2.Body = b
 		r = &r2

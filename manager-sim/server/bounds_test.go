@@ -258,20 +258,34 @@ func TestConnectionsAreBounded(t *testing.T) {
 			}
 		}()
 	}
+	for range 5 { // what is being served does not give way
+		resp := m.do(admin, "GET", "/api/v1/events/stream", "", nil)
+		ended := m.follow(resp.Body)
+		defer func() {
+			select {
+			case <-ended:
+				t.Error("a stream ended")
+			default:
+			}
+		}()
+	}
 	ended := make(chan error, 600)
-	for range 600 {
+	for i := range 600 {
 		c, err := net.Dial("tcp", hs.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
+		if i%2 == 0 { // a request that does not arrive
+			io.WriteString(c, "G")
+		}
 		go func() {
 			c.SetReadDeadline(time.Now().Add(5 * time.Second)) // before the time for headers is over
 			_, err := c.Read(make([]byte, 1))
 			ended <- err
 		}()
 	}
-	for range 600 - 512 {
+	for range 600 + 5 - 512 {
 		if err := <-ended; errors.Is(err, net.ErrClosed) || isTimeout(err) {
 			t.Fatal("more than 512 connections of one source are open")
 		}

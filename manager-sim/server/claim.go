@@ -31,9 +31,10 @@ func (s *Server) ClaimOpen(ctx context.Context) (bool, error) {
 }
 
 // ErrClaim says that a claim is used up, or never was.
-var ErrClaim = errors.New("this link was used, or is wrong; sign in, or start the manager again for another link if nobody can")
+var ErrClaim = errors.New("this link was used or is wrong: sign in, or, if there is no administrator yet, restart the manager for a new link")
 
-// Claim makes the first super admin. A claim makes one: it is good until it has.
+// Claim makes the first super admin. The secret of a claim makes one; an attempt
+// that is refused, for its password say, does not use it up.
 func (s *Server) Claim(ctx context.Context, secret, name, password string) error {
 	// Only whoever has the secret waits here, and hashes.
 	if !s.isClaim(secret) {
