@@ -36,6 +36,7 @@ const (
 // in turn.
 func (a *Agent) connect(ctx context.Context) error {
 	fails, shared := 0, 0
+	refused := false // the manager said that these credentials are wrong, and did not accept them since
 	lost := time.Now()
 	for i := 0; ; i++ {
 		url := a.c.urls[i%len(a.c.urls)]
@@ -65,12 +66,18 @@ func (a *Agent) connect(ctx context.Context) error {
 			most := min(maxSharedPause, sharedPause<<min(shared-2, 10))
 			pause = most/2 + time.Duration(rand.Int64N(int64(most/2)))
 			err = &busyError{why: fmt.Sprintf("the manager ended %d sessions in a row within %v each (%v): another device probably uses this node's credentials.json, as a cloned disk image does; "+
-				"stop the service on one of the two, remove its credentials.json, set a new registration_token, and start it", shared, steady, err), retryAfter: pause}
+				"stop the service on one of the two, remove its credentials.json, set a new registration_token, and start it", shared, steady, err)}
 		}
 		var busy *busyError
+		var no *refusedError
+		refused = !authenticated && (refused || errors.As(err, &no))
 		if errors.As(err, &busy) {
-			a.excuse(busy)
-			pause = max(pause, busy.retryAfter)
+			pause = after(busy.retryAfter, pause)
+			// A node that is told to wait because it tried wrong credentials too often
+			// has no excuse.
+			if !busy.limited || !refused {
+				a.excuse(&busyError{why: busy.why, retryAfter: pause})
+			}
 		}
 		a.say(func(w *words) { w.manager = Connection{URL: url, Since: lost, Problem: err.Error()}.String() })
 		a.stir(pause)
@@ -87,6 +94,7 @@ func (a *Agent) connect(ctx context.Context) error {
 type busyError struct {
 	why        string
 	retryAfter time.Duration
+	limited    bool // it may be that it only limits how often a node tries
 }
 
 func (e *busyError) Error() string { return e.why }

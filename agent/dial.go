@@ -187,7 +187,7 @@ func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn
 	why := "the manager answers " + release.Foreign(resp.Status, 100)
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests || code >= 500:
-		return nil, &busyError{why, retryAfter(resp.Header.Get("Retry-After"))}
+		return nil, &busyError{why: why, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 	case code == http.StatusSwitchingProtocols:
 		why += ", but not as a WebSocket server"
 	case code == http.StatusNotFound:

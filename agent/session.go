@@ -107,19 +107,9 @@ func (s *session) authenticate(ctx context.Context) error {
 			a.log.Info().Str("node_id", m.NodeID).Msg("registered")
 			return a.keepCredentials(ctx, credentials{m.NodeID, m.NodeSecret})
 		case *wire.AuthError:
-			return fmt.Errorf("the manager refuses this node: %q", release.Foreign(m.Message, release.ForeignLimit))
+			return s.refused(m.Message)
 		}
 	}
-}
-
-// readError turns the close frame of a manager that asks to come back later
-// into a busyError.
-func readError(err error) error {
-	var closed *websocket.CloseError
-	if errors.As(err, &closed) && (closed.Code == websocket.CloseTryAgainLater || closed.Code == websocket.CloseInternalServerErr || closed.Code == websocket.CloseServiceRestart) {
-		return &busyError{why: fmt.Sprintf("the manager closes with %d %.100q", closed.Code, closed.Text)}
-	}
-	return err
 }
 
 // Messages that a session takes, a second and at once: a manager that sends more

@@ -75,10 +75,17 @@ func (s *Server) table() []route {
 		{"POST", "/api/v1/rollouts/{id}/{act}", GroupAdmin, s.actOnRollout, "pause, resume, retry, skip (a node) or abort a rollout", nil, rolloutAct{}, 200, rolloutView{}, false},
 		{"GET", "/api/v1/audit-log", SuperAdmin, s.listAudit, "List the audit trail, newest first", append([]param{{"actor", "string", "of this user or token"}, {"action", "string", "as denied"}, {"target", "string", "of this node, group or user"}}, paging...), nil, 200, auditList{}, false},
 		{"GET", "/api/v1/users", SuperAdmin, s.listUsers, "List the users", nil, nil, 200, userList{}, false},
-		{"POST", "/api/v1/users", SuperAdmin, s.createUser, "Add a user", nil, newUser{}, 201, named{}, false},
-		{"DELETE", "/api/v1/users/{name}", SuperAdmin, s.removeUser, "Remove a user, and end the sessions", nil, nil, 204, nil, false},
+		{"POST", "/api/v1/users", SuperAdmin, s.createUser, "Add a user", nil, newUser{}, 201, userMade{}, false},
+		{"DELETE", "/api/v1/users/{name}", SuperAdmin, s.removeUser, "Remove a user, and end its sessions and the tokens that it created", nil, because{}, 204, nil, false},
 		{"POST", "/api/v1/tokens", SuperAdmin, s.createToken, "Make a program's bearer token, which is told once", nil, newToken{}, 201, tokenMade{}, true},
 		{"GET", "/metrics", Viewer, s.metrics.handler().ServeHTTP, "Metrics in Prometheus' text format", nil, nil, 200, nil, false},
+		{"PATCH", "/api/v1/users/{name}", SuperAdmin, s.updateUser, "Change a user's role, groups or password", nil, userChange{}, 200, store.User{}, false},
+		{"PUT", "/api/v1/password", Viewer, s.changePassword, "Change the password of the user who is signed in, and end its other sessions", nil, passwordChange{}, 204, nil, false},
+		{"GET", "/api/v1/tokens", SuperAdmin, s.listTokens, "List the tokens, newest first, also those that have expired", nil, nil, 200, tokenList{}, false},
+		{"DELETE", "/api/v1/tokens/{id}", SuperAdmin, s.revokeToken, "Revoke a token, and those that it created", nil, nil, 204, nil, false},
+		{"GET", "/api/v1/pending-nodes", SuperAdmin, s.listPending, "List the nodes whose credentials this manager does not know", nil, nil, 200, pendingList{}, false},
+		{"POST", "/api/v1/pending-nodes/{id}/accept", SuperAdmin, s.acceptPending, "Accept a pending node with its own credentials", nil, acceptance{}, 201, accepted{}, false},
+		{"DELETE", "/api/v1/pending-nodes/{id}", SuperAdmin, s.dismissPending, "Ignore a pending node for an hour", nil, nil, 204, nil, false},
 	}
 }
 
@@ -195,7 +202,7 @@ func (s *Server) once(rt route, h http.HandlerFunc) http.HandlerFunc {
 			fail(w, http.StatusBadRequest, "bad_request", "the body cannot be read: %v", err)
 			return
 		}
-		o := &store.Once{Key: Hash(who(r).Name + "\x00" + key), Fingerprint: Hash(r.Method + " " + r.URL.Path + "\x00" + string(body))}
+		o := &store.Once{Key: Hash(who(r).Name + "\x00" + key), Fingerprint: s.fingerprint(r, body)}
 		before, err := s.Store.Answer(r.Context(), o.Key)
 		switch {
 		case errors.Is(err, store.ErrNotFound):

@@ -28,17 +28,17 @@ type nodeUpgrade struct {
 	Replace bool `json:"replace,omitempty"`
 }
 
-// refusal is why a command to upgrade is not accepted: Reason and Remedy are whole
+// notUpgradable is why a command to upgrade is not accepted: Reason and Remedy are whole
 // sentences for an operator.
-type refusal struct {
+type notUpgradable struct {
 	Code   string `json:"code"`
 	Reason string `json:"reason"`
 	Remedy string `json:"remedy"`
 }
 
-func (f *refusal) detail() string { return f.Reason + " " + f.Remedy }
+func (f *notUpgradable) detail() string { return f.Reason + " " + f.Remedy }
 
-// Codes of a refusal.
+// Codes of notUpgradable.
 const (
 	refusedRemoved      = "removed"
 	refusedDuplicate    = DuplicateIdentity
@@ -53,14 +53,14 @@ var stateWords = map[UpgradeState]string{
 }
 
 // refuses returns why n would be refused a command now, or nil.
-func (s *Server) refuses(n store.Node, st standing) *refusal {
+func (s *Server) refuses(n store.Node, st standing) *notUpgradable {
 	if f := unfit(n, s.online(n.ID) != nil); f != nil {
 		return f
 	}
 	if st.state.Settled() {
 		return nil
 	}
-	f := &refusal{refusedInProgress, fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.command.Actor, "An operator"), st.command.Version,
+	f := &notUpgradable{refusedInProgress, fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.command.Actor, "An operator"), st.command.Version,
 		st.command.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC"), stateWords[st.state]), "Wait until that upgrade has ended."}
 	if st.state == Queued && s.online(n.ID) == nil {
 		f.Remedy = "The node is offline and has not received it: request the new version with replace to withdraw it."
@@ -69,24 +69,24 @@ func (s *Server) refuses(n store.Node, st standing) *refusal {
 }
 
 // unfit returns why a node can take no command at all, or nil.
-func unfit(n store.Node, online bool) *refusal {
+func unfit(n store.Node, online bool) *notUpgradable {
 	switch {
 	case !n.RemovedAt.IsZero():
-		return &refusal{refusedRemoved, "The node was removed on " + n.RemovedAt.Format("2006-01-02 15:04:05 UTC") + ".", "Register the device again to manage it."}
+		return &notUpgradable{refusedRemoved, "The node was removed on " + n.RemovedAt.Format("2006-01-02 15:04:05 UTC") + ".", "Register the device again to manage it."}
 	case !n.Duplicate.Since.IsZero():
-		return &refusal{refusedDuplicate, "Two devices use the identity of this node: they connect from " + strings.Join(n.Duplicate.Addresses, " and ") + ".",
+		return &notUpgradable{refusedDuplicate, "Two devices use the identity of this node: " + n.Duplicate.From() + ".",
 			"Give one of them an identity of its own, then mark this as resolved."}
 	case slices.Contains(n.Capabilities, wire.CapabilityUpgrade):
 		return nil
 	case n.Unavailable != "":
-		return &refusal{refusedNoCapability, "The node offers no upgrades. It reports: " + strings.TrimSuffix(n.Unavailable, ".") + ".",
+		return &notUpgradable{refusedNoCapability, "The node offers no upgrades. It reports: " + strings.TrimSuffix(n.Unavailable, ".") + ".",
 			"Correct this on the device; edge-agent doctor lists every problem with its remedy."}
 	case n.Health == "" && online:
-		return &refusal{refusedNoCapability, "The node has not reported its health yet.", "Wait some seconds."}
+		return &notUpgradable{refusedNoCapability, "The node has not reported its health yet.", "Wait some seconds."}
 	case n.Health == "":
-		return &refusal{refusedNoCapability, "The node went offline before it reported its health.", "Check its service and its network on the device."}
+		return &notUpgradable{refusedNoCapability, "The node went offline before it reported its health.", "Check its service and its network on the device."}
 	}
-	return &refusal{refusedNoCapability, "The node offers no upgrades and reports no cause.",
+	return &notUpgradable{refusedNoCapability, "The node offers no upgrades and reports no cause.",
 		"Set enabled = true in [upgrade] of its config.toml and restart its service, or install a version that has the upgrade module."}
 }
 
@@ -138,7 +138,7 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 
 // give stores a command that an operator requested and sends it, unless the node is to
 // have none now. Both are one step: of two operators one is refused.
-func (s *Server) give(ctx context.Context, c store.Command, replace bool) (*refusal, error) {
+func (s *Server) give(ctx context.Context, c store.Command, replace bool) (*notUpgradable, error) {
 	s.commanding.Lock()
 	defer s.commanding.Unlock()
 	n, err := s.Store.Node(ctx, c.NodeID)

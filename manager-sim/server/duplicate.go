@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 
@@ -75,7 +74,7 @@ func (s *Server) displacedAlive(ss *session, old string) {
 	sure := len(d.replaced) >= displacedLive
 	s.mu.Unlock()
 	if sure {
-		s.markDuplicate(ss.nodeID, old, ss.source)
+		s.markDuplicate(ss.nodeID, old, ss.address)
 	}
 }
 
@@ -83,9 +82,9 @@ func (s *Server) displacedAlive(ss *session, old string) {
 // the close frame.
 func (s *Server) answeredReplaced(ss *session) {
 	now := time.Now()
-	other := ss.source
+	other := ss.address
 	if by := s.online(ss.nodeID); by != nil {
-		other = by.source
+		other = by.address
 	}
 	s.mu.Lock()
 	d := s.suspect(ss.nodeID)
@@ -93,7 +92,7 @@ func (s *Server) answeredReplaced(ss *session) {
 	sure := len(d.proofs) >= duplicateProofs
 	s.mu.Unlock()
 	if sure {
-		s.markDuplicate(ss.nodeID, ss.source, other)
+		s.markDuplicate(ss.nodeID, ss.address, other)
 	}
 }
 
@@ -115,7 +114,7 @@ func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
 	case d.serial == ss.serial:
 		d.began = ss.began
 	case ss.began.After(d.began):
-		d.serial, d.began, d.address = ss.serial, ss.began, ss.source
+		d.serial, d.began, d.address = ss.serial, ss.began, ss.address
 	case ss.began.Before(d.began.Add(-uptimeSlack)) && !ss.older:
 		ss.older = true
 		d.proofs = within(d.proofs, now, duplicateWindow)
@@ -123,7 +122,7 @@ func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
 	}
 	s.mu.Unlock()
 	if sure {
-		s.markDuplicate(ss.nodeID, other, ss.source)
+		s.markDuplicate(ss.nodeID, other, ss.address)
 	}
 }
 
@@ -132,7 +131,8 @@ func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
 func (s *Server) markDuplicate(nodeID, a, b string) {
 	now := time.Now().UTC()
 	ctx := s.ctx
-	marked, err := s.Store.MarkDuplicate(ctx, nodeID, store.Duplicate{Addresses: []string{a, b}, Since: now})
+	d := store.Duplicate{Addresses: []string{a, b}, Since: now}
+	marked, err := s.Store.MarkDuplicate(ctx, nodeID, d)
 	if err != nil {
 		s.Log.Error().Str("node_id", nodeID).Err(err).Msg("duplicate identity is not recorded")
 		return
@@ -141,7 +141,7 @@ func (s *Server) markDuplicate(nodeID, a, b string) {
 		return
 	}
 	e := store.Event{NodeID: nodeID, Time: now, ReceivedAt: now, Severity: string(release.Critical), Category: "identity", ErrorCode: DuplicateIdentity,
-		Message: fmt.Sprintf("two devices use the identity of this node; they connect from %s and %s. No command is sent to either until an operator resolves it", a, b),
+		Message: "two devices use the identity of this node; " + d.From() + ". No command is sent to either until an operator resolves it",
 		Details: []byte("{}")}
 	s.Log.Error().Str("node_id", nodeID).Str("error_code", DuplicateIdentity).Strs("addresses", []string{a, b}).Msg(e.Message)
 	if _, err := s.addEvent(ctx, &e); err != nil {
@@ -156,13 +156,13 @@ func (s *Server) resolveNode(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	s.mu.Lock()
+	delete(s.suspicions, n.ID) // first: what comes late is the first of a new suspicion
+	s.mu.Unlock()
 	if err := s.Store.ClearDuplicate(r.Context(), n.ID, audit(time.Now().UTC(), who(r).Name, "node.duplicate.resolve", n.ID, map[string]any{"addresses": n.Duplicate.Addresses})); err != nil {
 		s.storeFailed(w, err)
 		return
 	}
-	s.mu.Lock()
-	delete(s.suspicions, n.ID)
-	s.mu.Unlock()
 	if ss := s.online(n.ID); ss != nil { // what waited meanwhile
 		if err := ss.resend(r.Context()); err != nil {
 			s.storeFailed(w, err)

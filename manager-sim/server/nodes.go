@@ -11,6 +11,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/gorilla/websocket"
 )
 
@@ -52,7 +53,7 @@ type nodeView struct {
 	// Upgradable reports whether a command to upgrade would be accepted now;
 	// NotUpgradable, why not.
 	Upgradable    bool            `json:"upgradable"`
-	NotUpgradable *refusal        `json:"not_upgradable,omitempty"`
+	NotUpgradable *notUpgradable  `json:"not_upgradable,omitempty"`
 	Capabilities  []string        `json:"capabilities"`
 	Upgrade       json.RawMessage `json:"upgrade,omitempty"`
 	// UpgradeUnavailable is what the node itself reports as the cause that it offers no
@@ -182,7 +183,7 @@ func (s *Server) listConnections(w http.ResponseWriter, r *http.Request) {
 const maxReason = 500
 
 // readReason reads the optional body of a call that cannot be undone, or answers what
-// is wrong with it.
+// is wrong with it. The reason is one line.
 func readReason(w http.ResponseWriter, r *http.Request) (string, bool) {
 	var body because
 	if r.ContentLength != 0 && !readBody(w, r, &body) {
@@ -192,7 +193,7 @@ func readReason(w http.ResponseWriter, r *http.Request) (string, bool) {
 		fail(w, http.StatusBadRequest, "bad_request", "reason has %d bytes, more than %d", len(body.Reason), maxReason)
 		return "", false
 	}
-	return body.Reason, true
+	return release.Foreign(strings.TrimSpace(body.Reason), maxReason), true
 }
 
 // removeNode revokes a node's secret, ends its session and takes it out of the active

@@ -59,6 +59,8 @@ func (m *manager) readOpenAPI() (document, *jsonschema.Compiler) {
 
 // fits checks a text against a schema of openapi.json.
 func (m *manager) fits(ref, text string) error {
+	m.fitting.Lock() // the compiler is not safe for concurrent use
+	defer m.fitting.Unlock()
 	_, c := m.openAPI()
 	schema, err := c.Compile("mem:///openapi.json" + ref)
 	if err != nil {

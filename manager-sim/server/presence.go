@@ -10,7 +10,7 @@ import (
 func (s *Server) came(ctx context.Context, ss *session, version string, now time.Time) error {
 	s.presence.Lock()
 	defer s.presence.Unlock()
-	if err := s.Store.Came(ctx, ss.nodeID, version, ss.source, now); err != nil {
+	if err := s.Store.Came(ctx, ss.nodeID, version, ss.address, now); err != nil {
 		return err
 	}
 	s.enter(ss)
@@ -29,7 +29,7 @@ func (s *Server) enter(ss *session) {
 	}
 	old.replaced.Store(true)
 	if time.Since(time.Unix(old.lastFrame.Load(), 0)) < aliveFor {
-		s.displacedAlive(ss, old.source)
+		s.displacedAlive(ss, old.address)
 	}
 	old.cancel()
 }

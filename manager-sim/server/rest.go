@@ -142,7 +142,7 @@ const fullList = 10
 
 // unpublished returns why a version cannot be requested because it is not published for
 // the device type on the channel; nil if it is, or if that is not known.
-func (s *Server) unpublished(ctx context.Context, deviceType, channel, version string) *refusal {
+func (s *Server) unpublished(ctx context.Context, deviceType, channel, version string) *notUpgradable {
 	if s.Releases == nil {
 		return nil
 	}
@@ -174,7 +174,7 @@ func (s *Server) unpublished(ctx context.Context, deviceType, channel, version s
 	for i, r := range list {
 		names[i] = r.Version
 	}
-	f := &refusal{refusedNotPublished, fmt.Sprintf("%s is not published for the device type %s on the channel %s.", version, deviceType, channel),
+	f := &notUpgradable{refusedNotPublished, fmt.Sprintf("%s is not published for the device type %s on the channel %s.", version, deviceType, channel),
 		"Published there: " + strings.Join(names, ", ") + "."}
 	if len(names) == 0 {
 		f.Remedy = "Nothing is published there yet."

@@ -53,7 +53,7 @@ type planView struct {
 // eligible splits a group's nodes.
 func (s *Server) eligible(ctx context.Context, nodes []store.Node, body upgradeRequest) (ids []string, online map[string]bool, out []leftOut) {
 	online, out = map[string]bool{}, []leftOut{}
-	unpublished := map[string]*refusal{} // by device type
+	unpublished := map[string]*notUpgradable{} // by device type
 	for _, n := range nodes {
 		if _, known := unpublished[n.DeviceType]; !known && !body.AllowUnlisted {
 			unpublished[n.DeviceType] = s.unpublished(ctx, n.DeviceType, cmp.Or(body.Channel, release.DefaultChannel), body.Version)

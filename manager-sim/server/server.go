@@ -51,20 +51,27 @@ type Server struct {
 	mux   *http.ServeMux
 	token [32]byte // SHA-256 of AdminToken
 
-	stop    context.CancelFunc
-	ctx     context.Context // of all sessions; done after Close
-	wg      sync.WaitGroup
-	guard   guard // of nodes
-	signins guard // of users
-	hashing sync.Mutex
-	adding  sync.Mutex // of events
+	stop   context.CancelFunc
+	ctx    context.Context // of all sessions; done after Close
+	wg     sync.WaitGroup
+	adding sync.Mutex // of events
 	// presence orders the records of a node's coming and going with its session.
 	presence sync.Mutex
 	// commanding makes one step of whether a node may have a command, and giving it.
 	commanding sync.Mutex
 	stream     broadcast
-	cache      releaseCache
-	metrics    *metrics
+	// What strangers may do, and what ends with a right.
+	refusals attempts // of nodes
+	signins  attempts // of users
+	hashes   hashQueue
+	claiming sync.Mutex
+	sockets  sockets
+	pending  pendingNodes
+	access   access
+	streams  openStreams
+	uses     tokenUses
+	cache    releaseCache
+	metrics  *metrics
 	// stirred wakes the rollouts, at most once until they have looked.
 	stirred chan struct{}
 
@@ -88,7 +95,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), suspicions: make(map[string]*suspicion), stirred: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.guard.fails, s.signins.fails = make(map[string][]time.Time), make(map[string][]time.Time)
+	s.sockets.room.bySource, s.sockets.room.inAll = strangersBySource, strangersInAll
 	s.stream.subscribers = make(map[chan any]bool)
 	s.cache.kept = make(map[[2]string]cached)
 	s.metrics = newMetrics(s)
@@ -99,6 +106,7 @@ func New(c Config) (*Server, error) {
 
 // ServeHTTP serves the WebSocket and the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w, r = bound(w, r)
 	h, pattern := s.mux.Handler(r)
 	if pattern != "" {
 		s.mux.ServeHTTP(w, r)
@@ -116,11 +124,6 @@ type discard struct{ header http.Header }
 func (d discard) Header() http.Header         { return d.header }
 func (d discard) WriteHeader(int)             {}
 func (d discard) Write(b []byte) (int, error) { return len(b), nil }
-
-// HTTPServer returns an http.Server for s with time limits that suit it.
-func (s *Server) HTTPServer() *http.Server {
-	return &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
-}
 
 // Close ends all sessions and waits for them. It tells the nodes that the
 // service restarts (close code 1012): they come back by themselves, each after
@@ -155,44 +158,4 @@ func NewSecret() string { return rand.Text() + rand.Text() }
 func Hash(secret string) string {
 	h := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(h[:])
-}
-
-// guard locks a source out after too many failed authentications.
-type guard struct {
-	mu    sync.Mutex
-	fails map[string][]time.Time
-}
-
-const (
-	lockoutFails  = 5
-	lockoutWindow = time.Minute
-	maxSources    = 10_000 // remembered; beyond, the memory starts anew
-)
-
-func (g *guard) recent(source string, now time.Time) []time.Time {
-	f := g.fails[source]
-	for len(f) > 0 && now.Sub(f[0]) >= lockoutWindow {
-		f = f[1:]
-	}
-	if len(f) == 0 {
-		delete(g.fails, source)
-	} else {
-		g.fails[source] = f
-	}
-	return f
-}
-
-func (g *guard) locked(source string, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.recent(source, now)) >= lockoutFails
-}
-
-func (g *guard) failed(source string, now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.fails) >= maxSources {
-		clear(g.fails)
-	}
-	g.fails[source] = append(g.recent(source, now), now)
 }

@@ -30,6 +30,7 @@ type manager struct {
 	t       *testing.T
 	http    *httptest.Server
 	openAPI func() (document, *jsonschema.Compiler)
+	fitting sync.Mutex
 }
 
 func start(t *testing.T) *manager {

@@ -2,19 +2,18 @@ package server
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
-	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
 )
@@ -33,14 +32,15 @@ const (
 // session is the connection of one node. It is known by its address: an old
 // one that ends late does not take its successor offline.
 type session struct {
-	s      *Server
-	conn   *websocket.Conn
-	source string
-	nodeID string
-	queue  chan wire.Message // to the writer
-	cancel context.CancelFunc
-	caps   []string // of the last health beat; belongs to the reader
-	beats  int
+	s       *Server
+	conn    *websocket.Conn
+	source  string // as limits count it
+	address string
+	nodeID  string
+	queue   chan wire.Message // to the writer
+	cancel  context.CancelFunc
+	caps    []string // of the last health beat; belongs to the reader
+	beats   int
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
@@ -50,7 +50,9 @@ type session struct {
 	older  bool      // it contradicts another session; guarded by Server.mu
 }
 
-var upgrader = websocket.Upgrader{HandshakeTimeout: 10 * time.Second, ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10}
+// upgrader keeps the read buffer that the HTTP server made, and shares those for
+// writing: a socket that waits costs little.
+var upgrader = websocket.Upgrader{HandshakeTimeout: 10 * time.Second, WriteBufferSize: 4 << 10, WriteBufferPool: &sync.Pool{}}
 
 // serveNode is GET /ws/node.
 func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
@@ -71,11 +73,10 @@ func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
 		return // the upgrader has answered
 	}
 	defer conn.Close()
-	source, _, _ := net.SplitHostPort(r.RemoteAddr)
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	ss := &session{s: s, conn: conn, source: source, queue: make(chan wire.Message, queueLen), cancel: cancel, serial: s.serial.Add(1)}
-	conn.SetReadLimit(wire.MaxMessage)
+	ss := &session{s: s, conn: conn, source: sourceOf(r.RemoteAddr), queue: make(chan wire.Message, queueLen), cancel: cancel, serial: s.serial.Add(1)}
+	ss.address, _, _ = net.SplitHostPort(r.RemoteAddr)
 	stop := context.AfterFunc(ctx, func() {
 		code, text := websocket.CloseGoingAway, ""
 		if ss.replaced.Load() {
@@ -88,6 +89,8 @@ func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
 		conn.Close()
 	})
 	defer stop()
+	s.sockets.opened(ss)
+	defer s.sockets.closed(ss)
 	if err := ss.run(ctx); err != nil && s.ctx.Err() == nil {
 		s.Log.Info().Str("node_id", ss.nodeID).Err(err).Msg("session ends")
 	}
@@ -108,22 +111,11 @@ func (ss *session) write(m wire.Message) error {
 
 func (ss *session) run(ctx context.Context) error {
 	s := ss.s
-	if s.guard.locked(ss.source, time.Now()) {
-		ss.close(websocket.ClosePolicyViolation, "too many failed authentications")
-		return errors.New("locked out: " + ss.source)
-	}
 	defer s.leave(ss)
 	auth, err := ss.authenticate(ctx)
 	if err != nil {
-		if errors.Is(err, store.ErrDenied) {
-			s.metrics.refused.Inc()
-			s.guard.failed(ss.source, time.Now())
-			ss.write(&wire.AuthError{Message: "not accepted: the token or the node's secret is wrong"})
-			code, text := websocket.CloseNormalClosure, ""
-			if s.guard.locked(ss.source, time.Now()) {
-				code, text = websocket.ClosePolicyViolation, "too many failed authentications"
-			}
-			ss.close(code, text)
+		if r := (*refusal)(nil); errors.As(err, &r) {
+			ss.refuse(r)
 		}
 		return err
 	}
@@ -138,7 +130,8 @@ func (ss *session) run(ctx context.Context) error {
 		ss.cancel() // which ends the reader
 	}()
 	defer func() { ss.cancel(); <-writer }()
-	if err := ss.resend(ctx); err != nil {
+	// A session that is replaced meanwhile still waits for the answer to its close frame.
+	if err := ss.resend(ctx); err != nil && !ss.replaced.Load() {
 		return err
 	}
 	err = ss.readAll(ctx)
@@ -147,54 +140,6 @@ func (ss *session) run(ctx context.Context) error {
 	}
 	s.leave(ss) // before the connection is closed: a node that waits for that finds its going recorded
 	return err
-}
-
-// authenticate reads the auth frame and answers it.
-func (ss *session) authenticate(ctx context.Context) (*wire.Auth, error) {
-	ss.conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
-	_, b, err := ss.conn.ReadMessage()
-	if err != nil {
-		return nil, err
-	}
-	env, err := wire.Decode(b)
-	if err != nil {
-		return nil, errors.Join(store.ErrDenied, err)
-	}
-	auth, ok := env.Message.(*wire.Auth)
-	if !ok {
-		return nil, errors.Join(store.ErrDenied, errors.New("the first message is not auth"))
-	}
-	now := time.Now()
-	features := []string{wire.FeatureEventAck}
-	if auth.NodeID == "" {
-		secret := NewSecret()
-		n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: Hash(secret),
-			Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: ss.source}
-		if err := ss.s.Store.Register(ctx, Hash(auth.RegistrationToken), n); err != nil {
-			return nil, err
-		}
-		ss.nodeID = n.ID
-		s := ss.s
-		s.presence.Lock()
-		s.enter(ss)
-		s.presence.Unlock()
-		return auth, ss.write(&wire.RegisterAck{NodeID: n.ID, NodeSecret: secret, Features: features})
-	}
-	n, err := ss.s.Store.Node(ctx, auth.NodeID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, errors.Join(store.ErrDenied, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if subtle.ConstantTimeCompare([]byte(n.SecretHash), []byte(Hash(auth.NodeSecret))) != 1 {
-		return nil, errors.Join(store.ErrDenied, errors.New("wrong secret"))
-	}
-	ss.nodeID = n.ID
-	if err := ss.s.came(ctx, ss, auth.SoftwareVersion, now); err != nil {
-		return nil, err
-	}
-	return auth, ss.write(&wire.AuthOK{Features: features})
 }
 
 // send queues m. A node that does not keep up is disconnected: what it missed
@@ -283,7 +228,7 @@ func (ss *session) readAll(ctx context.Context) error {
 			continue // the session that took its place has what counts
 		}
 		alive()
-		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil {
+		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil && !ss.replaced.Load() {
 			return err
 		}
 		env, err := wire.Decode(b)
@@ -291,7 +236,7 @@ func (ss *session) readAll(ctx context.Context) error {
 			ss.s.Log.Debug().Str("node_id", ss.nodeID).Err(err).Msg("message ignored")
 			continue
 		}
-		if err := ss.handle(ctx, env); err != nil {
+		if err := ss.handle(ctx, env); err != nil && !ss.replaced.Load() {
 			return err
 		}
 	}

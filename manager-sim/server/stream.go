@@ -99,7 +99,18 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "bad_request", "Last-Event-ID is not the id of an event")
 		return
 	}
+	closed, ok := s.streams.open(who(r).maker())
+	if !ok {
+		w.Header().Set("Retry-After", "30")
+		fail(w, http.StatusTooManyRequests, "too_many_streams", "too many event streams are open; close some, or try again in 30 s")
+		return
+	}
+	defer closed()
+	ctx, check, stop := s.holds(r.Context(), who(r))
+	defer stop()
+	r = r.WithContext(ctx)
 	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Time{}) // a stream outlives the limit of a body
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	records := s.stream.subscribe() // before the replay, so that nothing falls between
@@ -127,14 +138,21 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	if err := rc.Flush(); err != nil {
 		return
 	}
+	beat := time.NewTicker(streamBeat)
+	defer beat.Stop()
 	for {
 		select {
-		case <-r.Context().Done():
+		case <-ctx.Done():
 			return
 		case <-s.ctx.Done():
 			return
+		case <-beat.C: // a comment: who does not read it is gone
+			if check() != nil {
+				return
+			}
+			fmt.Fprint(w, ":\n\n")
 		case v, ok := <-records:
-			if !ok {
+			if !ok || ctx.Err() != nil {
 				return
 			}
 			if e, ok := v.(eventRecord); ok && e.Seq <= last {
@@ -146,12 +164,16 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			if err := sendRecord(w, v); err != nil {
 				return
 			}
-			if err := rc.Flush(); err != nil {
-				return
-			}
+		}
+		if err := rc.Flush(); err != nil {
+			return
 		}
 	}
 }
+
+// streamBeat is how often a stream has something, and its rights are looked at,
+// whatever happens.
+const streamBeat = 15 * time.Second
 
 func sendRecord(w io.Writer, v any) error {
 	b, err := json.Marshal(v)

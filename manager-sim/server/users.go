@@ -1,10 +1,16 @@
 package server
 
 import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -15,24 +21,62 @@ type (
 	userList struct {
 		Users []store.User `json:"users"`
 	}
-	named struct {
-		Name string `json:"name"`
-	}
 	newUser struct {
 		Name     string   `json:"name"`
 		Password string   `json:"password"`
 		Role     string   `json:"role"`
 		Groups   []string `json:"groups,omitempty"` // ids; "*": all
 	}
-	newToken struct {
-		Name   string   `json:"name"`
-		Role   string   `json:"role"`
-		Groups []string `json:"groups,omitempty"`
+	userMade struct {
+		Name    string `json:"name"`
+		Warning string `json:"warning,omitempty"` // for a person
 	}
-	tokenMade struct {
-		Token string `json:"token"`
+	userChange struct {
+		Role     *string   `json:"role,omitempty"`
+		Groups   *[]string `json:"groups,omitempty"`
+		Password *string   `json:"password,omitempty"` // it ends the user's sessions
+	}
+	passwordChange struct {
+		Old string `json:"old"`
+		New string `json:"new"`
 	}
 )
+
+var userNames = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._@-]{0,63}$`)
+
+// badUser is a mistake of whoever adds or changes a user.
+type badUser struct{ error }
+
+func checkUser(u store.User) error {
+	if !userNames.MatchString(u.Name) {
+		return badUser{fmt.Errorf("name %.80q is not 1 to 64 letters, digits and ._@-, beginning with a letter or digit", u.Name)}
+	}
+	return checkRole(u.Role)
+}
+
+func checkRole(role string) error {
+	if !slices.Contains(Roles, Role(role)) {
+		return badUser{fmt.Errorf("role %.40q is not one of %v", role, Roles)}
+	}
+	return nil
+}
+
+// userFailed answers why a user could not be added or changed.
+func (s *Server) userFailed(w http.ResponseWriter, err error) {
+	var bad badUser
+	var later *TryLater
+	switch {
+	case errors.As(err, &bad):
+		fail(w, http.StatusBadRequest, "bad_request", "%v", err)
+	case errors.As(err, &later):
+		w.Header().Set("Retry-After", fmt.Sprint(later.Seconds()))
+		fail(w, http.StatusTooManyRequests, "too_many_attempts", "%v", later)
+	case errors.Is(err, store.ErrLastSuperAdmin):
+		fail(w, http.StatusConflict, "last_super_admin", "%v", err)
+	default:
+		s.storeFailed(w, err)
+	}
+}
 
 func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) {
 	us, err := s.Store.Users(r.Context())
@@ -48,42 +92,162 @@ func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
 	if !readBody(w, r, &body) {
 		return
 	}
-	err := s.addUser(r.Context(), who(r).Name, store.User{Name: body.Name, Role: body.Role, Groups: body.Groups}, body.Password)
-	var bad badUser
-	switch {
-	case errors.As(err, &bad):
-		fail(w, http.StatusBadRequest, "bad_request", "%v", err)
-	case err != nil:
-		s.storeFailed(w, err)
-	default:
-		reply(w, http.StatusCreated, named{body.Name})
+	u := store.User{Name: body.Name, Role: body.Role, Groups: body.Groups, CreatedAt: time.Now().UTC()}
+	warning := ""
+	err := checkUser(u)
+	if err == nil {
+		warning, err = s.seesNothing(r.Context(), u)
 	}
-}
-
-func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("name")
-	if err := s.Store.RemoveUser(r.Context(), name, audit(time.Now().UTC(), who(r).Name, "user.remove", name, nil)); err != nil {
-		s.storeFailed(w, err)
+	if err == nil {
+		u.Hash, err = s.newHash(r.Context(), who(r).maker(), body.Password)
+	}
+	if err == nil {
+		err = s.Store.AddUser(r.Context(), u, audit(u.CreatedAt, who(r).Name, "user.create", u.Name, map[string]any{"role": u.Role, "groups": u.Groups}))
+	}
+	if err != nil {
+		s.userFailed(w, err)
 		return
 	}
-	w.WriteHeader(http.StatusNoContent)
+	reply(w, http.StatusCreated, userMade{body.Name, warning})
 }
 
-// createToken makes a bearer token for a program. It is told once.
-func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
-	var body newToken
+// seesNothing returns a warning if no group that the user's role is for exists.
+func (s *Server) seesNothing(ctx context.Context, u store.User) (string, error) {
+	i := IdentityOf(u)
+	if i.In("") {
+		return "", nil
+	}
+	for _, id := range u.Groups {
+		_, err := s.Store.Group(ctx, id)
+		if err == nil {
+			return "", nil
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%s has the role %s in no group, and sees nothing. Give the user a group.", u.Name, u.Role), nil
+}
+
+func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) {
+	var body userChange
 	if !readBody(w, r, &body) {
 		return
 	}
-	if !userNames.MatchString(body.Name) || !slices.Contains(Roles, Role(body.Role)) {
-		fail(w, http.StatusBadRequest, "bad_request", "%s", fmt.Sprintf("a token needs a name (letters, digits and ._@-) and a role of %v", Roles))
+	name := r.PathValue("name")
+	c := store.UserChange{Role: body.Role, Groups: body.Groups, KeepSession: who(r).session}
+	changed := map[string]any{}
+	var err error
+	if body.Role != nil {
+		err = checkRole(*body.Role)
+		changed["role"] = *body.Role
+	}
+	if body.Groups != nil {
+		changed["groups"] = *body.Groups
+	}
+	if body.Password != nil && err == nil {
+		var hash string
+		hash, err = s.newHash(r.Context(), who(r).maker(), *body.Password)
+		c.Hash = &hash
+		changed["password"] = "changed"
+	}
+	if len(changed) == 0 {
+		err = badUser{errors.New("nothing to change: give role, groups or password")}
+	}
+	var u store.User
+	if err == nil {
+		u, err = s.Store.UpdateUser(r.Context(), name, c, audit(time.Now().UTC(), who(r).Name, "user.update", name, changed))
+	}
+	if err != nil {
+		s.userFailed(w, err)
 		return
 	}
-	token := NewSecret()
-	u := store.User{Name: body.Name, Role: body.Role, Groups: body.Groups, CreatedAt: time.Now().UTC()}
-	if err := s.Store.AddAPIToken(r.Context(), Hash(token), u, audit(u.CreatedAt, who(r).Name, "token.create", u.Name, map[string]any{"role": u.Role, "groups": u.Groups})); err != nil {
-		s.storeFailed(w, err)
+	s.access.change()
+	reply(w, http.StatusOK, u)
+}
+
+func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
+	reason, ok := readReason(w, r)
+	if !ok {
 		return
 	}
-	reply(w, http.StatusCreated, tokenMade{token})
+	var details map[string]any
+	if reason != "" {
+		details = map[string]any{"reason": reason}
+	}
+	name := r.PathValue("name")
+	if err := s.Store.RemoveUser(r.Context(), name, audit(time.Now().UTC(), who(r).Name, "user.remove", name, details)); err != nil {
+		s.userFailed(w, err)
+		return
+	}
+	s.access.change()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// changePassword changes the password of whoever is signed in. Wrong old passwords
+// are counted like failed attempts to sign in.
+func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) {
+	var body passwordChange
+	if !readBody(w, r, &body) {
+		return
+	}
+	i := who(r)
+	if i.fixed || i.token != "" {
+		fail(w, http.StatusConflict, "no_password", "%s is a token, and has no password: sign in to change yours", i.Name)
+		return
+	}
+	if err := s.setPassword(r.Context(), i, body); err != nil {
+		if errors.Is(err, ErrWrong) {
+			fail(w, http.StatusForbidden, "wrong_password", "the old password is wrong")
+			return
+		}
+		s.userFailed(w, err)
+		return
+	}
+	s.access.change()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) setPassword(ctx context.Context, i Identity, body passwordChange) error {
+	now := time.Now()
+	giveBack, wait := s.signins.take(now, limit{"old password " + i.Name, attemptsByPair})
+	if wait > 0 {
+		return &TryLater{wait, "too many failed attempts", ErrLocked}
+	}
+	leave, err := s.hashes.enter(ctx, own, "set "+i.Name, "set "+i.Name)
+	if err != nil {
+		giveBack()
+		return err
+	}
+	right, u, err := s.isPassword(ctx, i.Name, body.Old, leave)
+	if err != nil {
+		giveBack()
+		return err
+	}
+	if !right {
+		if err := s.Store.AddAudit(ctx, audit(now.UTC(), i.Name, "denied", "password", nil)); err != nil {
+			return err
+		}
+		return ErrWrong
+	}
+	giveBack()
+	hash, err := s.newHash(ctx, i.Name, body.New)
+	if err != nil {
+		return err
+	}
+	_, err = s.Store.UpdateUser(ctx, i.Name, store.UserChange{Hash: &hash, OldHash: u.Hash, KeepSession: i.session},
+		audit(now.UTC(), i.Name, "password.change", i.Name, nil))
+	return err
+}
+
+// fingerprint is what an Idempotency-Key is bound to. A body with a password makes
+// one that nobody can check guesses against who has the database alone.
+func (s *Server) fingerprint(r *http.Request, body []byte) string {
+	text := r.Method + " " + r.URL.Path + "\x00" + string(body)
+	if strings.HasPrefix(r.URL.Path, "/api/v1/users") || r.URL.Path == "/api/v1/password" {
+		m := hmac.New(sha256.New, s.token[:])
+		m.Write([]byte(text))
+		return hex.EncodeToString(m.Sum(nil))
+	}
+	return Hash(text)
 }

@@ -10,6 +10,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -41,6 +43,15 @@ type Node struct {
 type Duplicate struct {
 	Addresses []string  `json:"addresses"` // that the two connected from, the latest last
 	Since     time.Time `json:"since"`
+}
+
+// From describes where the two devices connect from.
+func (d Duplicate) From() string {
+	seen := slices.Compact(slices.Sorted(slices.Values(d.Addresses)))
+	if len(seen) == 1 {
+		return "both connect from " + seen[0]
+	}
+	return "they connect from " + strings.Join(seen, " and ")
 }
 
 // Outcome is what decides the state of a command: one event of it.
@@ -208,22 +219,40 @@ type Store interface {
 	// Events returns a page, newest first, and how many match in all, whatever
 	// Before and After say.
 	Events(ctx context.Context, f EventFilter) ([]Event, int, error)
-	// AddUser adds a user, or returns ErrExists; RemoveUser removes one and all its
-	// sessions, or returns ErrNotFound.
+	// AcceptNode adds a node with its own credentials, or returns ErrExists, or
+	// ErrNotFound if there is no such group.
+	AcceptNode(ctx context.Context, n Node, a Audit) error
+
+	// AddUser adds a user, or returns ErrExists; AddFirstSuperAdmin does so only
+	// while there is no super admin, and returns ErrClaimed otherwise. RemoveUser
+	// removes a user and all its sessions, UpdateUser changes one; they return
+	// ErrNotFound, and ErrLastSuperAdmin if no super admin would be left. With a
+	// super admin who is no longer one, the tokens that it created end.
 	AddUser(ctx context.Context, u User, a Audit) error
+	AddFirstSuperAdmin(ctx context.Context, u User, a Audit) error
 	RemoveUser(ctx context.Context, name string, a Audit) error
+	UpdateUser(ctx context.Context, name string, c UserChange, a Audit) (User, error)
+	HasSuperAdmin(ctx context.Context) (bool, error)
 	// User returns one, or ErrNotFound; Users all, by name.
 	User(ctx context.Context, name string) (User, error)
 	Users(ctx context.Context) ([]User, error)
-	// AddSession adds a session, by the hash of its secret; SessionUser returns
-	// whose it is, or ErrNotFound if there is none at now; EndSession ends it.
-	AddSession(ctx context.Context, hash, user string, expires time.Time) error
-	SessionUser(ctx context.Context, hash string, now time.Time) (User, error)
+	// AddSession adds a session, or returns ErrConflict if the user is gone or has
+	// another password than PasswordHash. SessionUser returns whose it is and when
+	// it ends, or ErrNotFound if there is none at now; EndSession ends it.
+	// SignedInFrom reports whether the user signed in from a source, lately.
+	AddSession(ctx context.Context, n Session, a Audit) error
+	SessionUser(ctx context.Context, hash string, now time.Time) (User, time.Time, error)
 	EndSession(ctx context.Context, hash string) error
-	// AddAPIToken adds a program's token, by its hash; APIToken returns what it
-	// may, or ErrNotFound.
-	AddAPIToken(ctx context.Context, hash string, u User, a Audit) error
-	APIToken(ctx context.Context, hash string) (User, error)
+	SignedInFrom(ctx context.Context, user, source string, now time.Time) (bool, error)
+	// AddAPIToken adds a program's token; APIToken finds one by the hash of its
+	// secret, also one that has expired, or returns ErrNotFound. APITokens returns
+	// all, newest first. RemoveAPIToken removes one and those that it created, or
+	// returns ErrNotFound. UsedAPIToken records when one was used.
+	AddAPIToken(ctx context.Context, t Token, a Audit) error
+	APIToken(ctx context.Context, hash string) (Token, error)
+	APITokens(ctx context.Context) ([]Token, error)
+	RemoveAPIToken(ctx context.Context, id string, a Audit) error
+	UsedAPIToken(ctx context.Context, id string, at time.Time) error
 
 	// AddAudit adds an entry by itself: of what was refused, mostly.
 	AddAudit(ctx context.Context, a Audit) error

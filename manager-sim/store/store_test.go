@@ -224,18 +224,18 @@ func testUsersAndOnce(t *testing.T, path string) {
 		t.Errorf("got %+v, %v", a, err)
 	}
 	soon := time.Now().Add(time.Hour)
-	must(t, s.AddSession(ctx, "hash", "u", soon))
-	if u, err := s.SessionUser(ctx, "hash", time.Now()); err != nil || u.Name != "u" || len(u.Groups) != 1 {
-		t.Errorf("got %+v, %v", u, err)
+	must(t, s.AddSession(ctx, store.Session{Hash: "hash", User: "u", Expires: soon}, entry))
+	if u, ends, err := s.SessionUser(ctx, "hash", time.Now()); err != nil || u.Name != "u" || len(u.Groups) != 1 || !ends.Equal(soon.Truncate(time.Millisecond)) {
+		t.Errorf("got %+v until %v, %v", u, ends, err)
 	}
-	if _, err := s.SessionUser(ctx, "hash", soon); !errors.Is(err, store.ErrNotFound) {
+	if _, _, err := s.SessionUser(ctx, "hash", soon); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("after its time: %v", err)
 	}
 	must(t, s.RemoveUser(ctx, "u", entry))
-	if _, err := s.SessionUser(ctx, "hash", time.Now()); !errors.Is(err, store.ErrNotFound) {
+	if _, _, err := s.SessionUser(ctx, "hash", time.Now()); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("of a user who is gone: %v", err)
 	}
-	must(t, s.AddAPIToken(ctx, "t", store.User{Name: "ci", Role: "viewer"}, entry))
+	must(t, s.AddAPIToken(ctx, store.Token{ID: "1", Hash: "t", Name: "ci", Role: "viewer"}, entry))
 	if u, err := s.APIToken(ctx, "t"); err != nil || u.Name != "ci" {
 		t.Errorf("got %+v, %v", u, err)
 	}

@@ -9,7 +9,18 @@ import (
 	"time"
 )
 
-// User is somebody who signs in, or, with an empty Name, a program's token.
+// RoleSuperAdmin is the role of which one user at least must be left.
+const RoleSuperAdmin = "super_admin"
+
+// Errors of changes to users.
+var (
+	// ErrLastSuperAdmin says that nobody could administer the manager afterwards.
+	ErrLastSuperAdmin = errors.New("the last super admin can be neither removed nor given another role; give another user the role super_admin first")
+	// ErrClaimed says that there is a super admin.
+	ErrClaimed = errors.New("there is a super admin")
+)
+
+// User is somebody who signs in.
 type User struct {
 	Name      string    `json:"name"`
 	Hash      string    `json:"-"` // of the password: an argon2id string
@@ -18,35 +29,130 @@ type User struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// UserChange is a change of a user; nil fields stay as they are.
+type UserChange struct {
+	Role   *string
+	Groups *[]string
+	// Hash is the new password's. It ends the user's sessions but KeepSession.
+	Hash        *string
+	KeepSession string // hash of a session
+	// OldHash, if set, must be the present password's: otherwise the change fails
+	// with ErrConflict.
+	OldHash string
+}
+
 func (s *database) AddUser(ctx context.Context, u User, a Audit) error {
+	return s.change(ctx, func(tx conn) error { return addUser(ctx, tx, u, a) })
+}
+
+func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a Audit) error {
+	u.Role = RoleSuperAdmin
+	return s.change(ctx, func(tx conn) error {
+		if n, err := superAdmins(ctx, tx); err != nil {
+			return err
+		} else if n > 0 {
+			return ErrClaimed
+		}
+		return addUser(ctx, tx, u, a)
+	})
+}
+
+func addUser(ctx context.Context, tx conn, u User, a Audit) error {
 	groups, err := json.Marshal(append([]string{}, u.Groups...))
 	if err != nil {
 		return err
 	}
+	r, err := tx.exec(ctx, "INSERT INTO users (name, hash, role, groups, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		u.Name, u.Hash, u.Role, string(groups), ms(u.CreatedAt))
+	if err != nil {
+		return err
+	}
+	if k, err := r.RowsAffected(); err != nil || k == 0 {
+		return errors.Join(err, fmt.Errorf("user %q: %w", u.Name, ErrExists))
+	}
+	return addAudit(ctx, tx, a)
+}
+
+func superAdmins(ctx context.Context, c conn) (n int, err error) {
+	err = c.row(ctx, "SELECT count(*) FROM users WHERE role = ?", RoleSuperAdmin).Scan(&n)
+	return n, err
+}
+
+func (s *database) HasSuperAdmin(ctx context.Context) (bool, error) {
+	n, err := superAdmins(ctx, s.conn)
+	return n > 0, err
+}
+
+// lostSuperAdmin ends what a user made as super admin, and refuses the change if
+// the user was the last one.
+func lostSuperAdmin(ctx context.Context, tx conn, name string, a Audit) error {
+	if n, err := superAdmins(ctx, tx); err != nil {
+		return err
+	} else if n == 0 {
+		return fmt.Errorf("user %q: %w", name, ErrLastSuperAdmin)
+	}
+	return removeTokensBy(ctx, tx, name, a)
+}
+
+func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
 	return s.change(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "INSERT INTO users VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", u.Name, u.Hash, u.Role, string(groups), ms(u.CreatedAt))
+		u, err := user(ctx, tx, name)
 		if err != nil {
 			return err
 		}
-		if k, err := r.RowsAffected(); err != nil || k == 0 {
-			return errors.Join(err, fmt.Errorf("user %q: %w", u.Name, ErrExists))
+		if _, err := tx.exec(ctx, "DELETE FROM users WHERE name = ?", name); err != nil {
+			return err
+		}
+		if u.Role == RoleSuperAdmin {
+			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+				return err
+			}
 		}
 		return addAudit(ctx, tx, a)
 	})
 }
 
-func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
-	return s.change(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "DELETE FROM users WHERE name = ?", name)
+func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a Audit) (User, error) {
+	var u User
+	err := s.change(ctx, func(tx conn) error {
+		before, err := user(ctx, tx, name)
 		if err != nil {
 			return err
 		}
-		if k, err := r.RowsAffected(); err != nil || k == 0 {
-			return errors.Join(err, fmt.Errorf("user %q: %w", name, ErrNotFound))
+		if c.OldHash != "" && c.OldHash != before.Hash {
+			return fmt.Errorf("user %q: the password was changed meanwhile: %w", name, ErrConflict)
+		}
+		u = before
+		if c.Role != nil {
+			u.Role = *c.Role
+		}
+		if c.Groups != nil {
+			u.Groups = append([]string{}, *c.Groups...)
+		}
+		if c.Hash != nil {
+			u.Hash = *c.Hash
+			if _, err := tx.exec(ctx, `DELETE FROM sessions WHERE "user" = ? AND hash != ?`, name, c.KeepSession); err != nil {
+				return err
+			}
+		}
+		groups, err := json.Marshal(u.Groups)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, "UPDATE users SET hash = ?, role = ?, groups = ? WHERE name = ?", u.Hash, u.Role, string(groups), name); err != nil {
+			return err
+		}
+		if before.Role == RoleSuperAdmin && u.Role != RoleSuperAdmin {
+			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+				return err
+			}
 		}
 		return addAudit(ctx, tx, a)
 	})
+	return u, err
 }
+
+const userColumns = "name, hash, role, groups, created_at"
 
 func scanUser(row scanner) (User, error) {
 	var u User
@@ -59,62 +165,21 @@ func scanUser(row scanner) (User, error) {
 	return u, json.Unmarshal([]byte(groups), &u.Groups)
 }
 
-func (s *database) User(ctx context.Context, name string) (User, error) {
-	u, err := scanUser(s.row(ctx, "SELECT name, hash, role, groups, created_at FROM users WHERE name = ?", name))
+func user(ctx context.Context, c conn, name string) (User, error) {
+	u, err := scanUser(c.row(ctx, "SELECT "+userColumns+" FROM users WHERE name = ?", name))
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, fmt.Errorf("user %q: %w", name, ErrNotFound)
 	}
 	return u, err
 }
 
+func (s *database) User(ctx context.Context, name string) (User, error) {
+	return user(ctx, s.conn, name)
+}
+
 func (s *database) Users(ctx context.Context) ([]User, error) {
-	rows, err := s.query(ctx, "SELECT name, hash, role, groups, created_at FROM users ORDER BY name")
+	rows, err := s.query(ctx, "SELECT "+userColumns+" FROM users ORDER BY name")
 	return collect(rows, err, scanUser)
-}
-
-func (s *database) AddSession(ctx context.Context, hash, user string, expires time.Time) error {
-	return s.tx(ctx, func(tx conn) error {
-		if _, err := tx.exec(ctx, "DELETE FROM sessions WHERE expires_at < ?", ms(time.Now())); err != nil {
-			return err
-		}
-		_, err := tx.exec(ctx, "INSERT INTO sessions VALUES (?, ?, ?)", hash, user, ms(expires))
-		return err
-	})
-}
-
-func (s *database) SessionUser(ctx context.Context, hash string, now time.Time) (User, error) {
-	u, err := scanUser(s.row(ctx, `SELECT u.name, u.hash, u.role, u.groups, u.created_at
-		FROM sessions s JOIN users u ON u.name = s."user" WHERE s.hash = ? AND s.expires_at > ?`, hash, ms(now)))
-	if errors.Is(err, sql.ErrNoRows) {
-		return u, fmt.Errorf("session: %w", ErrNotFound)
-	}
-	return u, err
-}
-
-func (s *database) EndSession(ctx context.Context, hash string) error {
-	_, err := s.exec(ctx, "DELETE FROM sessions WHERE hash = ?", hash)
-	return err
-}
-
-func (s *database) AddAPIToken(ctx context.Context, hash string, u User, a Audit) error {
-	groups, err := json.Marshal(append([]string{}, u.Groups...))
-	if err != nil {
-		return err
-	}
-	return s.change(ctx, func(tx conn) error {
-		if _, err := tx.exec(ctx, "INSERT INTO api_tokens VALUES (?, ?, ?, ?, ?)", hash, u.Name, u.Role, string(groups), ms(u.CreatedAt)); err != nil {
-			return err
-		}
-		return addAudit(ctx, tx, a)
-	})
-}
-
-func (s *database) APIToken(ctx context.Context, hash string) (User, error) {
-	u, err := scanUser(s.row(ctx, "SELECT name, '', role, groups, created_at FROM api_tokens WHERE hash = ?", hash))
-	if errors.Is(err, sql.ErrNoRows) {
-		return u, fmt.Errorf("token: %w", ErrNotFound)
-	}
-	return u, err
 }
 
 func (s *database) AddAudit(ctx context.Context, a Audit) error {

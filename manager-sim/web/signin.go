@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,9 +40,11 @@ func (w *Web) signInForm(rw http.ResponseWriter, status int, next, problem strin
 
 func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 	secret, err := w.manager.SignIn(r.Context(), source(r), r.PostFormValue("name"), r.PostFormValue("password"))
+	var later *server.TryLater
 	switch {
-	case errors.Is(err, server.ErrLocked):
-		w.signInForm(rw, http.StatusTooManyRequests, r.PostFormValue("next"), "Too many failed attempts. Wait a minute.")
+	case errors.As(err, &later):
+		rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
+		w.signInForm(rw, http.StatusTooManyRequests, r.PostFormValue("next"), sentence(later))
 	case errors.Is(err, server.ErrWrong):
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
 	case err != nil:
@@ -69,7 +72,24 @@ func (r *request) signOut() error {
 	return r.to("/admin/sign-in")
 }
 
+// sentence is an error's text as a page shows it.
+func sentence(err error) string {
+	text := err.Error()
+	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
+
+// claimPage shows the sign-in once there is an administrator.
 func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
+	open, err := w.manager.ClaimOpen(r.Context())
+	if err != nil {
+		w.log.Error().Err(err).Msg("claim")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, "Something failed here; see the manager's log.")
+		return
+	}
+	if !open {
+		w.signInForm(rw, http.StatusOK, "", "This link was used: there is an administrator. Sign in.")
+		return
+	}
 	w.claimForm(rw, http.StatusOK, r.URL.Query().Get("token"), "")
 }
 
@@ -81,8 +101,19 @@ func (w *Web) claimForm(rw http.ResponseWriter, status int, token, problem strin
 
 func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 	name, password := r.PostFormValue("name"), r.PostFormValue("password")
-	if err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password); err != nil {
-		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), err.Error())
+	err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password)
+	var later *server.TryLater
+	switch open, _ := w.manager.ClaimOpen(r.Context()); {
+	case err == nil:
+	case errors.As(err, &later):
+		rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
+		w.claimForm(rw, http.StatusTooManyRequests, r.PostFormValue("token"), sentence(later))
+		return
+	case errors.Is(err, server.ErrClaim) && !open:
+		w.signInForm(rw, http.StatusBadRequest, "", "This link was used: there is an administrator. Sign in.")
+		return
+	default:
+		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
 		return
 	}
 	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)

@@ -124,7 +124,7 @@ func Handler(m *server.Server, log zerolog.Logger) (http.Handler, error) {
 	for _, path := range []string{"/{$}", "/admin/", "/assets/"} {
 		mux.Handle(path, pages)
 	}
-	return mux, nil
+	return server.Bounded(mux), nil
 }
 
 // ServeHTTP serves a page.

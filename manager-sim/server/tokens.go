@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+)
+
+// The bodies of the calls.
+type (
+	tokenList struct {
+		Tokens []store.Token `json:"tokens"`
+	}
+	newToken struct {
+		Name          string   `json:"name"`
+		Role          string   `json:"role"`
+		Groups        []string `json:"groups,omitempty"`
+		ExpiresInSecs int64    `json:"expires_in_secs,omitempty"` // default 90 days
+	}
+	tokenMade struct {
+		Token     string    `json:"token"`
+		ID        string    `json:"id"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}
+)
+
+// How long a token may be valid.
+const (
+	tokenLife    = 90 * 24 * time.Hour
+	minTokenLife = time.Hour
+	maxTokenLife = 400 * 24 * time.Hour
+	// usedEvery is how often the use of a token is recorded.
+	usedEvery = time.Minute
+)
+
+func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
+	ts, err := s.Store.APITokens(r.Context())
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	reply(w, http.StatusOK, tokenList{ts})
+}
+
+// createToken makes a bearer token for a program. Its secret is told once.
+func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
+	var body newToken
+	if !readBody(w, r, &body) {
+		return
+	}
+	life := tokenLife
+	if secs := body.ExpiresInSecs; secs != 0 {
+		if secs < int64(minTokenLife/time.Second) || secs > int64(maxTokenLife/time.Second) {
+			fail(w, http.StatusBadRequest, "bad_request", "expires_in_secs = %d is outside %d (1 hour) to %d (400 days)", secs, minTokenLife/time.Second, maxTokenLife/time.Second)
+			return
+		}
+		life = time.Duration(secs) * time.Second
+	}
+	if err := checkUser(store.User{Name: body.Name, Role: body.Role}); err != nil {
+		s.userFailed(w, err)
+		return
+	}
+	secret, id := NewSecret(), make([]byte, 8)
+	rand.Read(id) // never fails
+	now := time.Now().UTC()
+	t := store.Token{ID: hex.EncodeToString(id), Name: body.Name, Hash: Hash(secret), Role: body.Role, Groups: body.Groups,
+		CreatedAt: now, CreatedBy: who(r).maker(), ExpiresAt: now.Add(life).Truncate(time.Second)}
+	err := s.Store.AddAPIToken(r.Context(), t, audit(now, who(r).Name, "token.create", t.Name,
+		map[string]any{"id": t.ID, "role": t.Role, "groups": t.Groups, "expires_at": t.ExpiresAt}))
+	if errors.Is(err, store.ErrDenied) {
+		s.denied(w, r, fmt.Sprintf("%s is no longer a super admin", who(r).Name))
+		return
+	}
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	reply(w, http.StatusCreated, tokenMade{secret, t.ID, t.ExpiresAt})
+}
+
+func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	name := id
+	ts, err := s.Store.APITokens(r.Context())
+	for _, t := range ts {
+		if t.ID == id {
+			name = t.Name
+		}
+	}
+	if err == nil {
+		err = s.Store.RemoveAPIToken(r.Context(), id, audit(time.Now().UTC(), who(r).Name, "token.revoke", name, map[string]any{"id": id}))
+	}
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
+	s.access.change()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// tokenUses remembers which use of a token was recorded last.
+type tokenUses struct {
+	mu sync.Mutex
+	at map[string]time.Time // by id; a manager has few tokens
+}
+
+// tokenUsed records the use of a token, at most once a minute. A use that cannot
+// be recorded is no reason to refuse it.
+func (s *Server) tokenUsed(ctx context.Context, t store.Token, now time.Time) {
+	s.uses.mu.Lock()
+	due := now.Sub(s.uses.at[t.ID]) >= usedEvery && now.Sub(t.LastUsedAt) >= usedEvery
+	if due {
+		if s.uses.at == nil || len(s.uses.at) > maxAttemptKeys {
+			s.uses.at = make(map[string]time.Time)
+		}
+		s.uses.at[t.ID] = now
+	}
+	s.uses.mu.Unlock()
+	if !due {
+		return
+	}
+	if err := s.Store.UsedAPIToken(ctx, t.ID, now); err != nil {
+		s.Log.Error().Err(err).Str("token", t.Name).Msg("the use of a token was not recorded")
+	}
+}

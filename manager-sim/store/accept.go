@@ -1,0 +1,28 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+func (s *database) AcceptNode(ctx context.Context, n Node, a Audit) error {
+	return s.change(ctx, func(tx conn) error {
+		if n.GroupID != "" {
+			var k int
+			if err := tx.row(ctx, "SELECT count(*) FROM groups WHERE id = ?", n.GroupID).Scan(&k); err != nil || k == 0 {
+				return errors.Join(err, fmt.Errorf("group %.80q: %w", n.GroupID, ErrNotFound))
+			}
+		}
+		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen, group_id, address)
+			VALUES (?, ?, ?, ?, '[]', ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.GroupID, n.Address)
+		if err != nil {
+			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("node %q: %w", n.ID, ErrExists))
+		}
+		return addAudit(ctx, tx, a)
+	})
+}

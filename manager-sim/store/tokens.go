@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Token is a program's: what it may, and for how long.
+type Token struct {
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	Hash       string    `json:"-"` // of its secret
+	Role       string    `json:"role"`
+	Groups     []string  `json:"groups"` // as a User's
+	CreatedAt  time.Time `json:"created_at"`
+	CreatedBy  string    `json:"created_by"`            // a user's name, ByManager or another token's ByToken; "": not known
+	ExpiresAt  time.Time `json:"expires_at,omitzero"`   // zero: it never ends
+	LastUsedAt time.Time `json:"last_used_at,omitzero"` // zero: never
+}
+
+// ByManager is the CreatedBy of what the token in the manager's own folder makes.
+// No user can have that name.
+const ByManager = "admin token"
+
+// ByToken is the CreatedBy of what a token makes. No user can have that name.
+func ByToken(id string) string { return "token " + id }
+
+const tokenColumns = "id, name, hash, role, groups, created_at, created_by, expires_at, last_used_at"
+
+func scanToken(row scanner) (Token, error) {
+	var t Token
+	var groups string
+	var created, expires, used int64
+	if err := row.Scan(&t.ID, &t.Name, &t.Hash, &t.Role, &groups, &created, &t.CreatedBy, &expires, &used); err != nil {
+		return t, err
+	}
+	t.CreatedAt, t.ExpiresAt, t.LastUsedAt = fromMS(created), fromMS(expires), fromMS(used)
+	return t, json.Unmarshal([]byte(groups), &t.Groups)
+}
+
+func (s *database) AddAPIToken(ctx context.Context, t Token, a Audit) error {
+	groups, err := json.Marshal(append([]string{}, t.Groups...))
+	if err != nil {
+		return err
+	}
+	return s.change(ctx, func(tx conn) error {
+		if err := mayMakeTokens(ctx, tx, t.CreatedBy); err != nil {
+			return err
+		}
+		if _, err := tx.exec(ctx, "INSERT INTO api_tokens ("+tokenColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			t.ID, t.Name, t.Hash, t.Role, string(groups), ms(t.CreatedAt), t.CreatedBy, ms(t.ExpiresAt), ms(t.LastUsedAt)); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+func (s *database) APIToken(ctx context.Context, hash string) (Token, error) {
+	t, err := scanToken(s.row(ctx, "SELECT "+tokenColumns+" FROM api_tokens WHERE hash = ?", hash))
+	if errors.Is(err, sql.ErrNoRows) {
+		return t, fmt.Errorf("token: %w", ErrNotFound)
+	}
+	return t, err
+}
+
+func (s *database) APITokens(ctx context.Context) ([]Token, error) {
+	rows, err := s.query(ctx, "SELECT "+tokenColumns+" FROM api_tokens ORDER BY created_at DESC, id")
+	return collect(rows, err, scanToken)
+}
+
+func (s *database) RemoveAPIToken(ctx context.Context, id string, a Audit) error {
+	return s.change(ctx, func(tx conn) error {
+		r, err := tx.exec(ctx, "DELETE FROM api_tokens WHERE id = ?", id)
+		if err != nil {
+			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("token %.80q: %w", id, ErrNotFound))
+		}
+		if err := removeTokensBy(ctx, tx, ByToken(id), a); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, a)
+	})
+}
+
+// mayMakeTokens refuses a maker whose right ended while the token was being made.
+func mayMakeTokens(ctx context.Context, tx conn, by string) error {
+	var n int
+	var err error
+	if id, ok := strings.CutPrefix(by, ByToken("")); ok {
+		err = tx.row(ctx, "SELECT count(*) FROM api_tokens WHERE id = ?", id).Scan(&n)
+	} else if by != "" && by != ByManager {
+		err = tx.row(ctx, "SELECT count(*) FROM users WHERE name = ? AND role = ?", by, RoleSuperAdmin).Scan(&n)
+	} else {
+		return nil
+	}
+	if err == nil && n == 0 {
+		err = fmt.Errorf("%s is no longer a super admin: %w", by, ErrDenied)
+	}
+	return err
+}
+
+// removeTokensBy removes the tokens that were created by a user or a token, and
+// those that were created by them, each with an entry like a in the audit trail.
+func removeTokensBy(ctx context.Context, tx conn, by string, a Audit) error {
+	for makers := []string{by}; len(makers) > 0; makers = makers[1:] {
+		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING "+tokenColumns, makers[0])
+		gone, err := collect(rows, err, scanToken)
+		if err != nil {
+			return err
+		}
+		for _, t := range gone {
+			details, err := json.Marshal(map[string]string{"id": t.ID, "reason": "it was created by " + makers[0]})
+			if err != nil {
+				return err
+			}
+			if err := addAudit(ctx, tx, Audit{Time: a.Time, Actor: a.Actor, Action: "token.revoke", Target: t.Name, Details: details}); err != nil {
+				return err
+			}
+			makers = append(makers, ByToken(t.ID))
+		}
+	}
+	return nil
+}
+
+func (s *database) UsedAPIToken(ctx context.Context, id string, at time.Time) error {
+	_, err := s.exec(ctx, "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", ms(at), id)
+	return err
+}
