@@ -1,7 +1,6 @@
 package github_test
 
 import (
-	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -87,6 +86,6 @@ func TestWorkflowIsForAnyRepository(t *testing.T) {
 		}
 	}
 	if n := strings.Count(string(b), "YOURS: "); n != 3 {
-		t.Error(fmt.Sprintf("release.yml marks %d places as the publisher's", n))
+		t.Errorf("release.yml marks %d places as the publisher's", n)
 	}
 }
