@@ -1,4 +1,7 @@
 #!/bin/sh
+# The release workflow fills in what stands between @ signs, so that the copy in a
+# release installs that release of that repository.
+#
 # Downloads edge-agent, checks it, and runs `edge-agent install`:
 #
 #	sh install.sh --device-type edge --manager wss://manager.example:8443 --token-file token
@@ -10,8 +13,8 @@ set -eu
 umask 022
 export PATH="$PATH:/usr/sbin:/sbin"
 
-repository=${EDGE_AGENT_REPOSITORY:-Bilbycast/bilbycast-edge}
-workflow=${EDGE_AGENT_WORKFLOW:-.github/workflows/nightly-release.yml}
+repository=${EDGE_AGENT_REPOSITORY:-@REPOSITORY@}
+workflow=${EDGE_AGENT_WORKFLOW:-@WORKFLOW@}
 version=${EDGE_AGENT_VERSION:-@VERSION@}
 # SHA-256 of the tarballs of that version, written by the publisher.
 sha256_x86_64=${EDGE_AGENT_SHA256:-@SHA256_X86_64@}
@@ -23,6 +26,9 @@ fail() {
 	exit 1
 }
 
+case $repository$version in
+*@*) fail "this is a template; use the install.sh of a release, or set EDGE_AGENT_REPOSITORY and EDGE_AGENT_VERSION" ;;
+esac
 [ "$(id -u)" = 0 ] || fail "run it as root"
 case $(uname -m) in
 x86_64) arch=x86_64-linux pinned=$sha256_x86_64 ;;

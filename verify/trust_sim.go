@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Simulation says whether this build believes a simulated Sigstore.
@@ -29,9 +30,10 @@ func loadAnchor() (anchor, error) {
 	return anchor{root: b}, nil
 }
 
-// load ignores the rows that were compiled in: a simulation believes its
-// directory and nothing else.
-func load([]Signer) (Trust, error) {
+// load takes keys and host from the directory. So it does the rows, in place of
+// ours; rows of another publisher, of the build or of a sidecar, hold as they do in
+// production.
+func load(signers []Signer) (Trust, error) {
 	dir := os.Getenv(TrustDirEnv)
 	if dir == "" {
 		return Trust{}, fmt.Errorf("this is a simulation build: set %s to the trust directory that manager-sim wrote", TrustDirEnv)
@@ -49,6 +51,9 @@ func load([]Signer) (Trust, error) {
 	}
 	if err := json.Unmarshal(simJSON, &sim); err != nil {
 		return Trust{}, fmt.Errorf("simulated trust: sim.json: %w", err)
+	}
+	if !slices.Equal(signers, ourSigners()) {
+		sim.Signers = signers
 	}
 	v, err := New(rootJSON, sim.Signers)
 	if err != nil {

@@ -23,11 +23,11 @@ func newDemoCmd() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Upgrade a real agent, break an upgrade, and see it come back",
+		Short: "Upgrade a real agent, break an upgrade, and see it roll back",
 		Long: `Demo builds a simulation build of edge-agent, publishes it as 1.0.0 and 1.1.0,
 and a 1.2.0 that crashes; starts a manager, a release host, and a node under a
 small supervisor that keeps to the rules of a systemd unit; upgrades the node
-to 1.1.0, tries 1.2.0, and watches it come back. It needs Go, and nothing else:
+to 1.1.0, tries 1.2.0, and watches it roll back. It needs Go, and nothing else:
 no root, no systemd, nothing is installed. It exits with 0 only if each step was seen.`,
 		Example: `  go run ./cmd/manager-sim demo
   go run ./cmd/manager-sim demo --dir /tmp/demo`,
@@ -88,7 +88,7 @@ type demo struct {
 func (d *demo) say(who, format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	fmt.Fprintf(d.out, "%6.2f  %-8s %s\n", time.Since(d.began).Seconds(), who, fmt.Sprintf(format, args...))
+	fmt.Fprintf(d.out, "%6.2f  %-8s %s\n", time.Since(d.began).Seconds(), who, cli.Plain(fmt.Sprintf(format, args...)))
 }
 
 // tell prints an entry of the timeline in words.

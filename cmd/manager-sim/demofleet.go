@@ -306,7 +306,8 @@ func (d *demoFleet) load(ctx context.Context, st store.Store, path string) error
 		if len(d.kept) == d.nodes {
 			return nil
 		}
-		switch _, err := st.Node(ctx, k.ID); {
+		switch n, err := st.Node(ctx, k.ID); {
+		case err == nil && !n.RemovedAt.IsZero(): // by an operator
 		case err == nil:
 			d.kept = append(d.kept, k)
 		case !errors.Is(err, store.ErrNotFound):
@@ -323,7 +324,7 @@ func (d *demoFleet) removeOthers(ctx context.Context, st store.Store, c *client)
 		return err
 	}
 	for _, n := range all {
-		if n.DeviceType != demoGroup || slices.ContainsFunc(d.kept, func(k fleet.Kept) bool { return k.ID == n.ID }) {
+		if n.DeviceType != demoGroup || !n.RemovedAt.IsZero() || slices.ContainsFunc(d.kept, func(k fleet.Kept) bool { return k.ID == n.ID }) {
 			continue
 		}
 		_, err := c.call(ctx, http.MethodDelete, "/api/v1/nodes/"+url.PathEscape(n.ID), reasonBody("left by an earlier demo fleet"), nil)

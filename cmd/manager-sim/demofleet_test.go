@@ -111,14 +111,14 @@ func TestDemoFaultsPauseAndRetry(t *testing.T) {
 	}
 }
 
-// A node with the fault "offline" goes, and comes back.
+// A node with the fault "offline" disconnects, and connects again.
 func TestDemoOffline(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
 	defer m.demo(1, "offline=1")()
 	id := m.grouped(1)[0]
 	var seen []bool
-	m.await("the node has gone and come back twice", func() bool {
+	m.await("the node has disconnected twice and connected again", func() bool {
 		var n nodeAnswer
 		m.get("/api/v1/nodes/"+id, &n)
 		if len(seen) == 0 || seen[len(seen)-1] != n.Online {

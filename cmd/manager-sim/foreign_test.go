@@ -98,6 +98,8 @@ func hostileManager(t *testing.T) (dir string) {
 		"POST /api/v1/nodes/{id}/upgrade":  map[string]any{"command_id": "c1"},
 		"GET /api/v1/events":               map[string]any{"events": []any{event}},
 		"GET /api/v1/groups":               map[string]any{"groups": []any{group, one}},
+		"GET /api/v1/tokens":               map[string]any{"tokens": []any{tree(tokenAnswer{}, nil)}},
+		"GET /api/v1/pending-nodes":        map[string]any{"nodes": []any{tree(pendingAnswer{}, nil)}},
 		"GET /api/v1/rollouts":             map[string]any{"rollouts": []any{rollout}},
 		"GET /api/v1/rollouts/{id}":        rollout,
 		"POST /api/v1/groups/{id}/upgrade": plan,
@@ -132,6 +134,7 @@ func TestForeignTextsAreHarmlessOnATerminal(t *testing.T) {
 		{"nodes"}, {"nodes", "--removed"}, {"node", "show", "1e8821f6"}, {"node", "resolve", "1e8821f6"},
 		{"upgrade", "1e8821f6", "1.1.0"}, {"upgrade", "1e8821f6", "1.1.0", "--wait"},
 		{"events"}, {"events", "--node", "1e8821f6"},
+		{"token", "list"}, {"node", "pending"},
 		{"rollout", "list"}, {"rollout", "show", "1e8821f6"}, {"rollout", "pause", "1e8821f6"}, {"rollout", "abort", "1e8821f6"},
 		{"rollout", "start", "g", "1.1.0"}, {"rollout", "start", "nowhere", "1.1.0"}, {"rollout", "start", "g", "1.1.0", "--wait", "--timeout", "2s"},
 	} {

@@ -166,7 +166,7 @@ func newNodeCmd() *cobra.Command {
 		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newNodeRunCmd(), newNodeShowCmd(), newNodeRemoveCmd(), newNodeResolveCmd())
+	cmd.AddCommand(newNodeRunCmd(), newNodeShowCmd(), newNodeRemoveCmd(), newNodeResolveCmd(), newNodePendingCmd(), newNodeAcceptCmd())
 	return cmd
 }
 

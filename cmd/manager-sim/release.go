@@ -82,7 +82,7 @@ With --fault the release is bad in one way:
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", defaultDir, "data directory, as for serve")
-	f.StringVar(&o.Version, "version", "", "version, as semver.org has it (required)")
+	f.StringVar(&o.Version, "version", "", "version, as on semver.org (required)")
 	f.StringVar(&o.Repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO that the release is of")
 	f.StringVar(&o.DeviceType, "device-type", "edge", "device type that it is for")
 	f.StringVar(&o.Channel, "channel", "stable", "release channel")
@@ -90,7 +90,7 @@ With --fault the release is bad in one way:
 	f.StringVar(&o.Arch, "arch", "", "architecture (default: this machine's)")
 	f.StringVar(&o.BinaryName, "name", "edge-agent", "the program's name in the tarball")
 	f.Uint64Var(&o.Sequence, "sequence", 0, "sequence number (default: the next)")
-	f.StringVar(&o.RollbackFloor, "rollback-floor", "", "lowest version to go back to once this one has proved healthy")
+	f.StringVar(&o.RollbackFloor, "rollback-floor", "", "lowest version that a node may roll back to once this one has proved healthy")
 	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of that many bytes that do not compress")
 	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log in Rekor v2, with a timestamp authority")
 	f.StringVar(&fault, "fault", "", "make the release bad (see above)")

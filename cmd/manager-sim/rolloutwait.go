@@ -51,7 +51,7 @@ func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) err
 	}
 	err := w.follow(cmd, ctx, watch)
 	switch {
-	case errors.Is(err, errTimeout) && watch.begun && time.Since(watch.heard) > 2*checkEvery:
+	case errors.Is(err, errTimeout) && watch.silent():
 		return unreachable(fmt.Errorf("no answer of the manager; the rollout continues, see: manager-sim rollout show %s", id))
 	case errors.Is(err, errTimeout):
 		return cli.Exit(cli.TimedOut, fmt.Errorf("the rollout has not ended within %v; it continues, see: manager-sim rollout show %s", w.timeout, id))

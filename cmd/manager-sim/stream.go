@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,6 +39,8 @@ type watch struct {
 	begin  func() error // once, when the stream first listens
 	record func(record, []byte) (done bool, err error)
 	check  func() (done bool, err error) // after each connect, and every checkEvery; nil: there is nothing to ask
+
+	every time.Duration // between checks; 0: checkEvery
 
 	last  int64     // Seq of the newest event
 	begun bool      // begin has returned without an error
@@ -94,6 +97,11 @@ func (c *client) follow(cmd *cobra.Command, ctx context.Context, w *watch) error
 	}
 }
 
+// silent reports whether the manager has given no answer to the last checks.
+func (w *watch) silent() bool {
+	return w.begun && time.Since(w.heard) > 2*cmp.Or(w.every, checkEvery)
+}
+
 // newest remembers the newest event, from which a stream goes on.
 func (c *client) newest(ctx context.Context, w *watch) error {
 	var page struct {
@@ -135,9 +143,13 @@ func (c *client) listen(ctx context.Context, w *watch) (done bool, err error) {
 		if w.check == nil {
 			return false, nil
 		}
-		return w.check()
+		done, err := w.check()
+		if err == nil {
+			w.heard = time.Now()
+		}
+		return done, err
 	}
-	tick := time.NewTicker(checkEvery)
+	tick := time.NewTicker(cmp.Or(w.every, checkEvery))
 	defer tick.Stop()
 	for first := true; ; {
 		select {

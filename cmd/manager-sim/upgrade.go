@@ -96,7 +96,7 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	}
 	err = u.follow(cmd, ctx, w)
 	switch {
-	case errors.Is(err, errTimeout) && w.begun && time.Since(w.heard) > 2*checkEvery:
+	case errors.Is(err, errTimeout) && w.silent():
 		return unreachable(fmt.Errorf("no answer of the manager; the upgrade continues, see: manager-sim node show %s", u.node))
 	case errors.Is(err, errTimeout) && w.begun && !u.met:
 		return unreachable(fmt.Errorf("node %s did not connect within %v; the command waits for it", u.node, u.timeout))

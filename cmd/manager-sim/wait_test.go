@@ -26,7 +26,7 @@ func TestUpgradeWaitExitCodes(t *testing.T) {
 	}{
 		{[]string{"1.1.0", "--wait"}, cli.OK, "upgrade_completed      1.1.0 is healthy", nil},
 		{[]string{"1.1.0", "--wait"}, cli.OK, "command ", nil}, // it runs that version already
-		{[]string{"1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back    went back from 1.2.0", []string{"rolled back (upgrade_rolled_back): went back from 1.2.0 to 1.1.0", "did not come up healthy"}},
+		{[]string{"1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back    rolled back from 1.2.0", []string{"rolled back (upgrade_rolled_back): rolled back from 1.2.0 to 1.1.0", "did not come up healthy"}},
 		{[]string{"1.3.0", "--wait"}, cli.Refused, "upgrade_checksum_mismatch", []string{"failed (upgrade_checksum_mismatch): the tarball has another SHA-256", "not the one that was signed", "Retry"}},
 		{[]string{"1.5.0", "--wait", "--timeout", "-1s"}, cli.Misuse, "", []string{"--timeout"}},
 		{[]string{"v1.5.0"}, cli.Misuse, "", []string{"v1.5.0"}},

@@ -56,13 +56,13 @@ type Config struct {
 	// Traits of a node; nil means that all are well.
 	Traits func(node int) Traits
 	// Kept is what the nodes kept, by node; there may be fewer than Nodes. One
-	// whose credentials the manager refuses at first registers again.
+	// whose credentials the manager does not know tries again with them.
 	Kept []Kept
 	// Changed, if set, gets what a node must keep, whenever that changes: from the
 	// node's own goroutine.
 	Changed func(node int, k Kept)
 	// Step is how long each step of an upgrade takes, and the pause before a
-	// node comes back, each with jitter; default 200 ms.
+	// node connects again, each with jitter; default 200 ms.
 	Step time.Duration
 }
 

@@ -19,7 +19,6 @@ type node struct {
 	c                 Config
 	index             int
 	id, secret        string
-	proved            bool // the manager has accepted id and secret
 	traits            Traits
 	step              time.Duration
 	version, previous release.Version
@@ -27,7 +26,7 @@ type node struct {
 	outbox            []wire.Message              // not acknowledged yet, or not sent
 	sent              int                         // of outbox, in this session
 	next              func()                      // the next step of an upgrade
-	restart           bool                        // the session ends, and another version comes back
+	restart           bool                        // the session ends, and another version connects
 	obeyed            atomic.Int64
 }
 
@@ -67,13 +66,13 @@ func (n *node) run(ctx context.Context) {
 		if n.traits.Away {
 			session, cancel = context.WithDeadline(ctx, online.Add(awaySteps*n.c.Step))
 		}
-		err := n.session(session) // however it ends, the node comes back
+		err := n.session(session) // however it ends, the node connects again
 		if session.Err() != nil && ctx.Err() == nil {
 			pause(ctx, awaySteps*n.c.Step)
 			online = time.Now()
 		}
 		cancel()
-		if errors.Is(err, errRefused) {
+		if errors.Is(err, errRefused) || websocket.IsCloseError(err, wire.CloseTryLater) {
 			pause(ctx, refusedSteps*n.c.Step)
 		}
 		pause(ctx, n.c.Step)
@@ -168,20 +167,17 @@ func (n *node) session(ctx context.Context) error {
 		case m := <-messages:
 			switch m := m.(type) {
 			case *wire.RegisterAck:
-				n.id, n.secret, n.proved, authenticated = m.NodeID, m.NodeSecret, true, true
+				n.id, n.secret, authenticated = m.NodeID, m.NodeSecret, true
 				n.changed()
 				if err := send(n.health()); err != nil {
 					return err
 				}
 			case *wire.AuthOK:
-				n.proved, authenticated = true, true
+				authenticated = true
 				if err := send(n.health()); err != nil {
 					return err
 				}
 			case *wire.AuthError:
-				if !n.proved { // the manager that gave them has gone
-					n.id, n.secret = "", ""
-				}
 				return fmt.Errorf("%w: %.100q", errRefused, m.Message)
 			case *wire.Ping:
 				if err := send(&wire.Pong{}); err != nil {
@@ -271,7 +267,7 @@ func (n *node) command(c *wire.Command) {
 		n.changed()
 		n.next = func() {
 			if fate == GoesBack {
-				n.tell(id, release.RolledBack, to, from, fmt.Sprintf("went back from %s to %s (simulated)", to, from))
+				n.tell(id, release.RolledBack, to, from, fmt.Sprintf("rolled back from %s to %s (simulated)", to, from))
 				n.restart, n.version, n.previous = true, from, from
 				n.changed()
 				return

@@ -12,8 +12,8 @@
 //     start is left when the next begins
 //   - StartLimitIntervalSec=0: it never gives up
 //
-// A command is looked up anew at every start, so a path through a link that
-// was swapped runs what it leads to now.
+// A command is looked up at every start, so a path through a link that was swapped
+// runs what it points to now. If this process is killed, so is the service.
 package supervise
 
 import (
@@ -25,6 +25,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -71,6 +72,9 @@ type Event struct {
 // Run keeps the service running until ctx is done, then stops it. Its error
 // is only about what it needs for itself.
 func Run(ctx context.Context, u Unit) error {
+	// Pdeathsig is about the thread that starts a process, so this one has to stay.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if u.TimeoutStop == 0 {
 		u.TimeoutStop = 5 * time.Second
 	}
@@ -218,7 +222,7 @@ func (s *supervisor) spawn(args []string) (*process, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(append(os.Environ(), s.Env...), "NOTIFY_SOCKET="+s.sock)
 	cmd.Stdout, cmd.Stderr = s.Output, s.Output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second // a child that keeps the pipes open does not keep us
 	if err := cmd.Start(); err != nil {
 		return nil, err

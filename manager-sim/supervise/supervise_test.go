@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,6 +19,11 @@ import (
 
 // The test binary is the service, too.
 func TestMain(m *testing.M) {
+	if file := os.Getenv("SUPERVISOR"); file != "" {
+		supervise.Run(context.Background(), supervise.Unit{Restart: time.Hour, TimeoutStart: time.Hour,
+			ExecStart: []string{"/bin/sh", "-c", `echo $$ >"$0.new"; mv "$0.new" "$0"; exec sleep 1000`, file}})
+		return
+	}
 	if os.Getenv("SUPERVISED") != "" {
 		for _, a := range os.Args[1:] {
 			switch what, arg, _ := strings.Cut(a, ":"); what {
@@ -161,4 +167,44 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Errorf("the service's child still runs: %s", b)
 		}
 	}
+}
+
+// A supervisor that is killed leaves no service behind: the next one would run a
+// second one on the same root.
+func TestAKilledSupervisorLeavesNoService(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "pid")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "SUPERVISOR="+file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	await := func(what string, is func() bool) {
+		t.Helper()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.After(20 * time.Second); !is(); {
+			select {
+			case <-tick.C:
+			case <-end:
+				t.Fatalf("waiting in vain until %s", what)
+			}
+		}
+	}
+	var pid int
+	await("the service runs", func() bool {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return false
+		}
+		_, err = fmt.Sscan(string(b), &pid)
+		return err == nil
+	})
+	cmd.Process.Kill()
+	cmd.Wait()
+	await("the service is gone", func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(b), ") Z ")
+	})
 }
