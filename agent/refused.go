@@ -25,7 +25,7 @@ const closeWait = 2 * time.Second
 func (s *session) refused(message string) error {
 	why := fmt.Sprintf("%q", release.Foreign(message, release.ForeignLimit))
 	s.conn.SetReadDeadline(time.Now().Add(closeWait))
-	for range 4 { // frames that are none of our business
+	for range 4 { // other frames may come first
 		if _, _, err := s.conn.ReadMessage(); err != nil {
 			if wait, ok := tryLater(err); ok {
 				return &busyError{why: "the manager refuses this node for now: " + why, retryAfter: wait}

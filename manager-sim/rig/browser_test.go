@@ -23,7 +23,7 @@ import (
 // docs/img is made by it.
 const screenshotsEnv = "EDGE_AGENT_SCREENSHOTS"
 
-// browser is a real one, with somebody signed in at a manager.
+// browser is a real one, signed in at a manager.
 type browser struct {
 	t   *testing.T
 	ctx context.Context
@@ -87,6 +87,15 @@ func browse(t *testing.T, r *rig.Rig) *browser {
 	return b
 }
 
+// confirm fills in the dialog of an act that ends something.
+func (b *browser) confirm(opener, reason string) {
+	b.t.Helper()
+	b.click(opener)
+	b.holds(`document.querySelector("dialog")?.open === true`)
+	b.fill("dialog textarea[name=reason]", reason)
+	b.click("dialog button.danger")
+}
+
 func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
@@ -146,15 +155,21 @@ func (b *browser) holds(expression string) {
 	}
 }
 
-// picture keeps a page's pictures, if they are wanted.
+// picture keeps a page's pictures at the width of a laptop's window, if they are
+// wanted.
 func (b *browser) picture(name string) {
+	b.t.Helper()
+	b.pictureAt(name, 1100, 700)
+}
+
+func (b *browser) pictureAt(name string, width, height int64) {
 	b.t.Helper()
 	dir := os.Getenv(screenshotsEnv)
 	if dir == "" {
 		return
 	}
 	for _, theme := range []string{"light", "dark"} {
-		b.do("size", chromedp.EmulateViewport(1100, 700))
+		b.do("size", chromedp.EmulateViewport(width, height))
 		b.theme(theme)
 		png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 		if err != nil {
@@ -175,17 +190,20 @@ func (b *browser) theme(name string) {
 	}))
 }
 
-// fits checks that the page has no sideways scroll at a width, and that what can
-// be worked with has a name.
+// fits checks that all text of the page is visible at a width (see clipped.js of
+// package web), and that every control has a name.
 func (b *browser) fits(width int64) {
 	b.t.Helper()
 	b.do("viewport", chromedp.EmulateViewport(width, 700))
-	const script = `(() => {
-		const bad = [];
-		if (document.documentElement.scrollWidth > innerWidth) bad.push("scrolls sideways: " + document.documentElement.scrollWidth);
-		for (const e of document.querySelectorAll("a, button, input, select, [role=img]")) {
+	clipped, err := os.ReadFile("../web/testdata/clipped.js")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	script := `(() => {
+		const bad = [` + strings.TrimSpace(string(clipped)) + `].filter((s) => s);
+		for (const e of document.querySelectorAll("a, button, input, select, textarea, [role=img]")) {
 			if (e.type === "hidden") continue;
-			const name = e.getAttribute("aria-label") || e.labels?.[0]?.innerText || e.innerText || e.title;
+			const name = e.getAttribute("aria-label") || e.labels?.[0]?.innerText || e.innerText;
 			if (!name?.trim()) bad.push("no name: " + e.outerHTML.slice(0, 120));
 		}
 		const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);

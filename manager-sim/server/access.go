@@ -59,7 +59,7 @@ func (s *Server) present(ctx context.Context, i Identity) (Identity, error) {
 var errAccess = errors.New("the access ended or changed")
 
 // holds returns a context that ends, within a moment, when the right ends with
-// which i reads: the session, the token or the user, its role, its groups and
+// which i reads: its session, the token or the user, its role, its groups and
 // its password. The caller calls check at least every checkEvery, too.
 func (s *Server) holds(ctx context.Context, i Identity) (_ context.Context, check func() error, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -82,7 +82,7 @@ func (s *Server) table() []route {
 		{"PATCH", "/api/v1/users/{name}", SuperAdmin, s.updateUser, "Change a user's role, groups or password", nil, userChange{}, 200, store.User{}, false},
 		{"PUT", "/api/v1/password", Viewer, s.changePassword, "Change the password of the user who is signed in, and end its other sessions", nil, passwordChange{}, 204, nil, false},
 		{"GET", "/api/v1/tokens", SuperAdmin, s.listTokens, "List the tokens, newest first, also those that have expired", nil, nil, 200, tokenList{}, false},
-		{"DELETE", "/api/v1/tokens/{id}", SuperAdmin, s.revokeToken, "Revoke a token, and those that it created", nil, nil, 204, nil, false},
+		{"DELETE", "/api/v1/tokens/{id}", SuperAdmin, s.revokeToken, "Revoke a token, and those that it created", nil, because{}, 204, nil, false},
 		{"GET", "/api/v1/pending-nodes", SuperAdmin, s.listPending, "List the nodes whose credentials this manager does not know", nil, nil, 200, pendingList{}, false},
 		{"POST", "/api/v1/pending-nodes/{id}/accept", SuperAdmin, s.acceptPending, "Accept a pending node with its own credentials", nil, acceptance{}, 201, accepted{}, false},
 		{"DELETE", "/api/v1/pending-nodes/{id}", SuperAdmin, s.dismissPending, "Ignore a pending node for an hour", nil, nil, 204, nil, false},

@@ -31,9 +31,10 @@ func (s *Server) ClaimOpen(ctx context.Context) (bool, error) {
 }
 
 // ErrClaim says that a claim is used up, or never was.
-var ErrClaim = errors.New("this link was used, or is wrong; sign in, or start the manager again for another link if nobody can")
+var ErrClaim = errors.New("this link was used or is wrong: sign in, or, if there is no administrator yet, restart the manager for a new link")
 
-// Claim makes the first super admin. A claim makes one: it is good until it has.
+// Claim makes the first super admin. The secret of a claim makes one; an attempt
+// that is refused, for its password say, does not use it up.
 func (s *Server) Claim(ctx context.Context, secret, name, password string) error {
 	// Only whoever has the secret waits here, and hashes.
 	if !s.isClaim(secret) {
@@ -69,4 +70,10 @@ func (s *Server) isClaim(secret string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.claim != "" && subtle.ConstantTimeCompare([]byte(s.claim), []byte(Hash(secret))) == 1
+}
+
+// Mistake reports whether an error of Claim is one that a person can correct. Any
+// other is the manager's, and belongs into its log.
+func Mistake(err error) bool {
+	return errors.As(err, new(badUser)) || errors.Is(err, ErrClaim) || errors.Is(err, store.ErrExists)
 }

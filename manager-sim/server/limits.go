@@ -28,7 +28,7 @@ func sourceOf(addr string) string {
 const (
 	attemptWindow = time.Minute
 	// maxAttemptKeys bounds what attempts remembers. Nothing is forgotten to make
-	// room: that would let somebody with many addresses start afresh.
+	// room: that would lift the limits of somebody who has many addresses.
 	maxAttemptKeys = 30_000
 )
 

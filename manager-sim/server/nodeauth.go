@@ -77,7 +77,10 @@ func (ss *session) register(ctx context.Context, auth *wire.Auth, features []str
 	now, secret := time.Now(), NewSecret()
 	n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: Hash(secret),
 		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: ss.address}
-	err := ss.s.Store.Register(ctx, Hash(auth.RegistrationToken), n)
+	s := ss.s
+	s.presence.Lock()
+	defer s.presence.Unlock()
+	err := s.Store.Register(ctx, Hash(auth.RegistrationToken), n)
 	if errors.Is(err, store.ErrDenied) {
 		return nil, &refusal{why: "not accepted: the registration token is wrong"}
 	}
@@ -85,10 +88,7 @@ func (ss *session) register(ctx context.Context, auth *wire.Auth, features []str
 		return nil, err
 	}
 	ss.nodeID = n.ID
-	s := ss.s
-	s.presence.Lock()
 	s.enter(ss)
-	s.presence.Unlock()
 	return &wire.RegisterAck{NodeID: n.ID, NodeSecret: secret, Features: features}, nil
 }
 
@@ -102,13 +102,21 @@ func (ss *session) identify(ctx context.Context, auth *wire.Auth) error {
 		return err
 	}
 	if n.SecretHash == "" {
-		return &refusal{why: fmt.Sprintf("node %s was removed from this manager; to use the device again, remove its credentials.json and set manager.registration_token", n.ID), pause: removedPause}
+		return removedNode(n.ID)
 	}
 	if subtle.ConstantTimeCompare([]byte(n.SecretHash), []byte(Hash(auth.NodeSecret))) != 1 {
 		return &refusal{why: "not accepted: the secret of node " + n.ID + " is wrong", node: n.ID}
 	}
 	ss.nodeID = n.ID
-	return ss.s.came(ctx, ss, auth.SoftwareVersion, time.Now())
+	err = ss.s.came(ctx, ss, auth.SoftwareVersion, time.Now())
+	if errors.Is(err, store.ErrDenied) {
+		return removedNode(n.ID)
+	}
+	return err
+}
+
+func removedNode(id string) error {
+	return &refusal{why: fmt.Sprintf("node %s was removed from this manager; to use the device again, remove its credentials.json and set manager.registration_token", id), pause: removedPause}
 }
 
 // refuse tells a node why it is not let in, and when it may try again.
@@ -118,9 +126,12 @@ func (ss *session) refuse(r *refusal) {
 	code, text := websocket.CloseNormalClosure, ""
 	if r.pause > 0 {
 		code, text = wire.CloseTryLater, wire.TryLater("an administrator has to act first", r.pause)
-	} else if _, wait := s.refusals.take(now, limit{"source " + ss.source, refusalsBySource}); wait > 0 && !s.firstRefusal(now, ss.source, r.node) {
-		ss.close(wire.CloseTryLater, wire.TryLater("too many failed authentications from this address", wait))
-		return
+	} else {
+		first := s.firstRefusal(now, ss.source, r.node)
+		if _, wait := s.refusals.take(now, limit{"source " + ss.source, refusalsBySource}); wait > 0 && !first {
+			ss.close(wire.CloseTryLater, wire.TryLater("too many failed authentications from this address", wait))
+			return
+		}
 	}
 	ss.write(&wire.AuthError{Message: r.why})
 	ss.close(code, text)

@@ -215,7 +215,10 @@ func (s *Server) removeNode(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.Log.Info().Str("node_id", n.ID).Str("actor", who(r).Name).Msg("node removed")
-	if ss := s.online(n.ID); ss != nil {
+	s.presence.Lock() // a session that was let in before the removal is there by now
+	ss := s.online(n.ID)
+	s.presence.Unlock()
+	if ss != nil {
 		ss.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
 		ss.cancel()
 	}

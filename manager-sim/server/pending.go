@@ -75,7 +75,7 @@ func (p *pendingNodes) add(n pendingNode) bool {
 		}
 		n.FirstSeen, n.dismissed, n.OtherAddress = old.FirstSeen, old.dismissed, old.OtherAddress
 		if n.dismissed {
-			n.LastSeen = old.LastSeen // the hour does not start afresh
+			n.LastSeen = old.LastSeen // the hour does not begin again
 		}
 		*old = n
 		return true

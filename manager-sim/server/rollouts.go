@@ -112,7 +112,8 @@ type upgradeRequest struct {
 	Threshold  int    `json:"threshold,omitempty"`   // failures that pause: 1 to 100000; default 1
 	DryRun     bool   `json:"dry_run,omitempty"`     // only report what it would do
 	// AllowUnlisted requests a version that the manager does not know to be published.
-	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
+	AllowUnlisted bool   `json:"allow_unlisted,omitempty"`
+	Reason        string `json:"reason,omitempty"` // for the audit trail, as of a rollout that sets the group back
 }
 
 func (b upgradeRequest) check() error {
@@ -132,6 +133,9 @@ func (b upgradeRequest) check() error {
 	}
 	if b.LifeSecs != 0 && (b.LifeSecs < 60 || b.LifeSecs > 30*86400) {
 		return errors.New("life_secs is not 60 to 2592000")
+	}
+	if len(b.Reason) > maxReason {
+		return fmt.Errorf("reason has %d bytes, more than %d", len(b.Reason), maxReason)
 	}
 	if b.Threshold < 0 || b.Threshold > 100_000 {
 		return errors.New("threshold is not 1 to 100000")
@@ -215,8 +219,11 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 		reply(w, http.StatusOK, plan)
 		return
 	}
-	scheduled := audit(now, who(r).Name, "group.upgrade.schedule", g.ID, map[string]any{
-		"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)})
+	details := map[string]any{"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)}
+	if reason := strings.TrimSpace(body.Reason); reason != "" {
+		details["reason"] = release.Foreign(reason, maxReason)
+	}
+	scheduled := audit(now, who(r).Name, "group.upgrade.schedule", g.ID, details)
 	err = s.save(r.Context(), store.Rollout{ID: ro.ID, GroupID: g.ID, CreatedAt: now}, ro, acts, "manager", "", []store.Audit{scheduled})
 	if errors.Is(err, store.ErrExists) {
 		fail(w, http.StatusConflict, "rollout_active", "group %q has an active rollout; abort it, or wait for its end", g.Name)

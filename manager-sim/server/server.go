@@ -66,6 +66,7 @@ type Server struct {
 	hashes   hashQueue
 	claiming sync.Mutex
 	sockets  sockets
+	bodies   bodies
 	pending  pendingNodes
 	access   access
 	streams  openStreams
@@ -96,6 +97,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), suspicions: make(map[string]*suspicion), stirred: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.sockets.room.bySource, s.sockets.room.inAll = strangersBySource, strangersInAll
+	s.bodies.room.bySource, s.bodies.room.inAll = bodiesBySource, bodiesInAll
 	s.stream.subscribers = make(map[chan any]bool)
 	s.cache.kept = make(map[[2]string]cached)
 	s.metrics = newMetrics(s)
@@ -106,7 +108,8 @@ func New(c Config) (*Server, error) {
 
 // ServeHTTP serves the WebSocket and the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w, r = bound(w, r)
+	w, r, done := s.bound(w, r)
+	defer done()
 	h, pattern := s.mux.Handler(r)
 	if pattern != "" {
 		s.mux.ServeHTTP(w, r)

@@ -25,8 +25,8 @@ const (
 
 	// What a session reads: a node that comes back delivers an outbox of at most 1,000
 	// events at once, and then little. Beyond that it waits, and nobody else does.
-	messageRate, messageBurst = 20, 2_000
-	byteRate, byteBurst       = 256 << 10, 8 << 20
+	messageRate, messageBurst = 100, 2_000
+	byteRate, byteBurst       = 4 << 20, 32 << 20
 )
 
 // session is the connection of one node. It is known by its address: an old

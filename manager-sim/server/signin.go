@@ -51,8 +51,8 @@ const (
 
 	// Attempts a minute that can fail: of a name from a source, of a source, and of
 	// a name from all sources that are not the user's own. The last limit slows
-	// guessing from many sources. It is so high that it takes twelve of them to keep
-	// the user out of a new source; the user's own it never touches.
+	// guessing from many sources. It is so high that it takes twelve sources to keep
+	// the user out of a new one; it does not apply to the user's own.
 	attemptsByPair   = 5
 	attemptsBySource = 5
 	attemptsByName   = 60
@@ -116,7 +116,7 @@ func (s *Server) admit(ctx context.Context, now time.Time, source, name string) 
 			return nil, nil, err
 		}
 	}
-	// The name is first in none of the keys: it must not be able to look like another's.
+	// A source has no space, so that no name makes the key of another pair.
 	limits := []limit{{"pair " + source + " " + name, attemptsByPair}}
 	class, queue := own, source+" "+name
 	if !known {

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -18,6 +20,7 @@ const (
 	strangersInAll    = 2048
 	connsBySource     = 512 // TCP connections that are no WebSocket
 	connsInAll        = 4096
+	maxStreams        = 100 // of one HTTP/2 connection
 )
 
 // room bounds how many of something there are, by source and in all. When it is
@@ -109,49 +112,56 @@ func (s *sockets) authenticated(ss *session) bool { return s.room.remove(ss.sour
 
 func (s *sockets) closed(ss *session) { s.room.remove(ss.source, ss) }
 
-// connections bounds the TCP connections of an http.Server by its ConnState.
+// connections bounds the TCP connections of an http.Server. One that is asked
+// nothing, or whose request has not arrived, gives way to a new one.
 type connections struct {
-	room room[net.Conn]
-
-	mu     sync.Mutex
-	active map[net.Conn]bool // a request is being answered
+	room room[*connection]
+	of   sync.Map // *connection by net.Conn
 }
 
-func (c *connections) state(conn net.Conn, state http.ConnState) {
-	source := sourceOf(conn.RemoteAddr().String())
-	switch state {
-	case http.StateNew:
-		old, ended, ok := c.room.add(source, conn, func(k net.Conn) bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return !c.active[k]
-		})
-		if ended {
-			abort(old)
-		}
-		if !ok {
-			abort(conn)
-		}
-	case http.StateActive, http.StateIdle:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.active == nil {
-			c.active = make(map[net.Conn]bool)
-		}
-		if state == http.StateActive {
-			c.active[conn] = true
-		} else {
-			delete(c.active, conn)
-		}
-	case http.StateHijacked, http.StateClosed:
-		c.room.remove(source, conn)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.active, conn)
+type connection struct {
+	net.Conn
+	source  string
+	serving atomic.Int64 // requests that are being served
+}
+
+type connectionKey struct{}
+
+// serving counts a request of a connection until done is called.
+func serving(ctx context.Context) (done func()) {
+	c, ok := ctx.Value(connectionKey{}).(*connection)
+	if !ok {
+		return func() {}
+	}
+	c.serving.Add(1)
+	return func() { c.serving.Add(-1) }
+}
+
+func (cs *connections) opened(ctx context.Context, conn net.Conn) context.Context {
+	c := &connection{Conn: conn, source: sourceOf(conn.RemoteAddr().String())}
+	cs.of.Store(conn, c)
+	old, ended, ok := cs.room.add(c.source, c, func(c *connection) bool { return c.serving.Load() == 0 })
+	if ended {
+		abort(old.Conn)
+	}
+	if !ok {
+		abort(conn)
+	}
+	return context.WithValue(ctx, connectionKey{}, c)
+}
+
+func (cs *connections) state(conn net.Conn, state http.ConnState) {
+	if state != http.StateHijacked && state != http.StateClosed {
+		return
+	}
+	if c, ok := cs.of.LoadAndDelete(conn); ok {
+		c := c.(*connection)
+		cs.room.remove(c.source, c)
 	}
 }
 
-// abort closes a connection without a word: its peer may not read.
+// abort closes a connection at once. A TLS connection would wait for a peer that
+// does not read.
 func abort(conn net.Conn) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
@@ -164,6 +174,8 @@ func abort(conn net.Conn) {
 // time limits of bodies and answers are those of Bounded, which a Handler that
 // takes the place of s should keep.
 func (s *Server) HTTPServer() *http.Server {
-	c := &connections{room: room[net.Conn]{bySource: connsBySource, inAll: connsInAll}}
-	return &http.Server{Handler: s, ConnState: c.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	c := &connections{room: room[*connection]{bySource: connsBySource, inAll: connsInAll}}
+	return &http.Server{Handler: s, ConnContext: c.opened, ConnState: c.state, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 128 << 10, MaxReceiveBufferPerStream: 64 << 10,
+			SendPingTimeout: writeTime, PingTimeout: writeTime, WriteByteTimeout: writeTime}}
 }

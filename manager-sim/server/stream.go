@@ -146,7 +146,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-s.ctx.Done():
 			return
-		case <-beat.C: // a comment: who does not read it is gone
+		case <-beat.C: // a comment; writing it fails once nobody reads
 			if check() != nil {
 				return
 			}

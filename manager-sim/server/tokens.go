@@ -86,6 +86,10 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
+	reason, ok := readReason(w, r)
+	if !ok {
+		return
+	}
 	id := r.PathValue("id")
 	name := id
 	ts, err := s.Store.APITokens(r.Context())
@@ -95,7 +99,7 @@ func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err == nil {
-		err = s.Store.RemoveAPIToken(r.Context(), id, audit(time.Now().UTC(), who(r).Name, "token.revoke", name, map[string]any{"id": id}))
+		err = s.Store.RemoveAPIToken(r.Context(), id, audit(time.Now().UTC(), who(r).Name, "token.revoke", name, map[string]any{"id": id, "reason": reason}))
 	}
 	if err != nil {
 		s.storeFailed(w, err)

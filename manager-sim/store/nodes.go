@@ -113,8 +113,12 @@ func (s *database) Seen(ctx context.Context, n Node) error {
 
 func (s *database) Came(ctx context.Context, id, version, address string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {
-		if _, err := tx.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, address = ? WHERE id = ?", version, ms(at), address, id); err != nil {
+		r, err := tx.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0", version, ms(at), address, id)
+		if err != nil {
 			return err
+		}
+		if k, err := r.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("node %q was removed: %w", id, ErrDenied))
 		}
 		return addConnection(ctx, tx, Connection{id, at, Authenticated, version})
 	})

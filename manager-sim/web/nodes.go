@@ -2,13 +2,14 @@ package web
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/manager-sim/server"
 )
 
 type group struct {
@@ -30,270 +31,242 @@ func (r *request) groupList() ([]group, map[string]string, error) {
 	return list.Groups, names, err
 }
 
-// nodeFilter is the query of the page of nodes.
-type nodeFilter struct{ Search, State, Group, Online string }
+// node is a node as the API shows it.
+type node struct {
+	ID            string          `json:"id"`
+	DeviceType    string          `json:"device_type"`
+	GroupID       string          `json:"group_id"`
+	GroupName     string          `json:"group_name"`
+	Online        bool            `json:"online"`
+	Address       string          `json:"address"`
+	Health        string          `json:"health"`
+	Version       string          `json:"version"`
+	TargetVersion string          `json:"target_version"`
+	UpgradeState  string          `json:"upgrade_state"`
+	ErrorCode     string          `json:"error_code"`
+	Error         string          `json:"error"`
+	CommandID     string          `json:"command_id"`
+	RequestedBy   string          `json:"requested_by"`
+	Capabilities  []string        `json:"capabilities"`
+	Upgrade       json.RawMessage `json:"upgrade"`
+	Upgradable    bool            `json:"upgradable"`
+	NotUpgradable *struct {
+		Code   string `json:"code"`
+		Reason string `json:"reason"`
+		Remedy string `json:"remedy"`
+	} `json:"not_upgradable"`
+	Duplicate    *duplicate `json:"duplicate"`
+	RegisteredAt time.Time  `json:"registered_at"`
+	LastSeen     time.Time  `json:"last_seen"`
+	RemovedAt    time.Time  `json:"removed_at"`
+}
 
-func (f nodeFilter) takes(n node) bool {
-	word := n.Chip().Word
-	if i := strings.IndexByte(word, ' '); strings.HasPrefix(word, "staging") && i > 0 {
-		word = word[:i]
+// duplicate marks a node whose identity two devices use.
+type duplicate struct {
+	Addresses []string  `json:"addresses"`
+	Since     time.Time `json:"since"`
+}
+
+// OneAddress reports whether both devices connect from the same address, as
+// behind one router.
+func (d duplicate) OneAddress() bool { return len(slices.Compact(slices.Clone(d.Addresses))) == 1 }
+
+// changed is the state of a node whose device was set to another version after
+// the upgrade completed.
+const changed = "changed"
+
+// settled reports whether the last upgrade has ended.
+func (n node) settled() bool {
+	switch server.UpgradeState(n.UpgradeState) {
+	case server.Idle, server.Updated, server.Failed, server.RolledBack, changed:
+		return true
 	}
-	return (f.Search == "" || strings.Contains(strings.ToLower(n.ID+" "+n.Version+" "+n.DeviceType), strings.ToLower(f.Search))) &&
+	return false
+}
+
+// Chip is the state of the node's last upgrade.
+func (n node) Chip() chip {
+	busy := func(word string) chip { return chip{word, "◔", "busy"} }
+	switch server.UpgradeState(n.UpgradeState) {
+	case server.Queued, server.Sent:
+		return busy("queued")
+	case server.Staging:
+		var u struct {
+			Progress struct {
+				Phase      string `json:"phase"`
+				BytesDone  int64  `json:"bytes_done"`
+				BytesTotal int64  `json:"bytes_total"`
+			} `json:"progress"`
+		}
+		if p := &u.Progress; json.Unmarshal(n.Upgrade, &u) == nil && p.BytesTotal > 0 && p.BytesDone >= 0 {
+			return busy(fmt.Sprintf("staging %d %%", int(100*min(1, float64(p.BytesDone)/float64(p.BytesTotal)))))
+		}
+		return busy("staging")
+	case server.Staged:
+		return busy("restarting")
+	case server.Proving:
+		return busy("proving")
+	case server.Updated:
+		return chip{"updated", "✓", "good"}
+	case server.Failed:
+		return chip{"upgrade failed", "✕", "bad"}
+	case server.RolledBack:
+		return chip{"rolled back", "✕", "bad"}
+	case changed:
+		return chip{"runs another version", "≠", "warn"}
+	}
+	if !n.Online {
+		return chip{"offline", "○", "plain"}
+	}
+	return chip{"idle", "·", "plain"}
+}
+
+// Failure says why the node's last upgrade failed; nil if it did not.
+func (n node) Failure() *failure {
+	switch server.UpgradeState(n.UpgradeState) {
+	case server.Failed, server.RolledBack:
+		return failureOf(n.ErrorCode, n.Error)
+	}
+	return nil
+}
+
+// CanUpgrade reports whether the manager would accept an upgrade now. An API
+// that does not say so leaves it to the capability.
+func (n node) CanUpgrade() bool {
+	return n.Upgradable || n.NotUpgradable == nil && slices.Contains(n.Capabilities, "upgrade")
+}
+
+// MayReplace reports whether the node is offline and has not received its last
+// command, so that the manager accepts another one in its place.
+func (n node) MayReplace() bool {
+	return n.NotUpgradable != nil && n.NotUpgradable.Code == "upgrade_in_progress" && !n.Online && server.UpgradeState(n.UpgradeState) == server.Queued
+}
+
+// Degraded reports whether the node said so in its last health message.
+func (n node) Degraded() bool { return n.Health == "degraded" }
+
+// Changed reports whether the device left the version of its last upgrade.
+func (n node) Changed() bool { return n.UpgradeState == changed }
+
+// Removed reports whether an operator removed the node.
+func (n node) Removed() bool { return !n.RemovedAt.IsZero() }
+
+// nodeTable is a list of nodes.
+type nodeTable struct {
+	Nodes      []node
+	Names      map[string]string // of groups, by id
+	Groups     bool              // it has a column for the group
+	MayOperate bool
+}
+
+// nodeFilter is the query of the page of nodes.
+type nodeFilter struct {
+	Search, State, Group, Online, Health string
+	Removed                              bool
+}
+
+func (f nodeFilter) matches(n node) bool {
+	word := n.Chip().Word
+	if strings.HasPrefix(word, "staging ") {
+		word = "staging"
+	}
+	return (f.Search == "" || strings.Contains(strings.ToLower(n.ID+" "+n.Version+" "+n.DeviceType), strings.ToLower(strings.TrimSpace(f.Search)))) &&
 		(f.State == "" || f.State == word) && (f.Group == "" || f.Group == n.GroupID) &&
-		(f.Online == "" || (f.Online == "yes") == n.Online)
+		(f.Online == "" || (f.Online == "yes") == n.Online) && (f.Health == "" || f.Health == n.Health)
 }
 
 // states are the words of chips, for the filter.
-var states = []string{"idle", "offline", "queued", "staging", "restarting", "proving", "updated", "upgrade failed", "rolled back"}
+var states = []string{"idle", "offline", "queued", "staging", "restarting", "proving", "updated", "upgrade failed", "rolled back", "runs another version"}
 
-func (r *request) nodes() error {
-	list, err := all[node](r, "/api/v1/nodes", "nodes")
-	if err != nil {
-		return err
-	}
-	groups, names, err := r.groupList()
-	if err != nil {
-		return err
-	}
+// pendingNode has credentials that this manager does not know.
+type pendingNode struct {
+	ID         string `json:"id"`
+	Address    string `json:"address"`
+	DeviceType string `json:"device_type"`
+	Version    string `json:"version"`
+	// OtherAddress is of another device that claims the id. While there is one,
+	// the node cannot be accepted.
+	OtherAddress string    `json:"other_address"`
+	FirstSeen    time.Time `json:"first_seen"`
+	LastSeen     time.Time `json:"last_seen"`
+}
+
+// nodesView is what the page of nodes shows.
+type nodesView struct {
+	Table   nodeTable
+	All     int // without the filter
+	Filter  nodeFilter
+	States  []string
+	Groups  []group
+	Pending []pendingNode
+	InNone  bool // the user has no group, and sees no node
+	Gone    bool // there were nodes, and all were removed
+}
+
+func (r *request) nodes() error { return r.nodesPage(nil) }
+
+func (r *request) nodesPage(problem error) error {
 	q := r.URL.Query()
-	f := nodeFilter{q.Get("q"), q.Get("state"), q.Get("group"), q.Get("online")}
-	total := len(list)
-	list = slices.DeleteFunc(list, func(n node) bool { return !f.takes(n) })
-	return r.show("nodes", "Managed nodes", "nodes", true, map[string]any{
-		"Nodes": list, "All": total, "Filter": f, "States": states, "Groups": groups, "Names": names})
-}
-
-type command struct {
-	ID        string    `json:"command_id"`
-	Version   string    `json:"version"`
-	Channel   string    `json:"channel"`
-	CreatedAt time.Time `json:"created_at"`
-	SentAt    time.Time `json:"sent_at"`
-	AckedAt   time.Time `json:"acked_at"`
-	Success   bool      `json:"success"`
-	ErrorCode string    `json:"error_code"`
-	Error     string    `json:"error"`
-}
-
-type connection struct {
-	Time    time.Time `json:"time"`
-	State   string    `json:"state"`
-	Version string    `json:"version"`
-}
-
-type event struct {
-	Seq        int64     `json:"seq"`
-	NodeID     string    `json:"node_id"`
-	ReceivedAt time.Time `json:"received_at"`
-	Time       time.Time `json:"time"`
-	Severity   string    `json:"severity"`
-	Category   string    `json:"category"`
-	Message    string    `json:"message"`
-	ErrorCode  string    `json:"error_code"`
-	CommandID  string    `json:"command_id"`
-	Details    struct {
-		Journal []string `json:"journal"`
-	} `json:"details"`
-}
-
-// moment is one line of the timeline of an upgrade.
-type moment struct {
-	At      time.Time
-	After   string // since the command
-	What    string
-	Message string
-	Bad     bool
-	Journal []string
-}
-
-// attempt is one upgrade of a node.
-type attempt struct {
-	command
-	Moments []moment
-}
-
-func (r *request) node() error {
-	path := "/api/v1/nodes/" + url.PathEscape(r.PathValue("id"))
-	var n node
-	if err := r.api(http.MethodGet, path, nil, &n); err != nil {
-		return err
+	f := nodeFilter{q.Get("q"), q.Get("state"), q.Get("group"), q.Get("online"), q.Get("health"), q.Get("removed") == "yes"}
+	path := "/api/v1/nodes"
+	if f.Removed {
+		path += "?removed=true"
 	}
-	var commands struct {
-		Commands []command `json:"commands"`
-		Next     string    `json:"next"`
-	}
-	if err := r.api(http.MethodGet, path+"/commands", nil, &commands); err != nil {
-		return err
-	}
-	var connections struct {
-		Connections []connection `json:"connections"`
-	}
-	if err := r.api(http.MethodGet, path+"/connections", nil, &connections); err != nil {
-		return err
-	}
-	var events struct {
-		Events []event `json:"events"`
-		Total  int     `json:"total"`
-	}
-	if err := r.api(http.MethodGet, "/api/v1/events?per_page=200&category=upgrade&node_id="+url.QueryEscape(n.ID), nil, &events); err != nil {
+	list, err := all[node](r, path, "nodes")
+	if err != nil {
 		return err
 	}
 	groups, names, err := r.groupList()
 	if err != nil {
 		return err
 	}
-	var attempts []attempt
-	until := time.Now() // of the newest command; of the others, the next one's time
-	for i, c := range commands.Commands {
-		if i == 0 && n.settled() {
-			until = time.Time{}
+	v := nodesView{All: len(list), Filter: f, States: states, Groups: groups,
+		InNone: !r.who.May(server.SuperAdmin) && len(r.who.Groups) == 0}
+	if len(list) == 0 && !f.Removed {
+		removed, err := all[node](r, "/api/v1/nodes?removed=true", "nodes")
+		if err != nil {
+			return err
 		}
-		attempts = append(attempts, attempt{c, timeline(c, events.Events, connections.Connections, until)})
-		until = c.CreatedAt
+		v.Gone = len(removed) > 0
 	}
-	return r.show("node", "Node "+n.ID, "nodes", true, map[string]any{"Node": n, "Attempts": attempts, "Groups": groups, "Names": names, "More": events.Total > len(events.Events), "Older": commands.Next != ""})
+	list = slices.DeleteFunc(list, func(n node) bool { return !f.matches(n) })
+	v.Table = nodeTable{list, names, true, r.who.May(server.Operator)}
+	if r.who.May(server.SuperAdmin) {
+		if v.Pending, err = r.pending(); err != nil {
+			return err
+		}
+	}
+	if problem != nil {
+		return r.refused(problem, "nodes", "Managed nodes", "nodes", v)
+	}
+	return r.show("nodes", "Managed nodes", "nodes", true, v)
 }
 
-// timeline is what is known of a command, oldest first. The node's coming and
-// going is part of it until its last word, or until then.
-func timeline(c command, events []event, connections []connection, then time.Time) []moment {
-	ms := []moment{{At: c.CreatedAt, What: "requested", Message: c.Version + " (" + c.Channel + ")"}}
-	if !c.SentAt.IsZero() {
-		ms = append(ms, moment{At: c.SentAt, What: "sent", Message: "the command went out, for the last time"})
-	}
-	if !c.AckedAt.IsZero() {
-		m := moment{At: c.AckedAt, What: "acknowledged", Message: "staged", Bad: !c.Success}
-		if !c.Success {
-			m.Message = c.ErrorCode + ": " + c.Error
-		}
-		ms = append(ms, m)
-	}
-	for _, e := range events {
-		if e.CommandID == c.ID {
-			ms = append(ms, moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != "info", Journal: e.Details.Journal})
-		}
-	}
-	for _, m := range ms {
-		if then.Before(m.At) {
-			then = m.At
-		}
-	}
-	for _, k := range slices.Backward(connections) {
-		if k.Time.Before(c.CreatedAt) || k.Time.After(then) {
-			continue
-		}
-		m := moment{At: k.Time, What: k.State}
-		if k.Version != "" {
-			m.What, m.Message = "re-authenticated", "at "+k.Version
-		}
-		ms = append(ms, m)
-	}
-	slices.SortStableFunc(ms, func(a, b moment) int { return a.At.Compare(b.At) })
-	for i := range ms {
-		ms[i].After = "+" + ms[i].At.Sub(c.CreatedAt).Round(100*time.Millisecond).String()
-	}
-	return ms
-}
-
-// choice is a version that can be chosen.
-type choice struct {
-	Version string
-	Note    string // what a node that runs another version will make of it
-}
-
-// choices adds to versions what is known of them at a node that runs current.
-func choices(versions []string, current string) []choice {
-	out := make([]choice, len(versions))
-	now, err := release.ParseVersion(current)
-	for i, s := range versions {
-		out[i].Version = s
-		v, bad := release.ParseVersion(s)
-		switch {
-		case err != nil || bad != nil:
-		case v.Compare(now) == 0:
-			out[i].Note = "runs now"
-		case v.Compare(now) > 0:
-			out[i].Note = "newer"
-		case v.Major() < now.Major():
-			out[i].Note = "an older major: only if rollback_majors of the node allows it"
-		default:
-			out[i].Note = "older: only within the node's rollback_grace"
-		}
-	}
-	return out
-}
-
-// releases are what can be chosen for a device type.
-func (r *request) releases(deviceType, channel string) ([]string, error) {
+func (r *request) pending() ([]pendingNode, error) {
 	var list struct {
-		Releases []struct {
-			Version string `json:"version"`
-		} `json:"releases"`
+		Nodes []pendingNode `json:"nodes"`
 	}
-	err := r.api(http.MethodGet, "/api/v1/releases/"+url.PathEscape(deviceType)+"?channel="+url.QueryEscape(channel), nil, &list)
-	var versions []string
-	for _, rel := range list.Releases {
-		versions = append(versions, rel.Version)
-	}
-	return versions, err
+	err := r.api(http.MethodGet, "/api/v1/pending-nodes", nil, &list)
+	return list.Nodes, err
 }
 
-// upgradeForm is what the form of a node's upgrade shows.
-type upgradeForm struct {
-	Node     node
-	Versions []choice
-	Channels []string
-	Version  string
-	Channel  string
-	Note     string // what the node's policy will say, as far as it is known
+func (r *request) acceptNode() error {
+	body := map[string]any{}
+	if g := r.PostFormValue("group_id"); g != "" {
+		body["group_id"] = g
+	}
+	var accepted struct {
+		ID string `json:"id"`
+	}
+	if err := r.api(http.MethodPost, "/api/v1/pending-nodes/"+url.PathEscape(r.PathValue("id"))+"/accept", body, &accepted); err != nil {
+		return r.nodesPage(err)
+	}
+	return r.to("/admin/nodes/%s", url.PathEscape(accepted.ID))
 }
 
-func (r *request) upgradeForm() (upgradeForm, error) {
-	var n node
-	if err := r.api(http.MethodGet, "/api/v1/nodes/"+url.PathEscape(r.PathValue("id")), nil, &n); err != nil {
-		return upgradeForm{}, err
+func (r *request) dismissNode() error {
+	if err := r.api(http.MethodDelete, "/api/v1/pending-nodes/"+url.PathEscape(r.PathValue("id")), nil, nil); err != nil {
+		return r.nodesPage(err)
 	}
-	f := upgradeForm{Node: n, Version: r.FormValue("version"), Channel: r.FormValue("channel"), Channels: []string{"stable"}}
-	var u struct {
-		Channels []string `json:"channels"`
-	}
-	if json.Unmarshal(n.Upgrade, &u) == nil && len(u.Channels) > 0 {
-		f.Channels = u.Channels
-		f.Note = "The node takes the channels " + strings.Join(u.Channels, ", ") + ". It refuses versions below its min_version, and more than rollback_grace minor versions back."
-	}
-	if f.Channel == "" {
-		f.Channel = f.Channels[0]
-	}
-	versions, err := r.releases(n.DeviceType, f.Channel)
-	f.Versions = choices(versions, n.Version)
-	return f, err
-}
-
-func (r *request) upgradeNodePage() error {
-	f, err := r.upgradeForm()
-	if err != nil {
-		return err
-	}
-	return r.show("upgrade", "Upgrade node "+f.Node.ID, "nodes", false, f)
-}
-
-func (r *request) upgradeNode() error {
-	err := r.api(http.MethodPost, "/api/v1/nodes/"+url.PathEscape(r.PathValue("id"))+"/upgrade",
-		map[string]string{"version": r.PostFormValue("version"), "channel": r.PostFormValue("channel")}, nil)
-	if err == nil {
-		return r.to("/admin/nodes/%s", url.PathEscape(r.PathValue("id")))
-	}
-	f, formErr := r.upgradeForm()
-	if formErr != nil {
-		return err
-	}
-	return r.refused(err, "upgrade", "Upgrade node "+f.Node.ID, "nodes", f)
-}
-
-func (r *request) setGroup() error {
-	id := url.PathEscape(r.PathValue("id"))
-	if err := r.api(http.MethodPut, "/api/v1/nodes/"+id+"/group", map[string]string{"group_id": r.PostFormValue("group_id")}, nil); err != nil {
-		return err
-	}
-	return r.to("/admin/nodes/%s", id)
+	return r.to("/admin/nodes")
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,32 +79,50 @@ func (r *request) events() error {
 	}
 	q.Set("per_page", strconv.Itoa(eventsPerPage))
 	list, events, err := recordsOf[event](r, "/api/v1/events", q)
+	data := map[string]any{"Events": events, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next), "Severities": withAsked(severities, q.Get("severity")), "Refused": err != nil}
 	if err != nil {
-		return err
+		return r.refused(err, "events", "Events", "events", data)
 	}
-	return r.show("events", "Events", "events", !q.Has("after"), map[string]any{
-		"Events": events, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next)})
+	return r.show("events", "Events", "events", !q.Has("after"), data)
+}
+
+// severities are what the form offers.
+var severities = []string{"info", "minor", "warning", "major", "critical"}
+
+// withAsked adds what the query asks for, so that the form shows it.
+func withAsked(options []string, asked string) []string {
+	if asked == "" || slices.Contains(options, asked) {
+		return options
+	}
+	return append(slices.Clone(options), asked)
 }
 
 // exporter writes records as CSV or as lines of JSON.
 type exporter struct {
-	rw  http.ResponseWriter
-	csv *csv.Writer // nil: JSON
+	rw           http.ResponseWriter
+	name, format string
+	columns      []string
+	csv          *csv.Writer // nil: JSON, or not begun
 }
 
 func (r *request) exporter(name, format string, columns []string) (*exporter, error) {
 	if format != "csv" && format != "jsonl" {
-		return nil, &apiError{http.StatusBadRequest, fmt.Sprintf("format %.20q is neither csv nor jsonl", format)}
+		return nil, &apiError{status: http.StatusBadRequest, text: fmt.Sprintf("The format %.20q is neither csv nor jsonl.", format)}
 	}
-	h := r.rw.Header()
-	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%s-%s.%s", name, time.Now().UTC().Format("20060102T150405Z"), format))
-	if format == "jsonl" {
+	return &exporter{rw: r.rw, name: name, format: format, columns: columns}, nil
+}
+
+// begin makes the answer a file. Until then it can become an error page.
+func (e *exporter) begin() error {
+	h := e.rw.Header()
+	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%s-%s.%s", e.name, time.Now().UTC().Format("20060102T150405Z"), e.format))
+	if e.format == "jsonl" {
 		h.Set("Content-Type", "application/jsonl")
-		return &exporter{rw: r.rw}, nil
+		return nil
 	}
 	h.Set("Content-Type", "text/csv; charset=utf-8")
-	e := &exporter{r.rw, csv.NewWriter(r.rw)}
-	return e, e.csv.Write(columns)
+	e.csv = csv.NewWriter(e.rw)
+	return e.csv.Write(e.columns)
 }
 
 func (e *exporter) write(raw json.RawMessage, fields ...string) error {
@@ -112,7 +131,7 @@ func (e *exporter) write(raw json.RawMessage, fields ...string) error {
 		return err
 	}
 	for i, f := range fields {
-		// A spreadsheet would take these for a formula.
+		// A spreadsheet would read these as a formula.
 		if f != "" && strings.ContainsRune("=+-@\t\r", rune(f[0])) {
 			fields[i] = "'" + f
 		}
@@ -128,10 +147,15 @@ func (e *exporter) end() error {
 	return e.csv.Error()
 }
 
-// export writes all of a list, a part at a time; what arrives meanwhile is not in it.
+// export writes a whole list, a part at a time. It leaves out what arrives
+// meanwhile.
 func export[T any](r *request, e *exporter, path string, q url.Values, fields func(T) []string) error {
-	for q.Del("after"); ; {
+	q.Del("after")
+	for begun := false; ; begun = true {
 		list, entries, err := recordsOf[T](r, path, q)
+		if err == nil && !begun {
+			err = e.begin()
+		}
 		if err != nil {
 			return err
 		}
@@ -187,56 +211,9 @@ func (r *request) audit() error {
 		})
 	}
 	list, entries, err := recordsOf[auditEntry](r, "/api/v1/audit-log", q)
+	data := map[string]any{"Entries": entries, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next), "Refused": err != nil}
 	if err != nil {
-		return err
+		return r.refused(err, "audit", "Audit trail", "audit", data)
 	}
-	return r.show("audit", "Audit", "audit", !q.Has("after"), map[string]any{
-		"Entries": entries, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next)})
-}
-
-type user struct {
-	Name      string    `json:"name"`
-	Role      string    `json:"role"`
-	Groups    []string  `json:"groups"`
-	CreatedAt time.Time `json:"created_at"`
-}
-
-func (r *request) users() error { return r.usersPage(nil) }
-
-func (r *request) usersPage(problem error) error {
-	var list struct {
-		Users []user `json:"users"`
-	}
-	if err := r.api(http.MethodGet, "/api/v1/users", nil, &list); err != nil {
-		return err
-	}
-	groups, names, err := r.groupList()
-	if err != nil {
-		return err
-	}
-	names["*"] = "all groups"
-	data := map[string]any{"Users": list.Users, "Groups": groups, "Names": names, "Roles": []string{"viewer", "operator", "group_admin", "super_admin"}}
-	if problem != nil {
-		return r.refused(problem, "users", "Users", "users", data)
-	}
-	return r.show("users", "Users", "users", false, data)
-}
-
-func (r *request) addUser() error {
-	if err := r.ParseForm(); err != nil {
-		return &apiError{http.StatusBadRequest, "the form is not readable"}
-	}
-	err := r.api(http.MethodPost, "/api/v1/users", map[string]any{
-		"name": r.PostFormValue("name"), "password": r.PostFormValue("password"), "role": r.PostFormValue("role"), "groups": r.PostForm["groups"]}, nil)
-	if err != nil {
-		return r.usersPage(err)
-	}
-	return r.to("/admin/users")
-}
-
-func (r *request) removeUser() error {
-	if err := r.api(http.MethodDelete, "/api/v1/users/"+url.PathEscape(r.PathValue("name")), nil, nil); err != nil {
-		return r.usersPage(err)
-	}
-	return r.to("/admin/users")
+	return r.show("audit", "Audit trail", "audit", !q.Has("after"), data)
 }

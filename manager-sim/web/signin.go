@@ -19,7 +19,8 @@ func source(r *http.Request) string {
 	return host
 }
 
-// local is where a sign-in leads: a path of ours, and nothing else.
+// local returns the page that a sign-in opens: next if that is a page of this
+// manager, otherwise the nodes.
 func local(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/admin/") || path.Clean(u.Path) != u.Path || strings.HasPrefix(next, "//") {
@@ -49,7 +50,7 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
 	case err != nil:
 		w.log.Error().Err(err).Msg("sign in")
-		w.fail(rw, server.Identity{}, http.StatusInternalServerError, "Something failed here; see the manager's log.")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
 	default:
 		setCookie(rw, secret, int(server.SessionLife/time.Second))
 		http.Redirect(rw, r, local(r.PostFormValue("next")), http.StatusSeeOther)
@@ -72,9 +73,13 @@ func (r *request) signOut() error {
 	return r.to("/admin/sign-in")
 }
 
+// linkUsed is shown with the sign-in form to whoever opens the link of the first
+// administrator too late.
+const linkUsed = "This link was used: an administrator exists. Sign in."
+
 // sentence is an error's text as a page shows it.
 func sentence(err error) string {
-	text := err.Error()
+	text := strings.TrimSuffix(err.Error(), ".")
 	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
@@ -83,18 +88,18 @@ func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
 	open, err := w.manager.ClaimOpen(r.Context())
 	if err != nil {
 		w.log.Error().Err(err).Msg("claim")
-		w.fail(rw, server.Identity{}, http.StatusInternalServerError, "Something failed here; see the manager's log.")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}
 	if !open {
-		w.signInForm(rw, http.StatusOK, "", "This link was used: there is an administrator. Sign in.")
+		w.signInForm(rw, http.StatusOK, "", linkUsed)
 		return
 	}
 	w.claimForm(rw, http.StatusOK, r.URL.Query().Get("token"), "")
 }
 
 func (w *Web) claimForm(rw http.ResponseWriter, status int, token, problem string) {
-	if err := w.render(rw, status, "claim", page{Title: "The first administrator", Error: problem, Data: token}); err != nil {
+	if err := w.render(rw, status, "claim", page{Title: "First administrator", Error: problem, Data: token}); err != nil {
 		w.log.Error().Err(err).Msg("page")
 	}
 }
@@ -110,10 +115,14 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		w.claimForm(rw, http.StatusTooManyRequests, r.PostFormValue("token"), sentence(later))
 		return
 	case errors.Is(err, server.ErrClaim) && !open:
-		w.signInForm(rw, http.StatusBadRequest, "", "This link was used: there is an administrator. Sign in.")
+		w.signInForm(rw, http.StatusBadRequest, "", linkUsed)
+		return
+	case server.Mistake(err):
+		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
 		return
 	default:
-		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
+		w.log.Error().Err(err).Msg("claim")
+		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}
 	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)

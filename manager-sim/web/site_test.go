@@ -62,7 +62,7 @@ func open(t *testing.T) *site {
 	return s
 }
 
-// person is somebody's browser.
+// person is a browser of one person.
 type person struct {
 	*site
 	c *http.Client
@@ -139,12 +139,17 @@ func (p *person) strict(path string, resp *http.Response, body string) {
 
 func (p *person) get(path string, status int) string {
 	p.t.Helper()
+	_, body := p.fetch(path, status)
+	return body
+}
+
+func (p *person) fetch(path string, status int) (*http.Response, string) {
+	p.t.Helper()
 	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.url+path, nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, body := p.do(req, status)
-	return body
+	return p.do(req, status)
 }
 
 func (p *person) post(path string, status int, form url.Values, header ...string) (*http.Response, string) {
@@ -160,7 +165,7 @@ func (p *person) post(path string, status int, form url.Values, header ...string
 	return p.do(req, status)
 }
 
-// user adds somebody, who then signs in.
+// user adds a user, who then signs in.
 func (p *person) user(name, role, group string) *person {
 	p.t.Helper()
 	p.post("/admin/users", 303, url.Values{"name": {name}, "password": {password}, "role": {role}, "groups": {group}})

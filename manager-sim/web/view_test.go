@@ -6,15 +6,15 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Every code that a node may fail with says what it means and what to do.
+// Every code of a failure has a meaning and a remedy.
 func TestEveryCodeHasItsMeaning(t *testing.T) {
 	t.Parallel()
 	for _, code := range release.Codes() {
 		if code.Severity() == release.Info {
 			continue
 		}
-		if c := coded("upgrade failed", string(code)); c.Meaning == "" || c.Fix == "" {
-			t.Errorf("%s says nothing", code)
+		if h := help[string(code)]; h[0] == "" || h[1] == "" {
+			t.Errorf("%s has no meaning or no remedy", code)
 		}
 	}
 }

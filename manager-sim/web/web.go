@@ -1,16 +1,17 @@
 // Package web is the manager's pages. They work without JavaScript, by plain
 // forms; with it they keep themselves up to date.
 //
-// A page is a client of the REST API, called in this process as the person who
-// is signed in: so there is nothing that a page can do and the API cannot, and
-// who may do what is decided in one place. The package keeps nothing but what
-// is in the session's cookie.
+// A page is a client of the REST API and calls it in this process as the person
+// who is signed in. So a page can do nothing that the API cannot, and rights are
+// checked in one place. The package keeps no state but the session's cookie.
+//
+// A page shows everything as text: no content needs a pointer that hovers, and
+// nothing is cut off at any width (TestLayoutShowsEverything).
 package web
 
 import (
 	"bytes"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
@@ -36,14 +37,16 @@ var assetFiles embed.FS
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 const (
-	cookieName = "__Host-session"
-	maxForm    = 64 << 10
+	somethingFailed = "The manager failed to answer. See its log."
+	cookieName      = "__Host-session"
+	maxForm         = 64 << 10
 )
 
 // Web is the pages of one manager. It is an http.Handler for all that the API
 // does not serve.
 type Web struct {
 	manager *server.Server
+	api     http.Handler // of the manager
 	log     zerolog.Logger
 	pages   map[string]*template.Template
 	mux     *http.ServeMux
@@ -52,7 +55,7 @@ type Web struct {
 
 // New returns the pages of a manager.
 func New(m *server.Server, log zerolog.Logger) (*Web, error) {
-	w := &Web{manager: m, log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
+	w := &Web{manager: m, api: m, log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
 	base, err := template.New("").Funcs(functions).ParseFS(pageFiles, "pages/layout.html")
 	if err != nil {
 		return nil, err
@@ -83,31 +86,7 @@ func New(m *server.Server, log zerolog.Logger) (*Web, error) {
 	w.mux.HandleFunc("POST /admin/sign-in", w.signIn)
 	w.mux.HandleFunc("GET /admin/claim", w.claimPage)
 	w.mux.HandleFunc("POST /admin/claim", w.claim)
-	for pattern, h := range map[string]func(*request) error{
-		"POST /admin/sign-out":            (*request).signOut,
-		"GET /admin/stream":               (*request).stream,
-		"GET /admin/nodes":                (*request).nodes,
-		"GET /admin/nodes/{id}":           (*request).node,
-		"GET /admin/nodes/{id}/upgrade":   (*request).upgradeNodePage,
-		"POST /admin/nodes/{id}/upgrade":  (*request).upgradeNode,
-		"POST /admin/nodes/{id}/group":    (*request).setGroup,
-		"GET /admin/groups":               (*request).groups,
-		"POST /admin/groups":              (*request).addGroup,
-		"GET /admin/groups/{id}":          (*request).group,
-		"GET /admin/groups/{id}/upgrade":  (*request).upgradeGroupPage,
-		"POST /admin/groups/{id}/upgrade": (*request).upgradeGroup,
-		"GET /admin/rollouts":             (*request).rollouts,
-		"GET /admin/rollouts/{id}":        (*request).rollout,
-		"POST /admin/rollouts/{id}/{act}": (*request).actOnRollout,
-		"GET /admin/events":               (*request).events,
-		"GET /admin/audit":                (*request).audit,
-		"GET /admin/users":                (*request).users,
-		"POST /admin/users":               (*request).addUser,
-		"POST /admin/users/{name}/remove": (*request).removeUser,
-		"GET /admin/": func(*request) error {
-			return &apiError{http.StatusNotFound, "There is no such page."}
-		},
-	} {
+	for pattern, h := range routes {
 		w.mux.HandleFunc(pattern, w.signedIn(h))
 	}
 	return w, nil
@@ -124,7 +103,7 @@ func Handler(m *server.Server, log zerolog.Logger) (http.Handler, error) {
 	for _, path := range []string{"/{$}", "/admin/", "/assets/"} {
 		mux.Handle(path, pages)
 	}
-	return server.Bounded(mux), nil
+	return m.Bounded(mux), nil
 }
 
 // ServeHTTP serves a page.
@@ -137,7 +116,7 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if !strings.HasPrefix(r.URL.Path, "/assets/") {
 		h.Set("Cache-Control", "no-store")
 	}
-	// A form of another site must not act for somebody who is signed in here.
+	// A form of another site must not act for a person who is signed in here.
 	if err := w.guard.Check(r); err != nil {
 		w.fail(rw, server.Identity{}, http.StatusForbidden, "The request came from another site.")
 		return
@@ -146,7 +125,7 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.mux.ServeHTTP(rw, r)
 }
 
-// request is one request of somebody who is signed in.
+// request is one request of a person who is signed in.
 type request struct {
 	*http.Request
 	web *Web
@@ -180,83 +159,8 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 			w.fail(rw, i, api.status, api.text)
 		default:
 			w.log.Error().Err(err).Str("path", r.URL.Path).Msg("page")
-			w.fail(rw, i, http.StatusInternalServerError, "Something failed here; see the manager's log.")
+			w.fail(rw, i, http.StatusInternalServerError, somethingFailed)
 		}
-	}
-}
-
-// apiError is an answer of the API that is not the one hoped for.
-type apiError struct {
-	status int
-	text   string
-}
-
-func (e *apiError) Error() string { return e.text }
-
-// answer collects what the API answers.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (a *answer) Header() http.Header { return a.header }
-
-func (a *answer) WriteHeader(status int) { a.status = status }
-
-func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
-
-// api calls the API as whoever is signed in, and decodes its answer into to,
-// unless that is nil.
-func (r *request) api(method, path string, body, to any) error {
-	var b []byte
-	if body != nil {
-		var err error
-		if b, err = json.Marshal(body); err != nil {
-			return err
-		}
-	}
-	req, err := http.NewRequestWithContext(server.As(r.Context(), r.who), method, path, bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	a := &answer{header: http.Header{}, status: http.StatusOK}
-	r.web.manager.ServeHTTP(a, req)
-	if a.status >= 300 {
-		var problem server.Problem
-		if json.Unmarshal(a.body.Bytes(), &problem) != nil || problem.Detail == "" {
-			problem.Detail = http.StatusText(a.status)
-		}
-		return &apiError{a.status, problem.Detail}
-	}
-	if to == nil {
-		return nil
-	}
-	return json.Unmarshal(a.body.Bytes(), to)
-}
-
-// all goes through the pages of a list of the API, and returns its entries.
-func all[T any](r *request, path, field string) ([]T, error) {
-	q := url.Values{"limit": {"1000"}}
-	list := []T{}
-	for {
-		var page map[string]json.RawMessage
-		if err := r.api(http.MethodGet, path+"?"+q.Encode(), nil, &page); err != nil {
-			return nil, err
-		}
-		var some []T
-		var next string
-		if err := json.Unmarshal(page[field], &some); err != nil {
-			return nil, err
-		}
-		list = append(list, some...)
-		if page["next"] == nil {
-			return list, nil
-		}
-		if err := json.Unmarshal(page["next"], &next); err != nil {
-			return nil, err
-		}
-		q.Set("after", next)
 	}
 }
 
@@ -265,9 +169,11 @@ type page struct {
 	Title string
 	Nav   string // the entry of the menu that it belongs to
 	Who   server.Identity
-	Live  bool   // it keeps itself up to date
-	Error string // what the last form was refused for
-	Data  any
+	Live  bool   // a script keeps it up to date
+	Error string // why the last form was refused
+	// Notice is what the last form did, or what the operator must know about it.
+	Notice string
+	Data   any
 }
 
 // MayOperate and the others are for templates.
@@ -277,13 +183,23 @@ func (p page) MayAdminGroup() bool { return p.Who.May(server.GroupAdmin) }
 
 func (p page) MayAdminAll() bool { return p.Who.May(server.SuperAdmin) }
 
+// SeesAll reports whether no node is hidden from the person.
+func (p page) SeesAll() bool { return p.Who.In("") }
+
 func (p page) SignedIn() bool { return p.Who.Name != "" }
 
 func (r *request) show(name, title, nav string, live bool, data any) error {
 	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Live: live, Data: data})
 }
 
-// refused shows a form again, with why it was refused; another error it returns.
+// notify shows a page after a form was carried out, with what the operator must
+// know about it.
+func (r *request) notify(notice, name, title, nav string, data any) error {
+	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Notice: notice, Data: data})
+}
+
+// refused shows a page again, with why the API refused the request. It returns
+// every other error, and a lack of rights.
 func (r *request) refused(err error, name, title, nav string, data any) error {
 	var api *apiError
 	if !errors.As(err, &api) || api.status == http.StatusForbidden {
@@ -292,7 +208,7 @@ func (r *request) refused(err error, name, title, nav string, data any) error {
 	return r.web.render(r.rw, api.status, name, page{Title: title, Nav: nav, Who: r.who, Data: data, Error: api.text})
 }
 
-// render renders into memory first: a page is whole, or an error.
+// render renders into memory first, so that a page is complete or an error.
 func (w *Web) render(rw http.ResponseWriter, status int, name string, p page) error {
 	var b bytes.Buffer
 	if err := w.pages[name].ExecuteTemplate(&b, "layout.html", p); err != nil {
@@ -302,7 +218,7 @@ func (w *Web) render(rw http.ResponseWriter, status int, name string, p page) er
 	rw.WriteHeader(status)
 	_, err := io.Copy(rw, &b)
 	if err != nil {
-		w.log.Debug().Err(err).Msg("page was not read to its end")
+		w.log.Debug().Err(err).Msg("browser closed the connection before the end of a page")
 	}
 	return nil
 }
@@ -326,6 +242,6 @@ func (r *request) stream() error {
 	if err != nil {
 		return err
 	}
-	r.web.manager.ServeHTTP(r.rw, req)
+	r.web.api.ServeHTTP(r.rw, req)
 	return nil
 }

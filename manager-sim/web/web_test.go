@@ -29,7 +29,7 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	form := root.get("/admin/nodes/n1/upgrade", 200)
-	for _, want := range []string{"2.1.0 (newer)", "2.0.0 (runs now)", "1.9.0 (an older major"} {
+	for _, want := range []string{"2.1.0 (newer)", "2.0.0 (running now)", "1.9.0 (older major"} {
 		if !strings.Contains(form, want) {
 			t.Errorf("the form does not say %q: %s", want, form)
 		}
@@ -43,10 +43,10 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	}
 	rollOut := url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"staged"}, "settle_secs": {"60"}, "threshold": {"1"}}
 	root.get("/admin/groups/"+g+"/upgrade", 200)
-	if _, body := root.post("/admin/groups/"+g+"/upgrade", 200, rollOut); !strings.Contains(body, "goes to 2 nodes") || !strings.Contains(body, "2 of them are offline") {
+	if _, body := root.post("/admin/groups/"+g+"/upgrade", 200, rollOut); !strings.Contains(body, "Upgrades 2 nodes") || !strings.Contains(body, "2 are offline and will be upgraded when they reconnect") {
 		t.Errorf("the plan: %s", body)
 	}
-	if body := root.get("/admin/rollouts", 200); !strings.Contains(body, "None yet") {
+	if body := root.get("/admin/rollouts", 200); !strings.Contains(body, "No rollouts yet") {
 		t.Error("the plan has begun a rollout")
 	}
 	rollOut.Set("confirm", "yes")
@@ -106,7 +106,7 @@ func TestOnlyWhoIsSignedInComesIn(t *testing.T) {
 	} {
 		resp, _ := p.post("/admin/sign-in", 303, url.Values{"name": {"root"}, "password": {password}, "next": {next}})
 		if got := resp.Header.Get("Location"); got != want {
-			t.Errorf("next=%q leads to %q, want %q", next, got, want)
+			t.Errorf("next=%q opens %q, want %q", next, got, want)
 		}
 		c := resp.Cookies()
 		if len(c) != 1 || c[0].Name != "__Host-session" || !c[0].HttpOnly || !c[0].Secure || c[0].SameSite != http.SameSiteLaxMode || c[0].Path != "/" || c[0].Domain != "" {
@@ -121,7 +121,7 @@ func TestOnlyWhoIsSignedInComesIn(t *testing.T) {
 	guess.post("/admin/claim", 400, url.Values{"token": {"guess"}, "name": {"eve"}, "password": {password}})
 }
 
-// A page of another site cannot act for somebody who is signed in here.
+// A page of another site cannot act for a person who is signed in here.
 func TestAnotherSitesFormsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -234,4 +234,74 @@ func TestExports(t *testing.T) {
 	if count != events+1 {
 		t.Errorf("the pages have %d events", count)
 	}
+}
+
+// A reason that an operator gives reaches the audit trail, and a removed node
+// keeps its page.
+func TestReasonsAreInTheAuditTrail(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	s.node("n1", g)
+	root.user("ann", "viewer", g)
+	rollOut := url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"immediate"}, "settle_secs": {"60"}, "threshold": {"1"}, "rollback": {"yes"}, "confirm": {"yes"}, "reason": {"2.2.0 leaks memory"}}
+	resp, _ := root.post("/admin/groups/"+g+"/upgrade", 303, rollOut)
+	at := resp.Header.Get("Location")
+	has(t, root.get(at, 200), "site one", "1 waiting", "by root")
+	has(t, root.get("/admin/rollouts", 200), "site one", "by root")
+	root.post(at+"/abort", 303, url.Values{"reason": {"a wrong version"}})
+	root.get(at+"/abort", 303) // it has ended
+	root.post("/admin/users/ann/remove", 303, url.Values{"reason": {"ann left"}})
+	root.post("/admin/tokens", 200, url.Values{"name": {"ci"}, "role": {"viewer"}, "groups": {g}, "expires_in_secs": {"3600"}})
+	revoke := regexp.MustCompile(`/admin/tokens/[^/]+/revoke`).FindString(root.get("/admin/tokens", 200))
+	root.post(revoke, 303, url.Values{"reason": {"ci was replaced"}})
+	root.get(revoke, 404)
+	root.post("/admin/nodes/n1/remove", 303, url.Values{"reason": {"device retired"}})
+	trail := root.get("/admin/audit", 200)
+	for _, reason := range []string{"2.2.0 leaks memory", "a wrong version", "ann left", "ci was replaced", "device retired"} {
+		has(t, trail, reason)
+	}
+	body := root.get("/admin/nodes/n1", 200)
+	has(t, body, "This node was removed", "UTC")
+	hasNot(t, body, "/admin/nodes/n1/remove", "/admin/nodes/n1/upgrade")
+	has(t, root.get("/admin/nodes?removed=yes", 200), "1 node, removed", `href="/admin/nodes/n1"`)
+	body = root.get("/admin/nodes", 200)
+	has(t, body, "All nodes were removed.", "/admin/nodes?removed=yes")
+	hasNot(t, body, "registered yet")
+	has(t, root.get("/admin/events?severity=bad", 400), "severity=", "is not one of", "<form")
+	has(t, root.get("/admin/events?node_id=nobody", 404), `role="alert"`, "<form")
+	if _, body := root.post("/admin/groups/"+g+"/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"staged"}}); !strings.Contains(body, `role="alert"`) {
+		t.Errorf("a group without nodes: %s", body)
+	}
+}
+
+// Users and passwords are changed by the pages, as the manager allows it.
+func TestUsersAreChanged(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	_, body := root.post("/admin/users", 200, url.Values{"name": {"ann"}, "password": {password}, "role": {"viewer"}})
+	has(t, body, "User ann added. Warning: ", "none: this user sees no nodes")
+	ann := s.stranger()
+	ann.post("/admin/sign-in", 303, url.Values{"name": {"ann"}, "password": {password}})
+	has(t, ann.get("/admin/nodes", 200), "Your user has no group, so it sees no nodes.")
+	root.post("/admin/users/ann/access", 303, url.Values{"role": {"operator"}, "groups": {g}})
+	has(t, ann.get("/admin/nodes", 200), "No nodes are in your groups yet.")
+	has(t, root.get("/admin/users/ann", 200), `<option value="operator" selected>`, `value="`+g+`" checked`)
+	next := password + " 2"
+	_, body = ann.post("/admin/password", 400, url.Values{"old": {"wrong one"}, "new": {next}, "again": {next}})
+	has(t, body, "The present password is wrong.", "<form")
+	_, body = ann.post("/admin/password", 400, url.Values{"old": {password}, "new": {"short"}, "again": {"short"}})
+	has(t, body, `role="alert"`, "<form")
+	ann.post("/admin/password", 200, url.Values{"old": {password}, "new": {next}, "again": {next}})
+	ann.get("/admin/nodes", 200) // and stays signed in
+	root.post("/admin/users/ann/password", 303, url.Values{"password": {password}})
+	ann.get("/admin/nodes", 303)
+	for _, path := range []string{"/admin/users/root/remove", "/admin/users/root/access"} {
+		_, body = root.post(path, 409, url.Values{"role": {"viewer"}})
+		has(t, body, "last super admin")
+	}
+	root.get("/admin/nodes", 200)
 }

@@ -1,16 +1,16 @@
-// What a page gains with JavaScript: it keeps itself up to date, and opens forms
-// in a dialog. Everything works without.
+// With JavaScript a page keeps itself up to date and opens forms in a dialog.
+// Everything works without it.
 "use strict";
 (() => {
   const live = document.getElementById("live");
   const link = document.getElementById("link");
 
-  // What a node is known by: its id, or the first one in it, as a row's link has.
+  // key identifies an element by its id, or by the first id in it, as a row's link has.
   const key = (n) => n.id || n.querySelector?.("[id]")?.id || "";
   const same = (a, b) => a && a.nodeName === b.nodeName && key(a) === key(b);
 
-  // patch makes what is in old what is in next, and leaves alone all that is the
-  // same already: where the focus is, what is open, what is about to be clicked.
+  // patch changes old into next and keeps every element that is the same already,
+  // with its focus and open details, so that a click does not miss.
   function patch(old, next) {
     const stay = new Set([...next.children].map(key));
     const kept = new Map();
@@ -33,8 +33,7 @@
     while (at) { const gone = at; at = at.nextSibling; gone.remove(); }
   }
 
-  // refresh fetches this page again and takes over its live part. Where the
-  // focus was, it stays.
+  // refresh fetches this page again and replaces its live part. The focus stays.
   let busy = false, again = false;
   async function refresh() {
     if (busy) { again = true; return; }
@@ -48,11 +47,11 @@
         const typing = at && live.contains(at) && at.matches("input, select, textarea");
         if (next && !typing) {
           patch(live, next);
-          // A row that moved has lost it.
+          // A row that moved lost the focus.
           if (at && document.activeElement !== at && at.id) document.getElementById(at.id)?.focus();
         }
       }
-    } catch { /* the stream says when the manager is away */ }
+    } catch { /* the stream reports when the manager is unreachable */ }
     busy = false;
     if (again) { again = false; later(); }
   }
@@ -63,8 +62,7 @@
 
   if (live && document.body.dataset.live === "yes") {
     const stream = new EventSource("/admin/stream");
-    // What happened between this page and its stream, or while that was lost, no
-    // message will tell: look.
+    // No message reports what happened before the stream opened.
     stream.onopen = () => { link.hidden = true; refresh(); };
     stream.onmessage = later;
     stream.onerror = () => { link.hidden = false; };
@@ -83,20 +81,16 @@
       const box = document.createElement("dialog");
       box.setAttribute("aria-labelledby", "dialog-title");
       box.append(...form.childNodes);
-      const cancel = document.createElement("button");
-      cancel.type = "button"; cancel.textContent = "Cancel";
-      cancel.addEventListener("click", () => box.close());
-      (box.querySelector("form .buttons") || box).append(cancel);
+      let cancel = box.querySelector(".cancel");
+      if (!cancel) {
+        cancel = document.createElement("button");
+        cancel.type = "button"; cancel.textContent = "Cancel";
+        (box.querySelector("form .buttons") || box).append(cancel);
+      }
+      cancel.addEventListener("click", (e) => { e.preventDefault(); box.close(); });
       box.addEventListener("close", () => { box.remove(); document.getElementById(a.id)?.focus(); });
       document.body.append(box);
       box.showModal();
     } catch { location.href = a.href; }
-  });
-
-  // Escape puts a chip's explanation away.
-  document.addEventListener("keydown", (e) => {
-    if (e.key !== "Escape") return;
-    const chip = document.activeElement?.closest(".chip");
-    if (chip) { chip.classList.add("quiet"); chip.addEventListener("blur", () => chip.classList.remove("quiet"), { once: true }); }
   });
 })();

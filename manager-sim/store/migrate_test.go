@@ -1,0 +1,52 @@
+package store_test
+
+import (
+	"database/sql"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+)
+
+func TestOldTokensStayValid(t *testing.T) { each(t, testOldTokensStayValid) }
+
+// A token of a manager that knew no end of tokens has none.
+func testOldTokensStayValid(t *testing.T, path string) {
+	driver, files := "sqlite", []string{"sqlite/0001.sql", "sqlite/0002.sql", "sqlite/0003.sql", "sqlite/0004.sql"}
+	version := "PRAGMA user_version = 4"
+	if strings.HasPrefix(path, "postgres://") {
+		driver, files = "pgx", []string{"postgres/0001.sql"}
+		version = "CREATE TABLE schema_version (one BOOLEAN PRIMARY KEY, version INT NOT NULL); INSERT INTO schema_version VALUES (TRUE, 1)"
+	}
+	db, err := sql.Open(driver, path)
+	must(t, err)
+	db.SetMaxOpenConns(1)
+	exec := func(text string) {
+		t.Helper()
+		_, err := db.Exec(text)
+		must(t, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile("migrations/" + f)
+		must(t, err)
+		exec(string(b))
+	}
+	exec(version)
+	exec(`INSERT INTO api_tokens VALUES ('0123456789abcdef-one', 'ci', 'operator', '["*"]', 1700000000000), ('fedcba9876543210-two', 'ci', 'viewer', '[]', 1700000000000)`)
+	must(t, db.Close())
+
+	s := open(t, path)
+	k, err := s.APIToken(t.Context(), "0123456789abcdef-one")
+	if err != nil || k.Name != "ci" || k.Role != "operator" || !k.ExpiresAt.IsZero() || !k.LastUsedAt.IsZero() {
+		t.Errorf("got %+v, %v", k, err)
+	}
+	ks, err := s.APITokens(t.Context())
+	if err != nil || len(ks) != 2 || ks[0].ID == ks[1].ID || ks[0].ID == "" {
+		t.Errorf("got %+v, %v", ks, err)
+	}
+	must(t, s.RemoveAPIToken(t.Context(), k.ID, store.Audit{Time: now, Details: []byte(`{}`)}))
+	if _, err := s.APIToken(t.Context(), "0123456789abcdef-one"); err == nil {
+		t.Error("it works after it was revoked")
+	}
+}

@@ -1,0 +1,126 @@
+package web
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+)
+
+// plan is what the API says that a rollout would do.
+type plan struct {
+	RolloutID     string     `json:"rollout_id"`
+	NodeCount     int        `json:"node_count"`
+	Offline       int        `json:"offline"`
+	Waves         [][]string `json:"waves"`
+	EstimatedSecs int        `json:"estimated_secs"`
+	LeftOut       []struct {
+		NodeID string `json:"node_id"`
+		Reason string `json:"reason"`
+	} `json:"left_out"`
+}
+
+// Waiting is the least that waiting between the waves adds.
+func (p plan) Waiting() string { return duration(time.Duration(p.EstimatedSecs) * time.Second) }
+
+// rolloutForm is the form of a group's upgrade: filled in, then with its plan.
+type rolloutForm struct {
+	Group                      groupDetail
+	Versions                   []choice
+	Published                  published
+	Version, Channel, Strategy string
+	SettleSecs, Threshold      int
+	RollBack                   bool   // the rollout sets the group back to an earlier version
+	Reason                     string // of rolling back
+	Unlisted                   bool   // offer to override that the version is not published
+	AllowUnlisted              bool
+	Plan                       *plan
+}
+
+// Title names what the form is for.
+func (f rolloutForm) Title() string {
+	if f.RollBack {
+		return "Roll back group " + f.Group.Name
+	}
+	return "Upgrade group " + f.Group.Name
+}
+
+// Settle is the window between waves, in words.
+func (f rolloutForm) Settle() string { return duration(time.Duration(f.SettleSecs) * time.Second) }
+
+// number reads a number of the form; def if the form has none.
+func (r *request) number(name, what string, def int) (int, error) {
+	text := strings.TrimSpace(r.FormValue(name))
+	if text == "" {
+		return def, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return def, &apiError{status: http.StatusBadRequest, text: fmt.Sprintf("%s must be a whole number, not %.40q.", what, text)}
+	}
+	return n, nil
+}
+
+// rolloutForm returns the form as it was filled in. Its second result is a
+// mistake in it, which the form shows.
+func (r *request) rolloutForm() (f rolloutForm, mistake, err error) {
+	g, err := r.groupDetail(r.PathValue("id"))
+	if err != nil {
+		return f, nil, err
+	}
+	f = rolloutForm{Group: g, Version: strings.TrimSpace(r.FormValue("version")), Channel: cmp.Or(r.FormValue("channel"), "stable"),
+		Strategy: cmp.Or(r.FormValue("strategy"), rollout.Staged), RollBack: r.FormValue("rollback") == "yes",
+		Reason: r.FormValue("reason"), AllowUnlisted: r.FormValue("allow_unlisted") == "yes"}
+	var wrong [2]error
+	f.SettleSecs, wrong[0] = r.number("settle_secs", "The settle window", int(rollout.DefaultSettle/time.Second))
+	f.Threshold, wrong[1] = r.number("threshold", "The number of failures", rollout.DefaultThreshold)
+	if len(g.Nodes) > 0 {
+		f.Published, err = r.releases(g.Nodes[0].DeviceType, f.Channel)
+		f.Versions = f.Published.choices("", f.Version)
+	}
+	return f, cmp.Or(wrong[0], wrong[1]), err
+}
+
+func (r *request) upgradeGroupPage() error {
+	f, mistake, err := r.rolloutForm()
+	switch {
+	case err != nil:
+		return err
+	case mistake != nil:
+		return r.refused(mistake, "group_upgrade", f.Title(), "groups", f)
+	}
+	return r.show("group_upgrade", f.Title(), "groups", false, f)
+}
+
+// upgradeGroup shows the plan first, and schedules it when that is confirmed.
+func (r *request) upgradeGroup() error {
+	f, mistake, err := r.rolloutForm()
+	if err != nil {
+		return err
+	}
+	confirmed := r.PostFormValue("confirm") == "yes"
+	body := map[string]any{"version": f.Version, "channel": f.Channel, "strategy": f.Strategy,
+		"settle_secs": f.SettleSecs, "threshold": f.Threshold, "dry_run": !confirmed}
+	if f.AllowUnlisted {
+		body["allow_unlisted"] = true
+	}
+	var p plan
+	if err = mistake; err == nil {
+		err = r.api(http.MethodPost, "/api/v1/groups/"+url.PathEscape(f.Group.ID)+"/upgrade", r.withReason(body), &p)
+	}
+	switch {
+	case err != nil:
+		f.Unlisted = notPublished(err) || hasCode(err, "not_schedulable") && len(f.Published.Versions) > 0 && !slices.Contains(f.Published.Versions, f.Version)
+		return r.refused(err, "group_upgrade", f.Title(), "groups", f)
+	case confirmed:
+		return r.to("/admin/rollouts/%s", p.RolloutID)
+	}
+	f.Plan = &p
+	return r.show("group_upgrade", f.Title(), "groups", false, f)
+}

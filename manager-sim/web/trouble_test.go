@@ -1,0 +1,96 @@
+package web_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+)
+
+// A node whose credentials the manager does not know is accepted or dismissed on
+// the page of nodes, and only by a super admin.
+func TestUnknownNodesAreAcceptedOnThePage(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	admin := root.user("gina", "group_admin", g)
+	const accepted, dismissed = "0f0e0d0c-0b0a-4908-8706-050403020100", "1f0e0d0c-0b0a-4908-8706-050403020100"
+	for _, id := range []string{accepted, dismissed} {
+		d := websocket.Dialer{TLSClientConfig: s.http.Client().Transport.(*http.Transport).TLSClientConfig}
+		conn, _, err := d.DialContext(t.Context(), "wss"+strings.TrimPrefix(s.url, "https")+wire.Path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := wire.Encode(&wire.Auth{NodeID: id, NodeSecret: server.NewSecret(), SoftwareVersion: "1.0.0", DeviceType: "edge", ProtocolVersion: wire.ProtocolVersion}, time.Now())
+		if err == nil {
+			err = conn.WriteMessage(websocket.TextMessage, b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for err == nil { // until the manager has refused it
+			_, _, err = conn.ReadMessage()
+		}
+		conn.Close()
+	}
+	has(t, root.get("/admin/nodes", 200), "Nodes that this manager does not know", accepted, dismissed)
+	hasNot(t, admin.get("/admin/nodes", 200), accepted)
+	admin.post("/admin/pending-nodes/"+accepted+"/accept", 403, url.Values{"group_id": {g}})
+	resp, _ := root.post("/admin/pending-nodes/"+accepted+"/accept", 303, url.Values{"group_id": {g}})
+	has(t, root.get(resp.Header.Get("Location"), 200), accepted, "site one")
+	root.post("/admin/pending-nodes/"+dismissed+"/dismiss", 303, nil)
+	hasNot(t, root.get("/admin/nodes", 200), "Nodes that this manager does not know")
+	root.post("/admin/pending-nodes/"+dismissed+"/accept", 404, nil)
+}
+
+// A node that two devices are is marked until an operator resolves it.
+func TestDuplicatesAreResolvedOnThePage(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	s.node("n1", g)
+	operator := root.user("otto", "operator", g)
+	if _, err := s.store.MarkDuplicate(t.Context(), "n1", store.Duplicate{Addresses: []string{"192.0.2.7", "192.0.2.8"}, Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*person{root, operator} {
+		has(t, p.get("/admin/nodes/n1", 200), "Two devices use this identity", "192.0.2.7", "192.0.2.8", "credentials.json", "No upgrade now:")
+		hasNot(t, p.get("/admin/nodes", 200), `href="/admin/nodes/n1/upgrade"`)
+	}
+	hasNot(t, operator.get("/admin/nodes/n1", 200), "/admin/nodes/n1/resolve")
+	operator.post("/admin/nodes/n1/resolve", 403, nil)
+	root.post("/admin/nodes/n1/resolve", 303, nil)
+	hasNot(t, root.get("/admin/nodes/n1", 200), "Two devices use this identity")
+}
+
+// A version that is not published is refused with what is published, for a node
+// and for a group, unless the operator asks for it all the same.
+func TestUnpublishedVersionsOfTheManager(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	s.node("n1", g)
+	form := url.Values{"version": {"9.9.9"}, "channel": {"stable"}, "strategy": {"staged"}}
+	for _, path := range []string{"/admin/groups/" + g + "/upgrade", "/admin/nodes/n1/upgrade"} {
+		_, body := root.post(path, 409, form)
+		has(t, body, `role="alert"`, "9.9.9", "9.9.9 (not published)", "Published: 2.1.0, 2.0.0, 1.9.0, 1.0.0.", `name="allow_unlisted"`)
+	}
+	form.Set("allow_unlisted", "yes")
+	_, body := root.post("/admin/groups/"+g+"/upgrade", 200, form)
+	has(t, body, "Upgrades 1 node to", "9.9.9", `name="allow_unlisted"`)
+	root.post("/admin/nodes/n1/upgrade", 303, form)
+	has(t, root.get("/admin/nodes", 200), "queued", "root requested 9.9.9 on")
+	has(t, root.get("/admin/nodes/n1", 200), "to 9.9.9, requested by root", "Replace the upgrade…", "requested", "9.9.9 (stable) by root")
+	root.post("/admin/nodes/n1/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
+	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "replace": {"yes"}})
+	has(t, root.get("/admin/nodes/n1", 200), "to 2.1.0, requested by root")
+}
