@@ -133,6 +133,10 @@ func newListCmd() *cobra.Command {
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(list)
 			}
+			if len(list) == 0 {
+				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "No releases match.")
+				return err
+			}
 			t := newTable(cmd.OutOrStdout(), "VERSION", "CHANNEL", "DEVICE TYPE", "SEQUENCE", "RELEASED")
 			for _, r := range list {
 				t.row(r.Version, r.Channel, r.DeviceType, strconv.FormatUint(r.Sequence, 10), r.ReleasedAt.Format(time.DateTime))

@@ -9,7 +9,12 @@ import (
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+	"github.com/bilbycast/edge-agent/manager-sim/web"
 )
+
+func meaning(code string) string { m, _ := web.Meaning(code); return m }
+
+func remedy(code string) string { _, r := web.Meaning(code); return r }
 
 // Each outcome of an upgrade has an exit code of its own, and the error has the
 // node's message and the remedy.
@@ -26,8 +31,8 @@ func TestUpgradeWaitExitCodes(t *testing.T) {
 	}{
 		{[]string{"1.1.0", "--wait"}, cli.OK, "upgrade_completed      1.1.0 is healthy", nil},
 		{[]string{"1.1.0", "--wait"}, cli.OK, "command ", nil}, // it runs that version already
-		{[]string{"1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back    rolled back from 1.2.0", []string{"rolled back (upgrade_rolled_back): rolled back from 1.2.0 to 1.1.0", "did not come up healthy"}},
-		{[]string{"1.3.0", "--wait"}, cli.Refused, "upgrade_checksum_mismatch", []string{"failed (upgrade_checksum_mismatch): the tarball has another SHA-256", "not the one that was signed", "Retry"}},
+		{[]string{"1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back    rolled back from 1.2.0", []string{"rolled back (upgrade_rolled_back): rolled back from 1.2.0 to 1.1.0", meaning("upgrade_rolled_back"), remedy("upgrade_rolled_back")}},
+		{[]string{"1.3.0", "--wait"}, cli.Refused, "upgrade_checksum_mismatch", []string{"failed (upgrade_checksum_mismatch): the tarball has another SHA-256", meaning("upgrade_checksum_mismatch"), remedy("upgrade_checksum_mismatch")}},
 		{[]string{"1.5.0", "--wait", "--timeout", "-1s"}, cli.Misuse, "", []string{"--timeout"}},
 		{[]string{"v1.5.0"}, cli.Misuse, "", []string{"v1.5.0"}},
 		{[]string{"1.4.0", "--wait", "--timeout", "1s"}, cli.TimedOut, "upgrade_started", []string{"no outcome of the upgrade to 1.4.0 within 1s; it continues"}},
@@ -172,7 +177,7 @@ func TestRolloutWait(t *testing.T) {
 		}
 	}
 	check(cli.OK, []string{"wave 3: 1 node\n"}, "rollout", "start", "site one", "1.1.0", "--dry-run", "--wait")
-	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", "upgrade_checksum_mismatch  The tarball is not"},
+	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", "upgrade_checksum_mismatch  " + meaning("upgrade_checksum_mismatch")},
 		"rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
 	check(cli.OK, []string{"ROLLOUT", "GROUP", "site one", "paused"}, "rollout", "list", "--group", "site one", "--active")
 	var list struct {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -161,12 +160,7 @@ func TestNothingIsLeft(t *testing.T) {
 	if _, err := fmt.Sscan(out.String(), &pid); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(pid, 0); err == nil {
-		// It may be a zombie, waiting for its new parent.
-		if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); !strings.Contains(string(b), ") Z ") && b != nil {
-			t.Errorf("the service's child still runs: %s", b)
-		}
-	}
+	await(t, "the service's child is gone", func() bool { return gone(pid) })
 }
 
 // A supervisor that is killed leaves no service behind: the next one would run a
@@ -180,20 +174,8 @@ func TestAKilledSupervisorLeavesNoService(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	await := func(what string, is func() bool) {
-		t.Helper()
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for end := time.After(20 * time.Second); !is(); {
-			select {
-			case <-tick.C:
-			case <-end:
-				t.Fatalf("waiting in vain until %s", what)
-			}
-		}
-	}
 	var pid int
-	await("the service runs", func() bool {
+	await(t, "the service runs", func() bool {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			return false
@@ -203,8 +185,25 @@ func TestAKilledSupervisorLeavesNoService(t *testing.T) {
 	})
 	cmd.Process.Kill()
 	cmd.Wait()
-	await("the service is gone", func() bool {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		return err != nil || strings.Contains(string(b), ") Z ")
-	})
+	await(t, "the service is gone", func() bool { return gone(pid) })
+}
+
+// gone reports whether a process has ended; it may still wait for its parent.
+func gone(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(b), ") Z ")
+}
+
+// await returns when is does: a signal is delivered some time after it is sent.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(20 * time.Second); !is(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("waiting in vain until %s", what)
+		}
+	}
 }
