@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -99,6 +98,11 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "bad_request", "Last-Event-ID is not the id of an event")
 		return
 	}
+	if r.ContentLength != 0 {
+		// The server would wait for the end of a body before it sends anything.
+		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body")
+		return
+	}
 	closed, ok := s.streams.open(who(r).maker())
 	if !ok {
 		w.Header().Set("Retry-After", "30")
@@ -123,13 +127,14 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			s.Log.Error().Err(err).Msg("replay")
 			return
 		}
+		budget := pageBudget
 		if len(missed) == maxReplayed { // the newest of them; there may be more
 			if err := sendRecord(w, gapRecord{"gap"}); err != nil {
 				return
 			}
 		}
 		for _, e := range slices.Backward(missed) {
-			if err := sendRecord(w, eventRecord{"event", e}); err != nil {
+			if err := sendRecord(w, eventRecord{"event", slim(e, &budget)}); err != nil {
 				return
 			}
 			last = e.Seq
@@ -176,7 +181,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 const streamBeat = 15 * time.Second
 
 func sendRecord(w io.Writer, v any) error {
-	b, err := json.Marshal(v)
+	b, err := encode(v)
 	if err != nil {
 		return err
 	}
