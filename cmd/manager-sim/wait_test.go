@@ -177,7 +177,7 @@ func TestRolloutWait(t *testing.T) {
 		}
 	}
 	check(cli.OK, []string{"wave 3: 1 node\n"}, "rollout", "start", "site one", "1.1.0", "--dry-run", "--wait")
-	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", "upgrade_checksum_mismatch  " + meaning("upgrade_checksum_mismatch")},
+	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", " failed (upgrade_checksum_mismatch): the tarball has another SHA-256", meaning("upgrade_checksum_mismatch"), remedy("upgrade_checksum_mismatch")},
 		"rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
 	check(cli.OK, []string{"ROLLOUT", "GROUP", "site one", "paused"}, "rollout", "list", "--group", "site one", "--active")
 	var list struct {
