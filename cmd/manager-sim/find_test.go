@@ -67,6 +67,8 @@ func TestPick(t *testing.T) {
 		{"beef", "", "and 5 more", cli.Misuse},
 		{"0000", "", `there is no node whose id is or begins with "0000"`, cli.Failed},
 		{"E882", "", "there is no node", cli.Failed},
+		{"1E8821F6", "1e8821f6-0acc", "", 0},
+		{"1E8821F6-0ACC", "1e8821f6-0acc", "", 0},
 	} {
 		got, err := pick("node", tt.name, ids)
 		if got != tt.want || (err == nil) != (tt.err == "") {
@@ -117,6 +119,37 @@ func TestNodesByAbbreviation(t *testing.T) {
 	}
 	if out, _, _ := m.run("nodes"); !strings.Contains(out, "HEALTH") || !strings.Contains(out, "Zürich 1") {
 		t.Errorf("nodes prints no health, or no name of the group:\n%s", out)
+	}
+}
+
+// A removed node is found by an abbreviated id where its history is asked for, and
+// everything else says that it was removed.
+func TestRemovedNodes(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	id := m.fleet(t.Context(), fleet.Config{Nodes: 2})[0].ID
+	if _, errs, code := m.run("upgrade", id[:8], "1.1.0", "--wait"); code != cli.OK {
+		t.Fatalf("%d %s", code, errs)
+	}
+	prefix := strings.ToUpper(id[:8])
+	if out, errs, code := m.run("node", "remove", prefix, "--yes"); code != cli.OK || !strings.Contains(out, id+" is removed") {
+		t.Fatalf("remove: %d %s", code, errs)
+	}
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"events", "--node", prefix}, cli.OK, "upgrade_completed"},
+		{[]string{"events", "--node", id}, cli.OK, "upgrade_completed"},
+		{[]string{"node", "show", prefix}, cli.OK, "removed"},
+		{[]string{"node", "remove", prefix}, cli.Failed, id + " was removed already, at 2"},
+		{[]string{"node", "remove", id}, cli.Failed, id + " was removed already, at 2"},
+		{[]string{"upgrade", prefix, "1.1.0"}, cli.Refused, "The node was removed on "},
+	} {
+		if out, errs, code := m.run(tt.args...); code != tt.code || !strings.Contains(out+errs, tt.want) {
+			t.Errorf("%q: %d %s%s", tt.args, code, out, errs)
+		}
 	}
 }
 

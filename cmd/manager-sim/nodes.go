@@ -176,7 +176,7 @@ func newNodeShowCmd() *cobra.Command {
 		Use: "show NODE", Short: "Show a node: its version, its last upgrade, and what keeps it from one", Args: cli.ExactArgs(1),
 		Example: `  manager-sim node show 1e8821f6`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := c.nodeID(cmd.Context(), args[0])
+			id, err := c.anyNodeID(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -240,13 +240,14 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 func newNodeRemoveCmd() *cobra.Command {
 	var c client
 	var reason string
+	var yes bool
 	cmd := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "Remove a node: revoke its secret, end its session, keep its history",
 		Long: `Remove revokes the secret of a node and ends its session. Its history stays:
 "nodes --removed" and "events" show it. The device cannot connect any more until
 somebody registers it again. The node's id cannot be abbreviated to fewer than 8
-characters here.`,
+characters here. On a terminal it asks first.`,
 		Example: `  manager-sim node remove 1e8821f6 --reason 'sold'`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -254,8 +255,20 @@ characters here.`,
 			if err != nil {
 				return err
 			}
-			if strings.HasPrefix(id, args[0]) && id != args[0] && len(args[0]) < minRemovePrefix {
+			if beginsWith(id, args[0]) && len(id) > len(args[0]) && len(args[0]) < minRemovePrefix {
 				return cli.Usage(fmt.Errorf("node remove: give at least %d characters of the id: %s", minRemovePrefix, id))
+			}
+			var n nodeAnswer
+			if _, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/nodes/"+url.PathEscape(id), nil, &n); err != nil {
+				return err
+			}
+			if n.RemovedAt != "" {
+				return fmt.Errorf("node %s was removed already, at %s", cli.Plain(id), cli.Plain(n.RemovedAt))
+			}
+			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes node %s (%s, %s): its secret is revoked and its session ends.\n"+
+				"The device cannot connect until somebody registers it again. The history stays.", id, n.DeviceType, n.online()))
+			if err != nil {
+				return err
 			}
 			if _, err := c.call(cmd.Context(), http.MethodDelete, "/api/v1/nodes/"+url.PathEscape(id), reasonBody(reason), nil); err != nil {
 				return err
@@ -269,7 +282,13 @@ characters here.`,
 	}
 	c.flags(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "", "kept in the audit trail")
+	yesFlag(cmd, &yes)
 	return cmd
+}
+
+// yesFlag adds --yes to a command that asks first.
+func yesFlag(cmd *cobra.Command, yes *bool) {
+	cmd.Flags().BoolVar(yes, "yes", false, "do not ask for confirmation; without a terminal nothing is asked")
 }
 
 // minRemovePrefix is minPrefix for what cannot be undone.
@@ -285,11 +304,13 @@ func reasonBody(reason string) any {
 
 func newNodeResolveCmd() *cobra.Command {
 	var c client
+	var yes bool
 	cmd := &cobra.Command{
 		Use:   "resolve NODE",
 		Short: "End the mark \"duplicate\" of a node whose identity two devices used",
 		Long: `Resolve ends the mark "duplicate" of a node. Do it after only one device has the
-node's identity: install the other one again, so that it registers by itself.`,
+node's identity: install the other one again, so that it registers by itself. On a
+terminal it asks first.`,
 		Example: `  manager-sim node resolve 1e8821f6`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -297,9 +318,15 @@ node's identity: install the other one again, so that it registers by itself.`,
 			if err != nil {
 				return err
 			}
+			err = cli.Confirm(cmd, yes, fmt.Sprintf("This ends the mark \"duplicate\" of node %s: the manager sends it commands again.\n"+
+				"If two devices still use its identity, either of them can receive a command.", id))
+			if err != nil {
+				return err
+			}
 			return c.showNode(cmd, http.MethodPost, "/api/v1/nodes/"+url.PathEscape(id)+"/resolve")
 		},
 	}
 	c.flags(cmd)
+	yesFlag(cmd, &yes)
 	return cmd
 }

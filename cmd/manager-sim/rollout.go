@@ -34,7 +34,7 @@ the group's newest rollout is meant.`,
 		newRolloutActCmd("pause", "Start no further upgrades until it is resumed; running upgrades continue"),
 		newRolloutActCmd("resume", "Continue; earlier failures are ignored when deciding whether to pause again"),
 		newRolloutActCmd("retry", "Give the nodes that failed another attempt, and continue"),
-		newRolloutActCmd("abort", "End it: no further upgrade starts; running upgrades continue"))
+		newRolloutActCmd("abort", "End it, after asking on a terminal: no further upgrade starts; running upgrades continue"))
 	return cmd
 }
 
@@ -231,9 +231,22 @@ func newRolloutShowCmd() *cobra.Command {
 	return cmd
 }
 
+// confirmAbort asks whether a rollout shall end.
+func (c *client) confirmAbort(cmd *cobra.Command, id string, yes bool) error {
+	list := make([]rolloutAnswer, 1)
+	if _, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/rollouts/"+url.PathEscape(id), nil, &list[0]); err != nil {
+		return err
+	}
+	if err := c.named(cmd, list); err != nil {
+		return err
+	}
+	return cli.Confirm(cmd, yes, fmt.Sprintf("This ends rollout %s for good: no further upgrade starts; running upgrades continue.\n%s", id, list[0]))
+}
+
 func newRolloutActCmd(act, short string) *cobra.Command {
 	w := rolloutWait{}
 	var reason string
+	var yes bool
 	cmd := &cobra.Command{
 		Use: act + " ROLLOUT", Short: short, Args: cli.ExactArgs(1),
 		Example: "  manager-sim rollout " + act + " ROLLOUT",
@@ -241,6 +254,11 @@ func newRolloutActCmd(act, short string) *cobra.Command {
 			id, err := w.rolloutID(cmd.Context(), args[0])
 			if err != nil {
 				return err
+			}
+			if act == "abort" {
+				if err := w.confirmAbort(cmd, id, yes); err != nil {
+					return err
+				}
 			}
 			return w.run(cmd, func() (string, error) {
 				var r rolloutAnswer
@@ -263,6 +281,7 @@ func newRolloutActCmd(act, short string) *cobra.Command {
 	switch act {
 	case "abort":
 		cmd.Flags().StringVar(&reason, "reason", "", "kept in the audit trail")
+		yesFlag(cmd, &yes)
 	case "resume", "retry":
 		w.flags(cmd)
 	}
