@@ -29,8 +29,8 @@ type client struct {
 
 func (c *client) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&c.dir, "dir", defaultDir, "data directory of `serve`: its certificate and token are taken from there")
-	f.StringVar(&c.url, "url", "", "the manager (default: where `serve` listens)")
+	f.StringVar(&c.dir, "dir", defaultDir, "data directory of serve: its certificate and token are taken from there")
+	f.StringVar(&c.url, "url", "", "the manager (default: where serve listens)")
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the bearer token (default: admin.token in --dir)")
 	f.StringVar(&c.caFile, "ca-file", "", "PEM that the manager's certificate is checked by (default: tls/cert.pem in --dir)")
 	f.BoolVar(&c.json, "json", false, "print JSON")

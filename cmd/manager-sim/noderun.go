@@ -100,12 +100,12 @@ The other commands accept --name in place of the node's id.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&r.dir, "dir", defaultDir, "data directory of `serve`")
+	f.StringVar(&r.dir, "dir", defaultDir, "data directory of serve")
 	f.StringVar(&r.name, "name", defaultNode, "name of the node; its directory is nodes/NAME in --dir")
 	f.StringVar(&r.version, "version", "", "published version to begin with (default: the oldest)")
 	f.StringVar(&r.binary, "binary", "", "simulation build of edge-agent to begin with, instead of a published version")
 	f.StringVar(&r.repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO of the release")
-	f.StringVar(&r.url, "url", "", "the manager (default: where `serve` listens)")
+	f.StringVar(&r.url, "url", "", "the manager (default: where serve listens)")
 	return cmd
 }
 

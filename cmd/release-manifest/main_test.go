@@ -195,7 +195,7 @@ func TestPublisherEndToEnd(t *testing.T) {
 		t.Errorf("signed by a fork: %s", out)
 	}
 	sign("acme/edge")
-	if out := run(0, check...); !strings.Contains(out, "1.5.0 is good") || !strings.Contains(out, "2 tarball(s)") {
+	if out := run(0, check...); !strings.Contains(out, "1.5.0 is good") || !strings.Contains(out, "; 2 tarballs have the signed digests") {
 		t.Errorf("signed: %s", out)
 	}
 	other := filepath.Join(dir, "release", "edge-1.5.0-mips-linux-default.tar.gz")

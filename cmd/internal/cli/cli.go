@@ -110,22 +110,6 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	return Failed
 }
 
-// ExactArgs is cobra.ExactArgs, and asks for flags that cannot be left out;
-// both are errors of usage.
-func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
-			return Usage(err)
-		}
-		for _, name := range flags {
-			if !cmd.Flags().Changed(name) {
-				return Usage(fmt.Errorf("--%s is missing; see '%s --help'", name, cmd.CommandPath()))
-			}
-		}
-		return nil
-	}
-}
-
 // console writes records as text that is safe on a terminal: zerolog itself quotes
 // some values, and writes others as they are.
 func console(w io.Writer) zerolog.ConsoleWriter {
