@@ -100,6 +100,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.ContentLength != 0 {
 		// The server would wait for the end of a body before it sends anything.
+		http.NewResponseController(w).SetReadDeadline(time.Now())
 		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body")
 		return
 	}
