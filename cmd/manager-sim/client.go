@@ -145,7 +145,11 @@ func (c *client) do(ctx context.Context, method, path string, body any, header h
 		if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
 			problem.Detail = resp.Status
 		}
-		return nil, &refusal{resp.StatusCode, problem.Code, problem.Detail}
+		err := error(&refusal{resp.StatusCode, problem.Code, problem.Detail})
+		if resp.StatusCode == http.StatusBadRequest { // a value that the command passed on
+			err = cli.Usage(err)
+		}
+		return nil, err
 	}
 	return resp, nil
 }

@@ -92,6 +92,9 @@ The other commands accept --name in place of the node's id.`,
 			if err := checkNodeName(r.name); err != nil {
 				return cli.Usage(err)
 			}
+			if err := checkVersion("version", r.version); err != nil {
+				return err
+			}
 			r.out = &syncWriter{w: cmd.OutOrStdout()}
 			if err := r.run(cmd.Context()); err != nil {
 				return fmt.Errorf("node run: %w", err)

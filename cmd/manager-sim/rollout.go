@@ -251,6 +251,9 @@ func newRolloutActCmd(act, short string) *cobra.Command {
 		Use: act + " ROLLOUT", Short: short, Args: cli.ExactArgs(1),
 		Example: "  manager-sim rollout " + act + " ROLLOUT",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkTimeout(cmd, w.timeout, w.wait); err != nil {
+				return err
+			}
 			id, err := w.rolloutID(cmd.Context(), args[0])
 			if err != nil {
 				return err

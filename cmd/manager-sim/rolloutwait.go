@@ -34,9 +34,6 @@ func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) err
 		_, err := change()
 		return err
 	}
-	if w.timeout < 0 {
-		return cli.Usage(errors.New("--timeout is below 0s"))
-	}
 	ctx, cancel := deadline(cmd.Context(), w.timeout)
 	defer cancel()
 	id := ""
@@ -120,6 +117,10 @@ Exit codes:
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := release.ParseVersion(args[1]); err != nil {
 				return cli.Usage(err)
+			}
+			err := errors.Join(checkStart(strategy, settle, threshold), checkTimeout(cmd, w.timeout, w.wait))
+			if err != nil {
+				return err
 			}
 			group, err := w.groupID(cmd.Context(), args[0])
 			if err != nil {

@@ -83,8 +83,14 @@ func newTokenCreateCmd() *cobra.Command {
 		Use: "create NAME", Short: "Create a token, and print its secret, which is shown once", Args: cli.ExactArgs(1, "role"),
 		Example: `  manager-sim token create ci --role operator --group 'site one' > ci.token`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOneOf("role", role, roles...); err != nil {
+				return err
+			}
 			body := map[string]any{"name": args[0], "role": role}
 			if cmd.Flags().Changed("expires") {
+				if err := checkExpires(expires); err != nil {
+					return err
+				}
 				body["expires_in_secs"] = int64(expires.Seconds())
 			}
 			ids := []string{}
@@ -119,7 +125,7 @@ func newTokenCreateCmd() *cobra.Command {
 	c.flags(cmd)
 	cmd.Flags().StringVar(&role, "role", "", "viewer, operator, group_admin or super_admin (required)")
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "name or id of a group that the role is for; may be repeated")
-	cmd.Flags().DurationVar(&expires, "expires", 0, "when it ends, like 720h (default: 90 days)")
+	cmd.Flags().DurationVar(&expires, "expires", 0, "when it ends, like 720h: 1h to 9600h, which is 400 days (default: 90 days)")
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -77,8 +78,8 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	if _, err := release.ParseVersion(version); err != nil {
 		return cli.Usage(err)
 	}
-	if u.timeout < 0 {
-		return cli.Usage(errors.New("--timeout is below 0s"))
+	if err := checkTimeout(cmd, u.timeout, u.wait); err != nil {
+		return err
 	}
 	var err error
 	if u.node, err = u.nodeID(cmd.Context(), name); err != nil {
@@ -137,7 +138,7 @@ func (u *upgrade) request(ctx context.Context) error {
 	b, err := u.call(ctx, http.MethodPost, "/api/v1/nodes/"+url.PathEscape(u.node)+"/upgrade", body, &answer)
 	var refused *refusal
 	if errors.As(err, &refused) && refused.status == http.StatusConflict {
-		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %w", err))
+		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %s", withFlag(refused.detail)))
 	}
 	if err != nil {
 		return err
@@ -155,6 +156,11 @@ func (u *upgrade) request(ctx context.Context) error {
 		fmt.Fprintf(u.cmd.ErrOrStderr(), "Node %s is offline since %s; the command waits for it.\n", cli.Plain(u.node), cli.Plain(n.LastSeen))
 	}
 	return nil // the command is given, whatever state says
+}
+
+// withFlag adds to a remedy of the manager the flag that does it.
+func withFlag(remedy string) string {
+	return strings.ReplaceAll(remedy, "with replace", "with replace (--replace)")
 }
 
 func (u *upgrade) state(ctx context.Context) (nodeAnswer, error) {
@@ -210,7 +216,8 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	case state == server.Failed:
 		return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
 	}
-	return true, nil
+	_, err = u.acknowledged(ctx) // whose answer can be that there was nothing to do
+	return true, err
 }
 
 // events prints the events of the command that are new, oldest first, and reports
@@ -285,6 +292,10 @@ func (u *upgrade) acknowledged(ctx context.Context) (bool, error) {
 		case !c.Success:
 			return true, u.ended(cli.Refused, "failed", c.Code, c.Error)
 		case c.Data.Status == "current":
+			if !u.json {
+				_, err := fmt.Fprintf(u.cmd.OutOrStdout(), "node %s already runs %s\n", cli.Plain(u.node), cli.Plain(u.version))
+				return true, err
+			}
 			return true, nil
 		}
 	}

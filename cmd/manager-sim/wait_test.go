@@ -30,7 +30,7 @@ func TestUpgradeWaitExitCodes(t *testing.T) {
 		err  []string
 	}{
 		{[]string{"1.1.0", "--wait"}, cli.OK, "upgrade_completed      1.1.0 is healthy", nil},
-		{[]string{"1.1.0", "--wait"}, cli.OK, "command ", nil}, // it runs that version already
+		{[]string{"1.1.0", "--wait"}, cli.OK, " already runs 1.1.0\n", nil},
 		{[]string{"1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back    rolled back from 1.2.0", []string{"rolled back (upgrade_rolled_back): rolled back from 1.2.0 to 1.1.0", meaning("upgrade_rolled_back"), remedy("upgrade_rolled_back")}},
 		{[]string{"1.3.0", "--wait"}, cli.Refused, "upgrade_checksum_mismatch", []string{"failed (upgrade_checksum_mismatch): the tarball has another SHA-256", meaning("upgrade_checksum_mismatch"), remedy("upgrade_checksum_mismatch")}},
 		{[]string{"1.5.0", "--wait", "--timeout", "-1s"}, cli.Misuse, "", []string{"--timeout"}},
