@@ -205,7 +205,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
-// A stream takes no body: one that never ends would hold it up, beyond its own right.
+// A stream takes no body that never ends: that would hold it up, beyond its own right.
 func TestAStreamTakesNoBody(t *testing.T) {
 	t.Parallel()
 	m := start(t)

@@ -98,8 +98,8 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "bad_request", "Last-Event-ID is not the id of an event")
 		return
 	}
-	if r.ContentLength != 0 && !emptyBody(w, r) {
-		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body")
+	if r.ContentLength != 0 && !bodyEnds(w, r) {
+		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body, and this one does not end")
 		return
 	}
 	closed, ok := s.streams.open(who(r).maker())
@@ -179,17 +179,16 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 // whatever happens.
 const streamBeat = 15 * time.Second
 
-// emptyBody reports whether a body of unknown length ends at once. Before the end of a
-// body the server sends nothing, whatever the handler writes.
-func emptyBody(w http.ResponseWriter, r *http.Request) bool {
+// bodyEnds reads a body that nobody needs, and reports whether it ends soon. Before its
+// end the server sends nothing, whatever the handler writes.
+func bodyEnds(w http.ResponseWriter, r *http.Request) bool {
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(5 * time.Second))
-	n, err := io.CopyN(io.Discard, r.Body, 1)
-	if n == 0 && err == io.EOF {
-		return true
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		rc.SetReadDeadline(time.Now()) // and do not wait for its end now
 	}
-	rc.SetReadDeadline(time.Now()) // and do not wait for its end now
-	return false
+	return err == nil
 }
 
 func sendRecord(w io.Writer, v any) error {
