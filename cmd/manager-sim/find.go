@@ -92,9 +92,12 @@ func (c *client) findNode(ctx context.Context, name string, history bool) (strin
 			ids = append(ids, n.ID)
 		}
 	}
-	if len(ids) == 0 && exact() { // a manager of an earlier version lists no removed nodes
+	if len(ids) == 0 && exact() {
 		return name, nil
 	}
+	// A manager of an earlier version gives the same list twice.
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
 	return pick("node", name, ids)
 }
 

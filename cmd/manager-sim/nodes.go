@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/spf13/cobra"
 )
@@ -44,6 +45,12 @@ type nodeAnswer struct {
 		Addresses []string `json:"addresses"`
 		Since     string   `json:"since"`
 	} `json:"duplicate"`
+	Upgrade struct {
+		Progress struct {
+			BytesDone  int64 `json:"bytes_done"`
+			BytesTotal int64 `json:"bytes_total"`
+		} `json:"progress"`
+	} `json:"upgrade"`
 	RegisteredAt string `json:"registered_at"`
 	LastSeen     string `json:"last_seen"`
 	RemovedAt    string `json:"removed_at"`
@@ -64,6 +71,27 @@ func (n nodeAnswer) online() string {
 		return "online"
 	}
 	return "offline"
+}
+
+// upgradeWord is where the last upgrade stands, in the words of the pages.
+func (n nodeAnswer) upgradeWord() string {
+	switch server.UpgradeState(n.State) {
+	case server.Queued, server.Sent:
+		return "queued"
+	case server.Staging:
+		if p := n.Upgrade.Progress; p.BytesTotal > 0 && p.BytesDone >= 0 {
+			return fmt.Sprintf("staging %d %%", int(100*min(1, float64(p.BytesDone)/float64(p.BytesTotal))))
+		}
+	case server.Staged:
+		return "restarting"
+	case server.Failed:
+		return "upgrade failed"
+	case server.RolledBack:
+		return "rolled back"
+	case server.Changed:
+		return "runs another version"
+	}
+	return n.State
 }
 
 // cannot is why the node cannot be upgraded now, in one word.
@@ -109,9 +137,14 @@ func newNodesCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			local := localNames(c.dir)
 			t := newTable(cmd.OutOrStdout(), "NODE", "STATE", "HEALTH", "VERSION", "UPGRADE", "TARGET", "CODE", "CANNOT UPGRADE", "GROUP")
 			for _, n := range nodes {
-				t.row(n.ID, n.online(), n.Health, n.Version, n.State, n.TargetVersion, n.ErrorCode, n.cannot(), n.group(names))
+				id := n.ID
+				if name := local[id]; name != "" {
+					id += " (" + name + ")"
+				}
+				t.row(id, n.online(), n.Health, n.Version, n.upgradeWord(), n.TargetVersion, n.ErrorCode, n.cannot(), n.group(names))
 			}
 			return t.flush()
 		},
@@ -207,12 +240,13 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 		}
 	}
 	row("node", n.ID)
+	row("name", localNames(c.dir)[n.ID])
 	row("device type", n.DeviceType)
 	row("group", n.group(names))
 	row("state", n.online())
 	row("health", n.Health)
 	row("version", n.Version)
-	row("upgrade", strings.TrimSpace(n.State+" "+n.TargetVersion))
+	row("upgrade", strings.TrimSpace(n.upgradeWord()+" "+n.TargetVersion))
 	row("requested by", n.RequestedBy)
 	row("code", n.ErrorCode)
 	row("error", n.Error)
@@ -223,7 +257,7 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 	}
 	if why := n.NotUpgradable; why != nil {
 		row("cannot upgrade", why.Reason)
-		row("what to do", why.Remedy)
+		row("what to do", withFlag(why.Remedy))
 	} else {
 		row("cannot upgrade", n.Unavailable)
 	}
