@@ -69,6 +69,7 @@ type upgrade struct {
 	node      string // its id
 	version   string
 	commandID string
+	already   bool  // the node ran the version when it was requested
 	met       bool  // the node has been online
 	printed   int64 // Seq of the last event that was printed
 }
@@ -152,6 +153,7 @@ func (u *upgrade) request(ctx context.Context) error {
 		return err
 	}
 	n, err := u.state(ctx)
+	u.already = err == nil && n.Version == u.version
 	if err == nil && !n.Online {
 		fmt.Fprintf(u.cmd.ErrOrStderr(), "Node %s is offline since %s; the command waits for it.\n", cli.Plain(u.node), cli.Plain(n.LastSeen))
 	}
@@ -216,8 +218,19 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	case state == server.Failed:
 		return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
 	}
-	_, err = u.acknowledged(ctx) // whose answer can be that there was nothing to do
-	return true, err
+	if u.already {
+		return true, u.nothingToDo()
+	}
+	return true, nil
+}
+
+// nothingToDo says that the node runs the version already.
+func (u *upgrade) nothingToDo() error {
+	if u.json {
+		return nil
+	}
+	_, err := fmt.Fprintf(u.cmd.OutOrStdout(), "node %s already runs %s\n", cli.Plain(u.node), cli.Plain(u.version))
+	return err
 }
 
 // events prints the events of the command that are new, oldest first, and reports
@@ -292,11 +305,7 @@ func (u *upgrade) acknowledged(ctx context.Context) (bool, error) {
 		case !c.Success:
 			return true, u.ended(cli.Refused, "failed", c.Code, c.Error)
 		case c.Data.Status == "current":
-			if !u.json {
-				_, err := fmt.Fprintf(u.cmd.OutOrStdout(), "node %s already runs %s\n", cli.Plain(u.node), cli.Plain(u.version))
-				return true, err
-			}
-			return true, nil
+			return true, u.nothingToDo()
 		}
 	}
 	return false, nil
