@@ -171,6 +171,10 @@ func TestUpgradeWords(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"phase":"x","bytes_done":40,"bytes_total":100}}}`), &n); err != nil || n.upgradeWord() != "staging 40 %" {
 		t.Errorf("%q (%v)", n.upgradeWord(), err)
 	}
+	// What a node makes up does not spoil the list.
+	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"bytes_total":"many"}}}`), &n); err != nil || n.upgradeWord() != "staging" {
+		t.Errorf("%q (%v)", n.upgradeWord(), err)
+	}
 }
 
 // A manager's refusal is printed by "node run" itself, once.

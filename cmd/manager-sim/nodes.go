@@ -45,15 +45,10 @@ type nodeAnswer struct {
 		Addresses []string `json:"addresses"`
 		Since     string   `json:"since"`
 	} `json:"duplicate"`
-	Upgrade struct {
-		Progress struct {
-			BytesDone  int64 `json:"bytes_done"`
-			BytesTotal int64 `json:"bytes_total"`
-		} `json:"progress"`
-	} `json:"upgrade"`
-	RegisteredAt string `json:"registered_at"`
-	LastSeen     string `json:"last_seen"`
-	RemovedAt    string `json:"removed_at"`
+	Upgrade      json.RawMessage `json:"upgrade"` // as the node reports it
+	RegisteredAt string          `json:"registered_at"`
+	LastSeen     string          `json:"last_seen"`
+	RemovedAt    string          `json:"removed_at"`
 }
 
 // group is what a person calls the node's group.
@@ -79,7 +74,13 @@ func (n nodeAnswer) upgradeWord() string {
 	case server.Queued, server.Sent:
 		return "queued"
 	case server.Staging:
-		if p := n.Upgrade.Progress; p.BytesTotal > 0 && p.BytesDone >= 0 {
+		var u struct {
+			Progress struct {
+				BytesDone  int64 `json:"bytes_done"`
+				BytesTotal int64 `json:"bytes_total"`
+			} `json:"progress"`
+		}
+		if p := &u.Progress; json.Unmarshal(n.Upgrade, &u) == nil && p.BytesTotal > 0 && p.BytesDone >= 0 {
 			return fmt.Sprintf("staging %d %%", int(100*min(1, float64(p.BytesDone)/float64(p.BytesTotal))))
 		}
 	case server.Staged:

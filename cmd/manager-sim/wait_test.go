@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -208,5 +212,31 @@ func TestWaitFailsAtOnceWithoutAManager(t *testing.T) {
 	l.Close()
 	if _, errs, code := runIn(t, dir, "upgrade", "1e8821f6", "1.1.0", "--wait", "--timeout", "0s"); code != cli.Unreachable {
 		t.Errorf("exit code %d: %s", code, errs)
+	}
+}
+
+// A node that ran the version before the request has nothing to do, also as long as
+// its own answer is missing.
+func TestUpgradeToTheRunningVersion(t *testing.T) {
+	t.Parallel()
+	const id = "1e8821f6-0acc-4a65-a661-589910968e57"
+	mux := http.NewServeMux()
+	for path, text := range map[string]string{
+		"GET /api/v1/nodes":               `{"nodes":[{"id":"` + id + `"}]}`,
+		"GET /api/v1/nodes/{id}":          `{"id":"` + id + `","online":true,"version":"1.1.0","command_id":"c1","upgrade_state":"updated"}`,
+		"POST /api/v1/nodes/{id}/upgrade": `{"command_id":"c1"}`,
+		"GET /api/v1/nodes/{id}/commands": `{"commands":[{"command_id":"c1"}]}`,
+		"GET /api/v1/events":              `{"events":[]}`,
+		"GET /api/v1/events/stream":       ": listening\n\n",
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, text) })
+	}
+	s := httptest.NewUnstartedServer(mux)
+	dir, cert := dataDir(t, "https://"+s.Listener.Addr().String())
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	if out, errs, code := runIn(t, dir, "upgrade", id, "1.1.0", "--wait"); code != cli.OK || out != "command c1\nnode "+id+" already runs 1.1.0\n" {
+		t.Errorf("%d %q %s", code, out, errs)
 	}
 }

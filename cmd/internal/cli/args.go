@@ -20,7 +20,7 @@ func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
 			}
 			return Usage(fmt.Errorf("%s is missing; usage: %s", what, cmd.UseLine()))
 		case len(args) > n && cmd.HasSubCommands():
-			return Usage(fmt.Errorf("no command %q; see '%s --help'", args[n], cmd.CommandPath()))
+			return noCommand(cmd, args[n])
 		case len(args) > n:
 			return Usage(fmt.Errorf("%q is an argument too many; usage: %s", args[n], cmd.UseLine()))
 		}
@@ -31,6 +31,11 @@ func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// noCommand is the error that cmd has no command with a name.
+func noCommand(cmd *cobra.Command, name string) error {
+	return Usage(fmt.Errorf("no command %q; see '%s --help'", name, cmd.CommandPath()))
 }
 
 // argumentNames returns the arguments in the Use of a command that are neither flags,

@@ -26,7 +26,9 @@ func TestArgumentErrors(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
 		"node bogus":        `root: no command "bogus"; see 'root node --help'` + "\n",
-		"bogus":             `root: no command "bogus"` + "\n",
+		"bogus":             `root: no command "bogus"; see 'root --help'` + "\n",
+		"bogus --dir x":     `root: no command "bogus"; see 'root --help'` + "\n",
+		"node bogus --it x": `root: no command "bogus"; see 'root node --help'` + "\n",
 		"node show":         "root: NODE is missing; usage: root node show NODE VERSION [flags]\n",
 		"node show n":       "root: VERSION is missing; usage: root node show NODE VERSION [flags]\n",
 		"node show n v w x": `root: "w" is an argument too many; usage: root node show NODE VERSION [flags]` + "\n",

@@ -80,11 +80,16 @@ func Main(root *cobra.Command) {
 // Run runs a root command, prints its error, and returns the exit code.
 func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage(err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // a flag of the command that is not there
+			return noCommand(cmd, cmd.Flags().Arg(0))
+		}
+		return Usage(err)
+	})
 	if root.Args == nil {
 		root.Args = func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return Usage(fmt.Errorf("no command %q", args[0]))
+				return noCommand(cmd, args[0])
 			}
 			return nil
 		}
