@@ -27,9 +27,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml
   edge-agent run --config /opt/bilbycast/edge/config.toml
   edge-agent status --root /opt/bilbycast/edge`,
-		Version: version + verify.VersionSuffix,
 	}
-	root.SetVersionTemplate("edge-agent {{.Version}}\n")
+	cli.Version(root, version+verify.VersionSuffix)
 	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newInstallCmd(), newUninstallCmd(), newDoctorCmd(), newInstallWorkCmd())
 	return root
 }
