@@ -41,6 +41,7 @@ var imports = map[string][]string{
 
 	"examples/sidecar": {"agent", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog"},
 
+	"cmd/demo":            {},
 	"cmd/manager-sim":     {"cmd/internal/cli", "manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
 	"manager-sim/rollout": {},
 	"manager-sim/fleet":   {"release", "wire", "github.com/gorilla/websocket"},
