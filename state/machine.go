@@ -197,7 +197,7 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 		n.Floor, n.FloorSequence = s.PendingFloor, max(n.FloorSequence, s.PendingFloorSequence)
 	}
 	n.TrialID = s.TrialID
-	message := fmt.Sprintf("%s is healthy after %d start(s)", s.Target, max(s.BootAttempts, 1))
+	message := fmt.Sprintf("%s is healthy after %s", s.Target, starts(max(s.BootAttempts, 1)))
 	if note != "" {
 		message += "; " + note
 	}
@@ -259,4 +259,12 @@ func (s State) oweAs(what string, now time.Time, e Event) State {
 func entryID(of, what string) string {
 	sum := sha256.Sum256([]byte(of))
 	return hex.EncodeToString(sum[:12]) + "." + what
+}
+
+// starts counts starts in words.
+func starts(k int) string {
+	if k == 1 {
+		return "1 start"
+	}
+	return fmt.Sprintf("%d starts", k)
 }

@@ -10,7 +10,7 @@ import (
 // message is still understood; a message that exceeds a bound of its check method
 // is refused.
 const (
-	MaxCapabilities = 64       // entries of Health.Capabilities, and of Upgrade.Channels
+	MaxCapabilities = 32       // entries of Health.Capabilities, and of Upgrade.Channels
 	MaxJournalBytes = 32 << 10 // of all lines of a journal; the oldest lines are dropped
 	MaxStartsBytes  = 16 << 10 // of all entries of failed_starts; the oldest are cut
 	maxBytes        = 1 << 50  // of Progress, so that percentages of it cannot overflow
@@ -47,7 +47,7 @@ func (h *Health) clean() {
 		h.Status = StatusDegraded
 	}
 	clean(release.MaxVersionLen, &h.Version)
-	clean(MaxText, &h.UpgradeUnavailable)
+	clean(MaxText/8, &h.UpgradeUnavailable) // which every list of nodes has
 	h.Capabilities = names(h.Capabilities)
 	if u := h.Upgrade; u != nil {
 		clean(release.MaxNameLen, &u.Status)

@@ -58,7 +58,7 @@ func (s *Server) table() []route {
 		{"POST", "/api/v1/nodes/{id}/resolve", GroupAdmin, s.resolveNode, "End the mark that two devices use one identity", nil, nil, 200, nodeView{}, false},
 		{"PUT", "/api/v1/nodes/{id}/group", GroupAdmin, s.setGroup, "Move a node into a group, or out of any", nil, membership{}, 200, membership{}, false},
 		{"GET", "/api/v1/events", Viewer, s.listEvents, "List events, newest first", []param{
-			{"node_id", "string", "of this node"}, {"severity", "string", "info, warning or critical"}, {"category", "string", "as upgrade"},
+			{"node_id", "string", "of this node: its id, or at least four characters of its beginning"}, {"severity", "string", "info, warning or critical"}, {"category", "string", "as upgrade"},
 			{"command_id", "string", "of this command"}, {"search", "string", "with this text in the message or the error code"},
 			{"from", "time", "received then or later"}, {"to", "time", "received before"},
 			{"after", "string", "go on after this event: `next` of the answer before. Unlike page it is not moved by new events"},
@@ -128,14 +128,25 @@ func reply(w http.ResponseWriter, code int, v any) {
 // write encodes first: an answer is whole, or an error with its own status.
 func write(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
-	b, err := json.Marshal(v)
+	b, err := encode(v)
 	if err != nil {
 		code = http.StatusInternalServerError
 		w.Header().Set("Content-Type", "application/problem+json")
 		b, _ = json.Marshal(Problem{"about:blank", http.StatusText(code), code, "the answer cannot be encoded: " + err.Error(), "internal"}) // of texts and a number
 	}
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
 	w.Write(append(b, '\n'))
+}
+
+// encode is json.Marshal without its escapes for HTML, which make six bytes of one: the
+// bounds of texts would bound nothing.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 // Problem is the body of every refusal: RFC 9457, application/problem+json.

@@ -26,6 +26,7 @@ const (
 	// uptimeSlack is more than a health beat may be late. A process started when its
 	// uptime says; that moment only moves forward, unless there are two processes.
 	uptimeSlack = time.Minute
+	maxUptime   = 100 * 365 * 24 * time.Hour
 )
 
 // DuplicateIdentity is the error_code of the event that two devices use one identity.
@@ -37,9 +38,15 @@ type suspicion struct {
 	proofs   []time.Time // and their devices answered, or an older process came
 	// The latest start of a process of the node, the session that showed it, and its
 	// address.
-	began   time.Time
+	began   startTime
 	serial  uint64
 	address string
+}
+
+// displaced is a session that looked alive and was replaced.
+type displaced struct {
+	address string
+	began   startTime // of its device's process; zero: not known
 }
 
 const maxSuspicions = 10_000 // nodes remembered; beyond, the memory is cleared
@@ -65,17 +72,30 @@ func within(times []time.Time, now time.Time, window time.Duration) []time.Time 
 	return append(times, now)
 }
 
-// displacedAlive counts that ss took the place of a session that looked alive.
-func (s *Server) displacedAlive(ss *session, old string) {
-	now := time.Now()
-	s.mu.Lock()
-	d := s.suspect(ss.nodeID)
-	d.replaced = within(d.replaced, now, displacedWindow)
-	sure := len(d.replaced) >= displacedLive
-	s.mu.Unlock()
-	if sure {
-		s.markDuplicate(ss.nodeID, old, ss.address)
+// startTime is when a process started, by the manager's monotonic clock and by its wall
+// clock. Neither is right always: the first stands still while the manager's host is
+// suspended, the second is set. What both say counts.
+type startTime struct{ mono, wall time.Time }
+
+// before reports whether t is before u by more than slack.
+func (t startTime) before(u startTime, slack time.Duration) bool {
+	return t.mono.Before(u.mono.Add(-slack)) && t.wall.Before(u.wall.Add(-slack))
+}
+
+// displacedAlive counts that ss took the place of a session that looked alive, at the
+// first beat of ss: if that shows the same process, one device has reconnected.
+// s.mu is held.
+func (s *Server) displacedAlive(d *suspicion, ss *session, now time.Time) (sure bool) {
+	old := ss.displaced
+	if ss.displaced = nil; old == nil {
+		return false
 	}
+	if !ss.began.mono.IsZero() && !old.began.mono.IsZero() && !ss.began.before(old.began, uptimeSlack) && !old.began.before(ss.began, uptimeSlack) {
+		d.replaced = nil
+		return false
+	}
+	d.replaced = within(d.replaced, now, displacedWindow)
+	return len(d.replaced) >= displacedLive
 }
 
 // answeredReplaced counts that the device of a session that was replaced answered
@@ -100,26 +120,29 @@ func (s *Server) answeredReplaced(ss *session) {
 // the node. A beat may arrive late, which makes a start look later than it was; so
 // the earliest of a session counts, and one contradiction is not enough.
 func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
-	if secs <= 0 || secs > int64(100*365*24*time.Hour/time.Second) {
-		return
-	}
-	began := now.Add(-time.Duration(secs) * time.Second)
 	s.mu.Lock()
 	d := s.suspect(ss.nodeID)
-	if ss.began.IsZero() || began.Before(ss.began) {
-		ss.began = began
-	}
 	other, sure := d.address, false
-	switch {
-	case d.serial == ss.serial:
-		d.began = ss.began
-	case ss.began.After(d.began):
-		d.serial, d.began, d.address = ss.serial, ss.began, ss.address
-	case ss.began.Before(d.began.Add(-uptimeSlack)) && !ss.older:
-		ss.older = true
-		d.proofs = within(d.proofs, now, duplicateWindow)
-		sure = len(d.proofs) >= duplicateProofs
+	if uptime := time.Duration(secs) * time.Second; secs > 0 && secs < int64(maxUptime/time.Second) {
+		began := startTime{now.Add(-uptime), now.Round(0).Add(-uptime)}
+		if ss.began.mono.IsZero() || began.mono.Before(ss.began.mono) {
+			ss.began = began
+		}
+		switch {
+		case d.serial == ss.serial:
+			d.began = ss.began
+		case ss.began.before(d.began, uptimeSlack) && !ss.older:
+			ss.older = true
+			d.proofs = within(d.proofs, now, duplicateWindow)
+			sure = len(d.proofs) >= duplicateProofs
+		case ss.began.mono.After(d.began.mono):
+			d.serial, d.began, d.address = ss.serial, ss.began, ss.address
+		}
 	}
+	if ss.displaced != nil {
+		other = ss.displaced.address
+	}
+	sure = s.displacedAlive(d, ss, now) || sure
 	s.mu.Unlock()
 	if sure {
 		s.markDuplicate(ss.nodeID, other, ss.address)

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -129,5 +130,32 @@ func TestUptimesContradict(t *testing.T) {
 	}
 	if v := m.node(reg.NodeID); v.Duplicate != nil {
 		t.Errorf("marked: %+v", v.Duplicate)
+	}
+}
+
+// A device whose link is cut without a word comes back many times while its old sessions
+// look alive: its beats show one process.
+func TestADeviceWhoseLinkFlaps(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	_, reg := m.register()
+	began := time.Now().Add(-time.Hour)
+	for i := range 8 {
+		n := m.again(reg, "1.0.0")
+		n.send(&wire.Health{Status: "ok", Version: "1.0.0", UptimeSecs: int64(time.Since(began).Seconds())})
+		n.synced(fmt.Sprint("back-", i))
+	}
+	if v := m.node(reg.NodeID); v.Duplicate != nil {
+		t.Errorf("marked: %+v", v.Duplicate)
+	}
+	// Without a sign of its own that it is one, such a node is suspicious.
+	_, reg = m.register()
+	for i := range 5 {
+		n := m.again(reg, "1.0.0")
+		n.health("1.0.0")
+		n.synced(fmt.Sprint("back-", i))
+	}
+	if m.node(reg.NodeID).Duplicate == nil {
+		t.Error("not marked")
 	}
 }

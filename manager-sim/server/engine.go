@@ -130,13 +130,30 @@ func (s *Server) change(ctx context.Context, stored store.Rollout, events func(r
 		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
 	}
 	before := string(stored.State)
-	for i, n := range r.Nodes {
-		r.Nodes[i].Online = s.online(n.ID) != nil
-	}
-	es, err := events(r)
+	members, err := s.Store.GroupMembers(ctx, stored.GroupID)
 	if err != nil {
 		return r, err
 	}
+	var es []rollout.Event
+	for i, n := range r.Nodes {
+		r.Nodes[i].Online = members[n.ID] && s.online(n.ID) != nil
+		if members[n.ID] || r.Status.Final() {
+			continue
+		}
+		left, err := s.left(ctx, n)
+		if err != nil {
+			return r, err
+		}
+		if left {
+			es = append(es, rollout.Skip{NodeID: n.ID})
+			s.Log.Info().Str("rollout_id", r.ID).Str("node_id", n.ID).Msg("node skipped: it was removed, or moved to another group")
+		}
+	}
+	more, err := events(r)
+	if err != nil {
+		return r, err
+	}
+	es = append(es, more...)
 	s.commanding.Lock()
 	defer s.commanding.Unlock()
 	now := time.Now().UTC()
@@ -153,6 +170,19 @@ func (s *Server) change(ctx context.Context, stored store.Rollout, events func(r
 		return r, err
 	}
 	return next, s.save(ctx, stored, next, acts, actor, before, audits)
+}
+
+// left reports whether a rollout has to skip a node that is no member of its group: one
+// that waits gets no command any more, and one that was removed gives no outcome.
+func (s *Server) left(ctx context.Context, n rollout.Node) (bool, error) {
+	switch n.State {
+	case rollout.NodeWaiting:
+		return true, nil
+	case rollout.NodeCommanded:
+		rec, err := s.Store.Node(ctx, n.ID)
+		return err == nil && !rec.RemovedAt.IsZero(), err
+	}
+	return false, nil
 }
 
 // untilFree calls try until none of the nodes that it would command is busy, each time

@@ -9,7 +9,7 @@ import (
 )
 
 // sourceOf returns what attempts from an address are counted by: the address, and
-// for IPv6 its network of 64 bits, of which one host has all.
+// for IPv6 its network of 56 bits, which is what one site usually has.
 func sourceOf(addr string) string {
 	if host, _, err := net.SplitHostPort(addr); err == nil {
 		addr = host
@@ -22,7 +22,7 @@ func sourceOf(addr string) string {
 	if ip.Is4() {
 		return ip.String()
 	}
-	return netip.PrefixFrom(ip, 64).Masked().String()
+	return netip.PrefixFrom(ip, 56).Masked().String()
 }
 
 const (

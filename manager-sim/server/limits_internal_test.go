@@ -146,7 +146,7 @@ func TestSourceOf(t *testing.T) {
 	t.Parallel()
 	for addr, want := range map[string]string{
 		"192.0.2.1:443": "192.0.2.1", "192.0.2.1": "192.0.2.1", "[::ffff:192.0.2.1]:5": "192.0.2.1",
-		"[2001:db8:1:2:3::4]:443": "2001:db8:1:2::/64", "2001:db8:1:2:9::": "2001:db8:1:2::/64", "[fe80::1%eth0]:1": "fe80::/64",
+		"[2001:db8:1:2ff:3::4]:443": "2001:db8:1:200::/56", "2001:db8:1:200:9::": "2001:db8:1:200::/56", "[fe80::1%eth0]:1": "fe80::/56",
 		"": "", "pipe": "pipe",
 	} {
 		if got := sourceOf(addr); got != want {
@@ -161,17 +161,15 @@ func TestPendingNodesAreBounded(t *testing.T) {
 	var p pendingNodes
 	now := time.Now()
 	add := func(source string, i int) bool {
+		now = now.Add(time.Millisecond)
 		return p.add(pendingNode{ID: fmt.Sprint(source, " ", i), Address: source, hash: "h", FirstSeen: now, LastSeen: now})
 	}
-	for s := range 10 {
+	for s := range pendingInAll / pendingBySource {
 		for i := range pendingBySource {
 			if !add(fmt.Sprint("s", s), i) {
 				t.Fatalf("source %d, node %d", s, i)
 			}
 		}
-	}
-	if add("s0", 99) {
-		t.Error("an eleventh of one source")
 	}
 	for i := range 5 {
 		if !add("late", i) {
@@ -181,8 +179,31 @@ func TestPendingNodesAreBounded(t *testing.T) {
 	if n := len(p.shown()); n != pendingInAll {
 		t.Errorf("%d are listed", n)
 	}
+	// A node that tries again stays, however many ids another one of its source makes up.
+	for range 2 {
+		add("late", 0)
+	}
+	for i := range 3 * pendingBySource {
+		add("late", 1000+i)
+	}
+	if _, err := p.get("late 0"); err != nil {
+		t.Error("a node that tries again made room for made-up ids")
+	}
+	if n := len(p.shown()); n > pendingInAll {
+		t.Errorf("%d are listed", n)
+	}
+	// What was dismissed takes nobody's place.
+	for _, n := range p.shown() {
+		p.dismiss(n.ID)
+	}
+	if !add("late", 7) || !add("new", 1) || len(p.shown()) != 2 {
+		t.Errorf("after all were dismissed %d are listed", len(p.shown()))
+	}
+	if len(p.by) > 2*pendingInAll {
+		t.Errorf("%d are remembered", len(p.by))
+	}
 	now = now.Add(pendingKept + time.Second)
-	if add("late", 0); len(p.by) != 1 {
+	if p.expire(now); len(p.shown()) != 0 {
 		t.Errorf("%d are kept that do not try again", len(p.by))
 	}
 }

@@ -2,13 +2,16 @@ package server_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -149,5 +152,91 @@ func TestANodesShareOfTheStore(t *testing.T) {
 	}
 	if _, total, err := m.Store.Events(t.Context(), store.EventFilter{NodeID: other.NodeID, Page: 1, PerPage: 1}); err != nil || total != 1 {
 		t.Errorf("of the other node: %d, %v", total, err)
+	}
+}
+
+// Bounds of texts bound the answers, whatever the texts consist of.
+func TestAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	angle := strings.Repeat("<", 10_000)
+	var caps, journal []string
+	for range 90 {
+		caps = append(caps, angle[:1000])
+	}
+	for range wire.MaxJournal {
+		journal = append(journal, angle[:wire.MaxText-1])
+	}
+	n.send(&wire.Health{Status: "ok", Version: "1.0.0", Capabilities: caps, UpgradeUnavailable: angle[:wire.MaxText-1], Upgrade: &wire.Upgrade{Channels: caps[:5]}})
+	n.synced("after-health")
+	if _, text := m.call("GET", "/api/v1/nodes", ""); len(text) > 12<<10 {
+		t.Errorf("a list of one node has %d bytes", len(text))
+	}
+	details, err := json.Marshal(wire.Details{ErrorCode: "upgrade_rolled_back", FromVersion: "1.1.0", Journal: journal[:8]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 150 {
+		e := store.Event{EventID: fmt.Sprint("e", i), NodeID: reg.NodeID, ReceivedAt: time.Now(), Severity: "info", Category: "x", Message: angle[:8000], Details: details}
+		if _, err := m.Store.AddEvent(t.Context(), &e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var list struct {
+		Events []struct {
+			Details struct {
+				Journal   []string
+				From      string `json:"from_version"`
+				Shortened bool
+			}
+		}
+	}
+	_, text := m.call("GET", "/api/v1/events?per_page=200", "")
+	if len(text) > 8<<20 {
+		t.Errorf("a list of events has %d bytes", len(text))
+	}
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatal(err)
+	}
+	first, last := list.Events[0], list.Events[len(list.Events)-10]
+	if len(first.Details.Journal) == 0 || !last.Details.Shortened || last.Details.From != "1.1.0" {
+		t.Errorf("the first event has %d lines; the last is shortened: %t, from %q", len(first.Details.Journal), last.Details.Shortened, last.Details.From)
+	}
+}
+
+// A stream takes no body that never ends: that would hold it up, beyond its own right.
+func TestAStreamTakesNoBody(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	r, w := io.Pipe()
+	defer w.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, m.http.URL+"/api/v1/events/stream", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+admin)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+}
+
+// Strangers, however many, do not lock a person out by name.
+func TestManySourcesLockNobodyOut(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"alice","password":"correct horse 42","role":"viewer","groups":["*"]}`, nil)
+	for i := range 70 {
+		if _, err := m.SignIn(t.Context(), fmt.Sprintf("192.0.2.%d", i), "alice", "a wrong password"); !errors.Is(err, server.ErrWrong) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.SignIn(t.Context(), "198.51.100.1", "alice", "correct horse 42"); err != nil {
+		t.Errorf("alice: %v", err)
 	}
 }

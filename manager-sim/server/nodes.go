@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/gorilla/websocket"
@@ -120,7 +120,7 @@ func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	prefix := r.URL.Query().Get("id_prefix")
+	prefix := strings.ToLower(r.URL.Query().Get("id_prefix"))
 	nodes = slices.DeleteFunc(nodes, func(n store.Node) bool { return !who(r).In(n.GroupID) || !strings.HasPrefix(n.ID, prefix) })
 	nodes, next, ok := cut(w, r, nodes, func(n store.Node) string { return n.ID })
 	if !ok {
@@ -149,6 +149,37 @@ func (s *Server) node(w http.ResponseWriter, r *http.Request) (store.Node, bool)
 		return n, false
 	}
 	return n, s.inScope(w, r, n.GroupID)
+}
+
+// minPrefix is how many characters of a node's id are enough, if no other id begins so.
+const minPrefix = 4
+
+// nodeByPrefix returns the node with an id, or the one of those that i sees whose id
+// begins so; removed ones, too.
+func (s *Server) nodeByPrefix(ctx context.Context, i Identity, prefix string) (store.Node, error) {
+	n, err := s.Store.Node(ctx, prefix)
+	if !errors.Is(err, store.ErrNotFound) || len(prefix) < minPrefix {
+		return n, err
+	}
+	var found []store.Node
+	for _, list := range []func(context.Context) ([]store.Node, error){s.Store.Nodes, s.Store.RemovedNodes} {
+		nodes, err := list(ctx)
+		if err != nil {
+			return n, err
+		}
+		for _, n := range nodes {
+			if i.In(n.GroupID) && strings.HasPrefix(n.ID, strings.ToLower(prefix)) {
+				found = append(found, n)
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		return n, err
+	case 1:
+		return found[0], nil
+	}
+	return n, fmt.Errorf("node %q: %d ids begin so, %s and %s for instance; give more of the id: %w", prefix, len(found), found[0].ID, found[1].ID, store.ErrNotFound)
 }
 
 func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
@@ -196,8 +227,8 @@ func readReason(w http.ResponseWriter, r *http.Request) (string, bool) {
 	return release.Foreign(strings.TrimSpace(body.Reason), maxReason), true
 }
 
-// removeNode revokes a node's secret, ends its session and takes it out of the active
-// rollouts. Its history stays.
+// removeNode revokes a node's secret and ends its session; the active rollouts skip it.
+// Its history stays.
 func (s *Server) removeNode(w http.ResponseWriter, r *http.Request) {
 	reason, ok := readReason(w, r)
 	if !ok {
@@ -222,29 +253,6 @@ func (s *Server) removeNode(w http.ResponseWriter, r *http.Request) {
 		ss.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
 		ss.cancel()
 	}
-	if err := s.skipRemoved(r.Context(), n.ID, who(r).Name); err != nil {
-		s.storeFailed(w, err)
-		return
-	}
+	s.look() // the rollouts skip it
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// skipRemoved takes a removed node out of the active rollouts.
-func (s *Server) skipRemoved(ctx context.Context, nodeID, actor string) error {
-	rs, err := s.Store.Rollouts(ctx, "", true, -1)
-	if err != nil {
-		return err
-	}
-	for _, stored := range rs {
-		err := s.retried(ctx, stored.ID, func(stored store.Rollout) error {
-			_, err := s.change(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) {
-				return []rollout.Event{rollout.Skip{NodeID: nodeID}}, nil
-			}, actor)
-			return err
-		})
-		if err != nil && !errors.Is(err, rollout.ErrNoSuchNode) && !errors.Is(err, rollout.ErrFinal) {
-			return err
-		}
-	}
-	return nil
 }

@@ -128,8 +128,7 @@ func TestASecondCommandIsRefused(t *testing.T) {
 	}
 	m.into(http.StatusAccepted, "POST", path, `{"version":"1.1.0"}`, nil)
 	id := n.command().CommandID
-	m.until("the command is sent", func() bool { return m.node(reg.NodeID).UpgradeState == "sent" })
-	refused("sent to the node")
+	refused("sent to the node") // it is noted before it is written
 	n.says(id, release.Started, "1.0.0", "1.1.0", "fetching")
 	refused("staging")
 	n.says(id, release.Staged, "1.0.0", "1.1.0", "staged")
@@ -257,7 +256,7 @@ func TestAVersionThatWasChangedOnTheDevice(t *testing.T) {
 		t.Errorf("after the links were set back: %+v", v)
 	}
 	n.says("", release.RolledBack, "1.1.0", "1.0.0", "an operator rolled back")
-	if v := m.node(reg.NodeID); v.UpgradeState != "rolled_back" {
+	if v := m.node(reg.NodeID); v.UpgradeState != "changed" || v.Error != "an operator rolled back" || v.ErrorCode != "" {
 		t.Errorf("after the node reported it: %+v", v)
 	}
 }
@@ -345,7 +344,9 @@ func TestQueriesThatMatchNothing(t *testing.T) {
 		text   string
 	}{
 		"/api/v1/events?severity=bad":               {400, "info minor warning major critical"},
-		"/api/v1/events?node_id=" + reg.NodeID[:8]:  {404, "node"},
+		"/api/v1/events?node_id=" + reg.NodeID[:8]:  {200, reg.NodeID},
+		"/api/v1/events?node_id=" + reg.NodeID[:3]:  {404, "node"},
+		"/api/v1/events?node_id=zzzzzzzz":           {404, "node"},
 		"/api/v1/nodes?removed=perhaps":             {400, "neither true nor false"},
 		"/api/v1/rollouts?active=perhaps":           {400, "neither true nor false"},
 		"/api/v1/nodes?id_prefix=" + reg.NodeID[:8]: {200, reg.NodeID},

@@ -25,8 +25,8 @@ func TestGuessesAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, source := range map[string]func(i int) string{
-		"one source":             func(int) string { return "192.0.2.1:7" },
-		"one network of 64 bits": func(i int) string { return fmt.Sprintf("[2001:db8::%x]:7", i+1) },
+		"one source":       func(int) string { return "192.0.2.1:7" },
+		"one site of IPv6": func(i int) string { return fmt.Sprintf("[2001:db8:0:%x::1]:7", i) },
 	} {
 		var waits sync.Map
 		guess := func(i int) string {

@@ -17,8 +17,8 @@ import (
 
 // Bounds of the nodes that wait to be accepted.
 const (
-	pendingInAll    = 100
-	pendingBySource = 10
+	pendingInAll    = 1000
+	pendingBySource = 100
 	// pendingKept is how long a node stays in the list that does not try again;
 	// pendingDismissed how long one is ignored that an operator removed from it.
 	pendingKept      = 15 * time.Minute
@@ -30,7 +30,7 @@ const (
 type (
 	pendingNode struct {
 		ID         string    `json:"id"`
-		Address    string    `json:"address"` // IPv6: its network of 64 bits
+		Address    string    `json:"address"` // IPv6: its network of 56 bits
 		DeviceType string    `json:"device_type"`
 		Version    string    `json:"version"`
 		FirstSeen  time.Time `json:"first_seen"`
@@ -40,6 +40,7 @@ type (
 		OtherAddress string `json:"other_address,omitempty"`
 
 		hash      string // of its secret
+		tries     int
 		dismissed bool
 	}
 	pendingList struct {
@@ -73,31 +74,60 @@ func (p *pendingNodes) add(n pendingNode) bool {
 			old.OtherAddress = n.Address
 			return true
 		}
-		n.FirstSeen, n.dismissed, n.OtherAddress = old.FirstSeen, old.dismissed, old.OtherAddress
+		n.FirstSeen, n.dismissed, n.OtherAddress, n.tries = old.FirstSeen, old.dismissed, old.OtherAddress, old.tries+1
 		if n.dismissed {
 			n.LastSeen = old.LastSeen // the hour does not begin again
 		}
 		*old = n
 		return true
 	}
-	count := map[string]int{}
+	count, hidden := map[string]int{}, 0
 	for _, o := range p.by {
-		count[o.Address]++
+		if o.dismissed {
+			hidden++
+		} else {
+			count[o.Address]++
+		}
 	}
-	if count[n.Address] >= pendingBySource {
-		return false
+	if hidden >= pendingInAll {
+		p.forget(func(o pendingNode) bool { return o.dismissed })
 	}
-	if len(p.by) >= pendingInAll {
-		// The source that has the most gives way, if it has more than this one would.
-		oldest := slices.MinFunc(p.list(), func(a, b pendingNode) int {
-			return cmp.Or(cmp.Compare(count[b.Address], count[a.Address]), a.LastSeen.Compare(b.LastSeen))
-		})
-		if count[oldest.Address] <= count[n.Address]+1 {
+	switch {
+	case count[n.Address] >= pendingBySource:
+		// A node that tries again and again stays; what came once makes room, so that a
+		// device that makes up ids keeps nobody off the list.
+		if !p.forget(func(o pendingNode) bool { return !o.dismissed && o.Address == n.Address && o.tries < 2 }) {
 			return false
 		}
-		delete(p.by, oldest.ID)
+	case len(p.by)-hidden >= pendingInAll:
+		// The source that has the most gives way, if it has more than this one would.
+		most := ""
+		for address, k := range count {
+			if k > count[most] {
+				most = address
+			}
+		}
+		if count[most] <= count[n.Address]+1 || !p.forget(func(o pendingNode) bool { return !o.dismissed && o.Address == most }) {
+			return false
+		}
 	}
+	n.tries = 1
 	p.by[n.ID] = &n
+	return true
+}
+
+// forget removes one of the nodes: of those that tried the least, the oldest.
+func (p *pendingNodes) forget(of func(pendingNode) bool) bool {
+	var found *pendingNode
+	for _, o := range p.by {
+		if of(*o) && (found == nil || o.tries < found.tries || o.tries == found.tries && o.LastSeen.Before(found.LastSeen)) {
+			found = o
+		}
+	}
+	if found == nil {
+		return false
+	}
+	delete(p.by, found.ID)
 	return true
 }
 

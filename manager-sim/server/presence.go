@@ -29,7 +29,9 @@ func (s *Server) enter(ss *session) {
 	}
 	old.replaced.Store(true)
 	if time.Since(time.Unix(old.lastFrame.Load(), 0)) < aliveFor {
-		s.displacedAlive(ss, old.address)
+		s.mu.Lock()
+		ss.displaced = &displaced{old.address, old.began}
+		s.mu.Unlock()
 	}
 	old.cancel()
 }

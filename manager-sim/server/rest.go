@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
 const releasesKept = 5 * time.Minute
@@ -59,21 +61,52 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if f.NodeID != "" {
-		if _, err := s.Store.Node(r.Context(), f.NodeID); err != nil {
+		n, err := s.nodeByPrefix(r.Context(), who(r), f.NodeID)
+		if err != nil {
 			s.storeFailed(w, err)
 			return
 		}
+		f.NodeID = n.ID
 	}
 	events, total, err := s.Store.Events(r.Context(), f)
 	if err != nil {
 		s.storeFailed(w, err)
 		return
 	}
+	budget := pageBudget
+	for i := range events {
+		events[i] = slim(events[i], &budget)
+	}
 	list := eventList{events, total, f.Page, f.PerPage, ""}
 	if len(events) == f.PerPage {
 		list.Next = strconv.FormatInt(events[len(events)-1].Seq, 10)
 	}
 	reply(w, http.StatusOK, list)
+}
+
+// pageBudget bounds the details of the events of one answer, in bytes.
+const pageBudget = 4 << 20
+
+// slim takes the details of e from what is left of a budget. Beyond it the event has no
+// journal, and says so: a list of that event alone has it.
+func slim(e store.Event, left *int) store.Event {
+	if *left -= len(e.Details); *left >= 0 {
+		return e
+	}
+	var d wire.Details
+	if err := json.Unmarshal(e.Details, &d); err != nil {
+		d = wire.Details{}
+	}
+	d.Journal, d.FailedStarts, d.Reason = nil, nil, release.Foreign(d.Reason, 500)
+	short, err := encode(struct {
+		wire.Details
+		Shortened bool `json:"shortened"`
+	}{d, true})
+	if err != nil {
+		short = []byte("{}")
+	}
+	e.Details, e.Message = short, release.Foreign(e.Message, 1000)
+	return e
 }
 
 func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) {

@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -240,26 +239,6 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 	reply(w, http.StatusAccepted, plan)
 }
 
-// rolloutView is a rollout as the API shows it.
-type rolloutView struct {
-	rollout.Rollout
-	GroupName string                    `json:"group_name"`
-	Counts    map[rollout.NodeState]int `json:"counts"`
-	Revision  int64                     `json:"revision"`
-}
-
-func viewRollout(stored store.Rollout, groups map[string]string) (rolloutView, error) {
-	v := rolloutView{GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision}
-	if err := json.Unmarshal(stored.State, &v.Rollout); err != nil {
-		return v, err
-	}
-	for _, n := range v.Nodes {
-		v.Counts[n.State]++
-	}
-	v.Reason = v.PauseReason()
-	return v, nil
-}
-
 func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
 	active := false
 	q := query{r: r}
@@ -308,6 +287,9 @@ func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, err := viewRollout(stored, groups)
+	if err == nil {
+		err = s.messages(r.Context(), &v)
+	}
 	if err != nil {
 		s.storeFailed(w, err)
 		return
@@ -340,6 +322,7 @@ func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "bad_request", "reason has %d bytes, more than %d", len(body.Reason), maxReason)
 		return
 	}
+	body.Reason = release.Foreign(strings.TrimSpace(body.Reason), maxReason)
 	act := r.PathValue("act")
 	e, ok := map[string]rollout.Event{
 		"pause": rollout.Pause{Why: "paused by " + who(r).Name}, "resume": rollout.Resume{}, "retry": rollout.Retry{},

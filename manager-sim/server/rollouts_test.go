@@ -300,13 +300,55 @@ func TestARolloutAndOtherCommands(t *testing.T) {
 		CreatedBy string `json:"created_by"`
 		Nodes     []struct{ ID, State string }
 	}
-	m.into(http.StatusOK, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", &view)
+	m.until("the removed node is skipped", func() bool {
+		m.into(http.StatusOK, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", &view)
+		for _, x := range view.Nodes {
+			if x.ID == gone.NodeID {
+				return x.State == "skipped"
+			}
+		}
+		return false
+	})
 	if view.GroupName != "site one" || view.CreatedBy != "admin" {
 		t.Errorf("the rollout is %+v", view)
 	}
-	for _, x := range view.Nodes {
-		if x.ID == gone.NodeID && x.State != "skipped" {
-			t.Errorf("the removed node is %s", x.State)
-		}
+}
+
+// A rollout is for its group: a node that was moved to another one gets no command from
+// it, neither in its turn nor by a retry.
+func TestARolloutLeavesMovedNodesAlone(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	var a, b struct{ ID string }
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"a"}`, &a)
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"b"}`, &b)
+	m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+reg.NodeID+"/group", `{"group_id":"`+a.ID+`"}`, nil)
+	var plan struct {
+		RolloutID string `json:"rollout_id"`
+	}
+	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+a.ID+"/upgrade", `{"version":"1.2.0"}`, &plan)
+	n.says(n.command().CommandID, "upgrade_disk_full", "1.0.0", "1.2.0", "12 MB are free on /opt")
+	var view struct {
+		Status string
+		Nodes  []struct{ State, Message string }
+	}
+	path := "/api/v1/rollouts/" + plan.RolloutID
+	m.until("the rollout is paused", func() bool {
+		m.into(http.StatusOK, "GET", path, "", &view)
+		return view.Status == "paused"
+	})
+	if view.Nodes[0].Message != "12 MB are free on /opt" {
+		t.Errorf("the node is shown as %+v", view.Nodes[0])
+	}
+	m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+reg.NodeID+"/group", `{"group_id":"`+b.ID+`"}`, nil)
+	m.into(http.StatusOK, "POST", path+"/retry", "", nil)
+	m.until("the node is skipped", func() bool {
+		m.into(http.StatusOK, "GET", path, "", &view)
+		return view.Nodes[0].State == "skipped"
+	})
+	var list struct{ Commands []any }
+	if m.into(http.StatusOK, "GET", "/api/v1/nodes/"+reg.NodeID+"/commands", "", &list); len(list.Commands) != 1 {
+		t.Errorf("%d commands", len(list.Commands))
 	}
 }

@@ -136,7 +136,9 @@ func (s *Server) Close() {
 	s.closed = true
 	sessions := slices.Collect(maps.Values(s.sessions))
 	s.mu.Unlock()
-	s.Log.Info().Int("nodes", len(sessions)).Msg("manager stops; the nodes are told to come back")
+	if len(sessions) > 0 {
+		s.Log.Info().Int("nodes", len(sessions)).Msg("manager is shutting down; nodes will reconnect")
+	}
 	var told sync.WaitGroup
 	for _, ss := range sessions {
 		told.Go(func() { ss.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })

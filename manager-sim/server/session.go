@@ -45,9 +45,12 @@ type session struct {
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
 
-	serial uint64    // of the session, among all of this Server
-	began  time.Time // earliest start of the node's process that a beat showed; guarded by Server.mu
-	older  bool      // it contradicts another session; guarded by Server.mu
+	serial uint64 // of the session, among all of this Server
+
+	// Guarded by Server.mu.
+	began     startTime  // earliest start of the node's process that a beat showed
+	older     bool       // it contradicts another session
+	displaced *displaced // the session whose place this one took, until the first beat
 }
 
 // upgrader keeps the read buffer that the HTTP server made, and shares those for
@@ -161,12 +164,15 @@ func (ss *session) writeAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case m := <-ss.queue:
-			if err = ss.write(m); err == nil {
-				if c, ok := m.(*wire.Command); ok {
-					ss.s.metrics.commands.Inc()
-					err = ss.s.Store.Sent(ctx, c.CommandID, time.Now())
+			if c, ok := m.(*wire.Command); ok {
+				// First, and also when the session ends just now: a command that may have
+				// arrived is never taken for one that was not sent.
+				if err = ss.s.Store.Sent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
+					break
 				}
+				ss.s.metrics.commands.Inc()
 			}
+			err = ss.write(m)
 		case <-ping.C:
 			err = ss.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
 		}
@@ -277,7 +283,7 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 }
 
 func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error {
-	details, err := json.Marshal(m.Details)
+	details, err := encode(m.Details)
 	if err != nil {
 		return err
 	}

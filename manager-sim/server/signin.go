@@ -49,13 +49,11 @@ const (
 	minPassword = 12 // characters
 	maxPassword = 1024
 
-	// Attempts a minute that can fail: of a name from a source, of a source, and of
-	// a name from all sources that are not the user's own. The last limit slows
-	// guessing from many sources. It is so high that it takes twelve sources to keep
-	// the user out of a new one; it does not apply to the user's own.
+	// Attempts a minute that can fail: of a name from a source, and of a source. There
+	// is no limit of a name alone: by that, strangers would lock the user out. What
+	// bounds guessing from many sources is that one password is checked at a time.
 	attemptsByPair   = 5
 	attemptsBySource = 5
-	attemptsByName   = 60
 )
 
 // Errors of SignIn that a person is shown. The first two come as a *TryLater.
@@ -120,7 +118,7 @@ func (s *Server) admit(ctx context.Context, now time.Time, source, name string) 
 	limits := []limit{{"pair " + source + " " + name, attemptsByPair}}
 	class, queue := own, source+" "+name
 	if !known {
-		limits = append(limits, limit{"source " + source, attemptsBySource}, limit{"name " + name, attemptsByName})
+		limits = append(limits, limit{"source " + source, attemptsBySource})
 		class, queue = stranger, source
 	}
 	giveBack, wait := s.signins.take(now, limits...)

@@ -2,7 +2,6 @@ package server
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -99,6 +98,10 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "bad_request", "Last-Event-ID is not the id of an event")
 		return
 	}
+	if r.ContentLength != 0 && !bodyEnds(w, r) {
+		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body, and this one does not end")
+		return
+	}
 	closed, ok := s.streams.open(who(r).maker())
 	if !ok {
 		w.Header().Set("Retry-After", "30")
@@ -123,13 +126,14 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			s.Log.Error().Err(err).Msg("replay")
 			return
 		}
+		budget := pageBudget
 		if len(missed) == maxReplayed { // the newest of them; there may be more
 			if err := sendRecord(w, gapRecord{"gap"}); err != nil {
 				return
 			}
 		}
 		for _, e := range slices.Backward(missed) {
-			if err := sendRecord(w, eventRecord{"event", e}); err != nil {
+			if err := sendRecord(w, eventRecord{"event", slim(e, &budget)}); err != nil {
 				return
 			}
 			last = e.Seq
@@ -175,8 +179,20 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 // whatever happens.
 const streamBeat = 15 * time.Second
 
+// bodyEnds reads a body that nobody needs, and reports whether it ends soon. Before its
+// end the server sends nothing, whatever the handler writes.
+func bodyEnds(w http.ResponseWriter, r *http.Request) bool {
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		rc.SetReadDeadline(time.Now()) // and do not wait for its end now
+	}
+	return err == nil
+}
+
 func sendRecord(w io.Writer, v any) error {
-	b, err := json.Marshal(v)
+	b, err := encode(v)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type (
 		Token     string    `json:"token"`
 		ID        string    `json:"id"`
 		ExpiresAt time.Time `json:"expires_at"`
+		Warning   string    `json:"warning,omitempty"` // for a person
 	}
 )
 
@@ -67,12 +68,17 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.userFailed(w, err)
 		return
 	}
+	warning, err := s.seesNothing(r.Context(), store.User{Name: "Token " + body.Name, Role: body.Role, Groups: body.Groups})
+	if err != nil {
+		s.storeFailed(w, err)
+		return
+	}
 	secret, id := NewSecret(), make([]byte, 8)
 	rand.Read(id) // never fails
 	now := time.Now().UTC()
 	t := store.Token{ID: hex.EncodeToString(id), Name: body.Name, Hash: Hash(secret), Role: body.Role, Groups: body.Groups,
 		CreatedAt: now, CreatedBy: who(r).maker(), ExpiresAt: now.Add(life).Truncate(time.Second)}
-	err := s.Store.AddAPIToken(r.Context(), t, audit(now, who(r).Name, "token.create", t.Name,
+	err = s.Store.AddAPIToken(r.Context(), t, audit(now, who(r).Name, "token.create", t.Name,
 		map[string]any{"id": t.ID, "role": t.Role, "groups": t.Groups, "expires_at": t.ExpiresAt}))
 	if errors.Is(err, store.ErrDenied) {
 		s.denied(w, r, fmt.Sprintf("%s is no longer a super admin", who(r).Name))
@@ -82,7 +88,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusCreated, tokenMade{secret, t.ID, t.ExpiresAt})
+	reply(w, http.StatusCreated, tokenMade{secret, t.ID, t.ExpiresAt, warning})
 }
 
 func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {

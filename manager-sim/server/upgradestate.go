@@ -98,6 +98,9 @@ type standing struct {
 	ended   time.Time // its last word on the command; zero: none
 }
 
+// maxShown bounds a node's message in a list, in bytes.
+const maxShown = 1000
+
 // maxDeciding bounds how many commands are looked at for the one that decides.
 const maxDeciding = 10
 
@@ -148,22 +151,24 @@ func (s *Server) standingOf(ctx context.Context, c store.Command, n store.Node) 
 	}
 	st.state, st.code = StateOf(c, codes, n.Version, time.Now())
 	if st.state == Updated && n.Version != c.Version && n.LastSeen.After(completed) {
-		// It was updated, and runs another version since: a rollback that no command
-		// asked for, or a change on the device.
+		// It was updated, and somebody set the device to another version since.
 		st.state = Changed
-		from, err := s.Store.RolledBackSince(ctx, n.ID, completed)
+		changes, err := s.Store.Outcomes(ctx, n.ID, "")
 		if err != nil {
 			return st, err
 		}
-		if slices.Contains(from, c.Version) {
-			st.state, st.code = RolledBack, string(release.RolledBack)
+		for _, o := range changes {
+			if !o.ReceivedAt.Before(completed) {
+				st.message = o.Message
+			}
 		}
+		return st, nil
 	}
 	if st.code == "" {
 		return st, nil
 	}
 	if st.code == c.ErrorCode {
-		st.message = c.Error
+		st.message = release.Foreign(c.Error, maxShown)
 	}
 	for _, o := range outcomes {
 		if o.Code == st.code && o.Message != "" {

@@ -126,7 +126,7 @@ func (s *Server) seesNothing(ctx context.Context, u store.User) (string, error) 
 			return "", err
 		}
 	}
-	return fmt.Sprintf("%s has the role %s in no group, and sees nothing. Give the user a group.", u.Name, u.Role), nil
+	return fmt.Sprintf("%s has the role %s in no group, and sees nothing. Give it a group, or \"*\" for all.", u.Name, u.Role), nil
 }
 
 func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) {

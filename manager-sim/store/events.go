@@ -7,7 +7,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 )
 
 // What is kept of one node's events. Beyond, its oldest are deleted: a node that
@@ -73,7 +72,8 @@ const (
 )
 
 func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error) {
-	rows, err := s.query(ctx, "SELECT error_code, substr(message, 1, ?), received_at FROM events WHERE node_id = ? AND command_id = ? ORDER BY seq DESC LIMIT ?",
+	rows, err := s.query(ctx, `SELECT error_code, substr(message, 1, ?), received_at FROM events
+		WHERE node_id = ? AND command_id = ? AND (command_id != '' OR error_code = 'upgrade_rolled_back') ORDER BY seq DESC LIMIT ?`,
 		maxOutcome, nodeID, commandID, maxOutcomes)
 	list, err := collect(rows, err, func(row scanner) (Outcome, error) {
 		var o Outcome
@@ -84,21 +84,6 @@ func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Ou
 	})
 	slices.Reverse(list)
 	return list, err
-}
-
-func (s *database) RolledBackSince(ctx context.Context, nodeID string, at time.Time) ([]string, error) {
-	rows, err := s.query(ctx, "SELECT details FROM events WHERE node_id = ? AND error_code = 'upgrade_rolled_back' AND received_at >= ? ORDER BY seq DESC LIMIT 10", nodeID, ms(at))
-	return collect(rows, err, func(row scanner) (string, error) {
-		var details string
-		if err := row.Scan(&details); err != nil {
-			return "", err
-		}
-		var d struct {
-			From string `json:"from_version"`
-		}
-		err := json.Unmarshal([]byte(details), &d)
-		return d.From, err
-	})
 }
 
 func (s *database) Events(ctx context.Context, f EventFilter) ([]Event, int, error) {

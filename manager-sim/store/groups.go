@@ -85,6 +85,16 @@ func (s *database) GroupNodes(ctx context.Context, groupID string) ([]Node, erro
 	return collect(rows, err, scanNode)
 }
 
+func (s *database) GroupMembers(ctx context.Context, groupID string) (map[string]bool, error) {
+	rows, err := s.query(ctx, "SELECT id FROM nodes WHERE group_id = ? AND removed_at = 0", groupID)
+	ids, err := collect(rows, err, func(row scanner) (id string, err error) { return id, row.Scan(&id) })
+	members := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		members[id] = true
+	}
+	return members, err
+}
+
 // SaveRollout is the one way in which a rollout changes: its new state, the
 // commands, and the audit entries, or none of them.
 func (s *database) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []Audit) error {

@@ -197,6 +197,8 @@ type Store interface {
 	Groups(ctx context.Context) ([]Group, error)
 	Group(ctx context.Context, id string) (Group, error)
 	GroupNodes(ctx context.Context, groupID string) ([]Node, error)
+	// GroupMembers returns the ids of a group's nodes.
+	GroupMembers(ctx context.Context, groupID string) (map[string]bool, error)
 
 	// SaveRollout stores a rollout with the commands and audit entries of the same
 	// transition, or none of it. ErrExists says that its group has an active one,
@@ -212,10 +214,9 @@ type Store interface {
 	// (EventsKept, EventBytesKept) it deletes the oldest events.
 	AddEvent(ctx context.Context, e *Event) (bool, error)
 	// Outcomes returns what decides the state of a command, oldest first: of very
-	// many events the newest. RolledBackSince returns the versions that a node
-	// reported as rolled back from, at that time or later.
+	// many events the newest. With the command id "" it returns the rollbacks that no
+	// command caused.
 	Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error)
-	RolledBackSince(ctx context.Context, nodeID string, at time.Time) ([]string, error)
 	// Events returns a page, newest first, and how many match in all, whatever
 	// Before and After say.
 	Events(ctx context.Context, f EventFilter) ([]Event, int, error)
