@@ -69,6 +69,15 @@ const maxPlain = 2000
 // ErrTold is a failure that was printed already.
 var ErrTold = errors.New("failed")
 
+const versionFlag = "version"
+
+// Version gives a root command the flag --version. It is not cobra's own, which takes
+// a template: see systemd.Unit.
+func Version(root *cobra.Command, version string) {
+	root.Annotations = map[string]string{versionFlag: version}
+	root.Flags().Bool(versionFlag, false, "print the version")
+}
+
 // Main runs the command of this process, until SIGTERM or SIGINT, and exits.
 func Main(root *cobra.Command) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -93,7 +102,13 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 			}
 			return nil
 		}
-		root.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
+		root.RunE = func(cmd *cobra.Command, args []string) error {
+			if asked, err := cmd.Flags().GetBool(versionFlag); err == nil && asked {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Name(), cmd.Annotations[versionFlag])
+				return err
+			}
+			return cmd.Help()
+		}
 	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
