@@ -240,6 +240,7 @@ func TestRefusedFilters(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
 	f.on("GET /api/v1/events", 400, refusal(400, "bad_request", "severity \"bad\" is not one of info, minor, warning, major, critical"))
+	f.on("GET /api/v1/groups", 200, object{"groups": []object{}})
 	f.on("GET /api/v1/audit-log", 400, refusal(400, "bad_request", "after is not a number"))
 	has(t, p.get("/admin/events?severity=bad&node_id=abc", 400), "<h1>Events</h1>", `role="alert"`, "is not one of info", "<form", `<option selected>bad</option>`, `value="abc"`)
 	has(t, p.get("/admin/audit?after=x&actor=a", 400), "<h1>Audit trail</h1>", "after is not a number", "<form", `value="a"`)
@@ -313,6 +314,22 @@ func TestRollBackIsConfirmed(t *testing.T) {
 	has(t, body, `The settle window must be a whole number, not "soon".`, "<form")
 }
 
+// A list shows the beginning of a long cause of "No upgrade now", and the node's
+// page all of it.
+func TestLongCausesAreShortInLists(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	reason := "The node offers no upgrades. It reports: " + strings.Repeat("the unit has a drop-in that edge-agent does not know; ", 40) + "the end."
+	n := nodeRecord("n1", object{"upgradable": false, "not_upgradable": object{"code": "no_capability", "reason": reason, "remedy": "Correct this on the device."}})
+	f.on("GET /api/v1/nodes", 200, object{"nodes": []object{n}})
+	f.on("GET /api/v1/nodes/n1", 200, n)
+	f.nodePages()
+	body := p.get("/admin/nodes", 200)
+	has(t, body, "No upgrade now:", "It reports: the unit has", "…", `href="/admin/nodes/n1"`, "Correct this on the device.")
+	hasNot(t, body, "the end.", reason[:250])
+	has(t, p.get("/admin/nodes/n1", 200), "No upgrade now:", reason, "Correct this on the device.")
+}
+
 func TestUsersAndTokensAreManaged(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -349,7 +366,7 @@ func TestUsersAndTokensAreManaged(t *testing.T) {
 	}
 	has(t, p.get("/admin/tokens", 200), "operator", "by alice", "2026-03-04 05:06:07 UTC", "expired", "/admin/tokens/t1/revoke")
 	_, body = p.post("/admin/tokens", 200, url.Values{"name": {"ci"}, "role": {"operator"}, "groups": {"g1"}, "expires_in_secs": {"3600"}})
-	has(t, body, "Copy the token now", `<code class="id">`)
+	has(t, body, "Token ci created. Warning: Token ci has no group and sees no nodes.", "Copy the token now", `<code class="id">`)
 	if want := `POST /api/v1/tokens {"expires_in_secs":3600,"groups":["g1"],"name":"ci","role":"operator"}`; f.last() != want {
 		t.Errorf("%s, want %s", f.last(), want)
 	}

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"encoding/json"
 	"fmt"
 	"html/template"
 	"strings"
@@ -58,18 +57,6 @@ func duration(d time.Duration) string {
 		return "0 seconds"
 	}
 	return strings.Join(parts, " ")
-}
-
-// maxExcerpt is how much of a node's message a list shows, in characters. The
-// node's page shows all of it.
-const maxExcerpt = 200
-
-// excerpt returns the beginning of a message for a list.
-func excerpt(s string) string {
-	if r := []rune(s); len(r) > maxExcerpt {
-		return string(r[:maxExcerpt]) + "…"
-	}
-	return s
 }
 
 // short returns the beginning of an id for a list. The page of the thing shows
@@ -132,11 +119,6 @@ var functions = template.FuncMap{
 	"percent": func(part, of int) int { return 100 * part / max(of, 1) },
 	"plural":  plural,
 	"excerpt": excerpt,
-	"words":   func(s string) string { return strings.ReplaceAll(s, "_", " ") },
-	"json": func(b json.RawMessage) string {
-		if len(b) == 0 || string(b) == "null" {
-			return ""
-		}
-		return string(b)
-	},
+	"cut":     cut,
+	"words":   words,
 }
