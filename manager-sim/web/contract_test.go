@@ -207,6 +207,11 @@ func TestPendingNodes(t *testing.T) {
 	if want := "POST /api/v1/pending-nodes/" + id + `/accept {"group_id":"g1"}`; f.last() != want || resp.Header.Get("Location") != "/admin/nodes/n9" {
 		t.Errorf("%s, then %s", f.last(), resp.Header.Get("Location"))
 	}
+	for _, filter := range []string{"?q=edge", "?removed=yes", "?state=idle"} { // one line with a link elsewhere
+		body := p.get("/admin/nodes"+filter, 200)
+		has(t, body, `href="/admin/nodes#pending"`, "1 node that this manager does not know")
+		hasNot(t, body, id)
+	}
 	p.post("/admin/pending-nodes/"+id+"/dismiss", 303, nil)
 	if f.last() != "DELETE /api/v1/pending-nodes/"+id {
 		t.Error(f.last())

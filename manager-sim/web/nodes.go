@@ -241,6 +241,9 @@ type nodesView struct {
 	Gone    bool // there were nodes, and all were removed
 }
 
+// Filtered reports whether the list is not the one of all managed nodes.
+func (v nodesView) Filtered() bool { return v.Filter != nodeFilter{} }
+
 func (r *request) nodes() error { return r.nodesPage(nil) }
 
 func (r *request) nodesPage(problem error) error {
