@@ -209,7 +209,7 @@ func TestPendingNodes(t *testing.T) {
 	}
 	for _, filter := range []string{"?q=edge", "?removed=yes", "?state=idle"} { // one line with a link elsewhere
 		body := p.get("/admin/nodes"+filter, 200)
-		has(t, body, `href="/admin/nodes#pending"`, "1 node that this manager does not know")
+		has(t, body, `href="/admin/nodes#pending"`, "2 nodes that this manager does not know")
 		hasNot(t, body, id)
 	}
 	p.post("/admin/pending-nodes/"+id+"/dismiss", 303, nil)
