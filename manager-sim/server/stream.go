@@ -98,9 +98,8 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "bad_request", "Last-Event-ID is not the id of an event")
 		return
 	}
-	if r.ContentLength != 0 {
-		// The server would wait for the end of a body before it sends anything.
-		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body")
+	if r.ContentLength != 0 && !bodyEnds(w, r) {
+		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body, and this one does not end")
 		return
 	}
 	closed, ok := s.streams.open(who(r).maker())
@@ -179,6 +178,18 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 // streamBeat is how often a stream has something, and its rights are looked at,
 // whatever happens.
 const streamBeat = 15 * time.Second
+
+// bodyEnds reads a body that nobody needs, and reports whether it ends soon. Before its
+// end the server sends nothing, whatever the handler writes.
+func bodyEnds(w http.ResponseWriter, r *http.Request) bool {
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		rc.SetReadDeadline(time.Now()) // and do not wait for its end now
+	}
+	return err == nil
+}
 
 func sendRecord(w io.Writer, v any) error {
 	b, err := encode(v)
