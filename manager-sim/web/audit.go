@@ -61,8 +61,11 @@ func details(raw json.RawMessage, names map[string]string) []detail {
 	var pairs []detail
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		value := valueText(fields[key], names)
-		if key == "group_id" && value == "" {
+		switch {
+		case key == "group_id" && value == "":
 			value = "none"
+		case key == "role":
+			value = words(value)
 		}
 		if value != "" {
 			pairs = append(pairs, detail{strings.TrimSuffix(words(key), " id"), value})

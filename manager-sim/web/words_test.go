@@ -44,8 +44,8 @@ func TestAuditDetailsAreWords(t *testing.T) {
 	t.Parallel()
 	names := map[string]string{"g1": "Site one", "*": "all groups"}
 	for raw, want := range map[string]string{
-		`{"role":"operator","groups":["g1","gone"],"reason":null}`: "groups: Site one (g1), gone; role: operator; group id: g1",
-		`{"groups":["*"],"failure_count":2,"replace":true}`:        "failure count: 2; groups: all groups; replace: yes; group id: g1",
+		`{"role":"group_admin","groups":["g1","gone"],"reason":null}`: "groups: Site one (g1), gone; role: group admin; group id: g1",
+		`{"groups":["*"],"failure_count":2,"replace":true}`:           "failure count: 2; groups: all groups; replace: yes; group id: g1",
 		`{"group_id":""}`: "group: none; group id: g1",
 		`null`:            "group id: g1",
 		`{"groups":null}`: "group id: g1",
