@@ -87,6 +87,9 @@ func valueText(v any, names map[string]string) string {
 			}
 			return fmt.Sprintf("%s (%s)", name, v)
 		}
+		if t, err := time.Parse(time.RFC3339, v); err == nil {
+			return utc(t)
+		}
 		return v
 	case bool:
 		if v {

@@ -33,6 +33,8 @@ func ago(t, now time.Time) string {
 	return plural(int(d.Hours()/24), "day") + " ago"
 }
 
+func utc(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
 // plural returns a number with its noun: "1 node", "3 nodes".
 func plural(k int, noun string) string {
 	if k == 1 {
@@ -111,7 +113,7 @@ var functions = template.FuncMap{
 		return spans(parts[:], len(nodes))
 	},
 	"ago":     func(t time.Time) string { return ago(t, time.Now()) },
-	"utc":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"utc":     utc,
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"short":   short,
 	"join":    func(s []string) string { return strings.Join(s, ", ") },

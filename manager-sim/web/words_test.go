@@ -48,6 +48,7 @@ func TestAuditDetailsAreWords(t *testing.T) {
 		`{"groups":["*"],"failure_count":2,"replace":true}`:           "failure count: 2; groups: all groups; replace: yes; group id: g1",
 		`{"group_id":""}`: "group: none; group id: g1",
 		`null`:            "group id: g1",
+		`{"expires_at":"2027-02-24T03:48:27+01:00"}`: "expires at: 2027-02-24 02:48:27 UTC; group id: g1",
 		`{"groups":null}`: "group id: g1",
 		`["odd"]`:         `details: ["odd"]; group id: g1`,
 	} {
