@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,43 +21,61 @@ import (
 
 const module = "github.com/bilbycast/edge-agent"
 
-// imports is the table of ARCHITECTURE.md: what a package may import beyond
-// the standard library. A name without a dot is a package of this module; a
-// trailing slash stands for all below.
-var imports = map[string][]string{
-	"cmd/edge-agent":       {"cmd/internal/cli", "fsutil", "agent", "install", "release", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog", "github.com/spf13/cobra"},
-	"cmd/internal/cli":     {"release", "github.com/rs/zerolog", "github.com/spf13/cobra"},
-	"cmd/release-manifest": {"cmd/internal/cli", "agent", "release", "verify", "github.com/klauspost/compress/gzip", "github.com/spf13/cobra"},
-	"agent": {"stage", "verify", "state", "watchdog", "wire", "release", "fsutil", "github.com/gorilla/websocket", "golang.org/x/time/rate", "github.com/rs/zerolog",
-		"github.com/pelletier/go-toml/v2", "golang.org/x/sync/errgroup", "golang.org/x/sys/unix"},
-	"install":  {"agent", "stage", "state", "systemd", "verify", "release", "fsutil", "github.com/rs/zerolog"},
-	"watchdog": {"state", "release", "fsutil"},
-	"stage":    {"verify", "state", "release", "fsutil", "github.com/cenkalti/backoff/v5", "github.com/klauspost/compress/gzip", "golang.org/x/sys/unix", "golang.org/x/time/rate"},
-	"state":    {"release", "fsutil", "golang.org/x/sys/unix"},
-	"verify":   {"release", "github.com/sigstore/sigstore-go/pkg/", "github.com/sigstore/protobuf-specs/gen/pb-go/", "github.com/theupdateframework/go-tuf/v2/metadata"},
-	"wire":     {"release"},
-	"release":  {"github.com/Masterminds/semver/v3"},
-	"systemd":  {"github.com/coreos/go-systemd/v22/"},
-	"fsutil":   {"golang.org/x/sys/unix"},
+// tables returns the rows of ARCHITECTURE.md's tables of packages and of libraries, by
+// their first cell: the other cells.
+func tables(t *testing.T) (packages, libraries map[string][]string) {
+	t.Helper()
+	b, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]map[string][]string{"package": {}, "library": {}}
+	var rows map[string][]string
+	for line := range strings.Lines(string(b)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "|") {
+			rows = nil
+			continue
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		switch {
+		case rows == nil:
+			rows = all[cells[0]]
+		case !strings.HasPrefix(cells[0], "---"):
+			rows[cells[0]] = cells[1:]
+		}
+	}
+	return all["package"], all["library"]
+}
 
-	"examples/sidecar": {"agent", "state", "systemd", "verify", "watchdog", "github.com/rs/zerolog"},
+// imports returns the import paths that each package may have beyond the standard
+// library. One that ends in "/..." stands for all below.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	packages, libraries := tables(t)
+	if len(packages) < 20 || len(libraries) < 10 {
+		t.Fatalf("ARCHITECTURE.md has %d packages and %d libraries", len(packages), len(libraries))
+	}
+	allowed := map[string][]string{}
+	for name, cells := range packages {
+		allowed[name] = nil
+		for _, word := range split(cells[1]) {
+			row, library := libraries[word]
+			if !library {
+				allowed[name] = append(allowed[name], module+"/"+word)
+				continue
+			}
+			paths, _, _ := strings.Cut(row[0], " (")
+			allowed[name] = append(allowed[name], split(paths)...)
+		}
+	}
+	return allowed
+}
 
-	"cmd/manager-sim":     {"cmd/internal/cli", "manager-sim/", "release", "wire", "github.com/google/uuid", "github.com/rs/zerolog", "github.com/spf13/cobra", "golang.org/x/sync/errgroup"},
-	"manager-sim/rollout": {},
-	"manager-sim/fleet":   {"release", "wire", "github.com/gorilla/websocket"},
-	"manager-sim/server": {"manager-sim/rollout", "manager-sim/store", "release", "wire", "github.com/google/uuid", "github.com/gorilla/websocket", "golang.org/x/time/rate", "github.com/rs/zerolog", "golang.org/x/crypto/argon2",
-		"github.com/invopop/jsonschema", "github.com/prometheus/client_golang/prometheus", "github.com/prometheus/client_golang/prometheus/"},
-	"manager-sim/web":         {"manager-sim/rollout", "manager-sim/server", "manager-sim/store", "release", "github.com/rs/zerolog"},
-	"manager-sim/store":       {"modernc.org/sqlite", "github.com/jackc/pgx/v5/stdlib"},
-	"manager-sim/fakerelease": {"manager-sim/fakesig", "release", "github.com/klauspost/compress/gzip"},
-	"manager-sim/fakesig": {"github.com/cyberphone/json-canonicalization/", "github.com/digitorus/timestamp", "github.com/google/certificate-transparency-go",
-		"github.com/google/certificate-transparency-go/", "github.com/sigstore/protobuf-specs/", "github.com/sigstore/rekor-tiles/v2/",
-		"github.com/sigstore/rekor/pkg/util", "github.com/sigstore/sigstore/pkg/signature", "github.com/theupdateframework/go-tuf/v2/metadata", "github.com/transparency-dev/", "golang.org/x/mod/sumdb/note",
-		"google.golang.org/protobuf/"},
-	"manager-sim/box":       {},
-	"manager-sim/selfsign":  {},
-	"manager-sim/supervise": {},
-	"manager-sim/rig":       {"manager-sim/", "github.com/rs/zerolog"},
+func split(cell string) []string {
+	return slices.DeleteFunc(strings.Split(cell, ", "), func(s string) bool { return s == "" })
 }
 
 type goPackage struct {
@@ -98,10 +117,8 @@ func ours(t *testing.T, tags string) []goPackage {
 
 func allowed(row []string, path string) bool {
 	return slices.ContainsFunc(row, func(a string) bool {
-		if !strings.Contains(a, ".") {
-			a = module + "/" + a
-		}
-		return path == a || strings.HasSuffix(a, "/") && strings.HasPrefix(path, a)
+		below, all := strings.CutSuffix(a, "...")
+		return path == a || all && strings.HasPrefix(path, below)
 	})
 }
 
@@ -111,9 +128,10 @@ func TestImports(t *testing.T) {
 	for _, p := range list(t, "std") {
 		std[p.ImportPath] = true
 	}
+	table, used := imports(t), map[string]map[string]bool{}
 	for _, tags := range []string{"", "sim"} {
 		for _, p := range ours(t, tags) {
-			row, ok := imports[p.name()]
+			row, ok := table[p.name()]
 			if !ok {
 				t.Errorf("%s is not in the table", p.name())
 			}
@@ -121,6 +139,17 @@ func TestImports(t *testing.T) {
 				if !std[path] && !allowed(row, path) {
 					t.Errorf("tags %q: %s imports %s, which the table does not allow", tags, p.name(), path)
 				}
+				if used[p.name()] == nil {
+					used[p.name()] = map[string]bool{}
+				}
+				used[p.name()][path] = true
+			}
+		}
+	}
+	for name, row := range table {
+		for _, a := range row {
+			if !slices.ContainsFunc(slices.Collect(maps.Keys(used[name])), func(path string) bool { return allowed([]string{a}, path) }) {
+				t.Errorf("the table allows %s to import %s, which it does not", name, a)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,13 +109,37 @@ func RenewTrust(ctx context.Context, l state.Layout, from string) (verify.Renewa
 	return renewTrust(ctx, l, fsutil.DirFS(from))
 }
 
+// renewTrust reads from, which may be a slow host, before it takes the lock of l, and
+// proves under the lock what it read: somebody else may have renewed it meanwhile.
 func renewTrust(ctx context.Context, l state.Layout, from fs.FS) (verify.Renewal, error) {
-	var r verify.Renewal
-	err := l.Locked(ctx, func() (err error) {
-		if r, err = verify.Renew(from, fsutil.DirFS(l.TrustDir())); err != nil {
+	kept := fsutil.DirFS(l.TrustDir())
+	r, err := verify.Renew(from, kept)
+	if err != nil {
+		return r, err
+	}
+	read := memory(r.Files)
+	err = l.Locked(ctx, func() (err error) {
+		if r, err = verify.Renew(read, kept); err != nil {
 			return err
 		}
 		return l.KeepTrust(r.Files)
 	})
 	return r, err
 }
+
+// memory is files by their names.
+type memory map[string][]byte
+
+// Open opens a file for reading alone.
+func (m memory) Open(name string) (fs.File, error) {
+	b, ok := m[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return memoryFile{bytes.NewReader(b)}, nil
+}
+
+type memoryFile struct{ *bytes.Reader }
+
+func (memoryFile) Close() error               { return nil }
+func (memoryFile) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }

@@ -30,6 +30,9 @@ const (
 func newClient(c Config) (*http.Client, error) {
 	tr := http.DefaultTransport.(*http.Transport).Clone()
 	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: c.Now}
+	// HTTP/1.1 alone: a few files, one after another. A release build leaves HTTP/2 out.
+	tr.Protocols = new(http.Protocols)
+	tr.Protocols.SetHTTP1(true)
 	tr.DisableCompression = true // a tarball's bytes are what its digest is of
 	tr.ResponseHeaderTimeout = c.StallTimeout
 	tr.MaxResponseHeaderBytes = 64 << 10

@@ -27,9 +27,23 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml
   edge-agent run --config /opt/bilbycast/edge/config.toml
   edge-agent status --root /opt/bilbycast/edge`,
-		Version: version + verify.VersionSuffix,
 	}
-	root.SetVersionTemplate("edge-agent {{.Version}}\n")
-	root.AddCommand(newRunCmd(), newWatchdogCmd(), newRescueCmd(), newStatusCmd(), newStageCmd(), newApplyCmd(), newRollbackCmd(), newVersionCmd(), newConfigCmd(), newUnitCmd(), newTrustCmd(), newVerifyCmd(), newInstallCmd(), newUninstallCmd(), newDoctorCmd(), newInstallWorkCmd())
+	cli.Version(root, version+verify.VersionSuffix)
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"device", "On the device:", []*cobra.Command{newInstallCmd(), newUninstallCmd(), newStatusCmd(), newDoctorCmd(), newConfigCmd(), newUnitCmd()}},
+		{"release", "Releases:", []*cobra.Command{newStageCmd(), newApplyCmd(), newRollbackCmd(), newVerifyCmd()}},
+		{"trust", "Trust:", []*cobra.Command{newTrustCmd()}},
+		{"service", "For the service itself, as its unit calls them:", []*cobra.Command{newRunCmd(), newWatchdogCmd(), newRescueCmd()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newVersionCmd(), newInstallWorkCmd())
 	return root
 }

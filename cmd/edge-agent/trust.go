@@ -91,7 +91,14 @@ func (r trustReport) print(cmd *cobra.Command) error {
 		fmt.Fprintf(tw, "not used\t%s\n", cli.Plain(r.Unfit))
 	}
 	for _, s := range r.Signers {
-		fmt.Fprintf(tw, "signer\t%s/%s@%s, of %s\n", s.Repository, s.Workflow, s.Ref, s.Issuer)
+		ids := ""
+		if s.RepositoryID != "" {
+			ids += ", repository id " + s.RepositoryID
+		}
+		if s.OwnerID != "" {
+			ids += ", owner id " + s.OwnerID
+		}
+		fmt.Fprintf(tw, "signer\t%s/%s@%s, of %s%s\n", s.Repository, s.Workflow, s.Ref, s.Issuer, ids)
 	}
 	for _, k := range r.Keys {
 		end := "open"

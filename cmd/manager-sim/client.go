@@ -29,8 +29,8 @@ type client struct {
 
 func (c *client) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&c.dir, "dir", defaultDir, "data directory of `serve`: its certificate and token are taken from there")
-	f.StringVar(&c.url, "url", "", "the manager (default: where `serve` listens)")
+	f.StringVar(&c.dir, "dir", defaultDir, "data directory of serve: its certificate and token are taken from there")
+	f.StringVar(&c.url, "url", "", "the manager (default: where serve listens)")
 	f.StringVar(&c.tokenFile, "token-file", "", "file with the bearer token (default: admin.token in --dir)")
 	f.StringVar(&c.caFile, "ca-file", "", "PEM that the manager's certificate is checked by (default: tls/cert.pem in --dir)")
 	f.BoolVar(&c.json, "json", false, "print JSON")
@@ -145,7 +145,11 @@ func (c *client) do(ctx context.Context, method, path string, body any, header h
 		if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
 			problem.Detail = resp.Status
 		}
-		return nil, &refusal{resp.StatusCode, problem.Code, problem.Detail}
+		err := error(&refusal{resp.StatusCode, problem.Code, problem.Detail})
+		if resp.StatusCode == http.StatusBadRequest { // a value that the command passed on
+			err = cli.Usage(err)
+		}
+		return nil, err
 	}
 	return resp, nil
 }

@@ -45,7 +45,7 @@ func (e *events) run(cmd *cobra.Command) error {
 		return cli.Usage(fmt.Errorf("--severity %q is none of %s", e.severity, strings.Join(severities, ", ")))
 	}
 	if cmd.Flags().Changed("node") {
-		id, err := e.nodeID(cmd.Context(), e.node)
+		id, err := e.anyNodeID(cmd.Context(), e.node)
 		if err != nil {
 			return fmt.Errorf("--node: %w", err)
 		}

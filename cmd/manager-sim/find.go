@@ -25,7 +25,7 @@ func pick(what, name string, ids []string) (string, error) {
 	if len(name) < minPrefix {
 		return "", cli.Usage(fmt.Errorf("%s %q: give the id, or at least its first %d characters", what, name, minPrefix))
 	}
-	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !strings.HasPrefix(id, name) })
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !beginsWith(id, name) })
 	switch len(ids) {
 	case 0:
 		return "", fmt.Errorf("there is no %s whose id is or begins with %q", what, name)
@@ -40,9 +40,25 @@ func pick(what, name string, ids []string) (string, error) {
 	return "", cli.Usage(fmt.Errorf("%s %q is ambiguous; it can be:\n%s%s", what, name, strings.Join(ids, "\n"), more))
 }
 
+// beginsWith reports whether id begins with prefix, in upper or lower case.
+func beginsWith(id, prefix string) bool {
+	return strings.HasPrefix(strings.ToLower(id), strings.ToLower(prefix))
+}
+
 // nodeID returns the id of a node that is named by its id, by the beginning of it,
-// or by the name that `node run` gave it.
+// or by the name that `node run` gave it. A removed node is found if no other one is
+// meant: the manager then answers that it was removed.
 func (c *client) nodeID(ctx context.Context, name string) (string, error) {
+	return c.findNode(ctx, name, false)
+}
+
+// anyNodeID is nodeID for a question about history: a removed node counts as much as
+// the others.
+func (c *client) anyNodeID(ctx context.Context, name string) (string, error) {
+	return c.findNode(ctx, name, true)
+}
+
+func (c *client) findNode(ctx context.Context, name string, history bool) (string, error) {
 	if checkNodeName(name) == nil {
 		if id := nodeUnder(c.dir, name).id(); id != "" {
 			return id, nil
@@ -59,21 +75,29 @@ func (c *client) nodeID(ctx context.Context, name string) (string, error) {
 		}
 		return pick("node", name, nil)
 	}
-	raw, err := c.all(ctx, "/api/v1/nodes?limit=1000&id_prefix="+url.QueryEscape(name), "nodes")
-	if err != nil {
-		return "", err
+	var ids []string
+	for _, removed := range []string{"", "&removed=true"} {
+		if removed != "" && !history && len(ids) > 0 {
+			break
+		}
+		raw, err := c.all(ctx, "/api/v1/nodes?limit=1000&id_prefix="+url.QueryEscape(name)+removed, "nodes")
+		if err != nil {
+			return "", err
+		}
+		list, err := decode[nodeAnswer](raw)
+		if err != nil {
+			return "", err
+		}
+		for _, n := range list {
+			ids = append(ids, n.ID)
+		}
 	}
-	list, err := decode[nodeAnswer](raw)
-	if err != nil {
-		return "", err
-	}
-	ids := make([]string, len(list))
-	for i, n := range list {
-		ids[i] = n.ID
-	}
-	if len(ids) == 0 && exact() { // a removed node is found by its full id only
+	if len(ids) == 0 && exact() {
 		return name, nil
 	}
+	// A manager of an earlier version gives the same list twice.
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
 	return pick("node", name, ids)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
+	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/supervise"
 )
 
 // newLineContext is a context for a command that does not end by itself.
@@ -67,6 +70,8 @@ func TestPick(t *testing.T) {
 		{"beef", "", "and 5 more", cli.Misuse},
 		{"0000", "", `there is no node whose id is or begins with "0000"`, cli.Failed},
 		{"E882", "", "there is no node", cli.Failed},
+		{"1E8821F6", "1e8821f6-0acc", "", 0},
+		{"1E8821F6-0ACC", "1e8821f6-0acc", "", 0},
 	} {
 		got, err := pick("node", tt.name, ids)
 		if got != tt.want || (err == nil) != (tt.err == "") {
@@ -115,8 +120,74 @@ func TestNodesByAbbreviation(t *testing.T) {
 	if code != cli.OK || !strings.Contains(out, id) || !strings.Contains(out, "Zürich 1") {
 		t.Errorf("by its name: %d %s%s", code, out, errs)
 	}
-	if out, _, _ := m.run("nodes"); !strings.Contains(out, "HEALTH") || !strings.Contains(out, "Zürich 1") {
+	if out, _, _ := m.run("nodes"); !strings.Contains(out, id+" (my-node)  online") || !strings.Contains(out, "HEALTH") || !strings.Contains(out, "Zürich 1") {
 		t.Errorf("nodes prints no health, or no name of the group:\n%s", out)
+	}
+}
+
+// A removed node is found by an abbreviated id where its history is asked for, and
+// everything else says that it was removed.
+func TestRemovedNodes(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	id := m.fleet(t.Context(), fleet.Config{Nodes: 2})[0].ID
+	if _, errs, code := m.run("upgrade", id[:8], "1.1.0", "--wait"); code != cli.OK {
+		t.Fatalf("%d %s", code, errs)
+	}
+	prefix := strings.ToUpper(id[:8])
+	if out, errs, code := m.run("node", "remove", prefix, "--yes"); code != cli.OK || !strings.Contains(out, id+" is removed") {
+		t.Fatalf("remove: %d %s", code, errs)
+	}
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"events", "--node", prefix}, cli.OK, "upgrade_completed"},
+		{[]string{"events", "--node", id}, cli.OK, "upgrade_completed"},
+		{[]string{"node", "show", prefix}, cli.OK, "removed"},
+		{[]string{"node", "remove", prefix}, cli.Failed, id + " was removed already, at 2"},
+		{[]string{"node", "remove", id}, cli.Failed, id + " was removed already, at 2"},
+		{[]string{"upgrade", prefix, "1.1.0"}, cli.Refused, "The node was removed on "},
+	} {
+		if out, errs, code := m.run(tt.args...); code != tt.code || !strings.Contains(out+errs, tt.want) {
+			t.Errorf("%q: %d %s%s", tt.args, code, out, errs)
+		}
+	}
+}
+
+// An upgrade is called the same as on the pages.
+func TestUpgradeWords(t *testing.T) {
+	t.Parallel()
+	for state, want := range map[server.UpgradeState]string{
+		server.Idle: "idle", server.Queued: "queued", server.Sent: "queued", server.Staging: "staging", server.Staged: "restarting", server.Proving: "proving",
+		server.Updated: "updated", server.Failed: "upgrade failed", server.RolledBack: "rolled back", server.Changed: "runs another version",
+	} {
+		if got := (nodeAnswer{State: string(state)}).upgradeWord(); got != want {
+			t.Errorf("%s is called %q, not %q", state, got, want)
+		}
+	}
+	var n nodeAnswer
+	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"phase":"x","bytes_done":40,"bytes_total":100}}}`), &n); err != nil || n.upgradeWord() != "staging 40 %" {
+		t.Errorf("%q (%v)", n.upgradeWord(), err)
+	}
+	// What a node makes up does not spoil the list.
+	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"bytes_total":"many"}}}`), &n); err != nil || n.upgradeWord() != "staging" {
+		t.Errorf("%q (%v)", n.upgradeWord(), err)
+	}
+}
+
+// A manager's refusal is printed by "node run" itself, once.
+func TestNodeRunPrintsRefusals(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	r := nodeRun{out: &out, node: nodeUnder(t.TempDir(), "my-node")}
+	for _, status := range []string{"1.0.0 runs; connected to wss://m since 2026-01-01T00:00:00Z", "1.0.0 runs; not connected to wss://m since 2026-01-01T00:00:00Z: the manager refuses this node for now: node n was removed",
+		"1.0.0 runs; not connected to wss://m since 2026-01-01T00:00:00Z: the manager refuses this node for now: node n was removed"} {
+		r.tell(supervise.Event{Kind: supervise.StatusText, Text: status})
+	}
+	if out.String() != "00:00:00  the manager refuses this node for now: node n was removed\n" {
+		t.Errorf("%q", out.String())
 	}
 }
 

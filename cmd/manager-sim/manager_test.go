@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
@@ -166,7 +167,9 @@ func (m *testManager) run(args ...string) (stdout, stderr string, code int) {
 func runIn(t *testing.T, dir string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), append(args, "--dir", dir), &out, &errs)
+	root := newRootCmd()
+	root.SetIn(strings.NewReader("")) // the terminal of who runs the tests is asked nothing
+	code = cli.Run(t.Context(), root, append(args, "--dir", dir), &out, &errs)
 	return out.String(), errs.String(), code
 }
 

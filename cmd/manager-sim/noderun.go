@@ -54,6 +54,22 @@ func (n localNode) id() string {
 	return c.NodeID
 }
 
+// localNames returns the names of the nodes that `node run` keeps in the data
+// directory, by id.
+func localNames(dir string) map[string]string {
+	names := map[string]string{}
+	entries, _ := os.ReadDir(filepath.Join(dir, "nodes")) // there may be none
+	for _, e := range entries {
+		if checkNodeName(e.Name()) != nil {
+			continue
+		}
+		if id := nodeUnder(dir, e.Name()).id(); id != "" {
+			names[id] = e.Name()
+		}
+	}
+	return names
+}
+
 // version returns the version that a link of the root points to.
 func (n localNode) version(link string) string {
 	target, err := os.Readlink(filepath.Join(n.root(), link))
@@ -92,6 +108,9 @@ The other commands accept --name in place of the node's id.`,
 			if err := checkNodeName(r.name); err != nil {
 				return cli.Usage(err)
 			}
+			if err := checkVersion("version", r.version); err != nil {
+				return err
+			}
 			r.out = &syncWriter{w: cmd.OutOrStdout()}
 			if err := r.run(cmd.Context()); err != nil {
 				return fmt.Errorf("node run: %w", err)
@@ -100,12 +119,12 @@ The other commands accept --name in place of the node's id.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&r.dir, "dir", defaultDir, "data directory of `serve`")
+	f.StringVar(&r.dir, "dir", defaultDir, "data directory of serve")
 	f.StringVar(&r.name, "name", defaultNode, "name of the node; its directory is nodes/NAME in --dir")
 	f.StringVar(&r.version, "version", "", "published version to begin with (default: the oldest)")
 	f.StringVar(&r.binary, "binary", "", "simulation build of edge-agent to begin with, instead of a published version")
 	f.StringVar(&r.repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO of the release")
-	f.StringVar(&r.url, "url", "", "the manager (default: where `serve` listens)")
+	f.StringVar(&r.url, "url", "", "the manager (default: where serve listens)")
 	return cmd
 }
 
@@ -113,8 +132,9 @@ The other commands accept --name in place of the node's id.`,
 type nodeRun struct {
 	dir, name, version, binary, repository, url string
 
-	out  io.Writer
-	node localNode
+	out     io.Writer
+	node    localNode
+	refusal string // of the manager, as the program last said it
 }
 
 func (r *nodeRun) run(ctx context.Context) error {
@@ -275,6 +295,10 @@ Ctrl-C stops it. The next run continues with the same root.
 `, r.node.id(), at, r.name, root, root)
 }
 
+// refusesNode begins what an agent says of a manager that refuses it, as after the
+// node was removed there.
+const refusesNode = "the manager refuses this node"
+
 // tell prints what happens to the service.
 func (r *nodeRun) tell(e supervise.Event) {
 	version := r.node.version("current")
@@ -290,6 +314,13 @@ func (r *nodeRun) tell(e supervise.Event) {
 		text = fmt.Sprintf("%s failed to start: %s", version, e.Text)
 	case supervise.Stopped:
 		text = "stopped"
+	case supervise.StatusText:
+		_, refusal, _ := strings.Cut(e.Text, refusesNode)
+		if refusal == "" || refusal == r.refusal {
+			return
+		}
+		r.refusal = refusal
+		text = refusesNode + refusal
 	default:
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/spf13/cobra"
 )
@@ -44,9 +45,10 @@ type nodeAnswer struct {
 		Addresses []string `json:"addresses"`
 		Since     string   `json:"since"`
 	} `json:"duplicate"`
-	RegisteredAt string `json:"registered_at"`
-	LastSeen     string `json:"last_seen"`
-	RemovedAt    string `json:"removed_at"`
+	Upgrade      json.RawMessage `json:"upgrade"` // as the node reports it
+	RegisteredAt string          `json:"registered_at"`
+	LastSeen     string          `json:"last_seen"`
+	RemovedAt    string          `json:"removed_at"`
 }
 
 // group is what a person calls the node's group.
@@ -64,6 +66,33 @@ func (n nodeAnswer) online() string {
 		return "online"
 	}
 	return "offline"
+}
+
+// upgradeWord is where the last upgrade stands, in the words of the pages.
+func (n nodeAnswer) upgradeWord() string {
+	switch server.UpgradeState(n.State) {
+	case server.Queued, server.Sent:
+		return "queued"
+	case server.Staging:
+		var u struct {
+			Progress struct {
+				BytesDone  int64 `json:"bytes_done"`
+				BytesTotal int64 `json:"bytes_total"`
+			} `json:"progress"`
+		}
+		if p := &u.Progress; json.Unmarshal(n.Upgrade, &u) == nil && p.BytesTotal > 0 && p.BytesDone >= 0 {
+			return fmt.Sprintf("staging %d %%", int(100*min(1, float64(p.BytesDone)/float64(p.BytesTotal))))
+		}
+	case server.Staged:
+		return "restarting"
+	case server.Failed:
+		return "upgrade failed"
+	case server.RolledBack:
+		return "rolled back"
+	case server.Changed:
+		return "runs another version"
+	}
+	return n.State
 }
 
 // cannot is why the node cannot be upgraded now, in one word.
@@ -109,9 +138,14 @@ func newNodesCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			local := localNames(c.dir)
 			t := newTable(cmd.OutOrStdout(), "NODE", "STATE", "HEALTH", "VERSION", "UPGRADE", "TARGET", "CODE", "CANNOT UPGRADE", "GROUP")
 			for _, n := range nodes {
-				t.row(n.ID, n.online(), n.Health, n.Version, n.State, n.TargetVersion, n.ErrorCode, n.cannot(), n.group(names))
+				id := n.ID
+				if name := local[id]; name != "" {
+					id += " (" + name + ")"
+				}
+				t.row(id, n.online(), n.Health, n.Version, n.upgradeWord(), n.TargetVersion, n.ErrorCode, n.cannot(), n.group(names))
 			}
 			return t.flush()
 		},
@@ -176,7 +210,7 @@ func newNodeShowCmd() *cobra.Command {
 		Use: "show NODE", Short: "Show a node: its version, its last upgrade, and what keeps it from one", Args: cli.ExactArgs(1),
 		Example: `  manager-sim node show 1e8821f6`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := c.nodeID(cmd.Context(), args[0])
+			id, err := c.anyNodeID(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -207,12 +241,13 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 		}
 	}
 	row("node", n.ID)
+	row("name", localNames(c.dir)[n.ID])
 	row("device type", n.DeviceType)
 	row("group", n.group(names))
 	row("state", n.online())
 	row("health", n.Health)
 	row("version", n.Version)
-	row("upgrade", strings.TrimSpace(n.State+" "+n.TargetVersion))
+	row("upgrade", strings.TrimSpace(n.upgradeWord()+" "+n.TargetVersion))
 	row("requested by", n.RequestedBy)
 	row("code", n.ErrorCode)
 	row("error", n.Error)
@@ -223,7 +258,7 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 	}
 	if why := n.NotUpgradable; why != nil {
 		row("cannot upgrade", why.Reason)
-		row("what to do", why.Remedy)
+		row("what to do", withFlag(why.Remedy))
 	} else {
 		row("cannot upgrade", n.Unavailable)
 	}
@@ -240,13 +275,14 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 func newNodeRemoveCmd() *cobra.Command {
 	var c client
 	var reason string
+	var yes bool
 	cmd := &cobra.Command{
 		Use:   "remove NODE",
 		Short: "Remove a node: revoke its secret, end its session, keep its history",
 		Long: `Remove revokes the secret of a node and ends its session. Its history stays:
 "nodes --removed" and "events" show it. The device cannot connect any more until
 somebody registers it again. The node's id cannot be abbreviated to fewer than 8
-characters here.`,
+characters here. On a terminal it asks first.`,
 		Example: `  manager-sim node remove 1e8821f6 --reason 'sold'`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -254,8 +290,20 @@ characters here.`,
 			if err != nil {
 				return err
 			}
-			if strings.HasPrefix(id, args[0]) && id != args[0] && len(args[0]) < minRemovePrefix {
+			if beginsWith(id, args[0]) && len(id) > len(args[0]) && len(args[0]) < minRemovePrefix {
 				return cli.Usage(fmt.Errorf("node remove: give at least %d characters of the id: %s", minRemovePrefix, id))
+			}
+			var n nodeAnswer
+			if _, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/nodes/"+url.PathEscape(id), nil, &n); err != nil {
+				return err
+			}
+			if n.RemovedAt != "" {
+				return fmt.Errorf("node %s was removed already, at %s", cli.Plain(id), cli.Plain(n.RemovedAt))
+			}
+			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes node %s (%s, %s): its secret is revoked and its session ends.\n"+
+				"The device cannot connect until somebody registers it again. The history stays.", id, n.DeviceType, n.online()))
+			if err != nil {
+				return err
 			}
 			if _, err := c.call(cmd.Context(), http.MethodDelete, "/api/v1/nodes/"+url.PathEscape(id), reasonBody(reason), nil); err != nil {
 				return err
@@ -269,7 +317,13 @@ characters here.`,
 	}
 	c.flags(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "", "kept in the audit trail")
+	yesFlag(cmd, &yes)
 	return cmd
+}
+
+// yesFlag adds --yes to a command that asks first.
+func yesFlag(cmd *cobra.Command, yes *bool) {
+	cmd.Flags().BoolVar(yes, "yes", false, "do not ask for confirmation; without a terminal nothing is asked")
 }
 
 // minRemovePrefix is minPrefix for what cannot be undone.
@@ -285,11 +339,13 @@ func reasonBody(reason string) any {
 
 func newNodeResolveCmd() *cobra.Command {
 	var c client
+	var yes bool
 	cmd := &cobra.Command{
 		Use:   "resolve NODE",
 		Short: "End the mark \"duplicate\" of a node whose identity two devices used",
 		Long: `Resolve ends the mark "duplicate" of a node. Do it after only one device has the
-node's identity: install the other one again, so that it registers by itself.`,
+node's identity: install the other one again, so that it registers by itself. On a
+terminal it asks first.`,
 		Example: `  manager-sim node resolve 1e8821f6`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -297,9 +353,15 @@ node's identity: install the other one again, so that it registers by itself.`,
 			if err != nil {
 				return err
 			}
+			err = cli.Confirm(cmd, yes, fmt.Sprintf("This ends the mark \"duplicate\" of node %s: the manager sends it commands again.\n"+
+				"If two devices still use its identity, either of them can receive a command.", id))
+			if err != nil {
+				return err
+			}
 			return c.showNode(cmd, http.MethodPost, "/api/v1/nodes/"+url.PathEscape(id)+"/resolve")
 		},
 	}
 	c.flags(cmd)
+	yesFlag(cmd, &yes)
 	return cmd
 }

@@ -210,11 +210,11 @@ func TestReadmeWalk(t *testing.T) {
 		t.Errorf("a second run does not continue with the same node:\n%s\n%s", node(), again())
 	}
 
-	// The link stands alone at the end, and every file that serve names is there.
+	// The link stands alone, and every file that serve names is there.
 	text := served()
 	block := text[strings.Index(text, "\nCreate the first administrator: "):]
 	if !regexp.MustCompile(`^\nCreate the first administrator: https://\S+  \(works once\)\n\n`).MatchString(block) {
-		t.Errorf("serve does not end with the administrator's link:\n%s", text)
+		t.Errorf("serve does not print alone the administrator's link:\n%s", text)
 	}
 	paths := regexp.MustCompile(`[^\s=]*`+defaultDir+`/\S*`).FindAllString(text, -1)
 	if len(paths) < 3 {

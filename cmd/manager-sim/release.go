@@ -12,7 +12,6 @@ import (
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/rig"
-	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )
 
@@ -59,6 +58,9 @@ With --fault the release is bad in one way:
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Fault = fakerelease.Fault(fault)
+			if err := checkPublish(cmd, o); err != nil {
+				return err
+			}
 			if len(args) == 1 {
 				o.Binary = args[0]
 			} else {
@@ -100,9 +102,6 @@ With --fault the release is bad in one way:
 
 // buildProgram builds the program of o in a directory that remove removes.
 func buildProgram(cmd *cobra.Command, o *fakerelease.Options) (remove func(), err error) {
-	if _, err := release.ParseVersion(o.Version); err != nil {
-		return nil, err
-	}
 	dir, err := os.MkdirTemp("", "edge-agent-build-")
 	if err != nil {
 		return nil, err
@@ -160,6 +159,9 @@ func newBundleCmd() *cobra.Command {
   edge-agent stage --config /opt/bilbycast/edge/config.toml --from edge-1.1.0.tar`,
 		Args: cli.ExactArgs(0, "version", "out"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkVersion("version", version); err != nil {
+				return err
+			}
 			if err := fakerelease.Bundle(releasesUnder(dir), repository, version, out); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -33,7 +34,7 @@ the group's newest rollout is meant.`,
 		newRolloutActCmd("pause", "Start no further upgrades until it is resumed; running upgrades continue"),
 		newRolloutActCmd("resume", "Continue; earlier failures are ignored when deciding whether to pause again"),
 		newRolloutActCmd("retry", "Give the nodes that failed another attempt, and continue"),
-		newRolloutActCmd("abort", "End it: no further upgrade starts; running upgrades continue"))
+		newRolloutActCmd("abort", "End it, after asking on a terminal: no further upgrade starts; running upgrades continue"))
 	return cmd
 }
 
@@ -50,19 +51,23 @@ type rolloutAnswer struct {
 	Waves     []int          `json:"waves"`
 	Counts    map[string]int `json:"counts"`
 	Nodes     []struct {
-		ID    string `json:"id"`
-		State string `json:"state"`
-		Code  string `json:"code"`
+		ID      string `json:"id"`
+		State   string `json:"state"`
+		Code    string `json:"code"`
+		Message string `json:"message"` // the node's own
 	} `json:"nodes"`
+}
+
+// rolloutWords are what the states of a rollout's nodes are called.
+var rolloutWords = []struct{ state, word string }{
+	{"updated", "updated"}, {"commanded", "upgrading"}, {"waiting", "waiting"}, {"failed", "failed"},
+	{"rolled_back", "rolled back"}, {"skipped", "skipped"}, {"missed", "missed"},
 }
 
 // counts says how many nodes are in which state.
 func (r rolloutAnswer) counts() string {
 	var counts []string
-	for _, s := range []struct{ state, word string }{
-		{"updated", "updated"}, {"commanded", "upgrading"}, {"waiting", "waiting"}, {"failed", "failed"},
-		{"rolled_back", "rolled back"}, {"skipped", "skipped"}, {"missed", "missed"},
-	} {
+	for _, s := range rolloutWords {
 		if k := r.Counts[s.state]; k > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", k, s.word))
 		}
@@ -85,15 +90,46 @@ func (r rolloutAnswer) String() string {
 	return cli.Plain(s)
 }
 
-// show prints a rollout, and the nodes that hold it up.
-func (c *client) show(cmd *cobra.Command, r rolloutAnswer) {
-	fmt.Fprintln(cmd.OutOrStdout(), r)
+// show prints a rollout, and each failure of a node with the node's own message, its
+// meaning and the remedy. It leaves out the failures in shown, and adds the others to
+// it; a nil map holds none.
+func (r rolloutAnswer) show(w io.Writer, shown map[string]string) {
+	fmt.Fprintln(w, r)
 	for _, n := range r.Nodes {
-		if n.Code != "" {
-			meaning, _ := web.Meaning(n.Code)
-			fmt.Fprintln(cmd.OutOrStdout(), strings.TrimRight(cli.Plain(fmt.Sprintf("  %s %s %s  %s", n.ID, n.State, n.Code, meaning)), " "))
+		failure := r.failure(n.State, n.Code, n.Message)
+		if failure == shown[n.ID] {
+			continue
+		}
+		if shown != nil {
+			shown[n.ID] = failure
+		}
+		if failure != "" {
+			fmt.Fprintf(w, "  %s %s\n", cli.Plain(n.ID), failure)
 		}
 	}
+}
+
+// failure says how a node failed; "": it did not.
+func (rolloutAnswer) failure(state, code, message string) string {
+	if code == "" && message == "" {
+		return ""
+	}
+	for _, s := range rolloutWords {
+		if s.state == state {
+			state = s.word
+		}
+	}
+	text := cli.Plain(state)
+	if code != "" {
+		text += " (" + cli.Plain(code) + ")"
+	}
+	if message != "" {
+		text += ": " + cli.Plain(message)
+	}
+	if meaning, remedy := web.Meaning(code); meaning != "" {
+		text += "\n    " + meaning + "\n    " + remedy
+	}
+	return text
 }
 
 // named fills in the group's name where the manager does not give it.
@@ -187,7 +223,7 @@ func newRolloutShowCmd() *cobra.Command {
 			} else {
 				fmt.Fprintln(cmd.OutOrStdout(), cli.Plain(list[0].ID))
 			}
-			c.show(cmd, list[0])
+			list[0].show(cmd.OutOrStdout(), nil)
 			return nil
 		},
 	}
@@ -195,16 +231,37 @@ func newRolloutShowCmd() *cobra.Command {
 	return cmd
 }
 
+// confirmAbort asks whether a rollout shall end.
+func (c *client) confirmAbort(cmd *cobra.Command, id string, yes bool) error {
+	list := make([]rolloutAnswer, 1)
+	if _, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/rollouts/"+url.PathEscape(id), nil, &list[0]); err != nil {
+		return err
+	}
+	if err := c.named(cmd, list); err != nil {
+		return err
+	}
+	return cli.Confirm(cmd, yes, fmt.Sprintf("This ends rollout %s for good: no further upgrade starts; running upgrades continue.\n%s", id, list[0]))
+}
+
 func newRolloutActCmd(act, short string) *cobra.Command {
 	w := rolloutWait{}
 	var reason string
+	var yes bool
 	cmd := &cobra.Command{
 		Use: act + " ROLLOUT", Short: short, Args: cli.ExactArgs(1),
 		Example: "  manager-sim rollout " + act + " ROLLOUT",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkTimeout(cmd, w.timeout, w.wait); err != nil {
+				return err
+			}
 			id, err := w.rolloutID(cmd.Context(), args[0])
 			if err != nil {
 				return err
+			}
+			if act == "abort" {
+				if err := w.confirmAbort(cmd, id, yes); err != nil {
+					return err
+				}
 			}
 			return w.run(cmd, func() (string, error) {
 				var r rolloutAnswer
@@ -227,6 +284,7 @@ func newRolloutActCmd(act, short string) *cobra.Command {
 	switch act {
 	case "abort":
 		cmd.Flags().StringVar(&reason, "reason", "", "kept in the audit trail")
+		yesFlag(cmd, &yes)
 	case "resume", "retry":
 		w.flags(cmd)
 	}

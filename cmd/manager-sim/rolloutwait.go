@@ -19,7 +19,8 @@ type rolloutWait struct {
 	wait    bool
 	timeout time.Duration
 
-	last string // what was printed
+	last  string            // what was printed
+	shown map[string]string // failures that were printed, by node
 }
 
 func (w *rolloutWait) flags(cmd *cobra.Command) {
@@ -33,12 +34,10 @@ func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) err
 		_, err := change()
 		return err
 	}
-	if w.timeout < 0 {
-		return cli.Usage(errors.New("--timeout is below 0s"))
-	}
 	ctx, cancel := deadline(cmd.Context(), w.timeout)
 	defer cancel()
 	id := ""
+	w.shown = map[string]string{}
 	watch := &watch{
 		begin: func() (err error) { id, err = change(); return err },
 		record: func(r record, raw []byte) (bool, error) {
@@ -76,7 +75,7 @@ func (w *rolloutWait) check(ctx context.Context, cmd *cobra.Command, id string) 
 	if text := r.String(); text != w.last {
 		w.last = text
 		if !w.json {
-			w.show(cmd, r)
+			r.show(cmd.OutOrStdout(), w.shown)
 		} else if err := write(cmd, b); err != nil {
 			return true, err
 		}
@@ -118,6 +117,10 @@ Exit codes:
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := release.ParseVersion(args[1]); err != nil {
 				return cli.Usage(err)
+			}
+			err := errors.Join(checkStart(strategy, settle, threshold), checkTimeout(cmd, w.timeout, w.wait))
+			if err != nil {
+				return err
 			}
 			group, err := w.groupID(cmd.Context(), args[0])
 			if err != nil {

@@ -83,8 +83,14 @@ func newTokenCreateCmd() *cobra.Command {
 		Use: "create NAME", Short: "Create a token, and print its secret, which is shown once", Args: cli.ExactArgs(1, "role"),
 		Example: `  manager-sim token create ci --role operator --group 'site one' > ci.token`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOneOf("role", role, roles...); err != nil {
+				return err
+			}
 			body := map[string]any{"name": args[0], "role": role}
 			if cmd.Flags().Changed("expires") {
+				if err := checkExpires(expires); err != nil {
+					return err
+				}
 				body["expires_in_secs"] = int64(expires.Seconds())
 			}
 			ids := []string{}
@@ -102,12 +108,16 @@ func newTokenCreateCmd() *cobra.Command {
 				Token     string `json:"token"`
 				ID        string `json:"id"`
 				ExpiresAt string `json:"expires_at"`
+				Warning   string `json:"warning"`
 			}
 			b, err := c.call(cmd.Context(), http.MethodPost, "/api/v1/tokens", body, &made)
 			if err != nil || c.json {
 				return errors.Join(err, write(cmd, b))
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "token %s expires at %s\n", cli.Plain(made.ID), cli.Plain(made.ExpiresAt))
+			if made.Warning != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", cli.Plain(made.Warning))
+			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), cli.Plain(made.Token))
 			return err
 		},
@@ -115,23 +125,29 @@ func newTokenCreateCmd() *cobra.Command {
 	c.flags(cmd)
 	cmd.Flags().StringVar(&role, "role", "", "viewer, operator, group_admin or super_admin (required)")
 	cmd.Flags().StringArrayVar(&groups, "group", nil, "name or id of a group that the role is for; may be repeated")
-	cmd.Flags().DurationVar(&expires, "expires", 0, "when it ends, like 720h (default: 90 days)")
+	cmd.Flags().DurationVar(&expires, "expires", 0, "when it ends, like 720h: 1h to 9600h, which is 400 days (default: 90 days)")
 	return cmd
 }
 
 func newTokenRevokeCmd() *cobra.Command {
 	var c client
+	var yes bool
 	cmd := &cobra.Command{
-		Use: "revoke TOKEN", Short: "Revoke a token, by its id", Args: cli.ExactArgs(1),
+		Use: "revoke TOKEN", Short: "Revoke a token, by its id, after asking on a terminal", Args: cli.ExactArgs(1),
 		Example: `  manager-sim token revoke 3f9a0c1e2b4d5566`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			err := cli.Confirm(cmd, yes, fmt.Sprintf("This revokes token %s, and the tokens that were created with it: programs that use them are refused at once.", args[0]))
+			if err != nil {
+				return err
+			}
 			if _, err := c.call(cmd.Context(), http.MethodDelete, "/api/v1/tokens/"+url.PathEscape(args[0]), nil, nil); err != nil || c.json {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "token %s is revoked\n", cli.Plain(args[0]))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "token %s is revoked\n", cli.Plain(args[0]))
 			return err
 		},
 	}
 	c.flags(cmd)
+	yesFlag(cmd, &yes)
 	return cmd
 }

@@ -42,6 +42,9 @@ func TestTokens(t *testing.T) {
 	if !strings.Contains(out, id) || !strings.Contains(out, "site one") || strings.Contains(out, strings.TrimSpace(secret)) {
 		t.Errorf("the list:\n%s", out)
 	}
+	if _, errs, code := m.run("token", "create", "blind", "--role", "operator"); code != cli.OK || !strings.Contains(errs, "\nwarning: ") {
+		t.Errorf("without a group: %d %s", code, errs)
+	}
 	if out, errs, code := m.run("token", "revoke", id); code != cli.OK || !strings.Contains(out, "is revoked") {
 		t.Errorf("revoke: %d %s", code, errs)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -68,6 +69,7 @@ type upgrade struct {
 	node      string // its id
 	version   string
 	commandID string
+	already   bool  // the node ran the version when it was requested
 	met       bool  // the node has been online
 	printed   int64 // Seq of the last event that was printed
 }
@@ -77,8 +79,8 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	if _, err := release.ParseVersion(version); err != nil {
 		return cli.Usage(err)
 	}
-	if u.timeout < 0 {
-		return cli.Usage(errors.New("--timeout is below 0s"))
+	if err := checkTimeout(cmd, u.timeout, u.wait); err != nil {
+		return err
 	}
 	var err error
 	if u.node, err = u.nodeID(cmd.Context(), name); err != nil {
@@ -137,7 +139,7 @@ func (u *upgrade) request(ctx context.Context) error {
 	b, err := u.call(ctx, http.MethodPost, "/api/v1/nodes/"+url.PathEscape(u.node)+"/upgrade", body, &answer)
 	var refused *refusal
 	if errors.As(err, &refused) && refused.status == http.StatusConflict {
-		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %w", err))
+		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %s", withFlag(refused.detail)))
 	}
 	if err != nil {
 		return err
@@ -151,10 +153,16 @@ func (u *upgrade) request(ctx context.Context) error {
 		return err
 	}
 	n, err := u.state(ctx)
+	u.already = err == nil && n.Version == u.version
 	if err == nil && !n.Online {
 		fmt.Fprintf(u.cmd.ErrOrStderr(), "Node %s is offline since %s; the command waits for it.\n", cli.Plain(u.node), cli.Plain(n.LastSeen))
 	}
 	return nil // the command is given, whatever state says
+}
+
+// withFlag adds to a remedy of the manager the flag that does it.
+func withFlag(remedy string) string {
+	return strings.ReplaceAll(remedy, "with replace", "with replace (--replace)")
 }
 
 func (u *upgrade) state(ctx context.Context) (nodeAnswer, error) {
@@ -210,7 +218,19 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	case state == server.Failed:
 		return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
 	}
+	if u.already {
+		return true, u.nothingToDo()
+	}
 	return true, nil
+}
+
+// nothingToDo says that the node runs the version already.
+func (u *upgrade) nothingToDo() error {
+	if u.json {
+		return nil
+	}
+	_, err := fmt.Fprintf(u.cmd.OutOrStdout(), "node %s already runs %s\n", cli.Plain(u.node), cli.Plain(u.version))
+	return err
 }
 
 // events prints the events of the command that are new, oldest first, and reports
@@ -285,7 +305,7 @@ func (u *upgrade) acknowledged(ctx context.Context) (bool, error) {
 		case !c.Success:
 			return true, u.ended(cli.Refused, "failed", c.Code, c.Error)
 		case c.Data.Status == "current":
-			return true, nil
+			return true, u.nothingToDo()
 		}
 	}
 	return false, nil

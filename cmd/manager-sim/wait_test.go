@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,7 +34,7 @@ func TestUpgradeWaitExitCodes(t *testing.T) {
 		err  []string
 	}{
 		{[]string{"1.1.0", "--wait"}, cli.OK, "upgrade_completed      1.1.0 is healthy", nil},
-		{[]string{"1.1.0", "--wait"}, cli.OK, "command ", nil}, // it runs that version already
+		{[]string{"1.1.0", "--wait"}, cli.OK, " already runs 1.1.0\n", nil},
 		{[]string{"1.2.0", "--wait"}, cli.RolledBack, "upgrade_rolled_back    rolled back from 1.2.0", []string{"rolled back (upgrade_rolled_back): rolled back from 1.2.0 to 1.1.0", meaning("upgrade_rolled_back"), remedy("upgrade_rolled_back")}},
 		{[]string{"1.3.0", "--wait"}, cli.Refused, "upgrade_checksum_mismatch", []string{"failed (upgrade_checksum_mismatch): the tarball has another SHA-256", meaning("upgrade_checksum_mismatch"), remedy("upgrade_checksum_mismatch")}},
 		{[]string{"1.5.0", "--wait", "--timeout", "-1s"}, cli.Misuse, "", []string{"--timeout"}},
@@ -177,7 +181,7 @@ func TestRolloutWait(t *testing.T) {
 		}
 	}
 	check(cli.OK, []string{"wave 3: 1 node\n"}, "rollout", "start", "site one", "1.1.0", "--dry-run", "--wait")
-	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", "upgrade_checksum_mismatch  " + meaning("upgrade_checksum_mismatch")},
+	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", " failed (upgrade_checksum_mismatch): the tarball has another SHA-256", meaning("upgrade_checksum_mismatch"), remedy("upgrade_checksum_mismatch")},
 		"rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
 	check(cli.OK, []string{"ROLLOUT", "GROUP", "site one", "paused"}, "rollout", "list", "--group", "site one", "--active")
 	var list struct {
@@ -208,5 +212,31 @@ func TestWaitFailsAtOnceWithoutAManager(t *testing.T) {
 	l.Close()
 	if _, errs, code := runIn(t, dir, "upgrade", "1e8821f6", "1.1.0", "--wait", "--timeout", "0s"); code != cli.Unreachable {
 		t.Errorf("exit code %d: %s", code, errs)
+	}
+}
+
+// A node that ran the version before the request has nothing to do, also as long as
+// its own answer is missing.
+func TestUpgradeToTheRunningVersion(t *testing.T) {
+	t.Parallel()
+	const id = "1e8821f6-0acc-4a65-a661-589910968e57"
+	mux := http.NewServeMux()
+	for path, text := range map[string]string{
+		"GET /api/v1/nodes":               `{"nodes":[{"id":"` + id + `"}]}`,
+		"GET /api/v1/nodes/{id}":          `{"id":"` + id + `","online":true,"version":"1.1.0","command_id":"c1","upgrade_state":"updated"}`,
+		"POST /api/v1/nodes/{id}/upgrade": `{"command_id":"c1"}`,
+		"GET /api/v1/nodes/{id}/commands": `{"commands":[{"command_id":"c1"}]}`,
+		"GET /api/v1/events":              `{"events":[]}`,
+		"GET /api/v1/events/stream":       ": listening\n\n",
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, text) })
+	}
+	s := httptest.NewUnstartedServer(mux)
+	dir, cert := dataDir(t, "https://"+s.Listener.Addr().String())
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	if out, errs, code := runIn(t, dir, "upgrade", id, "1.1.0", "--wait"); code != cli.OK || out != "command c1\nnode "+id+" already runs 1.1.0\n" {
+		t.Errorf("%d %q %s", code, out, errs)
 	}
 }

@@ -16,7 +16,7 @@ type welcome struct {
 }
 
 // print names only files that are there. The link of the first administrator is
-// the last thing, in a block of its own.
+// a block of its own, before the log.
 func (w welcome) print(out io.Writer) {
 	at := ""
 	if w.dir != defaultDir {

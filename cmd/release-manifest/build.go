@@ -87,16 +87,21 @@ the workflow's run is one.`,
 func build(o options, artefacts []string) (release.Manifest, error) {
 	v, err := release.ParseVersion(o.version)
 	if err != nil {
-		return release.Manifest{}, err
+		return release.Manifest{}, cli.Usage(fmt.Errorf("--version: %w", err))
+	}
+	for flag, name := range map[string]string{"device-type": o.deviceType, "channel": o.channel} {
+		if err := release.CheckName("--"+flag, name); err != nil {
+			return release.Manifest{}, cli.Usage(err)
+		}
 	}
 	m := release.Manifest{Version: v, DeviceType: o.deviceType, Channel: o.channel, Sequence: o.sequence, ReleasedAt: time.Unix(o.epoch, 0).UTC()}
 	if o.floor != "" {
 		if m.RollbackFloor, err = release.ParseVersion(o.floor); err != nil {
-			return m, fmt.Errorf("--rollback-floor: %w", err)
+			return m, cli.Usage(fmt.Errorf("--rollback-floor: %w", err))
 		}
 	}
 	if o.sequence == 0 {
-		return m, errors.New("--sequence has to be 1 or more")
+		return m, cli.Usage(errors.New("--sequence has to be 1 or more"))
 	}
 	base := release.BaseURL("https://github.com/"+o.repository, v)
 	var dirs []string

@@ -48,8 +48,8 @@ must not be published.`,
 				return fmt.Errorf("check: DO NOT PUBLISH %s: %w", args[0], err)
 			}
 			s := e.Release.Signature()
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: signed by %s at %s, log index %d; %d tarball(s) have the signed digests\n",
-				e.Release.Manifest().Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, len(e.Release.Manifest().Artefacts))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: signed by %s at %s, log index %d; %s\n",
+				e.Release.Manifest().Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, digests(len(e.Release.Manifest().Artefacts)))
 			return err
 		},
 	}
@@ -60,6 +60,14 @@ must not be published.`,
 	f.StringVar(&row.RepositoryID, "repository-id", "", "numeric id of the repository")
 	f.StringVar(&row.OwnerID, "owner-id", "", "numeric id of its owner")
 	return cmd
+}
+
+// digests says how many tarballs are as they were signed.
+func digests(n int) string {
+	if n == 1 {
+		return "1 tarball has the signed digest"
+	}
+	return fmt.Sprintf("%d tarballs have the signed digests", n)
 }
 
 // tarballs compares every tarball in dir with what the manifest says of it.

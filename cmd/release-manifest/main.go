@@ -25,9 +25,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
 		Example: `  release-manifest build --repository acme/edge --version 1.5.0 --device-type edge --sequence 42 x86_64-linux=dist/amd64
   cosign sign-blob --yes --bundle release/manifest.sig.bundle release/manifest.json
   release-manifest check --repository acme/edge --workflow .github/workflows/release.yml release`,
-		Version: version + verify.VersionSuffix,
 	}
-	root.SetVersionTemplate("release-manifest {{.Version}}\n")
+	cli.Version(root, version+verify.VersionSuffix)
 	root.AddCommand(newBuildCmd(), newCheckCmd())
 	return root
 }

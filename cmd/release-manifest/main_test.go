@@ -114,10 +114,10 @@ func TestBuildRefuses(t *testing.T) {
 		{nil, "x86_64-linux=" + escapes, 1, "lib/out leads out of the release"},
 		{nil, "x86_64-linux=" + setid, 1, "edge-agent has a set-id"},
 		{nil, "x86_64-linux=" + empty, 1, "there is no file"},
-		{[]string{"--version", "latest"}, "x86_64-linux=" + good, 1, "latest"},
-		{[]string{"--sequence", "0"}, "x86_64-linux=" + good, 1, "--sequence"},
+		{[]string{"--version", "latest"}, "x86_64-linux=" + good, 2, "latest"},
+		{[]string{"--sequence", "0"}, "x86_64-linux=" + good, 2, "--sequence"},
 		{[]string{"--rollback-floor", "9.0.0"}, "x86_64-linux=" + good, 1, "rollback_floor"},
-		{[]string{"--device-type", "a b"}, "x86_64-linux=" + good, 1, "device_type"},
+		{[]string{"--device-type", "a b"}, "x86_64-linux=" + good, 2, "--device-type"},
 	} {
 		out := filepath.Join(t.TempDir(), "release")
 		args := append([]string{"build", "--repository", "acme/edge", "--version", "1.5.0", "--device-type", "edge", "--sequence", "1", "--out", out}, tt.change...)
@@ -195,7 +195,7 @@ func TestPublisherEndToEnd(t *testing.T) {
 		t.Errorf("signed by a fork: %s", out)
 	}
 	sign("acme/edge")
-	if out := run(0, check...); !strings.Contains(out, "1.5.0 is good") || !strings.Contains(out, "2 tarball(s)") {
+	if out := run(0, check...); !strings.Contains(out, "1.5.0 is good") || !strings.Contains(out, "; 2 tarballs have the signed digests") {
 		t.Errorf("signed: %s", out)
 	}
 	other := filepath.Join(dir, "release", "edge-1.5.0-mips-linux-default.tar.gz")

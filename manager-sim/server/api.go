@@ -170,7 +170,7 @@ func (s *Server) storeFailed(w http.ResponseWriter, err error) {
 		fail(w, http.StatusNotFound, "not_found", "%v", err)
 	case errors.Is(err, store.ErrRepeated):
 		fail(w, http.StatusConflict, "repeated", repeated)
-	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict):
+	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotMarked):
 		fail(w, http.StatusConflict, "conflict", "%v", err)
 	default:
 		s.Log.Error().Err(err).Msg("store")

@@ -59,7 +59,11 @@ func (s *Server) eligible(ctx context.Context, nodes []store.Node, body upgradeR
 		}
 		present := s.online(n.ID) != nil
 		if f := cmp.Or(unfit(n, present), unpublished[n.DeviceType]); f != nil {
-			out = append(out, leftOut{n.ID, f.Reason})
+			reason := f.Reason
+			if f.Code == refusedNotPublished {
+				reason = f.detail() // with what is published
+			}
+			out = append(out, leftOut{n.ID, reason})
 			continue
 		}
 		if n.Version == body.Version {
@@ -80,7 +84,11 @@ func leftOutSummary(out []leftOut) string {
 	}
 	var parts []string
 	for _, reason := range slices.Sorted(maps.Keys(count)) {
-		parts = append(parts, fmt.Sprintf("%d: %s", count[reason], reason))
+		nodes := "1 node"
+		if count[reason] > 1 {
+			nodes = fmt.Sprintf("%d nodes", count[reason])
+		}
+		parts = append(parts, nodes+": "+reason)
 	}
 	const most = 3
 	if len(parts) > most {
@@ -196,7 +204,7 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 	if refused != nil {
 		why := refused.Error()
 		if len(out) > 0 && len(ids) == 0 {
-			why += ": " + leftOutSummary(out)
+			why += ". " + leftOutSummary(out)
 		}
 		fail(w, http.StatusConflict, "not_schedulable", "%s", why)
 		return

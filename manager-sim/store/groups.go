@@ -31,6 +31,8 @@ type Rollout struct {
 var (
 	ErrExists   = errors.New("exists already")
 	ErrConflict = errors.New("changed meanwhile")
+	// ErrNotMarked says that a node is not marked as two devices with one identity.
+	ErrNotMarked = errors.New("the node is not marked as two devices with one identity")
 )
 
 func (s *database) AddGroup(ctx context.Context, g Group, a Audit) error {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -95,7 +96,7 @@ func (s *database) ClearDuplicate(ctx context.Context, id string, a Audit) error
 			return err
 		}
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
-			return errors.Join(err, fmt.Errorf("node %q is not marked as two devices with one identity: %w", id, ErrConflict))
+			return cmp.Or(err, ErrNotMarked)
 		}
 		return addAudit(ctx, tx, a)
 	})

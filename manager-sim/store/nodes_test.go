@@ -70,7 +70,7 @@ func testDuplicates(t *testing.T, path string) {
 		t.Errorf("got %+v, %v", n.Duplicate, err)
 	}
 	must(t, s.ClearDuplicate(ctx, "a", entry("x")))
-	if err := s.ClearDuplicate(ctx, "a", entry("x")); !errors.Is(err, store.ErrConflict) {
+	if err := s.ClearDuplicate(ctx, "a", entry("x")); !errors.Is(err, store.ErrNotMarked) {
 		t.Errorf("cleared again: %v", err)
 	}
 }

@@ -79,7 +79,7 @@ case "$*" in
 	cp "$FAKE_MODULE/go.sum" .
 	"$FAKE_GO" mod edit -require=github.com/bilbycast/edge-agent@v0.0.0 -replace="github.com/bilbycast/edge-agent=$FAKE_MODULE"
 	GOPROXY=off exec "$FAKE_GO" get github.com/bilbycast/edge-agent/cmd/edge-agent ;;
-"build -trimpath -tags grpcnotrace -o "*)
+"build -trimpath -tags grpcnotrace,nethttpomithttp2 -o "*)
 	if [ "$GOARCH" != "$FAKE_ARCH" ]; then
 		mkdir -p "$(dirname "$6")"
 		exec echo "a program for $GOARCH" >"$6"
@@ -210,13 +210,35 @@ func TestAnotherPublisher(t *testing.T) {
 	}
 	agent := filepath.Join(p.workspace, "dist", release(t), "edge-agent")
 	show, err := p.try(agent + " trust show")
+	if !strings.Contains(show, ", repository id 123456789, owner id 987654\n") {
+		t.Errorf("trust show prints no ids: %s", show)
+	}
 	if err != nil || !strings.Contains(show, "https://github.com/"+repository+"/"+workflow+"@refs/tags/v*") || strings.Count(show, "signer ") != 1 {
 		t.Errorf("the agent trusts %s (%v)", show, err)
 	}
 	if out, err := p.try(agent + " verify " + filepath.Join(r.Releases, "www/acme/edge/releases/download/v1.0.0")); err == nil || !strings.Contains(out, "signer not allowed") {
 		t.Errorf("the release of another publisher: %v %s", err, out)
 	}
+	out := p.sh("mkdir ../empty && cd ../empty && export GOARCH=$FAKE_ARCH\n" + firstCommands(t))
+	if !strings.Contains(out, "https://github.com/acme/player/.github/workflows/release.yml@refs/tags/v*, of ") || !strings.Contains(out, ", repository id 123456789, owner id 987654\n") {
+		t.Errorf("the first commands of docs/publish.md print %s", out)
+	}
 	t.Run("install", func(t *testing.T) { installPublished(t, r, published) })
+}
+
+// firstCommands returns the first block of commands in docs/publish.md.
+func firstCommands(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../../docs/publish.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(b), "\n\n    ")
+	text, _, ok := strings.Cut(text, "\n\n")
+	if !ok {
+		t.Fatal("docs/publish.md has no block of commands")
+	}
+	return text
 }
 
 // release is the name of this machine in a release.

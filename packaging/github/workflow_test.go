@@ -2,6 +2,8 @@ package github_test
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -71,7 +73,7 @@ func TestWorkflowIsForAnyRepository(t *testing.T) {
 		}
 	}
 	_, env := parseWorkflow(t)
-	for _, name := range []string{"DEVICE_TYPE", "EDGE_AGENT", "COSIGN", "GH_TOKEN", "TAG"} {
+	for _, name := range []string{"DEVICE_TYPE", "EDGE_AGENT", "PRERELEASE_CHANNEL", "COSIGN", "GH_TOKEN", "TAG"} {
 		if env[name] == "" {
 			t.Errorf("release.yml sets no %s", name)
 		}
@@ -85,7 +87,42 @@ func TestWorkflowIsForAnyRepository(t *testing.T) {
 			t.Errorf("docs/publish.md does not name verify.%s", name)
 		}
 	}
-	if n := strings.Count(string(b), "YOURS: "); n != 3 {
+	if n := strings.Count(string(b), "YOURS: "); n != 4 {
 		t.Errorf("release.yml marks %d places as the publisher's", n)
+	}
+}
+
+// A pre-release is published on a channel of its own and marked as one. A "-" in the
+// build metadata of a version makes no pre-release.
+func TestPrereleases(t *testing.T) {
+	t.Parallel()
+	steps, env := parseWorkflow(t)
+	for tag, pre := range map[string]bool{"v1.5.0": false, "v1.5.0-rc.1": true, "v1.5.0+linux-arm": false, "v1.5.0-rc.1+linux-arm": true} {
+		bin := t.TempDir()
+		for _, name := range []string{"release-manifest", "gh", "git"} {
+			if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho "+name+" \"$@\"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, s := range steps {
+			if s.name != "pack" && s.name != "publish" {
+				continue
+			}
+			cmd := exec.CommandContext(t.Context(), "bash", "-e", "-c", s.script)
+			cmd.Dir = bin
+			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "TAG="+tag, "PRERELEASE_CHANNEL="+env["PRERELEASE_CHANNEL"], "WORKFLOW=w")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %s: %v %s", tag, s.name, err, out)
+			}
+			words := string(out)
+			channel := "--channel stable "
+			if pre {
+				channel = "--channel beta "
+			}
+			if s.name == "pack" && !strings.Contains(words, channel) || s.name == "publish" && strings.Contains(words, " --prerelease ") != pre {
+				t.Errorf("%s: %s", tag, words)
+			}
+		}
 	}
 }

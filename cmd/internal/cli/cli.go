@@ -69,6 +69,15 @@ const maxPlain = 2000
 // ErrTold is a failure that was printed already.
 var ErrTold = errors.New("failed")
 
+const versionFlag = "version"
+
+// Version gives a root command the flag --version. It is not cobra's own, which takes
+// a template: see systemd.Unit.
+func Version(root *cobra.Command, version string) {
+	root.Annotations = map[string]string{versionFlag: version}
+	root.Flags().Bool(versionFlag, false, "print the version")
+}
+
 // Main runs the command of this process, until SIGTERM or SIGINT, and exits.
 func Main(root *cobra.Command) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -80,15 +89,26 @@ func Main(root *cobra.Command) {
 // Run runs a root command, prints its error, and returns the exit code.
 func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage(err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // a flag of the command that is not there
+			return noCommand(cmd, cmd.Flags().Arg(0))
+		}
+		return Usage(err)
+	})
 	if root.Args == nil {
 		root.Args = func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return Usage(fmt.Errorf("no command %q", args[0]))
+				return noCommand(cmd, args[0])
 			}
 			return nil
 		}
-		root.RunE = func(cmd *cobra.Command, args []string) error { return cmd.Help() }
+		root.RunE = func(cmd *cobra.Command, args []string) error {
+			if asked, err := cmd.Flags().GetBool(versionFlag); err == nil && asked {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Name(), cmd.Annotations[versionFlag])
+				return err
+			}
+			return cmd.Help()
+		}
 	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -108,22 +128,6 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 		return coded.code
 	}
 	return Failed
-}
-
-// ExactArgs is cobra.ExactArgs, and asks for flags that cannot be left out;
-// both are errors of usage.
-func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
-			return Usage(err)
-		}
-		for _, name := range flags {
-			if !cmd.Flags().Changed(name) {
-				return Usage(fmt.Errorf("--%s is missing; see '%s --help'", name, cmd.CommandPath()))
-			}
-		}
-		return nil
-	}
 }
 
 // console writes records as text that is safe on a terminal: zerolog itself quotes

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// maxProgram bounds the stripped program for x86_64, in bytes.
+const maxProgram = 15_500_000
+
+// A release build is small, and has no method that is called by its name: for one, the
+// linker keeps every exported method of every type. Package text/template does that.
+func TestTheProgramIsSmall(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it compiles a release build")
+	}
+	program := filepath.Join(t.TempDir(), "edge-agent")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace,nethttpomithttp2", "-ldflags", "-s -w -dumpdep", "-o", program, ".")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH=amd64", "GOOS=linux")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %.2000s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if from, _, _ := strings.Cut(line, " -> "); strings.Contains(from, "<ReflectMethod>") {
+			t.Fatalf("%s calls methods by their names", from)
+		}
+	}
+	if !strings.Contains(string(out), "main.main -> ") {
+		t.Errorf("the linker reports no dependencies: %.200s", out)
+	}
+	st, err := os.Stat(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %d bytes", runtime.Version(), st.Size())
+	if st.Size() > maxProgram {
+		t.Errorf("the program has %d bytes, more than %d", st.Size(), maxProgram)
+	}
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+)
+
+// A failed node is printed with its own message first, then with what the code means
+// and what to do; also if the manager knows no such code.
+func TestRolloutShowsFailures(t *testing.T) {
+	t.Parallel()
+	r := rolloutAnswer{ID: "r", Version: "1.1.0", Status: "paused", Waves: []int{3}}
+	add := func(id, state, code, message string) {
+		r.Nodes = append(r.Nodes, struct {
+			ID      string `json:"id"`
+			State   string `json:"state"`
+			Code    string `json:"code"`
+			Message string `json:"message"` // the node's own
+		}{id, state, code, message})
+	}
+	const known = "upgrade_rolled_back"
+	add("n1", "rolled_back", known, "exit \x1b[1m2")
+	add("n2", "failed", "upgrade_of_the_future", "no such thing")
+	add("n3", "updated", "", "")
+	add("n4", "failed", "upgrade_of_the_future", "")
+	text := "  n1 rolled back (" + known + "): exit ?[1m2\n    " + meaning(known) + "\n    " + remedy(known) + "\n" +
+		"  n2 failed (upgrade_of_the_future): no such thing\n  n4 failed (upgrade_of_the_future)\n"
+	head := r.String() + "\n"
+	for _, tt := range []struct {
+		shown map[string]string
+		want  string
+	}{{nil, head + text}, {map[string]string{}, head + text}, {map[string]string{"n1": r.failure("rolled_back", known, "exit \x1b[1m2"), "n4": "another"},
+		head + "  n2 failed (upgrade_of_the_future): no such thing\n  n4 failed (upgrade_of_the_future)\n"}} {
+		var out bytes.Buffer
+		r.show(&out, tt.shown)
+		if out.String() != tt.want {
+			t.Errorf("%q\nwant\n%q", out.String(), tt.want)
+		}
+		if tt.shown == nil {
+			continue
+		}
+		out.Reset()
+		if r.show(&out, tt.shown); out.String() != head {
+			t.Errorf("a second time: %q", out.String())
+		}
+	}
+}
