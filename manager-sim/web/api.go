@@ -53,7 +53,7 @@ func (r *request) api(method, path string, body, to any) error {
 		if json.Unmarshal(a.body.Bytes(), &problem) != nil || problem.Detail == "" {
 			problem.Detail = http.StatusText(a.status)
 		}
-		return &apiError{a.status, problem.Detail, problem.Code}
+		return &apiError{a.status, plain(problem.Detail), problem.Code}
 	}
 	if to == nil {
 		return nil

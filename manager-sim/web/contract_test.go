@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"fmt"
 	"html"
 	"net/url"
 	"strings"
@@ -103,16 +104,17 @@ func TestCausesComeFirst(t *testing.T) {
 	f, p := overFake(t)
 	cause := nodeRecord("n1", object{"upgrade_state": "failed", "error_code": "upgrade_network_error", "error": "lookup releases.example: no such host", "target_version": "1.2.0", "requested_by": "alice", "health": "degraded",
 		"upgradable": false, "not_upgradable": object{"code": "no_capability", "reason": "The node reports: the unit has no watchdog.", "remedy": "Run edge-agent doctor on the device."}})
-	strange := nodeRecord("n2", object{"upgrade_state": "failed", "error_code": "upgrade_from_the_future", "error": "what only a newer node knows"})
-	later := nodeRecord("n3", object{"upgrade_state": "changed", "target_version": "1.2.0", "version": "1.1.0"})
-	r := rollout.Rollout{Plan: rollout.Plan{ID: "r9", GroupID: "g1", Version: "1.2.0"}, Status: rollout.Paused, Reason: "2 nodes failed.",
-		Nodes: []rollout.Node{{ID: "n1", State: rollout.NodeFailed, Code: "upgrade_network_error", Attempt: 1}, {ID: "n2", State: rollout.NodeFailed, Code: "upgrade_network_error", Attempt: 1}}, Waves: []int{2}}
-	cause["command_id"], strange["command_id"] = r.CommandID(r.Nodes[0]), "of another upgrade"
-	nodes := []object{cause, strange, later}
+	strange := nodeRecord("n2", object{"upgrade_state": "failed", "target_version": "1.2.0", "error_code": "upgrade_from_the_future", "error": "what only a newer node knows"})
+	later := nodeRecord("n3", object{"upgrade_state": "changed", "target_version": "1.2.0", "version": "1.1.0", "error": "rolling back from 1.2.0 to 1.1.0: an operator rolled back"})
+	back := nodeRecord("n4", object{"upgrade_state": "rolled_back", "target_version": "1.3.0", "error_code": "upgrade_rolled_back", "error": "exited at once", "requested_by": "carol"})
+	nodes := []object{cause, strange, later, back}
 	f.on("GET /api/v1/nodes", 200, object{"nodes": nodes})
 	f.on("GET /api/v1/groups/g1", 200, object{"id": "g1", "name": "Site one", "nodes": nodes})
-	f.on("GET /api/v1/rollouts/r9", 200, object{"id": "r9", "group_id": "g1", "group_name": "Site one", "created_by": "bob", "version": "1.2.0", "status": r.Status, "reason": r.Reason, "nodes": r.Nodes, "waves": r.Waves, "created_at": stamp})
-	f.on("GET /api/v1/nodes/n1", 200, cause)
+	f.on("GET /api/v1/rollouts/r9", 200, object{"id": "r9", "group_id": "g1", "group_name": "Site one", "created_by": "bob", "version": "1.2.0", "status": "paused", "reason": "2 nodes failed.", "created_at": stamp, "waves": []int{2},
+		"nodes": []object{{"id": "n1", "state": "failed", "code": "upgrade_network_error", "attempt": 1, "message": "lookup of the first attempt"}, {"id": "n2", "state": "failed", "code": "upgrade_disk_full", "attempt": 1}}})
+	for i, n := range nodes {
+		f.on(fmt.Sprintf("GET /api/v1/nodes/n%d", i+1), 200, n)
+	}
 	f.nodePages()
 	for _, page := range []string{"/admin/nodes", "/admin/groups/g1", "/admin/nodes/n1"} {
 		body := p.get(page, 200)
@@ -123,11 +125,48 @@ func TestCausesComeFirst(t *testing.T) {
 	}
 	body := p.get("/admin/nodes", 200)
 	has(t, body, "what only a newer node knows", "upgrade_from_the_future", "no description of the code")
-	has(t, body, "runs another version", "The upgrade to 1.2.0 completed. The device was set to 1.1.0 later.")
-	has(t, p.get("/admin/nodes/n1", 200), "requested by alice", "192.0.2.7", "2026-03-04 05:06:07 UTC")
+	for _, body := range []string{body, p.get("/admin/nodes/n3", 200)} {
+		has(t, body, "runs another version", "The last upgrade, to 1.2.0, completed. The device now runs 1.1.0.", "rolling back from 1.2.0 to 1.1.0: an operator rolled back")
+	}
+	hasNot(t, p.get("/admin/nodes/n3", 200), "Remedy:", "✕", "no description of the code")
+	for _, body := range []string{body, p.get("/admin/nodes/n4", 200)} {
+		has(t, body, "rolled back</span> <span>from 1.3.0", "Running 1.0.0. Version 1.3.0 was rolled back.", "exited at once")
+		hasNot(t, body, "to 1.3.0", "requested by carol, ")
+	}
+	has(t, p.get("/admin/nodes/n1", 200), "upgrade failed</span> <span>version 1.2.0", "1.2.0 was requested by alice", "192.0.2.7", "2026-03-04 05:06:07 UTC")
 	body = p.get("/admin/rollouts/r9", 200)
-	has(t, body, "2 nodes failed.", "Site one", "by bob", "lookup releases.example: no such host", "upgrade_network_error")
-	hasNot(t, body, "what only a newer node knows") // the message of another upgrade
+	has(t, body, "2 nodes failed.", "Site one", "by bob", "lookup of the first attempt", "upgrade_network_error", "upgrade_disk_full")
+	hasNot(t, body, "what only a newer node knows", "lookup releases.example") // messages of other upgrades
+}
+
+// A rollout counts each kind of failure, and after its end no node waits.
+func TestRolloutsCountTheirNodes(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	f.on("GET /api/v1/groups", 200, object{"groups": []object{{"id": "g1", "name": "Site one"}}})
+	states := []rollout.NodeState{rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeRolledBack, rollout.NodeUpdated, rollout.NodeWaiting, rollout.NodeWaiting}
+	missed := []object{{"id": "n0", "state": rollout.NodeUpdated}, {"id": "n1", "state": rollout.NodeMissed}}
+	nodes := []object{}
+	for i, s := range states {
+		nodes = append(nodes, object{"id": fmt.Sprint("n", i), "state": s, "attempt": 1})
+	}
+	var list []object
+	for _, status := range []rollout.Status{rollout.Paused, rollout.Aborted} {
+		r := object{"id": status, "group_id": "g1", "group_name": "Site one", "version": "1.2.0", "channel": "stable", "strategy": "staged", "from": "1.0.0", "status": status, "nodes": nodes, "waves": []int{6}, "created_at": stamp, "ended_at": stamp}
+		list = append(list, r)
+		f.on("GET /api/v1/rollouts/"+string(status), 200, r)
+	}
+	f.on("GET /api/v1/rollouts/completed", 200, object{"id": "completed", "group_id": "g1", "group_name": "Site one", "version": "1.2.0", "status": rollout.Completed, "nodes": missed, "waves": []int{2}, "ended_at": stamp})
+	has(t, p.get("/admin/rollouts/completed", 200), "1 of 2 finished: 1 updated. 1 not upgraded.")
+	f.on("GET /api/v1/rollouts", 200, object{"rollouts": list})
+	has(t, p.get("/admin/rollouts", 200), "4 of 6 finished, 1 failed, 2 rolled back<", "4 of 6 finished, 1 failed, 2 rolled back, 2 not upgraded<")
+	has(t, p.get("/admin/rollouts/paused", 200), "Before this rollout, most nodes ran 1.0.0.", "4 of 6 finished: 1 updated, 1 failed, 2 rolled back. 2 waiting.")
+	aborted := p.get("/admin/rollouts/aborted", 200)
+	has(t, aborted, "4 of 6 finished: 1 updated, 1 failed, 2 rolled back. 2 not upgraded.")
+	hasNot(t, aborted, "waiting")
+	body := p.get("/admin/rollouts/paused/abort", 200)
+	has(t, body, "2 nodes still wait and keep their current version.", "1 updated node keeps the new version.")
+	hasNot(t, body, "running upgrade")
 }
 
 // nodePages answers the calls that the pages of any node and group make.
@@ -168,6 +207,11 @@ func TestPendingNodes(t *testing.T) {
 	if want := "POST /api/v1/pending-nodes/" + id + `/accept {"group_id":"g1"}`; f.last() != want || resp.Header.Get("Location") != "/admin/nodes/n9" {
 		t.Errorf("%s, then %s", f.last(), resp.Header.Get("Location"))
 	}
+	for _, filter := range []string{"?q=edge", "?removed=yes", "?state=idle"} { // one line with a link elsewhere
+		body := p.get("/admin/nodes"+filter, 200)
+		has(t, body, `href="/admin/nodes#pending"`, "2 nodes that this manager does not know")
+		hasNot(t, body, id)
+	}
 	p.post("/admin/pending-nodes/"+id+"/dismiss", 303, nil)
 	if f.last() != "DELETE /api/v1/pending-nodes/"+id {
 		t.Error(f.last())
@@ -201,6 +245,7 @@ func TestRefusedFilters(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
 	f.on("GET /api/v1/events", 400, refusal(400, "bad_request", "severity \"bad\" is not one of info, minor, warning, major, critical"))
+	f.on("GET /api/v1/groups", 200, object{"groups": []object{}})
 	f.on("GET /api/v1/audit-log", 400, refusal(400, "bad_request", "after is not a number"))
 	has(t, p.get("/admin/events?severity=bad&node_id=abc", 400), "<h1>Events</h1>", `role="alert"`, "is not one of info", "<form", `<option selected>bad</option>`, `value="abc"`)
 	has(t, p.get("/admin/audit?after=x&actor=a", 400), "<h1>Audit trail</h1>", "after is not a number", "<form", `value="a"`)
@@ -274,6 +319,22 @@ func TestRollBackIsConfirmed(t *testing.T) {
 	has(t, body, `The settle window must be a whole number, not "soon".`, "<form")
 }
 
+// A list shows the beginning of a long cause of "No upgrade now", and the node's
+// page all of it.
+func TestLongCausesAreShortInLists(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	reason := "The node offers no upgrades. It reports: " + strings.Repeat("the unit has a drop-in that edge-agent does not know; ", 40) + "the end."
+	n := nodeRecord("n1", object{"upgradable": false, "not_upgradable": object{"code": "no_capability", "reason": reason, "remedy": "Correct this on the device."}})
+	f.on("GET /api/v1/nodes", 200, object{"nodes": []object{n}})
+	f.on("GET /api/v1/nodes/n1", 200, n)
+	f.nodePages()
+	body := p.get("/admin/nodes", 200)
+	has(t, body, "No upgrade now:", "It reports: the unit has", "…", `href="/admin/nodes/n1"`, "Correct this on the device.")
+	hasNot(t, body, "the end.", reason[:250])
+	has(t, p.get("/admin/nodes/n1", 200), "No upgrade now:", reason, "Correct this on the device.")
+}
+
 func TestUsersAndTokensAreManaged(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -310,7 +371,7 @@ func TestUsersAndTokensAreManaged(t *testing.T) {
 	}
 	has(t, p.get("/admin/tokens", 200), "operator", "by alice", "2026-03-04 05:06:07 UTC", "expired", "/admin/tokens/t1/revoke")
 	_, body = p.post("/admin/tokens", 200, url.Values{"name": {"ci"}, "role": {"operator"}, "groups": {"g1"}, "expires_in_secs": {"3600"}})
-	has(t, body, "Copy the token now", `<code class="id">`)
+	has(t, body, "Token ci created. Warning: Token ci has no group and sees no nodes.", "Copy the token now", `<code class="id">`)
 	if want := `POST /api/v1/tokens {"expires_in_secs":3600,"groups":["g1"],"name":"ci","role":"operator"}`; f.last() != want {
 		t.Errorf("%s, want %s", f.last(), want)
 	}

@@ -130,7 +130,7 @@ func (f *fakeAPI) full() (nodes []object) {
 			"capabilities": []string{"upgrade", strings.Repeat("c", 64)}, "group_name": strings.Repeat("W", 64),
 			"duplicate": object{"addresses": []string{"192.0.2.7", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"}, "since": stamp}, "upgradable": false,
 			"not_upgradable": object{"code": "duplicate_identity", "reason": "Two devices use this identity.", "remedy": "Give one of them an identity of its own, then press Resolved."}}),
-		nodeRecord("changed-1", object{"upgrade_state": "changed", "target_version": "1.2.0", "requested_by": "alice"}),
+		nodeRecord("changed-1", object{"upgrade_state": "changed", "error": "rolling back from 1.2.0 to 1.0.0: an operator rolled back", "target_version": "1.2.0", "requested_by": "alice"}),
 		nodeRecord("staging-1", object{"upgrade_state": "staging", "target_version": "1.2.0", "upgrade": object{"progress": object{"bytes_done": 40, "bytes_total": 100}}, "upgradable": false,
 			"not_upgradable": object{"code": "upgrade_in_progress", "reason": "alice requested 1.2.0 at 05:06; it is staging.", "remedy": "Wait until it has ended."}}),
 		nodeRecord("removed-1", object{"removed_at": stamp, "online": false, "upgradable": false}),
@@ -156,20 +156,21 @@ func (f *fakeAPI) full() (nodes []object) {
 	for k, v := range r {
 		ended[k] = v
 	}
-	ended["id"], ended["status"] = longID, rollout.Aborted
+	ended["id"], ended["status"], ended["strategy"] = longID, rollout.Aborted, rollout.Immediate
 	f.on("GET /api/v1/rollouts", 200, object{"rollouts": []object{r, ended}, "next": "x"})
 	f.on("GET /api/v1/rollouts/r1", 200, r)
 	f.on("GET /api/v1/rollouts/"+longID, 200, ended)
 	f.on("GET /api/v1/events", 200, object{"total": 2, "next": "7", "events": []object{
 		{"seq": 9, "node_id": longID, "received_at": stamp, "severity": "critical", "error_code": "upgrade_rolled_back", "message": longText, "details": object{"journal": []string{longText, longText}}},
 		{"seq": 8, "node_id": longID, "received_at": stamp, "severity": strings.Repeat("x", 32), "error_code": strings.Repeat("e", 64), "message": strings.Repeat("m", 1000)}}})
-	f.on("GET /api/v1/audit-log", 200, object{"total": 1, "entries": []object{{"seq": 3, "time": stamp, "actor": strings.Repeat("a", 64), "action": "group.upgrade.schedule", "target": longID, "details": object{"reason": longText}}}})
+	f.on("GET /api/v1/audit-log", 200, object{"total": 1, "entries": []object{{"seq": 3, "time": stamp, "actor": strings.Repeat("a", 64), "action": "group.upgrade.schedule", "target": "g1", "details": object{"reason": longText, "groups": []string{"g1", "g2"}, "failure_count": 2}}}})
 	f.on("GET /api/v1/releases/{type}", 200, object{"releases": []object{{"version": "1.1.0"}, {"version": "1.2.0-" + strings.Repeat("rc.", 20) + "1"}}})
 	f.on("POST /api/v1/groups/{id}/upgrade", 200, object{"node_count": 12, "offline": 2, "waves": [][]string{{longID}, {longID, longID, longID, longID, longID, longID, longID, longID}}, "estimated_secs": 600,
 		"left_out": []object{{"node_id": longID, "reason": longText}}})
 	f.on("GET /api/v1/users", 200, object{"users": []object{{"name": "alice", "role": "viewer", "created_at": stamp}, {"name": strings.Repeat("b", 64), "role": "group_admin", "groups": []string{"g1", "g2", strings.Repeat("g", 36)}, "created_at": stamp}}})
 	f.on("GET /api/v1/tokens", 200, object{"tokens": []object{{"id": "t1", "name": strings.Repeat("b", 64), "role": "operator", "groups": []string{"g2"}, "created_at": stamp, "created_by": "alice", "expires_at": stamp, "last_used_at": stamp}}})
-	f.on("POST /api/v1/tokens", 201, object{"id": "t2", "token": server.NewSecret()})
-	f.on("GET /api/v1/pending-nodes", 200, object{"nodes": []object{{"id": "9" + longID[1:], "address": "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "device_type": "edge", "version": "1.0.0", "first_seen": stamp, "last_seen": stamp}}})
+	f.on("POST /api/v1/tokens", 201, object{"id": "t2", "token": server.NewSecret(), "warning": "Token ci has no group and sees no nodes."})
+	f.on("GET /api/v1/pending-nodes", 200, object{"nodes": []object{{"id": "9" + longID[1:], "address": "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "device_type": "edge", "version": "1.0.0", "first_seen": stamp, "last_seen": stamp},
+		{"id": "8" + longID[1:], "address": "127.0.0.1", "device_type": "edge", "version": "1.0.0", "first_seen": stamp, "last_seen": stamp}}})
 	return nodes
 }

@@ -71,14 +71,10 @@ type duplicate struct {
 // behind one router.
 func (d duplicate) OneAddress() bool { return len(slices.Compact(slices.Clone(d.Addresses))) == 1 }
 
-// changed is the state of a node whose device was set to another version after
-// the upgrade completed.
-const changed = "changed"
-
 // settled reports whether the last upgrade has ended.
 func (n node) settled() bool {
 	switch server.UpgradeState(n.UpgradeState) {
-	case server.Idle, server.Updated, server.Failed, server.RolledBack, changed:
+	case server.Idle, server.Updated, server.Failed, server.RolledBack, server.Changed:
 		return true
 	}
 	return false
@@ -112,13 +108,55 @@ func (n node) Chip() chip {
 		return chip{"upgrade failed", "✕", "bad"}
 	case server.RolledBack:
 		return chip{"rolled back", "✕", "bad"}
-	case changed:
+	case server.Changed:
 		return chip{"runs another version", "≠", "warn"}
 	}
 	if !n.Online {
 		return chip{"offline", "○", "plain"}
 	}
 	return chip{"idle", "·", "plain"}
+}
+
+// Target is the version of the last upgrade in words that continue the chip:
+// "upgrade to 1.2.0", "from 1.2.0". It is empty if the chip and the version of the
+// node say all.
+func (n node) Target() string {
+	switch server.UpgradeState(n.UpgradeState) {
+	case server.Queued, server.Sent, server.Staging, server.Staged, server.Proving:
+		return "upgrade to " + n.TargetVersion
+	case server.Failed:
+		return "version " + n.TargetVersion
+	case server.RolledBack:
+		return "from " + n.TargetVersion
+	case server.Updated:
+		if n.TargetVersion != n.Version {
+			return "to " + n.TargetVersion
+		}
+	}
+	return ""
+}
+
+// Outcome is what runs after a version was rolled back, or was replaced later;
+// empty in every other state.
+func (n node) Outcome() string {
+	switch server.UpgradeState(n.UpgradeState) {
+	case server.RolledBack:
+		if n.TargetVersion != n.Version {
+			return fmt.Sprintf("Running %s. Version %s was rolled back.", n.Version, n.TargetVersion)
+		}
+	case server.Changed:
+		return fmt.Sprintf("The last upgrade, to %s, completed. The device now runs %s.", n.TargetVersion, n.Version)
+	}
+	return ""
+}
+
+// Report is the node's own message of a change that was no upgrade of this
+// manager.
+func (n node) Report() string {
+	if n.Changed() {
+		return n.Error
+	}
+	return ""
 }
 
 // Failure says why the node's last upgrade failed; nil if it did not.
@@ -146,7 +184,7 @@ func (n node) MayReplace() bool {
 func (n node) Degraded() bool { return n.Health == "degraded" }
 
 // Changed reports whether the device left the version of its last upgrade.
-func (n node) Changed() bool { return n.UpgradeState == changed }
+func (n node) Changed() bool { return server.UpgradeState(n.UpgradeState) == server.Changed }
 
 // Removed reports whether an operator removed the node.
 func (n node) Removed() bool { return !n.RemovedAt.IsZero() }
@@ -202,6 +240,9 @@ type nodesView struct {
 	InNone  bool // the user has no group, and sees no node
 	Gone    bool // there were nodes, and all were removed
 }
+
+// Filtered reports whether the list is not the one of all managed nodes.
+func (v nodesView) Filtered() bool { return v.Filter != nodeFilter{} }
 
 func (r *request) nodes() error { return r.nodesPage(nil) }
 

@@ -183,37 +183,3 @@ func (r *request) exportEvents(q url.Values, format string) error {
 			v.Severity, v.Category, v.NodeID, v.ErrorCode, v.CommandID, v.Message}
 	})
 }
-
-type auditEntry struct {
-	Seq     int64           `json:"seq"`
-	Time    time.Time       `json:"time"`
-	Actor   string          `json:"actor"`
-	Action  string          `json:"action"`
-	Target  string          `json:"target"`
-	Details json.RawMessage `json:"details"`
-}
-
-func (r *request) audit() error {
-	q := url.Values{}
-	for _, key := range []string{"actor", "action", "target", "after"} {
-		if v := strings.TrimSpace(r.URL.Query().Get(key)); v != "" {
-			q.Set(key, v)
-		}
-	}
-	if format := r.URL.Query().Get("format"); format != "" {
-		e, err := r.exporter("audit", format, []string{"seq", "time", "actor", "action", "target", "details"})
-		if err != nil {
-			return err
-		}
-		q.Set("limit", "1000")
-		return export(r, e, "/api/v1/audit-log", q, func(a auditEntry) []string {
-			return []string{strconv.FormatInt(a.Seq, 10), a.Time.Format(time.RFC3339Nano), a.Actor, a.Action, a.Target, string(a.Details)}
-		})
-	}
-	list, entries, err := recordsOf[auditEntry](r, "/api/v1/audit-log", q)
-	data := map[string]any{"Entries": entries, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next), "Refused": err != nil}
-	if err != nil {
-		return r.refused(err, "audit", "Audit trail", "audit", data)
-	}
-	return r.show("audit", "Audit trail", "audit", !q.Has("after"), data)
-}

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,6 +17,27 @@ type rolloutDetail struct {
 	GroupName string         `json:"group_name"`
 	CreatedBy string         `json:"created_by"`
 	Counts    map[string]int `json:"counts"`
+	// Messages are the nodes' own messages of their failures, by node id.
+	Messages map[string]string `json:"-"`
+}
+
+// UnmarshalJSON reads a rollout of the API, with the messages of its nodes.
+func (d *rolloutDetail) UnmarshalJSON(b []byte) error {
+	type plain rolloutDetail
+	var more struct {
+		Nodes []struct {
+			ID      string `json:"id"`
+			Message string `json:"message"`
+		} `json:"nodes"`
+	}
+	if err := errors.Join(json.Unmarshal(b, (*plain)(d)), json.Unmarshal(b, &more)); err != nil {
+		return err
+	}
+	d.Messages = map[string]string{}
+	for _, n := range more.Nodes {
+		d.Messages[n.ID] = n.Message
+	}
+	return nil
 }
 
 type rolloutList struct {
@@ -40,7 +63,7 @@ func nodeWord(s rollout.NodeState) string {
 
 // Done is how many nodes have finished, and Bad is how many of them failed.
 func (d rolloutDetail) Done() int {
-	return len(d.Nodes) - d.Count(rollout.NodeWaiting) - d.Count(rollout.NodeCommanded)
+	return len(d.Nodes) - d.Count(rollout.NodeWaiting) - d.Count(rollout.NodeCommanded) - d.Count(rollout.NodeMissed)
 }
 
 // Bad is how many nodes failed or were rolled back.
@@ -51,40 +74,63 @@ func (d rolloutDetail) Bad() int {
 // Final reports whether it has ended.
 func (d rolloutDetail) Final() bool { return d.Status.Final() }
 
+// word is what a page calls a state of its nodes. Once the rollout has ended,
+// nothing waits any more.
+func (d rolloutDetail) word(s rollout.NodeState) string {
+	if s == rollout.NodeMissed || s == rollout.NodeWaiting && d.Final() {
+		return "not upgraded"
+	}
+	return nodeWord(s)
+}
+
+// count returns how many of its nodes are in each of the states, as "1 failed, 2
+// rolled back".
+func (d rolloutDetail) count(states ...rollout.NodeState) string {
+	var parts []string
+	for _, s := range states {
+		if k := d.Count(s); k > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", k, d.word(s)))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Brief is where its nodes stand, for a list: "4 of 40 finished, 1 failed".
+func (d rolloutDetail) Brief() string {
+	text := fmt.Sprintf("%d of %d finished", d.Done(), len(d.Nodes))
+	if bad := d.count(rollout.NodeFailed, rollout.NodeRolledBack); bad != "" {
+		text += ", " + bad
+	}
+	if left := d.count(rollout.NodeWaiting, rollout.NodeMissed); left != "" && d.Final() {
+		text += ", " + left
+	}
+	return text
+}
+
 // Summary is where its nodes stand, as "4 of 40 finished: 3 updated, 1 failed.
 // 36 waiting."
 func (d rolloutDetail) Summary() string {
-	count := func(states ...rollout.NodeState) string {
-		var parts []string
-		for _, s := range states {
-			if k := d.Count(s); k > 0 {
-				parts = append(parts, fmt.Sprintf("%d %s", k, nodeWord(s)))
-			}
-		}
-		return strings.Join(parts, ", ")
-	}
+	count := d.count
 	text := fmt.Sprintf("%d of %d finished", d.Done(), len(d.Nodes))
-	if finished := count(rollout.NodeUpdated, rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeSkipped, rollout.NodeMissed); finished != "" {
+	if finished := count(rollout.NodeUpdated, rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeSkipped); finished != "" {
 		text += ": " + finished
 	}
 	text += "."
-	if rest := count(rollout.NodeCommanded, rollout.NodeWaiting); rest != "" {
+	if rest := count(rollout.NodeCommanded, rollout.NodeWaiting, rollout.NodeMissed); rest != "" {
 		text += " " + rest + "."
 	}
 	return text
 }
 
-// waveNode is a node of a wave.
+// waveNode is a node of a wave. Word is its state.
 type waveNode struct {
 	rollout.Node
+	Word    string
 	Failure *failure
 }
 
-// Word is its state.
-func (n waveNode) Word() string { return nodeWord(n.State) }
-
 // Chip is its state, if that is a failure.
-func (n waveNode) Chip() chip { return chip{n.Word(), "✕", "bad"} }
+func (n waveNode) Chip() chip { return chip{n.Word, "✕", "bad"} }
 
 // MaySkip reports whether an operator can take it out of the rollout.
 func (n waveNode) MaySkip() bool {
@@ -99,19 +145,19 @@ type wave struct {
 	State   string // "done", "not started" or the rollout's status
 }
 
-// waves splits the nodes by wave. Causes are the nodes' own messages, by id.
-func (d rolloutDetail) waves(causes map[string]string) []wave {
+// waves splits the nodes by wave.
+func (d rolloutDetail) waves() []wave {
 	var ws []wave
 	first := 0
 	for i, k := range d.Waves {
 		w := wave{Number: i + 1, State: "not started"}
 		for _, n := range d.Nodes[first:k] {
-			wn := waveNode{Node: n}
+			wn := waveNode{Node: n, Word: d.word(n.State)}
 			if n.State == rollout.NodeUpdated {
 				w.Updated++
 			}
 			if n.State == rollout.NodeFailed || n.State == rollout.NodeRolledBack {
-				wn.Failure = failureOf(n.Code, causes[n.ID])
+				wn.Failure = failureOf(n.Code, d.Messages[n.ID])
 			}
 			w.Nodes = append(w.Nodes, wn)
 		}
@@ -178,38 +224,11 @@ func (r *request) rolloutPage(problem error) error {
 	if err != nil {
 		return err
 	}
-	causes, err := r.causes(d)
-	if err != nil {
-		return err
-	}
-	v := rolloutView{d, d.waves(causes)}
+	v := rolloutView{d, d.waves()}
 	if problem != nil {
 		return r.refused(problem, "rollout", "Rollout to "+d.Version, "rollouts", v)
 	}
 	return r.show("rollout", "Rollout to "+d.Version, "rollouts", true, v)
-}
-
-// causes returns the messages of the nodes that failed in the rollout, by id.
-// A node that another command reached since has none.
-func (r *request) causes(d rolloutDetail) (map[string]string, error) {
-	causes := map[string]string{}
-	if d.Bad() == 0 {
-		return causes, nil
-	}
-	g, err := r.groupDetail(d.GroupID)
-	if err != nil {
-		return nil, err
-	}
-	commands := map[string]string{}
-	for _, n := range d.Nodes {
-		commands[n.ID] = d.CommandID(n)
-	}
-	for _, n := range g.Nodes {
-		if n.CommandID == commands[n.ID] {
-			causes[n.ID] = n.Error
-		}
-	}
-	return causes, nil
 }
 
 func (r *request) actOnRollout() error {
@@ -235,11 +254,25 @@ func (r *request) confirmAbort(problem error) error {
 	}
 	at := "/admin/rollouts/" + url.PathEscape(d.ID)
 	effects := []string{
-		fmt.Sprintf("The rollout of group %s starts no new upgrades. Nodes still waiting, which keep their present version: %d.", d.GroupName, d.Count(rollout.NodeWaiting)),
-		fmt.Sprintf("Running upgrades continue: %d.", d.Count(rollout.NodeCommanded)),
-		fmt.Sprintf("Nodes updated so far keep the new version: %d. You can roll the group back afterwards.", d.Count(rollout.NodeUpdated)),
-		"An aborted rollout cannot be resumed.",
+		fmt.Sprintf("The rollout of group %s starts no new upgrades.", d.GroupName),
 	}
+	for _, e := range []struct {
+		state     rollout.NodeState
+		one, more string
+	}{
+		{rollout.NodeWaiting, "1 node still waits and keeps its current version.", "%d nodes still wait and keep their current version."},
+		{rollout.NodeCommanded, "1 running upgrade continues.", "%d running upgrades continue."},
+		{rollout.NodeUpdated, "1 updated node keeps the new version. You can roll the group back afterwards.", "%d updated nodes keep the new version. You can roll the group back afterwards."},
+	} {
+		switch k := d.Count(e.state); k {
+		case 0:
+		case 1:
+			effects = append(effects, e.one)
+		default:
+			effects = append(effects, fmt.Sprintf(e.more, k))
+		}
+	}
+	effects = append(effects, "An aborted rollout cannot be resumed.")
 	return r.confirm(problem, confirmation{Title: "Abort the rollout to " + d.Version, Nav: "rollouts", Effects: effects,
 		Action: at + "/abort", Button: "Abort rollout", Cancel: at})
 }

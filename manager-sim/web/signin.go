@@ -40,6 +40,9 @@ func (w *Web) signInForm(rw http.ResponseWriter, status int, next, problem strin
 }
 
 func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
+	if !w.parsed(rw, r) {
+		return
+	}
 	secret, err := w.manager.SignIn(r.Context(), source(r), r.PostFormValue("name"), r.PostFormValue("password"))
 	var later *server.TryLater
 	switch {
@@ -48,6 +51,8 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 		w.signInForm(rw, http.StatusTooManyRequests, r.PostFormValue("next"), sentence(later))
 	case errors.Is(err, server.ErrWrong):
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
+	case err != nil && r.Context().Err() != nil:
+		w.gone(rw)
 	case err != nil:
 		w.log.Error().Err(err).Msg("sign in")
 		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
@@ -105,6 +110,9 @@ func (w *Web) claimForm(rw http.ResponseWriter, status int, token, problem strin
 }
 
 func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
+	if !w.parsed(rw, r) {
+		return
+	}
 	name, password := r.PostFormValue("name"), r.PostFormValue("password")
 	err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password)
 	var later *server.TryLater
@@ -119,6 +127,9 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		return
 	case server.Mistake(err):
 		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
+		return
+	case r.Context().Err() != nil:
+		w.gone(rw)
 		return
 	default:
 		w.log.Error().Err(err).Msg("claim")

@@ -70,15 +70,13 @@ func (r *request) tokens() error {
 }
 
 func (r *request) addToken() error {
-	if err := r.form(); err != nil {
-		return err
-	}
 	life, err := strconv.Atoi(r.PostFormValue("expires_in_secs"))
 	if err != nil {
 		life = defaultLife
 	}
 	var made struct {
-		Token string `json:"token"`
+		Token   string `json:"token"`
+		Warning string `json:"warning"`
 	}
 	problem := r.api(http.MethodPost, "/api/v1/tokens", map[string]any{
 		"name": r.PostFormValue("name"), "role": r.PostFormValue("role"), "groups": r.PostForm["groups"], "expires_in_secs": life}, &made)
@@ -91,7 +89,11 @@ func (r *request) addToken() error {
 		return r.refused(problem, "tokens", "Tokens", "tokens", v)
 	}
 	v.Secret = made.Token
-	return r.notify("Token "+r.PostFormValue("name")+" created.", "tokens", "Tokens", "tokens", v)
+	notice := "Token " + r.PostFormValue("name") + " created."
+	if made.Warning != "" {
+		notice += " Warning: " + made.Warning
+	}
+	return r.notify(notice, "tokens", "Tokens", "tokens", v)
 }
 
 func (r *request) revokeTokenPage() error { return r.confirmRevoke(nil) }

@@ -89,8 +89,8 @@ func TestUnpublishedVersionsOfTheManager(t *testing.T) {
 	has(t, body, "Upgrades 1 node to", "9.9.9", `name="allow_unlisted"`)
 	root.post("/admin/nodes/n1/upgrade", 303, form)
 	has(t, root.get("/admin/nodes", 200), "queued", "root requested 9.9.9 on")
-	has(t, root.get("/admin/nodes/n1", 200), "to 9.9.9, requested by root", "Replace the upgrade…", "requested", "9.9.9 (stable) by root")
+	has(t, root.get("/admin/nodes/n1", 200), "queued</span> <span>upgrade to 9.9.9", "9.9.9 was requested by root", "Replace the upgrade…", "requested", "9.9.9 (stable) by root")
 	root.post("/admin/nodes/n1/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
 	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "replace": {"yes"}})
-	has(t, root.get("/admin/nodes/n1", 200), "to 2.1.0, requested by root")
+	has(t, root.get("/admin/nodes/n1", 200), "upgrade to 2.1.0", "2.1.0 was requested by root")
 }

@@ -74,18 +74,7 @@ func (r *request) users() error {
 	return r.show("users", "Users", "users", false, v)
 }
 
-// form reads the form of a POST request.
-func (r *request) form() error {
-	if err := r.ParseForm(); err != nil {
-		return &apiError{status: http.StatusBadRequest, text: "The form is not readable."}
-	}
-	return nil
-}
-
 func (r *request) addUser() error {
-	if err := r.form(); err != nil {
-		return err
-	}
 	var added struct {
 		Warning string `json:"warning"`
 	}
@@ -133,9 +122,6 @@ func (r *request) userPage(problem error) error {
 }
 
 func (r *request) setAccess() error {
-	if err := r.form(); err != nil {
-		return err
-	}
 	return r.changeUser(map[string]any{"role": r.PostFormValue("role"), "groups": append([]string{}, r.PostForm["groups"]...)})
 }
 
@@ -181,7 +167,7 @@ func (r *request) setOwnPassword() error {
 	}
 	var api *apiError
 	if errors.As(err, &api) && api.code == "wrong_password" {
-		err = &apiError{status: http.StatusBadRequest, text: "The present password is wrong."} // the person may use the page
+		err = &apiError{status: http.StatusBadRequest, text: "The current password is wrong."} // the person may use the page
 	}
 	if err != nil {
 		return r.refused(err, "password", "Your password", "", nil)

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"encoding/json"
 	"fmt"
 	"html/template"
 	"strings"
@@ -34,6 +33,8 @@ func ago(t, now time.Time) string {
 	return plural(int(d.Hours()/24), "day") + " ago"
 }
 
+func utc(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
 // plural returns a number with its noun: "1 node", "3 nodes".
 func plural(k int, noun string) string {
 	if k == 1 {
@@ -58,18 +59,6 @@ func duration(d time.Duration) string {
 		return "0 seconds"
 	}
 	return strings.Join(parts, " ")
-}
-
-// maxExcerpt is how much of a node's message a list shows, in characters. The
-// node's page shows all of it.
-const maxExcerpt = 200
-
-// excerpt returns the beginning of a message for a list.
-func excerpt(s string) string {
-	if r := []rune(s); len(r) > maxExcerpt {
-		return string(r[:maxExcerpt]) + "…"
-	}
-	return s
 }
 
 // short returns the beginning of an id for a list. The page of the thing shows
@@ -124,7 +113,7 @@ var functions = template.FuncMap{
 		return spans(parts[:], len(nodes))
 	},
 	"ago":     func(t time.Time) string { return ago(t, time.Now()) },
-	"utc":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"utc":     utc,
 	"iso":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"short":   short,
 	"join":    func(s []string) string { return strings.Join(s, ", ") },
@@ -132,11 +121,6 @@ var functions = template.FuncMap{
 	"percent": func(part, of int) int { return 100 * part / max(of, 1) },
 	"plural":  plural,
 	"excerpt": excerpt,
-	"words":   func(s string) string { return strings.ReplaceAll(s, "_", " ") },
-	"json": func(b json.RawMessage) string {
-		if len(b) == 0 || string(b) == "null" {
-			return ""
-		}
-		return string(b)
-	},
+	"cut":     cut,
+	"words":   words,
 }

@@ -150,6 +150,9 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 			return
 		}
 		if err == nil {
+			err = readForm(r)
+		}
+		if err == nil {
 			err = h(&request{r, w, rw, i})
 		}
 		var api *apiError
@@ -157,6 +160,8 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 		case err == nil:
 		case errors.As(err, &api):
 			w.fail(rw, i, api.status, api.text)
+		case r.Context().Err() != nil:
+			w.gone(rw)
 		default:
 			w.log.Error().Err(err).Str("path", r.URL.Path).Msg("page")
 			w.fail(rw, i, http.StatusInternalServerError, somethingFailed)

@@ -1,17 +1,25 @@
 package web_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/web"
+	"github.com/rs/zerolog"
 )
 
 // Everything that is done here is done by plain links and forms.
@@ -269,10 +277,77 @@ func TestReasonsAreInTheAuditTrail(t *testing.T) {
 	body = root.get("/admin/nodes", 200)
 	has(t, body, "All nodes were removed.", "/admin/nodes?removed=yes")
 	hasNot(t, body, "registered yet")
-	has(t, root.get("/admin/events?severity=bad", 400), "severity=", "is not one of", "<form")
+	has(t, root.get("/admin/events?severity=bad", 400), "severity ", "is not one of info, minor", "<form")
 	has(t, root.get("/admin/events?node_id=nobody", 404), `role="alert"`, "<form")
 	if _, body := root.post("/admin/groups/"+g+"/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "strategy": {"staged"}}); !strings.Contains(body, `role="alert"`) {
 		t.Errorf("a group without nodes: %s", body)
+	}
+}
+
+// The audit trail shows a group by its name, and the events of a node are found
+// by the beginning of its id.
+func TestRecordsAreFoundByName(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	g := root.group("site one")
+	s.node("0f0e0d0c-one", g)
+	s.event(store.Event{EventID: "1", NodeID: "0f0e0d0c-one", Message: "it happened"})
+	has(t, root.get("/admin/events?node_id=0f0e", 200), "it happened")
+	root.get("/admin/events?node_id=0f", 404)
+	root.post("/admin/nodes/0f0e0d0c-one/group", 303, url.Values{"group_id": {""}})
+	root.post("/admin/nodes/0f0e0d0c-one/group", 303, url.Values{"group_id": {g}})
+	trail := root.get("/admin/audit", 200)
+	has(t, trail, "node.group.set", "group:", "site one ("+g+")", "group:", "none", "group.create", "site one", "group id:", g)
+	hasNot(t, trail, "null", "{")
+	has(t, root.get("/admin/audit?target=site+one", 200), "1 record", "group.create")
+}
+
+// A form that does not arrive whole is the browser's fault, on every page: it
+// changes nothing and is no error of the manager.
+func TestCutFormsAreRefused(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	var logged bytes.Buffer
+	pages, err := web.New(s.m, zerolog.New(&logged).Level(zerolog.WarnLevel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		err    error
+		status int
+	}{{io.ErrUnexpectedEOF, 400}, {os.ErrDeadlineExceeded, 408}, {nil, 413}} {
+		for _, path := range []string{"/admin/sign-in", "/admin/claim", "/admin/users", "/admin/password", "/admin/nodes/n1/upgrade", "/admin/tokens", "/admin/groups"} {
+			body := io.MultiReader(strings.NewReader("name=root&password="), iotest.ErrReader(tt.err))
+			if tt.err == nil {
+				body = strings.NewReader(strings.Repeat("a", 70<<10))
+			}
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, body)
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			for _, c := range root.c.Jar.Cookies(u) {
+				r.AddCookie(c)
+			}
+			rec := httptest.NewRecorder()
+			pages.ServeHTTP(rec, r)
+			if rec.Code != tt.status || !strings.Contains(rec.Body.String(), "The form") {
+				t.Errorf("%s, %v: %d %s", path, tt.err, rec.Code, rec.Body)
+			}
+		}
+	}
+	// A browser that goes away while its password is checked.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, s.url+"/admin/sign-in", strings.NewReader("name=root&password=wrong"))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	rec := httptest.NewRecorder()
+	pages.ServeHTTP(rec, r)
+	if rec.Code != 400 || logged.Len() > 0 {
+		t.Errorf("%d, and the log has %s", rec.Code, &logged)
 	}
 }
 
@@ -292,7 +367,7 @@ func TestUsersAreChanged(t *testing.T) {
 	has(t, root.get("/admin/users/ann", 200), `<option value="operator" selected>`, `value="`+g+`" checked`)
 	next := password + " 2"
 	_, body = ann.post("/admin/password", 400, url.Values{"old": {"wrong one"}, "new": {next}, "again": {next}})
-	has(t, body, "The present password is wrong.", "<form")
+	has(t, body, "The current password is wrong.", "<form")
 	_, body = ann.post("/admin/password", 400, url.Values{"old": {password}, "new": {"short"}, "again": {"short"}})
 	has(t, body, `role="alert"`, "<form")
 	ann.post("/admin/password", 200, url.Values{"old": {password}, "new": {next}, "again": {next}})

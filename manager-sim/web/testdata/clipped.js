@@ -1,5 +1,6 @@
 // The result names each element with text of its own that a reader at this
-// width cannot see: outside the page, cut off by an ancestor, or behind a hover.
+// width cannot see: outside the page, cut off by an ancestor, or behind a hover;
+// and each word that is broken in its middle, although a line has room for it.
 (() => {
   const bad = [];
   const width = document.documentElement.clientWidth;
@@ -14,6 +15,13 @@
     if (style.visibility !== "visible" || style.opacity === "0" || !e.checkVisibility()) {
       if (!e.closest(".in-dialog")) bad.push("hidden: " + name(e));
       continue;
+    }
+    for (const n of text) for (const m of n.data.matchAll(/[^\s-]+/g)) {
+      if (m[0].length > (width > 960 ? 24 : 14)) continue;
+      const r = document.createRange();
+      r.setStart(n, m.index); r.setEnd(n, m.index + m[0].length);
+      const lines = new Set([...r.getClientRects()].filter((b) => b.width > 0).map((b) => Math.round(b.top)));
+      if (lines.size > 1) { bad.push("a broken word, " + m[0] + ": " + name(e)); break; }
     }
     const boxes = text.length ? text.flatMap((n) => { const r = document.createRange(); r.selectNodeContents(n); return [...r.getClientRects()]; }) : [e.getBoundingClientRect()];
     for (const box of boxes) {

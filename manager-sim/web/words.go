@@ -1,0 +1,50 @@
+package web
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// maxExcerpt is how much of a node's message a list shows, in characters. The
+// node's page shows all of it.
+const maxExcerpt = 200
+
+// excerpt returns the beginning of a message for a list. It ends at a word, if
+// there is one.
+func excerpt(s string) string {
+	r := []rune(strings.TrimSpace(s))
+	if len(r) <= maxExcerpt {
+		return string(r)
+	}
+	end := maxExcerpt
+	for i := maxExcerpt; i > maxExcerpt*2/3; i-- {
+		if unicode.IsSpace(r[i]) {
+			end = i
+			break
+		}
+	}
+	return strings.TrimRight(string(r[:end]), " \t\r\n.,;:") + "…"
+}
+
+// cut reports whether an excerpt of s lacks something.
+func cut(s string) bool { return len([]rune(strings.TrimSpace(s))) > maxExcerpt }
+
+// fieldWords are what a page calls the fields of the API.
+var fieldWords = strings.NewReplacer("settle_secs", "the settle window in seconds", "expires_in_secs", "the time to expiry in seconds",
+	"threshold is", "the number of failures that pause is", "node_id", "node id", "group_id", "group id", "device_type", "device type", "allow_unlisted", "the choice to request it all the same")
+
+var goList = regexp.MustCompile(`(one of )\[([^\[\]]*)\]`)
+
+// plain returns a refusal of the API in the words of the pages: without names of
+// fields and lists of Go.
+func plain(text string) string {
+	text = goList.ReplaceAllStringFunc(text, func(m string) string {
+		parts := goList.FindStringSubmatch(m)
+		return parts[1] + words(strings.Join(strings.Fields(parts[2]), ", "))
+	})
+	return fieldWords.Replace(strings.Replace(text, "severity=", "severity ", 1))
+}
+
+// words returns a name of the API as words.
+func words(s string) string { return strings.ReplaceAll(s, "_", " ") }
