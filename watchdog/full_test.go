@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
 	"golang.org/x/sys/unix"

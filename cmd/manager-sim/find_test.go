@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/internal/supervise"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
-	"github.com/bilbycast/edge-agent/manager-sim/supervise"
 )
 
 // newLineContext is a context for a command that does not end by itself.

@@ -17,10 +17,10 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/internal/supervise"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
-	"github.com/bilbycast/edge-agent/manager-sim/supervise"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )

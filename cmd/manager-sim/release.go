@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 	"github.com/spf13/cobra"
 )
 

@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
 )
 
 // server is a PostgreSQL server of this run's own; "": there is none.

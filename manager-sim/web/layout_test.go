@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"

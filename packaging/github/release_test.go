@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
 const (

@@ -14,7 +14,7 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/supervise"
+	"github.com/bilbycast/edge-agent/internal/supervise"
 )
 
 // NodeConfig says what a node is like. The zero value of a field means the

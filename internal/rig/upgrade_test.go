@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 	"github.com/google/go-cmp/cmp"
 )
 

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
 )
 
 func boot(t *testing.T, o box.Options) *box.Box {

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
 // app writes the program of a version of a service that links nothing: script

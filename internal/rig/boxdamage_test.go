@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
 // Whatever became of the install root, a version that works is started, and

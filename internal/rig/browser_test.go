@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
@@ -195,7 +195,7 @@ func (b *browser) theme(name string) {
 func (b *browser) fits(width int64) {
 	b.t.Helper()
 	b.do("viewport", chromedp.EmulateViewport(width, 700))
-	clipped, err := os.ReadFile("../web/testdata/clipped.js")
+	clipped, err := os.ReadFile("../../manager-sim/web/testdata/clipped.js")
 	if err != nil {
 		b.t.Fatal(err)
 	}

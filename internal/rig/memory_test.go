@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
 // A tarball that is ten times as large as the limit is staged by the real

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
 // The service has no more than it needs, its secrets are its own, and nobody

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
 // What an auditor asks of a release: by version, by URL, from a directory and

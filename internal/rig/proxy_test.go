@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
 // tunnels is a proxy: CONNECT, and nothing else. It remembers to where.

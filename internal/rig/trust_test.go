@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
 // elsewhere publishes a release by another Sigstore than the nodes know, and puts

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
 type finding struct {

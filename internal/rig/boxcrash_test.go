@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
 // The power goes in the middle of a trial: what was counted stays counted.

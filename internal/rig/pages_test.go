@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/chromedp/chromedp"
 )

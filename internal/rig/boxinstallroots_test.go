@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/box"
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/manager-sim/rig"
 )
 
 // bareBox is a machine on which nothing is installed, with a manager and a

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/supervise"
+	"github.com/bilbycast/edge-agent/internal/supervise"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/google/go-cmp/cmp"
 )
