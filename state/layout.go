@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 	"syscall"
 
@@ -236,11 +236,12 @@ func (l Layout) Tree() (Tree, error) {
 		return t, err
 	}
 	t.Versions = l.installed(entries)
-	slices.SortFunc(t.Versions, func(a, b release.Version) int {
+	sort.Slice(t.Versions, func(i, j int) bool {
+		a, b := t.Versions[i], t.Versions[j]
 		if c := b.Compare(a); c != 0 {
-			return c
+			return c < 0
 		}
-		return strings.Compare(b.String(), a.String())
+		return b.String() < a.String()
 	})
 	t.Current = l.link("current", t)
 	t.Previous = l.link("previous", t)

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"syscall"
@@ -200,14 +200,12 @@ func (o Outbox) names() ([]entryName, error) {
 		}
 		names = append(names, entryName{f.Name(), n, id})
 	}
-	slices.SortFunc(names, func(a, b entryName) int {
-		if a.number != b.number {
-			if a.number < b.number {
-				return -1
-			}
-			return 1
+	// Not slices.SortFunc: each of its instances adds some 20 KB to the program.
+	sort.Slice(names, func(i, j int) bool {
+		if names[i].number != names[j].number {
+			return names[i].number < names[j].number
 		}
-		return strings.Compare(a.id, b.id)
+		return names[i].id < names[j].id
 	})
 	return names, nil
 }

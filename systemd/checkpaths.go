@@ -3,6 +3,7 @@ package systemd
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -61,7 +62,7 @@ func (u unit) checkPaths() (out []Problem) {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Problem) int { return strings.Compare(a.Cause, b.Cause) })
+	sort.Slice(out, func(i, j int) bool { return out[i].Cause < out[j].Cause })
 	return out
 }
 

@@ -3,6 +3,7 @@ package verify
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -37,8 +38,9 @@ func (v *Verifier) Keys() []Key {
 			add("timestamp authority", ta.URI, ta.ValidityPeriodStart, ta.ValidityPeriodEnd)
 		}
 	}
-	slices.SortStableFunc(keys, func(a, b Key) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Start.Compare(b.Start), cmp.Compare(a.URL, b.URL))
+	sort.SliceStable(keys, func(i, j int) bool {
+		a, b := keys[i], keys[j]
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Start.Compare(b.Start), cmp.Compare(a.URL, b.URL)) < 0
 	})
 	return keys
 }
