@@ -45,7 +45,7 @@ func TestUnderSystemdRebootInATrial(t *testing.T) {
 	if err := b.node.Boot(b.ctx); err != nil {
 		t.Fatal(err)
 	}
-	if e := b.event(mark, "upgrade_completed"); !strings.Contains(e.Message, "after 2 start(s)") {
+	if e := b.event(mark, "upgrade_completed"); !strings.Contains(e.Message, "after 2 starts") {
 		t.Errorf("the event says %q", e.Message)
 	}
 	b.ends("1.1.0", "stable", "upgrade completed")

@@ -13,14 +13,21 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// A second command while a version is on trial is refused, and disturbs nothing.
+// A second command while a version is on trial is refused, by the manager and by the
+// node, and disturbs nothing.
 func TestUnderSystemdASecondCommandInATrial(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 4}, box.Options{})
 	b.publish("1.1.0", "")
 	b.publish("1.2.0", "")
 	mark, _ := b.upgrade("1.1.0")
 	b.wait(mark, "the trial", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.1.0" })
-	second, _ := b.upgrade("1.2.0")
+	if _, err := b.Upgrade(b.ctx, b.id, "1.2.0"); err == nil || !strings.Contains(err.Error(), "upgrade_in_progress") {
+		t.Errorf("the manager answers %v", err)
+	}
+	second := b.Timeline.Mark()
+	if err := b.UpgradeInAnyCase(b.ctx, b.id, "1.2.0"); err != nil {
+		t.Fatal(err)
+	}
 	if e := b.event(second, "upgrade_in_progress"); !strings.Contains(e.Message, "1.1.0 is on trial") {
 		t.Errorf("the event says %q", e.Message)
 	}

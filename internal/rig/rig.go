@@ -30,6 +30,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
 )
 
@@ -262,6 +264,21 @@ func (r *Rig) Upgrade(ctx context.Context, nodeID, version string) (string, erro
 	}
 	err := r.Call(ctx, http.MethodPost, "/api/v1/nodes/"+nodeID+"/upgrade", map[string]string{"version": version}, &answer)
 	return answer.CommandID, err
+}
+
+// UpgradeInAnyCase gives a node a command whatever else it does, as a compromised
+// manager would: the command is in the store, and a manager that starts again sends it.
+func (r *Rig) UpgradeInAnyCase(ctx context.Context, nodeID, version string) error {
+	action, err := json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: version, Channel: release.DefaultChannel})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	c := store.Command{ID: "any-" + version, NodeID: nodeID, Version: version, Channel: release.DefaultChannel, Action: action, CreatedAt: now}
+	if err := r.store.AddCommand(ctx, c, store.Audit{Time: now, Actor: "test", Action: "node.upgrade.request", Target: nodeID, Details: []byte("{}")}); err != nil {
+		return err
+	}
+	return r.RestartManager()
 }
 
 // NodeRecord is a node as the manager's API shows it.
