@@ -1,0 +1,39 @@
+package systemd_test
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/systemd"
+)
+
+// The unit of a service that links package agent.
+func ExampleUnit_Files() {
+	files, err := systemd.Unit{Name: "player", Root: "/opt/acme/player", Binary: "player", User: "player", WindowSecs: 120}.Files()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, f := range files {
+		fmt.Println(f.Name)
+		for line := range strings.Lines(f.Text) {
+			if strings.HasPrefix(line, "Exec") || strings.HasPrefix(line, "Restart=") {
+				fmt.Print("  ", line)
+			}
+		}
+	}
+	// Output:
+	// player.service
+	//   ExecStartPre=-/opt/acme/player/last-good/player watchdog --root /opt/acme/player
+	//   ExecStartPre=-/opt/acme/player/previous/player rescue --root /opt/acme/player
+	//   ExecStart=/opt/acme/player/current/player run --config /opt/acme/player/config.toml
+	//   Restart=always
+}
+
+// A service tells systemd that it is ready. Without NOTIFY_SOCKET that does nothing.
+func ExampleNotify() {
+	if err := systemd.Notify("READY=1"); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+}
