@@ -10,7 +10,7 @@
 // the new version through the link `current`. While a version is on trial,
 // READY=1 is sent only when it has proved healthy, and Run returns an error if
 // it does not within boot_health_window_secs; the watchdog counts the starts
-// and goes back. In a stable start READY=1 goes out at once: a manager that is
+// and rolls back. In a stable start READY=1 goes out at once: a manager that is
 // away never takes a healthy node down.
 //
 // What the package does not do: it does not restart the process, it does not

@@ -14,9 +14,9 @@ import (
 // Unit is the service that an attached agent looks after, as systemd sees it
 // (systemd.Attached).
 type Unit interface {
-	// Fit returns why an upgrade could not be judged or taken back, or nil.
+	// Fit returns why an upgrade could not be tried or rolled back, or nil.
 	Fit(ctx context.Context) error
-	// Restart asks systemd to start the unit anew, through current, and does not
+	// Restart asks systemd to restart the unit, through current, and does not
 	// wait for it. Asking twice restarts it once or twice.
 	Restart(ctx context.Context) error
 	// Active returns the id of the start that runs, another one after each
@@ -40,14 +40,14 @@ type attached struct {
 // Attend works until ctx is done for a service that links nothing:
 // c.Service.Unit, in any language. It differs from Agent.Run in this:
 //
-//   - the version that the manager is told is the one that current leads to,
+//   - the version that the manager is told is the one that current points to,
 //     and changes without a restart of the agent;
 //   - after a swap it restarts the unit; the watchdog, in the unit's
 //     ExecCondition, counts the start;
 //   - a version on trial is healthy when its unit stays up, in one and the same
 //     start, and its [health] is well. One that is not in the window is
 //     restarted, which counts;
-//   - a node whose watchdog does not count goes back all the same, after as
+//   - a node whose watchdog does not count rolls back all the same, after as
 //     many windows as there are starts.
 //
 // c.Version, c.CheckUnit and c.Journal are not read. A failed trial is no error.
@@ -91,7 +91,7 @@ func Attend(ctx context.Context, c Config, u Unit) error {
 			failures = 0
 		default:
 			failures++
-			a.log.Error().Err(err).Int("windows", failures).Msg("the version on trial is started anew")
+			a.log.Error().Err(err).Int("windows", failures).Msg("restarting the new version")
 			if failures > a.c.Upgrade.MaxBootAttempts {
 				a.revert(ctx, failures)
 			}
@@ -100,7 +100,7 @@ func Attend(ctx context.Context, c Config, u Unit) error {
 	}
 }
 
-// newAttached is New for the version that current leads to now.
+// newAttached is New for the version that current points to now.
 func newAttached(c Config, u Unit) (*Agent, error) {
 	c.Version = "0.0.0"
 	r, err := c.resolve()
@@ -121,7 +121,7 @@ func newAttached(c Config, u Unit) (*Agent, error) {
 	return a, nil
 }
 
-// revert goes back for a watchdog that does not count.
+// revert rolls back for a watchdog that does not count.
 func (a *Agent) revert(ctx context.Context, windows int) {
 	a.record(ctx, "going back", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), time.Now().UTC())
@@ -160,16 +160,16 @@ func (u *attached) check(ctx context.Context, l state.Layout) error {
 	before := u.start
 	u.start = start
 	if before != "" && before != start {
-		return errors.New("it was started anew")
+		return errors.New("it was restarted")
 	}
 	return nil
 }
 
 // errMoved ends a life whose version is no longer the one that runs.
-var errMoved = errors.New("current leads to another version")
+var errMoved = errors.New("current points to another version")
 
-// watchCurrent returns errMoved when current leads to another version than at
-// the beginning of this life: the watchdog went back, or an operator acted.
+// watchCurrent returns errMoved when current points to another version than at
+// the beginning of this life: the watchdog rolled back, or an operator acted.
 func (a *Agent) watchCurrent(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -193,7 +193,7 @@ func (a *Agent) watchCurrent(ctx context.Context) error {
 			return nil
 		default:
 		}
-		a.log.Info().Str("from", a.c.version.String()).Str("to", t.Current.String()).Msg("current leads to another version")
+		a.log.Info().Str("from", a.c.version.String()).Str("to", t.Current.String()).Msg("current points to another version")
 		return errMoved
 	}
 }

@@ -49,7 +49,7 @@ type Config struct {
 	// runs under a unit of Type=notify.
 	Notify func(state string) error `toml:"-" json:"-"`
 	// CheckUnit, if set, is asked once, at the start: an error says why this
-	// process's unit could keep a version from being taken back, and no upgrade
+	// process's unit could keep a version from being rolled back, and no upgrade
 	// is then taken (systemd.CheckRestarts).
 	CheckUnit func(context.Context) error `toml:"-" json:"-"`
 	// Journal, if set, returns the last lines of the runs before this one, which

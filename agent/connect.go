@@ -16,7 +16,7 @@ import (
 var reconnect = []time.Duration{1 * time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 30 * time.Second}
 
 const (
-	steady        = 60 * time.Second // a session this long starts the pauses anew
+	steady        = 60 * time.Second // a session this long resets the pauses
 	maxRetryAfter = time.Hour        // of what a manager may ask for
 	dialTimeout   = 15 * time.Second
 	writeTimeout  = 10 * time.Second

@@ -20,7 +20,7 @@ const (
 )
 
 // RolledBack says that the new version did not come up healthy and that the
-// node went back to the previous one.
+// node rolled back to the previous one.
 const RolledBack Code = "upgrade_rolled_back"
 
 // Verification refused the release.

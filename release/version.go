@@ -94,7 +94,7 @@ func (v *Version) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// stepsBack says how far a move from v to w goes back: by majors and, within
+// stepsBack returns how far a move from v to w is a step back: by majors and, within
 // a major, by minors. Both are 0 for a move forward.
 func (v Version) stepsBack(w Version) (majors, minors uint64) {
 	if v.IsZero() || w.IsZero() || w.Compare(v) >= 0 {

@@ -66,7 +66,7 @@ func (d dirSource) Open(name string) (io.ReadCloser, int64, error) {
 	return f, st.Size(), nil
 }
 
-// tarSource is a tar file, which is searched anew for each name.
+// tarSource is a tar file, which is searched again for each name.
 type tarSource struct{ f *os.File }
 
 func (s *tarSource) Close() error { return s.f.Close() }

@@ -278,7 +278,7 @@ func sameDir(a, b string) bool {
 
 // PointCurrent moves the current link, and nothing else, to v, which must be on
 // disk. It is for the watchdog of a node whose state.json cannot be written. If
-// previous leads to v, that link becomes current: it needs neither a block nor
+// previous points to v, that link becomes current: it needs neither a block nor
 // an inode, and its absence tells Reconcile later what was done.
 func (l Layout) PointCurrent(v release.Version) error {
 	t, err := l.Tree()

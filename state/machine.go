@@ -47,7 +47,7 @@ func (t Tree) first(vs ...release.Version) release.Version {
 	return release.Version{}
 }
 
-// fallback is the best version to run when current leads nowhere or must be
+// fallback is the best version to run when current is dangling or must be
 // left: want, or else what proved healthy, or else anything there is but not.
 func (t Tree) fallback(want, not release.Version) release.Version {
 	if v := t.first(want, t.LastGood, t.Previous); !v.IsZero() && v != not {
@@ -214,7 +214,7 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 }
 
 // abandon ends a trial that never began: the links were not swapped. It is not
-// the release's fault, and what was owed for "staged" is taken back.
+// the release's fault, and the pending report "staged" is dropped.
 //
 // One that an operator applied waits for the operator again.
 func abandon(s State, now time.Time) State {

@@ -127,7 +127,7 @@ type Event struct {
 	Reason       string          `json:"reason,omitzero"`
 	BootAttempts int             `json:"boot_attempts,omitzero"`
 	FailedStarts []string        `json:"failed_starts,omitempty"` // see State
-	// Journal are the last lines of a version that was taken back.
+	// Journal are the last lines of a version that was rolled back.
 	Journal []string `json:"journal,omitempty"`
 }
 

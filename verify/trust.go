@@ -26,7 +26,7 @@ func Load(signers []Signer) (Trust, error) {
 }
 
 // LoadKept is Load with the trust root of an earlier Renew, whose files are
-// kept. They are proven anew, each time: what is on the disk is not believed.
+// kept. They are proven again each time: what is on the disk is not trusted.
 // unfit says why they are not used, if they are not; then it is the compiled-in
 // root that is.
 func LoadKept(signers []Signer, kept fs.FS) (t Trust, unfit error, err error) {

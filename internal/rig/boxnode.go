@@ -103,7 +103,7 @@ func (n *BoxNode) Start(ctx context.Context) error {
 	return err
 }
 
-// Link returns the version that a link of the root leads to.
+// Link returns the version that a link of the root points to.
 func (n *BoxNode) Link(ctx context.Context, name string) string {
 	path, err := n.Path(ctx, filepath.Join(BoxRoot, name))
 	if err != nil {

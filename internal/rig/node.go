@@ -230,7 +230,7 @@ func (n *Node) ID() (string, error) {
 	return c.NodeID, json.Unmarshal(b, &c)
 }
 
-// Link returns the version that a link of the root leads to.
+// Link returns the version that a link of the root points to.
 func (n *Node) Link(name string) string {
 	target, err := os.Readlink(n.path(name))
 	if err != nil {

@@ -13,7 +13,7 @@
 //	running   all of the wave that are online have ended    settling; waiting or completed after the last wave
 //	running   failures reach the threshold                  paused
 //	settling  the settle window is over                     running, with the next wave
-//	settling  a node goes back, or fails late               paused, if that reaches the threshold
+//	settling  a node rolls back, or fails late              paused, if that reaches the threshold
 //	settling  an offline node of the waves so far is back   running
 //	waiting   an offline node is back                       running
 //	any       Pause                                         paused
@@ -32,7 +32,7 @@
 //	commanded   told, and no outcome yet
 //	updated     runs the version, and has kept it
 //	failed      refused it, or gave no outcome within the limit (code "time_limit": an outcome that comes later still counts)
-//	rolled_back went back to the version before
+//	rolled_back rolled back to the previous version
 //	skipped     by an operator
 //	missed      offline until the rollout's life was over
 package rollout
@@ -122,7 +122,7 @@ type Plan struct {
 type Node struct {
 	ID    string    `json:"id"`
 	State NodeState `json:"state"`
-	// Online is not stored: whoever runs the rollout says it anew (Presence), with
+	// Online is not stored: whoever runs the rollout reports it again (Presence), with
 	// each step. So a manager that starts again, and sees nobody at first, has
 	// nothing to store.
 	Online  bool      `json:"-"`

@@ -66,7 +66,7 @@ type Command struct{ NodeID, CommandID string }
 type Note struct {
 	Action  string
 	Wave    int // from 1; of a pause
-	Failed  int // nodes that failed or went back, so far
+	Failed  int // nodes that failed or rolled back, so far
 	Updated int
 }
 
