@@ -161,7 +161,7 @@ func TestLayoutShowsEverything(t *testing.T) {
 // accessible has axe-core look at the page in both themes: WCAG 2.2 AA.
 func (w *window) accessible(name string, width int64) {
 	w.t.Helper()
-	axe, err := os.ReadFile("../rig/testdata/axe-core/axe.min.js")
+	axe, err := os.ReadFile("../../internal/rig/testdata/axe-core/axe.min.js")
 	if err != nil {
 		w.t.Fatal(err)
 	}
