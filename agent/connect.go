@@ -73,8 +73,7 @@ func (a *Agent) connect(ctx context.Context) error {
 		refused = !authenticated && (refused || errors.As(err, &no))
 		if errors.As(err, &busy) {
 			pause = after(busy.retryAfter, pause)
-			// A node that is told to wait because it tried wrong credentials too often
-			// has no excuse.
+			// A manager that only limits wrong credentials is not at fault.
 			if !busy.limited || !refused {
 				a.excuse(&busyError{why: busy.why, retryAfter: pause})
 			}

@@ -208,6 +208,23 @@ func (c *client) all(ctx context.Context, path, key string) ([]json.RawMessage, 
 	}
 }
 
+// entries returns all of a list. With --json it prints the list and returns nothing; of
+// an empty one it says so.
+func entries[T any](c *client, cmd *cobra.Command, path, field, none string) ([]T, error) {
+	all, err := c.all(cmd.Context(), path, field)
+	if err != nil {
+		return nil, err
+	}
+	if c.json {
+		return nil, json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{field: all})
+	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(cmd.ErrOrStderr(), none)
+		return nil, err
+	}
+	return decode[T](all)
+}
+
 // decode returns the entries of a list as values.
 func decode[T any](entries []json.RawMessage) ([]T, error) {
 	out := make([]T, len(entries))

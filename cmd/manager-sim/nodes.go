@@ -119,19 +119,8 @@ func newNodesCmd() *cobra.Command {
 			if removed {
 				path += "&removed=true"
 			}
-			all, err := c.all(cmd.Context(), path, "nodes")
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"nodes": all})
-			}
-			nodes, err := decode[nodeAnswer](all)
-			if err != nil {
-				return err
-			}
-			if len(nodes) == 0 {
-				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "No nodes.")
+			nodes, err := entries[nodeAnswer](&c, cmd, path, "nodes", "No nodes.")
+			if err != nil || len(nodes) == 0 {
 				return err
 			}
 			names, err := c.groupNames(cmd.Context())

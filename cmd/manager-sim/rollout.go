@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -169,19 +168,8 @@ func newRolloutListCmd() *cobra.Command {
 			if active {
 				q.Set("active", strconv.FormatBool(active))
 			}
-			all, err := c.all(cmd.Context(), "/api/v1/rollouts?"+q.Encode(), "rollouts")
-			if err != nil {
-				return err
-			}
-			if c.json {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"rollouts": all})
-			}
-			list, err := decode[rolloutAnswer](all)
-			if err != nil {
-				return err
-			}
-			if len(list) == 0 {
-				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "No rollouts match.")
+			list, err := entries[rolloutAnswer](&c, cmd, "/api/v1/rollouts?"+q.Encode(), "rollouts", "No rollouts match.")
+			if err != nil || len(list) == 0 {
 				return err
 			}
 			if err := c.named(cmd, list); err != nil {

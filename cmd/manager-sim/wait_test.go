@@ -215,8 +215,7 @@ func TestWaitFailsAtOnceWithoutAManager(t *testing.T) {
 	}
 }
 
-// A node that ran the version before the request has nothing to do, also as long as
-// its own answer is missing.
+// An upgrade to the running version ends at once, even if the node has not answered yet.
 func TestUpgradeToTheRunningVersion(t *testing.T) {
 	t.Parallel()
 	const id = "1e8821f6-0acc-4a65-a661-589910968e57"

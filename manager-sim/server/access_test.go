@@ -191,7 +191,7 @@ func (m *manager) tokens() map[string]tokenView {
 	return by
 }
 
-// A token can be listed and revoked, has an end, and ends with whoever made it.
+// A token is listed, expires, can be revoked, and ends when its creator is removed.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	m := start(t)

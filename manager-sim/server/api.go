@@ -77,7 +77,7 @@ func (s *Server) table() []route {
 		{"GET", "/api/v1/users", SuperAdmin, s.listUsers, "List the users", nil, nil, 200, userList{}, false},
 		{"POST", "/api/v1/users", SuperAdmin, s.createUser, "Add a user", nil, newUser{}, 201, userMade{}, false},
 		{"DELETE", "/api/v1/users/{name}", SuperAdmin, s.removeUser, "Remove a user, and end its sessions and the tokens that it created", nil, because{}, 204, nil, false},
-		{"POST", "/api/v1/tokens", SuperAdmin, s.createToken, "Make a program's bearer token, which is told once", nil, newToken{}, 201, tokenMade{}, true},
+		{"POST", "/api/v1/tokens", SuperAdmin, s.createToken, "Make a program's bearer token, which is shown once", nil, newToken{}, 201, tokenMade{}, true},
 		{"GET", "/metrics", Viewer, s.metrics.handler().ServeHTTP, "Metrics in Prometheus' text format", nil, nil, 200, nil, false},
 		{"PATCH", "/api/v1/users/{name}", SuperAdmin, s.updateUser, "Change a user's role, groups or password", nil, userChange{}, 200, store.User{}, false},
 		{"PUT", "/api/v1/password", Viewer, s.changePassword, "Change the password of the user who is signed in, and end its other sessions", nil, passwordChange{}, 204, nil, false},

@@ -88,7 +88,7 @@ func TestIdempotencyKeys(t *testing.T) {
 	if status, _, _ := ask(admin, "k2", "/api/v1/groups", `{"name":"site"}`); status != 201 {
 		t.Errorf("then a good one: %d", status)
 	}
-	// The token is told once, and is nowhere kept.
+	// The token is shown once and not stored.
 	if status, _, _ := ask(admin, "k3", "/api/v1/tokens", `{"name":"ci","role":"viewer"}`); status != 201 {
 		t.Errorf("a token: %d", status)
 	}

@@ -50,7 +50,7 @@ func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, tokenList{ts})
 }
 
-// createToken makes a bearer token for a program. Its secret is told once.
+// createToken makes a bearer token for a program. Its secret is shown once.
 func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 	var body newToken
 	if !readBody(w, r, &body) {
