@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
@@ -32,8 +31,7 @@ func InstallSource(ctx context.Context, c Config, what string, from stage.Source
 	if err != nil {
 		return release.Version{}, fmt.Errorf("config: %w", err)
 	}
-	current := filepath.Join(r.layout.Root(), "current")
-	if _, err := os.Lstat(current); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(r.layout.Current()); !errors.Is(err, fs.ErrNotExist) {
 		return release.Version{}, errors.Join(ErrInstalled, err)
 	}
 	trust, err := verify.Load(c.Signers)
@@ -73,9 +71,5 @@ func InstallSource(ctx context.Context, c Config, what string, from stage.Source
 	if _, err := stager.Stage(ctx, rel, artefact, func() {}); err != nil {
 		return m.Version, err
 	}
-	disk, target := r.layout.Disk(), filepath.Join("versions", m.Version.String())
-	if err := disk.Symlink(target, filepath.Join(r.layout.Root(), "last-good")); err != nil {
-		return m.Version, err
-	}
-	return m.Version, disk.Symlink(target, current) // from here it is installed
+	return m.Version, r.layout.LinkFirst(m.Version)
 }

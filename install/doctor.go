@@ -82,14 +82,18 @@ func (d *doctor) examine(ctx context.Context) {
 	loaded := d.configuration()
 	root := d.c.Service.InstallRoot
 	if !loaded {
-		root = filepath.Dir(d.config)
-		if _, err := os.Lstat(filepath.Join(root, "versions")); err != nil {
+		dir, err := filepath.Abs(filepath.Dir(d.config))
+		if err != nil {
 			return
 		}
+		root = dir
 	}
 	l, err := state.At(root)
 	if err != nil {
 		d.check("install root", fault{err.Error(), "set service.install_root to an absolute path"})
+		return
+	}
+	if _, err := os.Lstat(l.Versions()); !loaded && err != nil {
 		return
 	}
 	d.l = l
@@ -170,8 +174,11 @@ func (d *doctor) binary(c *agent.Config) {
 		return
 	}
 	checked, _ := agent.Check(*c) // which fills in the defaults, whatever else is wrong
-	current := filepath.Join(checked.Service.InstallRoot, "current")
-	if _, err := os.Stat(filepath.Join(current, checked.Service.Binary)); err == nil {
+	l, err := state.At(checked.Service.InstallRoot)
+	if err != nil {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(l.Current(), checked.Service.Binary)); err == nil {
 		return
 	}
 	c.Service.Binary = usual

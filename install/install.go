@@ -300,7 +300,7 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	} else if job.Config, changed, err = n.changedConfig(l); err != nil { // of an earlier run, or an operator's
 		return err
 	} else if changed != nil {
-		job.Keep = keepName()
+		job.Keep = filepath.Base(l.ConfigCopy(time.Now()))
 	}
 	_, err = os.Lstat(n.Root)
 	fresh := errors.Is(err, fs.ErrNotExist)
@@ -367,7 +367,7 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		}
 	}
 	owner, _, _ := ownerIDs(st)
-	_, damaged := os.Lstat(filepath.Join(n.real, "state.json"))
+	_, damaged := os.Lstat(l.StateFile())
 	switch {
 	case int(owner) != uid && owner != 0:
 		return fmt.Errorf("%s belongs to %s, and has no version: is it a damaged install? see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
@@ -377,7 +377,7 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		return nil
 	}
 	// Links that root made, while nobody else could make one here.
-	for _, dir := range []string{l.Versions(), l.Downloads(), l.TrustDir(), filepath.Join(n.real, "outbox")} {
+	for _, dir := range l.Dirs() {
 		st, err := os.Lstat(dir)
 		if err != nil || st.Mode().Type() != fs.ModeSymlink {
 			continue

@@ -95,7 +95,7 @@ func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(p
 // keeps a copy of the old one.
 func replaceConfig(l state.Layout, text, keep string) error {
 	disk, path := l.Disk(), l.ConfigFile()
-	fresh := filepath.Join(l.Root(), fsutil.TempPrefix+"config.toml")
+	fresh := filepath.Join(l.Root(), fsutil.TempPrefix+filepath.Base(path))
 	if err := disk.WriteFile(fresh, []byte(text), 0o600); err != nil {
 		return err
 	}

@@ -190,7 +190,7 @@ func (memoryFile) Close() error { return nil }
 
 // Marker is the file, in the top of a version's directory, that says from what
 // it was made. It is written last; an archive cannot bring one.
-const Marker = ".release.json"
+const Marker = state.ReleaseFile
 
 type marker struct {
 	Version release.Version `json:"version"`
@@ -346,7 +346,7 @@ func (s *Stager) clean(keep func(download string) bool) {
 		}
 	}
 	sweep(l.Versions(), func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
-	sweep(l.Downloads(), func(name string) bool { return name != lockName && !keep(name) })
+	sweep(l.Downloads(), func(name string) bool { return name != filepath.Base(s.Layout.StagingLock()) && !keep(name) })
 	l.FinishRemovals()
 }
 

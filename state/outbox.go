@@ -15,6 +15,9 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 )
 
+// entrySuffix ends the name of an entry's file.
+const entrySuffix = ".json"
+
 // Limits of the outbox.
 const (
 	MaxEntry   = 64 << 10 // bytes of one entry
@@ -32,7 +35,7 @@ type Outbox struct {
 }
 
 // Outbox returns the outbox of l.
-func (l Layout) Outbox() Outbox { return Outbox{l.outboxDir(), l.disk, l} }
+func (l Layout) Outbox() Outbox { return Outbox{l.OutboxDir(), l.disk, l} }
 
 // Put makes e durable. An entry whose id is there already is not put again.
 func (o Outbox) Put(e Entry) error {
@@ -58,7 +61,7 @@ func (o Outbox) Put(e Entry) error {
 			return err
 		}
 	}
-	return o.write(filepath.Join(o.dir, fmt.Sprintf("%016d-%s.json", last+1, e.ID)), e)
+	return o.write(filepath.Join(o.dir, fmt.Sprintf("%016d-%s"+entrySuffix, last+1, e.ID)), e)
 }
 
 // write bounds e, so that it always fits.
@@ -137,7 +140,7 @@ func (o Outbox) ListExcept(skip func(id string) bool) (entries []Entry, bad []Ba
 // SetAside moves a file that List found bad out of the way, as .corrupt.
 func (o Outbox) SetAside(b BadEntry) error {
 	path := filepath.Join(o.dir, b.file)
-	return o.disk.Rename(path, path+".corrupt")
+	return o.disk.Rename(path, path+corruptSuffix)
 }
 
 func readEntry(path string) (Entry, error) {
@@ -189,7 +192,7 @@ func (o Outbox) names() ([]entryName, error) {
 	}
 	var names []entryName
 	for _, f := range files {
-		stem, ok := strings.CutSuffix(f.Name(), ".json")
+		stem, ok := strings.CutSuffix(f.Name(), entrySuffix)
 		if !ok || strings.HasPrefix(stem, ".") {
 			continue
 		}
