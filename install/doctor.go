@@ -201,7 +201,7 @@ func (d *doctor) units(ctx context.Context) systemd.Report {
 			os.Setenv(k, v)
 		}
 	}
-	return systemd.Service{Unit: d.unit, Root: d.l.Root(), Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
+	return systemd.Service{Unit: d.unit, Layout: d.l, Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
 		Window: time.Duration(d.c.Upgrade.BootHealthWindowSecs) * time.Second}.Inspect(ctx)
 }
 

@@ -64,11 +64,11 @@ func runAgent(ctx context.Context, c agent.Config) error {
 	}
 	if checked.Service.Unit != "" {
 		return agent.Attend(ctx, checked, systemd.Attached{
-			Name: checked.Service.Unit, Root: l.Root(), Ask: l.AskRestart, Stopped: agent.ErrStopped,
+			Name: checked.Service.Unit, Layout: l, Ask: l.AskRestart, Stopped: agent.ErrStopped,
 		})
 	}
 	service := systemd.Service{
-		Root: l.Root(), Binary: checked.Service.Binary, Config: l.ConfigFile(),
+		Layout: l, Binary: checked.Service.Binary, Config: l.ConfigFile(),
 		Window: time.Duration(checked.Upgrade.BootHealthWindowSecs) * time.Second,
 	}
 	c.CheckUnit, c.Journal = service.FitSelf, systemd.LastLines

@@ -73,7 +73,11 @@ func run(ctx context.Context, args []string) error {
 		if c, err = agent.Check(c); err != nil {
 			return err
 		}
-		unit := systemd.Service{Root: c.Service.InstallRoot, Binary: c.Service.Binary, Config: args[2],
+		root, err := state.At(c.Service.InstallRoot)
+		if err != nil {
+			return err
+		}
+		unit := systemd.Service{Layout: root, Binary: c.Service.Binary, Config: args[2],
 			Window: time.Duration(c.Upgrade.BootHealthWindowSecs) * time.Second}
 		c.Version, c.Signers, c.Notify, c.Log = version, signers, systemd.Notify, log
 		c.CheckUnit, c.Journal = unit.FitSelf, systemd.LastLines // no upgrade without a way back
