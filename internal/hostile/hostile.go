@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // Limits of package stage that the archives exceed.
@@ -22,7 +24,7 @@ const (
 	MaxPath    = 1024 // bytes of a name
 	MaxDepth   = 64   // elements of a name
 	MaxTrailer = 1 << 20
-	Marker     = ".release.json" // the reserved name
+	Marker     = state.ReleaseFile // the reserved name
 )
 
 // Case is one archive that must be refused.
