@@ -250,7 +250,7 @@ func TestOutboxSetsHostileFilesAside(t *testing.T) {
 		t.Errorf("List, which only reads, has moved something: %v", again)
 	}
 	for _, b := range bad {
-		if err := l.Outbox().SetAside(b); err != nil {
+		if err := l.Outbox().SetAside(t.Context(), b); err != nil {
 			t.Error(err)
 		}
 	}
