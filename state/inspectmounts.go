@@ -12,8 +12,7 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 )
 
-// inspectMounts finds file systems that are mounted in a way in which the agent
-// cannot work.
+// inspectMounts finds mount options that prevent upgrades.
 func (l Layout) inspectMounts() []Flaw {
 	var flaws []Flaw
 	seen := map[string]bool{}
@@ -31,20 +30,20 @@ func (l Layout) inspectMounts() []Flaw {
 	return flaws
 }
 
-// inspectDirs finds directories that are dangling links: of a disk that is not
-// mounted, for instance.
+// inspectDirs finds directories that are dangling links, as those to a disk that is not
+// mounted.
 func (l Layout) inspectDirs() []Flaw {
 	var flaws []Flaw
 	for _, dir := range l.Dirs() {
 		if to, dangles := danglingDir(dir); dangles {
-			flaws = append(flaws, Flaw{"links", fmt.Sprintf("%s is a dangling link: it points to %s, which is not there", dir, to),
+			flaws = append(flaws, Flaw{"links", fmt.Sprintf("%s is a dangling link: it points to %s, which is missing", dir, to),
 				fmt.Sprintf("mount the file system that has %s, or create that directory", to)})
 		}
 	}
 	return flaws
 }
 
-// danglingDir returns the target of a link that stands for nothing.
+// danglingDir returns the target of the link at path, and whether it is missing.
 func danglingDir(path string) (to string, ok bool) {
 	to, err := os.Readlink(path)
 	if err != nil {
@@ -54,8 +53,8 @@ func danglingDir(path string) (to string, ok bool) {
 	return to, errors.Is(err, fs.ErrNotExist)
 }
 
-// mountPoint returns the mount point of the file system that path is on, also of
-// a bind mount, or "/" where it cannot be found out.
+// mountPoint returns the mount point of the file system of path, also of a bind mount.
+// It returns "/" if the mount point is unknown.
 func mountPoint(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
