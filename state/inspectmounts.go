@@ -1,13 +1,10 @@
 package state
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 )
@@ -17,7 +14,7 @@ func (l Layout) inspectMounts() []Flaw {
 	var flaws []Flaw
 	seen := map[string]bool{}
 	for _, dir := range append([]string{l.root}, l.Dirs()...) {
-		if at := mountPoint(dir); fsutil.ReadOnly(dir) && !seen[at] {
+		if at := fsutil.MountOf(dir); fsutil.ReadOnly(dir) && !seen[at] {
 			seen[at] = true
 			flaws = append(flaws, Flaw{"install root", dir + " is on a file system that is mounted read-only: no upgrade and no rollback is possible",
 				"mount it read-write: mount -o remount,rw " + at})
@@ -25,7 +22,7 @@ func (l Layout) inspectMounts() []Flaw {
 	}
 	if len(flaws) == 0 && fsutil.NoExec(l.Versions()) {
 		flaws = append(flaws, Flaw{"install root", l.Versions() + " is on a file system that is mounted noexec, so no version can be started",
-			fmt.Sprintf("mount it with exec: mount -o remount,exec %s (and remove noexec from its line in /etc/fstab)", mountPoint(l.Versions()))})
+			fmt.Sprintf("mount it with exec: mount -o remount,exec %s (and remove noexec from its line in /etc/fstab)", fsutil.MountOf(l.Versions()))})
 	}
 	return flaws
 }
@@ -51,31 +48,4 @@ func danglingDir(path string) (to string, ok bool) {
 	}
 	_, err = os.Stat(path)
 	return to, errors.Is(err, fs.ErrNotExist)
-}
-
-// mountPoint returns the mount point of the file system of path, also of a bind mount.
-// It returns "/" if the mount point is unknown.
-func mountPoint(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return "/"
-	}
-	defer f.Close()
-	found := "/"
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 {
-			continue
-		}
-		if at := unescape.Replace(fields[4]); len(at) > len(found) && (at == path || strings.HasPrefix(path, at+"/")) {
-			found = at
-		}
-	}
-	return found
 }
