@@ -189,7 +189,7 @@ func (d *doctor) binary(c *agent.Config) {
 func (d *doctor) units(ctx context.Context) systemd.Report {
 	d.unit = cmp.Or(d.c.Service.Unit, d.c.Service.Name+".service")
 	d.agent = AgentUnit(d.c)
-	s, err := systemd.Look(ctx, d.agent)
+	s, err := systemd.QueryState(ctx, d.agent)
 	if err == nil && s.Load == "loaded" {
 		if uid, ok := systemd.UserID(s.User); ok && (uid != 0 || s.User != "") {
 			d.user = uid

@@ -68,7 +68,7 @@ func (d *doctor) program(ctx context.Context) {
 	var faults []fault
 	who := d.user
 	if d.c.Service.Unit != "" {
-		if s, err := systemd.Look(ctx, d.unit); err == nil {
+		if s, err := systemd.QueryState(ctx, d.unit); err == nil {
 			if uid, ok := systemd.UserID(s.User); ok {
 				who = uid
 			}

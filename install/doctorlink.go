@@ -32,7 +32,7 @@ func (d *doctor) service(ctx context.Context) {
 		}
 	}
 	for _, unit := range units {
-		s, err := systemd.Look(ctx, unit)
+		s, err := systemd.QueryState(ctx, unit)
 		if err != nil || s.Load != "loaded" {
 			continue // which is a finding already
 		}
@@ -49,7 +49,7 @@ func (d *doctor) service(ctx context.Context) {
 // settle asks again after a moment if the unit was restarted a moment ago: only
 // the number of restarts tells a service that starts from one that crashes.
 func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.State {
-	if s.Active != "active" || s.Restarts == 0 || time.Since(s.Since) > 10*time.Second || s.Explained(changed) || s.CrashLoop(time.Now(), changed) {
+	if s.Active != "active" || s.Restarts == 0 || time.Since(s.Since) > 10*time.Second || s.FollowsUpgrade(changed) || s.CrashLoop(time.Now(), changed) {
 		return s
 	}
 	select {
@@ -57,7 +57,7 @@ func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.Sta
 		return s
 	case <-time.After(3 * time.Second):
 	}
-	if again, err := systemd.Look(ctx, s.Unit); err == nil && (again.Restarts != s.Restarts || again.Active != "active") {
+	if again, err := systemd.QueryState(ctx, s.Unit); err == nil && (again.Restarts != s.Restarts || again.Active != "active") {
 		if again.Active == "active" { // it was started again meanwhile
 			again.Sub, again.Result = "auto-restart", "" // how the last run ended is not known
 		}
@@ -69,9 +69,9 @@ func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.Sta
 // stopped describes a service that does not run.
 func stopped(s systemd.State, changed time.Time) (fault, bool) {
 	see := "see why: journalctl -u " + s.Unit + " -n 50"
-	ended := s.Ended()
+	ended := s.EndReason()
 	if s.CrashLoop(time.Now(), changed) {
-		ended = s.Looping()
+		ended = s.LoopReason()
 	}
 	if ended != "" {
 		ended = " (" + ended + ")"
@@ -82,7 +82,7 @@ func stopped(s systemd.State, changed time.Time) (fault, bool) {
 	case s.Active == "failed":
 		return fault{fmt.Sprintf("%s has failed%s", s.Unit, ended), see + "; then: systemctl reset-failed " + s.Unit + " && systemctl start " + s.Unit}, true
 	case s.Active == "inactive" || s.Active == "deactivating":
-		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), strings.Replace("run: "+s.Start(), "run: see", "see", 1)}, true
+		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), strings.Replace("run: "+s.StartCommand(), "run: see", "see", 1)}, true
 	}
 	return fault{}, false
 }

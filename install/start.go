@@ -86,7 +86,7 @@ func (n *Node) explain(ctx context.Context, what string) error {
 	s, err := lookAtEnd(ctx, n.service())
 	if err != nil {
 		fmt.Fprintf(&b, ": %v", err)
-	} else if why := s.Ended(); why != "" {
+	} else if why := s.EndReason(); why != "" {
 		fmt.Fprintf(&b, ": %s", why)
 	} else {
 		fmt.Fprintf(&b, ": it is %s (%s)", s.Active, s.Sub)
@@ -109,8 +109,8 @@ func lookAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		s, err = systemd.Look(ctx, unit)
-		if err != nil || s.Ended() != "" || s.Active != "activating" || time.Now().After(deadline) {
+		s, err = systemd.QueryState(ctx, unit)
+		if err != nil || s.EndReason() != "" || s.Active != "activating" || time.Now().After(deadline) {
 			return s, err
 		}
 		select {
@@ -123,7 +123,7 @@ func lookAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
 
 // running says that a registered node runs, if it does.
 func (n *Node) running(ctx context.Context) error {
-	s, err := systemd.Look(ctx, n.service())
+	s, err := systemd.QueryState(ctx, n.service())
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (n *Node) await(ctx context.Context, l state.Layout) error {
 			n.say("registered with the manager, which upgrades this node from now on")
 			return nil
 		}
-		if s, err := systemd.Look(waiting, n.service()); err == nil {
+		if s, err := systemd.QueryState(waiting, n.service()); err == nil {
 			if s.Text != last.Text && s.Text != "" {
 				n.say("%s: %s", n.Name, s.Text)
 			}

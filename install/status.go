@@ -62,7 +62,7 @@ type ConnectionStatus struct {
 // LookAt returns the state of the service of a root, and of its link to the
 // manager. changed is when the upgrade status was reached, trial whether a
 // version is on trial. It changes nothing.
-func LookAt(ctx context.Context, root string, changed time.Time, trial bool) (ServiceStatus, ConnectionStatus) {
+func QueryStatus(ctx context.Context, root string, changed time.Time, trial bool) (ServiceStatus, ConnectionStatus) {
 	unknown := func(unit string, why error) (ServiceStatus, ConnectionStatus) {
 		return ServiceStatus{Unit: unit, State: "unknown", Reason: why.Error()}, ConnectionStatus{State: "unknown", Problem: why.Error()}
 	}
@@ -74,7 +74,7 @@ func LookAt(ctx context.Context, root string, changed time.Time, trial bool) (Se
 		return unknown("", err)
 	}
 	unit := cmp.Or(c.Service.Unit, c.Service.Name+".service")
-	s, err := systemd.Look(ctx, unit)
+	s, err := systemd.QueryState(ctx, unit)
 	if err != nil {
 		return unknown(unit, err)
 	}
@@ -83,7 +83,7 @@ func LookAt(ctx context.Context, root string, changed time.Time, trial bool) (Se
 	}
 	agentState := s
 	if name := AgentUnit(c); name != unit {
-		if agentState, err = systemd.Look(ctx, name); err != nil {
+		if agentState, err = systemd.QueryState(ctx, name); err != nil {
 			return unknown(unit, err)
 		}
 	}
@@ -100,18 +100,18 @@ func serviceStatus(s systemd.State, changed time.Time) ServiceStatus {
 	case s.Load != "loaded":
 		out.State, out.Reason = "unknown", fmt.Sprintf("systemd has no usable unit %s (%s)", s.Unit, s.Load)
 		if s.Load == "masked" {
-			out.State, out.Reason, out.Remedy = "stopped", "its unit is masked", s.Start()
+			out.State, out.Reason, out.Remedy = "stopped", "its unit is masked", s.StartCommand()
 		}
 	case s.CrashLoop(time.Now(), changed):
-		out.State, out.Reason = "crash loop", s.Looping()
+		out.State, out.Reason = "crash loop", s.LoopReason()
 	case s.Active == "active":
 		out.State = "running"
 	case s.Active == "failed":
-		out.State, out.Reason = "failed", s.Ended()
+		out.State, out.Reason = "failed", s.EndReason()
 	case s.Active == "activating" || s.Active == "reloading":
 		out.State = "starting"
 	default:
-		out.State, out.Reason, out.Remedy = "stopped", s.Ended(), s.Start()
+		out.State, out.Reason, out.Remedy = "stopped", s.EndReason(), s.StartCommand()
 	}
 	return out
 }
