@@ -21,17 +21,17 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Job is what root has a process do that becomes the owner of Root first. It is
-// the JSON on its standard input.
+// Job is the task of a process that first becomes the owner of Root. The process reads it
+// as JSON from its standard input.
 type Job struct {
 	Root    string `json:"root"`    // without links
-	Config  string `json:"config"`  // the new config.toml; "": it stays
-	Keep    string `json:"keep"`    // the name of a copy of the old config.toml
-	Install string `json:"install"` // the release to install, as agent.Examine takes it
-	Purge   bool   `json:"purge"`   // remove what the root has
+	Config  string `json:"config"`  // new text of config.toml; "": keep the file
+	Keep    string `json:"keep"`    // name for a copy of the old config.toml; "": none
+	Install string `json:"install"` // release to install, as agent.Examine accepts it; "": none
+	Purge   bool   `json:"purge"`   // remove the content of the root
 }
 
-// child runs a job in a process of its own.
+// child runs a job in a child process.
 func (n *Node) child(ctx context.Context, job Job) error {
 	b, err := json.Marshal(job)
 	if err != nil {
@@ -46,8 +46,8 @@ func (n *Node) child(ctx context.Context, job Job) error {
 	return err
 }
 
-// Work does the Job that it reads from in. It opens the release as the user that
-// it begins as, then becomes the owner of the root for good.
+// Work does the Job that it reads from in. It opens the release as the present user, and
+// then becomes the owner of the root for good.
 func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(phase string, done, total int64)) error {
 	var job Job
 	b, err := io.ReadAll(io.LimitReader(in, 2*agent.MaxConfig))
@@ -91,8 +91,8 @@ func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(p
 	return err
 }
 
-// replaceConfig writes config.toml, once it has loaded under another name, and
-// keeps a copy of the old one.
+// replaceConfig replaces config.toml by text, which must be valid. It copies the old file
+// to the name keep, unless that is "".
 func replaceConfig(l state.Layout, text, keep string) error {
 	disk, path := l.Disk(), l.ConfigFile()
 	fresh := filepath.Join(l.Root(), fsutil.TempPrefix+filepath.Base(path))
@@ -104,7 +104,7 @@ func replaceConfig(l state.Layout, text, keep string) error {
 		_, err = agent.Check(c)
 	}
 	if err != nil {
-		// The message names the file that the caller knows.
+		// The caller does not know the temporary name.
 		err = errors.New(strings.ReplaceAll(err.Error(), fresh, path))
 		return errors.Join(fmt.Errorf("the new %s is not valid, and the old one stays: %w", path, err), disk.Remove(fresh))
 	}
@@ -120,8 +120,8 @@ func replaceConfig(l state.Layout, text, keep string) error {
 	return disk.Rename(fresh, path)
 }
 
-// OpenSource opens the release in a directory or a tar file, with all files of a
-// directory at once: a process that gives up root reads them afterwards.
+// OpenSource opens the release in a directory or a tar file. It opens all files of a
+// directory at once, so that a process can read them after it gave up root.
 func OpenSource(path string) (stage.Source, error) {
 	st, err := os.Stat(path)
 	if err != nil || !st.IsDir() {
@@ -141,20 +141,20 @@ func OpenSource(path string) (stage.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(names) > maxFiles { // a stick with much else on it
+	if len(names) > maxFiles { // a stick with many other files
 		names = slices.DeleteFunc(names, func(name string) bool {
 			return !slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
 		})
 	}
 	if len(names) > maxFiles {
-		return nil, fmt.Errorf("%s has more than %d files that may be a release's: give a directory with one release", path, maxFiles)
+		return nil, fmt.Errorf("%s has more than %d files that may belong to a release: give a directory with one release", path, maxFiles)
 	}
 	held := heldFiles{}
 	for _, name := range names {
-		// Links that leave the directory are not followed, and no FIFO is waited for.
+		// This follows no link that leaves the directory, and does not block on a FIFO.
 		f, err := root.OpenFile(name, os.O_RDONLY|nonblock, 0)
 		if err != nil {
-			continue // a file that the release needs is missed by its name
+			continue // if the release needs the file, its absence is reported by name
 		}
 		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 			f.Close()
@@ -165,10 +165,10 @@ func OpenSource(path string) (stage.Source, error) {
 	return held, nil
 }
 
-// maxFiles bounds the open files of a directory.
+// maxFiles limits the open files of a directory.
 const maxFiles = 200
 
-// heldFiles are the files of a directory, open.
+// heldFiles are the open files of a directory, by name.
 type heldFiles map[string]*os.File
 
 func (h heldFiles) Open(name string) (io.ReadCloser, int64, error) {
