@@ -93,7 +93,7 @@ func TestUnderSystemdInstall(t *testing.T) {
 	}{
 		{"1.3.0", []string{"--token-file", "/root/token"}, "signer not allowed"},
 		{"1.4.0", []string{"--token-file", "/root/token"}, "SHA-256"},
-		{"1.0.0", nil, "--token-file are needed"},
+		{"1.0.0", nil, "--token-file are required"},
 		{"1.0.0", []string{"--token-file", "/dev/null"}, "holds no token"},
 		{"1.0.0", []string{"--token-file", "/root/token", "--manager", "http://x"}, "http://x"},
 		{"9.9.9", []string{"--token-file", "/root/token"}, "is not there (404)"},
@@ -215,7 +215,7 @@ func TestUnderSystemdInstall(t *testing.T) {
 	if there("/opt/bilbycast/edge") {
 		t.Error("purge leaves the root")
 	}
-	if out := uninstall("--purge"); !strings.Contains(out, "there is no /opt/bilbycast/edge") {
+	if out := uninstall("--purge"); !strings.Contains(out, "/opt/bilbycast/edge does not exist") {
 		t.Errorf("twice: %s", out)
 	}
 }
