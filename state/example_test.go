@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// root returns an install root with these versions, of which the first one runs.
+// exampleRoot returns an install root with these versions, of which the first one runs.
 func exampleRoot(versions ...string) (l state.Layout, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -25,10 +24,8 @@ func exampleRoot(versions ...string) (l state.Layout, remove func(), err error) 
 			err = os.Mkdir(l.Version(release.MustVersion(v)), 0o755)
 		}
 	}
-	for _, link := range []string{"current", "last-good"} {
-		if err == nil {
-			err = os.Symlink(filepath.Join("versions", versions[0]), filepath.Join(dir, link))
-		}
+	if err == nil {
+		err = l.LinkFirst(release.MustVersion(versions[0]))
 	}
 	return l, func() { os.RemoveAll(dir) }, err
 }

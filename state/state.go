@@ -16,8 +16,8 @@
 // alone. So no report is lost, and one that is sent twice counts once.
 //
 // Readers (Layout.Read, Tree, Inspect and Outbox.List) take no lock and change
-// nothing, whatever they find. They report damage; the next Do sets a damaged file
-// aside.
+// nothing, whatever they find. They report damage. Only a writer that holds the lock
+// sets a damaged file aside.
 //
 // The package does not decide whether a version is healthy. No decision depends on
 // a clock: times are recorded for people.
