@@ -53,7 +53,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 			return fmt.Errorf("rolled back to %s, because no watchdog did: %s", rep.Current, rep.Reason)
 		}
 	}
-	_, err = a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, err = a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			s.SeenAttempts = s.BootAttempts
 		}
@@ -70,7 +70,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 func (a *Agent) failStart(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if _, e := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	if _, e := a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.NoteFailure(s, err.Error()), t, nil
 	}); e != nil && !errors.Is(e, state.ErrOwed) {
 		a.log.Warn().Err(e).Msg("the cause of the failed start could not be recorded")

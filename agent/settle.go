@@ -32,8 +32,8 @@ func (a *Agent) narrow() {
 func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 	var interrupted state.Command
 	have := a.c.layout.Downloaded()
-	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		s, interrupted = state.Resume(s, have, time.Now().UTC())
+	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s, interrupted = state.Resume(s, have, now)
 		return s, t, nil
 	})
 	if err != nil && !errors.Is(err, state.ErrOwed) {
@@ -73,8 +73,8 @@ func (a *Agent) resettle(ctx context.Context) error {
 		}
 		var interrupted state.Command
 		have := a.c.layout.Downloaded()
-		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			s, interrupted = state.Resume(s, have, time.Now().UTC())
+		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			s, interrupted = state.Resume(s, have, now)
 			return s, t, nil
 		}); err != nil && !errors.Is(err, state.ErrOwed) {
 			continue

@@ -30,7 +30,7 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	var taken bool
 	var policy release.Policy
 
-	_, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		known, answer, taken = nil, nil, false
 		if s.Status == "" { // there is no state to record a command in
 			return s, t, release.Errorf(release.Internal, "this node cannot be upgraded: no version is installed under %s", a.c.layout.Root())
@@ -39,7 +39,6 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 			known = &old
 			return s, t, nil
 		}
-		now := time.Now().UTC()
 		policy = a.policy(s)
 		err := reqErr
 		if !policy.Enabled || err == nil {
@@ -253,8 +252,8 @@ func (a *Agent) stage(ctx context.Context, id string, req release.Request, polic
 
 // fail records the end of a command that was taken.
 func (a *Agent) fail(ctx context.Context, id string, code release.Code, why string) {
-	a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		return state.Fail(s, id, code, why, time.Now().UTC()), t, nil
+	a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		return state.Fail(s, id, code, why, now), t, nil
 	}, nil)
 }
 
@@ -272,8 +271,8 @@ func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request
 	}
 	staged, err := a.stager.Stage(ctx, rel, artefact, func() {
 		a.log.Info().Str("command_id", id).Str("sha256", artefact.SHA256).Msg("tarball downloaded and checked")
-		if _, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.Downloaded(s, id, time.Now().UTC()), t, nil
+		if _, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			return state.Downloaded(s, id, now), t, nil
 		}); err != nil {
 			a.log.Warn().Err(err).Msg("the download could not be reported")
 		}

@@ -44,7 +44,7 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		m, _ := readMarker(l, v) // one that cannot be read says nothing
 		return m.Sequence
 	})
-	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
 		}
@@ -54,7 +54,6 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		if !t.Has(tr.Target) {
 			return s, t, release.Errorf(release.Internal, "swap: %s is not on disk", tr.Target)
 		}
-		now := time.Now().UTC()
 		s, t = next(s, t, tr, now)
 		if tr.CommandID != "" {
 			s = state.Succeed(s, tr.CommandID, outcome, now)

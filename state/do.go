@@ -19,9 +19,10 @@ import (
 // milliseconds of a few fsyncs.
 const LockWait = 5 * time.Second
 
-// Change is a transition, as Do applies it: it returns the state and the links that
-// are to be. With an error nothing changes beyond what Reconcile repaired.
-type Change func(State, Tree) (State, Tree, error)
+// Change is a transition, as Do applies it. It gets the reconciled state and links, and
+// the time of the transition in UTC, and returns what is to be. With an error nothing
+// changes beyond what Reconcile repaired.
+type Change func(State, Tree, time.Time) (State, Tree, error)
 
 // Result is the state and the links that Do left on disk.
 type Result struct {
@@ -87,7 +88,7 @@ func (l Layout) do(change Change) (Result, error) {
 	}
 	var refused error
 	if change != nil {
-		s2, t2, err := change(s, want)
+		s2, t2, err := change(s, want, now)
 		if err != nil {
 			refused = err
 		} else {

@@ -39,9 +39,8 @@ func ExampleLayout_Do() {
 		return
 	}
 	defer remove()
-	now := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
 	target := release.MustVersion("1.5.0")
-	r, err := l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	r, err := l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c1", Target: target, MaxAttempts: 3}, now)
 		t.Previous, t.Current = s.Previous, target
 		return s, t, nil
@@ -54,7 +53,7 @@ func ExampleLayout_Do() {
 
 	// The watchdog counts the starts of the trial; after the last one it rolls back.
 	for range 4 {
-		r, err = l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		r, err = l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 			s, t = state.CountStart(s, t, "exit status 1", now)
 			return s, t, nil
 		})

@@ -56,7 +56,7 @@ func lay(t testing.TB, l state.Layout) {
 func trial(t testing.TB, max int) state.Layout {
 	t.Helper()
 	l := root(t)
-	_, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	_, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: max}, time.Now())
 		tr.Previous, tr.Current = v1, v2
 		return s, tr, nil
@@ -184,7 +184,7 @@ func TestAReportThatCannotBeWrittenEndsNoTrial(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := root(t)
-			if _, err := l.On(fsutil.Disk{Seam: refuse{"/outbox", syscall.EROFS}}).Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+			if _, err := l.On(fsutil.Disk{Seam: refuse{"/outbox", syscall.EROFS}}).Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 				s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 3}, time.Now())
 				tr.Previous, tr.Current = v1, v2
 				return s, tr, nil

@@ -22,8 +22,8 @@ to begin its trial. If it does not prove healthy, the previous version returns.`
 		Args: cli.ExactArgs(0, "root"),
 	}
 	return newManualCmd(cmd, func(*cobra.Command, []string) (state.Change, error) {
-		return func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.Apply(s, t, time.Now().UTC())
+		return func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			return state.Apply(s, t, now)
 		}, nil
 	})
 }
@@ -48,8 +48,8 @@ versions.`,
 				return nil, cli.Usage(err)
 			}
 		}
-		return func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.RollBack(s, t, to, time.Now().UTC())
+		return func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			return state.RollBack(s, t, to, now)
 		}, nil
 	})
 }
