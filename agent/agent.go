@@ -224,7 +224,7 @@ func (a *Agent) run(ctx context.Context) error {
 	return err
 }
 
-// do is Layout.Do, with what it found in the log and what it owes on its way.
+// do is Layout.Do. It logs the notes, and has the pending reports sent.
 func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, error) {
 	res, err := a.c.layout.Do(ctx, change)
 	for _, n := range res.Notes {
@@ -239,7 +239,7 @@ func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, erro
 func (a *Agent) look(res state.Result, err error) {
 	var refused *release.Error
 	switch {
-	case errors.Is(err, state.ErrOwed), errors.As(err, &refused):
+	case errors.Is(err, state.ErrReportsPending), errors.As(err, &refused):
 		err = nil
 	case err != nil:
 	case res.Tree.Current.IsZero():

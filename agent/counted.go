@@ -59,7 +59,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 		}
 		return s, t, nil
 	})
-	if err != nil && !errors.Is(err, state.ErrOwed) {
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
 		a.log.Warn().Err(err).Msg("the start could not be marked as seen")
 	}
 	return nil
@@ -72,7 +72,7 @@ func (a *Agent) failStart(ctx context.Context, err error) error {
 	defer cancel()
 	if _, e := a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.NoteFailure(s, err.Error()), t, nil
-	}); e != nil && !errors.Is(e, state.ErrOwed) {
+	}); e != nil && !errors.Is(e, state.ErrReportsPending) {
 		a.log.Warn().Err(e).Msg("the cause of the failed start could not be recorded")
 	}
 	return err

@@ -25,7 +25,7 @@ func (a *Agent) remember(c state.Command, code release.Code, why string) {
 	s := state.Fail(state.Accept(state.State{}, c), c.ID, code, why, time.Now().UTC())
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, e := range s.Owed {
+	for _, e := range s.PendingReports {
 		if e.Event != nil {
 			a.memory = append(a.memory, e)
 		}

@@ -97,7 +97,7 @@ func StageSource(ctx context.Context, c Config, source stage.Source, apply bool,
 	_, err = hand(ctx, r.layout, staged, state.Trial{
 		ID: fmt.Sprintf("offline-%s-%d", m.Version, time.Now().UnixMilli()), Channel: m.Channel, MaxAttempts: r.Upgrade.MaxBootAttempts,
 	})
-	if errors.Is(err, state.ErrOwed) { // it is done, and told later
+	if errors.Is(err, state.ErrReportsPending) { // it is done, and told later
 		err = nil
 	}
 	return rel, err

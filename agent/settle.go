@@ -36,7 +36,7 @@ func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 		s, interrupted = state.Resume(s, have, now)
 		return s, t, nil
 	})
-	if err != nil && !errors.Is(err, state.ErrOwed) {
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
 		a.log.Error().Err(err).Msg("install root is not usable; upgrades are not possible")
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -44,7 +44,7 @@ func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 		if res, err = a.c.layout.Read(); err != nil {
 			a.log.Error().Err(err).Msg("install root is not readable")
 		}
-		a.memory = res.State.Owed
+		a.memory = res.State.PendingReports
 		return res, state.Command{}
 	}
 	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
@@ -76,7 +76,7 @@ func (a *Agent) resettle(ctx context.Context) error {
 		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 			s, interrupted = state.Resume(s, have, now)
 			return s, t, nil
-		}); err != nil && !errors.Is(err, state.ErrOwed) {
+		}); err != nil && !errors.Is(err, state.ErrReportsPending) {
 			continue
 		}
 		a.log.Info().Msg("install root is usable again")

@@ -72,7 +72,7 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	case answer != nil:
 		log.Debug().Str("error_code", string(record.Code)).Msg("command answered without a record: too many were refused")
 		return answer
-	case err != nil && !errors.Is(err, state.ErrOwed):
+	case err != nil && !errors.Is(err, state.ErrReportsPending):
 		code, why := coded(err)
 		if a.refusals.Allow() {
 			log.Error().Err(err).Str("error_code", string(code)).Msg("upgrade refused: it cannot be recorded")
@@ -287,7 +287,7 @@ func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request
 	_, err = hand(ctx, a.c.layout, staged, state.Trial{
 		ID: id, CommandID: id, Channel: req.Channel, MaxAttempts: a.c.Upgrade.MaxBootAttempts,
 	})
-	if errors.Is(err, state.ErrOwed) { // the links are swapped; the next start tells it
+	if errors.Is(err, state.ErrReportsPending) { // the links are swapped; the next start tells it
 		a.log.Warn().Err(err).Str("command_id", id).Msg("the swap will be reported after the restart")
 		err = nil
 	}

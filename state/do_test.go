@@ -69,7 +69,7 @@ func TestDoCommitsLinksAndOutbox(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	res := do(t, l, begin)
-	if res.State.Status != PendingHealth || len(res.State.Owed) != 0 {
+	if res.State.Status != PendingHealth || len(res.State.PendingReports) != 0 {
 		t.Errorf("got %+v", res.State)
 	}
 	for name, want := range map[string]string{"current": "versions/1.1.0", "previous": "versions/1.0.0", "last-good": "versions/1.0.0"} {

@@ -330,7 +330,7 @@ func TestAStateThatHasGrownRecovers(t *testing.T) {
 		s.Commands = append(s.Commands, Command{ID: fmt.Sprint("c", i), Version: v2, Done: true, Code: release.Internal, Error: strings.Repeat("<", 4<<10)})
 	}
 	for i := range 20 {
-		s.Owed = append(s.Owed, Entry{ID: fmt.Sprint("e", i), Event: &Event{Code: release.Internal, Message: strings.Repeat("x", 4<<10), Journal: []string{strings.Repeat("y", 500)}}})
+		s.PendingReports = append(s.PendingReports, Entry{ID: fmt.Sprint("e", i), Event: &Event{Code: release.Internal, Message: strings.Repeat("x", 4<<10), Journal: []string{strings.Repeat("y", 500)}}})
 	}
 	b, err := encodeJSON(s, "")
 	if err != nil {
