@@ -67,7 +67,7 @@ func (s *session) authenticate(ctx context.Context) error {
 	}
 	auth := &wire.Auth{
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
-		SoftwareVersion: a.c.version.String(), DeviceType: a.c.host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
+		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
 	}
 	registers := cred.NodeID == ""
 	if registers {
@@ -77,7 +77,7 @@ func (s *session) authenticate(ctx context.Context) error {
 		}
 		// A token that is sent makes a node at the manager; one whose credentials
 		// are then lost would make another at each try.
-		if err := reserveCredentials(ctx, a.c.layout); err != nil {
+		if err := reserveCredentials(ctx, a.c.Layout); err != nil {
 			return fmt.Errorf("not registering, because credentials.json could not be written: %w", err)
 		}
 	}
@@ -255,7 +255,7 @@ func (s *session) health(ctx context.Context) error {
 	if err := a.check(ctx); err != nil {
 		h.Status = "degraded"
 	}
-	res, err := a.c.layout.Read()
+	res, err := a.c.Layout.Read()
 	var refused *release.Error
 	if err != nil && !errors.As(err, &refused) {
 		a.log.Debug().Err(err).Msg("health without the upgrade's state")
@@ -284,7 +284,7 @@ func (s *session) health(ctx context.Context) error {
 // first. An event is kept until the manager acknowledges it, if it does that;
 // all else until it is written.
 func (s *session) deliver() error {
-	box := s.a.c.layout.Outbox()
+	box := s.a.c.Layout.Outbox()
 	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
 	if err != nil {
 		s.a.log.Error().Err(err).Msg("the outbox is not readable")
@@ -322,7 +322,7 @@ func (s *session) forget(ids ...string) {
 		return
 	}
 	s.a.forgetMemory(ids)
-	if err := s.a.c.layout.Outbox().Remove(ids...); err != nil {
+	if err := s.a.c.Layout.Outbox().Remove(ids...); err != nil {
 		s.a.log.Error().Err(err).Msg("delivered entries stay in the outbox, and will be sent again")
 	}
 }

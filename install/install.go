@@ -23,11 +23,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
+	"github.com/bilbycast/edge-agent/upgrade"
 )
 
 const (
@@ -187,7 +188,7 @@ func (n *Node) say(format string, args ...any) {
 const maxSaid = 4000 // bytes of a line
 
 // Install installs the release in a directory, in a tar file, at an https URL or
-// of a version (as agent.Examine takes it), unless a version is installed; then
+// of a version (as upgrade.Pipeline.Open takes it), unless a version is installed; then
 // it applies what is new in the configuration. It starts the service, and waits
 // until it has registered. Call Check first.
 func (n *Node) Install(ctx context.Context, what string) error {
@@ -230,14 +231,12 @@ func (n *Node) Install(ctx context.Context, what string) error {
 
 // load reads config.toml, which the service's user owns, and refuses what must
 // not reach the unit that root writes.
-func (n *Node) load(l state.Layout) (agent.Config, error) {
+func (n *Node) load(l state.Layout) (config.Config, error) {
 	path := l.ConfigFile()
-	c, err := agent.Load(path)
+	checked, err := config.Read(path)
+	c := checked.Config
 	if err != nil {
 		return c, err
-	}
-	if c, err = agent.Check(c); err != nil {
-		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	s := c.Service
 	switch {
@@ -255,7 +254,7 @@ func (n *Node) load(l state.Layout) (agent.Config, error) {
 }
 
 // writeUnit writes the unit, if it is not there already.
-func (n *Node) writeUnit(c agent.Config) error {
+func (n *Node) writeUnit(c config.Config) error {
 	files, err := n.unit(c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
 	if err != nil {
 		return err
@@ -274,10 +273,24 @@ func (n *Node) writeUnit(c agent.Config) error {
 	return nil
 }
 
+// examine verifies the release that what names, as for any node.
+func examine(ctx context.Context, what string) (upgrade.Examination, error) {
+	p, err := upgrade.New(upgrade.Config{})
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	src, version, err := p.Open(what)
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	defer src.Close()
+	return p.Examine(ctx, src, version)
+}
+
 // layOut makes the user, the root, config.toml and the first version. What is
 // refused leaves nothing that was not there before.
 func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err error) {
-	e, err := agent.Examine(ctx, nil, what, nil)
+	e, err := examine(ctx, what)
 	if err == nil && !e.Release.OK() {
 		err = e.Refused
 	}

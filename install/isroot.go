@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -66,10 +66,12 @@ func made(dir, name string) bool {
 	}
 	switch name {
 	case "config.toml":
-		c, err := agent.Load(resolved(path)) // a link's file may be left of an earlier purge
+		c, err := config.Load(resolved(path)) // a link's file may be left of an earlier purge
 		given := c.Service.InstallRoot
 		if err == nil {
-			c, err = agent.Check(c)
+			var checked config.Settings
+			checked, err = c.Resolve()
+			c = checked.Config
 		}
 		return err == nil && (given == "" || resolved(c.Service.InstallRoot) == dir)
 	case "state.json":

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -77,7 +77,7 @@ func (n *Node) mayPurge(ctx context.Context) error {
 		}
 		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service%s", n.Root, links)
 	}
-	c, err := agent.Load(filepath.Join(n.real, "config.toml"))
+	c, err := config.Load(filepath.Join(n.real, "config.toml"))
 	if err != nil || c.Service.Unit == "" {
 		return nil
 	}

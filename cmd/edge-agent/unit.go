@@ -8,15 +8,15 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/spf13/cobra"
 )
 
 func newUnitCmd() *cobra.Command {
-	var config, dir string
+	var path, dir string
 	var u systemd.Unit
 	cmd := &cobra.Command{
 		Use:   "unit --config FILE --user USER",
@@ -31,12 +31,9 @@ not write, and changes no service that does not start through the install root.`
 		Args: cli.ExactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			syscall.Umask(0o022) // units are for all to read
-			c, err := agent.Load(config)
+			c, err := config.Read(path)
 			if err != nil {
 				return err
-			}
-			if c, err = agent.Check(c); err != nil {
-				return fmt.Errorf("%s: %w", config, err)
 			}
 			u.Name, u.Root, u.Binary = c.Service.Name, c.Service.InstallRoot, c.Service.Binary
 			u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
@@ -57,7 +54,7 @@ not write, and changes no service that does not start through the install root.`
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "the node's config.toml (required)")
+	f.StringVar(&path, "config", "", "the node's config.toml (required)")
 	f.StringVar(&u.User, "user", "", "the user that the agent runs as, and that owns the install root (required)")
 	f.StringVar(&dir, "dir", "", "write the files there, instead of printing them")
 	f.StringVar(&u.Agent, "agent", "", "with service.unit: where edge-agent is installed (default: this program)")
