@@ -241,7 +241,7 @@ func (n *Node) load(l state.Layout) (config.Config, error) {
 	s := c.Service
 	switch {
 	case s.Unit != "":
-		return c, fmt.Errorf("%s is attached to %s; see docs/attached.md", path, s.Unit)
+		return c, fmt.Errorf("%s is attached to %s; see docs/attach.md", path, s.Unit)
 	case s.Name != n.Name:
 		return c, fmt.Errorf("%s is for the service %q (service.name), not %q: give --name", path, s.Name, n.Name)
 	case resolved(s.InstallRoot) != resolved(n.Root):

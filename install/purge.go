@@ -82,7 +82,7 @@ func (n *Node) mayPurge(ctx context.Context) error {
 		return nil
 	}
 	if s, err := systemd.Look(ctx, AgentUnit(c)); err == nil && s.Active != "inactive" && s.Active != "failed" {
-		return fmt.Errorf("%s belongs to %s, which runs: remove its units first, as docs/attached.md says", n.Root, s.Unit)
+		return fmt.Errorf("%s belongs to %s, which runs: remove its units first, as docs/attach.md says", n.Root, s.Unit)
 	}
 	return nil
 }

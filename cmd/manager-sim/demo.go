@@ -53,7 +53,7 @@ next: %[1]s/edge-agent-1.1.0 status --root %[1]s/node
 `, d.dir)
 			if err != nil {
 				fmt.Fprintf(out, "demo: failed: %v\n", err)
-				return cli.ErrTold
+				return cli.ErrPrinted
 			}
 			fmt.Fprintf(out, "demo: ok in %.1f s\n", time.Since(began).Seconds())
 			return nil

@@ -19,9 +19,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -167,13 +167,13 @@ func (d *demoFleet) traits(node int) fleet.Traits {
 
 // releases lists what the nodes of the fleet can be upgraded to. Nothing is
 // fetched.
-func (d *demoFleet) releases(deviceType, channel string) []server.Release {
+func (d *demoFleet) releases(deviceType, channel string) []api.Release {
 	if d.nodes == 0 || deviceType != demoGroup || channel != "" && channel != release.DefaultChannel {
 		return nil
 	}
-	var list []server.Release
+	var list []api.Release
 	for i, v := range demoVersions {
-		list = append(list, server.Release{Version: v, Channel: release.DefaultChannel, DeviceType: demoGroup,
+		list = append(list, api.Release{Version: v, Channel: release.DefaultChannel, DeviceType: demoGroup,
 			Sequence: uint64(len(demoVersions) - i), ReleasedAt: time.Date(2026, 1, 1+len(demoVersions)-i, 0, 0, 0, 0, time.UTC)})
 	}
 	return list
@@ -263,15 +263,15 @@ func joinGroup(ctx context.Context, st store.Store, id, group string) error {
 		return err
 	}
 	details := []byte(`{"group_id":"` + group + `"}`)
-	return st.SetGroup(ctx, id, group, store.Audit{Time: time.Now().UTC(), Actor: "demo", Action: "node.group.set", Target: id, Details: details})
+	return st.SetGroup(ctx, id, group, api.AuditEntry{Time: time.Now().UTC(), Actor: "demo", Action: "node.group.set", Target: id, Details: details})
 }
 
 // demoGroupOf returns the id of the fleet's group, and makes the group first if
 // there is none.
 func demoGroupOf(ctx context.Context, st store.Store) (string, error) {
 	now := time.Now().UTC()
-	group := store.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
-	entry := store.Audit{Time: now, Actor: "demo", Action: "group.create", Target: group.ID, Details: []byte(`{"name":"` + demoGroup + `"}`)}
+	group := api.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
+	entry := api.AuditEntry{Time: now, Actor: "demo", Action: "group.create", Target: group.ID, Details: []byte(`{"name":"` + demoGroup + `"}`)}
 	err := st.AddGroup(ctx, group, entry)
 	if !errors.Is(err, store.ErrExists) {
 		return group.ID, err
@@ -280,7 +280,7 @@ func demoGroupOf(ctx context.Context, st store.Store) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(all, func(g store.Group) bool { return g.Name == demoGroup })
+	i := slices.IndexFunc(all, func(g api.Group) bool { return g.Name == demoGroup })
 	if i < 0 {
 		return "", fmt.Errorf("the group %q was there, and is not any more", demoGroup)
 	}

@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/spf13/cobra"
 )
@@ -70,10 +70,10 @@ func (n nodeAnswer) online() string {
 
 // upgradeWord is where the last upgrade stands, in the words of the pages.
 func (n nodeAnswer) upgradeWord() string {
-	switch server.UpgradeState(n.State) {
-	case server.Queued, server.Sent:
+	switch api.UpgradeState(n.State) {
+	case api.Queued, api.Sent:
 		return "queued"
-	case server.Staging:
+	case api.Staging:
 		var u struct {
 			Progress struct {
 				BytesDone  int64 `json:"bytes_done"`
@@ -83,13 +83,13 @@ func (n nodeAnswer) upgradeWord() string {
 		if p := &u.Progress; json.Unmarshal(n.Upgrade, &u) == nil && p.BytesTotal > 0 && p.BytesDone >= 0 {
 			return fmt.Sprintf("staging %d %%", int(100*min(1, float64(p.BytesDone)/float64(p.BytesTotal))))
 		}
-	case server.Staged:
+	case api.Staged:
 		return "restarting"
-	case server.Failed:
+	case api.Failed:
 		return "upgrade failed"
-	case server.RolledBack:
+	case api.RolledBack:
 		return "rolled back"
-	case server.Changed:
+	case api.Changed:
 		return "runs another version"
 	}
 	return n.State

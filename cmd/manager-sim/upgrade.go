@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
@@ -200,9 +200,9 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	if n.CommandID != u.commandID {
 		return u.acknowledged(ctx)
 	}
-	state := server.UpgradeState(n.State)
+	state := api.UpgradeState(n.State)
 	switch state {
-	case server.Updated, server.Changed, server.RolledBack, server.Failed:
+	case api.Updated, api.Changed, api.RolledBack, api.Failed:
 	default:
 		return false, nil
 	}
@@ -211,11 +211,11 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 		return done, err
 	}
 	switch {
-	case state == server.RolledBack:
+	case state == api.RolledBack:
 		return true, u.ended(cli.RolledBack, "rolled back", n.ErrorCode, n.Error)
-	case state == server.Failed && n.ErrorCode == rollout.TimeLimit:
+	case state == api.Failed && n.ErrorCode == rollout.TimeLimit:
 		return true, u.ended(cli.TimedOut, "no outcome", n.ErrorCode, n.Error)
-	case state == server.Failed:
+	case state == api.Failed:
 		return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
 	}
 	if u.already {

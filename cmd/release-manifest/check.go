@@ -38,11 +38,10 @@ func newCheckCmd() *cobra.Command {
 	var repository string
 	cmd := &cobra.Command{
 		Use:   "check --repository OWNER/REPO --workflow PATH DIR",
-		Short: "Take a signed release through a node's checks, before it is published",
-		Long: `Check verifies manifest.sig.bundle over manifest.json by Sigstore's trust root
-and by the row of the allowlist that the flags make, and each tarball by its signed
-digest and size: what nodes whose agent has that row would do. What it refuses
-must not be published.`,
+		Short: "Check a signed release as a node would, before it is published",
+		Long: `Check verifies a release as a node would whose agent trusts the signer in the
+flags. It verifies the signature in manifest.sig.bundle with Sigstore's trust root,
+and the digest and size of each tarball. Do not publish a release that it refuses.`,
 		Example: `  release-manifest check --repository acme/edge --workflow .github/workflows/release.yml release`,
 		Args:    cli.ExactArgs(1, "repository", "workflow"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +51,7 @@ must not be published.`,
 			switch {
 			case err != nil:
 			case errors.As(e.Refused, &coded) && (coded.Code == release.ArchMismatch || coded.Code == release.VariantMismatch):
-				// That there is nothing for this machine is no fault of the release.
+				// A release need not have a build for this machine.
 			default:
 				err = e.Refused
 			}
@@ -63,21 +62,21 @@ must not be published.`,
 				return fmt.Errorf("check: DO NOT PUBLISH %s: %w", args[0], err)
 			}
 			s := e.Release.Signature()
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: signed by %s at %s, log index %d; %s\n",
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: signed by %s at %s, log index %d; %s\n",
 				e.Release.Manifest().Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, digests(len(e.Release.Manifest().Artefacts)))
 			return err
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&repository, "repository", "", "OWNER/REPO on github.com (required)")
-	f.StringVar(&row.Workflow, "workflow", "", "path of the workflow that signs (required)")
-	f.StringVar(&row.Ref, "ref", "refs/tags/v*", "git ref that is built; a star at its end stands for any version")
+	f.StringVar(&row.Workflow, "workflow", "", "path of the signing workflow (required)")
+	f.StringVar(&row.Ref, "ref", "refs/tags/v*", "git ref that is built; a star at its end matches any version")
 	f.StringVar(&row.RepositoryID, "repository-id", "", "numeric id of the repository")
-	f.StringVar(&row.OwnerID, "owner-id", "", "numeric id of its owner")
+	f.StringVar(&row.OwnerID, "owner-id", "", "numeric id of the repository's owner")
 	return cmd
 }
 
-// digests says how many tarballs are as they were signed.
+// digests counts the tarballs with the signed digests, as a sentence.
 func digests(n int) string {
 	if n == 1 {
 		return "1 tarball has the signed digest"
@@ -85,7 +84,7 @@ func digests(n int) string {
 	return fmt.Sprintf("%d tarballs have the signed digests", n)
 }
 
-// tarballs compares every tarball in dir with what the manifest says of it.
+// tarballs compares every tarball in dir with its digest and size in the manifest.
 func tarballs(dir string, m release.Manifest) error {
 	for _, a := range m.Artefacts {
 		name := path.Base(a.URL)
@@ -99,7 +98,7 @@ func tarballs(dir string, m release.Manifest) error {
 			return err
 		}
 		if got := hex.EncodeToString(h.Sum(nil)); got != a.SHA256 || a.Size != 0 && a.Size != n {
-			return fmt.Errorf("%s has %d bytes and the SHA-256 %s, but the signed manifest says %d and %s", name, n, got, a.Size, a.SHA256)
+			return fmt.Errorf("%s has %d bytes and the SHA-256 %s, but the signed manifest has %d and %s", name, n, got, a.Size, a.SHA256)
 		}
 	}
 	return nil

@@ -25,6 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
@@ -275,7 +276,7 @@ func (r *Rig) UpgradeInAnyCase(ctx context.Context, nodeID, version string) erro
 	}
 	now := time.Now()
 	c := store.Command{ID: "any-" + version, NodeID: nodeID, Version: version, Channel: release.DefaultChannel, Action: action, CreatedAt: now}
-	if err := r.store.AddCommand(ctx, c, store.Audit{Time: now, Actor: "test", Action: "node.upgrade.request", Target: nodeID, Details: []byte("{}")}); err != nil {
+	if err := r.store.AddCommand(ctx, c, api.AuditEntry{Time: now, Actor: "test", Action: "node.upgrade.request", Target: nodeID, Details: []byte("{}")}); err != nil {
 		return err
 	}
 	return r.RestartManager()

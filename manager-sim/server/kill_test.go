@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -43,7 +44,7 @@ type mortalStore struct {
 	dir string
 }
 
-func (s mortalStore) SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []store.Audit) error {
+func (s mortalStore) SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error {
 	mark := filepath.Join(s.dir, fmt.Sprintf("died-before-%d", r.Revision))
 	if f, err := os.OpenFile(mark, os.O_CREATE|os.O_EXCL, 0o644); err == nil {
 		f.Close()

@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // came records that a node came, and makes ss its session, in one step: the record
@@ -52,7 +54,7 @@ func (s *Server) leave(ss *session) {
 	}
 	s.presence.Unlock()
 	if mine {
-		s.stream.send(nodeRecord{"disconnected", time.Now().UTC(), ss.nodeID, ""})
+		s.stream.send(api.NodeRecord{Type: api.RecordDisconnected, Time: time.Now().UTC(), NodeID: ss.nodeID, Version: ""})
 		s.stir(ss.nodeID)
 	}
 }

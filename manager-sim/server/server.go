@@ -20,19 +20,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/gorilla/websocket"
 	"github.com/rs/zerolog"
 )
-
-// Release is one that an operator can choose.
-type Release struct {
-	Version    string    `json:"version"`
-	Channel    string    `json:"channel"`
-	DeviceType string    `json:"device_type"`
-	Sequence   uint64    `json:"sequence"`
-	ReleasedAt time.Time `json:"released_at"`
-}
 
 // Config is what a Server needs.
 type Config struct {
@@ -42,7 +34,7 @@ type Config struct {
 	AdminToken string
 	// Releases lists what is released for a device type on a channel, newest
 	// first; nil means nothing. The answer is kept for five minutes.
-	Releases func(ctx context.Context, deviceType, channel string) ([]Release, error)
+	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
 }
 
 // Server is the manager. It is an http.Handler; Close ends its sessions.
@@ -118,7 +110,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The mux knows why not, and would say so in plain text.
 	why := &statusWriter{ResponseWriter: discard{w.Header()}}
 	h.ServeHTTP(why, r)
-	fail(w, why.status, "no_such_call", "there is no %s %.200s; /api/v1/openapi.json says what there is", r.Method, r.URL.Path)
+	fail(w, why.status, api.CodeNoSuchCall, "there is no %s %.200s; /api/v1/openapi.json says what there is", r.Method, r.URL.Path)
 }
 
 // discard takes the headers, and drops the rest.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-func (s *database) AcceptNode(ctx context.Context, n Node, a Audit) error {
+func (s *database) AcceptNode(ctx context.Context, n Node, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		if n.GroupID != "" {
 			var k int

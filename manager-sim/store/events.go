@@ -7,6 +7,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // What is kept of one node's events. Beyond, its oldest are deleted: a node that
@@ -16,7 +18,7 @@ const (
 	EventBytesKept = 16 << 20 // of their messages and details
 )
 
-func (s *database) AddEvent(ctx context.Context, e *Event) (bool, error) {
+func (s *database) AddEvent(ctx context.Context, e *api.Event) (bool, error) {
 	added := false
 	err := s.tx(ctx, func(tx conn) error {
 		err := tx.row(ctx, `INSERT INTO events (event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details)
@@ -86,7 +88,7 @@ func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Ou
 	return list, err
 }
 
-func (s *database) Events(ctx context.Context, f EventFilter) ([]Event, int, error) {
+func (s *database) Events(ctx context.Context, f EventFilter) ([]api.Event, int, error) {
 	var w where
 	w.equal("node_id", f.NodeID)
 	w.equal("severity", f.Severity)
@@ -124,8 +126,8 @@ func (s *database) Events(ctx context.Context, f EventFilter) ([]Event, int, err
 	}
 	rows, err := s.query(ctx, `SELECT seq, event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details
 		FROM events`+w.String()+" ORDER BY seq DESC LIMIT ? OFFSET ?", append(w.args, f.PerPage, max(f.Page-1, 0)*f.PerPage)...)
-	events, err := collect(rows, err, func(row scanner) (Event, error) {
-		var e Event
+	events, err := collect(rows, err, func(row scanner) (api.Event, error) {
+		var e api.Event
 		var at, received int64
 		var details string
 		err := row.Scan(&e.Seq, &e.EventID, &e.NodeID, &at, &received, &e.Severity, &e.Category, &e.Message, &e.ErrorCode, &e.CommandID, &details)

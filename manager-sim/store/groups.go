@@ -7,14 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
-)
 
-// Group is a set of nodes that are upgraded together.
-type Group struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at"`
-}
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+)
 
 // Rollout is a stored rollout: State is what package rollout made of it.
 type Rollout struct {
@@ -35,7 +30,7 @@ var (
 	ErrNotMarked = errors.New("the node is not marked as two devices with one identity")
 )
 
-func (s *database) AddGroup(ctx context.Context, g Group, a Audit) error {
+func (s *database) AddGroup(ctx context.Context, g api.Group, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT DO NOTHING", g.ID, g.Name, ms(g.CreatedAt))
 		if err != nil {
@@ -48,20 +43,20 @@ func (s *database) AddGroup(ctx context.Context, g Group, a Audit) error {
 	})
 }
 
-func scanGroup(row scanner) (Group, error) {
-	var g Group
+func scanGroup(row scanner) (api.Group, error) {
+	var g api.Group
 	var at int64
 	err := row.Scan(&g.ID, &g.Name, &at)
 	g.CreatedAt = fromMS(at)
 	return g, err
 }
 
-func (s *database) Groups(ctx context.Context) ([]Group, error) {
+func (s *database) Groups(ctx context.Context) ([]api.Group, error) {
 	rows, err := s.query(ctx, "SELECT id, name, created_at FROM groups ORDER BY name")
 	return collect(rows, err, scanGroup)
 }
 
-func (s *database) Group(ctx context.Context, id string) (Group, error) {
+func (s *database) Group(ctx context.Context, id string) (api.Group, error) {
 	g, err := scanGroup(s.row(ctx, "SELECT id, name, created_at FROM groups WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return g, fmt.Errorf("group %q: %w", id, ErrNotFound)
@@ -69,7 +64,7 @@ func (s *database) Group(ctx context.Context, id string) (Group, error) {
 	return g, err
 }
 
-func (s *database) SetGroup(ctx context.Context, nodeID, groupID string, a Audit) error {
+func (s *database) SetGroup(ctx context.Context, nodeID, groupID string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND removed_at = 0 AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
 		if err != nil {
@@ -99,7 +94,7 @@ func (s *database) GroupMembers(ctx context.Context, groupID string) (map[string
 
 // SaveRollout is the one way in which a rollout changes: its new state, the
 // commands, and the audit entries, or none of them.
-func (s *database) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []Audit) error {
+func (s *database) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		var result sql.Result
 		var err error

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 func (s *database) Register(ctx context.Context, token string, n Node) error {
@@ -21,7 +23,7 @@ func (s *database) Register(ctx context.Context, token string, n Node) error {
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, ErrDenied)
 		}
-		return addConnection(ctx, tx, Connection{n.ID, n.LastSeen, Authenticated, n.Version})
+		return addConnection(ctx, tx, n.ID, api.Connection{Time: n.LastSeen, State: api.Authenticated, Version: n.Version})
 	})
 }
 
@@ -63,7 +65,7 @@ func (s *database) RemovedNodes(ctx context.Context) ([]Node, error) {
 	return collect(rows, err, scanNode)
 }
 
-func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a Audit) error {
+func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', upgrade = NULL, duplicate = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
 		if err != nil {
@@ -76,7 +78,7 @@ func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a Au
 	})
 }
 
-func (s *database) MarkDuplicate(ctx context.Context, id string, d Duplicate) (bool, error) {
+func (s *database) MarkDuplicate(ctx context.Context, id string, d api.Duplicate) (bool, error) {
 	b, err := json.Marshal(d)
 	if err != nil {
 		return false, err
@@ -89,7 +91,7 @@ func (s *database) MarkDuplicate(ctx context.Context, id string, d Duplicate) (b
 	return k > 0, err
 }
 
-func (s *database) ClearDuplicate(ctx context.Context, id string, a Audit) error {
+func (s *database) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET duplicate = NULL WHERE id = ? AND duplicate IS NOT NULL", id)
 		if err != nil {
@@ -121,31 +123,33 @@ func (s *database) Came(ctx context.Context, id, version, address string, at tim
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, fmt.Errorf("node %q was removed: %w", id, ErrDenied))
 		}
-		return addConnection(ctx, tx, Connection{id, at, Authenticated, version})
+		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Authenticated, Version: version})
 	})
 }
 
 func (s *database) Went(ctx context.Context, id string, at time.Time) error {
-	return s.tx(ctx, func(tx conn) error { return addConnection(ctx, tx, Connection{id, at, Disconnected, ""}) })
+	return s.tx(ctx, func(tx conn) error {
+		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Disconnected, Version: ""})
+	})
 }
 
 // connectionsKept bounds what is remembered of one node's connections.
 const connectionsKept = 1000
 
-func addConnection(ctx context.Context, tx conn, c Connection) error {
-	if _, err := tx.exec(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, ?, ?, ?)", c.NodeID, ms(c.Time), c.State, c.Version); err != nil {
+func addConnection(ctx context.Context, tx conn, nodeID string, c api.Connection) error {
+	if _, err := tx.exec(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, ?, ?, ?)", nodeID, ms(c.Time), c.State, c.Version); err != nil {
 		return err
 	}
-	_, err := tx.exec(ctx, "DELETE FROM connections WHERE node_id = ? AND seq <= (SELECT seq FROM connections WHERE node_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)", c.NodeID, c.NodeID, connectionsKept)
+	_, err := tx.exec(ctx, "DELETE FROM connections WHERE node_id = ? AND seq <= (SELECT seq FROM connections WHERE node_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)", nodeID, nodeID, connectionsKept)
 	return err
 }
 
-func (s *database) Connections(ctx context.Context, nodeID string) ([]Connection, error) {
+func (s *database) Connections(ctx context.Context, nodeID string) ([]api.Connection, error) {
 	rows, err := s.query(ctx, "SELECT node_id, time, state, version FROM connections WHERE node_id = ? ORDER BY seq DESC", nodeID)
-	return collect(rows, err, func(row scanner) (Connection, error) {
-		var c Connection
+	return collect(rows, err, func(row scanner) (api.Connection, error) {
+		var c api.Connection
 		var at int64
-		err := row.Scan(&c.NodeID, &at, &c.State, &c.Version)
+		err := row.Scan(&nodeID, &at, &c.State, &c.Version)
 		c.Time = fromMS(at)
 		return c, err
 	})

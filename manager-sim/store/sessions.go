@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // Session is that of somebody who signed in.
@@ -24,7 +26,7 @@ const (
 	sourcesKept = 100
 )
 
-func (s *database) AddSession(ctx context.Context, n Session, a Audit) error {
+func (s *database) AddSession(ctx context.Context, n Session, a api.AuditEntry) error {
 	return s.tx(ctx, func(tx conn) error {
 		now := time.Now()
 		if _, err := tx.exec(ctx, "DELETE FROM sessions WHERE expires_at < ?", ms(now)); err != nil {

@@ -9,6 +9,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // Times are kept as Unix milliseconds; 0 is the zero time.
@@ -61,11 +63,11 @@ func collect[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([
 	return out, rows.Err()
 }
 
-func (s *database) AddCommand(ctx context.Context, c Command, a Audit) error {
+func (s *database) AddCommand(ctx context.Context, c Command, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		if c.Replaces != "" {
 			r, err := tx.exec(ctx, "UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ? WHERE id = ? AND node_id = ? AND sent_at = 0 AND acked_at = 0",
-				ms(c.CreatedAt), false, CommandReplaced, "replaced by another command before it was sent", c.Replaces, c.NodeID)
+				ms(c.CreatedAt), false, api.CodeReplaced, "replaced by another command before it was sent", c.Replaces, c.NodeID)
 			if err != nil {
 				return err
 			}
@@ -83,7 +85,7 @@ func addCommand(ctx context.Context, tx conn, c Command) error {
 	return err
 }
 
-func addAudit(ctx context.Context, tx conn, a Audit) error {
+func addAudit(ctx context.Context, tx conn, a api.AuditEntry) error {
 	_, err := tx.exec(ctx, "INSERT INTO audit (time, actor, action, target, details) VALUES (?, ?, ?, ?, ?)",
 		ms(a.Time), a.Actor, a.Action, a.Target, string(a.Details))
 	return err
@@ -161,7 +163,7 @@ func (s *database) count(ctx context.Context, table string, w where) (n int, err
 	return n, err
 }
 
-func (s *database) AuditLog(ctx context.Context, f AuditFilter) ([]Audit, int, error) {
+func (s *database) AuditLog(ctx context.Context, f AuditFilter) ([]api.AuditEntry, int, error) {
 	var w where
 	w.equal("actor", f.Actor)
 	w.equal("action", f.Action)
@@ -174,8 +176,8 @@ func (s *database) AuditLog(ctx context.Context, f AuditFilter) ([]Audit, int, e
 		w.add("seq < ?", f.Before)
 	}
 	rows, err := s.query(ctx, "SELECT seq, time, actor, action, target, details FROM audit"+w.String()+" ORDER BY seq DESC LIMIT ?", append(w.args, f.Limit)...)
-	entries, err := collect(rows, err, func(row scanner) (Audit, error) {
-		var a Audit
+	entries, err := collect(rows, err, func(row scanner) (api.AuditEntry, error) {
+		var a api.AuditEntry
 		var at int64
 		var details string
 		err := row.Scan(&a.Seq, &at, &a.Actor, &a.Action, &a.Target, &details)

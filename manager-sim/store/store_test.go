@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
@@ -59,7 +60,7 @@ func testNodes(t *testing.T, path string) {
 		t.Errorf("got %+v", n)
 	}
 	cs, err := s.Connections(ctx, "a")
-	if err != nil || len(cs) != 3 || cs[0].State != store.Disconnected || cs[1].Version != "1.1.0" || cs[2].State != store.Authenticated {
+	if err != nil || len(cs) != 3 || cs[0].State != api.Disconnected || cs[1].Version != "1.1.0" || cs[2].State != api.Authenticated {
 		t.Errorf("got %+v, %v", cs, err)
 	}
 	if _, err := s.Node(ctx, "c"); !errors.Is(err, store.ErrNotFound) {
@@ -76,7 +77,7 @@ func testCommandsAreAckedOnce(t *testing.T, path string) {
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
 	for i := range 3 {
 		c := store.Command{ID: fmt.Sprint("c", i), NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now.Add(time.Duration(i))}
-		must(t, s.AddCommand(ctx, c, store.Audit{Time: now, Actor: "admin", Action: "x", Target: "a", Details: json.RawMessage(`{}`)}))
+		must(t, s.AddCommand(ctx, c, api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "a", Details: json.RawMessage(`{}`)}))
 	}
 	must(t, s.Sent(ctx, "c0", now))
 	ack := store.Command{ID: "c0", NodeID: "a", AckedAt: now, Success: true}
@@ -111,7 +112,7 @@ func testEventsAreStoredOnceAndFound(t *testing.T, path string) {
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
 	add := func(id, message, severity string) bool {
-		e := store.Event{EventID: id, NodeID: "a", Time: now, ReceivedAt: now, Severity: severity, Category: "upgrade", Message: message, CommandID: "c", Details: json.RawMessage(`{}`)}
+		e := api.Event{EventID: id, NodeID: "a", Time: now, ReceivedAt: now, Severity: severity, Category: "upgrade", Message: message, CommandID: "c", Details: json.RawMessage(`{}`)}
 		added, err := s.AddEvent(ctx, &e)
 		must(t, err)
 		return added
@@ -158,11 +159,11 @@ func TestRollouts(t *testing.T) { each(t, testRollouts) }
 func testRollouts(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
-	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "g", Details: json.RawMessage(`{}`)}
+	entry := api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "g", Details: json.RawMessage(`{}`)}
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
-	must(t, s.AddGroup(ctx, store.Group{ID: "g", Name: "site", CreatedAt: now}, entry))
-	if err := s.AddGroup(ctx, store.Group{ID: "h", Name: "site", CreatedAt: now}, entry); !errors.Is(err, store.ErrExists) {
+	must(t, s.AddGroup(ctx, api.Group{ID: "g", Name: "site", CreatedAt: now}, entry))
+	if err := s.AddGroup(ctx, api.Group{ID: "h", Name: "site", CreatedAt: now}, entry); !errors.Is(err, store.ErrExists) {
 		t.Errorf("a name twice: %v", err)
 	}
 	if err := s.SetGroup(ctx, "a", "nowhere", entry); !errors.Is(err, store.ErrNotFound) {
@@ -171,14 +172,14 @@ func testRollouts(t *testing.T, path string) {
 	must(t, s.SetGroup(ctx, "a", "g", entry))
 	r := store.Rollout{ID: "r", GroupID: "g", Active: true, State: json.RawMessage(`{"n":1}`), CreatedAt: now}
 	c := store.Command{ID: "c", NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now}
-	must(t, s.SaveRollout(ctx, r, []store.Command{c}, []store.Audit{entry}))
+	must(t, s.SaveRollout(ctx, r, []store.Command{c}, []api.AuditEntry{entry}))
 	if err := s.SaveRollout(ctx, store.Rollout{ID: "r2", GroupID: "g", Active: true, State: r.State}, nil, nil); !errors.Is(err, store.ErrExists) {
 		t.Errorf("a second active rollout: %v", err)
 	}
 	r.Revision = 1
 	// With a command that cannot be stored, nothing is.
 	r.State = json.RawMessage(`{"n":2}`)
-	if err := s.SaveRollout(ctx, r, []store.Command{{ID: "d", NodeID: "nobody", Action: json.RawMessage(`{}`)}}, []store.Audit{entry}); err == nil {
+	if err := s.SaveRollout(ctx, r, []store.Command{{ID: "d", NodeID: "nobody", Action: json.RawMessage(`{}`)}}, []api.AuditEntry{entry}); err == nil {
 		t.Error("a command for nobody is stored")
 	}
 	got, err := s.Rollout(ctx, "r")
@@ -203,7 +204,7 @@ func TestUsersAndOnce(t *testing.T) { each(t, testUsersAndOnce) }
 func testUsersAndOnce(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
-	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
+	entry := api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
 	o := &store.Once{Key: "k", Fingerprint: "f"}
 	must(t, s.AddUser(o.With(ctx), store.User{Name: "u", Role: "viewer", Groups: []string{"g"}, CreatedAt: now}, entry))
 	if !o.Done() {

@@ -8,19 +8,26 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Token is a program's: what it may, and for how long.
+// Token is a program's bearer token.
 type Token struct {
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	Hash       string    `json:"-"` // of its secret
-	Role       string    `json:"role"`
-	Groups     []string  `json:"groups"` // as a User's
-	CreatedAt  time.Time `json:"created_at"`
-	CreatedBy  string    `json:"created_by"`            // a user's name, ByManager or another token's ByToken; "": not known
-	ExpiresAt  time.Time `json:"expires_at,omitzero"`   // zero: it never ends
-	LastUsedAt time.Time `json:"last_used_at,omitzero"` // zero: never
+	ID         string
+	Name       string
+	Hash       string // of its secret
+	Role       string
+	Groups     []string // as a User's
+	CreatedAt  time.Time
+	CreatedBy  string    // a user's name, ByManager or another token's ByToken; "": not known
+	ExpiresAt  time.Time // zero: it does not expire
+	LastUsedAt time.Time // zero: never
+}
+
+// API returns the token as the REST API shows it.
+func (t Token) API() api.Token {
+	return api.Token{ID: t.ID, Name: t.Name, Role: t.Role, Groups: t.Groups, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt, LastUsedAt: t.LastUsedAt}
 }
 
 // ByManager is the CreatedBy of what the token in the manager's own folder makes.
@@ -43,7 +50,7 @@ func scanToken(row scanner) (Token, error) {
 	return t, json.Unmarshal([]byte(groups), &t.Groups)
 }
 
-func (s *database) AddAPIToken(ctx context.Context, t Token, a Audit) error {
+func (s *database) AddAPIToken(ctx context.Context, t Token, a api.AuditEntry) error {
 	groups, err := json.Marshal(append([]string{}, t.Groups...))
 	if err != nil {
 		return err
@@ -73,7 +80,7 @@ func (s *database) APITokens(ctx context.Context) ([]Token, error) {
 	return collect(rows, err, scanToken)
 }
 
-func (s *database) RemoveAPIToken(ctx context.Context, id string, a Audit) error {
+func (s *database) RemoveAPIToken(ctx context.Context, id string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "DELETE FROM api_tokens WHERE id = ?", id)
 		if err != nil {
@@ -96,7 +103,7 @@ func mayMakeTokens(ctx context.Context, tx conn, by string) error {
 	if id, ok := strings.CutPrefix(by, ByToken("")); ok {
 		err = tx.row(ctx, "SELECT count(*) FROM api_tokens WHERE id = ?", id).Scan(&n)
 	} else if by != "" && by != ByManager {
-		err = tx.row(ctx, "SELECT count(*) FROM users WHERE name = ? AND role = ?", by, RoleSuperAdmin).Scan(&n)
+		err = tx.row(ctx, "SELECT count(*) FROM users WHERE name = ? AND role = ?", by, string(api.SuperAdmin)).Scan(&n)
 	} else {
 		return nil
 	}
@@ -108,7 +115,7 @@ func mayMakeTokens(ctx context.Context, tx conn, by string) error {
 
 // removeTokensBy removes the tokens that were created by a user or a token, and
 // those that were created by them, each with an entry like a in the audit trail.
-func removeTokensBy(ctx context.Context, tx conn, by string, a Audit) error {
+func removeTokensBy(ctx context.Context, tx conn, by string, a api.AuditEntry) error {
 	for makers := []string{by}; len(makers) > 0; makers = makers[1:] {
 		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING "+tokenColumns, makers[0])
 		gone, err := collect(rows, err, scanToken)
@@ -120,7 +127,7 @@ func removeTokensBy(ctx context.Context, tx conn, by string, a Audit) error {
 			if err != nil {
 				return err
 			}
-			if err := addAudit(ctx, tx, Audit{Time: a.Time, Actor: a.Actor, Action: "token.revoke", Target: t.Name, Details: details}); err != nil {
+			if err := addAudit(ctx, tx, api.AuditEntry{Time: a.Time, Actor: a.Actor, Action: "token.revoke", Target: t.Name, Details: details}); err != nil {
 				return err
 			}
 			makers = append(makers, ByToken(t.ID))

@@ -7,10 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
-)
 
-// RoleSuperAdmin is the role of which one user at least must be left.
-const RoleSuperAdmin = "super_admin"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+)
 
 // Errors of changes to users.
 var (
@@ -20,13 +19,18 @@ var (
 	ErrClaimed = errors.New("there is a super admin")
 )
 
-// User is somebody who signs in.
+// User is a person who signs in.
 type User struct {
-	Name      string    `json:"name"`
-	Hash      string    `json:"-"` // of the password: an argon2id string
-	Role      string    `json:"role"`
-	Groups    []string  `json:"groups"` // ids of the groups that the role is for; "*": all
-	CreatedAt time.Time `json:"created_at"`
+	Name      string
+	Hash      string // of the password: an argon2id string
+	Role      string
+	Groups    []string // ids of the groups that the role is for, or api.AllGroups
+	CreatedAt time.Time
+}
+
+// API returns the user as the REST API shows it.
+func (u User) API() api.User {
+	return api.User{Name: u.Name, Role: u.Role, Groups: u.Groups, CreatedAt: u.CreatedAt}
 }
 
 // UserChange is a change of a user; nil fields stay as they are.
@@ -41,12 +45,12 @@ type UserChange struct {
 	OldHash string
 }
 
-func (s *database) AddUser(ctx context.Context, u User, a Audit) error {
+func (s *database) AddUser(ctx context.Context, u User, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error { return addUser(ctx, tx, u, a) })
 }
 
-func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a Audit) error {
-	u.Role = RoleSuperAdmin
+func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a api.AuditEntry) error {
+	u.Role = string(api.SuperAdmin)
 	return s.change(ctx, func(tx conn) error {
 		if n, err := superAdmins(ctx, tx); err != nil {
 			return err
@@ -57,7 +61,7 @@ func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a Audit) erro
 	})
 }
 
-func addUser(ctx context.Context, tx conn, u User, a Audit) error {
+func addUser(ctx context.Context, tx conn, u User, a api.AuditEntry) error {
 	groups, err := json.Marshal(append([]string{}, u.Groups...))
 	if err != nil {
 		return err
@@ -74,7 +78,7 @@ func addUser(ctx context.Context, tx conn, u User, a Audit) error {
 }
 
 func superAdmins(ctx context.Context, c conn) (n int, err error) {
-	err = c.row(ctx, "SELECT count(*) FROM users WHERE role = ?", RoleSuperAdmin).Scan(&n)
+	err = c.row(ctx, "SELECT count(*) FROM users WHERE role = ?", string(api.SuperAdmin)).Scan(&n)
 	return n, err
 }
 
@@ -85,7 +89,7 @@ func (s *database) HasSuperAdmin(ctx context.Context) (bool, error) {
 
 // lostSuperAdmin ends what a user made as super admin, and refuses the change if
 // the user was the last one.
-func lostSuperAdmin(ctx context.Context, tx conn, name string, a Audit) error {
+func lostSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry) error {
 	if n, err := superAdmins(ctx, tx); err != nil {
 		return err
 	} else if n == 0 {
@@ -94,7 +98,7 @@ func lostSuperAdmin(ctx context.Context, tx conn, name string, a Audit) error {
 	return removeTokensBy(ctx, tx, name, a)
 }
 
-func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
+func (s *database) RemoveUser(ctx context.Context, name string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		u, err := user(ctx, tx, name)
 		if err != nil {
@@ -103,7 +107,7 @@ func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
 		if _, err := tx.exec(ctx, "DELETE FROM users WHERE name = ?", name); err != nil {
 			return err
 		}
-		if u.Role == RoleSuperAdmin {
+		if u.Role == string(api.SuperAdmin) {
 			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
@@ -112,7 +116,7 @@ func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
 	})
 }
 
-func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a Audit) (User, error) {
+func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a api.AuditEntry) (User, error) {
 	var u User
 	err := s.change(ctx, func(tx conn) error {
 		before, err := user(ctx, tx, name)
@@ -142,7 +146,7 @@ func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a 
 		if _, err := tx.exec(ctx, "UPDATE users SET hash = ?, role = ?, groups = ? WHERE name = ?", u.Hash, u.Role, string(groups), name); err != nil {
 			return err
 		}
-		if before.Role == RoleSuperAdmin && u.Role != RoleSuperAdmin {
+		if before.Role == string(api.SuperAdmin) && u.Role != string(api.SuperAdmin) {
 			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
@@ -182,6 +186,6 @@ func (s *database) Users(ctx context.Context) ([]User, error) {
 	return collect(rows, err, scanUser)
 }
 
-func (s *database) AddAudit(ctx context.Context, a Audit) error {
+func (s *database) AddAudit(ctx context.Context, a api.AuditEntry) error {
 	return s.tx(ctx, func(tx conn) error { return addAudit(ctx, tx, a) })
 }

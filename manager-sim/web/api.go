@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 )
 
@@ -49,7 +50,7 @@ func (r *request) api(method, path string, body, to any) error {
 	a := &answer{header: http.Header{}, status: http.StatusOK}
 	r.web.api.ServeHTTP(a, req)
 	if a.status >= 300 {
-		var problem server.Problem
+		var problem api.Problem
 		if json.Unmarshal(a.body.Bytes(), &problem) != nil || problem.Detail == "" {
 			problem.Detail = http.StatusText(a.status)
 		}

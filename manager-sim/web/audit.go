@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 type auditEntry struct {
@@ -82,7 +82,7 @@ func valueText(v any, names map[string]string) string {
 		return ""
 	case string:
 		if name, ok := names[v]; ok {
-			if v == server.AllGroups {
+			if v == api.AllGroups {
 				return name
 			}
 			return fmt.Sprintf("%s (%s)", name, v)
@@ -142,7 +142,7 @@ func (r *request) audit() error {
 			return []string{strconv.FormatInt(a.Seq, 10), a.Time.Format(time.RFC3339Nano), a.Actor, a.Action, a.Target, string(a.Details)}
 		})
 	}
-	names[server.AllGroups] = "all groups"
+	names[api.AllGroups] = "all groups"
 	list, entries, err := recordsOf[auditEntry](r, "/api/v1/audit-log", q)
 	data := map[string]any{"Entries": auditRows(entries, names), "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next), "Refused": err != nil}
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"net/url"
 	"slices"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // share is one version of a group, and how many nodes run it.
@@ -87,5 +87,5 @@ func (r *request) group() error {
 		return err
 	}
 	return r.show("group", g.Name, "groups", true, map[string]any{"Group": g, "Rollouts": rolloutTable{list.Rollouts, map[string]string{g.ID: g.Name}},
-		"Table": nodeTable{g.Nodes, nil, false, r.who.May(server.Operator)}})
+		"Table": nodeTable{g.Nodes, nil, false, r.who.May(api.Operator)}})
 }

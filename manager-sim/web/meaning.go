@@ -1,8 +1,8 @@
 package web
 
-// Meaning returns what an operator should know of an error code, and what to do;
-// both are empty for a code that is not known.
+// Meaning returns what an error code means and what an operator can do. Both are
+// empty for an unknown code.
 func Meaning(code string) (meaning, remedy string) {
-	m := help[code]
-	return m[0], m[1]
+	e := explain(code)
+	return e.Meaning, e.Remedy
 }

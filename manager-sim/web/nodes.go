@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 type group struct {
@@ -73,8 +73,8 @@ func (d duplicate) OneAddress() bool { return len(slices.Compact(slices.Clone(d.
 
 // settled reports whether the last upgrade has ended.
 func (n node) settled() bool {
-	switch server.UpgradeState(n.UpgradeState) {
-	case server.Idle, server.Updated, server.Failed, server.RolledBack, server.Changed:
+	switch api.UpgradeState(n.UpgradeState) {
+	case api.Idle, api.Updated, api.Failed, api.RolledBack, api.Changed:
 		return true
 	}
 	return false
@@ -83,10 +83,10 @@ func (n node) settled() bool {
 // Chip is the state of the node's last upgrade.
 func (n node) Chip() chip {
 	busy := func(word string) chip { return chip{word, "◔", "busy"} }
-	switch server.UpgradeState(n.UpgradeState) {
-	case server.Queued, server.Sent:
+	switch api.UpgradeState(n.UpgradeState) {
+	case api.Queued, api.Sent:
 		return busy("queued")
-	case server.Staging:
+	case api.Staging:
 		var u struct {
 			Progress struct {
 				Phase      string `json:"phase"`
@@ -98,17 +98,17 @@ func (n node) Chip() chip {
 			return busy(fmt.Sprintf("staging %d %%", int(100*min(1, float64(p.BytesDone)/float64(p.BytesTotal)))))
 		}
 		return busy("staging")
-	case server.Staged:
+	case api.Staged:
 		return busy("restarting")
-	case server.Proving:
+	case api.Proving:
 		return busy("proving")
-	case server.Updated:
+	case api.Updated:
 		return chip{"updated", "✓", "good"}
-	case server.Failed:
+	case api.Failed:
 		return chip{"upgrade failed", "✕", "bad"}
-	case server.RolledBack:
+	case api.RolledBack:
 		return chip{"rolled back", "✕", "bad"}
-	case server.Changed:
+	case api.Changed:
 		return chip{"runs another version", "≠", "warn"}
 	}
 	if !n.Online {
@@ -121,14 +121,14 @@ func (n node) Chip() chip {
 // "upgrade to 1.2.0", "from 1.2.0". It is empty if the chip and the version of the
 // node say all.
 func (n node) Target() string {
-	switch server.UpgradeState(n.UpgradeState) {
-	case server.Queued, server.Sent, server.Staging, server.Staged, server.Proving:
+	switch api.UpgradeState(n.UpgradeState) {
+	case api.Queued, api.Sent, api.Staging, api.Staged, api.Proving:
 		return "upgrade to " + n.TargetVersion
-	case server.Failed:
+	case api.Failed:
 		return "version " + n.TargetVersion
-	case server.RolledBack:
+	case api.RolledBack:
 		return "from " + n.TargetVersion
-	case server.Updated:
+	case api.Updated:
 		if n.TargetVersion != n.Version {
 			return "to " + n.TargetVersion
 		}
@@ -139,12 +139,12 @@ func (n node) Target() string {
 // Outcome is what runs after a version was rolled back, or was replaced later;
 // empty in every other state.
 func (n node) Outcome() string {
-	switch server.UpgradeState(n.UpgradeState) {
-	case server.RolledBack:
+	switch api.UpgradeState(n.UpgradeState) {
+	case api.RolledBack:
 		if n.TargetVersion != n.Version {
 			return fmt.Sprintf("Running %s. Version %s was rolled back.", n.Version, n.TargetVersion)
 		}
-	case server.Changed:
+	case api.Changed:
 		return fmt.Sprintf("The last upgrade, to %s, completed. The device now runs %s.", n.TargetVersion, n.Version)
 	}
 	return ""
@@ -161,8 +161,8 @@ func (n node) Report() string {
 
 // Failure says why the node's last upgrade failed; nil if it did not.
 func (n node) Failure() *failure {
-	switch server.UpgradeState(n.UpgradeState) {
-	case server.Failed, server.RolledBack:
+	switch api.UpgradeState(n.UpgradeState) {
+	case api.Failed, api.RolledBack:
 		return failureOf(n.ErrorCode, n.Error)
 	}
 	return nil
@@ -177,14 +177,14 @@ func (n node) CanUpgrade() bool {
 // MayReplace reports whether the node is offline and has not received its last
 // command, so that the manager accepts another one in its place.
 func (n node) MayReplace() bool {
-	return n.NotUpgradable != nil && n.NotUpgradable.Code == "upgrade_in_progress" && !n.Online && server.UpgradeState(n.UpgradeState) == server.Queued
+	return n.NotUpgradable != nil && n.NotUpgradable.Code == "upgrade_in_progress" && !n.Online && api.UpgradeState(n.UpgradeState) == api.Queued
 }
 
 // Degraded reports whether the node said so in its last health message.
 func (n node) Degraded() bool { return n.Health == "degraded" }
 
 // Changed reports whether the device left the version of its last upgrade.
-func (n node) Changed() bool { return server.UpgradeState(n.UpgradeState) == server.Changed }
+func (n node) Changed() bool { return api.UpgradeState(n.UpgradeState) == api.Changed }
 
 // Removed reports whether an operator removed the node.
 func (n node) Removed() bool { return !n.RemovedAt.IsZero() }
@@ -262,7 +262,7 @@ func (r *request) nodesPage(problem error) error {
 		return err
 	}
 	v := nodesView{All: len(list), Filter: f, States: states, Groups: groups,
-		InNone: !r.who.May(server.SuperAdmin) && len(r.who.Groups) == 0}
+		InNone: !r.who.May(api.SuperAdmin) && len(r.who.Groups) == 0}
 	if len(list) == 0 && !f.Removed {
 		removed, err := all[node](r, "/api/v1/nodes?removed=true", "nodes")
 		if err != nil {
@@ -271,8 +271,8 @@ func (r *request) nodesPage(problem error) error {
 		v.Gone = len(removed) > 0
 	}
 	list = slices.DeleteFunc(list, func(n node) bool { return !f.matches(n) })
-	v.Table = nodeTable{list, names, true, r.who.May(server.Operator)}
-	if r.who.May(server.SuperAdmin) {
+	v.Table = nodeTable{list, names, true, r.who.May(api.Operator)}
+	if r.who.May(api.SuperAdmin) {
 		if v.Pending, err = r.pending(); err != nil {
 			return err
 		}

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // token is a bearer token of a program, without its secret.
@@ -23,7 +23,7 @@ type token struct {
 }
 
 // SeesNothing reports whether the token has no group to see.
-func (t token) SeesNothing() bool { return len(t.Groups) == 0 && t.Role != string(server.SuperAdmin) }
+func (t token) SeesNothing() bool { return len(t.Groups) == 0 && t.Role != string(api.SuperAdmin) }
 
 // Expired reports whether the manager refuses the token by now.
 func (t token) Expired() bool { return !t.ExpiresAt.IsZero() && time.Now().After(t.ExpiresAt) }
@@ -57,8 +57,8 @@ func (r *request) tokenList() (tokensView, error) {
 		return tokensView{}, err
 	}
 	groups, names, err := r.groupList()
-	names[server.AllGroups] = "all groups"
-	return tokensView{Tokens: list.Tokens, Names: names, Life: defaultLife, Lives: lives, Access: accessOf(string(server.Viewer), nil, groups)}, err
+	names[api.AllGroups] = "all groups"
+	return tokensView{Tokens: list.Tokens, Names: names, Life: defaultLife, Lives: lives, Access: accessOf(string(api.Viewer), nil, groups)}, err
 }
 
 func (r *request) tokens() error {

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 type user struct {
@@ -19,7 +19,7 @@ type user struct {
 }
 
 // SeesNothing reports whether the user has no group to see.
-func (u user) SeesNothing() bool { return len(u.Groups) == 0 && u.Role != string(server.SuperAdmin) }
+func (u user) SeesNothing() bool { return len(u.Groups) == 0 && u.Role != string(api.SuperAdmin) }
 
 // access is the part of a form that gives a role for groups.
 type access struct {
@@ -29,7 +29,7 @@ type access struct {
 }
 
 // Roles are what the form offers.
-func (access) Roles() []server.Role { return server.Roles }
+func (access) Roles() []api.Role { return api.Roles() }
 
 func accessOf(role string, has []string, groups []group) access {
 	a := access{role, map[string]bool{}, groups}
@@ -58,8 +58,8 @@ func (r *request) userList() (usersView, error) {
 	if err != nil {
 		return usersView{}, err
 	}
-	names[server.AllGroups] = "all groups"
-	v := usersView{Users: list.Users, Names: names, Access: accessOf(string(server.Viewer), nil, groups)}
+	names[api.AllGroups] = "all groups"
+	v := usersView{Users: list.Users, Names: names, Access: accessOf(string(api.Viewer), nil, groups)}
 	if r.Method == http.MethodPost {
 		v.Name, v.Access = r.PostFormValue("name"), accessOf(r.PostFormValue("role"), r.PostForm["groups"], groups)
 	}
@@ -90,7 +90,7 @@ func (r *request) addUser() error {
 	if problem != nil {
 		return r.refused(problem, "users", "Users", "users", v)
 	}
-	v.Name, v.Access = "", accessOf(string(server.Viewer), nil, v.Access.Groups)
+	v.Name, v.Access = "", accessOf(string(api.Viewer), nil, v.Access.Groups)
 	return r.notify("User "+r.PostFormValue("name")+" added. Warning: "+added.Warning, "users", "Users", "users", v)
 }
 

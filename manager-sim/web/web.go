@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/rs/zerolog"
@@ -182,11 +183,11 @@ type page struct {
 }
 
 // MayOperate and the others are for templates.
-func (p page) MayOperate() bool { return p.Who.May(server.Operator) }
+func (p page) MayOperate() bool { return p.Who.May(api.Operator) }
 
-func (p page) MayAdminGroup() bool { return p.Who.May(server.GroupAdmin) }
+func (p page) MayAdminGroup() bool { return p.Who.May(api.GroupAdmin) }
 
-func (p page) MayAdminAll() bool { return p.Who.May(server.SuperAdmin) }
+func (p page) MayAdminAll() bool { return p.Who.May(api.SuperAdmin) }
 
 // SeesAll reports whether no node is hidden from the person.
 func (p page) SeesAll() bool { return p.Who.In("") }
