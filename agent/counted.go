@@ -32,7 +32,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 	if !ran {
 		why := fmt.Errorf("no watchdog ran before this start, so a bad version could not be rolled back: the service must be started by "+
 			"'%[1]s watchdog --root %[2]s' and then '%[3]s run', as the unit does that 'edge-agent unit' prints",
-			filepath.Join(l.Root(), "last-good", a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
+			filepath.Join(l.LastGood(), a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
 		a.log.Error().Err(why).Msg("upgrades are not possible")
 		a.mu.Lock()
 		a.uncounted = why

@@ -49,7 +49,7 @@ func misbehave(ctx context.Context, a *Agent) error {
 		eatMemory(ctx)
 		return nil
 	case "deletes-previous":
-		return errors.Join(os.Remove(filepath.Join(a.c.Layout.Root(), "previous")), errors.New("simulated crash"))
+		return errors.Join(os.Remove(a.c.Layout.Previous()), errors.New("simulated crash"))
 	case "fills-disk":
 		return fillDisk(filepath.Join(a.c.Layout.Root(), "filling"))
 	case "wrong-version":

@@ -180,7 +180,7 @@ func (s *session) serve(ctx context.Context) error {
 		case <-s.a.beat:
 			err = s.health(ctx)
 		case <-s.a.outbox:
-			err = s.deliver()
+			err = s.deliver(ctx)
 		}
 		if err != nil {
 			return err
@@ -283,7 +283,7 @@ func (s *session) health(ctx context.Context) error {
 // deliver sends what the outbox holds and this session has not sent, oldest
 // first. An event is kept until the manager acknowledges it, if it does that;
 // all else until it is written.
-func (s *session) deliver() error {
+func (s *session) deliver(ctx context.Context) error {
 	box := s.a.c.Layout.Outbox()
 	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
 	if err != nil {
@@ -291,7 +291,7 @@ func (s *session) deliver() error {
 		entries = nil
 	}
 	for _, b := range bad {
-		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(b)).Msg("a file of the outbox is not an entry; it is kept as .corrupt")
+		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is not an entry; it is kept as .corrupt")
 	}
 	var delivered []string
 	for _, e := range append(entries, s.a.fromMemory()...) {

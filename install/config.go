@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -139,22 +140,16 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 		n.say("%s has all of it already, and stays", path)
 		return false, nil
 	}
-	keep := keepName()
-	if err := n.child(ctx, Job{Root: n.real, Config: text, Keep: keep}); err != nil {
+	keep := l.ConfigCopy(time.Now())
+	if err := n.child(ctx, Job{Root: n.real, Config: text, Keep: filepath.Base(keep)}); err != nil {
 		return false, err
 	}
-	n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, keep)
+	n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, filepath.Base(keep))
 	if _, err := os.Lstat(l.CredentialsFile()); err == nil && slices.Contains(changed, "manager.urls") {
 		n.say("the node keeps its registration; if the new manager does not know it, remove %s and restart the service", l.CredentialsFile())
 	}
 	return true, nil
 }
-
-// keepTime is the form of the time in the name of a copy.
-const keepTime = "20060102-150405"
-
-// keepName returns the name of the copy of a config.toml that is replaced now.
-func keepName() string { return "config.toml.before-" + time.Now().UTC().Format(keepTime) }
 
 // changedConfig returns the config.toml that is there with what the call gives,
 // and the keys that this changes; without such a key both are empty. The error

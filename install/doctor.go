@@ -83,14 +83,18 @@ func (d *doctor) examine(ctx context.Context) {
 	loaded := d.configuration()
 	root := d.c.Service.InstallRoot
 	if !loaded {
-		root = filepath.Dir(d.config)
-		if _, err := os.Lstat(filepath.Join(root, "versions")); err != nil {
+		dir, err := filepath.Abs(filepath.Dir(d.config))
+		if err != nil {
 			return
 		}
+		root = dir
 	}
 	l, err := state.At(root)
 	if err != nil {
 		d.check("install root", fault{err.Error(), "set service.install_root to an absolute path"})
+		return
+	}
+	if _, err := os.Lstat(l.Versions()); !loaded && err != nil {
 		return
 	}
 	d.l = l
@@ -173,8 +177,7 @@ func (d *doctor) binary(c *config.Config) {
 		return
 	}
 	checked, _ := c.Resolve() // which fills in the defaults, whatever else is wrong
-	current := filepath.Join(checked.Service.InstallRoot, "current")
-	if _, err := os.Stat(filepath.Join(current, checked.Service.Binary)); err == nil {
+	if _, err := os.Stat(filepath.Join(checked.Layout.Current(), checked.Service.Binary)); err == nil {
 		return
 	}
 	c.Service.Binary = usual
@@ -197,7 +200,7 @@ func (d *doctor) units(ctx context.Context) systemd.Report {
 			os.Setenv(k, v)
 		}
 	}
-	return systemd.Service{Unit: d.unit, Root: d.l.Root(), Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
+	return systemd.Service{Unit: d.unit, Layout: d.l, Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
 		Window: time.Duration(d.c.Upgrade.BootHealthWindowSecs) * time.Second}.Inspect(ctx)
 }
 

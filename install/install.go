@@ -19,7 +19,6 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -84,11 +83,12 @@ func (n *Node) Check() error {
 	if n.User == "" {
 		n.User = n.Name
 	}
-	if _, err := state.At(n.Root); err != nil {
+	l, err := state.At(n.Root)
+	if err != nil {
 		return usage("--root: %w", err)
 	}
 	// What the unit refuses is refused before anything is done.
-	if _, err := n.unit("edge-agent", 120).Files(); err != nil {
+	if _, err := n.unit(l, "edge-agent", 120).Files(); err != nil {
 		return UsageError{err}
 	}
 	if n.User == "root" {
@@ -150,7 +150,7 @@ func (n *Node) service() string { return n.Name + ".service" }
 
 // wrote reports whether a unit is one of ours, for this root.
 func (n *Node) wrote(unit []byte) bool {
-	if !bytes.Contains(unit, []byte("written by edge-agent")) {
+	if !bytes.Contains(unit, []byte(writtenByUs)) {
 		return false
 	}
 	for _, root := range []string{n.Root, n.real} {
@@ -161,23 +161,9 @@ func (n *Node) wrote(unit []byte) bool {
 	return false
 }
 
-func (n *Node) unit(binary string, window int) systemd.Unit {
+func (n *Node) unit(l state.Layout, binary string, window int) systemd.Unit {
 	_, err := user.LookupGroup("systemd-journal") // without it the unit would not start
-	return systemd.Unit{Name: n.Name, Root: filepath.Clean(n.Root), Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: LinkedDirs(n.Root)}
-}
-
-// LinkedDirs returns the directories outside an install root that links in it
-// point to, for the unit's sandbox. It leaves out those of the system, which the
-// owner of the root could point to.
-func LinkedDirs(root string) []string {
-	l, err := state.At(root)
-	if err != nil {
-		return nil
-	}
-	return slices.DeleteFunc(l.Linked(), func(dir string) bool {
-		rel, err := filepath.Rel("/", dir)
-		return err != nil || systemDir(rel)
-	})
+	return systemd.Unit{Name: n.Name, Layout: l, Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: linkedDirs(l)}
 }
 
 func (n *Node) say(format string, args ...any) {
@@ -217,7 +203,7 @@ func (n *Node) Install(ctx context.Context, what string) error {
 	}
 	_, err = os.Lstat(l.CredentialsFile())
 	registered := err == nil
-	if err := n.writeUnit(c); err != nil {
+	if err := n.writeUnit(l, c); err != nil {
 		return err
 	}
 	if err := n.start(ctx, l, changed); err != nil {
@@ -247,15 +233,15 @@ func (n *Node) load(l state.Layout) (config.Config, error) {
 	case resolved(s.InstallRoot) != resolved(n.Root):
 		return c, fmt.Errorf("%s has service.install_root = %q, which is not %s: correct it, or give --root", path, s.InstallRoot, n.Root)
 	}
-	if _, err := n.unit(s.Binary, c.Upgrade.BootHealthWindowSecs).Files(); err != nil {
+	if _, err := n.unit(l, s.Binary, c.Upgrade.BootHealthWindowSecs).Files(); err != nil {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
 // writeUnit writes the unit, if it is not there already.
-func (n *Node) writeUnit(c config.Config) error {
-	files, err := n.unit(c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
+func (n *Node) writeUnit(l state.Layout, c config.Config) error {
+	files, err := n.unit(l, c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
 	if err != nil {
 		return err
 	}
@@ -313,7 +299,7 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	} else if job.Config, changed, err = n.changedConfig(l); err != nil { // of an earlier run, or an operator's
 		return err
 	} else if changed != nil {
-		job.Keep = keepName()
+		job.Keep = filepath.Base(l.ConfigCopy(time.Now()))
 	}
 	_, err = os.Lstat(n.Root)
 	fresh := errors.Is(err, fs.ErrNotExist)
@@ -380,7 +366,7 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		}
 	}
 	owner, _, _ := ownerIDs(st)
-	_, damaged := os.Lstat(filepath.Join(n.real, "state.json"))
+	_, damaged := os.Lstat(l.StateFile())
 	switch {
 	case int(owner) != uid && owner != 0:
 		return fmt.Errorf("%s belongs to %s, and has no version: is it a damaged install? see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
@@ -390,7 +376,7 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		return nil
 	}
 	// Links that root made, while nobody else could make one here.
-	for _, dir := range []string{l.Versions(), l.Downloads(), l.TrustDir(), filepath.Join(n.real, "outbox")} {
+	for _, dir := range l.Dirs() {
 		st, err := os.Lstat(dir)
 		if err != nil || st.Mode().Type() != fs.ModeSymlink {
 			continue

@@ -259,8 +259,12 @@ func TestClearMount(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tree(t, dir, "config.toml", "versions/1.0.0/app", "downloads/")
+	l, err := state.At(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]string{"config.toml": "", "downloads": "", "versions": "is not empty"} {
-		if err := clearMount(fsutil.Disk{}, filepath.Join(dir, name)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := clearMount(l, filepath.Join(dir, name)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -269,8 +273,7 @@ func TestClearMount(t *testing.T) {
 	}
 	// A disk that refuses to change it stands for a mount that is read-only.
 	tree(t, dir, "credentials.json")
-	disk := fsutil.Disk{Seam: readOnly{}}
-	if err := clearMount(disk, dir+"/credentials.json"); err == nil || !strings.Contains(err.Error(), "still holds a secret") {
+	if err := clearMount(l.On(fsutil.Disk{Seam: readOnly{}}), dir+"/credentials.json"); err == nil || !strings.Contains(err.Error(), "still holds a secret") {
 		t.Errorf("read-only: %v", err)
 	}
 }

@@ -111,7 +111,7 @@ func installFirst(ctx context.Context, l state.Layout, what string, source stage
 // keeps a copy of the old one.
 func replaceConfig(l state.Layout, text, keep string) error {
 	disk, path := l.Disk(), l.ConfigFile()
-	fresh := filepath.Join(l.Root(), fsutil.TempPrefix+"config.toml")
+	fresh := filepath.Join(l.Root(), fsutil.TempPrefix+filepath.Base(path))
 	if err := disk.WriteFile(fresh, []byte(text), 0o600); err != nil {
 		return err
 	}

@@ -181,7 +181,7 @@ func (b beside) Open(name string) (fs.File, error) {
 
 // Marker is the file, in the top of a version's directory, that says from what
 // it was made. It is written last; an archive cannot bring one.
-const Marker = ".release.json"
+const Marker = state.ReleaseFile
 
 type marker struct {
 	Version release.Version `json:"version"`
@@ -334,7 +334,7 @@ func (s *Stager) clean(keep func(download string) bool) {
 		}
 	}
 	sweep(l.Versions(), func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
-	sweep(l.Downloads(), func(name string) bool { return name != lockName && !keep(name) })
+	sweep(l.Downloads(), func(name string) bool { return name != filepath.Base(s.Layout.StagingLock()) && !keep(name) })
 	l.FinishRemovals()
 }
 

@@ -60,11 +60,11 @@ func runAgent(ctx context.Context, c config.Config, o agent.Options) error {
 	l := checked.Layout
 	if checked.Service.Unit != "" {
 		return agent.Attend(ctx, c, o, systemd.Attached{
-			Name: checked.Service.Unit, Root: l.Root(), Ask: l.AskRestart, Stopped: agent.ErrStopped,
+			Name: checked.Service.Unit, Layout: l, Ask: l.AskRestart, Stopped: agent.ErrStopped,
 		})
 	}
 	service := systemd.Service{
-		Root: l.Root(), Binary: checked.Service.Binary, Config: l.ConfigFile(), Window: checked.Window,
+		Layout: l, Binary: checked.Service.Binary, Config: l.ConfigFile(), Window: checked.Window,
 	}
 	o.CheckUnit, o.Journal = service.FitSelf, systemd.LastLines
 	a, err := agent.New(c, o)

@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		unit := systemd.Service{Root: c.Service.InstallRoot, Binary: c.Service.Binary, Config: args[2],
+		unit := systemd.Service{Layout: c.Layout, Binary: c.Service.Binary, Config: args[2],
 			Window: c.Window}
 		a, err := agent.New(c.Config, agent.Options{
 			Version: version, Signers: signers, Notify: systemd.Notify, Log: log,

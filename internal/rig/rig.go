@@ -194,7 +194,7 @@ func (r *Rig) ClientTLS() *tls.Config {
 }
 
 // TrustDir is what the simulation builds of the nodes believe.
-func (r *Rig) TrustDir() string { return filepath.Join(r.Releases, "trust") }
+func (r *Rig) TrustDir() string { return fakerelease.TrustDir(r.Releases) }
 
 // follow copies the manager's event stream into the timeline.
 func (r *Rig) follow(ctx context.Context) error {
