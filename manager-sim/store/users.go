@@ -11,14 +11,6 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Errors of changes to users.
-var (
-	// ErrLastSuperAdmin says that nobody could administer the manager afterwards.
-	ErrLastSuperAdmin = errors.New("the last super admin can be neither removed nor given another role; give another user the role super_admin first")
-	// ErrClaimed says that there is a super admin.
-	ErrClaimed = errors.New("there is a super admin")
-)
-
 // User is a person who signs in.
 type User struct {
 	Name      string
@@ -33,23 +25,25 @@ func (u User) API() api.User {
 	return api.User{Name: u.Name, Role: u.Role, Groups: u.Groups, CreatedAt: u.CreatedAt}
 }
 
-// UserChange is a change of a user; nil fields stay as they are.
+// UserChange changes a user; nil fields stay as they are.
 type UserChange struct {
 	Role   *string
 	Groups *[]string
-	// Hash is the new password's. It ends the user's sessions but KeepSession.
+	// Hash is of the new password. It ends all sessions of the user except KeepSession.
 	Hash        *string
 	KeepSession string // hash of a session
-	// OldHash, if set, must be the present password's: otherwise the change fails
-	// with ErrConflict.
+	// OldHash, if set, must be of the present password; otherwise the change returns
+	// ErrConflict.
 	OldHash string
 }
 
-func (s *database) AddUser(ctx context.Context, u User, a api.AuditEntry) error {
+// AddUser adds a user, or returns ErrExists.
+func (s *Store) AddUser(ctx context.Context, u User, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error { return addUser(ctx, tx, u, a) })
 }
 
-func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a api.AuditEntry) error {
+// AddFirstSuperAdmin adds a super admin, or returns ErrClaimed if one exists.
+func (s *Store) AddFirstSuperAdmin(ctx context.Context, u User, a api.AuditEntry) error {
 	u.Role = string(api.SuperAdmin)
 	return s.change(ctx, func(tx conn) error {
 		if n, err := superAdmins(ctx, tx); err != nil {
@@ -82,14 +76,15 @@ func superAdmins(ctx context.Context, c conn) (n int, err error) {
 	return n, err
 }
 
-func (s *database) HasSuperAdmin(ctx context.Context) (bool, error) {
+// HasSuperAdmin reports whether a super admin exists.
+func (s *Store) HasSuperAdmin(ctx context.Context) (bool, error) {
 	n, err := superAdmins(ctx, s.conn)
 	return n > 0, err
 }
 
-// lostSuperAdmin ends what a user made as super admin, and refuses the change if
-// the user was the last one.
-func lostSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry) error {
+// endSuperAdmin removes the tokens that a super admin created. It returns
+// ErrLastSuperAdmin if no super admin remains.
+func endSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry) error {
 	if n, err := superAdmins(ctx, tx); err != nil {
 		return err
 	} else if n == 0 {
@@ -98,7 +93,9 @@ func lostSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry)
 	return removeTokensBy(ctx, tx, name, a)
 }
 
-func (s *database) RemoveUser(ctx context.Context, name string, a api.AuditEntry) error {
+// RemoveUser removes a user, its sessions, and the tokens that it created. It returns
+// ErrNotFound, or ErrLastSuperAdmin if no super admin would remain.
+func (s *Store) RemoveUser(ctx context.Context, name string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		u, err := user(ctx, tx, name)
 		if err != nil {
@@ -108,7 +105,7 @@ func (s *database) RemoveUser(ctx context.Context, name string, a api.AuditEntry
 			return err
 		}
 		if u.Role == string(api.SuperAdmin) {
-			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+			if err := endSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
 		}
@@ -116,7 +113,10 @@ func (s *database) RemoveUser(ctx context.Context, name string, a api.AuditEntry
 	})
 }
 
-func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a api.AuditEntry) (User, error) {
+// UpdateUser changes a user and returns it. It returns ErrNotFound, or
+// ErrLastSuperAdmin if no super admin would remain. A user who is no longer super
+// admin loses the tokens that it created.
+func (s *Store) UpdateUser(ctx context.Context, name string, c UserChange, a api.AuditEntry) (User, error) {
 	var u User
 	err := s.change(ctx, func(tx conn) error {
 		before, err := user(ctx, tx, name)
@@ -147,7 +147,7 @@ func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a 
 			return err
 		}
 		if before.Role == string(api.SuperAdmin) && u.Role != string(api.SuperAdmin) {
-			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+			if err := endSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
 		}
@@ -177,15 +177,13 @@ func user(ctx context.Context, c conn, name string) (User, error) {
 	return u, err
 }
 
-func (s *database) User(ctx context.Context, name string) (User, error) {
+// User returns a user, or ErrNotFound.
+func (s *Store) User(ctx context.Context, name string) (User, error) {
 	return user(ctx, s.conn, name)
 }
 
-func (s *database) Users(ctx context.Context) ([]User, error) {
+// Users returns all users, by name.
+func (s *Store) Users(ctx context.Context) ([]User, error) {
 	rows, err := s.query(ctx, "SELECT "+userColumns+" FROM users ORDER BY name")
 	return collect(rows, err, scanUser)
-}
-
-func (s *database) AddAudit(ctx context.Context, a api.AuditEntry) error {
-	return s.tx(ctx, func(tx conn) error { return addAudit(ctx, tx, a) })
 }
