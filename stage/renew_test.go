@@ -67,7 +67,7 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 			}
 			return right, nil
 		}
-		rel, err := s.Fetch(t.Context(), release.MustVersion("1.0.0"))
+		rel, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0")))
 		var coded *release.Error
 		switch {
 		case tt.refuse == "" && (err != nil || !rel.OK()):
@@ -104,12 +104,12 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 	if old.Verifier, err = verify.New(root, right.Signers()); err != nil {
 		t.Fatal(err)
 	}
-	s.Trust, s.From = old, source
+	s.Trust = old
 	s.Renew = func(beside fs.FS) (Trust, error) {
 		_, err := beside.Open("targets.json")
 		return right, err
 	}
-	if rel, err := s.Fetch(t.Context(), release.Version{}); err != nil || !rel.OK() {
+	if rel, err := s.Fetch(t.Context(), source); err != nil || !rel.OK() {
 		t.Errorf("from a directory: %v", err)
 	}
 }

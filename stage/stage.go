@@ -59,8 +59,6 @@ type Config struct {
 	Trust  Trust
 	// Binary is the service's program, relative to a version's directory.
 	Binary string
-	// From, if set, gives the files of a release instead of its host.
-	From Source
 	// NoRun leaves out the self-check of running `<binary> version`: the service
 	// is not of our making, and may not know the word.
 	NoRun bool
@@ -101,7 +99,7 @@ type Config struct {
 // Stager stages releases, one at a time.
 type Stager struct {
 	Config
-	client *http.Client
+	client *client
 }
 
 // New returns a Stager.
@@ -135,15 +133,13 @@ func New(c Config) (*Stager, error) {
 	return &Stager{Config: c, client: client}, nil
 }
 
-// Fetch gets the manifest of v and its signature, and verifies them.
-func (s *Stager) Fetch(ctx context.Context, v release.Version) (_ verify.Release, err error) {
-	defer func() { err = full(err) }() // a trust root is kept
+// Fetch reads the manifest and its signature from src, and verifies them. If
+// the signature fails and Renew is set, it tries once more with the trust root
+// beside the release.
+func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err error) {
+	defer func() { err = full(err) }() // Renew writes a trust root
 	s.Progress(PhaseVerify, 0, 0)
-	file := s.smallFrom
-	if s.From == nil {
-		base := s.Trust.FetchURL(v)
-		file = func(f smallFile) ([]byte, error) { return s.small(ctx, base, f) }
-	}
+	file := func(f smallFile) ([]byte, error) { return s.read(ctx, src, f) }
 	manifest, err := file(manifestFile)
 	if err != nil {
 		return verify.Release{}, err
@@ -199,10 +195,11 @@ type marker struct {
 	Sequence uint64 `json:"sequence,omitzero"`
 }
 
-// Stage makes the directory of rel from the artefact a of its manifest.
-// downloaded is called once the tarball is complete and has the signed digest.
-// A version that is there already, from the same tarball, is not made again.
-func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefact, downloaded func()) (_ Staged, err error) {
+// Stage makes the directory of rel from the artefact a of its manifest, whose
+// tarball it reads from src. It calls downloaded once the tarball is complete
+// and has the signed digest. A version that is already installed from the same
+// tarball is not made again.
+func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a release.Artefact, downloaded func()) (_ Staged, err error) {
 	defer func() { err = full(err) }()
 	if !rel.OK() {
 		return Staged{}, release.Errorf(release.Internal, "stage: a release that nobody verified")
@@ -242,11 +239,7 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	if err != nil {
 		return Staged{}, err
 	}
-	from := s.Trust.FetchURL(v) + "/" + name
-	if s.From != nil {
-		from = name
-	}
-	f, err := s.download(ctx, from, &a)
+	f, err := s.download(ctx, src, name, &a)
 	if err != nil {
 		return Staged{}, err
 	}

@@ -180,7 +180,7 @@ func (d *demoFleet) releases(deviceType, channel string) []api.Release {
 
 // start starts the nodes, with the credentials that the fleet of an earlier
 // process kept. Nodes of an earlier fleet that this one has no use for it removes.
-func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st store.Store, dir, managerURL, token string, cert selfsign.Cert) error {
+func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st *store.Store, dir, managerURL, token string, cert selfsign.Cert) error {
 	group, err := demoGroupOf(ctx, st)
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (d *demoFleet) changed(node int, k fleet.Kept) {
 
 // keep writes what the nodes keep, and puts each new node into the group, until
 // running is done: the nodes have stopped.
-func (d *demoFleet) keep(running, ctx context.Context, st store.Store, group, path string) error {
+func (d *demoFleet) keep(running, ctx context.Context, st *store.Store, group, path string) error {
 	grouped := map[string]bool{}
 	for last := false; !last; {
 		select {
@@ -260,7 +260,7 @@ func (d *demoFleet) keep(running, ctx context.Context, st store.Store, group, pa
 }
 
 // joinGroup puts a node into a group, unless an operator has put it into one.
-func joinGroup(ctx context.Context, st store.Store, id, group string) error {
+func joinGroup(ctx context.Context, st *store.Store, id, group string) error {
 	n, err := st.Node(ctx, id)
 	if err != nil || n.GroupID != "" {
 		return err
@@ -271,7 +271,7 @@ func joinGroup(ctx context.Context, st store.Store, id, group string) error {
 
 // demoGroupOf returns the id of the fleet's group, and makes the group first if
 // there is none.
-func demoGroupOf(ctx context.Context, st store.Store) (string, error) {
+func demoGroupOf(ctx context.Context, st *store.Store) (string, error) {
 	now := time.Now().UTC()
 	group := api.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
 	entry := api.AuditEntry{Time: now, Actor: "demo", Action: "group.create", Target: group.ID, Details: []byte(`{"name":"` + demoGroup + `"}`)}
@@ -291,7 +291,7 @@ func demoGroupOf(ctx context.Context, st store.Store) (string, error) {
 }
 
 // load reads what an earlier fleet kept, of the nodes that the manager knows.
-func (d *demoFleet) load(ctx context.Context, st store.Store, path string) error {
+func (d *demoFleet) load(ctx context.Context, st *store.Store, path string) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -321,7 +321,7 @@ func (d *demoFleet) load(ctx context.Context, st store.Store, path string) error
 }
 
 // removeOthers removes the nodes of earlier fleets that nothing runs any more.
-func (d *demoFleet) removeOthers(ctx context.Context, st store.Store, c *client) error {
+func (d *demoFleet) removeOthers(ctx context.Context, st *store.Store, c *client) error {
 	all, err := st.Nodes(ctx)
 	if err != nil {
 		return err

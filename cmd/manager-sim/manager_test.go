@@ -35,7 +35,7 @@ type testManager struct {
 	dir  string
 	addr string
 	cert selfsign.Cert
-	st   store.Store
+	st   *store.Store
 	srv  *server.Server
 	hs   *http.Server
 }
@@ -64,7 +64,7 @@ func startManager(t *testing.T) *testManager {
 	}
 	m := &testManager{t: t, addr: l.Addr().String()}
 	m.dir, m.cert = dataDir(t, "https://"+m.addr)
-	if m.st, err = store.Open(filepath.Join(m.dir, "manager.db")); err != nil {
+	if m.st, err = store.Open(t.Context(), filepath.Join(m.dir, "manager.db")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.st.Close() })

@@ -112,7 +112,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(cmp.Or(database, filepath.Join(dir, "manager.db")))
+	st, err := store.Open(ctx, cmp.Or(database, filepath.Join(dir, "manager.db")))
 	if err != nil {
 		return err
 	}

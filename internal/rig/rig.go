@@ -49,7 +49,7 @@ type Rig struct {
 
 	adminToken, nodeToken string
 	cert                  selfsign.Cert
-	store                 store.Store
+	store                 *store.Store
 	servers               []*http.Server
 	client                *http.Client
 	handler               atomic.Pointer[http.Handler] // of Manager
@@ -79,7 +79,7 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	if r.log, err = os.Create(filepath.Join(dir, "manager.log")); err != nil {
 		return nil, err
 	}
-	if r.store, err = store.Open(filepath.Join(dir, "manager.db")); err != nil {
+	if r.store, err = store.Open(r.ctx, filepath.Join(dir, "manager.db")); err != nil {
 		return nil, err
 	}
 	if err := r.store.AddToken(r.ctx, server.Hash(r.nodeToken)); err != nil {

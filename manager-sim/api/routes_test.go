@@ -19,7 +19,7 @@ import (
 // Every route of the manager has a method of the client, and every method a route.
 func TestEveryRouteHasAMethod(t *testing.T) {
 	t.Parallel()
-	st, err := store.Open(t.TempDir() + "/db")
+	st, err := store.Open(t.Context(), t.TempDir()+"/db")
 	if err != nil {
 		t.Fatal(err)
 	}

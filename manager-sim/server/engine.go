@@ -257,7 +257,7 @@ func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		}
 	}
 	stored.State, stored.Active = state, !r.Status.Final()
-	if err := s.Store.SaveRollout(ctx, stored, commands, audits); err != nil {
+	if err := s.Rollouts.SaveRollout(ctx, stored, commands, audits); err != nil {
 		return err
 	}
 	s.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout")

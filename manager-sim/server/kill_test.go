@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 // mortalStore dies before each transition of a rollout is stored, once, and
 // after it is.
 type mortalStore struct {
-	store.Store
+	*store.Store
 	dir string
 }
 
@@ -63,14 +63,14 @@ func die() {
 }
 
 func mortal(dir, addr string) error {
-	st, err := store.Open(filepath.Join(dir, "db"))
+	st, err := store.Open(context.Background(), filepath.Join(dir, "db"))
 	if err != nil {
 		return err
 	}
 	if err := st.AddToken(context.Background(), server.Hash(registration)); err != nil {
 		return err
 	}
-	s, err := server.New(server.Config{Store: mortalStore{st, dir}, AdminToken: admin, Log: zerolog.Nop()})
+	s, err := server.New(server.Config{Store: st, Rollouts: mortalStore{st, dir}, AdminToken: admin, Log: zerolog.Nop()})
 	if err != nil {
 		return err
 	}

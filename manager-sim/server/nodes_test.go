@@ -184,7 +184,7 @@ func TestTheDecidingCommand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Store.Sent(t.Context(), id, at); err != nil {
+		if err := m.Store.RecordSent(t.Context(), id, at); err != nil {
 			t.Fatal(err)
 		}
 	}

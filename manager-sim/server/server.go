@@ -28,13 +28,20 @@ import (
 
 // Config is what a Server needs.
 type Config struct {
-	Store store.Store
-	Log   zerolog.Logger
+	Store *store.Store
+	// Rollouts stores the transitions of rollouts; nil means Store. Tests make it fail.
+	Rollouts RolloutSaver
+	Log      zerolog.Logger
 	// AdminToken is the bearer token of the REST API; it must not be empty.
 	AdminToken string
 	// Releases lists what is released for a device type on a channel, newest
 	// first; nil means nothing. The answer is kept for five minutes.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+}
+
+// RolloutSaver stores a transition of a rollout: *store.Store is one.
+type RolloutSaver interface {
+	SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error
 }
 
 // Server is the manager. It is an http.Handler; Close ends its sessions.
@@ -85,6 +92,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Store == nil {
 		return nil, errors.New("server: no store")
+	}
+	if c.Rollouts == nil {
+		c.Rollouts = c.Store
 	}
 	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), suspicions: make(map[string]*suspicion), stirred: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())

@@ -168,7 +168,7 @@ func (ss *session) writeAll(ctx context.Context) {
 			if c, ok := m.(*wire.Command); ok {
 				// First, and also when the session ends just now: a command that may have
 				// arrived is never taken for one that was not sent.
-				if err = ss.s.Store.Sent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
+				if err = ss.s.Store.RecordSent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
 					break
 				}
 				ss.s.metrics.commands.Inc()
@@ -263,7 +263,7 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 			}
 			n.Upgrade = b
 		}
-		if err := ss.s.Store.Seen(ctx, n); err != nil {
+		if err := ss.s.Store.RecordHealth(ctx, n); err != nil {
 			return err
 		}
 		ss.s.sawUptime(ss, m.UptimeSecs, now)
@@ -328,7 +328,7 @@ func (ss *session) ack(ctx context.Context, m *wire.CommandAck) error {
 		}
 		c.Data = b
 	}
-	first, err := ss.s.Store.Acked(ctx, c)
+	first, err := ss.s.Store.RecordAck(ctx, c)
 	if err == nil && first {
 		ss.s.metrics.acks.WithLabelValues(strconv.FormatBool(c.Success)).Inc()
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", c.ID).Bool("success", c.Success).Str("error_code", c.ErrorCode).Msg("command acknowledged")

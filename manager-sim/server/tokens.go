@@ -116,7 +116,7 @@ func (s *Server) tokenUsed(ctx context.Context, t store.Token, now time.Time) {
 	if !due {
 		return
 	}
-	if err := s.Store.UsedAPIToken(ctx, t.ID, now); err != nil {
+	if err := s.Store.RecordTokenUse(ctx, t.ID, now); err != nil {
 		s.Log.Error().Err(err).Str("token", t.Name).Msg("the use of a token was not recorded")
 	}
 }

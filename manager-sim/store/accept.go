@@ -8,7 +8,9 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-func (s *database) AcceptNode(ctx context.Context, n Node, a api.AuditEntry) error {
+// AcceptNode adds a node with its own credentials. It returns ErrExists, or ErrNotFound
+// if the group does not exist.
+func (s *Store) AcceptNode(ctx context.Context, n Node, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		if n.GroupID != "" {
 			var k int

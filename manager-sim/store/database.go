@@ -89,8 +89,9 @@ func (c conn) row(ctx context.Context, query string, args ...any) *sql.Row {
 	return c.x.QueryRowContext(ctx, query, args...)
 }
 
-// database is a Store in SQL.
-type database struct {
+// Store is an open database. Its methods are safe for concurrent use. A method that
+// returns nil has made its change durable.
+type Store struct {
 	conn
 	db *sql.DB
 }
@@ -98,7 +99,7 @@ type database struct {
 // Open opens a database, making or migrating its schema as needed: that of a
 // PostgreSQL server for a URL that begins with postgres://, or else the SQLite
 // file with that name. One manager at a time uses a database.
-func Open(name string) (Store, error) {
+func Open(ctx context.Context, name string) (*Store, error) {
 	driver, dsn, d := "sqlite", "file:"+(&url.URL{Path: name}).EscapedPath()+
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate", sqlite
 	if strings.HasPrefix(name, "postgres://") {
@@ -115,16 +116,15 @@ func Open(name string) (Store, error) {
 	// One connection: SQLite has one writer, and waiting here beats SQLITE_BUSY.
 	// With PostgreSQL it makes the order of events the order in which they are seen.
 	db.SetMaxOpenConns(1)
-	s := &database{conn{d, db}, db}
-	if err := s.migrate(); err != nil {
+	s := &Store{conn{d, db}, db}
+	if err := s.migrate(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return s, nil
 }
 
-func (s *database) migrate() error {
-	ctx := context.Background()
+func (s *Store) migrate(ctx context.Context) error {
 	names, err := fs.Glob(migrationFiles, path.Join("migrations", s.name, "*.sql")) // sorted
 	if err != nil {
 		return err
@@ -161,12 +161,14 @@ func (s *database) migrate() error {
 	})
 }
 
-func (s *database) Ping(ctx context.Context) error { return s.db.PingContext(ctx) }
+// Ping returns an error if the database cannot be reached.
+func (s *Store) Ping(ctx context.Context) error { return s.db.PingContext(ctx) }
 
-func (s *database) Close() error { return s.db.Close() }
+// Close closes the database.
+func (s *Store) Close() error { return s.db.Close() }
 
 // tx runs f in a transaction.
-func (s *database) tx(ctx context.Context, f func(conn) error) error {
+func (s *Store) tx(ctx context.Context, f func(conn) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -201,7 +203,7 @@ var ErrRepeated = errors.New("carried out already")
 const onceKept = 24 * time.Hour
 
 // change is tx for what an operator asks for: it honours a Once.
-func (s *database) change(ctx context.Context, f func(conn) error) error {
+func (s *Store) change(ctx context.Context, f func(conn) error) error {
 	o, _ := ctx.Value(onceKey{}).(*Once)
 	if o == nil || o.done {
 		return s.tx(ctx, f)
@@ -231,7 +233,9 @@ type Answer struct {
 	Body        string
 }
 
-func (s *database) Answer(ctx context.Context, key string) (Answer, error) {
+// Answer returns the answer to a request that was made with a Once, or ErrNotFound. Its
+// Status is 0 if the answer is not known.
+func (s *Store) Answer(ctx context.Context, key string) (Answer, error) {
 	var a Answer
 	err := s.row(ctx, "SELECT fingerprint, status, body FROM once WHERE key = ?", key).Scan(&a.Fingerprint, &a.Status, &a.Body)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -240,7 +244,8 @@ func (s *database) Answer(ctx context.Context, key string) (Answer, error) {
 	return a, err
 }
 
-func (s *database) SetAnswer(ctx context.Context, key string, a Answer) error {
+// SetAnswer keeps the answer to a request that was made with a Once.
+func (s *Store) SetAnswer(ctx context.Context, key string, a Answer) error {
 	_, err := s.exec(ctx, "UPDATE once SET status = ?, body = ? WHERE key = ?", a.Status, a.Body, key)
 	return err
 }

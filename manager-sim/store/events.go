@@ -18,7 +18,10 @@ const (
 	EventBytesKept = 16 << 20 // of their messages and details
 )
 
-func (s *database) AddEvent(ctx context.Context, e *api.Event) (bool, error) {
+// AddEvent adds an event, and reports false if the node's EventID exists already. It
+// sets e.Seq. It deletes the oldest events of a node that exceeds EventsKept or
+// EventBytesKept.
+func (s *Store) AddEvent(ctx context.Context, e *api.Event) (bool, error) {
 	added := false
 	err := s.tx(ctx, func(tx conn) error {
 		err := tx.row(ctx, `INSERT INTO events (event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details)
@@ -73,7 +76,10 @@ const (
 	maxOutcome  = 500 // characters of a message
 )
 
-func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error) {
+// Outcomes returns the events that decide the state of a command, oldest first: of very
+// many, the newest. With the command id "" it returns the rollbacks that no command
+// caused.
+func (s *Store) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error) {
 	rows, err := s.query(ctx, `SELECT error_code, substr(message, 1, ?), received_at FROM events
 		WHERE node_id = ? AND command_id = ? AND (command_id != '' OR error_code = 'upgrade_rolled_back') ORDER BY seq DESC LIMIT ?`,
 		maxOutcome, nodeID, commandID, maxOutcomes)
@@ -88,7 +94,9 @@ func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Ou
 	return list, err
 }
 
-func (s *database) Events(ctx context.Context, f EventFilter) ([]api.Event, int, error) {
+// Events returns a page, newest first, and how many events match in all, whatever
+// Before and After are.
+func (s *Store) Events(ctx context.Context, f EventFilter) ([]api.Event, int, error) {
 	var w where
 	w.equal("node_id", f.NodeID)
 	w.equal("severity", f.Severity)

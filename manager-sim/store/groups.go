@@ -30,7 +30,8 @@ var (
 	ErrNotMarked = errors.New("the node is not marked as two devices with one identity")
 )
 
-func (s *database) AddGroup(ctx context.Context, g api.Group, a api.AuditEntry) error {
+// AddGroup adds a group with its audit entry, or returns ErrExists.
+func (s *Store) AddGroup(ctx context.Context, g api.Group, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT DO NOTHING", g.ID, g.Name, ms(g.CreatedAt))
 		if err != nil {
@@ -51,12 +52,14 @@ func scanGroup(row scanner) (api.Group, error) {
 	return g, err
 }
 
-func (s *database) Groups(ctx context.Context) ([]api.Group, error) {
+// Groups returns all groups, by name.
+func (s *Store) Groups(ctx context.Context) ([]api.Group, error) {
 	rows, err := s.query(ctx, "SELECT id, name, created_at FROM groups ORDER BY name")
 	return collect(rows, err, scanGroup)
 }
 
-func (s *database) Group(ctx context.Context, id string) (api.Group, error) {
+// Group returns a group, or ErrNotFound.
+func (s *Store) Group(ctx context.Context, id string) (api.Group, error) {
 	g, err := scanGroup(s.row(ctx, "SELECT id, name, created_at FROM groups WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return g, fmt.Errorf("group %q: %w", id, ErrNotFound)
@@ -64,7 +67,9 @@ func (s *database) Group(ctx context.Context, id string) (api.Group, error) {
 	return g, err
 }
 
-func (s *database) SetGroup(ctx context.Context, nodeID, groupID string, a api.AuditEntry) error {
+// SetGroup moves a node into a group ("": out of any) with its audit entry, or returns
+// ErrNotFound.
+func (s *Store) SetGroup(ctx context.Context, nodeID, groupID string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND removed_at = 0 AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
 		if err != nil {
@@ -77,12 +82,14 @@ func (s *database) SetGroup(ctx context.Context, nodeID, groupID string, a api.A
 	})
 }
 
-func (s *database) GroupNodes(ctx context.Context, groupID string) ([]Node, error) {
+// GroupNodes returns the nodes of a group, by id.
+func (s *Store) GroupNodes(ctx context.Context, groupID string) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE group_id = ? AND removed_at = 0 ORDER BY id", groupID)
 	return collect(rows, err, scanNode)
 }
 
-func (s *database) GroupMembers(ctx context.Context, groupID string) (map[string]bool, error) {
+// GroupMembers returns the ids of a group's nodes.
+func (s *Store) GroupMembers(ctx context.Context, groupID string) (map[string]bool, error) {
 	rows, err := s.query(ctx, "SELECT id FROM nodes WHERE group_id = ? AND removed_at = 0", groupID)
 	ids, err := collect(rows, err, func(row scanner) (id string, err error) { return id, row.Scan(&id) })
 	members := make(map[string]bool, len(ids))
@@ -92,9 +99,11 @@ func (s *database) GroupMembers(ctx context.Context, groupID string) (map[string
 	return members, err
 }
 
-// SaveRollout is the one way in which a rollout changes: its new state, the
-// commands, and the audit entries, or none of them.
-func (s *database) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []api.AuditEntry) error {
+// SaveRollout stores a rollout with the commands and audit entries of the same
+// transition, or nothing. No other method changes a rollout. It returns ErrExists if
+// the group has another active rollout, and ErrConflict if r.Revision is not the stored
+// one.
+func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		var result sql.Result
 		var err error
@@ -136,7 +145,8 @@ func scanRollout(row scanner) (Rollout, error) {
 	return r, err
 }
 
-func (s *database) Rollout(ctx context.Context, id string) (Rollout, error) {
+// Rollout returns a rollout, or ErrNotFound.
+func (s *Store) Rollout(ctx context.Context, id string) (Rollout, error) {
 	r, err := scanRollout(s.row(ctx, "SELECT "+rolloutColumns+" FROM rollouts WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("rollout %q: %w", id, ErrNotFound)
@@ -144,7 +154,9 @@ func (s *database) Rollout(ctx context.Context, id string) (Rollout, error) {
 	return r, err
 }
 
-func (s *database) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
+// Rollouts returns rollouts, newest first: of one group or, with "", of all; at most
+// limit, or all if limit is negative.
+func (s *Store) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
 	rows, err := s.query(ctx, "SELECT "+rolloutColumns+` FROM rollouts
 		WHERE (? = '' OR group_id = ?) AND (NOT ? OR active) ORDER BY created_at DESC, id LIMIT ?`, groupID, groupID, activeOnly, all(limit))
 	return collect(rows, err, scanRollout)

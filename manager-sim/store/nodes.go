@@ -12,7 +12,9 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-func (s *database) Register(ctx context.Context, token string, n Node) error {
+// Register adds a node if the registration token is valid, and returns ErrDenied
+// otherwise. A token registers any number of nodes.
+func (s *Store) Register(ctx context.Context, token string, n Node) error {
 	return s.tx(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, address)
 			SELECT ?, ?, ?, ?, '[]', NULL, CAST(? AS BIGINT), CAST(? AS BIGINT), ? FROM tokens WHERE hash = ?`,
@@ -47,7 +49,8 @@ func scanNode(row scanner) (Node, error) {
 	return n, json.Unmarshal([]byte(caps), &n.Capabilities)
 }
 
-func (s *database) Node(ctx context.Context, id string) (Node, error) {
+// Node returns a node, also a removed one, or ErrNotFound.
+func (s *Store) Node(ctx context.Context, id string) (Node, error) {
 	n, err := scanNode(s.row(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return n, fmt.Errorf("node %q: %w", id, ErrNotFound)
@@ -55,17 +58,21 @@ func (s *database) Node(ctx context.Context, id string) (Node, error) {
 	return n, err
 }
 
-func (s *database) Nodes(ctx context.Context) ([]Node, error) {
+// Nodes returns the nodes that were not removed, by id.
+func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at = 0 ORDER BY id")
 	return collect(rows, err, scanNode)
 }
 
-func (s *database) RemovedNodes(ctx context.Context) ([]Node, error) {
+// RemovedNodes returns the removed nodes, by id.
+func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at != 0 ORDER BY id")
 	return collect(rows, err, scanNode)
 }
 
-func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
+// RemoveNode revokes the secret of a node and takes it out of the lists. Its history
+// stays. It returns ErrNotFound for a node that was removed already.
+func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', upgrade = NULL, duplicate = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
 		if err != nil {
@@ -78,7 +85,9 @@ func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a ap
 	})
 }
 
-func (s *database) MarkDuplicate(ctx context.Context, id string, d api.Duplicate) (bool, error) {
+// MarkDuplicate records that two devices use a node's identity. It reports whether
+// the node was not marked before.
+func (s *Store) MarkDuplicate(ctx context.Context, id string, d api.Duplicate) (bool, error) {
 	b, err := json.Marshal(d)
 	if err != nil {
 		return false, err
@@ -91,7 +100,8 @@ func (s *database) MarkDuplicate(ctx context.Context, id string, d api.Duplicate
 	return k > 0, err
 }
 
-func (s *database) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry) error {
+// ClearDuplicate ends the mark of MarkDuplicate, or returns ErrNotMarked.
+func (s *Store) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET duplicate = NULL WHERE id = ? AND duplicate IS NOT NULL", id)
 		if err != nil {
@@ -104,7 +114,9 @@ func (s *database) ClearDuplicate(ctx context.Context, id string, a api.AuditEnt
 	})
 }
 
-func (s *database) Seen(ctx context.Context, n Node) error {
+// RecordHealth records a health beat: version, capabilities, upgrade, health and
+// LastSeen of n.
+func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	caps, err := json.Marshal(append([]string{}, n.Capabilities...))
 	if err != nil {
 		return err
@@ -114,7 +126,9 @@ func (s *database) Seen(ctx context.Context, n Node) error {
 	return err
 }
 
-func (s *database) Came(ctx context.Context, id, version, address string, at time.Time) error {
+// RecordConnect records that a node authenticated at a version from an address. It
+// returns ErrDenied if the node was removed.
+func (s *Store) RecordConnect(ctx context.Context, id, version, address string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0", version, ms(at), address, id)
 		if err != nil {
@@ -127,7 +141,8 @@ func (s *database) Came(ctx context.Context, id, version, address string, at tim
 	})
 }
 
-func (s *database) Went(ctx context.Context, id string, at time.Time) error {
+// RecordDisconnect records that a node's session ended.
+func (s *Store) RecordDisconnect(ctx context.Context, id string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {
 		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Disconnected, Version: ""})
 	})
@@ -144,7 +159,9 @@ func addConnection(ctx context.Context, tx conn, nodeID string, c api.Connection
 	return err
 }
 
-func (s *database) Connections(ctx context.Context, nodeID string) ([]api.Connection, error) {
+// Connections returns when a node connected and disconnected, newest first. The
+// oldest of very many are deleted.
+func (s *Store) Connections(ctx context.Context, nodeID string) ([]api.Connection, error) {
 	rows, err := s.query(ctx, "SELECT node_id, time, state, version FROM connections WHERE node_id = ? ORDER BY seq DESC", nodeID)
 	return collect(rows, err, func(row scanner) (api.Connection, error) {
 		var c api.Connection

@@ -32,7 +32,7 @@ func testARemovedNode(t *testing.T, path string) {
 	if err := s.RemoveNode(ctx, "a", now, entry("node.remove")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("again: %v", err)
 	}
-	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "9.9.9", Capabilities: []string{"upgrade"}, LastSeen: now}))
+	must(t, s.RecordHealth(ctx, store.Node{ID: "a", Version: "9.9.9", Capabilities: []string{"upgrade"}, LastSeen: now}))
 	if err := s.SetGroup(ctx, "a", "g", entry("x")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("moved: %v", err)
 	}
@@ -89,7 +89,7 @@ func testReplacedCommands(t *testing.T, path string) {
 	}
 	must(t, add("c1", ""))
 	must(t, add("c2", "c1"))
-	must(t, s.Sent(ctx, "c2", now))
+	must(t, s.RecordSent(ctx, "c2", now))
 	if err := add("c3", "c2"); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a command that was sent: %v", err)
 	}

@@ -26,7 +26,9 @@ const (
 	sourcesKept = 100
 )
 
-func (s *database) AddSession(ctx context.Context, n Session, a api.AuditEntry) error {
+// AddSession adds a session. It returns ErrConflict if the user does not exist, or has
+// another password than PasswordHash.
+func (s *Store) AddSession(ctx context.Context, n Session, a api.AuditEntry) error {
 	return s.tx(ctx, func(tx conn) error {
 		now := time.Now()
 		if _, err := tx.exec(ctx, "DELETE FROM sessions WHERE expires_at < ?", ms(now)); err != nil {
@@ -52,13 +54,16 @@ func (s *database) AddSession(ctx context.Context, n Session, a api.AuditEntry) 
 	})
 }
 
-func (s *database) SignedInFrom(ctx context.Context, user, source string, now time.Time) (bool, error) {
+// SignedInFrom reports whether the user signed in from a source within SignInsKept.
+func (s *Store) SignedInFrom(ctx context.Context, user, source string, now time.Time) (bool, error) {
 	var n int
 	err := s.row(ctx, `SELECT count(*) FROM sign_ins WHERE "user" = ? AND source = ? AND time > ?`, user, source, ms(now.Add(-SignInsKept))).Scan(&n)
 	return n > 0, err
 }
 
-func (s *database) SessionUser(ctx context.Context, hash string, now time.Time) (User, time.Time, error) {
+// SessionUser returns the user of a session and when the session ends, or ErrNotFound
+// if there is no such session at now.
+func (s *Store) SessionUser(ctx context.Context, hash string, now time.Time) (User, time.Time, error) {
 	var expires int64
 	u, err := scanUser(also{s.row(ctx, `SELECT u.name, u.hash, u.role, u.groups, u.created_at, s.expires_at
 		FROM sessions s JOIN users u ON u.name = s."user" WHERE s.hash = ? AND s.expires_at > ?`, hash, ms(now)), &expires})
@@ -76,7 +81,8 @@ type also struct {
 
 func (a also) Scan(to ...any) error { return a.scanner.Scan(append(to, a.last)...) }
 
-func (s *database) EndSession(ctx context.Context, hash string) error {
+// EndSession ends a session. Repeating it changes nothing.
+func (s *Store) EndSession(ctx context.Context, hash string) error {
 	_, err := s.exec(ctx, "DELETE FROM sessions WHERE hash = ?", hash)
 	return err
 }

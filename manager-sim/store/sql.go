@@ -42,7 +42,9 @@ func raw(s sql.NullString) json.RawMessage {
 	return json.RawMessage(s.String)
 }
 
-func (s *database) AddToken(ctx context.Context, hash string) error {
+// AddToken makes a registration token valid, by its hash. Repeating it changes
+// nothing.
+func (s *Store) AddToken(ctx context.Context, hash string) error {
 	_, err := s.exec(ctx, "INSERT INTO tokens VALUES (?) ON CONFLICT DO NOTHING", hash)
 	return err
 }
@@ -63,7 +65,9 @@ func collect[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([
 	return out, rows.Err()
 }
 
-func (s *database) AddCommand(ctx context.Context, c Command, a api.AuditEntry) error {
+// AddCommand adds a command and its audit entry, or neither. It returns ErrConflict if
+// c.Replaces was sent or has ended.
+func (s *Store) AddCommand(ctx context.Context, c Command, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		if c.Replaces != "" {
 			r, err := tx.exec(ctx, "UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ? WHERE id = ? AND node_id = ? AND sent_at = 0 AND acked_at = 0",
@@ -91,12 +95,15 @@ func addAudit(ctx context.Context, tx conn, a api.AuditEntry) error {
 	return err
 }
 
-func (s *database) Sent(ctx context.Context, id string, at time.Time) error {
+// RecordSent records that a command was sent. Repeating it records the later time.
+func (s *Store) RecordSent(ctx context.Context, id string, at time.Time) error {
 	_, err := s.exec(ctx, "UPDATE commands SET sent_at = ? WHERE id = ?", ms(at), id)
 	return err
 }
 
-func (s *database) Acked(ctx context.Context, c Command) (bool, error) {
+// RecordAck records the outcome of a node's command. Only the first one counts: for a
+// repeated one, or a command of another node, it reports false.
+func (s *Store) RecordAck(ctx context.Context, c Command) (bool, error) {
 	r, err := s.exec(ctx, `UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ?, data = ?
 		WHERE id = ? AND node_id = ? AND acked_at = 0`,
 		ms(c.AckedAt), c.Success, c.ErrorCode, c.Error, null(c.Data), c.ID, c.NodeID)
@@ -120,12 +127,15 @@ func scanCommand(row scanner) (Command, error) {
 	return c, err
 }
 
-func (s *database) Commands(ctx context.Context, nodeID string, limit int) ([]Command, error) {
+// Commands returns a node's commands, newest first, at most limit; all if limit is
+// negative.
+func (s *Store) Commands(ctx context.Context, nodeID string, limit int) ([]Command, error) {
 	rows, err := s.query(ctx, "SELECT "+commandColumns+" FROM commands WHERE node_id = ? ORDER BY seq DESC LIMIT ?", nodeID, all(limit))
 	return collect(rows, err, scanCommand)
 }
 
-func (s *database) Command(ctx context.Context, id string) (Command, error) {
+// Command returns a command, or ErrNotFound.
+func (s *Store) Command(ctx context.Context, id string) (Command, error) {
 	c, err := scanCommand(s.row(ctx, "SELECT "+commandColumns+" FROM commands WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, fmt.Errorf("command %q: %w", id, ErrNotFound)
@@ -158,12 +168,13 @@ func (w *where) String() string {
 }
 
 // count returns how many rows of the table match.
-func (s *database) count(ctx context.Context, table string, w where) (n int, err error) {
+func (s *Store) count(ctx context.Context, table string, w where) (n int, err error) {
 	err = s.row(ctx, "SELECT count(*) FROM "+table+w.String(), w.args...).Scan(&n)
 	return n, err
 }
 
-func (s *database) AuditLog(ctx context.Context, f AuditFilter) ([]api.AuditEntry, int, error) {
+// AuditLog returns entries, newest first, and how many match in all, whatever Before is.
+func (s *Store) AuditLog(ctx context.Context, f AuditFilter) ([]api.AuditEntry, int, error) {
 	var w where
 	w.equal("actor", f.Actor)
 	w.equal("action", f.Action)

@@ -14,9 +14,9 @@ import (
 
 var now = time.Date(2026, 11, 24, 3, 0, 0, 0, time.UTC)
 
-func open(t *testing.T, path string) store.Store {
+func open(t *testing.T, path string) *store.Store {
 	t.Helper()
-	s, err := store.Open(path)
+	s, err := store.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,9 +45,9 @@ func testNodes(t *testing.T, path string) {
 	for _, id := range []string{"b", "a"} {
 		must(t, s.Register(ctx, "token", store.Node{ID: id, DeviceType: "edge", SecretHash: "h" + id, RegisteredAt: now, LastSeen: now}))
 	}
-	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now}))
-	must(t, s.Came(ctx, "a", "1.1.0", "192.0.2.1", now.Add(time.Second)))
-	must(t, s.Went(ctx, "a", now.Add(2*time.Second)))
+	must(t, s.RecordHealth(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now}))
+	must(t, s.RecordConnect(ctx, "a", "1.1.0", "192.0.2.1", now.Add(time.Second)))
+	must(t, s.RecordDisconnect(ctx, "a", now.Add(2*time.Second)))
 	must(t, s.Close())
 
 	s = open(t, path) // as after a restart
@@ -79,16 +79,16 @@ func testCommandsAreAckedOnce(t *testing.T, path string) {
 		c := store.Command{ID: fmt.Sprint("c", i), NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now.Add(time.Duration(i))}
 		must(t, s.AddCommand(ctx, c, api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "a", Details: json.RawMessage(`{}`)}))
 	}
-	must(t, s.Sent(ctx, "c0", now))
+	must(t, s.RecordSent(ctx, "c0", now))
 	ack := store.Command{ID: "c0", NodeID: "a", AckedAt: now, Success: true}
-	if first, err := s.Acked(ctx, ack); err != nil || !first {
+	if first, err := s.RecordAck(ctx, ack); err != nil || !first {
 		t.Errorf("the first ack: %v, %v", first, err)
 	}
 	ack.Success, ack.ErrorCode = false, "changed"
-	if again, err := s.Acked(ctx, ack); err != nil || again {
+	if again, err := s.RecordAck(ctx, ack); err != nil || again {
 		t.Errorf("the second ack: %v, %v", again, err)
 	}
-	if other, err := s.Acked(ctx, store.Command{ID: "c1", NodeID: "b", AckedAt: now}); err != nil || other {
+	if other, err := s.RecordAck(ctx, store.Command{ID: "c1", NodeID: "b", AckedAt: now}); err != nil || other {
 		t.Errorf("the ack of another node: %v, %v", other, err)
 	}
 	cs, err := s.Commands(ctx, "a", 2)
@@ -245,7 +245,7 @@ func testUsersAndOnce(t *testing.T, path string) {
 
 func TestADatabaseThatCannotBeOpenedIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := store.Open("postgres://me:secret@127.0.0.1:1/db?connect_timeout=5")
+	_, err := store.Open(t.Context(), "postgres://me:secret@127.0.0.1:1/db?connect_timeout=5")
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "127.0.0.1") {
 		t.Errorf("got %v", err)
 	}

@@ -50,7 +50,9 @@ func scanToken(row scanner) (Token, error) {
 	return t, json.Unmarshal([]byte(groups), &t.Groups)
 }
 
-func (s *database) AddAPIToken(ctx context.Context, t Token, a api.AuditEntry) error {
+// AddAPIToken adds a program's token. It returns ErrDenied if t.CreatedBy may not create
+// tokens any more.
+func (s *Store) AddAPIToken(ctx context.Context, t Token, a api.AuditEntry) error {
 	groups, err := json.Marshal(append([]string{}, t.Groups...))
 	if err != nil {
 		return err
@@ -67,7 +69,9 @@ func (s *database) AddAPIToken(ctx context.Context, t Token, a api.AuditEntry) e
 	})
 }
 
-func (s *database) APIToken(ctx context.Context, hash string) (Token, error) {
+// APIToken finds a token by the hash of its secret, also an expired one, or returns
+// ErrNotFound.
+func (s *Store) APIToken(ctx context.Context, hash string) (Token, error) {
 	t, err := scanToken(s.row(ctx, "SELECT "+tokenColumns+" FROM api_tokens WHERE hash = ?", hash))
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, fmt.Errorf("token: %w", ErrNotFound)
@@ -75,12 +79,14 @@ func (s *database) APIToken(ctx context.Context, hash string) (Token, error) {
 	return t, err
 }
 
-func (s *database) APITokens(ctx context.Context) ([]Token, error) {
+// APITokens returns all tokens, newest first.
+func (s *Store) APITokens(ctx context.Context) ([]Token, error) {
 	rows, err := s.query(ctx, "SELECT "+tokenColumns+" FROM api_tokens ORDER BY created_at DESC, id")
 	return collect(rows, err, scanToken)
 }
 
-func (s *database) RemoveAPIToken(ctx context.Context, id string, a api.AuditEntry) error {
+// RemoveAPIToken removes a token and those that it created, or returns ErrNotFound.
+func (s *Store) RemoveAPIToken(ctx context.Context, id string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "DELETE FROM api_tokens WHERE id = ?", id)
 		if err != nil {
@@ -136,7 +142,8 @@ func removeTokensBy(ctx context.Context, tx conn, by string, a api.AuditEntry) e
 	return nil
 }
 
-func (s *database) UsedAPIToken(ctx context.Context, id string, at time.Time) error {
+// RecordTokenUse records when a token was used.
+func (s *Store) RecordTokenUse(ctx context.Context, id string, at time.Time) error {
 	_, err := s.exec(ctx, "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", ms(at), id)
 	return err
 }

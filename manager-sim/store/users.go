@@ -45,11 +45,13 @@ type UserChange struct {
 	OldHash string
 }
 
-func (s *database) AddUser(ctx context.Context, u User, a api.AuditEntry) error {
+// AddUser adds a user, or returns ErrExists.
+func (s *Store) AddUser(ctx context.Context, u User, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error { return addUser(ctx, tx, u, a) })
 }
 
-func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a api.AuditEntry) error {
+// AddFirstSuperAdmin adds a super admin, or returns ErrClaimed if one exists.
+func (s *Store) AddFirstSuperAdmin(ctx context.Context, u User, a api.AuditEntry) error {
 	u.Role = string(api.SuperAdmin)
 	return s.change(ctx, func(tx conn) error {
 		if n, err := superAdmins(ctx, tx); err != nil {
@@ -82,7 +84,8 @@ func superAdmins(ctx context.Context, c conn) (n int, err error) {
 	return n, err
 }
 
-func (s *database) HasSuperAdmin(ctx context.Context) (bool, error) {
+// HasSuperAdmin reports whether a super admin exists.
+func (s *Store) HasSuperAdmin(ctx context.Context) (bool, error) {
 	n, err := superAdmins(ctx, s.conn)
 	return n > 0, err
 }
@@ -98,7 +101,9 @@ func lostSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry)
 	return removeTokensBy(ctx, tx, name, a)
 }
 
-func (s *database) RemoveUser(ctx context.Context, name string, a api.AuditEntry) error {
+// RemoveUser removes a user, its sessions, and the tokens that it created. It returns
+// ErrNotFound, or ErrLastSuperAdmin if no super admin would remain.
+func (s *Store) RemoveUser(ctx context.Context, name string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		u, err := user(ctx, tx, name)
 		if err != nil {
@@ -116,7 +121,10 @@ func (s *database) RemoveUser(ctx context.Context, name string, a api.AuditEntry
 	})
 }
 
-func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a api.AuditEntry) (User, error) {
+// UpdateUser changes a user and returns it. It returns ErrNotFound, or
+// ErrLastSuperAdmin if no super admin would remain. A user who is no longer super
+// admin loses the tokens that it created.
+func (s *Store) UpdateUser(ctx context.Context, name string, c UserChange, a api.AuditEntry) (User, error) {
 	var u User
 	err := s.change(ctx, func(tx conn) error {
 		before, err := user(ctx, tx, name)
@@ -177,15 +185,18 @@ func user(ctx context.Context, c conn, name string) (User, error) {
 	return u, err
 }
 
-func (s *database) User(ctx context.Context, name string) (User, error) {
+// User returns a user, or ErrNotFound.
+func (s *Store) User(ctx context.Context, name string) (User, error) {
 	return user(ctx, s.conn, name)
 }
 
-func (s *database) Users(ctx context.Context) ([]User, error) {
+// Users returns all users, by name.
+func (s *Store) Users(ctx context.Context) ([]User, error) {
 	rows, err := s.query(ctx, "SELECT "+userColumns+" FROM users ORDER BY name")
 	return collect(rows, err, scanUser)
 }
 
-func (s *database) AddAudit(ctx context.Context, a api.AuditEntry) error {
+// AddAudit adds an audit entry that belongs to no other change.
+func (s *Store) AddAudit(ctx context.Context, a api.AuditEntry) error {
 	return s.tx(ctx, func(tx conn) error { return addAudit(ctx, tx, a) })
 }

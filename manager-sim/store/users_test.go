@@ -83,7 +83,7 @@ func testUserChanges(t *testing.T, path string) {
 	must(t, token("3", store.ByManager))
 	is(token("4", "v"), store.ErrDenied)
 	is(token("4", store.ByToken("9")), store.ErrDenied)
-	must(t, s.UsedAPIToken(ctx, "2", now))
+	must(t, s.RecordTokenUse(ctx, "2", now))
 	if k, err := s.APIToken(ctx, "h2"); err != nil || !k.LastUsedAt.Equal(now) || !k.ExpiresAt.Equal(soon.Truncate(time.Millisecond)) || k.CreatedBy != "token 1" {
 		t.Errorf("got %+v, %v", k, err)
 	}

@@ -31,14 +31,14 @@ const (
 type site struct {
 	t     *testing.T
 	url   string
-	store store.Store
+	store *store.Store
 	m     *server.Server
 	http  *httptest.Server
 }
 
 func open(t *testing.T) *site {
 	t.Helper()
-	st, err := store.Open(filepath.Join(t.TempDir(), "db"))
+	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func (s *site) node(id, group string) {
 	}
 	must(s.store.AddToken(ctx, "t"))
 	must(s.store.Register(ctx, "t", store.Node{ID: id, DeviceType: hostile, Version: hostile, RegisteredAt: now, LastSeen: now}))
-	must(s.store.Seen(ctx, store.Node{ID: id, Version: hostile, LastSeen: now, Capabilities: []string{"upgrade", hostile}, Upgrade: json.RawMessage(`{"channels":["stable"]}`)}))
+	must(s.store.RecordHealth(ctx, store.Node{ID: id, Version: hostile, LastSeen: now, Capabilities: []string{"upgrade", hostile}, Upgrade: json.RawMessage(`{"channels":["stable"]}`)}))
 	if group != "" {
 		must(s.store.SetGroup(ctx, id, group, api.AuditEntry{Time: now, Details: json.RawMessage(`{}`)}))
 	}
@@ -219,7 +219,7 @@ func (s *site) end(node string) {
 		s.t.Fatal(err)
 	}
 	for _, c := range cs {
-		if _, err := s.store.Acked(s.t.Context(), store.Command{ID: c.ID, NodeID: node, AckedAt: time.Now(), ErrorCode: "upgrade_network_error", Error: "no network"}); err != nil {
+		if _, err := s.store.RecordAck(s.t.Context(), store.Command{ID: c.ID, NodeID: node, AckedAt: time.Now(), ErrorCode: "upgrade_network_error", Error: "no network"}); err != nil {
 			s.t.Fatal(err)
 		}
 	}

@@ -33,7 +33,7 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	if body := root.get("/admin/nodes?q=n1&online=no&group="+g, 200); !strings.Contains(body, "1 of 2 nodes") || !strings.Contains(body, `href="/admin/nodes/n1/upgrade"`) {
 		t.Errorf("the filtered list: %s", body)
 	}
-	if err := s.store.Came(t.Context(), "n1", "2.0.0", "", time.Now()); err != nil {
+	if err := s.store.RecordConnect(t.Context(), "n1", "2.0.0", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	form := root.get("/admin/nodes/n1/upgrade", 200)
