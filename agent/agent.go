@@ -22,15 +22,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
@@ -40,12 +39,12 @@ import (
 
 // Agent is one service's agent. Make it with New, run it once.
 type Agent struct {
-	c      resolved
-	log    zerolog.Logger
-	stager *stage.Stager
-	began  time.Time    // of this process, as far as the agent knows; monotonic
-	due    atomic.Int64 // when the session's loop must stir again, in ns after began
-	target string       // being staged; owned by the goroutine that stages
+	c        settings
+	log      zerolog.Logger
+	pipeline *upgrade.Pipeline
+	began    time.Time    // of this process, as far as the agent knows; monotonic
+	due      atomic.Int64 // when the session's loop must stir again, in ns after began
+	target   string       // being staged; owned by the goroutine that stages
 
 	unitOf *attached // nil when this process is the service
 
@@ -84,30 +83,23 @@ type Agent struct {
 }
 
 // New checks the configuration and returns an agent. It writes nothing.
-func New(c Config) (*Agent, error) {
-	r, err := c.resolve()
+func New(c config.Config, o Options) (*Agent, error) {
+	r, err := resolve(c, o)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	r.layout = r.layout.RunningAs(r.version)
-	trust, unfit, err := verify.LoadKept(c.Signers, fsutil.DirFS(r.layout.TrustDir()))
-	if err != nil {
-		return nil, err
-	}
-	if unfit != nil {
-		r.Log.Error().Err(unfit).Msg("the trust root that was renewed is not used, but the compiled-in one")
-	}
+	r.Layout = r.Layout.RunningAs(r.version)
 	a := newAgent(r)
-	sc := r.staging(trust)
-	sc.Progress = a.report
-	a.stager, err = stage.New(sc)
+	a.pipeline, err = upgrade.New(upgrade.Config{
+		Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log,
+	})
 	if err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-func newAgent(r resolved) *Agent {
+func newAgent(r settings) *Agent {
 	a := &Agent{
 		c: r, log: r.Log, began: time.Now(),
 		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
@@ -115,28 +107,6 @@ func newAgent(r resolved) *Agent {
 	}
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
-}
-
-// staging is how r wants releases staged.
-func (r resolved) staging(trust verify.Trust) stage.Config {
-	renew := func(beside fs.FS) (stage.Trust, error) {
-		n, err := renewTrust(context.Background(), r.layout, beside)
-		if err != nil {
-			return nil, err
-		}
-		t, unfit, err := verify.LoadKept(r.Signers, fsutil.DirFS(r.layout.TrustDir()))
-		if err := errors.Join(unfit, err); err != nil {
-			return nil, err
-		}
-		r.Log.Info().Int64("root_version", n.RootVersion).Int64("targets_version", n.TargetsVersion).Msg("a newer trust root came with the release, proven by Sigstore's keys, and is kept")
-		return t, nil
-	}
-	running := r.version
-	if running.String() == "0.0.0" { // the placeholder of those that are not the service
-		running = release.Version{}
-	}
-	return stage.Config{KeepVersions: r.Upgrade.KeepVersions, Running: running, Layout: r.layout, Trust: trust, Renew: renew, Binary: r.Service.Binary, NoRun: r.Service.Unit != "",
-		Proxy: r.proxy, MaxBandwidth: r.rate, AllowPrivate: r.Upgrade.AllowPrivateRedirects, Now: certificateTime}
 }
 
 // errSwapped ends the run after a swap.
@@ -162,12 +132,12 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 func (a *Agent) run(ctx context.Context) error {
-	start := a.log.Info().Str("version", a.c.version.String()).Str("root", a.c.layout.Root()).Str("device_type", a.c.host.DeviceType)
+	start := a.log.Info().Str("version", a.c.version.String()).Str("root", a.c.Layout.Root()).Str("device_type", a.c.Host.DeviceType)
 	start.Msg("agent starts")
 	if verify.Simulation {
 		a.log.Warn().Msg("SIMULATION BUILD: it believes a simulated Sigstore; never install it on a device")
 	}
-	if a.c.Manager.AcceptSelfSignedCert && a.c.pins.none() {
+	if a.c.Manager.AcceptSelfSignedCert && !a.c.Pinned() {
 		a.log.Warn().Msg("accept_self_signed_cert is on: anybody on the path can pose as the manager; prefer cert_fingerprint")
 	}
 	if err := a.countStart(ctx); err != nil {
@@ -178,7 +148,7 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	a.narrow()
 	res, interrupted := a.settle(ctx)
-	if err := a.stager.Tidy(ctx); err != nil {
+	if err := a.pipeline.Tidy(ctx); err != nil {
 		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")
 	}
 	trial := res.State.Status == state.PendingHealth
@@ -226,7 +196,7 @@ func (a *Agent) run(ctx context.Context) error {
 
 // do is Layout.Do, with what it found in the log and what it owes on its way.
 func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, error) {
-	res, err := a.c.layout.Do(ctx, change)
+	res, err := a.c.Layout.Do(ctx, change)
 	for _, n := range res.Notes {
 		a.log.Warn().Msg(n)
 	}
@@ -243,9 +213,9 @@ func (a *Agent) look(res state.Result, err error) {
 		err = nil
 	case err != nil:
 	case res.Tree.Current.IsZero():
-		err = errors.New("no version is installed under " + a.c.layout.Root())
+		err = errors.New("no version is installed under " + a.c.Layout.Root())
 	default:
-		err = a.c.layout.Writable()
+		err = a.c.Layout.Writable()
 	}
 	a.mu.Lock()
 	a.rootErr = err
@@ -287,7 +257,7 @@ func (a *Agent) notify(state string) {
 // drain gives what is owed drain_secs to reach the manager, and the service
 // its own time to finish; then the run ends.
 func (a *Agent) drain(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, a.c.drain)
+	ctx, cancel := context.WithTimeout(ctx, a.c.DrainTime)
 	defer cancel()
 	if a.c.Drain != nil {
 		if err := a.c.Drain(ctx); err != nil {
@@ -297,14 +267,14 @@ func (a *Agent) drain(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		entries, _, err := a.c.layout.Outbox().List()
+		entries, _, err := a.c.Layout.Outbox().List()
 		if err != nil || len(entries) == 0 {
 			return errSwapped
 		}
 		wake(a.outbox)
 		select {
 		case <-ctx.Done():
-			a.log.Info().Int("undelivered", len(entries)).Str("drain", a.c.drain.String()).Msg("drain time is over; the new version will deliver the rest")
+			a.log.Info().Int("undelivered", len(entries)).Str("drain", a.c.DrainTime.String()).Msg("drain time is over; the new version will deliver the rest")
 			return errSwapped
 		case <-tick.C:
 		}

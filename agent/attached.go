@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
@@ -50,23 +51,23 @@ type attached struct {
 //   - a node whose watchdog does not count rolls back all the same, after as
 //     many windows as there are starts.
 //
-// c.Version, c.CheckUnit and c.Journal are not read. A failed trial is no error.
-func Attend(ctx context.Context, c Config, u Unit) error {
-	notify := c.Notify
+// o.Version, o.CheckUnit and o.Journal are not read. A failed trial is no error.
+func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
+	notify := o.Notify
 	if notify == nil {
-		return errors.New("config: Notify is not set")
+		return errors.New("config: Options.Notify is not set")
 	}
 	// The agent itself is never on trial: it is ready now, and until it stops.
-	c.Notify = func(s string) error {
+	o.Notify = func(s string) error {
 		if strings.HasPrefix(s, "STATUS=") || s == "WATCHDOG=1" {
 			return notify(s)
 		}
 		return nil
 	}
-	c.CheckUnit, c.Journal = u.Fit, u.Journal
+	o.CheckUnit, o.Journal = u.Fit, u.Journal
 	ready := false
 	for failures := 0; ; {
-		a, err := newAttached(c, u)
+		a, err := newAttached(c, o, u)
 		if err != nil {
 			return err
 		}
@@ -101,19 +102,19 @@ func Attend(ctx context.Context, c Config, u Unit) error {
 }
 
 // newAttached is New for the version that current points to now.
-func newAttached(c Config, u Unit) (*Agent, error) {
-	c.Version = "0.0.0"
-	r, err := c.resolve()
-	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
-	}
+func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	if c.Service.Unit == "" {
 		return nil, errors.New("config: service.unit is missing")
 	}
-	if res, err := r.layout.Read(); err == nil && !res.Tree.Current.IsZero() {
-		c.Version = res.Tree.Current.String()
+	o.Version = "" // that of this program counts for nothing
+	r, err := resolve(c, o)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
 	}
-	a, err := New(c)
+	if res, err := r.Layout.Read(); err == nil && !res.Tree.Current.IsZero() {
+		o.Version = res.Tree.Current.String()
+	}
+	a, err := New(c, o)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +182,7 @@ func (a *Agent) watchCurrent(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		t, err := a.c.layout.Tree()
+		t, err := a.c.Layout.Tree()
 		if err != nil || t.Current.IsZero() || t.Current == a.c.version {
 			continue
 		}

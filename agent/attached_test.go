@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -30,12 +31,12 @@ func (u fakeUnit) Active(context.Context) (string, error)    { return u.active()
 func (u fakeUnit) Journal(context.Context) ([]string, error) { return []string{"it said this"}, nil }
 
 // attachedRoot is an install root with 1.1.0 on trial and not yet started.
-func attachedRoot(t *testing.T) (Config, state.Layout) {
+func attachedRoot(t *testing.T) (node, state.Layout) {
 	t.Helper()
-	c := config(t)
+	c := bareNode(t)
 	c.Service.Unit = "app.service"
-	c.Manager = ManagerConfig{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
-	c.Upgrade = UpgradeConfig{Enabled: true, BootHealthWindowSecs: 10, MaxBootAttempts: 2}
+	c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
+	c.Upgrade = config.Upgrade{Enabled: true, BootHealthWindowSecs: 10, MaxBootAttempts: 2}
 	l, err := state.At(c.Service.InstallRoot)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func attachedRoot(t *testing.T) (Config, state.Layout) {
 
 // attend runs Attend until until holds, for at most a simulated hour, and returns
 // what the root then is, and how often the unit was restarted.
-func attend(t *testing.T, c Config, l state.Layout, u fakeUnit, until func(state.Result) bool) (state.Result, int) {
+func attend(t *testing.T, c node, l state.Layout, u fakeUnit, until func(state.Result) bool) (state.Result, int) {
 	t.Helper()
 	restarts := 0
 	inner := u.restart
@@ -72,7 +73,7 @@ func attend(t *testing.T, c Config, l state.Layout, u fakeUnit, until func(state
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- Attend(ctx, c, u) }()
+	go func() { done <- Attend(ctx, c.Config, c.Options, u) }()
 	var res state.Result
 	for ctx.Err() == nil {
 		time.Sleep(time.Second)
@@ -172,7 +173,7 @@ func TestAttachedWaitsForAStoppedService(t *testing.T) {
 func TestRunAndAttendAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	c, _ := attachedRoot(t)
-	a, err := New(c)
+	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,7 @@ func TestRunAndAttendAreNotMixedUp(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	c.Service.Unit = ""
-	if err := Attend(t.Context(), c, fakeUnit{}); err == nil || !strings.Contains(err.Error(), "service.unit is missing") {
+	if err := Attend(t.Context(), c.Config, c.Options, fakeUnit{}); err == nil || !strings.Contains(err.Error(), "service.unit is missing") {
 		t.Errorf("Attend: %v", err)
 	}
 }
@@ -220,7 +221,7 @@ func TestAnAttachedStartWithoutAWatchdog(t *testing.T) {
 	c, l := attachedRoot(t)
 	up := "start 1"
 	var down error
-	a, err := newAttached(c, fakeUnit{active: func() (string, error) { return up, down }})
+	a, err := newAttached(c.Config, c.Options, fakeUnit{active: func() (string, error) { return up, down }})
 	if err != nil {
 		t.Fatal(err)
 	}

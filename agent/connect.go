@@ -39,7 +39,7 @@ func (a *Agent) connect(ctx context.Context) error {
 	refused := false // the manager said that these credentials are wrong, and did not accept them since
 	lost := time.Now()
 	for i := 0; ; i++ {
-		url := a.c.urls[i%len(a.c.urls)]
+		url := a.c.URLs[i%len(a.c.URLs)]
 		began := time.Now()
 		a.stir(dialTimeout + writeTimeout + wire.AuthTimeout)
 		err := a.session(ctx, url)

@@ -22,7 +22,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 	if a.unitOf != nil {
 		return nil
 	}
-	l := a.c.layout
+	l := a.c.Layout
 	ran := l.TakeStart()
 	res, err := l.Read()
 	trial := err == nil && res.State.Status == state.PendingHealth && res.Tree.Current == res.State.Target
@@ -32,7 +32,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 	if !ran {
 		why := fmt.Errorf("no watchdog ran before this start, so a bad version could not be rolled back: the service must be started by "+
 			"'%[1]s watchdog --root %[2]s' and then '%[3]s run', as the unit does that 'edge-agent unit' prints",
-			filepath.Join(l.Root(), "last-good", a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
+			filepath.Join(l.LastGood(), a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
 		a.log.Error().Err(why).Msg("upgrades are not possible")
 		a.mu.Lock()
 		a.uncounted = why
@@ -85,7 +85,7 @@ func (a *Agent) checkCounted(ctx context.Context) error {
 	if err != nil {
 		return nil
 	}
-	if ran, known := a.c.layout.StartOf(start); known && !ran {
+	if ran, known := a.c.Layout.StartOf(start); known && !ran {
 		return fmt.Errorf("no watchdog ran before the present start of %[1]s, so a bad version could not be rolled back: "+
 			"write its drop-in again (edge-agent unit --help), then run: systemctl daemon-reload && systemctl restart %[1]s", a.c.Service.Unit)
 	}

@@ -35,12 +35,12 @@ func TestUpgradesAreOfferedOnlyIfAWatchdogRan(t *testing.T) {
 					code <- p.ack("c").ErrorCode
 				}
 			})
-			a, err := New(rootWith(t, url))
+			a, err := newOf(rootWith(t, url))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if ran {
-				watchdog.Run(t.Context(), a.c.layout)
+				watchdog.Run(t.Context(), a.c.Layout)
 			}
 			ctx, cancel := context.WithCancel(context.Background())
 			ended := make(chan error, 1)
@@ -72,7 +72,7 @@ func TestATrialWithoutAWatchdogEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newTrial(t, t.TempDir()) // its first start was counted by a watchdog
-			l := o.c.layout
+			l := o.c.Layout
 			if !older {
 				if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
 					s.BootAttempts = 0
@@ -115,7 +115,7 @@ func TestATrialWithoutAWatchdogEnds(t *testing.T) {
 func TestACommandAfterTheSwapIsRefused(t *testing.T) {
 	t.Parallel()
 	o := newTrial(t, t.TempDir())
-	o.c.policy = release.Policy{Enabled: true, Channels: []string{"stable"}}
+	o.c.Policy = release.Policy{Enabled: true, Channels: []string{"stable"}}
 	o.busy = true // as begin does
 	o.closeSwap()
 	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
@@ -125,7 +125,7 @@ func TestACommandAfterTheSwapIsRefused(t *testing.T) {
 	}
 	ack := func(id string) *wire.CommandAck {
 		o.upgrade(t.Context(), upgradeTo(id, "1.2.0"))
-		res, err := o.c.layout.Read()
+		res, err := o.c.Layout.Read()
 		if err != nil {
 			t.Fatal(err)
 		}

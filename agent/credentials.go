@@ -42,13 +42,13 @@ func loadCredentials(l state.Layout) (credentials, error) {
 // be written yet, and else those of the file.
 func (a *Agent) credentials(ctx context.Context) (credentials, error) {
 	if a.registered.NodeID != "" {
-		if err := saveCredentials(ctx, a.c.layout, a.registered); err != nil {
+		if err := saveCredentials(ctx, a.c.Layout, a.registered); err != nil {
 			a.log.Error().Err(err).Msg("credentials.json cannot be written; trying again at the next connection")
 			return a.registered, nil
 		}
 		a.registered = credentials{}
 	}
-	return loadCredentials(a.c.layout)
+	return loadCredentials(a.c.Layout)
 }
 
 // keepCredentials writes c. If that fails, this process goes on with c, and tries

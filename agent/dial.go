@@ -17,6 +17,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
@@ -31,16 +32,11 @@ const (
 	maxCAFile = 4 << 20
 )
 
-// pins are the fingerprints of manager.cert_fingerprint and key_fingerprint.
-type pins struct{ certs, keys [][sha256.Size]byte }
-
-func (p pins) none() bool { return len(p.certs)+len(p.keys) == 0 }
-
-// check takes a certificate if any pin is of it.
-func (p pins) check(cs tls.ConnectionState) error {
+// checkPins accepts a certificate if any pin is of it.
+func (c settings) checkPins(cs tls.ConnectionState) error {
 	cert := cs.PeerCertificates[0]
 	sum, key := sha256.Sum256(cert.Raw), sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	if slices.Contains(p.certs, sum) || slices.Contains(p.keys, key) {
+	if slices.Contains(c.Certs, sum) || slices.Contains(c.Keys, key) {
 		return nil
 	}
 	return fmt.Errorf("the manager's certificate has the SHA-256 %x and its key %x, and neither is pinned: if the certificate was replaced, "+
@@ -48,9 +44,9 @@ func (p pins) check(cs tls.ConnectionState) error {
 }
 
 // dialer is made for each session, so that a ca_file that was replaced counts.
-func (r resolved) dialer() (*websocket.Dialer, error) {
-	m := r.Manager
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime}
+func (c settings) dialer() (*websocket.Dialer, error) {
+	m := c.Manager
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: stage.CertificateTime}
 	if m.CAFile != "" {
 		pem, err := fsutil.ReadLinked(m.CAFile, maxCAFile)
 		if err != nil {
@@ -62,33 +58,31 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 		}
 	}
 	switch {
-	case !r.pins.none():
+	case c.Pinned():
 		conf.InsecureSkipVerify = true // the pins are checked instead
-		conf.VerifyConnection = r.pins.check
+		conf.VerifyConnection = c.checkPins
 	case m.AcceptSelfSignedCert:
 		conf.InsecureSkipVerify = true
 	}
 	d := &websocket.Dialer{
-		TLSClientConfig: conf, HandshakeTimeout: dialTimeout, Proxy: r.proxy,
+		TLSClientConfig: conf, HandshakeTimeout: dialTimeout,
 		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
 	}
 	// gorilla/websocket speaks to a proxy in the clear only. For an https proxy, it
 	// is given the address as that of an http one, and the TLS is made below it.
 	var secure atomic.Pointer[url.URL]
-	if r.proxy != nil {
-		d.Proxy = func(req *http.Request) (*url.URL, error) {
-			u, err := r.proxy(req)
-			if u == nil || u.Scheme != "https" {
-				return u, err
-			}
-			secure.Store(u)
-			plain := *u
-			plain.Scheme = "http"
-			if u.Port() == "" {
-				plain.Host = net.JoinHostPort(u.Hostname(), "443")
-			}
-			return &plain, err
+	d.Proxy = func(req *http.Request) (*url.URL, error) {
+		u, err := c.Proxy(req)
+		if u == nil || u.Scheme != "https" {
+			return u, err
 		}
+		secure.Store(u)
+		plain := *u
+		plain.Scheme = "http"
+		if u.Port() == "" {
+			plain.Host = net.JoinHostPort(u.Hostname(), "443")
+		}
+		return &plain, err
 	}
 	d.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext(ctx, network, addr)
@@ -98,7 +92,7 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 		b := &boundedConn{Conn: conn, rate: rate.NewLimiter(sessionRate, sessionBurst)}
 		b.left.Store(maxHandshake)
 		if u := secure.Load(); u != nil {
-			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime, ServerName: u.Hostname(), RootCAs: r.proxyRoots})
+			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: stage.CertificateTime, ServerName: u.Hostname(), RootCAs: c.proxyRoots})
 			if err := t.HandshakeContext(ctx); err != nil {
 				conn.Close()
 				return nil, &proxyError{u.Redacted(), err}
@@ -157,19 +151,6 @@ func lift(conn net.Conn) {
 	if o, ok := conn.(*openable); ok {
 		o.bound.left.Store(-1)
 	}
-}
-
-// written is before any release of this code. A clock that says less has not
-// been set yet, as that of a device that boots in 1970.
-var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
-
-// certificateTime is what certificates of the manager and of the release host
-// are judged by. It decides nothing else: releases are verified without a clock.
-func certificateTime() time.Time {
-	if now := time.Now(); now.After(written) {
-		return now
-	}
-	return written
 }
 
 // dial opens the WebSocket; a refusal that is the manager's fault is a busyError.

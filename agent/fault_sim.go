@@ -33,7 +33,7 @@ func misbehave(ctx context.Context, a *Agent) error {
 		<-ctx.Done()
 		return nil
 	case "never-authenticates":
-		a.c.urls = []string{"wss://127.0.0.1:1/ws/node"} // nobody listens there
+		a.c.URLs = []string{"wss://127.0.0.1:1/ws/node"} // nobody listens there
 	case "never-healthy":
 		a.c.Check = func(context.Context) error { return errors.New("simulated fault") }
 	case "ready-then-exits":
@@ -49,9 +49,9 @@ func misbehave(ctx context.Context, a *Agent) error {
 		eatMemory(ctx)
 		return nil
 	case "deletes-previous":
-		return errors.Join(os.Remove(filepath.Join(a.c.layout.Root(), "previous")), errors.New("simulated crash"))
+		return errors.Join(os.Remove(a.c.Layout.Previous()), errors.New("simulated crash"))
 	case "fills-disk":
-		return fillDisk(filepath.Join(a.c.layout.Root(), "filling"))
+		return fillDisk(filepath.Join(a.c.Layout.Root(), "filling"))
 	case "wrong-version":
 		a.c.version = release.MustVersion("0.0.1")
 	default:

@@ -20,7 +20,7 @@ func (a *Agent) keepJournal(ctx context.Context) {
 	a.mu.Lock()
 	unsaved := slices.IndexFunc(a.memory, untold)
 	a.mu.Unlock()
-	box := a.c.layout.Outbox()
+	box := a.c.Layout.Outbox()
 	entries, _, err := box.List()
 	saved := slices.IndexFunc(entries, untold)
 	if err == nil && saved < 0 && unsaved < 0 {
@@ -39,7 +39,7 @@ func (a *Agent) keepJournal(ctx context.Context) {
 		a.memory[unsaved].Event = &e
 		a.mu.Unlock()
 	default:
-		err = a.c.layout.Locked(ctx, func() error {
+		err = a.c.Layout.Locked(ctx, func() error {
 			return box.Amend(entries[saved].ID, func(e *state.Entry) { e.Event.Journal = lines })
 		})
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"time"
+
+	"github.com/bilbycast/edge-agent/config"
 )
 
 // Connection is the state of the link to the manager. A running agent reports
@@ -59,19 +61,17 @@ func ParseUnable(status string) string {
 // TryManager opens a WebSocket to each manager of c, by the same rules as a
 // session, and closes it without authenticating. It returns nil if one answers,
 // and otherwise what is wrong with each.
-func TryManager(ctx context.Context, c Config) error {
-	c.Version = "0.0.0"
-	c.Notify = func(string) error { return nil }
-	r, err := c.resolve()
+func TryManager(ctx context.Context, c config.Config) error {
+	checked, err := c.Resolve()
 	if err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
-	d, err := r.dialer()
+	d, err := settings{Settings: checked}.dialer()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, url := range r.urls {
+	for _, url := range checked.URLs {
 		conn, err := dial(ctx, d, url)
 		if err == nil {
 			return conn.Close()

@@ -67,7 +67,7 @@ func (s *session) authenticate(ctx context.Context) error {
 	}
 	auth := &wire.Auth{
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
-		SoftwareVersion: a.c.version.String(), DeviceType: a.c.host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
+		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
 	}
 	registers := cred.NodeID == ""
 	if registers {
@@ -77,7 +77,7 @@ func (s *session) authenticate(ctx context.Context) error {
 		}
 		// A token that is sent makes a node at the manager; one whose credentials
 		// are then lost would make another at each try.
-		if err := reserveCredentials(ctx, a.c.layout); err != nil {
+		if err := reserveCredentials(ctx, a.c.Layout); err != nil {
 			return fmt.Errorf("not registering, because credentials.json could not be written: %w", err)
 		}
 	}
@@ -180,7 +180,7 @@ func (s *session) serve(ctx context.Context) error {
 		case <-s.a.beat:
 			err = s.health(ctx)
 		case <-s.a.outbox:
-			err = s.deliver()
+			err = s.deliver(ctx)
 		}
 		if err != nil {
 			return err
@@ -255,7 +255,7 @@ func (s *session) health(ctx context.Context) error {
 	if err := a.check(ctx); err != nil {
 		h.Status = "degraded"
 	}
-	res, err := a.c.layout.Read()
+	res, err := a.c.Layout.Read()
 	var refused *release.Error
 	if err != nil && !errors.As(err, &refused) {
 		a.log.Debug().Err(err).Msg("health without the upgrade's state")
@@ -283,15 +283,15 @@ func (s *session) health(ctx context.Context) error {
 // deliver sends what the outbox holds and this session has not sent, oldest
 // first. An event is kept until the manager acknowledges it, if it does that;
 // all else until it is written.
-func (s *session) deliver() error {
-	box := s.a.c.layout.Outbox()
+func (s *session) deliver(ctx context.Context) error {
+	box := s.a.c.Layout.Outbox()
 	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
 	if err != nil {
 		s.a.log.Error().Err(err).Msg("the outbox is not readable")
 		entries = nil
 	}
 	for _, b := range bad {
-		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(b)).Msg("a file of the outbox is not an entry; it is kept as .corrupt")
+		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is not an entry; it is kept as .corrupt")
 	}
 	var delivered []string
 	for _, e := range append(entries, s.a.fromMemory()...) {
@@ -322,7 +322,7 @@ func (s *session) forget(ids ...string) {
 		return
 	}
 	s.a.forgetMemory(ids)
-	if err := s.a.c.layout.Outbox().Remove(ids...); err != nil {
+	if err := s.a.c.Layout.Outbox().Remove(ids...); err != nil {
 		s.a.log.Error().Err(err).Msg("delivered entries stay in the outbox, and will be sent again")
 	}
 }

@@ -17,7 +17,7 @@ func (a *Agent) narrow() {
 	if a.unitOf != nil {
 		mode = 0o755
 	}
-	changed, err := a.c.layout.Narrow(mode)
+	changed, err := a.c.Layout.Narrow(mode)
 	if err != nil {
 		a.log.Warn().Err(err).Msg("the modes in the install root could not be narrowed")
 	}
@@ -31,7 +31,7 @@ func (a *Agent) narrow() {
 // on; only upgrades are then not possible.
 func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 	var interrupted state.Command
-	have := a.c.layout.Downloaded()
+	have := a.c.Layout.Downloaded()
 	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		s, interrupted = state.Resume(s, have, time.Now().UTC())
 		return s, t, nil
@@ -41,7 +41,7 @@ func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.unsettled = err
-		if res, err = a.c.layout.Read(); err != nil {
+		if res, err = a.c.Layout.Read(); err != nil {
 			a.log.Error().Err(err).Msg("install root is not readable")
 		}
 		a.memory = res.State.Owed
@@ -72,8 +72,8 @@ func (a *Agent) resettle(ctx context.Context) error {
 		case <-tick.C:
 		}
 		var interrupted state.Command
-		have := a.c.layout.Downloaded()
-		if _, err := a.c.layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		have := a.c.Layout.Downloaded()
+		if _, err := a.c.Layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 			s, interrupted = state.Resume(s, have, time.Now().UTC())
 			return s, t, nil
 		}); err != nil && !errors.Is(err, state.ErrOwed) {

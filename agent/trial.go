@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 )
@@ -24,12 +25,12 @@ import (
 func (a *Agent) judge(ctx context.Context, res state.Result) error {
 	target := res.State.Target.String()
 	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
-	log.Info().Str("window", a.c.window.String()).Str("hold", a.c.hold.String()).Msg("on trial")
+	log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
 	a.say(func(w *words) {
 		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
 	})
 
-	end := a.began.Add(a.c.window)
+	end := a.began.Add(a.c.Window)
 	var healthySince time.Time
 	var extended string
 	why := "the manager was never reached"
@@ -47,8 +48,8 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 			authenticated, excuse = true, ""
 		}
 		// A version whose own check fails is not excused: that is no manager's fault.
-		if excuse != "" && checked && excused.Add(a.c.window).After(end) {
-			end = excused.Add(a.c.window)
+		if excuse != "" && checked && excused.Add(a.c.Window).After(end) {
+			end = excused.Add(a.c.Window)
 			if extended == "" {
 				log.Warn().Str("reason", excuse).Msg("the manager is at fault, not this version; the trial is extended")
 			}
@@ -63,7 +64,7 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 				why = "its own check fails: " + err.Error()
 			}
 			if errors.Is(err, ErrStopped) {
-				end = now.Add(a.c.window)
+				end = now.Add(a.c.Window)
 			}
 		}
 		switch {
@@ -81,12 +82,12 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 		} else if authenticated {
 			why = "it was not healthy for long enough"
 		}
-		if !healthySince.IsZero() && now.Sub(healthySince) >= a.c.hold {
+		if !healthySince.IsZero() && now.Sub(healthySince) >= a.c.Hold {
 			break
 		}
 		if now.After(end) {
 			a.say(func(w *words) { w.service = fmt.Sprintf("%s did not prove healthy: %s", target, why) })
-			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.window, why)
+			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.Window, why)
 		}
 		select {
 		case <-ctx.Done():
@@ -101,7 +102,7 @@ func (a *Agent) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if a.unitOf != nil {
-		if err := a.unitOf.check(ctx, a.c.layout); err != nil {
+		if err := a.unitOf.check(ctx, a.c.Layout); err != nil {
 			return err
 		}
 	}
@@ -110,7 +111,7 @@ func (a *Agent) check(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.c.Health.probe(ctx)
+	return probe.Run(ctx, a.c.Health)
 }
 
 // keep records that the version proved healthy. A disk that cannot take the
@@ -135,7 +136,7 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 	}
 	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
 		Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
-	if err := stage.Prune(ctx, a.c.layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
+	if err := stage.Prune(ctx, a.c.Layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
 		a.log.Warn().Err(err).Msg("old versions were not removed")
 	}
 	return nil

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
@@ -22,28 +21,26 @@ var errUnrecorded = errors.New("not recorded")
 // beyond the limit of what refusals may write, or that cannot be recorded.
 func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	log := a.log.With().Str("command_id", c.CommandID).Logger()
-	req, reqErr := release.NewRequest(c.Action.Version, c.Action.Channel, c.Action.TargetArch, c.Action.Variant, a.c.host)
+	req, reqErr := release.NewRequest(c.Action.Version, c.Action.Channel, c.Action.TargetArch, c.Action.Variant, a.c.Host)
 	record := state.Command{ID: c.CommandID, Version: req.Version, From: a.c.version, Channel: req.Channel}
 	a.checkUnitFor(ctx)
 	var known *state.Command
 	var answer *wire.CommandAck
 	var taken bool
-	var policy release.Policy
 
 	_, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		known, answer, taken = nil, nil, false
 		if s.Status == "" { // there is no state to record a command in
-			return s, t, release.Errorf(release.Internal, "this node cannot be upgraded: no version is installed under %s", a.c.layout.Root())
+			return s, t, release.Errorf(release.Internal, "this node cannot be upgraded: no version is installed under %s", a.c.Layout.Root())
 		}
 		if old, ok := s.Command(c.CommandID); ok {
 			known = &old
 			return s, t, nil
 		}
 		now := time.Now().UTC()
-		policy = a.policy(s)
 		err := reqErr
-		if !policy.Enabled || err == nil {
-			err = a.refuse(policy, req, s, t)
+		if !a.c.Policy.Enabled || err == nil {
+			err = a.refuse(req, s, t)
 		}
 		if err == nil && !a.starts.Allow() {
 			err = release.Errorf(release.InProgress, "too many upgrades were begun; this node begins one every %v", startEvery)
@@ -89,7 +86,7 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	}
 	if taken {
 		log.Info().Str("from", a.c.version.String()).Str("to", req.Version.String()).Str("channel", req.Channel).Msg("upgrade started")
-		a.begin(ctx, c.CommandID, req, policy)
+		a.begin(ctx, c.CommandID, req)
 	}
 	return nil
 }
@@ -113,24 +110,16 @@ func (a *Agent) checkUnitFor(ctx context.Context) {
 	}
 }
 
-// policy is the node's own, with the floors of s.
-func (a *Agent) policy(s state.State) release.Policy {
-	p := a.c.policy
-	p.Floor, p.FloorSequence = s.Floor, s.FloorSequence
-	return p
-}
-
 // resume begins again to stage a release after a restart in the middle of it.
 // What was downloaded is still there.
 func (a *Agent) resume(ctx context.Context, c state.Command) {
 	log := a.log.With().Str("command_id", c.ID).Str("version", c.Version.String()).Logger()
-	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.host)
-	res, readErr := a.c.layout.Read()
-	policy := a.policy(res.State)
+	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.Host)
+	res, readErr := a.c.Layout.Read()
 	if err = errors.Join(err, readErr); err == nil {
 		others := res.State
 		others.Commands = nil // it is in progress itself
-		err = a.refuse(policy, req, others, res.Tree)
+		err = a.refuse(req, others, res.Tree)
 	}
 	if err != nil {
 		code, why := coded(err)
@@ -142,7 +131,7 @@ func (a *Agent) resume(ctx context.Context, c state.Command) {
 	a.mu.Lock()
 	a.patientUntil = time.Now().Add(resumePatience)
 	a.mu.Unlock()
-	a.begin(ctx, c.ID, req, policy)
+	a.begin(ctx, c.ID, req)
 }
 
 const (
@@ -158,7 +147,7 @@ func (a *Agent) patient(ctx context.Context, err error) bool {
 	a.mu.Lock()
 	until := a.patientUntil
 	a.mu.Unlock()
-	if err == nil || codeOf(err) != release.NetworkError || time.Now().After(until) {
+	if err == nil || release.CodeOf(err) != release.NetworkError || time.Now().After(until) {
 		return false
 	}
 	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg("the network does not answer yet; the resumed upgrade waits for it")
@@ -171,11 +160,11 @@ func (a *Agent) patient(ctx context.Context, err error) bool {
 }
 
 // begin stages in the background. The caller has recorded the command.
-func (a *Agent) begin(ctx context.Context, id string, req release.Request, policy release.Policy) {
+func (a *Agent) begin(ctx context.Context, id string, req release.Request) {
 	a.mu.Lock()
 	a.busy = true
 	a.mu.Unlock()
-	a.staging.Go(func() { a.stage(ctx, id, req, policy) })
+	a.staging.Go(func() { a.stage(ctx, id, req) })
 }
 
 // currentError says that the version asked for runs already.
@@ -183,45 +172,41 @@ type currentError struct{}
 
 func (currentError) Error() string { return "this version runs already" }
 
-// refuse returns why the node will not take r now, or nil.
-func (a *Agent) refuse(p release.Policy, r release.Request, s state.State, t state.Tree) error {
-	if !p.Enabled {
-		return p.Check(r, a.c.version)
-	}
-	for _, c := range s.Commands {
-		if !c.Done {
-			return release.Errorf(release.InProgress, "%s is being staged by command %s", c.Version, c.ID)
+// refuse returns why the node does not accept r now, or nil.
+func (a *Agent) refuse(r release.Request, s state.State, t state.Tree) error {
+	if a.c.Policy.Enabled {
+		for _, c := range s.Commands {
+			if !c.Done {
+				return release.Errorf(release.InProgress, "%s is being staged by command %s", c.Version, c.ID)
+			}
+		}
+		a.mu.Lock()
+		busy := a.busy
+		a.mu.Unlock()
+		switch {
+		case busy:
+			return release.Errorf(release.InProgress, "an upgrade is in progress, and ends with a restart; try again after it")
+		case s.Status != state.PendingHealth && r.Version == a.c.version && t.Current == r.Version:
+			return currentError{}
 		}
 	}
-	a.mu.Lock()
-	busy := a.busy
-	a.mu.Unlock()
-	if busy {
-		return release.Errorf(release.InProgress, "an upgrade is in progress, and ends with a restart; try again after it")
-	}
-	if s.Status == state.PendingHealth {
-		return release.Errorf(release.InProgress, "%s is on trial; wait for its result", s.Target)
-	}
-	if r.Version == a.c.version && t.Current == r.Version {
-		return currentError{}
-	}
-	if err := p.Check(r, a.c.version); err != nil {
+	if err := a.pipeline.Allows(r, state.Result{State: s, Tree: t}); err != nil {
 		return err
 	}
 	if err := a.unusable(); err != nil {
-		return release.Errorf(codeOf(err), "this node cannot be upgraded: %w", err)
+		return release.Errorf(release.CodeOf(err), "this node cannot be upgraded: %w", err)
 	}
 	return nil
 }
 
 // stage runs one accepted upgrade to its end.
-func (a *Agent) stage(ctx context.Context, id string, req release.Request, policy release.Policy) {
+func (a *Agent) stage(ctx context.Context, id string, req release.Request) {
 	log := a.log.With().Str("command_id", id).Str("from", a.c.version.String()).Str("to", req.Version.String()).Logger()
 	defer a.progress.Store(nil)
 	a.target = req.Version.String()
-	err := a.stageAndSwap(ctx, id, req, policy)
+	err := a.stageAndSwap(ctx, id, req)
 	for a.patient(ctx, err) {
-		err = a.stageAndSwap(ctx, id, req, policy)
+		err = a.stageAndSwap(ctx, id, req)
 	}
 	a.mu.Lock()
 	a.patientUntil = time.Time{}
@@ -258,63 +243,34 @@ func (a *Agent) fail(ctx context.Context, id string, code release.Code, why stri
 	}, nil)
 }
 
-func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request, policy release.Policy) error {
-	rel, err := a.stager.Fetch(ctx, req.Version)
-	if err != nil {
-		return err
-	}
-	sig := rel.Signature()
-	a.log.Info().Str("command_id", id).Str("version", req.Version.String()).Str("workflow", sig.Workflow).
-		Str("commit", sig.Commit).Time("signed_at", sig.Time).Msg("manifest verified")
-	artefact, err := policy.Select(rel.Manifest(), req, a.c.host)
-	if err != nil {
-		return err
-	}
-	staged, err := a.stager.Stage(ctx, rel, artefact, func() {
-		a.log.Info().Str("command_id", id).Str("sha256", artefact.SHA256).Msg("tarball downloaded and checked")
-		if _, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			return state.Downloaded(s, id, time.Now().UTC()), t, nil
-		}); err != nil {
-			a.log.Warn().Err(err).Msg("the download could not be reported")
-		}
-	})
-	if err != nil {
-		return err
-	}
-	hand := stage.Swap
+func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request) error {
+	end := upgrade.Swap
 	if a.c.Upgrade.ManualOnly {
-		hand = stage.Shelve
+		end = upgrade.Shelve
 	}
-	_, err = hand(ctx, a.c.layout, staged, state.Trial{
-		ID: id, CommandID: id, Channel: req.Channel, MaxAttempts: a.c.Upgrade.MaxBootAttempts,
+	src := a.pipeline.Host(req.Version)
+	defer src.Close()
+	_, err := a.pipeline.Run(ctx, src, upgrade.Request{
+		Version: req.Version, Channel: req.Channel, CommandID: id, End: end,
+		Downloaded: func() {
+			if _, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+				return state.Downloaded(s, id, time.Now().UTC()), t, nil
+			}); err != nil {
+				a.log.Warn().Err(err).Msg("the download could not be reported")
+			}
+		},
 	})
-	if errors.Is(err, state.ErrOwed) { // the links are swapped; the next start tells it
-		a.log.Warn().Err(err).Str("command_id", id).Msg("the swap will be reported after the restart")
-		err = nil
-	}
 	wake(a.outbox)
 	return err
 }
 
 // coded returns the wire code of err and its text, fit for one line.
 func coded(err error) (release.Code, string) {
-	return codeOf(err), release.Foreign(err.Error(), maxReason)
+	return release.CodeOf(err), release.Foreign(err.Error(), maxReason)
 }
 
 // maxReason bounds the text of a failure, in bytes.
 const maxReason = 1000
-
-// codeOf returns the wire code of err.
-func codeOf(err error) release.Code {
-	var e *release.Error
-	switch {
-	case errors.As(err, &e) && e.Code != release.Internal:
-		return e.Code
-	case fsutil.IsNoSpace(err):
-		return release.DiskFull
-	}
-	return release.Internal
-}
 
 // ack is the wire form of a command that ended.
 func (a *Agent) ack(c state.Command) *wire.CommandAck {
@@ -322,7 +278,7 @@ func (a *Agent) ack(c state.Command) *wire.CommandAck {
 	if ack.Success {
 		ack.Data = &wire.AckData{
 			Status: c.Status, FromVersion: c.From.String(), ToVersion: c.Version.String(),
-			Channel: c.Channel, Variant: a.c.host.Variant, Arch: a.c.host.Arch,
+			Channel: c.Channel, Variant: a.c.Host.Variant, Arch: a.c.Host.Arch,
 		}
 	}
 	return ack

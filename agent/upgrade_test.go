@@ -24,7 +24,7 @@ func TestARepeatedCommandStartsNothing(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	before, err := o.c.layout.Read()
+	before, err := o.c.Layout.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestARepeatedCommandStartsNothing(t *testing.T) {
 			t.Errorf("%s: %q, want %q", id, got, want)
 		}
 	}
-	after, err := o.c.layout.Read()
+	after, err := o.c.Layout.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestNoVersionIsInstalled(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := newTrial(t, t.TempDir())
-	o.c.layout = l
+	o.c.Layout = l
 	ack := o.upgrade(t.Context(), &wire.Command{CommandID: "c", Action: wire.Action{Version: "1.1.0", Channel: "stable"}})
 	if ack == nil || ack.ErrorCode != release.Internal || ack.Error != "this node cannot be upgraded: no version is installed under "+l.Root() {
 		t.Errorf("got %+v", ack)
@@ -83,7 +83,7 @@ func TestKeepJournal(t *testing.T) {
 	}
 	o.keepJournal(t.Context())
 	o.keepJournal(t.Context())
-	entries, _, err := o.c.layout.Outbox().List()
+	entries, _, err := o.c.Layout.Outbox().List()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,11 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 )
@@ -57,9 +58,9 @@ func (n *Node) newConfig() (string, error) {
 		fmt.Fprintf(&text, "%s = %s\n", kv.key, kv.value)
 	}
 	text.WriteString("\n[upgrade]\nenabled = true\n")
-	c := agent.Config{Service: agent.ServiceConfig{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
+	c := config.Config{Service: config.Service{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
 	c.Manager.URLs, c.Manager.RegistrationToken, c.Manager.CAFile = []string{n.Manager}, token, n.CAFile
-	if _, err := agent.Check(c); err != nil { // before anything is made
+	if _, err := c.Resolve(); err != nil { // before anything is made
 		return "", UsageError{err}
 	}
 	return text.String(), nil
@@ -139,22 +140,16 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 		n.say("%s has all of it already, and stays", path)
 		return false, nil
 	}
-	keep := keepName()
-	if err := n.child(ctx, Job{Root: n.real, Config: text, Keep: keep}); err != nil {
+	keep := l.ConfigCopy(time.Now())
+	if err := n.child(ctx, Job{Root: n.real, Config: text, Keep: filepath.Base(keep)}); err != nil {
 		return false, err
 	}
-	n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, keep)
+	n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, filepath.Base(keep))
 	if _, err := os.Lstat(l.CredentialsFile()); err == nil && slices.Contains(changed, "manager.urls") {
 		n.say("the node keeps its registration; if the new manager does not know it, remove %s and restart the service", l.CredentialsFile())
 	}
 	return true, nil
 }
-
-// keepTime is the form of the time in the name of a copy.
-const keepTime = "20060102-150405"
-
-// keepName returns the name of the copy of a config.toml that is replaced now.
-func keepName() string { return "config.toml.before-" + time.Now().UTC().Format(keepTime) }
 
 // changedConfig returns the config.toml that is there with what the call gives,
 // and the keys that this changes; without such a key both are empty. The error
@@ -175,7 +170,7 @@ func (n *Node) changedConfig(l state.Layout) (text string, changed []string, err
 	if settings == nil {
 		return "", nil, nil
 	}
-	old, err := fsutil.ReadLinked(path, agent.MaxConfig)
+	old, err := fsutil.ReadLinked(path, config.MaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil, fmt.Errorf("%s is a dangling link: make the file that it points to, or remove the link", path)
 	}

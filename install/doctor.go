@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
@@ -52,7 +53,7 @@ type doctor struct {
 	config   string
 	findings []Finding
 
-	c     agent.Config // with its defaults
+	c     config.Config // with its defaults
 	l     state.Layout
 	unit  string        // the service's
 	agent string        // the agent's unit: unit, or another in attached mode
@@ -82,14 +83,18 @@ func (d *doctor) examine(ctx context.Context) {
 	loaded := d.configuration()
 	root := d.c.Service.InstallRoot
 	if !loaded {
-		root = filepath.Dir(d.config)
-		if _, err := os.Lstat(filepath.Join(root, "versions")); err != nil {
+		dir, err := filepath.Abs(filepath.Dir(d.config))
+		if err != nil {
 			return
 		}
+		root = dir
 	}
 	l, err := state.At(root)
 	if err != nil {
 		d.check("install root", fault{err.Error(), "set service.install_root to an absolute path"})
+		return
+	}
+	if _, err := os.Lstat(l.Versions()); !loaded && err != nil {
 		return
 	}
 	d.l = l
@@ -131,10 +136,12 @@ func (d *doctor) offered() {
 
 // configuration loads config.toml.
 func (d *doctor) configuration() bool {
-	c, err := agent.Load(d.config)
+	c, err := config.Load(d.config)
 	if err == nil {
 		d.binary(&c)
-		c, err = agent.Check(c)
+		var checked config.Settings
+		checked, err = c.Resolve()
+		c = checked.Config
 	}
 	d.c = c
 	if err == nil {
@@ -164,14 +171,13 @@ func (d *doctor) configuration() bool {
 
 // binary names the program of a configuration that leaves it to the program's own
 // file name: this one may be a copy with another name.
-func (d *doctor) binary(c *agent.Config) {
+func (d *doctor) binary(c *config.Config) {
 	const usual = "edge-agent"
 	if c.Service.Binary != "" || c.Service.Unit != "" {
 		return
 	}
-	checked, _ := agent.Check(*c) // which fills in the defaults, whatever else is wrong
-	current := filepath.Join(checked.Service.InstallRoot, "current")
-	if _, err := os.Stat(filepath.Join(current, checked.Service.Binary)); err == nil {
+	checked, _ := c.Resolve() // which fills in the defaults, whatever else is wrong
+	if _, err := os.Stat(filepath.Join(checked.Layout.Current(), checked.Service.Binary)); err == nil {
 		return
 	}
 	c.Service.Binary = usual
@@ -194,7 +200,7 @@ func (d *doctor) units(ctx context.Context) systemd.Report {
 			os.Setenv(k, v)
 		}
 	}
-	return systemd.Service{Unit: d.unit, Root: d.l.Root(), Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
+	return systemd.Service{Unit: d.unit, Layout: d.l, Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
 		Window: time.Duration(d.c.Upgrade.BootHealthWindowSecs) * time.Second}.Inspect(ctx)
 }
 
@@ -256,7 +262,7 @@ func cause(err error) string {
 }
 
 // AgentUnit is the unit in which the agent of a configuration runs.
-func AgentUnit(c agent.Config) string {
+func AgentUnit(c config.Config) string {
 	if base, ok := strings.CutSuffix(c.Service.Unit, ".service"); ok {
 		return base + "-agent.service"
 	}

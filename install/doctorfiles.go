@@ -74,12 +74,11 @@ func (d *doctor) program(ctx context.Context) {
 			}
 		}
 	}
-	links := []string{"current", "last-good"}
+	links := []string{d.l.Current(), d.l.LastGood()}
 	if d.c.Service.Unit != "" {
 		links = links[:1] // the watchdog is edge-agent
 	}
-	for _, link := range links {
-		dir := filepath.Join(d.l.Root(), link)
+	for _, dir := range links {
 		if _, err := os.Stat(dir); err != nil {
 			continue // the links are a check of their own
 		}
@@ -106,7 +105,7 @@ func (d *doctor) program(ctx context.Context) {
 				faults = append(faults, fault{fmt.Sprintf("%s cannot execute %s: %s", systemd.UserName(who), path, why), remedy})
 			}
 		}
-		if len(faults) > 0 && resolved(dir) == resolved(filepath.Join(d.l.Root(), "last-good")) {
+		if len(faults) > 0 && resolved(dir) == resolved(d.l.LastGood()) {
 			break // the same version
 		}
 	}

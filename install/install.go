@@ -19,15 +19,15 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
+	"github.com/bilbycast/edge-agent/upgrade"
 )
 
 const (
@@ -83,11 +83,12 @@ func (n *Node) Check() error {
 	if n.User == "" {
 		n.User = n.Name
 	}
-	if _, err := state.At(n.Root); err != nil {
+	l, err := state.At(n.Root)
+	if err != nil {
 		return usage("--root: %w", err)
 	}
 	// What the unit refuses is refused before anything is done.
-	if _, err := n.unit("edge-agent", 120).Files(); err != nil {
+	if _, err := n.unit(l, "edge-agent", 120).Files(); err != nil {
 		return UsageError{err}
 	}
 	if n.User == "root" {
@@ -149,7 +150,7 @@ func (n *Node) service() string { return n.Name + ".service" }
 
 // wrote reports whether a unit is one of ours, for this root.
 func (n *Node) wrote(unit []byte) bool {
-	if !bytes.Contains(unit, []byte("written by edge-agent")) {
+	if !bytes.Contains(unit, []byte(writtenByUs)) {
 		return false
 	}
 	for _, root := range []string{n.Root, n.real} {
@@ -160,23 +161,9 @@ func (n *Node) wrote(unit []byte) bool {
 	return false
 }
 
-func (n *Node) unit(binary string, window int) systemd.Unit {
+func (n *Node) unit(l state.Layout, binary string, window int) systemd.Unit {
 	_, err := user.LookupGroup("systemd-journal") // without it the unit would not start
-	return systemd.Unit{Name: n.Name, Root: filepath.Clean(n.Root), Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: LinkedDirs(n.Root)}
-}
-
-// LinkedDirs returns the directories outside an install root that links in it
-// point to, for the unit's sandbox. It leaves out those of the system, which the
-// owner of the root could point to.
-func LinkedDirs(root string) []string {
-	l, err := state.At(root)
-	if err != nil {
-		return nil
-	}
-	return slices.DeleteFunc(l.Linked(), func(dir string) bool {
-		rel, err := filepath.Rel("/", dir)
-		return err != nil || systemDir(rel)
-	})
+	return systemd.Unit{Name: n.Name, Layout: l, Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: linkedDirs(l)}
 }
 
 func (n *Node) say(format string, args ...any) {
@@ -187,7 +174,7 @@ func (n *Node) say(format string, args ...any) {
 const maxSaid = 4000 // bytes of a line
 
 // Install installs the release in a directory, in a tar file, at an https URL or
-// of a version (as agent.Examine takes it), unless a version is installed; then
+// of a version (as upgrade.Pipeline.Open takes it), unless a version is installed; then
 // it applies what is new in the configuration. It starts the service, and waits
 // until it has registered. Call Check first.
 func (n *Node) Install(ctx context.Context, what string) error {
@@ -216,7 +203,7 @@ func (n *Node) Install(ctx context.Context, what string) error {
 	}
 	_, err = os.Lstat(l.CredentialsFile())
 	registered := err == nil
-	if err := n.writeUnit(c); err != nil {
+	if err := n.writeUnit(l, c); err != nil {
 		return err
 	}
 	if err := n.start(ctx, l, changed); err != nil {
@@ -230,14 +217,12 @@ func (n *Node) Install(ctx context.Context, what string) error {
 
 // load reads config.toml, which the service's user owns, and refuses what must
 // not reach the unit that root writes.
-func (n *Node) load(l state.Layout) (agent.Config, error) {
+func (n *Node) load(l state.Layout) (config.Config, error) {
 	path := l.ConfigFile()
-	c, err := agent.Load(path)
+	checked, err := config.Read(path)
+	c := checked.Config
 	if err != nil {
 		return c, err
-	}
-	if c, err = agent.Check(c); err != nil {
-		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	s := c.Service
 	switch {
@@ -248,15 +233,15 @@ func (n *Node) load(l state.Layout) (agent.Config, error) {
 	case resolved(s.InstallRoot) != resolved(n.Root):
 		return c, fmt.Errorf("%s has service.install_root = %q, which is not %s: correct it, or give --root", path, s.InstallRoot, n.Root)
 	}
-	if _, err := n.unit(s.Binary, c.Upgrade.BootHealthWindowSecs).Files(); err != nil {
+	if _, err := n.unit(l, s.Binary, c.Upgrade.BootHealthWindowSecs).Files(); err != nil {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
 // writeUnit writes the unit, if it is not there already.
-func (n *Node) writeUnit(c agent.Config) error {
-	files, err := n.unit(c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
+func (n *Node) writeUnit(l state.Layout, c config.Config) error {
+	files, err := n.unit(l, c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
 	if err != nil {
 		return err
 	}
@@ -274,10 +259,24 @@ func (n *Node) writeUnit(c agent.Config) error {
 	return nil
 }
 
+// examine verifies the release that what names, as for any node.
+func examine(ctx context.Context, what string) (upgrade.Examination, error) {
+	p, err := upgrade.New(upgrade.Config{})
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	src, version, err := p.Open(what)
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	defer src.Close()
+	return p.Examine(ctx, src, version)
+}
+
 // layOut makes the user, the root, config.toml and the first version. What is
 // refused leaves nothing that was not there before.
 func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err error) {
-	e, err := agent.Examine(ctx, nil, what, nil)
+	e, err := examine(ctx, what)
 	if err == nil && !e.Release.OK() {
 		err = e.Refused
 	}
@@ -300,7 +299,7 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	} else if job.Config, changed, err = n.changedConfig(l); err != nil { // of an earlier run, or an operator's
 		return err
 	} else if changed != nil {
-		job.Keep = keepName()
+		job.Keep = filepath.Base(l.ConfigCopy(time.Now()))
 	}
 	_, err = os.Lstat(n.Root)
 	fresh := errors.Is(err, fs.ErrNotExist)
@@ -367,7 +366,7 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		}
 	}
 	owner, _, _ := ownerIDs(st)
-	_, damaged := os.Lstat(filepath.Join(n.real, "state.json"))
+	_, damaged := os.Lstat(l.StateFile())
 	switch {
 	case int(owner) != uid && owner != 0:
 		return fmt.Errorf("%s belongs to %s, and has no version: is it a damaged install? see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
@@ -377,7 +376,7 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		return nil
 	}
 	// Links that root made, while nobody else could make one here.
-	for _, dir := range []string{l.Versions(), l.Downloads(), l.TrustDir(), filepath.Join(n.real, "outbox")} {
+	for _, dir := range l.Dirs() {
 		st, err := os.Lstat(dir)
 		if err != nil || st.Mode().Type() != fs.ModeSymlink {
 			continue

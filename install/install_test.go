@@ -11,8 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
 )
@@ -258,8 +259,12 @@ func TestClearMount(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	tree(t, dir, "config.toml", "versions/1.0.0/app", "downloads/")
+	l, err := state.At(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]string{"config.toml": "", "downloads": "", "versions": "is not empty"} {
-		if err := clearMount(fsutil.Disk{}, filepath.Join(dir, name)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := clearMount(l, filepath.Join(dir, name)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -268,8 +273,7 @@ func TestClearMount(t *testing.T) {
 	}
 	// A disk that refuses to change it stands for a mount that is read-only.
 	tree(t, dir, "credentials.json")
-	disk := fsutil.Disk{Seam: readOnly{}}
-	if err := clearMount(disk, dir+"/credentials.json"); err == nil || !strings.Contains(err.Error(), "still holds a secret") {
+	if err := clearMount(l.On(fsutil.Disk{Seam: readOnly{}}), dir+"/credentials.json"); err == nil || !strings.Contains(err.Error(), "still holds a secret") {
 		t.Errorf("read-only: %v", err)
 	}
 }
@@ -283,7 +287,7 @@ func TestOpenSourceHoldsItsFiles(t *testing.T) {
 	if err := syscall.Mkfifo(dir+"/rel/fifo", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := OpenSource(dir + "/rel")
+	s, err := stage.OpenSource(dir + "/rel")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,27 +296,27 @@ func TestOpenSourceHoldsItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		f, size, err := s.Open("manifest.json")
-		if err != nil || size != 6 {
-			t.Fatal(size, err)
+		p, err := s.Open(t.Context(), "manifest.json", 0, "")
+		if err != nil || p.Total != 6 {
+			t.Fatal(p.Total, err)
 		}
-		if b, err := io.ReadAll(f); err != nil || string(b) != "secret" {
+		if b, err := io.ReadAll(p.Body); err != nil || string(b) != "secret" {
 			t.Errorf("%q, %v", b, err)
 		}
 	}
 	for _, name := range []string{"out", "fifo", "none"} {
-		if _, _, err := s.Open(name); !errors.Is(err, os.ErrNotExist) {
+		if _, err := s.Open(t.Context(), name, 0, ""); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := OpenSource(dir + "/none"); err == nil {
+	if _, err := stage.OpenSource(dir + "/none"); err == nil {
 		t.Error("a source that is not there")
 	}
 }
 
 func TestAgentUnit(t *testing.T) {
 	t.Parallel()
-	var c agent.Config
+	var c config.Config
 	c.Service.Name = "edge"
 	if got := AgentUnit(c); got != "edge.service" {
 		t.Error(got)

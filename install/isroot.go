@@ -7,33 +7,31 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// linkedNames are what an administrator may replace by a link in a root.
-var linkedNames = []string{"versions", "downloads", "outbox", "trust", "config.toml", "credentials.json", "state.json"}
+// replaceable returns what an administrator may replace by a link in a root.
+func replaceable(l state.Layout) []string { return append(l.Dirs(), l.Files()...) }
 
-// isRoot reports whether dir, without links, is an install root, or has nothing
-// to lose. One file that only an agent makes is enough: what is left of a root
-// may hold secrets. A name alone proves nothing: two of them do.
-func isRoot(dir string, entries []os.DirEntry) bool {
+// isRoot reports whether the directory of l, without links, is an install root, or
+// has nothing to lose. One file that only an agent makes is enough: what is left
+// of a root may hold secrets. A name alone proves nothing: two of them do.
+func isRoot(l state.Layout, entries []os.DirEntry) bool {
+	telling := append(l.Files(), l.Versions(), l.Downloads(), l.OutboxDir(), l.Current(), l.LastGood())
 	known, foreign := 0, 0
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if e.Name() == "lost+found" && len(entries) == 1 || slices.Contains(linkedNames, e.Name()) && hollow(path) {
+		path := filepath.Join(l.Root(), e.Name())
+		if e.Name() == "lost+found" && len(entries) == 1 || slices.Contains(replaceable(l), path) && hollow(path) {
 			continue
 		}
 		foreign++
-		if made(dir, e.Name()) {
+		if made(l, path) {
 			return true
 		}
-		if slices.Contains([]string{"versions", "config.toml", "state.json", "current", "last-good", "credentials.json", "outbox", "downloads"}, e.Name()) {
+		if slices.Contains(telling, path) {
 			known++
 		}
 	}
@@ -56,44 +54,36 @@ func hollow(path string) bool {
 	return st.Mode().IsRegular() && st.Size() == 0
 }
 
-// made reports whether a file of dir is one that an agent or install made for
-// this root.
-func made(dir, name string) bool {
-	path := filepath.Join(dir, name)
-	if stamp, ok := strings.CutPrefix(name, "config.toml.before-"); ok {
-		_, err := time.Parse(keepTime, stamp)
-		return err == nil
+// made reports whether an agent or install made the file at path, for the root of l.
+func made(l state.Layout, path string) bool {
+	if l.IsConfigCopy(path) {
+		return true
 	}
-	switch name {
-	case "config.toml":
-		c, err := agent.Load(resolved(path)) // a link's file may be left of an earlier purge
+	switch path {
+	case l.ConfigFile():
+		c, err := config.Load(resolved(path)) // a link's file may be left of an earlier purge
 		given := c.Service.InstallRoot
 		if err == nil {
-			c, err = agent.Check(c)
+			var checked config.Settings
+			checked, err = c.Resolve()
+			c = checked.Config
 		}
-		return err == nil && (given == "" || resolved(c.Service.InstallRoot) == dir)
-	case "state.json":
+		return err == nil && (given == "" || resolved(c.Service.InstallRoot) == l.Root())
+	case l.StateFile():
 		b, err := fsutil.ReadLinked(path, state.MaxState)
 		if err != nil {
 			return false
 		}
 		s, err := state.Decode(b)
 		return err == nil && s.Schema > 0
-	case "credentials.json":
+	case l.CredentialsFile():
 		var c struct {
 			ID     string `json:"node_id"`
 			Secret string `json:"node_secret"`
 		}
 		b, err := fsutil.ReadLinked(path, maxToken<<2)
 		return err == nil && json.Unmarshal(b, &c) == nil && c.ID != "" && c.Secret != ""
-	case "current", "last-good", "previous":
-		to, err := os.Readlink(path)
-		version, ok := strings.CutPrefix(to, "versions/")
-		if err != nil || !ok {
-			return false
-		}
-		_, err = release.ParseVersion(version)
-		return err == nil
 	}
-	return false
+	to, err := os.Readlink(path)
+	return err == nil && slices.Contains(l.Links(), path) && state.IsLinkTarget(to)
 }

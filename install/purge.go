@@ -9,14 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
+	"github.com/bilbycast/edge-agent/verify"
 )
 
 // Uninstall stops the service and removes its unit, and with purge the install
@@ -68,16 +67,20 @@ func (n *Node) mayPurge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !isRoot(n.real, entries) {
+	l, err := state.At(n.real)
+	if err != nil {
+		return err
+	}
+	if !isRoot(l, entries) {
 		links := ""
-		for _, name := range linkedNames {
-			if to, err := os.Readlink(filepath.Join(n.real, name)); err == nil {
-				links += fmt.Sprintf("; %s is a link to %s, which may be left", name, to)
+		for _, path := range replaceable(l) {
+			if to, err := os.Readlink(path); err == nil {
+				links += fmt.Sprintf("; %s is a link to %s, which may be left", filepath.Base(path), to)
 			}
 		}
 		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service%s", n.Root, links)
 	}
-	c, err := agent.Load(filepath.Join(n.real, "config.toml"))
+	c, err := config.Load(l.ConfigFile())
 	if err != nil || c.Service.Unit == "" {
 		return nil
 	}
@@ -94,6 +97,10 @@ func (n *Node) purge(ctx context.Context) error {
 		n.say("there is no %s", n.Root)
 		return nil
 	}
+	l, err := state.At(n.real)
+	if err != nil {
+		return err
+	}
 	workErr := n.child(ctx, Job{Root: n.real, Purge: true})
 	disk := fsutil.Disk{}
 	entries, err := os.ReadDir(n.real)
@@ -107,14 +114,14 @@ func (n *Node) purge(ctx context.Context) error {
 		if mounted && e.Name() == "lost+found" { // the file system's own
 			continue
 		}
-		if workErr != nil && e.Type() == fs.ModeSymlink && slices.Contains(linkedNames, e.Name()) {
+		path := filepath.Join(n.real, e.Name())
+		if workErr != nil && e.Type() == fs.ModeSymlink && slices.Contains(replaceable(l), path) {
 			continue // it names what could not be removed
 		}
 		// RemoveAll works on open directories below n.real, and follows no link.
-		path := filepath.Join(n.real, e.Name())
 		err := disk.Discard(path)
 		if errors.Is(err, syscall.EBUSY) {
-			if err = clearMount(disk, path); err == nil {
+			if err = clearMount(l, path); err == nil {
 				n.say("%s is a mount point: it is empty now, and stays", filepath.Join(n.Root, e.Name()))
 				left++
 			}
@@ -150,13 +157,13 @@ func (n *Node) purge(ctx context.Context) error {
 
 // clearMount makes a file that is a mount point empty. The error says what is
 // left in it, or in a directory.
-func clearMount(disk fsutil.Disk, path string) error {
+func clearMount(l state.Layout, path string) error {
 	st, err := os.Lstat(path)
 	if err != nil {
 		return err
 	}
 	if st.Mode().IsRegular() {
-		err = truncate(disk, path)
+		err = truncate(l.Disk(), path)
 	}
 	if hollow(path) {
 		return nil
@@ -166,15 +173,10 @@ func clearMount(disk fsutil.Disk, path string) error {
 		return errors.Join(fmt.Errorf("%s is a mount point, and is not empty: remove what is in it, or run umount %s, and then this again", at, at), err)
 	}
 	holds := "its content"
-	if secret(filepath.Base(path)) {
+	if l.IsSecret(path) {
 		holds = "a secret"
 	}
 	return errors.Join(fmt.Errorf("%s is a mount point, and still holds %s: run umount %[1]s, and remove the file that it shows", path, holds), err)
-}
-
-// secret reports whether a file of the root holds a token or a credential.
-func secret(name string) bool {
-	return name == "credentials.json" || strings.HasPrefix(name, "config.toml")
 }
 
 func truncate(disk fsutil.Disk, path string) error {
@@ -203,7 +205,7 @@ func empty(l state.Layout) error {
 			continue
 		}
 		if e.Type() == fs.ModeSymlink {
-			if err := emptyLinked(disk, path, e.Name()); err != nil {
+			if err := emptyLinked(l, path); err != nil {
 				errs = append(errs, err)
 				continue // the link stays: it names what is left
 			}
@@ -218,10 +220,11 @@ func empty(l state.Layout) error {
 
 // emptyLinked removes what an edge-agent made behind a link of the root. The
 // directory itself stays: an administrator made it.
-func emptyLinked(disk fsutil.Disk, path, name string) error {
-	if !slices.Contains(linkedNames, name) {
+func emptyLinked(l state.Layout, path string) error {
+	if !slices.Contains(replaceable(l), path) {
 		return nil
 	}
+	disk := l.Disk()
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it is dangling: there is nothing
@@ -230,8 +233,7 @@ func emptyLinked(disk fsutil.Disk, path, name string) error {
 		to, _ := os.Readlink(path)
 		return fmt.Errorf("%s is a link to %s, which could not be followed: %w; remove %s", path, to, err, to)
 	}
-	switch name {
-	case "config.toml", "credentials.json", "state.json":
+	if slices.Contains(l.Files(), path) {
 		if err := disk.Remove(real); err != nil {
 			return fmt.Errorf("%s is a link, and the file that it points to could not be removed: %w; remove %s", path, err, real)
 		}
@@ -243,7 +245,7 @@ func emptyLinked(disk fsutil.Disk, path, name string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if !ours(name, e.Name()) {
+		if !ours(l, path, e.Name()) {
 			continue
 		}
 		if err := disk.Discard(filepath.Join(real, e.Name())); err != nil {
@@ -253,23 +255,8 @@ func emptyLinked(disk fsutil.Disk, path, name string) error {
 	return errors.Join(errs...)
 }
 
-// ours reports whether an edge-agent makes files of that name in a directory of
-// the root.
-func ours(dir, name string) bool {
-	if strings.HasPrefix(name, fsutil.TempPrefix) || strings.Contains(name, ".corrupt") {
-		return true
-	}
-	switch dir {
-	case "versions":
-		_, err := release.ParseVersion(name)
-		return err == nil || strings.HasPrefix(name, state.PartialPrefix) || strings.HasPrefix(name, ".removed-")
-	case "downloads":
-		return strings.HasSuffix(name, state.UnverifiedSuffix)
-	case "outbox":
-		number, _, ok := strings.Cut(name, "-")
-		return ok && strings.HasSuffix(name, ".json") && strings.Trim(number, "0123456789") == ""
-	case "trust":
-		return name == "targets.json" || name == "trusted_root.json" || strings.HasSuffix(name, ".root.json")
-	}
-	return false
+// ours reports whether an edge-agent gives files in dir, a directory of the root,
+// such names.
+func ours(l state.Layout, dir, name string) bool {
+	return l.Makes(dir, name) || dir == l.TrustDir() && verify.IsRenewalFile(name)
 }

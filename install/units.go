@@ -5,37 +5,78 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// WriteUnits writes the files of u into dir, and returns their paths. The values
-// of u come from a config.toml that the service's user owns, so it writes no
-// drop-in for a service that does not start through the install root, and
-// replaces no file that edge-agent did not write.
-func WriteUnits(ctx context.Context, dir string, files []systemd.File, u systemd.Unit) ([]string, error) {
-	if u.Attached != "" && systemd.Booted() == nil && filepath.Clean(dir) == unitDir {
-		s := systemd.Service{Unit: u.Attached, Root: u.Root, Attached: true}
-		if loaded, err := systemd.Look(ctx, u.Attached); err == nil && loaded.Load == "loaded" {
-			if err := s.Starts(ctx); err != nil {
-				return nil, fmt.Errorf("service.unit: %w", err)
-			}
+// writtenByUs is in every unit file that edge-agent writes.
+const writtenByUs = "written by edge-agent"
+
+// LoadUnit completes u by a config.toml: the service's name, root, program and
+// health window, and the service that the agent is attached to. Without u.Agent
+// the program of this process is the agent.
+func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
+	c, err := config.Read(path)
+	if err != nil {
+		return u, err
+	}
+	l := c.Layout
+	if l.Root() != c.Service.InstallRoot {
+		return u, fmt.Errorf("unit: root %q is not a clean path below /: leave out .. and double slashes", c.Service.InstallRoot)
+	}
+	u.Name, u.Layout, u.Binary = c.Service.Name, l, c.Service.Binary
+	u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
+	u.Writable = linkedDirs(l)
+	if u.Agent == "" {
+		if u.Agent, err = os.Executable(); err != nil {
+			return u, err
 		}
 	}
-	var disk fsutil.Disk
+	return u, nil
+}
+
+// linkedDirs returns the directories outside an install root that links in it
+// point to, for the unit's sandbox. It leaves out those of the system, to which
+// the owner of the root could point a link.
+func linkedDirs(l state.Layout) []string {
+	var dirs []string
+	for _, dir := range l.Linked() {
+		if rel, err := filepath.Rel("/", dir); err == nil && !systemDir(rel) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// WriteUnits writes the unit files of u into dir, and returns the paths that it
+// wrote, also with an error. The values of u come from a config.toml that the
+// service's user owns. So it writes no drop-in for a service that does not start
+// through the install root, and replaces no file that edge-agent did not write.
+func WriteUnits(ctx context.Context, dir string, u systemd.Unit) ([]string, error) {
+	files, err := u.Files()
+	if err != nil {
+		return nil, err
+	}
+	if err := startsThroughRoot(ctx, dir, u); err != nil {
+		return nil, err
+	}
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name)
 		old, err := fsutil.ReadFile(path, maxUnit)
-		if err == nil && !strings.Contains(string(old), "written by edge-agent") {
-			return nil, fmt.Errorf("%s is there, and was not written by edge-agent: move it away", path)
+		if err == nil && !strings.Contains(string(old), writtenByUs) {
+			return nil, fmt.Errorf("%s exists, and was not written by edge-agent: move it away", path)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
+	var disk fsutil.Disk
 	var paths []string
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name)
@@ -48,4 +89,29 @@ func WriteUnits(ctx context.Context, dir string, files []systemd.File, u systemd
 		paths = append(paths, path)
 	}
 	return paths, nil
+}
+
+// startsThroughRoot refuses an attached service that does not start its program
+// through the install root, if systemd knows the service.
+func startsThroughRoot(ctx context.Context, dir string, u systemd.Unit) error {
+	if u.Attached == "" || systemd.Booted() != nil || filepath.Clean(dir) != unitDir {
+		return nil
+	}
+	if loaded, err := systemd.Look(ctx, u.Attached); err != nil || loaded.Load != "loaded" {
+		return nil
+	}
+	s := systemd.Service{Unit: u.Attached, Layout: u.Layout, Attached: true}
+	if err := s.Starts(ctx); err != nil {
+		return fmt.Errorf("service.unit: %w", err)
+	}
+	return nil
+}
+
+// StartCommand returns the command that makes the written units of u run.
+func StartCommand(u systemd.Unit) string {
+	command := "systemctl daemon-reload && systemctl enable --now " + strings.Join(u.Enable(), " ")
+	if u.Attached != "" {
+		command += " && systemctl restart " + u.Attached
+	}
+	return command
 }

@@ -15,7 +15,7 @@ func parseAnswer(resp *http.Response, at int64) (Part, error) {
 	refuse := func(format string, args ...any) (Part, error) {
 		return Part{}, fmt.Errorf("the host "+format+": a captive portal?", args...)
 	}
-	p := Part{Remote: true, End: -1, Type: resp.Header.Get("Content-Type")}
+	p := Part{End: -1, Type: resp.Header.Get("Content-Type")}
 	p.Cut = resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor == 1
 	if resp.StatusCode != http.StatusOK && isPage(p.Type, nil) {
 		return refuse("answers with a page (%s)", release.Foreign(p.Type, 60))
@@ -65,19 +65,20 @@ func (d *download) accept(p Part) (Part, error) {
 	refuse := func(format string, args ...any) (Part, error) {
 		return Part{}, fmt.Errorf("the host "+format+": a captive portal?", args...)
 	}
+	local := d.src.Local()
 	switch {
-	case !p.Remote && d.limit > 0 && p.Total != d.limit:
+	case local && d.limit > 0 && p.Total != d.limit:
 		return Part{}, release.Errorf(release.ChecksumMismatch, "%s has %d bytes, but the signed manifest says %d", d.name, p.Total, d.limit)
-	case !p.Remote && p.Total > release.MaxTarball:
+	case local && p.Total > release.MaxTarball:
 		return Part{}, release.Errorf(release.ManifestInvalid, "%s has %d bytes, more than %d", d.name, p.Total, int64(release.MaxTarball))
-	case p.Remote && isPage(p.Type, nil):
+	case !local && isPage(p.Type, nil):
 		return refuse("answers with a page (%s)", release.Foreign(p.Type, 60))
 	case p.PastEnd && (d.limit > 0 || p.Total > 0 && p.Total != d.have):
 		d.doubt = d.limit == 0
 		return refuse("says that its file ends before byte %d", d.have)
 	case p.PastEnd: // all of it is on disk; the digest tells
 		p.From, p.End, p.Total = d.have, d.have, d.have
-	case p.Remote && p.From == 0 && p.End == 0:
+	case !local && p.From == 0 && p.End == 0:
 		return refuse("answers with an empty file")
 	}
 	switch {

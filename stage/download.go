@@ -77,7 +77,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 			return nil, full(err)
 		}
 		if got := hex.EncodeToString(d.sum.Sum(nil)); got != a.SHA256 {
-			if again && (d.leftover || d.responses > 1 || d.limit == 0) && (d.remote || d.leftover) {
+			if again && (d.leftover || d.responses > 1 || d.limit == 0) && (!src.Local() || d.leftover) {
 				again = false
 				if err := d.restart(); err != nil {
 					return nil, err
@@ -103,7 +103,6 @@ type download struct {
 	f         *fsutil.File
 	src       Source
 	name      string
-	remote    bool  // the last part came over a network
 	limit     int64 // bytes that the manifest says; 0: it does not
 	total     int64 // bytes that the first response said, if limit is 0; 0: it did not
 	unpacked  int64
@@ -183,7 +182,7 @@ func (d *download) more(ctx context.Context) error {
 		return err
 	}
 	body := io.Reader(p.Body)
-	if d.remote = p.Remote; p.Remote {
+	if !d.src.Local() {
 		body = throttle(ctx, body, d.s.MaxBandwidth)
 	} else if err := d.restart(); err != nil { // reading a local file again costs less than comparing
 		return err
@@ -199,7 +198,7 @@ func (d *download) take(ctx context.Context, p Part, body *bufio.Reader) error {
 		return err
 	}
 	// A tarball is never text where it begins, and nowhere looks like a page.
-	if b, err := body.Peek(512); p.Remote && len(b) > 0 {
+	if b, err := body.Peek(512); !d.src.Local() && len(b) > 0 {
 		if kind := http.DetectContentType(b); strings.HasPrefix(kind, "text/html") || p.From == 0 && strings.HasPrefix(kind, "text/") {
 			if err != nil && err != io.EOF { // it says more than the beginning
 				return err

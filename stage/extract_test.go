@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/hostile"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/testdata/hostile"
 	"github.com/google/go-cmp/cmp"
 )
 

@@ -99,7 +99,7 @@ func (s *Stager) read(ctx context.Context, src Source, f smallFile) ([]byte, err
 		if err != nil {
 			return err
 		}
-		if err := f.check(p, b, src.Describe(f.name)); err != nil {
+		if err := f.check(src, p.Type, b); err != nil {
 			return err
 		}
 		body = b
@@ -108,20 +108,19 @@ func (s *Stager) read(ctx context.Context, src Source, f smallFile) ([]byte, err
 	return body, err
 }
 
-// check returns what is wrong with b, which was read from p: it is too large,
-// or, if it came over a network, the answer of a captive portal. where is how
-// messages call the file.
-func (f smallFile) check(p Part, b []byte, where string) error {
-	page := p.Remote && isPage(p.Type, b)
+// check returns what is wrong with b, a file that src gave with that media type:
+// it is too large, or, if it came over a network, a captive portal's answer.
+func (f smallFile) check(src Source, mediaType string, b []byte) error {
+	page := !src.Local() && isPage(mediaType, b)
 	if int64(len(b)) > f.limit && (f.optional || !page) {
-		return release.Errorf(f.tooLarge, "%s has more than %d bytes", where, f.limit)
+		return release.Errorf(f.tooLarge, "%s has more than %d bytes", src.Describe(f.name), f.limit)
 	}
-	if !p.Remote {
+	if src.Local() {
 		return nil
 	}
 	begin := release.Foreign(string(b[:min(len(b), 40)]), 60)
 	if !f.optional && (page || !isObject(b)) {
-		return fmt.Errorf("not JSON: a captive portal? It has type %q and begins with %q", release.Foreign(p.Type, 60), begin)
+		return fmt.Errorf("not JSON: a captive portal? It has type %q and begins with %q", release.Foreign(mediaType, 60), begin)
 	}
 	if missing := f.missing(b); missing != "" {
 		return fmt.Errorf("the host answers with JSON that has no %q: a captive portal? It begins with %q", missing, begin)

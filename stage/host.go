@@ -37,6 +37,8 @@ type host struct {
 
 func (*host) Close() error { return nil }
 
+func (*host) Local() bool { return false }
+
 func (h *host) url(name string) string { return h.base + "/" + name }
 
 // Describe returns the URL of the file, without a password.

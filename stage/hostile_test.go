@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/hostile"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/testdata/hostile"
 )
 
 // Every hostile archive is refused, by a text that names what is wrong, and
@@ -28,8 +28,8 @@ func TestHostileArchives(t *testing.T) {
 			}
 			b := c.Tarball()
 			_, err := unpack(t, b, release.Artefact{Size: max(int64(len(b)), 1), UnpackedSize: c.Unpacked})
-			if code(err) != release.ExtractFailed || !strings.Contains(err.Error(), c.Says) {
-				t.Errorf("got %s: %v, want %q", code(err), err, c.Says)
+			if code(err) != release.ExtractFailed || !strings.Contains(err.Error(), c.Error) {
+				t.Errorf("got %s: %v, want %q", code(err), err, c.Error)
 			}
 			if err != nil && strings.ContainsAny(err.Error(), "\n\x00") {
 				t.Errorf("not fit for a log: %q", err)

@@ -5,16 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 )
-
-// lockName is the lock of staging, in downloads/.
-const lockName = ".lock"
 
 // lockStaging takes the lock of staging, waiting for at most wait.
 //
@@ -32,7 +28,7 @@ func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unloc
 	if st.Mode().Perm()&0o077 != 0 {
 		l.Disk().Chmod(dir, 0o700) // a directory of somebody else stays as it is
 	}
-	path := filepath.Join(dir, lockName)
+	path := l.StagingLock()
 	setAside(l, path)
 	lock, err := fsutil.LockFile(ctx, path, wait)
 	full := fsutil.IsNoSpace(err)

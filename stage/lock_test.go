@@ -101,7 +101,7 @@ func TestStageWithOtherKindsOfFiles(t *testing.T) {
 			if err := errors.Join(l.Make(), os.Mkdir(l.Version(v), 0o755)); err != nil {
 				t.Fatal(err)
 			}
-			for _, path := range []string{l.Download(a.SHA256), filepath.Join(l.Downloads(), lockName), filepath.Join(l.Version(v), Marker), l.Partial(v)} {
+			for _, path := range []string{l.Download(a.SHA256), l.StagingLock(), filepath.Join(l.Version(v), Marker), l.Partial(v)} {
 				var err error
 				switch kind {
 				case "fifo":

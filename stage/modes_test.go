@@ -30,7 +30,7 @@ func TestModesOfAVersionWhateverTheUmask(t *testing.T) {
 		syscall.Umask(int(mask))
 		rel, a := fetch(t, s, "1.0.0")
 		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {
-			for _, path := range []string{filepath.Join(s.Layout.Downloads(), lockName), s.Layout.Download(a.SHA256)} {
+			for _, path := range []string{s.Layout.StagingLock(), s.Layout.Download(a.SHA256)} {
 				if st, err := os.Lstat(path); err != nil || st.Mode().Perm() != 0o600 {
 					t.Errorf("umask %s: %s has mode %v: %v", u, path, st.Mode(), err)
 				}

@@ -109,7 +109,7 @@ func (s *Stager) replaceable(v release.Version) error {
 	}
 	used, err := s.inUse(v)
 	if err == nil && used {
-		err = inTheWay(v, errors.New("versions/ is on an overlay file system"))
+		err = inTheWay(v, errors.New("the versions are on an overlay file system"))
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -52,7 +53,7 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 		}
 		s.Trust = old
 		asked := 0
-		s.Renew = func(beside fs.FS) (Trust, error) {
+		s.Renew = func(_ context.Context, beside fs.FS) (Trust, error) {
 			asked++
 			if _, err := fs.ReadFile(beside, "15.root.json"); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: a file that is not there: %v", name, err)
@@ -105,7 +106,7 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Trust = old
-	s.Renew = func(beside fs.FS) (Trust, error) {
+	s.Renew = func(_ context.Context, beside fs.FS) (Trust, error) {
 		_, err := beside.Open("targets.json")
 		return right, err
 	}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/bilbycast/edge-agent/release"
 	"golang.org/x/sys/unix"
@@ -24,6 +26,9 @@ type Source interface {
 	// A *release.Error is final; every other error may pass, and is retried.
 	// An error that wraps fs.ErrNotExist says that there is no such file.
 	Open(ctx context.Context, name string, at int64, etag string) (Part, error)
+	// Local reports whether reading needs no network: nothing else answers in the
+	// place of the Source, and another try reads the same.
+	Local() bool
 	// Describe returns how messages call the file of that name: a URL without
 	// secrets, or the name.
 	Describe(name string) string
@@ -39,9 +44,6 @@ type Part struct {
 	Total int64  // size of the whole file; 0: not known
 	ETag  string // names these bytes of the file for a later Open; may be empty
 	Type  string // the media type that the host gives; may be empty
-	// Remote: it came over a network, where a captive portal may answer instead
-	// of the host, and where another try may help.
-	Remote bool
 	// Cut: the end of the connection is the end of Body, so that a body that was
 	// cut cannot be told from a complete one.
 	Cut bool
@@ -50,7 +52,7 @@ type Part struct {
 }
 
 // OpenSource opens a directory, or a tar file that is not compressed, with the
-// files of a release in its top.
+// files of a release in its top. It opens every file now, and opens none later.
 func OpenSource(path string) (Source, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -67,39 +69,87 @@ func OpenSource(path string) (Source, error) {
 	if !st.IsDir() {
 		return nil, fmt.Errorf("%s is neither a directory nor a tar file", path)
 	}
+	return openDir(path)
+}
+
+// openDir opens all files of a directory, since a process that gives up root
+// reads them afterwards.
+func openDir(path string) (Source, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, err
 	}
-	return dirSource{root}, nil
+	defer root.Close()
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > maxFiles { // a stick with much else on it
+		names = slices.DeleteFunc(names, func(name string) bool {
+			return !slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
+		})
+	}
+	if len(names) > maxFiles {
+		return nil, fmt.Errorf("%s has more than %d files that may be a release's: give a directory with one release", path, maxFiles)
+	}
+	files := dirSource{}
+	for _, name := range names {
+		// Links that leave the directory are not followed (os.Root), and no FIFO is
+		// waited for.
+		f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue // if the release needs it, Open says that it is missing
+		}
+		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+			f.Close()
+			continue
+		}
+		files[name] = f
+	}
+	return files, nil
 }
 
-// dirSource is a directory. Links that leave it are not followed (os.Root).
-type dirSource struct{ *os.Root }
+// maxFiles bounds the open files of a directory.
+const maxFiles = 200
+
+// dirSource has the files of a directory, open.
+type dirSource map[string]*os.File
+
+func (dirSource) Local() bool { return true }
 
 func (dirSource) Describe(name string) string { return name }
 
+func (d dirSource) Close() error {
+	var errs []error
+	for _, f := range d {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
 func (d dirSource) Open(ctx context.Context, name string, _ int64, _ string) (Part, error) {
-	// A fifo would be waited for, and for ever.
-	f, err := d.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return Part{}, unreadable(name, err)
+	f, ok := d[name]
+	if !ok {
+		return Part{}, unreadable(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
 	}
 	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", name)
-	}
 	if err != nil {
-		f.Close()
 		return Part{}, unreadable(name, err)
 	}
-	return localPart(ctx, name, f, f, st.Size()), nil
+	return localPart(ctx, name, io.NewSectionReader(f, 0, st.Size()), st.Size()), nil
 }
 
 // tarSource is a tar file, which is searched again for each name.
 type tarSource struct{ f *os.File }
 
 func (s *tarSource) Close() error { return s.f.Close() }
+
+func (*tarSource) Local() bool { return true }
 
 func (*tarSource) Describe(name string) string { return name }
 
@@ -117,7 +167,7 @@ func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (P
 			return Part{}, unreadable(name, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err))
 		}
 		if h.Typeflag == tar.TypeReg && (h.Name == name || h.Name == "./"+name) {
-			return localPart(ctx, name, r, io.NopCloser(nil), h.Size), nil
+			return localPart(ctx, name, r, h.Size), nil
 		}
 	}
 	return Part{}, unreadable(name, fmt.Errorf("more than %d entries", maxEntries))
@@ -129,8 +179,8 @@ func unreadable(name string, err error) error {
 }
 
 // localPart returns a whole local file of size bytes.
-func localPart(ctx context.Context, name string, r io.Reader, c io.Closer, size int64) Part {
-	return Part{Body: &localBody{ctx, name, r, c}, End: size, Total: size}
+func localPart(ctx context.Context, name string, r io.Reader, size int64) Part {
+	return Part{Body: io.NopCloser(&localBody{ctx, name, r}), End: size, Total: size}
 }
 
 // localBody reads a local file until ctx is done. Its errors are final: another
@@ -139,7 +189,6 @@ type localBody struct {
 	ctx  context.Context
 	name string
 	r    io.Reader
-	io.Closer
 }
 
 func (b *localBody) Read(p []byte) (int, error) {

@@ -13,7 +13,6 @@
 package stage
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,7 +64,7 @@ type Config struct {
 	// Renew, if set, returns the trust that the files beside a release make, if
 	// Sigstore's keys prove them; it is asked when a signature does not hold by
 	// Trust. See verify.Renew.
-	Renew func(beside fs.FS) (Trust, error)
+	Renew func(ctx context.Context, beside fs.FS) (Trust, error)
 	// KeepVersions is how many versions may be installed once a release is
 	// staged: before the space is looked at, those that nothing needs are removed
 	// (see Prune), and more of them if it does not fit otherwise. 0 removes none.
@@ -84,8 +83,8 @@ type Config struct {
 	MaxBandwidth int64
 	// AllowPrivate lets the release host redirect to private addresses.
 	AllowPrivate bool
-	// Now is the clock that certificates of hosts are judged by; nil means the
-	// system's. Nothing else reads a clock.
+	// Now is the clock that certificates of hosts are judged by; nil means
+	// CertificateTime. Nothing else reads a clock.
 	Now func() time.Time
 
 	// The rest has defaults; tests shorten it.
@@ -117,6 +116,9 @@ func New(c Config) (*Stager, error) {
 		if *d == 0 {
 			*d = v
 		}
+	}
+	if c.Now == nil {
+		c.Now = CertificateTime
 	}
 	if c.Tries == 0 {
 		c.Tries = 6
@@ -155,7 +157,7 @@ func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err e
 	}
 	// Logs and authorities get new keys. The release may bring them along; then it
 	// is verified once more.
-	trust, renewErr := s.Renew(beside(file))
+	trust, renewErr := s.Renew(ctx, beside(file))
 	if renewErr != nil {
 		if !errors.Is(renewErr, fs.ErrNotExist) {
 			err = release.Errorf(coded.Code, "%w; and the trust root beside the release is not taken: %w", errors.Unwrap(err), renewErr)
@@ -174,19 +176,12 @@ func (b beside) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	return memoryFile{bytes.NewReader(data)}, nil
+	return fsutil.MemFile(data), nil
 }
-
-// memoryFile is a file in memory, to be read.
-type memoryFile struct{ *bytes.Reader }
-
-func (memoryFile) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
-
-func (memoryFile) Close() error { return nil }
 
 // Marker is the file, in the top of a version's directory, that says from what
 // it was made. It is written last; an archive cannot bring one.
-const Marker = ".release.json"
+const Marker = state.ReleaseFile
 
 type marker struct {
 	Version release.Version `json:"version"`
@@ -339,7 +334,7 @@ func (s *Stager) clean(keep func(download string) bool) {
 		}
 	}
 	sweep(l.Versions(), func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
-	sweep(l.Downloads(), func(name string) bool { return name != lockName && !keep(name) })
+	sweep(l.Downloads(), func(name string) bool { return name != filepath.Base(s.Layout.StagingLock()) && !keep(name) })
 	l.FinishRemovals()
 }
 

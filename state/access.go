@@ -21,7 +21,7 @@ func (l Layout) Linked() []string {
 		return nil
 	}
 	var dirs []string
-	for _, dir := range []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()} {
+	for _, dir := range l.Dirs() {
 		to, err := filepath.EvalSymlinks(dir)
 		if err != nil || strings.HasPrefix(to, root+"/") {
 			continue
@@ -39,7 +39,7 @@ func (l Layout) Linked() []string {
 // Writable returns an error that names the first directory of the root, or the
 // root, that this process may not write to. What is missing is no error.
 func (l Layout) Writable() error {
-	for _, dir := range []string{l.root, l.Versions(), l.Downloads(), l.outboxDir()} {
+	for _, dir := range []string{l.root, l.Versions(), l.Downloads(), l.OutboxDir()} {
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s is not writable: %w", dir, err)
 		}
@@ -60,8 +60,8 @@ func (l Layout) Narrow(root fs.FileMode) (changed []string, err error) {
 		path string
 		mode fs.FileMode
 	}{
-		{l.root, root}, {l.Downloads(), 0o700}, {l.outboxDir(), 0o700}, {l.TrustDir(), 0o700},
-		{l.stateFile(), 0o600}, {l.CredentialsFile(), 0o600}, {l.startFile(), 0o600},
+		{l.root, root}, {l.Downloads(), 0o700}, {l.OutboxDir(), 0o700}, {l.TrustDir(), 0o700},
+		{l.StateFile(), 0o600}, {l.CredentialsFile(), 0o600}, {l.startFile(), 0o600},
 	} {
 		st, err := os.Stat(x.path)
 		if err != nil || !st.IsDir() && !st.Mode().IsRegular() || st.Mode().Perm()&^x.mode == 0 {

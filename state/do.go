@@ -143,7 +143,7 @@ func (l Layout) reconcile(s State, t Tree, now time.Time) (State, Tree, string) 
 // Sweep removes the temporary files that a crash left behind.
 func (l Layout) Sweep(ctx context.Context) error {
 	return l.Locked(ctx, func() error {
-		for _, dir := range []string{l.root, l.Versions(), l.outboxDir()} {
+		for _, dir := range []string{l.root, l.Versions(), l.OutboxDir()} {
 			entries, err := os.ReadDir(dir)
 			if err != nil {
 				continue // there is nothing to sweep
@@ -171,7 +171,7 @@ func (l Layout) Read() (Result, error) {
 		return Result{}, err
 	}
 	r := Result{Tree: t}
-	b, err := fsutil.ReadFile(l.stateFile(), MaxState)
+	b, err := fsutil.ReadFile(l.StateFile(), MaxState)
 	if err == nil {
 		r.State, err = Decode(b)
 	}
@@ -192,7 +192,7 @@ func (l Layout) Read() (Result, error) {
 // load reads state.json. One that cannot be used is kept aside as
 // state.json.corrupt and counts as missing: it must not stop a start.
 func (l Layout) load() (State, string) {
-	path := l.stateFile()
+	path := l.StateFile()
 	b, err := fsutil.ReadFile(path, MaxState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, ""
@@ -203,7 +203,7 @@ func (l Layout) load() (State, string) {
 			return s, ""
 		}
 	}
-	aside := path + ".corrupt"
+	aside := path + corruptSuffix
 	note := fmt.Sprintf("state.json is unusable (%v); kept as %s", err, aside)
 	if err := l.disk.Rename(path, aside); err != nil {
 		note = fmt.Sprintf("%s, but that failed too: %v", note, err)
@@ -216,5 +216,5 @@ func (l Layout) save(s State) error {
 	if err != nil {
 		return err
 	}
-	return l.disk.WriteFile(l.stateFile(), b, 0o600)
+	return l.disk.WriteFile(l.StateFile(), b, 0o600)
 }

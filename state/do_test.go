@@ -57,9 +57,9 @@ func TestDoAdoptsAFreshRootAndThenWritesNothing(t *testing.T) {
 	if res := do(t, l, nil); res.State.Status != Stable || res.State.Good != v1 || len(res.Notes) != 0 {
 		t.Fatalf("got %+v", res)
 	}
-	before, _ := os.Stat(l.stateFile())
+	before, _ := os.Stat(l.StateFile())
 	do(t, l, nil)
-	if after, _ := os.Stat(l.stateFile()); !os.SameFile(before, after) {
+	if after, _ := os.Stat(l.StateFile()); !os.SameFile(before, after) {
 		t.Error("a Do that changes nothing writes state.json")
 	}
 }
@@ -132,7 +132,7 @@ func TestCorruptStateIsKeptAsideAndLastGoodRuns(t *testing.T) {
 			t.Parallel()
 			l := root(t)
 			do(t, l, begin)
-			if err := os.WriteFile(l.stateFile(), bytes, 0o644); err != nil {
+			if err := os.WriteFile(l.StateFile(), bytes, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			looked, err := l.Read()
@@ -143,7 +143,7 @@ func TestCorruptStateIsKeptAsideAndLastGoodRuns(t *testing.T) {
 			if res.State.Status != Stable || res.Tree.Current != v1 || len(res.Notes) != 2 {
 				t.Errorf("got %s, current %s, notes %q", res.State.Status, res.Tree.Current, res.Notes)
 			}
-			if kept, _ := os.ReadFile(l.stateFile() + ".corrupt"); string(kept) != string(bytes) {
+			if kept, _ := os.ReadFile(l.StateFile() + ".corrupt"); string(kept) != string(bytes) {
 				t.Error("the corrupt state.json is not kept")
 			}
 		})
@@ -200,7 +200,7 @@ func TestOutboxKeepsOrderAndItsBound(t *testing.T) {
 	// As many as fit, written by hand: a thousand fsyncs would only take time.
 	for i := range MaxEntries {
 		b, _ := json.Marshal(Entry{ID: fmt.Sprint("e", i), Event: &Event{Code: release.Started}})
-		if err := os.WriteFile(filepath.Join(l.outboxDir(), fmt.Sprintf("%016d-e%d.json", i, i)), b, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(l.OutboxDir(), fmt.Sprintf("%016d-e%d.json", i, i)), b, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -235,7 +235,7 @@ func TestOutboxSetsHostileFilesAside(t *testing.T) {
 		"0000000000000005-none.json":  `{"id":"none"}`,
 		"notes.txt":                   "not ours",
 	} {
-		if err := os.WriteFile(filepath.Join(l.outboxDir(), name), []byte(data), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(l.OutboxDir(), name), []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,7 +250,7 @@ func TestOutboxSetsHostileFilesAside(t *testing.T) {
 		t.Errorf("List, which only reads, has moved something: %v", again)
 	}
 	for _, b := range bad {
-		if err := l.Outbox().SetAside(b); err != nil {
+		if err := l.Outbox().SetAside(t.Context(), b); err != nil {
 			t.Error(err)
 		}
 	}
@@ -316,13 +316,13 @@ func TestDoWritesNothingThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	do(t, l, nil)
-	before, _ := os.ReadFile(l.stateFile())
+	before, _ := os.ReadFile(l.StateFile())
 	if _, err := l.Do(t.Context(), func(s State, tr Tree) (State, Tree, error) {
 		return Begin(s, Trial{ID: "t", Target: tr.Current}, now), tr, nil // back to itself
 	}); err == nil || !strings.Contains(err.Error(), "target equal to previous") {
 		t.Errorf("got %v", err)
 	}
-	if after, _ := os.ReadFile(l.stateFile()); !bytes.Equal(before, after) {
+	if after, _ := os.ReadFile(l.StateFile()); !bytes.Equal(before, after) {
 		t.Errorf("state.json is now %s", after)
 	}
 }
@@ -332,12 +332,12 @@ func TestWhatIsInTheWayIsKeptAside(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	do(t, l, nil)
-	for _, path := range []string{l.outboxDir(), l.Current()} {
+	for _, path := range []string{l.OutboxDir(), l.Current()} {
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.WriteFile(l.outboxDir(), []byte("kept"), 0o644), os.Mkdir(l.Current(), 0o755),
+	if err := errors.Join(os.WriteFile(l.OutboxDir(), []byte("kept"), 0o644), os.Mkdir(l.Current(), 0o755),
 		os.WriteFile(filepath.Join(l.Current(), "kept"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}

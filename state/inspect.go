@@ -40,26 +40,26 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 	flaws := l.inspectMounts()
 	flaws = append(flaws, l.inspectLinks(owner)...)
 	flaws = append(flaws, l.inspectOwners(owner)...)
-	if b, err := fsutil.ReadFile(l.stateFile(), MaxState); !errors.Is(err, fs.ErrNotExist) {
+	if b, err := fsutil.ReadFile(l.StateFile(), MaxState); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			_, err = Decode(b)
 		}
 		switch {
 		case errors.Is(err, fs.ErrPermission):
 			if len(flaws) == 0 || flaws[len(flaws)-1].Check != "owners" { // its owner is the cause
-				flaws = append(flaws, Flaw{"state", fmt.Sprintf("state.json is unreadable: %v", err), "run: chmod 600 " + l.stateFile()})
+				flaws = append(flaws, Flaw{"state", fmt.Sprintf("state.json is unreadable: %v", err), "run: chmod 600 " + l.StateFile()})
 			}
 		case err != nil:
 			flaws = append(flaws, Flaw{"state", fmt.Sprintf("state.json is unreadable: %v", err),
 				"restart the service: it keeps the file as state.json.corrupt, and continues from the links"})
 		}
 	}
-	if st, err := os.Stat(l.outboxDir()); err == nil && !st.IsDir() {
-		flaws = append(flaws, Flaw{"outbox", l.outboxDir() + " is not a directory; it is kept aside when the next event is written", "nothing to do, unless it returns: ls -ld " + l.outboxDir()})
-	} else if _, dangles := danglingDir(l.outboxDir()); dangles {
+	if st, err := os.Stat(l.OutboxDir()); err == nil && !st.IsDir() {
+		flaws = append(flaws, Flaw{"outbox", l.OutboxDir() + " is not a directory; it is kept aside when the next event is written", "nothing to do, unless it returns: ls -ld " + l.OutboxDir()})
+	} else if _, dangles := danglingDir(l.OutboxDir()); dangles {
 		return flaws // which is a flaw already
 	} else if _, bad, err := l.Outbox().List(); err != nil {
-		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("the outbox is unreadable: %v", err), "see its owner and mode: ls -ld " + l.outboxDir()})
+		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("the outbox is unreadable: %v", err), "see its owner and mode: ls -ld " + l.OutboxDir()})
 	} else if len(bad) > 0 {
 		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("%d of its entries cannot be read: %v", len(bad), bad[0]), "nothing to do, unless they return: they are kept aside when the service next starts"})
 	}
@@ -77,7 +77,7 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 		return append(flaws, Flaw{"links", err.Error(), "see its owner and mode: ls -la " + l.root})
 	}
 	var now State
-	if b, err := fsutil.ReadFile(l.stateFile(), MaxState); err == nil {
+	if b, err := fsutil.ReadFile(l.StateFile(), MaxState); err == nil {
 		now, _ = Decode(b) // an unreadable one is reported by itself
 	}
 	if len(t.Versions) == 0 {
@@ -89,35 +89,37 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 			target = v
 		}
 	}
-	relink := func(name string, v release.Version) string {
-		return fmt.Sprintf("point it to an installed version: runuser -u %s -- ln -sfn versions/%s %s", userName(owner), v, l.path(name))
+	relink := func(path string, v release.Version) string {
+		return fmt.Sprintf("point it to an installed version: %s", relinkCommand(owner, path, v))
 	}
-	for name, points := range map[string]release.Version{"current": t.Current, "last-good": t.LastGood, "previous": t.Previous} {
-		path := l.path(name)
-		want := target
-		if name == "last-good" && t.Has(now.Good) {
+	for _, link := range []struct {
+		path   string
+		points release.Version
+	}{{l.Current(), t.Current}, {l.LastGood(), t.LastGood}, {l.Previous(), t.Previous}} {
+		path, points, want := link.path, link.points, target
+		if path == l.LastGood() && t.Has(now.Good) {
 			want = now.Good
 		}
 		st, err := os.Lstat(path)
 		to, _ := os.Readlink(path)
 		_, dangles := os.Stat(path)
-		cause, remedy := "", relink(name, want)
+		cause, remedy := "", relink(path, want)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			if name == "previous" || name == "last-good" && now.Status == "" { // there is none yet
+			if path == l.Previous() || path == l.LastGood() && now.Status == "" { // there is none yet
 				continue
 			}
 			cause = path + " is missing"
 		case err != nil:
 			cause = err.Error()
 		case st.Mode().Type() != fs.ModeSymlink:
-			cause, remedy = path+" is not a link", fmt.Sprintf("move it away (mv %s %s.old), and %s", path, path, relink(name, want))
+			cause, remedy = path+" is not a link", fmt.Sprintf("move it away (mv %s %s.old), and %s", path, path, relink(path, want))
 		case dangles != nil:
 			cause = fmt.Sprintf("%s is dangling: it points to %s, which is not there", path, to)
 		case points.IsZero():
 			cause = fmt.Sprintf("%s points to %s, which is not an installed version", path, to)
 		case filepath.IsAbs(to):
-			cause, remedy = fmt.Sprintf("%s is an absolute link (%s), so the install root cannot be moved", path, to), relink(name, points)
+			cause, remedy = fmt.Sprintf("%s is an absolute link (%s), so the install root cannot be moved", path, to), relink(path, points)
 		}
 		if cause != "" {
 			flaws = append(flaws, Flaw{"links", cause, remedy})
@@ -125,15 +127,20 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 	}
 	if len(flaws) == 0 && now.Status == Stable && t.Current != t.LastGood {
 		flaws = append(flaws, Flaw{"links", fmt.Sprintf("current points to %s, but %s is the version that proved healthy: an operator changed the link, and the service did not start since", t.Current, t.LastGood),
-			fmt.Sprintf("restart the service, which puts %s on trial; or undo the change: runuser -u %s -- ln -sfn versions/%s %s", t.Current, userName(owner), t.LastGood, l.Current())})
+			fmt.Sprintf("restart the service, which puts %s on trial; or undo the change: %s", t.Current, relinkCommand(owner, l.Current(), t.LastGood))})
 	}
 	return flaws
 }
 
+// relinkCommand returns the command by which owner points the link at path to v.
+func relinkCommand(owner uint32, path string, v release.Version) string {
+	return fmt.Sprintf("runuser -u %s -- ln -sfn %s %s", userName(owner), linkTarget(v), path)
+}
+
 // inspectOwners finds what the service's user could not change.
 func (l Layout) inspectOwners(owner uint32) []Flaw {
-	paths := []string{l.root, l.stateFile(), l.lockFile(), l.CredentialsFile()}
-	for _, dir := range l.dirs() {
+	paths := []string{l.root, l.StateFile(), l.lockFile(), l.CredentialsFile()}
+	for _, dir := range l.Dirs() {
 		paths = append(paths, dir)
 		entries, _ := os.ReadDir(dir) // an unreadable one is reported by itself
 		for _, e := range entries {
@@ -162,7 +169,7 @@ func (l Layout) chown(owner uint32) string {
 	if real, err := filepath.EvalSymlinks(l.root); err == nil {
 		dirs[0] = real
 	}
-	for _, dir := range l.dirs() {
+	for _, dir := range l.Dirs() {
 		if st, err := os.Lstat(dir); err == nil && st.Mode().Type() == fs.ModeSymlink {
 			if real, err := filepath.EvalSymlinks(dir); err == nil {
 				dirs = append(dirs, real)

@@ -12,18 +12,12 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 )
 
-// dirs are the directories of the root that an administrator may replace by a
-// link or a mount.
-func (l Layout) dirs() []string {
-	return []string{l.Versions(), l.Downloads(), l.outboxDir(), l.TrustDir()}
-}
-
 // inspectMounts finds file systems that are mounted in a way in which the agent
 // cannot work.
 func (l Layout) inspectMounts() []Flaw {
 	var flaws []Flaw
 	seen := map[string]bool{}
-	for _, dir := range append([]string{l.root}, l.dirs()...) {
+	for _, dir := range append([]string{l.root}, l.Dirs()...) {
 		if at := mountPoint(dir); fsutil.ReadOnly(dir) && !seen[at] {
 			seen[at] = true
 			flaws = append(flaws, Flaw{"install root", dir + " is on a file system that is mounted read-only: no upgrade and no rollback is possible",
@@ -41,7 +35,7 @@ func (l Layout) inspectMounts() []Flaw {
 // mounted, for instance.
 func (l Layout) inspectDirs() []Flaw {
 	var flaws []Flaw
-	for _, dir := range l.dirs() {
+	for _, dir := range l.Dirs() {
 		if to, dangles := danglingDir(dir); dangles {
 			flaws = append(flaws, Flaw{"links", fmt.Sprintf("%s is a dangling link: it points to %s, which is not there", dir, to),
 				fmt.Sprintf("mount the file system that has %s, or create that directory", to)})

@@ -61,33 +61,6 @@ func (l Layout) AtStart() Layout { l.atStart = true; return l }
 // Disk is what every change under the root goes through.
 func (l Layout) Disk() fsutil.Disk { return l.disk }
 
-// Root returns the install root.
-func (l Layout) Root() string { return l.root }
-
-// The paths below do not say that anything is there.
-func (l Layout) path(name string) string { return filepath.Join(l.root, name) }
-func (l Layout) stateFile() string       { return l.path("state.json") }
-func (l Layout) lockFile() string        { return l.path(".lock") }
-func (l Layout) outboxDir() string       { return l.path("outbox") }
-
-// Versions is the directory of the versions.
-func (l Layout) Versions() string { return l.path("versions") }
-
-// Downloads is the directory of the tarballs.
-func (l Layout) Downloads() string { return l.path("downloads") }
-
-// ConfigFile is the node's configuration; it has mode 0600.
-func (l Layout) ConfigFile() string { return l.path("config.toml") }
-
-// CredentialsFile is what a registration returned; it has mode 0600.
-func (l Layout) CredentialsFile() string { return l.path("credentials.json") }
-
-// CredentialsReserve keeps the space for CredentialsFile during a registration.
-func (l Layout) CredentialsReserve() string { return l.path(".credentials-reserve") }
-
-// TrustDir is what proves a trust root that is newer than the compiled-in one.
-func (l Layout) TrustDir() string { return l.path("trust") }
-
 // KeepTrust replaces the content of TrustDir by these files; a crash leaves the
 // old ones or the new ones. It fails, and changes nothing, where it cannot
 // exchange the directory, as on a mount point.
@@ -96,7 +69,7 @@ func (l Layout) KeepTrust(files map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	fresh := filepath.Join(filepath.Dir(dir), ".trust-new")
+	fresh := filepath.Join(filepath.Dir(dir), trustNewName)
 	if err := l.disk.Discard(fresh); err != nil {
 		return err
 	}
@@ -138,15 +111,6 @@ func dangling(path string) error {
 	return fmt.Errorf("%s is a link to %s, which does not exist; mount or create it, or remove the link", path, target)
 }
 
-// Current is the link that systemd starts through.
-func (l Layout) Current() string { return l.path("current") }
-
-// RestartFile is what an attached agent makes to have its service restarted.
-func (l Layout) RestartFile() string { return l.path("restart") }
-
-// RestartSpare is what systemd renames RestartFile to.
-func (l Layout) RestartSpare() string { return l.path(".restart") }
-
 // AskRestart makes RestartFile: by a rename, if it was made before, since that
 // needs no space.
 func (l Layout) AskRestart() error {
@@ -154,27 +118,6 @@ func (l Layout) AskRestart() error {
 		return err
 	}
 	return l.disk.WriteFile(l.RestartFile(), nil, 0o600)
-}
-
-// Version is the directory of v.
-func (l Layout) Version(v release.Version) string {
-	return filepath.Join(l.Versions(), v.String())
-}
-
-// PartialPrefix starts the name of a directory that is not complete.
-const PartialPrefix = ".partial-"
-
-// Partial is where v is extracted before it is promoted to Version(v).
-func (l Layout) Partial(v release.Version) string {
-	return filepath.Join(l.Versions(), PartialPrefix+v.String())
-}
-
-// UnverifiedSuffix ends the name of a download that nobody has checked.
-const UnverifiedSuffix = ".unverified"
-
-// Download is where the tarball with that SHA-256 is downloaded to.
-func (l Layout) Download(sha256 string) string {
-	return filepath.Join(l.Downloads(), sha256+UnverifiedSuffix)
 }
 
 // Downloaded returns how many bytes of tarballs are there, unverified.
@@ -195,7 +138,7 @@ func (l Layout) Downloaded() int64 {
 // Make creates the directories that an upgrade writes to. versions/ is for the
 // service to run from; nobody but the agent needs the others.
 func (l Layout) Make() error {
-	return errors.Join(l.mkdir(l.Versions(), 0o755), l.mkdir(l.Downloads(), 0o700), l.mkdir(l.outboxDir(), 0o700))
+	return errors.Join(l.mkdir(l.Versions(), 0o755), l.mkdir(l.Downloads(), 0o700), l.mkdir(l.OutboxDir(), 0o700))
 }
 
 // mkdir makes dir, or narrows its mode. A link to a directory is one. What is
@@ -224,7 +167,7 @@ func (l Layout) mkdir(dir string, mode fs.FileMode) error {
 
 // aside keeps what has no business at path, under a name that nothing has.
 func (l Layout) aside(path string) error {
-	return l.disk.Rename(path, path+".corrupt-"+rand.Text()[:8])
+	return l.disk.Rename(path, path+corruptSuffix+"-"+rand.Text()[:8])
 }
 
 // Tree reads the links and the versions there are. What is not as it should
@@ -243,16 +186,16 @@ func (l Layout) Tree() (Tree, error) {
 		}
 		return b.String() < a.String()
 	})
-	t.Current = l.link("current", t)
-	t.Previous = l.link("previous", t)
-	t.LastGood = l.link("last-good", t)
+	t.Current = l.link(l.Current(), t)
+	t.Previous = l.link(l.Previous(), t)
+	t.LastGood = l.link(l.LastGood(), t)
 	return t, nil
 }
 
 // link returns the version that a link points to, relative or absolute, through
 // whatever links the administrator made of the directories above it.
-func (l Layout) link(name string, t Tree) release.Version {
-	target, err := os.Readlink(l.path(name))
+func (l Layout) link(path string, t Tree) release.Version {
+	target, err := os.Readlink(path)
 	if err != nil {
 		return release.Version{}
 	}
@@ -288,10 +231,10 @@ func (l Layout) PointCurrent(v release.Version) error {
 	if !t.Has(v) {
 		return fmt.Errorf("version %s is not on disk", v)
 	}
-	if st, err := os.Lstat(l.path("current")); t.Previous == v && (err != nil || !st.IsDir()) {
-		return l.disk.Rename(l.path("previous"), l.path("current"))
+	if st, err := os.Lstat(l.Current()); t.Previous == v && (err != nil || !st.IsDir()) {
+		return l.disk.Rename(l.Previous(), l.Current())
 	}
-	return l.point("current", v)
+	return l.point(l.Current(), v)
 }
 
 // relink makes the links as want says, where they differ from have. In a swap
@@ -303,12 +246,12 @@ func (l Layout) PointCurrent(v release.Version) error {
 // cannot be made, as on a full disk; the next Do tries again.
 func (l Layout) relink(have, want Tree, status Status) error {
 	links := []struct {
-		name       string
+		path       string
 		have, want release.Version
 	}{
-		{"previous", have.Previous, want.Previous},
-		{"current", have.Current, want.Current},
-		{"last-good", have.LastGood, want.LastGood},
+		{l.Previous(), have.Previous, want.Previous},
+		{l.Current(), have.Current, want.Current},
+		{l.LastGood(), have.LastGood, want.LastGood},
 	}
 	if status != PendingHealth {
 		links[0], links[1], links[2] = links[1], links[2], links[0]
@@ -317,19 +260,19 @@ func (l Layout) relink(have, want Tree, status Status) error {
 		if x.want.IsZero() || x.have == x.want {
 			continue
 		}
-		if err := l.point(x.name, x.want); err != nil && (x.name != "previous" || status == PendingHealth) {
+		if err := l.point(x.path, x.want); err != nil && (x.path != l.Previous() || status == PendingHealth) {
 			return err
 		}
 	}
 	return nil
 }
 
-// point makes the link name point to v.
-func (l Layout) point(name string, v release.Version) error {
-	if st, err := os.Lstat(l.path(name)); err == nil && st.IsDir() { // a link cannot be renamed over it
-		if err := l.aside(l.path(name)); err != nil {
+// point makes the link at path point to v.
+func (l Layout) point(path string, v release.Version) error {
+	if st, err := os.Lstat(path); err == nil && st.IsDir() { // a link cannot be renamed over it
+		if err := l.aside(path); err != nil {
 			return err
 		}
 	}
-	return l.disk.Symlink(filepath.Join("versions", v.String()), l.path(name))
+	return l.disk.Symlink(linkTarget(v), path)
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,9 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 )
+
+// entrySuffix ends the name of an entry's file.
+const entrySuffix = ".json"
 
 // Limits of the outbox.
 const (
@@ -32,7 +36,7 @@ type Outbox struct {
 }
 
 // Outbox returns the outbox of l.
-func (l Layout) Outbox() Outbox { return Outbox{l.outboxDir(), l.disk, l} }
+func (l Layout) Outbox() Outbox { return Outbox{l.OutboxDir(), l.disk, l} }
 
 // Put makes e durable. An entry whose id is there already is not put again.
 func (o Outbox) Put(e Entry) error {
@@ -58,7 +62,7 @@ func (o Outbox) Put(e Entry) error {
 			return err
 		}
 	}
-	return o.write(filepath.Join(o.dir, fmt.Sprintf("%016d-%s.json", last+1, e.ID)), e)
+	return o.write(filepath.Join(o.dir, fmt.Sprintf("%016d-%s"+entrySuffix, last+1, e.ID)), e)
 }
 
 // write bounds e, so that it always fits.
@@ -83,24 +87,23 @@ func (o Outbox) Amend(id string, change func(*Entry)) error {
 		if n.id != id {
 			continue
 		}
-		path := filepath.Join(o.dir, n.file)
-		e, err := readEntry(path)
+		e, err := o.read(n)
 		if err != nil {
 			return err
 		}
 		change(&e)
-		return o.write(path, e)
+		return o.write(filepath.Join(o.dir, n.file), e)
 	}
 	return nil
 }
 
 // BadEntry is a file of the outbox that holds no entry.
 type BadEntry struct {
-	file string
+	name entryName
 	err  error
 }
 
-func (b BadEntry) Error() string { return fmt.Sprintf("outbox: %s: %v", b.file, b.err) }
+func (b BadEntry) Error() string { return fmt.Sprintf("outbox: %s: %v", b.name.file, b.err) }
 func (b BadEntry) Unwrap() error { return b.err }
 
 // List returns the entries, oldest first. It changes nothing.
@@ -119,14 +122,11 @@ func (o Outbox) ListExcept(skip func(id string) bool) (entries []Entry, bad []Ba
 		if skip(n.id) {
 			continue
 		}
-		e, err := readEntry(filepath.Join(o.dir, n.file))
-		if err == nil && e.ID != n.id {
-			err = fmt.Errorf("holds the entry %.128q", e.ID)
-		}
+		e, err := o.read(n)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist): // delivered meanwhile
 		case err != nil:
-			bad = append(bad, BadEntry{n.file, err})
+			bad = append(bad, BadEntry{n, err})
 		default:
 			entries = append(entries, e)
 		}
@@ -134,22 +134,35 @@ func (o Outbox) ListExcept(skip func(id string) bool) (entries []Entry, bad []Ba
 	return entries, bad, nil
 }
 
-// SetAside moves a file that List found bad out of the way, as .corrupt.
-func (o Outbox) SetAside(b BadEntry) error {
-	path := filepath.Join(o.dir, b.file)
-	return o.disk.Rename(path, path+".corrupt")
+// SetAside renames a file that List found damaged, to its name and ".corrupt". It
+// takes the root's lock, and does nothing if the file is gone or readable by now.
+func (o Outbox) SetAside(ctx context.Context, b BadEntry) error {
+	return o.l.Locked(ctx, func() error {
+		if _, err := o.read(b.name); err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		path := filepath.Join(o.dir, b.name.file)
+		return o.disk.Rename(path, path+corruptSuffix)
+	})
 }
 
-func readEntry(path string) (Entry, error) {
+// read reads the entry of a file, whose name must have its id.
+func (o Outbox) read(n entryName) (Entry, error) {
 	var e Entry
-	b, err := fsutil.ReadFile(path, MaxEntry)
+	b, err := fsutil.ReadFile(filepath.Join(o.dir, n.file), MaxEntry)
 	if err != nil {
 		return e, err
 	}
 	if err := json.Unmarshal(b, &e); err != nil {
 		return e, err
 	}
-	return e, e.check()
+	if err := e.check(); err != nil {
+		return e, err
+	}
+	if e.ID != n.id {
+		return e, fmt.Errorf("holds the entry %.128q", e.ID)
+	}
+	return e, nil
 }
 
 // Remove forgets the entries that the manager has; repeating it is no error.
@@ -189,7 +202,7 @@ func (o Outbox) names() ([]entryName, error) {
 	}
 	var names []entryName
 	for _, f := range files {
-		stem, ok := strings.CutSuffix(f.Name(), ".json")
+		stem, ok := strings.CutSuffix(f.Name(), entrySuffix)
 		if !ok || strings.HasPrefix(stem, ".") {
 			continue
 		}

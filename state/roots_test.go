@@ -42,7 +42,7 @@ func TestDirectoriesMayBeLinks(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if err := errors.Join(l.point("current", v1), l.point("last-good", v1), l.KeepTrust(map[string][]byte{"a": []byte("1")})); err != nil {
+				if err := errors.Join(l.point(l.Current(), v1), l.point(l.LastGood(), v1), l.KeepTrust(map[string][]byte{"a": []byte("1")})); err != nil {
 					t.Fatal(err)
 				}
 				// Move it away, and put a link in its place.
@@ -247,7 +247,7 @@ func TestAnUntriedVersionIsNotCalledGood(t *testing.T) {
 func TestModesAreNarrow(t *testing.T) {
 	t.Parallel()
 	l := root(t)
-	for _, dir := range []string{l.Downloads(), l.outboxDir()} {
+	for _, dir := range []string{l.Downloads(), l.OutboxDir()} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +344,7 @@ func TestAStateThatHasGrownRecovers(t *testing.T) {
 	if b, err = encodeJSON(s, ""); err != nil || len(b) != MaxState {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}
-	if err := errors.Join(os.WriteFile(l.stateFile(), b, 0o600), l.point("current", v2), l.point("previous", v1)); err != nil {
+	if err := errors.Join(os.WriteFile(l.StateFile(), b, 0o600), l.point(l.Current(), v2), l.point(l.Previous(), v1)); err != nil {
 		t.Fatal(err)
 	}
 	res, err := l.AtStart().Do(t.Context(), func(s State, tr Tree) (State, Tree, error) {
@@ -354,7 +354,7 @@ func TestAStateThatHasGrownRecovers(t *testing.T) {
 	if err != nil || res.State.Status != PendingHealth || res.State.BootAttempts != 1 || len(res.Notes) > 0 {
 		t.Fatalf("%s, starts %d, %v, %v", res.State.Status, res.State.BootAttempts, res.Notes, err)
 	}
-	if st, err := os.Stat(l.stateFile()); err != nil || st.Size() > 64<<10 {
+	if st, err := os.Stat(l.StateFile()); err != nil || st.Size() > 64<<10 {
 		t.Errorf("state.json has %d bytes, %v", st.Size(), err)
 	}
 	if entries, bad, err := l.Outbox().List(); len(entries) != 20 || len(bad) > 0 || err != nil {

@@ -22,8 +22,6 @@ func thisStart() start {
 	return start{strings.TrimSpace(string(b)), os.Getenv("INVOCATION_ID")}
 }
 
-func (l Layout) startFile() string { return l.path("watchdog.json") }
-
 // startSize is the length of the file: it is overwritten in place, which needs
 // no space on most file systems once it is there.
 const startSize = 256

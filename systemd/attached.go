@@ -8,9 +8,9 @@ import (
 // Attached is a service that an agent beside it looks after. It asks
 // systemctl, as any user may.
 type Attached struct {
-	Name string       // of the unit, like "app.service"
-	Root string       // the install root
-	Ask  func() error // makes the file that app-restart.path waits for
+	Name   string       // of the unit, like "app.service"
+	Layout Layout       // of the install root
+	Ask    func() error // creates Layout.RestartFile, which app-restart.path waits for
 	// Stopped is what the error of Active wraps when somebody stopped the unit.
 	Stopped error
 }

@@ -6,16 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
 
-// Service is a unit, and what an upgrade of it needs. Unit and Root are
+// Service is a unit, and what an upgrade of it needs. Unit and Layout are
 // required.
 type Service struct {
 	Unit   string        // like "edge.service"
-	Root   string        // the install root, an absolute path; it may be a symbolic link
+	Layout Layout        // of the install root, which may be a symbolic link
 	Binary string        // in a version's directory; empty: any
 	Window time.Duration // boot_health_window_secs; 0: TimeoutStartSec= is not checked
 	Config string        // the path of config.toml, for the remedies
@@ -148,7 +147,7 @@ func (s Service) Inspect(ctx context.Context) Report {
 
 func noSystemd(s Service, err error) Report {
 	return Report{[]string{"systemd"}, []Problem{{Check: "systemd", Cause: err.Error(), Rollback: true,
-		Remedy: "run the service under systemd; another supervisor must run `edge-agent watchdog --root " + s.Root + "` before each start, and restart the service whenever it ends"}}}
+		Remedy: "run the service under systemd; another supervisor must run `edge-agent watchdog --root " + s.Layout.Root() + "` before each start, and restart the service whenever it ends"}}}
 }
 
 // add appends the checks of another unit, with prefix before their names.
@@ -164,7 +163,7 @@ func (r *Report) add(prefix string, more Report) {
 
 // report makes the checks of one unit. p holds what systemctl show printed.
 func (s Service) report(k kind, p map[string]string, agent string) Report {
-	u := unit{Service: s, kind: k, p: p, real: resolve(s.Root), agent: agent}
+	u := unit{Service: s, kind: k, p: p, real: resolve(s.Layout.Root()), agent: agent}
 	r := Report{Checks: []string{"unit file"}}
 	if problem, ok := u.checkLoaded(); !ok {
 		r.Problems = append(r.Problems, problem)
@@ -213,7 +212,7 @@ func (s Service) FitSelf(ctx context.Context) error {
 		return nil
 	}
 	// A process that another service started, as a test runner does, is not it.
-	if p["MainPID"] != fmt.Sprint(os.Getpid()) && !strings.Contains(p["ExecStart"]+p["ExecStartPre"], s.Root+"/") {
+	if p["MainPID"] != fmt.Sprint(os.Getpid()) && !strings.Contains(p["ExecStart"]+p["ExecStartPre"], s.Layout.Root()+"/") {
 		return nil
 	}
 	return s.report(linked, p, "").Rollback()
@@ -221,14 +220,14 @@ func (s Service) FitSelf(ctx context.Context) error {
 
 // Fit returns why a version of unit, which is the agent itself, could not be
 // judged or rolled back, or nil.
-func Fit(ctx context.Context, unit, root string) error {
-	return Service{Unit: unit, Root: root}.Fit(ctx)
+func Fit(ctx context.Context, unit string, l Layout) error {
+	return Service{Unit: unit, Layout: l}.Fit(ctx)
 }
 
 // Fit returns why a version of the unit could not be judged, restarted or
 // rolled back, or nil.
 func (a Attached) Fit(ctx context.Context) error {
-	return Service{Unit: a.Name, Root: a.Root, Attached: true}.Fit(ctx)
+	return Service{Unit: a.Name, Layout: a.Layout, Attached: true}.Fit(ctx)
 }
 
 // CheckRestarts returns an error if systemd could leave this process's unit
@@ -245,31 +244,6 @@ func CheckRestarts(ctx context.Context) error {
 	}
 	u := unit{Service: Service{Unit: name}, kind: linked, p: p}
 	return Report{Problems: append(u.checkLimits(), u.checkRestart()...)}.Rollback()
-}
-
-// resolve returns path without links, or path itself if it cannot be followed.
-func resolve(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
-	}
-	return filepath.Clean(path)
-}
-
-// below returns the path of p inside the install root, whatever links lead to
-// the root itself. It does not follow links inside the root.
-func (u unit) below(p string) (string, bool) {
-	for _, root := range []string{filepath.Clean(u.Root), u.real} {
-		if rest, ok := strings.CutPrefix(filepath.Clean(p), root+"/"); ok {
-			return rest, true
-		}
-	}
-	// Another name of the root: follow what stands before a name that is ours.
-	for _, name := range []string{"/current/", "/last-good/", "/previous/", "/versions/"} {
-		if dir, rest, ok := strings.Cut(p+"/", name); ok && dir != "" && resolve(dir) == u.real {
-			return strings.TrimSuffix(strings.TrimPrefix(name, "/")+rest, "/"), true
-		}
-	}
-	return "", false
 }
 
 // files are the files of the unit, the one that counts most first.
@@ -326,7 +300,7 @@ func (u unit) again(key string) string {
 // command writes the units of this service.
 func (u unit) command() string {
 	return fmt.Sprintf("edge-agent unit --config %s --user %s --dir /etc/systemd/system, then: %s",
-		cmp.Or(u.Config, filepath.Join(u.Root, "config.toml")), u.ownerName(), u.reload())
+		cmp.Or(u.Config, u.Layout.ConfigFile()), u.ownerName(), u.reload())
 }
 
 // Starts returns an error if the unit does not start its program through the
@@ -340,5 +314,5 @@ func (s Service) Starts(ctx context.Context) error {
 	if s.Attached {
 		k = attached
 	}
-	return Report{Problems: unit{Service: s, kind: k, p: p, real: resolve(s.Root)}.checkExecStart()}.Rollback()
+	return Report{Problems: unit{Service: s, kind: k, p: p, real: resolve(s.Layout.Root())}.checkExecStart()}.Rollback()
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -21,6 +22,15 @@ func who(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return u.Username
+}
+
+func at(t *testing.T, root string) state.Layout {
+	t.Helper()
+	l, err := state.At(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // shownGood is what systemctl show prints of the unit that Unit.Files makes.
@@ -169,7 +179,7 @@ func TestFitEveryProblem(t *testing.T) {
 	} {
 		t.Run(tt.lines, func(t *testing.T) {
 			t.Parallel()
-			s := Service{Unit: "edge.service", Root: link, Binary: "edge-agent", Window: 2 * time.Minute}
+			s := Service{Unit: "edge.service", Layout: at(t, link), Binary: "edge-agent", Window: 2 * time.Minute}
 			r := s.report(linked, properties(replaceLines(good, tt.lines)), "")
 			var found []string
 			for _, p := range r.Problems {
@@ -242,7 +252,7 @@ User=daemon
 		{"Type=oneshot", "Type="},
 		{"WorkingDirectory=" + root + "/current/share", "paths in current"},
 	} {
-		r := Service{Unit: "app.service", Root: root, Attached: true}.report(attached, properties(replaceLines(good, tt.lines)), agent)
+		r := Service{Unit: "app.service", Layout: at(t, root), Attached: true}.report(attached, properties(replaceLines(good, tt.lines)), agent)
 		got := ""
 		for _, p := range r.Problems {
 			got += p.Check
@@ -252,7 +262,7 @@ User=daemon
 		}
 	}
 	if os.Geteuid() == 0 { // the "+" matters only where another user owns the root
-		r := Service{Unit: "app.service", Root: root, Attached: true}.report(attached, properties(strings.Replace(good, "flags=privileged ", "flags=", 1)), agent)
+		r := Service{Unit: "app.service", Layout: at(t, root), Attached: true}.report(attached, properties(strings.Replace(good, "flags=privileged ", "flags=", 1)), agent)
 		if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Cause, `lacks the "+"`) {
 			t.Errorf("without +: %v", r.Problems)
 		}
@@ -276,7 +286,7 @@ func TestRemedyNamesTheFile(t *testing.T) {
 		}
 	}
 	p := properties(replaceLines(shownGood(dir, who(t)), "FragmentPath="+fragment+"\nDropInPaths="+dropIn+"\nRestart=no\nType=exec\nExecStartPre="))
-	r := Service{Unit: "edge.service", Root: dir, Binary: "edge-agent"}.report(linked, p, "")
+	r := Service{Unit: "edge.service", Layout: at(t, dir), Binary: "edge-agent"}.report(linked, p, "")
 	want := map[string]string{"Restart=": "remove Restart= from " + dropIn, "Type=": "set Type=notify in [Service] of " + fragment, "watchdog": "remove every ExecStartPre= from " + dropIn}
 	for _, problem := range r.Problems {
 		if !strings.HasPrefix(problem.Remedy, want[problem.Check]) {
@@ -340,7 +350,7 @@ func TestWatchdogThroughAWrapper(t *testing.T) {
 	root := t.TempDir()
 	for _, script := range []string{"ROOT/last-good/edge-agent watchdog --root ROOT", "'exec ROOT/last-good/edge-agent watchdog;'", "ROOT/last-good/edge-agent 'watchdog'"} {
 		line := strings.ReplaceAll("ExecStartPre={ path=/bin/sh ; argv[]=/bin/sh -c "+script+" ; ignore_errors=yes }", "ROOT", root)
-		r := Service{Unit: "edge.service", Root: root, Binary: "edge-agent"}.report(linked, properties(replaceLines(shownGood(root, who(t)), line)), "")
+		r := Service{Unit: "edge.service", Layout: at(t, root), Binary: "edge-agent"}.report(linked, properties(replaceLines(shownGood(root, who(t)), line)), "")
 		if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Cause, "through a wrapper (/bin/sh)") {
 			t.Errorf("%s: %v", script, r.Problems)
 		}

@@ -64,11 +64,11 @@ func (u unit) watchdogProgram(key string, e execLine) []Problem {
 	}
 	in, inside := u.below(e.path)
 	if u.kind != attached {
-		want := "last-good/" + u.Binary
-		if u.Binary == "" && inside && strings.HasPrefix(in, "last-good/") || in == want {
+		want := filepath.Join(u.Layout.LastGood(), u.Binary)
+		if u.Binary == "" && inside && strings.HasPrefix(in, want+"/") || u.Binary != "" && in == want {
 			return nil
 		}
-		return problem(u.again(key), "the watchdog in %s= of %s is %s, not %s: a version that cannot run must not be its own watchdog", key, u.Unit, e.path, filepath.Join(u.Root, "last-good", u.Binary))
+		return problem(u.again(key), "the watchdog in %s= of %s is %s, not %s: a version that cannot run must not be its own watchdog", key, u.Unit, e.path, want)
 	}
 	if inside {
 		return problem(u.again(key), "the watchdog in %s= of %s is %s, inside the install root: root must run nothing there", key, u.Unit, e.path)
@@ -82,7 +82,7 @@ func (u unit) watchdogProgram(key string, e execLine) []Problem {
 	if ex := u.p["ExecConditionEx"]; strings.Contains(ex, " watchdog ") && !strings.Contains(ex, "privileged") {
 		if uid, ok := UserID(u.p["User"]); ok && uid != 0 {
 			if owner, known := u.owner(); known && owner != uid {
-				return problem(u.again(key), "the watchdog in %s= of %s lacks the \"+\": as %s it cannot write to %s", key, u.Unit, u.p["User"], u.Root)
+				return problem(u.again(key), "the watchdog in %s= of %s lacks the \"+\": as %s it cannot write to %s", key, u.Unit, u.p["User"], u.Layout.Root())
 			}
 		}
 	}
@@ -109,7 +109,8 @@ func rootOf(args []string) string {
 }
 
 func (u unit) checkExecStart() []Problem {
-	want := filepath.Join(u.Root, "current", u.Binary)
+	current := u.Layout.Current()
+	want := filepath.Join(current, u.Binary)
 	problem := func(format string, args ...any) []Problem {
 		remedy := u.again("ExecStart")
 		if u.kind == attached {
@@ -124,8 +125,8 @@ func (u unit) checkExecStart() []Problem {
 	e := lines[0]
 	in, inside := u.below(e.path)
 	switch {
-	case inside && strings.HasPrefix(in, "current/"):
-		if u.Binary != "" && in != "current/"+u.Binary && u.kind == linked {
+	case inside && strings.HasPrefix(in, current+"/"):
+		if u.Binary != "" && in != want && u.kind == linked {
 			return problem("%s starts %s, but service.binary is %s: the check of a new version would run another program", u.Unit, e.path, u.Binary)
 		}
 		return nil
@@ -134,7 +135,7 @@ func (u unit) checkExecStart() []Problem {
 	}
 	wraps := slices.ContainsFunc(e.args, func(a string) bool {
 		for word := range strings.FieldsSeq(a) {
-			if in, ok := u.below(strings.Trim(word, `"'`)); ok && strings.HasPrefix(in, "current/") {
+			if in, ok := u.below(strings.Trim(word, `"'`)); ok && strings.HasPrefix(in, current+"/") {
 				return true
 			}
 		}
@@ -146,5 +147,5 @@ func (u unit) checkExecStart() []Problem {
 	if wraps {
 		return problem("%s starts the service through %s: systemd would watch that program, not the service; it must start %s", u.Unit, e.path, want)
 	}
-	return problem("%s starts %s, which is not below %s, so an upgrade would change nothing; it must start %s", u.Unit, e.path, filepath.Join(u.Root, "current"), want)
+	return problem("%s starts %s, which is not below %s, so an upgrade would change nothing; it must start %s", u.Unit, e.path, current, want)
 }

@@ -93,16 +93,3 @@ func (u unit) required(key, value string) (out []string) {
 	}
 	return out
 }
-
-// inVersion reports whether a path stands for a version's directory, or for
-// something in one.
-func (u unit) inVersion(path string) bool {
-	if !strings.HasPrefix(path, "/") {
-		return false
-	}
-	if in, ok := u.below(path); ok {
-		first, rest, _ := strings.Cut(in, "/")
-		return slices.Contains([]string{"current", "last-good", "previous"}, first) || first == "versions" && rest != ""
-	}
-	return strings.HasPrefix(path, resolve(u.Root+"/versions")+"/")
-}

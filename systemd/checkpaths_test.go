@@ -66,7 +66,7 @@ func TestPathsInVersions(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		u := unit{Service: Service{Unit: "edge.service", Root: root}, kind: linked, real: resolve(root), p: map[string]string{"FragmentPath": file, "DropInPaths": dropIn}}
+		u := unit{Service: Service{Unit: "edge.service", Layout: at(t, root)}, kind: linked, real: resolve(root), p: map[string]string{"FragmentPath": file, "DropInPaths": dropIn}}
 		problems := u.checkPaths()
 		if tt.want == "" && len(problems) == 0 {
 			continue

@@ -131,7 +131,7 @@ func (u unit) checkType() (out []Problem) {
 
 // owner returns the uid that owns the install root.
 func (u unit) owner() (uint32, bool) {
-	st, err := os.Stat(u.Root)
+	st, err := os.Stat(u.Layout.Root())
 	if err != nil {
 		return 0, false
 	}
@@ -183,7 +183,7 @@ func (u unit) checkUser() []Problem {
 	}
 	owner, known := u.owner()
 	if u.p["DynamicUser"] == "yes" {
-		return []Problem{{Rollback: true, Remedy: u.set("Service", "DynamicUser", "no"), Cause: u.Unit + " has DynamicUser=yes: its user is another one after each start, and cannot own " + u.Root}}
+		return []Problem{{Rollback: true, Remedy: u.set("Service", "DynamicUser", "no"), Cause: u.Unit + " has DynamicUser=yes: its user is another one after each start, and cannot own " + u.Layout.Root()}}
 	}
 	uid, ok := UserID(name)
 	switch {
@@ -194,9 +194,9 @@ func (u unit) checkUser() []Problem {
 		return nil
 	case uid == 0: // the root is another user's: the unit lost its User=
 		return []Problem{{Rollback: true, Remedy: u.set("Service", "User", UserName(owner)),
-			Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s", u.Unit, shown, u.Root, UserName(owner))}}
+			Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s", u.Unit, shown, u.Layout.Root(), UserName(owner))}}
 	}
-	return []Problem{{Rollback: true, Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s: it cannot record or roll back anything", u.Unit, shown, u.Root, UserName(owner)),
+	return []Problem{{Rollback: true, Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s: it cannot record or roll back anything", u.Unit, shown, u.Layout.Root(), UserName(owner)),
 		Remedy: fmt.Sprintf("run: chown -R %s: %s && systemctl restart %s", name, u.real, u.Unit)}}
 }
 

@@ -18,9 +18,9 @@ type place struct {
 
 // places are the install root, and what in it an agent must be able to change.
 func (u unit) places() []place {
-	out := []place{{u.Root, u.real, false}}
-	for _, name := range []string{"versions", "downloads", "outbox", "trust", "state.json", "credentials.json"} {
-		p := place{filepath.Join(u.Root, name), resolve(filepath.Join(u.real, name)), false}
+	out := []place{{u.Layout.Root(), u.real, false}}
+	for _, path := range u.Layout.Written() {
+		p := place{path, resolve(filepath.Join(u.real, u.name(path))), false}
 		if _, err := os.Lstat(p.real); err != nil {
 			continue // a dangling link is a check of its own
 		}
@@ -28,11 +28,6 @@ func (u unit) places() []place {
 		out = append(out, p)
 	}
 	return out
-}
-
-// within reports whether path is dir, or below it.
-func within(path, dir string) bool {
-	return dir == "/" || path == dir || strings.HasPrefix(path, dir+"/")
 }
 
 // rule is what decides whether the service may write to a path: the deepest
@@ -95,7 +90,7 @@ func (u unit) checkWritable() (out []Problem) {
 		if r.key == "ProtectSystem" {
 			reason += ", and ReadWritePaths= does not name it"
 		}
-		remedy := u.set("Service", "ReadWritePaths", u.Root)
+		remedy := u.set("Service", "ReadWritePaths", u.Layout.Root())
 		switch {
 		case r.key != "ProtectSystem":
 			remedy = fmt.Sprintf("remove %s from %s=%s, keep ReadWritePaths=%s, then run: %s", r.value, r.key, strings.Replace(u.in(r.key), " from", " of", 1), p.real, u.reload())
@@ -128,7 +123,7 @@ func (u unit) hidden(p place, writable bool) (out []Problem) {
 // noExec finds a setting that forbids the programs of the versions.
 func (u unit) noExec(places []place) []Problem {
 	for _, p := range places {
-		if p.name != u.Root && filepath.Base(p.name) != "versions" {
+		if p.name != u.Layout.Root() && p.name != u.Layout.Versions() {
 			continue
 		}
 		deny, allow := -1, -1

@@ -40,7 +40,7 @@ func TestLinkedDirectoriesAreWritable(t *testing.T) {
 		{"ReadWritePaths=" + dir + "\nNoExecPaths=/\nExecPaths=" + root + " " + dir + "/v", nil},
 	} {
 		p := properties(replaceLines(shownGood(root, who(t)), tt.lines))
-		problems := unit{Service: Service{Unit: "edge.service", Root: root}, kind: linked, real: root, p: p}.checkWritable()
+		problems := unit{Service: Service{Unit: "edge.service", Layout: at(t, root)}, kind: linked, real: root, p: p}.checkWritable()
 		for i, problem := range problems {
 			if i >= len(tt.want) {
 				t.Errorf("%s: %+v", tt.lines, problem)

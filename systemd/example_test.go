@@ -4,12 +4,18 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
 // The unit of a service that links package agent.
 func ExampleUnit_Files() {
-	files, err := systemd.Unit{Name: "player", Root: "/opt/acme/player", Binary: "player", User: "player", WindowSecs: 120}.Files()
+	root, err := state.At("/opt/acme/player")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	files, err := systemd.Unit{Name: "player", Layout: root, Binary: "player", User: "player", WindowSecs: 120}.Files()
 	if err != nil {
 		fmt.Println(err)
 		return

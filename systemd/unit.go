@@ -12,20 +12,20 @@ import (
 //go:embed units/*.tmpl
 var unitTexts embed.FS
 
-// Unit is the service that a root belongs to. Name, Root, Binary, User and
-// WindowSecs are required.
+// Unit is the service that an install root belongs to. Name, Layout, Binary, User
+// and WindowSecs are required.
 type Unit struct {
 	Name   string // of the service, without ".service"
-	Root   string // the install root, an absolute path
+	Layout Layout // of the install root
 	Binary string // in a version's directory
-	User   string // that it runs as; it must own Root
+	User   string // that it runs as; it must own the root
 	// WindowSecs is boot_health_window_secs of the configuration.
 	WindowSecs   int
 	RestartSecs  float64 // between two starts; default 1
 	WatchdogSecs int     // without an answer from the agent; default 30
 	Environment  []string
 	Journal      bool // lets it read the journal: see LastLines
-	// Writable are directories outside Root that links in it point to, and that the
+	// Writable are directories outside the root that links in it point to, and that the
 	// service writes to, too.
 	Writable []string
 	// Attached is the service that the agent looks after, like "app.service", and
@@ -51,17 +51,18 @@ func (u Unit) check() error {
 	if u.WindowSecs < 1 {
 		return fmt.Errorf("unit: no health window")
 	}
-	if !strings.HasPrefix(u.Root, "/") {
-		return fmt.Errorf("unit: root %q is not an absolute path", u.Root)
+	root := u.Layout.Root()
+	if !strings.HasPrefix(root, "/") {
+		return fmt.Errorf("unit: root %q is not an absolute path", root)
 	}
-	values := [][2]string{{"name", u.Name}, {"root", u.Root}, {"binary", u.Binary}, {"user", u.User}}
+	values := [][2]string{{"name", u.Name}, {"root", root}, {"binary", u.Binary}, {"user", u.User}}
 	named := [][2]string{{"name", u.Name}, {"user", u.User}}
 	if u.Attached != "" {
 		values = append(values, [2]string{"unit", u.Attached}, [2]string{"agent", u.Agent})
 		if !strings.HasPrefix(u.Agent, "/") {
 			return fmt.Errorf("unit: agent %q is not an absolute path", u.Agent)
 		}
-		if in(u.Agent, u.Root) {
+		if in(u.Agent, root) {
 			return fmt.Errorf("unit: agent %s is inside the install root, where %s could change what root runs; install edge-agent elsewhere, like /usr/local/bin", u.Agent, u.User)
 		}
 		base, ok := strings.CutSuffix(u.Attached, ".service")
@@ -80,8 +81,8 @@ func (u Unit) check() error {
 			return fmt.Errorf("unit: %s %q is not a name: 1 to 100 letters, digits and _.@-, beginning with a letter, a digit or _", v[0], v[1])
 		}
 	}
-	if u.Root != filepath.Clean(u.Root) || u.Root == "/" {
-		return fmt.Errorf("unit: root %q is not a clean path below /: leave out .. and double slashes", u.Root)
+	if root != filepath.Clean(root) || root == "/" {
+		return fmt.Errorf("unit: root %q is not a clean path below /: leave out .. and double slashes", root)
 	}
 	if !filepath.IsLocal(u.Binary) || u.Binary != filepath.Clean(u.Binary) || u.Binary == "." {
 		return fmt.Errorf("unit: binary %q is not a path inside a version's directory", u.Binary)
@@ -165,7 +166,10 @@ func (u Unit) fill(name string) (string, error) {
 		umask = "0022"
 	}
 	filled := strings.NewReplacer(
-		"{{Name}}", u.Name, "{{Root}}", u.Root, "{{Binary}}", u.Binary, "{{User}}", u.User,
+		"{{Name}}", u.Name, "{{Root}}", u.Layout.Root(), "{{Config}}", u.Layout.ConfigFile(), "{{Current}}", u.Layout.Current(),
+		"{{LastGood}}", u.Layout.LastGood(), "{{Previous}}", u.Layout.Previous(),
+		"{{Restart}}", u.Layout.RestartFile(), "{{RestartSpare}}", u.Layout.RestartSpare(),
+		"{{Binary}}", u.Binary, "{{User}}", u.User,
 		"{{WindowSecs}}", strconv.Itoa(u.WindowSecs), "{{WatchdogSecs}}", strconv.Itoa(u.WatchdogSecs),
 		"{{RestartSecs}}", strconv.FormatFloat(u.RestartSecs, 'g', -1, 64),
 		"{{Attached}}", u.Attached, "{{Agent}}", u.Agent,

@@ -3,11 +3,13 @@ package systemd
 import (
 	"strings"
 	"testing"
+
+	"github.com/bilbycast/edge-agent/state"
 )
 
 func TestUnitText(t *testing.T) {
 	t.Parallel()
-	u := Unit{Name: "edge", Root: "/opt/x", Binary: "edge-agent", User: "edge", WindowSecs: 120, Environment: []string{"A=b"}}
+	u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 120, Environment: []string{"A=b"}}
 	files, err := u.Files()
 	if err != nil || len(files) != 1 || files[0].Name != "edge.service" {
 		t.Fatal(files, err)
@@ -26,12 +28,20 @@ func TestUnitText(t *testing.T) {
 	}
 }
 
+// unclean is a layout whose root is any text.
+type unclean struct {
+	state.Layout
+	root string
+}
+
+func (l unclean) Root() string { return l.root }
+
 func TestUnitRefusesWhatNeedsQuoting(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(*Unit){
 		`name "a b"`:               func(u *Unit) { u.Name = "a b" },
-		`root "/opt/%n"`:           func(u *Unit) { u.Root = "/opt/%n" },
-		`"opt" is not an absolute`: func(u *Unit) { u.Root = "opt" },
+		`root "/opt/%n"`:           func(u *Unit) { u.Layout = unclean{at(t, "/opt/x"), "/opt/%n"} },
+		`"opt" is not an absolute`: func(u *Unit) { u.Layout = unclean{at(t, "/opt/x"), "opt"} },
 		`user ""`:                  func(u *Unit) { u.User = "" },
 		`binary "a\nb"`:            func(u *Unit) { u.Binary = "a\nb" },
 		`environment "A=b c"`:      func(u *Unit) { u.Environment = []string{"A=b c"} },
@@ -41,8 +51,8 @@ func TestUnitRefusesWhatNeedsQuoting(t *testing.T) {
 		`name "-x"`:                func(u *Unit) { u.Name = "-x" },
 		`user "-x"`:                func(u *Unit) { u.User = "-x" },
 		`user "a:b"`:               func(u *Unit) { u.User = "a:b" },
-		`root "/opt/../etc"`:       func(u *Unit) { u.Root = "/opt/../etc" },
-		`root "/"`:                 func(u *Unit) { u.Root = "/" },
+		`root "/opt/../etc"`:       func(u *Unit) { u.Layout = unclean{at(t, "/opt/x"), "/opt/../etc"} },
+		`root "/"`:                 func(u *Unit) { u.Layout = unclean{at(t, "/opt/x"), "/"} },
 		`binary "../../bin/sh"`:    func(u *Unit) { u.Binary = "../../bin/sh" },
 		`binary "a/../../x"`:       func(u *Unit) { u.Binary = "a/../../x" },
 		`binary "/bin/sh"`:         func(u *Unit) { u.Binary = "/bin/sh" },
@@ -56,7 +66,7 @@ func TestUnitRefusesWhatNeedsQuoting(t *testing.T) {
 		"agent /opt/y/../x/a":      func(u *Unit) { u.Attached, u.Agent = "app.service", "/opt/y/../x/a" },
 		"no health window":         func(u *Unit) { u.WindowSecs = 0 },
 	} {
-		u := Unit{Name: "edge", Root: "/opt/x", Binary: "edge-agent", User: "edge", WindowSecs: 120}
+		u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 120}
 		change(&u)
 		if _, err := u.Files(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
@@ -66,7 +76,7 @@ func TestUnitRefusesWhatNeedsQuoting(t *testing.T) {
 
 func TestUnitFilesOfAttachedMode(t *testing.T) {
 	t.Parallel()
-	u := Unit{Name: "app", Root: "/opt/x", Binary: "app", User: "upd", WindowSecs: 120, Attached: "app.service", Agent: "/usr/local/bin/edge-agent"}
+	u := Unit{Name: "app", Layout: at(t, "/opt/x"), Binary: "app", User: "upd", WindowSecs: 120, Attached: "app.service", Agent: "/usr/local/bin/edge-agent"}
 	files, err := u.Files()
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +112,7 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 // absence stops no start.
 func TestUnitOfARootWithLinks(t *testing.T) {
 	t.Parallel()
-	u := Unit{Name: "edge", Root: "/opt/x", Binary: "edge-agent", User: "edge", WindowSecs: 10, Writable: []string{"/data/versions", "/var/lib/outbox"}}
+	u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 10, Writable: []string{"/data/versions", "/var/lib/outbox"}}
 	files, err := u.Files()
 	if err != nil {
 		t.Fatal(err)

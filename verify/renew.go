@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"strconv"
+	"strings"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
@@ -15,7 +16,13 @@ import (
 const (
 	targetsFile     = "targets.json"
 	trustedRootFile = "trusted_root.json"
+	rootSuffix      = ".root.json"
 )
+
+// IsRenewalFile reports whether Renewal.Files has files of that name.
+func IsRenewalFile(name string) bool {
+	return name == targetsFile || name == trustedRootFile || strings.HasSuffix(name, rootSuffix)
+}
 
 // maxRoots bounds how many versions of the TUF root one renewal may go through.
 // Sigstore makes about two a year.
@@ -96,7 +103,7 @@ func (r Renewal) next(dir fs.FS) (Renewal, error) {
 		}
 	}
 	for range maxRoots {
-		name := strconv.FormatInt(n.RootVersion+1, 10) + ".root.json"
+		name := strconv.FormatInt(n.RootVersion+1, 10) + rootSuffix
 		b, err := readBounded(dir, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			break

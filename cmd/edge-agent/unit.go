@@ -4,11 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 	"syscall"
 
-	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/systemd"
@@ -16,7 +13,7 @@ import (
 )
 
 func newUnitCmd() *cobra.Command {
-	var config, dir string
+	var path, dir string
 	var u systemd.Unit
 	cmd := &cobra.Command{
 		Use:   "unit --config FILE --user USER",
@@ -31,20 +28,9 @@ not write, and changes no service that does not start through the install root.`
 		Args: cli.ExactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			syscall.Umask(0o022) // units are for all to read
-			c, err := agent.Load(config)
+			u, err := install.LoadUnit(path, u)
 			if err != nil {
 				return err
-			}
-			if c, err = agent.Check(c); err != nil {
-				return fmt.Errorf("%s: %w", config, err)
-			}
-			u.Name, u.Root, u.Binary = c.Service.Name, c.Service.InstallRoot, c.Service.Binary
-			u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
-			u.Writable = install.LinkedDirs(u.Root)
-			if u.Agent == "" {
-				if u.Agent, err = os.Executable(); err != nil {
-					return err
-				}
 			}
 			files, err := u.Files()
 			if err != nil {
@@ -53,11 +39,11 @@ not write, and changes no service that does not start through the install root.`
 			if dir == "" {
 				return printUnits(cmd.OutOrStdout(), files)
 			}
-			return writeUnits(cmd.Context(), cmd.OutOrStdout(), dir, files, u)
+			return writeUnits(cmd.Context(), cmd.OutOrStdout(), dir, u)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "the node's config.toml (required)")
+	f.StringVar(&path, "config", "", "the node's config.toml (required)")
 	f.StringVar(&u.User, "user", "", "the user that the agent runs as, and that owns the install root (required)")
 	f.StringVar(&dir, "dir", "", "write the files there, instead of printing them")
 	f.StringVar(&u.Agent, "agent", "", "with service.unit: where edge-agent is installed (default: this program)")
@@ -87,18 +73,14 @@ func printUnits(w io.Writer, files []systemd.File) error {
 	return nil
 }
 
-func writeUnits(ctx context.Context, w io.Writer, dir string, files []systemd.File, u systemd.Unit) error {
-	paths, err := install.WriteUnits(ctx, dir, files, u)
+func writeUnits(ctx context.Context, w io.Writer, dir string, u systemd.Unit) error {
+	paths, err := install.WriteUnits(ctx, dir, u)
 	for _, path := range paths {
 		fmt.Fprintf(w, "wrote %s\n", path)
 	}
 	if err != nil {
 		return fmt.Errorf("unit: %w", err)
 	}
-	next := "systemctl daemon-reload && systemctl enable --now " + strings.Join(u.Enable(), " ")
-	if u.Attached != "" {
-		next += " && systemctl restart " + u.Attached
-	}
-	_, err = fmt.Fprintf(w, "then run: %s\n", next)
+	_, err = fmt.Fprintf(w, "then run: %s\n", install.StartCommand(u))
 	return err
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/spf13/cobra"
 )
 
@@ -42,9 +43,15 @@ func nodeUnder(dir, name string) localNode {
 func (n localNode) root() string    { return filepath.Join(n.dir, "root") }
 func (n localNode) journal() string { return filepath.Join(n.dir, "journal") }
 
+// layout returns the paths of the node's root.
+func (n localNode) layout() state.Layout {
+	l, _ := state.At(n.root()) // nodeUnder made it absolute
+	return l
+}
+
 // id returns the node's id at the manager; "": it has not registered.
 func (n localNode) id() string {
-	b, err := os.ReadFile(filepath.Join(n.root(), "credentials.json"))
+	b, err := os.ReadFile(n.layout().CredentialsFile())
 	var c struct {
 		NodeID string `json:"node_id"`
 	}
@@ -162,7 +169,7 @@ func (r *nodeRun) run(ctx context.Context) error {
 		return err
 	}
 	defer journal.Close()
-	unit := c.Supervised(r.node.root(), absolute(filepath.Join(releasesUnder(r.dir), "trust")))
+	unit := c.Supervised(r.node.layout(), absolute(fakerelease.TrustDir(releasesUnder(r.dir))))
 	unit.Restart, unit.Output, unit.OnChange = time.Second, journal, r.tell
 	fmt.Fprintf(r.out, "node %s runs %s; its log is %s\n", r.name, r.node.version("current"), r.node.journal())
 	watching, stop := context.WithCancel(ctx)
@@ -200,7 +207,7 @@ func (r *nodeRun) config() (rig.NodeConfig, error) {
 // manager has moved does it write config.toml again.
 func (r *nodeRun) layOut(ctx context.Context, c rig.NodeConfig) error {
 	root := r.node.root()
-	config := filepath.Join(root, "config.toml")
+	config := r.node.layout().ConfigFile()
 	kept, err := os.ReadFile(config)
 	switch {
 	case err == nil && strings.Contains(string(kept), c.ManagerURL) && strings.Contains(string(kept), c.Fingerprint):
@@ -289,10 +296,10 @@ func (r *nodeRun) announce(ctx context.Context, url string) {
 	fmt.Fprintf(r.out, `
 Registered as node %s.
   upgrade it   manager-sim upgrade%s %s VERSION --wait
-  its status   %s/current/edge-agent status --root %s
+  its status   %s/edge-agent status --root %s
 Ctrl-C stops it. The next run continues with the same root.
 
-`, r.node.id(), at, r.name, root, root)
+`, r.node.id(), at, r.name, r.node.layout().Current(), root)
 }
 
 // refusesNode begins what an agent says of a manager that refuses it, as after the

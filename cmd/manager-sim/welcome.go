@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
 // welcome is what `serve` prints when it is ready.
@@ -32,7 +34,7 @@ For the config.toml of a node of your own:
   registration_token: in %[5]s
   cert_fingerprint = %[6]q
 `, w.url, w.host, filepath.Join(w.dir, "admin.token"), strings.TrimPrefix(w.url, "https"), filepath.Join(w.dir, "registration.token"), w.fingerprint)
-	trust := filepath.Join(releasesUnder(w.dir), "trust")
+	trust := fakerelease.TrustDir(releasesUnder(w.dir))
 	if _, err := os.Stat(filepath.Join(trust, "trusted_root.json")); err == nil {
 		fmt.Fprintf(out, "For the environment of its program, a simulation build:\n  EDGE_AGENT_SIM_TRUST=%s\nOr run one from a published release: manager-sim node run%s\n", absolute(trust), at)
 	} else {

@@ -9,9 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
@@ -67,19 +67,17 @@ func run(ctx context.Context, args []string) error {
 		}
 		return nil
 	case "run --config": // ExecStart=
-		c, err := agent.Load(args[2])
+		c, err := config.Read(args[2])
 		if err != nil {
 			return err
 		}
-		if c, err = agent.Check(c); err != nil {
-			return err
-		}
-		unit := systemd.Service{Root: c.Service.InstallRoot, Binary: c.Service.Binary, Config: args[2],
-			Window: time.Duration(c.Upgrade.BootHealthWindowSecs) * time.Second}
-		c.Version, c.Signers, c.Notify, c.Log = version, signers, systemd.Notify, log
-		c.CheckUnit, c.Journal = unit.FitSelf, systemd.LastLines // no upgrades if this unit cannot roll back
-		c.Check = func(context.Context) error { return nil }     // the service's own health check
-		a, err := agent.New(c)
+		unit := systemd.Service{Layout: c.Layout, Binary: c.Service.Binary, Config: args[2],
+			Window: c.Window}
+		a, err := agent.New(c.Config, agent.Options{
+			Version: version, Signers: signers, Notify: systemd.Notify, Log: log,
+			CheckUnit: unit.FitSelf, Journal: systemd.LastLines, // no upgrades if this unit cannot roll back
+			Check: func(context.Context) error { return nil }, // the service's own health check
+		})
 		if err != nil {
 			return err
 		}

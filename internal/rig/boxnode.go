@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // BoxNode is a node under a real systemd: user "edge", unit edge.service.
@@ -61,7 +62,11 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	if c.Unit != "" {
 		return n, n.attach(ctx, c)
 	}
-	text, err := exec.CommandContext(ctx, c.Tool, "unit", "--config", filepath.Join(dir, "config.toml"), "--user", "edge",
+	l, err := state.At(dir)
+	if err != nil {
+		return nil, err
+	}
+	text, err := exec.CommandContext(ctx, c.Tool, "unit", "--config", l.ConfigFile(), "--user", "edge",
 		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust).Output()
 	if err != nil {
 		return nil, fmt.Errorf("unit: %w", err)
@@ -76,14 +81,18 @@ func (n *BoxNode) attach(ctx context.Context, c NodeConfig) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("[Service]\nUser=app\nExecStart=%s/current/%s\n[Install]\nWantedBy=multi-user.target\n", BoxRoot, c.BinaryName)
+	l, err := state.At(BoxRoot)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("[Service]\nUser=app\nExecStart=%s/%s\n[Install]\nWantedBy=multi-user.target\n", l.Current(), c.BinaryName)
 	if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
 		return err
 	}
 	if _, err := n.Exec(ctx, "useradd", "--system", "--no-create-home", "app"); err != nil {
 		return err
 	}
-	_, err = n.Exec(ctx, boxTool, "unit", "--config", BoxRoot+"/config.toml", "--user", "edge", "--dir", "/etc/systemd/system",
+	_, err = n.Exec(ctx, boxTool, "unit", "--config", l.ConfigFile(), "--user", "edge", "--dir", "/etc/systemd/system",
 		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust)
 	n.units = []string{"edge-restart.path", "edge-agent.service", boxUnit}
 	return err

@@ -16,6 +16,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/supervise"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // NodeConfig describes a node. The zero value of a field means the default in its
@@ -44,11 +46,12 @@ type NodeConfig struct {
 type Node struct {
 	Name, Root, Journal string // Journal is the file with the output of its processes
 
-	rig  *Rig
-	unit supervise.Unit
-	stop context.CancelFunc
-	wg   sync.WaitGroup
-	out  *os.File
+	rig    *Rig
+	layout state.Layout // of Root
+	unit   supervise.Unit
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	out    *os.File
 }
 
 var nodeConfig = template.Must(template.New("config.toml").Parse(`[service]
@@ -110,7 +113,15 @@ func (c *NodeConfig) defaults(r *Rig) {
 // node. c must have a manager, a token and a fingerprint.
 func LayOut(dir, root string, c NodeConfig) error {
 	c.defaults(nil)
-	version := filepath.Join(dir, "versions", c.Version)
+	l, err := state.At(dir)
+	if err != nil {
+		return err
+	}
+	v, err := release.ParseVersion(c.Version)
+	if err != nil {
+		return err
+	}
+	version := l.Version(v)
 	if err := os.MkdirAll(version, 0o755); err != nil {
 		return err
 	}
@@ -123,12 +134,13 @@ func LayOut(dir, root string, c NodeConfig) error {
 	} else if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
-	for _, link := range []string{"current", "last-good"} {
-		if err := os.Symlink(filepath.Join("versions", c.Version), filepath.Join(dir, link)); err != nil {
-			return err
-		}
+	if _, err := l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		t.LastGood, t.Current = v, v
+		return state.Install(s, state.Trial{Target: v}, time.Now().UTC()), t, nil
+	}); err != nil {
+		return err
 	}
-	return WriteConfig(filepath.Join(dir, "config.toml"), root, c)
+	return WriteConfig(l.ConfigFile(), root, c)
 }
 
 // WriteConfig writes or replaces the config.toml of LayOut by rename: a reader sees the
@@ -149,13 +161,13 @@ func WriteConfig(path, root string, c NodeConfig) error {
 	return os.Rename(tmp, path)
 }
 
-// Supervised returns the service of the node at root, whose simulation build trusts the
-// directory trust. The caller sets Output and OnChange.
-func (c NodeConfig) Supervised(root, trust string) supervise.Unit {
+// Supervised returns the service of the node at l, whose simulation build trusts
+// the directory trust. The caller sets Output and OnChange.
+func (c NodeConfig) Supervised(l state.Layout, trust string) supervise.Unit {
 	c.defaults(nil)
 	return supervise.Unit{
-		ExecStartPre: []string{filepath.Join(root, "last-good", c.BinaryName), "watchdog", "--root", root},
-		ExecStart:    []string{filepath.Join(root, "current", c.BinaryName), "run", "--config", filepath.Join(root, "config.toml")},
+		ExecStartPre: []string{filepath.Join(l.LastGood(), c.BinaryName), "watchdog", "--root", l.Root()},
+		ExecStart:    []string{filepath.Join(l.Current(), c.BinaryName), "run", "--config", l.ConfigFile()},
 		Env:          []string{"EDGE_AGENT_SIM_TRUST=" + trust},
 		Restart:      c.Restart, TimeoutStart: c.TimeoutStart,
 	}
@@ -168,11 +180,15 @@ func (r *Rig) Install(c NodeConfig) (*Node, error) {
 	if err := LayOut(n.Root, n.Root, c); err != nil {
 		return nil, err
 	}
-	var err error
+	l, err := state.At(n.Root)
+	if err != nil {
+		return nil, err
+	}
+	n.layout = l
 	if n.out, err = os.OpenFile(n.Journal, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
 		return nil, err
 	}
-	n.unit = c.Supervised(n.Root, r.TrustDir())
+	n.unit = c.Supervised(l, r.TrustDir())
 	n.unit.Output = n.out
 	n.unit.OnChange = func(e supervise.Event) {
 		r.Timeline.add(Entry{Record: api.Record{Type: string(e.Kind), Message: e.Text}, At: e.Time, From: FromNode, Node: n.Name, Start: e.Start})
@@ -221,7 +237,7 @@ func (n *Node) Stop() {
 
 // ID returns the node's id at the manager; an error before it has registered.
 func (n *Node) ID() (string, error) {
-	b, err := os.ReadFile(n.path("credentials.json"))
+	b, err := os.ReadFile(n.layout.CredentialsFile())
 	if err != nil {
 		return "", err
 	}
@@ -242,7 +258,7 @@ func (n *Node) Link(name string) string {
 
 // Status returns the output of `edge-agent status --json` on the node.
 func (n *Node) Status(ctx context.Context) (map[string]any, error) {
-	out, err := exec.CommandContext(ctx, n.path("last-good/edge-agent"), "status", "--json", "--root", n.Root).Output()
+	out, err := exec.CommandContext(ctx, filepath.Join(n.layout.LastGood(), "edge-agent"), "status", "--json", "--root", n.Root).Output()
 	if err != nil {
 		return nil, err
 	}

@@ -187,7 +187,7 @@ func (r *Rig) ClientTLS() *tls.Config {
 }
 
 // TrustDir returns the directory that the nodes' simulation builds trust.
-func (r *Rig) TrustDir() string { return filepath.Join(r.Releases, "trust") }
+func (r *Rig) TrustDir() string { return fakerelease.TrustDir(r.Releases) }
 
 // follow copies the manager's event stream to the timeline.
 func (r *Rig) follow(ctx context.Context) error {

@@ -165,7 +165,7 @@ func publish(dir string, o Options) (Published, error) {
 	if err := os.Rename(tmp, p.Dir); err != nil {
 		return Published{}, err
 	}
-	p.TrustDir = filepath.Join(dir, "trust")
+	p.TrustDir = TrustDir(dir)
 	return p, trust(dir, o.Repository, sig)
 }
 

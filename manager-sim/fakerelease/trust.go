@@ -56,9 +56,13 @@ func (s sim) write(dir string) error {
 	return replace(filepath.Join(dir, "sim.json"), append(b, '\n'))
 }
 
+// TrustDir returns the directory, beside the releases in dir, that simulation builds
+// trust.
+func TrustDir(dir string) string { return filepath.Join(dir, "trust") }
+
 // trust updates dir/trust from the instance, and adds the repository's signer.
 func trust(dir, repository string, sig *fakesig.Instance) error {
-	to := filepath.Join(dir, "trust")
+	to := TrustDir(dir)
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
@@ -89,7 +93,7 @@ func trust(dir, repository string, sig *fakesig.Instance) error {
 // SetHost writes to dir/trust the URL of the release host, and the CA (PEM) of its
 // certificate.
 func SetHost(dir, url string, caPEM []byte) error {
-	to := filepath.Join(dir, "trust")
+	to := TrustDir(dir)
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 //go:build !sim
 
-package agent
+package upgrade
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func TestATrustRootIsReadWithoutTheLock(t *testing.T) {
 	slow := slowFS{make(chan struct{}), make(chan struct{})}
 	done := make(chan error, 1)
 	go func() {
-		_, err := renewTrust(t.Context(), l, slow)
+		_, err := RenewTrust(t.Context(), l, slow)
 		done <- err
 	}()
 	select {

@@ -1,5 +1,10 @@
-// Package hostile makes archives that somebody might send to harm a node, each
-// of them wrong in one way. It is for tests.
+// Package hostile builds the tarballs that a node must refuse, each wrong in one
+// way: entries that leave the version's directory, names and types that no
+// release has, bombs, and damaged gzip and tar streams. Tests of every package
+// that reads archives take their cases from here.
+//
+// It writes no file and knows nothing of package stage; a test of stage compares
+// the limits below with the real ones.
 package hostile
 
 import (
@@ -9,30 +14,30 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/bilbycast/edge-agent/state"
 )
 
-// Limits of package stage that the archives go beyond.
+// Limits of package stage that the archives exceed.
 const (
 	MaxEntries = 100_000
 	MaxPath    = 1024 // bytes of a name
 	MaxDepth   = 64   // elements of a name
 	MaxTrailer = 1 << 20
-	Marker     = ".release.json" // the name that an archive must not bring
+	Marker     = state.ReleaseFile // the reserved name
 )
 
-// Case is one archive. Tarball makes it; Says is a part of what the refusal must
-// say, so that an operator can find the entry. Unpacked is what the manifest
-// says, if that matters.
+// Case is one archive that must be refused.
 type Case struct {
 	Name     string
-	Says     string
-	Tarball  func() []byte
-	Unpacked int64
-	Slow     bool
+	Error    string        // part of the refusal, by which an operator finds the entry
+	Tarball  func() []byte // builds the archive
+	Unpacked int64         // unpacked_size of the manifest, in bytes; 0: not given
+	Slow     bool          // too slow for go test -short
 }
 
-// entry is one line of an archive: TYPE NAME [-> TARGET] [= BODY], where TYPE is
-// file, dir, link, hard, char, block or fifo. All have set-id bits and an owner.
+// entry parses one line: TYPE NAME [-> TARGET] [= BODY], where TYPE is file, dir,
+// link, hard, char, block or fifo. Every entry has set-id bits and an owner.
 func entry(line string) (*tar.Header, string) {
 	kind, rest, _ := strings.Cut(line, " ")
 	rest, body, _ := strings.Cut(rest, " = ")
@@ -45,8 +50,9 @@ func entry(line string) (*tar.Header, string) {
 	return h, body
 }
 
-// Archive is a tarball of entries as lines. A line that tar cannot express is
-// left out.
+// Archive returns a gzipped tarball with one entry for each line, in the form
+// TYPE NAME [-> TARGET] [= BODY]; TYPE is file, dir, link, hard, char, block or
+// fifo. It leaves out a line that tar cannot express.
 func Archive(lines ...string) []byte {
 	return Gzip(tarOf(func(w *tar.Writer) {
 		for _, line := range lines {
@@ -58,13 +64,13 @@ func Archive(lines ...string) []byte {
 	}))
 }
 
-// Gzip compresses text.
-func Gzip(text []byte) []byte {
-	var b bytes.Buffer
-	gz, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // the level is a constant that is valid
-	gz.Write(text)
+// Gzip returns b, compressed.
+func Gzip(b []byte) []byte {
+	var out bytes.Buffer
+	gz, _ := gzip.NewWriterLevel(&out, gzip.BestSpeed) // the level is valid
+	gz.Write(b)
 	gz.Close()
-	return b.Bytes()
+	return out.Bytes()
 }
 
 func tarOf(f func(*tar.Writer)) []byte {
@@ -75,7 +81,7 @@ func tarOf(f func(*tar.Writer)) []byte {
 	return b.Bytes()
 }
 
-// patch changes the header block at the beginning of a tar stream, and mends its checksum.
+// patch writes with at an offset of the first header block, and corrects its checksum.
 func patch(text []byte, at int, with string) []byte {
 	text = bytes.Clone(text)
 	copy(text[at:], with)
@@ -88,15 +94,15 @@ func patch(text []byte, at int, with string) []byte {
 	return text
 }
 
-// Cases are all the archives.
+// Cases returns every archive.
 func Cases() []Case {
 	var cases []Case
-	add := func(name, says string, tarball func() []byte) {
-		cases = append(cases, Case{Name: name, Says: says, Tarball: tarball})
+	add := func(name, message string, tarball func() []byte) {
+		cases = append(cases, Case{Name: name, Error: message, Tarball: tarball})
 	}
 	for _, c := range []struct {
-		says  string
-		lines []string
+		message string
+		lines   []string
 	}{
 		{"empty", nil},
 		{`"../outside": the name holds ".."`, []string{"file ../outside = x"}},
@@ -128,7 +134,7 @@ func Cases() []Case {
 		{`"a\nb"`, []string{"file a\nb = x"}},
 	} {
 		name := strings.Join(c.lines, "; ")
-		add(name[:min(60, len(name))], c.says, func() []byte { return Archive(c.lines...) })
+		add(name[:min(60, len(name))], c.message, func() []byte { return Archive(c.lines...) })
 	}
 
 	one := tarOf(func(w *tar.Writer) {
@@ -136,9 +142,9 @@ func Cases() []Case {
 		io.WriteString(w, "abc")
 	})
 	good := Gzip(one)
-	stream := func(name, says string, b func() []byte) { add(name, says, func() []byte { return Gzip(b()) }) }
-	header := func(name, says string, h *tar.Header) {
-		stream(name, says, func() []byte { return tarOf(func(w *tar.Writer) { w.WriteHeader(h) }) })
+	stream := func(name, message string, b func() []byte) { add(name, message, func() []byte { return Gzip(b()) }) }
+	header := func(name, message string, h *tar.Header) {
+		stream(name, message, func() []byte { return tarOf(func(w *tar.Writer) { w.WriteHeader(h) }) })
 	}
 	add("trailing garbage", "after the end of the gzip stream", func() []byte { return append(bytes.Clone(good), "garbage"...) })
 	add("a second gzip member", "after the end of the gzip stream", func() []byte { return append(bytes.Clone(good), good...) })
@@ -168,9 +174,9 @@ func Cases() []Case {
 	})
 	zeros := func() []byte { return Archive("file zeros = " + strings.Repeat("0", 20<<20)) } // unpacks to 1000 x its size
 	cases = append(cases,
-		Case{Name: "a gzip bomb, by the ratio", Says: "may unpack to", Tarball: zeros},
-		Case{Name: "a gzip bomb, by the manifest", Says: "may unpack to", Tarball: zeros, Unpacked: 1000},
-		Case{Name: "a million entries", Says: fmt.Sprintf("more than %d entries", MaxEntries), Unpacked: 1 << 36, Slow: true, Tarball: func() []byte {
+		Case{Name: "a gzip bomb, by the ratio", Error: "may unpack to", Tarball: zeros},
+		Case{Name: "a gzip bomb, by the manifest", Error: "may unpack to", Tarball: zeros, Unpacked: 1000},
+		Case{Name: "a million entries", Error: fmt.Sprintf("more than %d entries", MaxEntries), Unpacked: 1 << 36, Slow: true, Tarball: func() []byte {
 			return Gzip(tarOf(func(w *tar.Writer) {
 				for range 1_000_000 {
 					w.WriteHeader(&tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755})
@@ -180,13 +186,13 @@ func Cases() []Case {
 	return cases
 }
 
-// pax is an entry whose PAX records claim, and have, size bytes.
+// pax returns an entry whose PAX records have size bytes.
 func pax(size int) []byte {
 	record := fmt.Sprintf("%d comment=", size)
 	return paxOf(record + strings.Repeat("x", size-len(record)-1) + "\n")
 }
 
-// paxName is a file whose name comes from a PAX record, whatever is in it.
+// paxName returns a file whose name comes from a PAX record, and may hold any byte.
 func paxName(name string) []byte {
 	record := fmt.Sprintf(" path=%s\n", name)
 	n := len(record) + 2 // of two digits
@@ -204,7 +210,7 @@ func paxOf(records string) []byte {
 	return append(patch(h, 0, "pax"), records...)
 }
 
-// gnuSparse is the header of an old GNU sparse file that claims size bytes.
+// gnuSparse returns the header of an old GNU sparse file that claims size bytes.
 func gnuSparse(name string, size int64) []byte {
 	h := make([]byte, 3*512)
 	copy(h, name)

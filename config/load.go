@@ -1,4 +1,4 @@
-package agent
+package config
 
 import (
 	"errors"
@@ -12,13 +12,13 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// MaxConfig bounds config.toml, in bytes.
-const MaxConfig = 1 << 20
+// MaxFile bounds config.toml, in bytes.
+const MaxFile = 1 << 20
 
 // Load reads a config.toml. A key that it does not know is an error that names
 // the line. A file that holds a registration token must not be readable by others.
 func Load(path string) (Config, error) {
-	b, err := fsutil.ReadFile(path, MaxConfig)
+	b, err := fsutil.ReadFile(path, MaxFile)
 	if err != nil {
 		return Config{}, fmt.Errorf("config: %w", err)
 	}
@@ -34,6 +34,19 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("config %s: [service] needs device_type", path)
 	}
 	return c, nil
+}
+
+// Read loads and checks a config.toml.
+func Read(path string) (Settings, error) {
+	c, err := Load(path)
+	if err != nil {
+		return Settings{}, err
+	}
+	s, err := c.Resolve()
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
 }
 
 // explainTOML says in the words of the file what is wrong with it. text is the
@@ -58,7 +71,7 @@ func explainTOML(err error, text string) error {
 		return fmt.Errorf("line %d: %s must be %s%s", row, key, want, notThis(key, text, row))
 	}
 	what := release.Foreign(strings.TrimPrefix(dec.Error(), "toml: "), 300)
-	if _, why, ok := strings.Cut(what, "struct field agent."); ok { // a name of the program, not of the file
+	if _, why, ok := strings.Cut(what, "struct field config."); ok { // a name of the program, not of the file
 		what = "a value of the wrong type: " + why
 	}
 	return fmt.Errorf("line %d, column %d: %s", row, col, what)

@@ -1,39 +1,25 @@
-package agent
+// Package probe asks a service whether it is well, as [health] of config.toml
+// says: by an HTTP request, a command, or both.
+//
+// A probe changes nothing, follows no redirect, uses no proxy, and ends within
+// health.timeout_secs. It does not decide what an unhealthy answer means.
+package probe
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/bilbycast/edge-agent/config"
 )
 
-// resolve checks h and fills in its defaults; the error names the key.
-func (h *HealthConfig) resolve() error {
-	if h.HTTP != "" {
-		u, err := url.Parse(h.HTTP)
-		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("http %q is not like http://127.0.0.1:8080/healthz", h.HTTP)
-		}
-	}
-	if len(h.Command) > 0 && !filepath.IsAbs(h.Command[0]) {
-		return fmt.Errorf("command %q does not start with the absolute path of a program", h.Command)
-	}
-	if h.TimeoutSecs == 0 {
-		h.TimeoutSecs = 5
-	}
-	if h.TimeoutSecs < 1 || h.TimeoutSecs > 9 {
-		return fmt.Errorf("timeout_secs = %d is outside 1 to 9 seconds", h.TimeoutSecs)
-	}
-	return nil
-}
-
-// probe asks what [health] names whether the service is well.
-func (h HealthConfig) probe(ctx context.Context) error {
+// Run asks what h names whether the service is well. The error says what is
+// wrong. A Health that names nothing is well.
+func Run(ctx context.Context, h config.Health) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(h.TimeoutSecs)*time.Second,
 		fmt.Errorf("no answer within %d s (health.timeout_secs)", h.TimeoutSecs))
 	defer cancel()
