@@ -212,14 +212,14 @@ func (d *demo) check(ctx context.Context, version, status, state string) error {
 	if err != nil {
 		return err
 	}
-	rec, err := d.rig.Node(ctx, d.id)
+	rec, err := d.rig.Client.Node(ctx, d.id)
 	if err != nil {
 		return err
 	}
 	d.say("demo", "current -> %s, last-good -> %s, status %v; the manager says %s, %s",
 		d.node.Link("current"), d.node.Link("last-good"), st["status"], rec.Version, rec.UpgradeState)
 	if d.node.Link("current") != version || d.node.Link("last-good") != version || st["status"] != status ||
-		rec.Version != version || rec.UpgradeState != state || !rec.Online {
+		rec.Version != version || string(rec.UpgradeState) != state || !rec.Online {
 		return errors.New("the node is not where it should be: want " + filepath.Join(version, status, state))
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,7 +189,11 @@ func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st *store.Stor
 	if err := d.load(ctx, st, path); err != nil {
 		return err
 	}
-	if err := d.removeOthers(ctx, st, &client{dir: dir, url: managerURL}); err != nil {
+	c := &client{dir: dir, url: managerURL}
+	if err := c.connect(); err != nil {
+		return err
+	}
+	if err := d.removeOthers(ctx, st, c); err != nil {
 		return err
 	}
 	d.tried, d.dirty = map[string]bool{}, make(chan struct{}, 1)
@@ -327,9 +330,9 @@ func (d *demoFleet) removeOthers(ctx context.Context, st *store.Store, c *client
 		if n.DeviceType != demoGroup || !n.RemovedAt.IsZero() || slices.ContainsFunc(d.kept, func(k fleet.Kept) bool { return k.ID == n.ID }) {
 			continue
 		}
-		_, err := c.call(ctx, http.MethodDelete, "/api/v1/nodes/"+url.PathEscape(n.ID), reasonBody("left by an earlier demo fleet"), nil)
-		var r *refusal
-		if err != nil && !(errors.As(err, &r) && (r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed)) {
+		err := c.RemoveNode(ctx, n.ID, "left by an earlier demo fleet")
+		p, _ := errors.AsType[*api.Problem](err)
+		if err != nil && (p == nil || p.Status != http.StatusNotFound && p.Status != http.StatusMethodNotAllowed) {
 			return fmt.Errorf("demo fleet: remove node %s: %w", n.ID, err)
 		}
 	}

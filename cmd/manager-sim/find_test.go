@@ -163,17 +163,17 @@ func TestUpgradeWords(t *testing.T) {
 		api.Idle: "idle", api.Queued: "queued", api.Sent: "queued", api.Staging: "staging", api.Staged: "restarting", api.Proving: "proving",
 		api.Updated: "updated", api.Failed: "upgrade failed", api.RolledBack: "rolled back", api.Changed: "runs another version",
 	} {
-		if got := (nodeAnswer{State: string(state)}).upgradeWord(); got != want {
+		if got := upgradeState(api.Node{UpgradeState: state}); got != want {
 			t.Errorf("%s is called %q, not %q", state, got, want)
 		}
 	}
-	var n nodeAnswer
-	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"phase":"x","bytes_done":40,"bytes_total":100}}}`), &n); err != nil || n.upgradeWord() != "staging 40 %" {
-		t.Errorf("%q (%v)", n.upgradeWord(), err)
+	var n api.Node
+	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"phase":"x","bytes_done":40,"bytes_total":100}}}`), &n); err != nil || upgradeState(n) != "staging 40 %" {
+		t.Errorf("%q (%v)", upgradeState(n), err)
 	}
 	// What a node makes up does not spoil the list.
-	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"bytes_total":"many"}}}`), &n); err != nil || n.upgradeWord() != "staging" {
-		t.Errorf("%q (%v)", n.upgradeWord(), err)
+	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"bytes_total":"many"}}}`), &n); err != nil || upgradeState(n) != "staging" {
+		t.Errorf("%q (%v)", upgradeState(n), err)
 	}
 }
 

@@ -7,15 +7,14 @@ import (
 	"path/filepath"
 )
 
-// Build builds the simulation build of edge-agent for each version, with the
-// Go toolchain, in or below the module's directory. It returns the programs by
-// version. Only the first build of a machine takes long.
+// Build builds edge-agent for the simulation, once for each version, and returns the
+// programs by version. It runs the Go toolchain, and must run in the module's directory
+// or below. Only the first build on a machine takes long.
 func Build(ctx context.Context, dir string, versions ...string) (map[string]string, error) {
 	return BuildCommand(ctx, "cmd/edge-agent", dir, versions...)
 }
 
-// BuildCommand is Build for another program of this module that stamps
-// main.version.
+// BuildCommand is Build for another program of this module with a variable main.version.
 func BuildCommand(ctx context.Context, command, dir string, versions ...string) (map[string]string, error) {
 	programs := make(map[string]string)
 	for _, v := range versions {

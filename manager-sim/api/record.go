@@ -134,3 +134,9 @@ type Record struct {
 
 	Raw json.RawMessage `json:"-"` // the record as the manager sent it
 }
+
+// Event returns the event of a record of the type RecordEvent.
+func (r Record) Event() Event {
+	return Event{Seq: r.Seq, EventID: r.EventID, NodeID: r.NodeID, Time: r.Time, ReceivedAt: r.ReceivedAt, Severity: r.Severity,
+		Category: r.Category, Message: r.Message, ErrorCode: r.ErrorCode, CommandID: r.CommandID, Details: r.Details}
+}
