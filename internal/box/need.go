@@ -5,10 +5,11 @@ import (
 	"testing"
 )
 
-// RequireEnv, when set, makes a test that this machine cannot run a failure: CI sets it.
+// RequireEnv is an environment variable. If it is set, as in CI, Need fails a test that
+// this machine cannot run.
 const RequireEnv = "EDGE_AGENT_NO_SKIP"
 
-// Need skips the test, and says why, on a machine that can boot no box.
+// Need skips the test, with the reason, on a machine that cannot boot a box.
 func Need(t testing.TB) {
 	t.Helper()
 	err := Available()

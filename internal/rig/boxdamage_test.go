@@ -39,7 +39,7 @@ func TestUnderSystemdDamagedRoots(t *testing.T) {
 		{"state.json is unreadable", "chmod 000 state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
 		{"state.json is another's", "chown root:root state.json && chmod 600 state.json", "1.1.0", []string{"state.json belongs to root", "permission denied; the next start keeps it"}},
 		{"everything is another's", "chown -R root:root versions outbox downloads state.json .lock && chmod 600 .lock", "1.1.0", []string{"belongs to root, but the service runs as edge: run: chown -R edge: /opt/edge"}},
-		{"the outbox is a file", "rm -rf outbox && touch outbox", "1.1.0", []string{"outbox is not a directory; it is kept aside"}},
+		{"the outbox is a file", "rm -rf outbox && touch outbox", "1.1.0", []string{"outbox is not a directory; the service renames it"}},
 		{"the lock is another's", "rm -f .lock && touch .lock && chmod 600 .lock && chown root .lock", "1.1.0", []string{".lock belongs to root, but the service runs as edge: run: chown -R edge: /opt/edge"}},
 		{"current is missing", "rm current", "1.1.0", []string{"current was missing or dangling; it points to 1.1.0 now (at the next start)"}},
 		{"current leads nowhere", "ln -sfn versions/9.9.9 current", "1.1.0", []string{"current was missing or dangling; it points to 1.1.0 now (at the next start)"}},

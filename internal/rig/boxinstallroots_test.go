@@ -219,7 +219,7 @@ func TestUnderSystemdInstallAgain(t *testing.T) {
 
 	// Nothing is new: nothing changes.
 	pid := b.sh("systemctl show -p MainPID --value edge; find " + root + " | sort; stat -c %Y " + config)
-	b.want(b.sh(b.install("")), "has all of it already, and stays", "the node is registered; edge.service runs")
+	b.want(b.sh(b.install("")), "has these settings already, and is not changed", "the node is registered; edge.service is running")
 	if got := b.sh("systemctl show -p MainPID --value edge; find " + root + " | sort; stat -c %Y " + config); got != pid {
 		t.Errorf("a second run with nothing new changed\n%s\nto\n%s", pid, got)
 	}
