@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
@@ -28,12 +29,14 @@ func (c Connection) String() string {
 }
 
 // connections matches what String writes; the connection ends the text.
-var connections = regexp.MustCompile(`(^|; )(not )?connected to (\S+) since ([0-9TZ:-]{20})(?:: (.*))?$`)
+var connections = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(^|; )(not )?connected to (\S+) since ([0-9TZ:-]{20})(?:: (.*))?$`)
+})
 
 // ParseConnection finds the connection in the StatusText of a unit. It reports
 // false for a text that has none, such as that of an earlier version.
 func ParseConnection(status string) (Connection, bool) {
-	m := connections.FindStringSubmatch(status)
+	m := connections().FindStringSubmatch(status)
 	if m == nil {
 		return Connection{}, false
 	}
@@ -46,12 +49,14 @@ func ParseConnection(status string) (Connection, bool) {
 
 // unables matches what words say of upgrades that are not possible; the connection
 // or nothing follows.
-var unables = regexp.MustCompile(`(?:^|; )` + noUpgrades + `(.*?)(?:; (?:not )?connected to .*)?$`)
+var unables = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:^|; )` + noUpgrades + `(.*?)(?:; (?:not )?connected to .*)?$`)
+})
 
 // ParseUnable finds in the StatusText of a unit why the node takes no upgrade; it
 // returns "" if it does, or does not say.
 func ParseUnable(status string) string {
-	m := unables.FindStringSubmatch(status)
+	m := unables().FindStringSubmatch(status)
 	if m == nil {
 		return ""
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -56,7 +57,7 @@ func (s Settings) Pinned() bool { return len(s.Certs)+len(s.Keys) > 0 }
 
 // unitNames is what a unit may be called, so that its name stands for itself
 // in another unit's file.
-var unitNames = regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,200}$`)
+var unitNames = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,200}$`) })
 
 // Resolve checks c and fills in its defaults. The error names every key that
 // breaks its rule; the Settings then hold the defaults all the same. It touches
@@ -73,7 +74,7 @@ func (c Config) Resolve() (Settings, error) {
 	}
 	if s.Unit != "" {
 		name, ok := strings.CutSuffix(s.Unit, ".service")
-		if !ok || !unitNames.MatchString(name) {
+		if !ok || !unitNames().MatchString(name) {
 			bad("service.unit %q is not like app.service", s.Unit)
 		}
 		def(&s.Name, name)

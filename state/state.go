@@ -20,6 +20,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -140,7 +141,7 @@ type Entry struct {
 }
 
 // entryIDs bounds ids of entries: they name files.
-var entryIDs = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._-]{0,127}$`)
+var entryIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._-]{0,127}$`) })
 
 // ErrNewerSchema says that a newer version of the agent wrote state.json.
 var ErrNewerSchema = errors.New("written by a newer version")
@@ -207,8 +208,8 @@ func (s State) check() error {
 }
 
 func (e Entry) check() error {
-	if !entryIDs.MatchString(e.ID) {
-		return fmt.Errorf("entry id %.200q is not %s", e.ID, entryIDs)
+	if !entryIDs().MatchString(e.ID) {
+		return fmt.Errorf("entry id %.200q is not %s", e.ID, entryIDs())
 	}
 	if (e.Event == nil) == (e.Ack == nil) {
 		return fmt.Errorf("entry %.128q is not one of event and ack", e.ID)

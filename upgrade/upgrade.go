@@ -51,15 +51,9 @@ type Pipeline struct {
 
 // New returns a Pipeline. It writes nothing.
 func New(c Config) (*Pipeline, error) {
-	sc := stage.Config{Binary: "none", Progress: c.Progress}
 	var kept fs.FS
-	if n := c.Node; n != nil {
-		kept = fsutil.DirFS(n.Layout.TrustDir())
-		sc = stage.Config{
-			Layout: n.Layout, Binary: n.Service.Binary, NoRun: n.Service.Unit != "",
-			KeepVersions: n.Upgrade.KeepVersions, Running: c.Running, Progress: c.Progress,
-			Proxy: n.Proxy, MaxBandwidth: n.MaxBandwidth, AllowPrivate: n.Upgrade.AllowPrivateRedirects,
-		}
+	if c.Node != nil {
+		kept = fsutil.DirFS(c.Node.Layout.TrustDir())
 	}
 	trust, unfit, err := verify.LoadKept(c.Signers, kept)
 	if err != nil {
@@ -68,11 +62,21 @@ func New(c Config) (*Pipeline, error) {
 	if unfit != nil {
 		c.Log.Error().Err(unfit).Msg("the renewed trust root cannot be used; using the compiled-in one")
 	}
+	return newPipeline(c, trust)
+}
+
+// newPipeline is New with another trust; tests give that of a fake Sigstore.
+func newPipeline(c Config, trust stage.Trust) (*Pipeline, error) {
 	p := &Pipeline{c: c}
-	sc.Trust = trust
-	if c.Node != nil {
-		sc.Renew = p.renew
+	sc := stage.Config{Binary: "none", Trust: trust, Progress: c.Progress}
+	if n := c.Node; n != nil {
+		sc = stage.Config{
+			Layout: n.Layout, Trust: trust, Renew: p.renew, Binary: n.Service.Binary, NoRun: n.Service.Unit != "",
+			KeepVersions: n.Upgrade.KeepVersions, Running: c.Running, Progress: c.Progress,
+			Proxy: n.Proxy, MaxBandwidth: n.MaxBandwidth, AllowPrivate: n.Upgrade.AllowPrivateRedirects,
+		}
 	}
+	var err error
 	p.stager, err = stage.New(sc)
 	return p, err
 }

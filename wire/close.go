@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -23,12 +24,12 @@ func TryLater(why string, wait time.Duration) string {
 	return why[:min(len(why), maxCloseReason-len(end))] + end
 }
 
-var tryLater = regexp.MustCompile(`try again in ([0-9]{1,6}) s$`)
+var tryLater = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`try again in ([0-9]{1,6}) s$`) })
 
 // ParseTryLater returns the time to wait in a reason that TryLater wrote, and 0 for any
 // other reason.
 func ParseTryLater(reason string) time.Duration {
-	m := tryLater.FindStringSubmatch(reason)
+	m := tryLater().FindStringSubmatch(reason)
 	if m == nil {
 		return 0
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -39,6 +40,7 @@ restarts it, not itself.`,
 			if err != nil {
 				return err
 			}
+			defer time.AfterFunc(shrinkAfter, shrink).Stop()
 			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log}
 			if err := runAgent(cmd.Context(), c, o); err != nil {
 				log.Error().Err(err).Msg("agent ends")

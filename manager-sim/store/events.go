@@ -7,12 +7,30 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// What is kept of one node's events. Beyond, its oldest are deleted: a node that
-// reports without end fills no disk, and hides nothing but its own past.
+// EventFilter narrows Events; empty fields match all.
+type EventFilter struct {
+	NodeID, Severity, Category, CommandID string
+	Search                                string   // in the message and the error code
+	Groups                                []string // of their nodes; nil: all, also nodes without a group
+	From, To                              time.Time
+	Page, PerPage                         int   // from 1; 1 to api.MaxEventsPerPage
+	Before, After                         int64 // only events with a lower (Before) or higher (After) Seq; 0: all
+}
+
+// Outcome is an event that decides the state of a command.
+type Outcome struct {
+	Code       string
+	Message    string // its first maxOutcome characters
+	ReceivedAt time.Time
+}
+
+// Bounds of one node's events. Beyond them its oldest events are deleted, so that a
+// node cannot fill the disk, or push out the events of others.
 const (
 	EventsKept     = 10_000
 	EventBytesKept = 16 << 20 // of their messages and details
@@ -40,14 +58,14 @@ func (s *Store) AddEvent(ctx context.Context, e *api.Event) (bool, error) {
 		if err != nil || count <= EventsKept && size <= EventBytesKept {
 			return err
 		}
-		return forget(ctx, tx, e.NodeID, count)
+		return deleteOldest(ctx, tx, e.NodeID, count)
 	})
 	return added && err == nil, err
 }
 
-// forget deletes the oldest quarter of a node's events, and more if those that are
-// left are too large, but never the newest one.
-func forget(ctx context.Context, tx conn, nodeID string, count int64) error {
+// deleteOldest deletes the oldest quarter of a node's events, and more while the
+// remaining ones are too large. It never deletes the newest event.
+func deleteOldest(ctx context.Context, tx conn, nodeID string, count int64) error {
 	for {
 		drop := max(count/4, 1)
 		if drop >= count {

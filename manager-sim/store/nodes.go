@@ -12,21 +12,22 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Register adds a node if the registration token is valid, and returns ErrDenied
-// otherwise. A token registers any number of nodes.
-func (s *Store) Register(ctx context.Context, token string, n Node) error {
-	return s.tx(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, address)
-			SELECT ?, ?, ?, ?, '[]', NULL, CAST(? AS BIGINT), CAST(? AS BIGINT), ? FROM tokens WHERE hash = ?`,
-			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.Address, token)
-		if err != nil {
-			return err
-		}
-		if k, err := r.RowsAffected(); err != nil || k == 0 {
-			return errors.Join(err, ErrDenied)
-		}
-		return addConnection(ctx, tx, n.ID, api.Connection{Time: n.LastSeen, State: api.Authenticated, Version: n.Version})
-	})
+// Node is a registered node.
+type Node struct {
+	ID           string
+	DeviceType   string
+	SecretHash   string // SHA-256 of its secret, hex
+	Version      string // at its last authentication or health beat
+	Capabilities []string
+	Upgrade      json.RawMessage // of its last health beat; nil if it had none
+	RegisteredAt time.Time
+	LastSeen     time.Time
+	GroupID      string        // "" for none
+	Health       string        // of its last health beat: wire.StatusOK or wire.StatusDegraded; "" if it had none
+	Unavailable  string        // why it offered no upgrades at its last health beat; "": it gave no reason
+	Address      string        // of its last connection
+	Duplicate    api.Duplicate // zero: one device uses its identity
+	RemovedAt    time.Time     // zero: it was not removed
 }
 
 const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at"
@@ -148,7 +149,7 @@ func (s *Store) RecordDisconnect(ctx context.Context, id string, at time.Time) e
 	})
 }
 
-// connectionsKept bounds what is remembered of one node's connections.
+// connectionsKept is how many connections of one node are kept.
 const connectionsKept = 1000
 
 func addConnection(ctx context.Context, tx conn, nodeID string, c api.Connection) error {

@@ -1,89 +1,30 @@
-// Package store is what the simulated manager remembers: nodes, the commands
-// it gave them, their events, and the audit trail. The store is the truth: a
-// manager that is killed at any moment carries on from it.
+// Package store keeps what the manager must remember: nodes, their commands and
+// events, groups, rollouts, users, tokens and the audit trail. It uses SQLite or
+// PostgreSQL. Types that the REST API shows unchanged are those of package api.
 //
-// Audit entries are only ever added. Events are added too, and the oldest of a
-// node that reports very many are deleted.
+// The store is the truth: a manager that is killed at any moment continues from it.
+// A change and its audit entry are made in one transaction. Audit entries are never
+// changed or deleted. Of a node that reports very many events, the oldest are deleted.
+//
+// The package decides nothing about upgrades, and checks no rights.
 package store
 
-import (
-	"encoding/json"
-	"errors"
-	"time"
-
-	"github.com/bilbycast/edge-agent/manager-sim/api"
-)
+import "errors"
 
 // Errors that callers branch on.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrDenied   = errors.New("denied")
+	// ErrExists means that the name is taken, or that the group has an active rollout.
+	ErrExists = errors.New("exists already")
+	// ErrConflict means that another change came first.
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrNotMarked means that a node is not marked as a duplicate.
+	ErrNotMarked = errors.New("the node is not marked as two devices with one identity")
+	// ErrLastSuperAdmin means that no super admin would remain.
+	ErrLastSuperAdmin = errors.New("the last super admin can be neither removed nor given another role; give another user the role super_admin first")
+	// ErrClaimed means that a super admin exists.
+	ErrClaimed = errors.New("there is a super admin")
+	// ErrRepeated means that the request of a Once was carried out before.
+	ErrRepeated = errors.New("carried out already")
 )
-
-// Node is a registered node.
-type Node struct {
-	ID           string
-	DeviceType   string
-	SecretHash   string // SHA-256 of its secret, hex
-	Version      string // at its last authentication or health beat
-	Capabilities []string
-	Upgrade      json.RawMessage // of its last health beat; nil if it had none
-	RegisteredAt time.Time
-	LastSeen     time.Time
-	GroupID      string        // "" for none
-	Health       string        // of its last health beat: wire.StatusOK or wire.StatusDegraded; "" if it had none
-	Unavailable  string        // why it offered no upgrades at its last health beat; "": not said
-	Address      string        // from which it connected last
-	Duplicate    api.Duplicate // zero: one device uses its identity
-	RemovedAt    time.Time     // zero: it was not
-}
-
-// Outcome is what decides the state of a command: one event of it.
-type Outcome struct {
-	Code       string
-	Message    string // at most maxOutcome characters of it
-	ReceivedAt time.Time
-}
-
-// Command is one that was given to a node.
-type Command struct {
-	ID        string
-	NodeID    string
-	Version   string
-	Channel   string
-	Action    json.RawMessage // as it is sent
-	CreatedAt time.Time
-	SentAt    time.Time // the last time; zero: never
-	AckedAt   time.Time // zero: not acknowledged
-	Success   bool
-	ErrorCode string
-	Error     string
-	Data      json.RawMessage
-	Actor     string // who requested it; "" for a command of an earlier version
-	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
-	// it is not stored.
-	Replaces string
-}
-
-// API returns the command as the REST API shows it.
-func (c Command) API() api.Command {
-	return api.Command{ID: c.ID, NodeID: c.NodeID, Version: c.Version, Channel: c.Channel, Action: c.Action, CreatedAt: c.CreatedAt, SentAt: c.SentAt,
-		AckedAt: c.AckedAt, Success: c.Success, ErrorCode: c.ErrorCode, Error: c.Error, Data: c.Data, Actor: c.Actor}
-}
-
-// EventFilter narrows Events; empty fields match all.
-type EventFilter struct {
-	NodeID, Severity, Category, CommandID string
-	Search                                string   // in the message and the error code
-	Groups                                []string // of their nodes; nil: all, and none
-	From, To                              time.Time
-	Page, PerPage                         int   // from 1; 1 to api.MaxEventsPerPage
-	Before, After                         int64 // only events with a lower, or a higher Seq; 0: all
-}
-
-// AuditFilter narrows AuditLog; empty fields match all.
-type AuditFilter struct {
-	Actor, Action, Target string
-	Before                int64 // only entries with a lower Seq; 0: all
-	Limit                 int
-}

@@ -30,11 +30,12 @@ func (t Token) API() api.Token {
 	return api.Token{ID: t.ID, Name: t.Name, Role: t.Role, Groups: t.Groups, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt, LastUsedAt: t.LastUsedAt}
 }
 
-// ByManager is the CreatedBy of what the token in the manager's own folder makes.
-// No user can have that name.
+// ByManager is the CreatedBy of tokens that were created with the manager's own token.
+// No user can have this name.
 const ByManager = "admin token"
 
-// ByToken is the CreatedBy of what a token makes. No user can have that name.
+// ByToken is the CreatedBy of tokens that were created with a token. No user can have
+// this name.
 func ByToken(id string) string { return "token " + id }
 
 const tokenColumns = "id, name, hash, role, groups, created_at, created_by, expires_at, last_used_at"
@@ -58,7 +59,7 @@ func (s *Store) AddAPIToken(ctx context.Context, t Token, a api.AuditEntry) erro
 		return err
 	}
 	return s.change(ctx, func(tx conn) error {
-		if err := mayMakeTokens(ctx, tx, t.CreatedBy); err != nil {
+		if err := checkCreator(ctx, tx, t.CreatedBy); err != nil {
 			return err
 		}
 		if _, err := tx.exec(ctx, "INSERT INTO api_tokens ("+tokenColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -102,8 +103,8 @@ func (s *Store) RemoveAPIToken(ctx context.Context, id string, a api.AuditEntry)
 	})
 }
 
-// mayMakeTokens refuses a maker whose right ended while the token was being made.
-func mayMakeTokens(ctx context.Context, tx conn, by string) error {
+// checkCreator returns ErrDenied if the creator of a token lost the right meanwhile.
+func checkCreator(ctx context.Context, tx conn, by string) error {
 	var n int
 	var err error
 	if id, ok := strings.CutPrefix(by, ByToken("")); ok {
@@ -119,24 +120,24 @@ func mayMakeTokens(ctx context.Context, tx conn, by string) error {
 	return err
 }
 
-// removeTokensBy removes the tokens that were created by a user or a token, and
-// those that were created by them, each with an entry like a in the audit trail.
+// removeTokensBy removes the tokens that a user or a token created, and those that
+// these created. Each gets an audit entry by the actor of a.
 func removeTokensBy(ctx context.Context, tx conn, by string, a api.AuditEntry) error {
-	for makers := []string{by}; len(makers) > 0; makers = makers[1:] {
-		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING "+tokenColumns, makers[0])
+	for creators := []string{by}; len(creators) > 0; creators = creators[1:] {
+		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING "+tokenColumns, creators[0])
 		gone, err := collect(rows, err, scanToken)
 		if err != nil {
 			return err
 		}
 		for _, t := range gone {
-			details, err := json.Marshal(map[string]string{"id": t.ID, "reason": "it was created by " + makers[0]})
+			details, err := json.Marshal(map[string]string{"id": t.ID, "reason": "it was created by " + creators[0]})
 			if err != nil {
 				return err
 			}
 			if err := addAudit(ctx, tx, api.AuditEntry{Time: a.Time, Actor: a.Actor, Action: "token.revoke", Target: t.Name, Details: details}); err != nil {
 				return err
 			}
-			makers = append(makers, ByToken(t.ID))
+			creators = append(creators, ByToken(t.ID))
 		}
 	}
 	return nil

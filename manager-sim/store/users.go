@@ -11,14 +11,6 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Errors of changes to users.
-var (
-	// ErrLastSuperAdmin says that nobody could administer the manager afterwards.
-	ErrLastSuperAdmin = errors.New("the last super admin can be neither removed nor given another role; give another user the role super_admin first")
-	// ErrClaimed says that there is a super admin.
-	ErrClaimed = errors.New("there is a super admin")
-)
-
 // User is a person who signs in.
 type User struct {
 	Name      string
@@ -33,15 +25,15 @@ func (u User) API() api.User {
 	return api.User{Name: u.Name, Role: u.Role, Groups: u.Groups, CreatedAt: u.CreatedAt}
 }
 
-// UserChange is a change of a user; nil fields stay as they are.
+// UserChange changes a user; nil fields stay as they are.
 type UserChange struct {
 	Role   *string
 	Groups *[]string
-	// Hash is the new password's. It ends the user's sessions but KeepSession.
+	// Hash is of the new password. It ends all sessions of the user except KeepSession.
 	Hash        *string
 	KeepSession string // hash of a session
-	// OldHash, if set, must be the present password's: otherwise the change fails
-	// with ErrConflict.
+	// OldHash, if set, must be of the present password; otherwise the change returns
+	// ErrConflict.
 	OldHash string
 }
 
@@ -90,9 +82,9 @@ func (s *Store) HasSuperAdmin(ctx context.Context) (bool, error) {
 	return n > 0, err
 }
 
-// lostSuperAdmin ends what a user made as super admin, and refuses the change if
-// the user was the last one.
-func lostSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry) error {
+// endSuperAdmin removes the tokens that a super admin created. It returns
+// ErrLastSuperAdmin if no super admin remains.
+func endSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry) error {
 	if n, err := superAdmins(ctx, tx); err != nil {
 		return err
 	} else if n == 0 {
@@ -113,7 +105,7 @@ func (s *Store) RemoveUser(ctx context.Context, name string, a api.AuditEntry) e
 			return err
 		}
 		if u.Role == string(api.SuperAdmin) {
-			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+			if err := endSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
 		}
@@ -155,7 +147,7 @@ func (s *Store) UpdateUser(ctx context.Context, name string, c UserChange, a api
 			return err
 		}
 		if before.Role == string(api.SuperAdmin) && u.Role != string(api.SuperAdmin) {
-			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+			if err := endSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
 		}
@@ -194,9 +186,4 @@ func (s *Store) User(ctx context.Context, name string) (User, error) {
 func (s *Store) Users(ctx context.Context) ([]User, error) {
 	rows, err := s.query(ctx, "SELECT "+userColumns+" FROM users ORDER BY name")
 	return collect(rows, err, scanUser)
-}
-
-// AddAudit adds an audit entry that belongs to no other change.
-func (s *Store) AddAudit(ctx context.Context, a api.AuditEntry) error {
-	return s.tx(ctx, func(tx conn) error { return addAudit(ctx, tx, a) })
 }

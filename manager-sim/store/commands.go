@@ -6,63 +6,35 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Times are kept as Unix milliseconds; 0 is the zero time.
-func ms(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
+// Command is one that was given to a node.
+type Command struct {
+	ID        string
+	NodeID    string
+	Version   string
+	Channel   string
+	Action    json.RawMessage // as it is sent
+	CreatedAt time.Time
+	SentAt    time.Time // the last time; zero: never
+	AckedAt   time.Time // zero: not acknowledged
+	Success   bool
+	ErrorCode string
+	Error     string
+	Data      json.RawMessage
+	Actor     string // who requested it; "" for a command of an earlier version
+	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
+	// it is not stored.
+	Replaces string
 }
 
-// maxMS is the last day that JSON can carry. Earlier versions stored later ones.
-var maxMS = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC).UnixMilli()
-
-func fromMS(v int64) time.Time {
-	if v == 0 || v > maxMS || v < -maxMS/8 {
-		return time.Time{}
-	}
-	return time.UnixMilli(v).UTC()
-}
-
-func null(b json.RawMessage) sql.NullString {
-	return sql.NullString{String: string(b), Valid: b != nil}
-}
-
-func raw(s sql.NullString) json.RawMessage {
-	if !s.Valid {
-		return nil
-	}
-	return json.RawMessage(s.String)
-}
-
-// AddToken makes a registration token valid, by its hash. Repeating it changes
-// nothing.
-func (s *Store) AddToken(ctx context.Context, hash string) error {
-	_, err := s.exec(ctx, "INSERT INTO tokens VALUES (?) ON CONFLICT DO NOTHING", hash)
-	return err
-}
-
-func collect[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([]T, error) {
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	out := []T{}
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
+// API returns the command as the REST API shows it.
+func (c Command) API() api.Command {
+	return api.Command{ID: c.ID, NodeID: c.NodeID, Version: c.Version, Channel: c.Channel, Action: c.Action, CreatedAt: c.CreatedAt, SentAt: c.SentAt,
+		AckedAt: c.AckedAt, Success: c.Success, ErrorCode: c.ErrorCode, Error: c.Error, Data: c.Data, Actor: c.Actor}
 }
 
 // AddCommand adds a command and its audit entry, or neither. It returns ErrConflict if
@@ -86,12 +58,6 @@ func (s *Store) AddCommand(ctx context.Context, c Command, a api.AuditEntry) err
 func addCommand(ctx context.Context, tx conn, c Command) error {
 	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor) VALUES (?, ?, ?, ?, ?, ?, ?)",
 		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor)
-	return err
-}
-
-func addAudit(ctx context.Context, tx conn, a api.AuditEntry) error {
-	_, err := tx.exec(ctx, "INSERT INTO audit (time, actor, action, target, details) VALUES (?, ?, ?, ?, ?)",
-		ms(a.Time), a.Actor, a.Action, a.Target, string(a.Details))
 	return err
 }
 
@@ -141,67 +107,4 @@ func (s *Store) Command(ctx context.Context, id string) (Command, error) {
 		return c, fmt.Errorf("command %q: %w", id, ErrNotFound)
 	}
 	return c, err
-}
-
-// where collects conditions that all hold.
-type where struct {
-	conds []string
-	args  []any
-}
-
-func (w *where) add(cond string, args ...any) {
-	w.conds, w.args = append(w.conds, cond), append(w.args, args...)
-}
-
-// equal adds a condition for a column, unless v is "", which matches all.
-func (w *where) equal(column, v string) {
-	if v != "" {
-		w.add(column+" = ?", v)
-	}
-}
-
-func (w *where) String() string {
-	if len(w.conds) == 0 {
-		return ""
-	}
-	return " WHERE " + strings.Join(w.conds, " AND ")
-}
-
-// count returns how many rows of the table match.
-func (s *Store) count(ctx context.Context, table string, w where) (n int, err error) {
-	err = s.row(ctx, "SELECT count(*) FROM "+table+w.String(), w.args...).Scan(&n)
-	return n, err
-}
-
-// AuditLog returns entries, newest first, and how many match in all, whatever Before is.
-func (s *Store) AuditLog(ctx context.Context, f AuditFilter) ([]api.AuditEntry, int, error) {
-	var w where
-	w.equal("actor", f.Actor)
-	w.equal("action", f.Action)
-	w.equal("target", f.Target)
-	total, err := s.count(ctx, "audit", w)
-	if err != nil {
-		return nil, 0, err
-	}
-	if f.Before > 0 {
-		w.add("seq < ?", f.Before)
-	}
-	rows, err := s.query(ctx, "SELECT seq, time, actor, action, target, details FROM audit"+w.String()+" ORDER BY seq DESC LIMIT ?", append(w.args, f.Limit)...)
-	entries, err := collect(rows, err, func(row scanner) (api.AuditEntry, error) {
-		var a api.AuditEntry
-		var at int64
-		var details string
-		err := row.Scan(&a.Seq, &at, &a.Actor, &a.Action, &a.Target, &details)
-		a.Time, a.Details = fromMS(at), json.RawMessage(details)
-		return a, err
-	})
-	return entries, total, err
-}
-
-// all is the limit that is none.
-func all(limit int) int {
-	if limit < 0 {
-		return math.MaxInt32
-	}
-	return limit
 }
