@@ -14,10 +14,9 @@ type failure struct {
 // failureOf returns the failure with the general help on its code.
 func failureOf(code, cause string) *failure {
 	f := &failure{Cause: cause, Code: code}
-	help := explain(code)
+	f.Meaning, f.Remedy = Meaning(code)
 	switch {
-	case help.Meaning != "":
-		f.Meaning, f.Remedy = help.Meaning, help.Remedy
+	case f.Meaning != "":
 	case code != "":
 		f.Meaning, f.Remedy = "This manager has no description of the code.", "See the node's events and its journal."
 	case cause == "":
@@ -26,11 +25,13 @@ func failureOf(code, cause string) *failure {
 	return f
 }
 
-// explain returns the help on a code: one of package release, or the manager's own.
-func explain(code string) release.Explanation {
+// Meaning returns what an error code means and what an operator can do. Both are empty
+// for an unknown code. Codes of package release have their texts there.
+func Meaning(code string) (meaning, remedy string) {
 	if code == rollout.TimeLimit {
-		return release.Explanation{Meaning: "The node reported no outcome within the time limit. A later report still counts.",
-			Remedy: "Check whether the node is online. Retry, or skip it."}
+		return "The node reported no outcome within the time limit. A later report still counts.",
+			"Check whether the node is online. Retry, or skip it."
 	}
-	return release.Explain(release.Code(code))
+	e := release.Explain(release.Code(code))
+	return e.Meaning, e.Remedy
 }
