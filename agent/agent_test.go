@@ -3,7 +3,6 @@ package agent
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"io/fs"
@@ -11,95 +10,53 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"reflect"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 )
 
-func config(t *testing.T) Config {
+// node is a configuration with what its program adds.
+type node struct {
+	config.Config
+	Options
+}
+
+func newOf(n node) (*Agent, error) { return New(n.Config, n.Options) }
+
+func (n node) resolve() (settings, error) { return resolve(n.Config, n.Options) }
+
+func bareNode(t *testing.T) node {
 	t.Helper()
-	return Config{
-		Service: ServiceConfig{DeviceType: "edge", InstallRoot: t.TempDir()},
-		Manager: ManagerConfig{URLs: []string{"wss://manager.example"}},
-		Version: "1.0.0",
-		Notify:  func(string) error { return nil },
+	return node{
+		config.Config{
+			Service: config.Service{DeviceType: "edge", InstallRoot: t.TempDir()},
+			Manager: config.Manager{URLs: []string{"wss://manager.example"}},
+		},
+		Options{Version: "1.0.0", Notify: func(string) error { return nil }},
 	}
 }
 
-func TestDefaults(t *testing.T) {
+func TestAProgramNeedsItsVersion(t *testing.T) {
 	t.Parallel()
-	c := config(t)
-	c.Service.InstallRoot = ""
-	r, err := c.resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.layout.Root() != "/opt/bilbycast/edge" || r.window != 120*time.Second || r.hold != 10*time.Second || r.drain != 5*time.Second {
-		t.Errorf("got %+v", r)
-	}
-	if r.policy.Enabled || r.policy.RollbackGrace != 1 || len(r.policy.Channels) != 1 || r.policy.Channels[0] != "stable" {
-		t.Errorf("policy %+v", r.policy)
-	}
-	if r.urls[0] != "wss://manager.example"+wire.Path {
-		t.Errorf("url %s", r.urls[0])
-	}
-}
-
-func TestConfigRefuses(t *testing.T) {
-	t.Parallel()
-	n := func(v int) *int { return &v }
-	for want, change := range map[string]func(*Config){
-		"Version: version \"dev\" is not":          func(c *Config) { c.Version = "dev" },
-		"service.device_type is missing":           func(c *Config) { c.Service.DeviceType = "" },
-		"service.unit \"app\"":                     func(c *Config) { c.Service.Unit = "app" },
-		"service.unit \"a b.service\"":             func(c *Config) { c.Service.Unit = "a b.service" },
-		"health.http \"ftp://x/\"":                 func(c *Config) { c.Health.HTTP = "ftp://x/" },
-		"health.command [\"true\"]":                func(c *Config) { c.Health.Command = []string{"true"} },
-		"health.timeout_secs = 10":                 func(c *Config) { c.Health.TimeoutSecs = 10 },
-		"service.binary \"../sh\"":                 func(c *Config) { c.Service.Binary = "../sh" },
-		"manager.urls has 0 entries":               func(c *Config) { c.Manager.URLs = nil },
-		"ws:// is only for a loopback address":     func(c *Config) { c.Manager.URLs = []string{"ws://10.0.0.1"}; c.Manager.AllowInsecure = true },
-		"with allow_insecure = true":               func(c *Config) { c.Manager.URLs = []string{"ws://127.0.0.1"} },
-		"is not like wss://":                       func(c *Config) { c.Manager.URLs = []string{"wss://user:hunter2@h"} },
-		"manager.cert_fingerprint: \"abc\" is not": func(c *Config) { c.Manager.CertFingerprint = Pins{"abc"} },
-		"upgrade.health_hold_secs = 120":           func(c *Config) { c.Upgrade.HealthHoldSecs = n(120) },
-		"upgrade.keep_versions = 1":                func(c *Config) { c.Upgrade.KeepVersions = 1 },
-		"upgrade.drain_secs = -1":                  func(c *Config) { c.Upgrade.DrainSecs = n(-1) },
-		"upgrade.boot_health_window_secs = 86401":  func(c *Config) { c.Upgrade.BootHealthWindowSecs = 86401 },
-	} {
-		c := config(t)
-		change(&c)
-		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
-		}
+	c := bareNode(t)
+	c.Version = "dev"
+	if _, err := newOf(c); err == nil || !strings.Contains(err.Error(), "Version: version \"dev\" is not") {
+		t.Errorf("got %v", err)
 	}
 }
 
 func TestUnderTypeNotifyNotifyMustBeSet(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/run/x")
-	c := config(t)
+	c := bareNode(t)
 	c.Notify = nil
 	if _, err := c.resolve(); err == nil || !strings.Contains(err.Error(), "set it to systemd.Notify") {
 		t.Errorf("got %v", err)
-	}
-}
-
-// What get_config returns holds no secret.
-func TestConfigAsJSONHoldsNoSecret(t *testing.T) {
-	t.Parallel()
-	c := config(t)
-	c.Manager.RegistrationToken = "hunter2"
-	b, err := json.Marshal(c)
-	if err != nil || strings.Contains(string(b), "hunter2") {
-		t.Errorf("%s, %v", b, err)
 	}
 }
 
@@ -134,11 +91,11 @@ func TestCredentials(t *testing.T) {
 
 func TestErrorsForTheManagerAreBounded(t *testing.T) {
 	t.Parallel()
-	code, why := coded(release.Errorf(release.DiskFull, "%s", strings.Repeat("é", 5000)))
+	code, why := codeAndText(release.Errorf(release.DiskFull, "%s", strings.Repeat("é", 5000)))
 	if code != release.DiskFull || len(why) > wire.MaxText || strings.ContainsRune(why, '\uFFFD') {
 		t.Errorf("%s, %d bytes", code, len(why))
 	}
-	if code, _ := coded(errors.New("x")); code != release.Internal {
+	if code, _ := codeAndText(errors.New("x")); code != release.Internal {
 		t.Error(code)
 	}
 }
@@ -190,21 +147,21 @@ func TestAnotherManagersCertificateIsRefused(t *testing.T) {
 	other := strings.Repeat("5a", 32)
 	for _, tt := range []struct {
 		name string
-		m    ManagerConfig
+		m    config.Manager
 		want string // "": the handshake is done, and the manager answers 404
 	}{
-		{"its pin", ManagerConfig{CertFingerprint: Pins{cert}}, ""},
-		{"several pins, one is its", ManagerConfig{CertFingerprint: Pins{other, strings.ToUpper(cert)}}, ""},
-		{"the pin of its key", ManagerConfig{KeyFingerprint: Pins{key}}, ""},
-		{"another pin, and that of its key", ManagerConfig{CertFingerprint: Pins{other}, KeyFingerprint: Pins{other, key}}, ""},
-		{"another pin", ManagerConfig{CertFingerprint: Pins{other}}, "if the certificate was replaced"},
-		{"the key's hash as the certificate's", ManagerConfig{CertFingerprint: Pins{key}}, "has the SHA-256 " + cert},
-		{"the certificate's hash as the key's", ManagerConfig{KeyFingerprint: Pins{cert}}, "and its key " + key},
-		{"another pin, and accept_self_signed_cert", ManagerConfig{CertFingerprint: Pins{other}, AcceptSelfSignedCert: true}, "neither is pinned"},
-		{"its CA", ManagerConfig{CAFile: ca}, ""},
-		{"nobody", ManagerConfig{}, "set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint"},
+		{"its pin", config.Manager{CertFingerprint: config.Pins{cert}}, ""},
+		{"several pins, one is its", config.Manager{CertFingerprint: config.Pins{other, strings.ToUpper(cert)}}, ""},
+		{"the pin of its key", config.Manager{KeyFingerprint: config.Pins{key}}, ""},
+		{"another pin, and that of its key", config.Manager{CertFingerprint: config.Pins{other}, KeyFingerprint: config.Pins{other, key}}, ""},
+		{"another pin", config.Manager{CertFingerprint: config.Pins{other}}, "if the certificate was replaced"},
+		{"the key's hash as the certificate's", config.Manager{CertFingerprint: config.Pins{key}}, "has the SHA-256 " + cert},
+		{"the certificate's hash as the key's", config.Manager{KeyFingerprint: config.Pins{cert}}, "and its key " + key},
+		{"another pin, and accept_self_signed_cert", config.Manager{CertFingerprint: config.Pins{other}, AcceptSelfSignedCert: true}, "neither is pinned"},
+		{"its CA", config.Manager{CAFile: ca}, ""},
+		{"nobody", config.Manager{}, "set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint"},
 	} {
-		c := config(t)
+		c := bareNode(t)
 		tt.m.URLs, tt.m.Proxy = []string{"wss" + strings.TrimPrefix(right.URL, "https")}, "none"
 		c.Manager = tt.m
 		r, err := c.resolve()
@@ -222,69 +179,5 @@ func TestAnotherManagersCertificateIsRefused(t *testing.T) {
 		if _, err := dial(t.Context(), d, tt.m.URLs[0]); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, want)
 		}
-	}
-}
-
-func TestLoadRefusesAnUnknownSection(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "config.toml")
-	if err := os.WriteFile(path, []byte("[helth]\nhttp = \"x\"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), `line 1: unknown key "helth"`) {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestBandwidth(t *testing.T) {
-	t.Parallel()
-	for s, want := range map[string]int64{"": 0, "500KiB/s": 500 << 10, "2MB/s": 2e6, "1024B/s": 1024, "1GiB/s": 1 << 30} {
-		if got, err := bandwidth(s); err != nil || got != want {
-			t.Errorf("%q: %d, %v", s, got, err)
-		}
-	}
-	for _, s := range []string{"1", "500", "1KiB", "-1KiB/s", "1.5MB/s", "1000B/s", "MB/s", "2mb/s", "2M/s", "9999999GiB/s", "/s"} {
-		if got, err := bandwidth(s); err == nil {
-			t.Errorf("%q is taken as %d", s, got)
-		}
-	}
-}
-
-func TestProxyOfTheConfiguration(t *testing.T) {
-	t.Parallel()
-	for proxy, ok := range map[string]bool{"": true, "none": true, "http://p:3128": true, "socks5://127.0.0.1:1080": true, "ftp://p": false, "p:3128": false, "http://": false} {
-		c := Config{Service: ServiceConfig{DeviceType: "edge"}, Manager: ManagerConfig{URLs: []string{"wss://m"}, Proxy: proxy}}
-		if _, err := Check(c); (err == nil) != ok {
-			t.Errorf("%q: %v", proxy, err)
-		}
-	}
-}
-
-// docs/config.md has every key, and no other.
-func TestEveryKeyIsDocumented(t *testing.T) {
-	t.Parallel()
-	doc, err := os.ReadFile("../docs/config.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []string
-	sections := reflect.TypeFor[Config]()
-	for i := range sections.NumField() {
-		section := sections.Field(i)
-		if section.Tag.Get("toml") == "-" {
-			continue
-		}
-		for j := range section.Type.NumField() {
-			want = append(want, section.Tag.Get("toml")+"."+section.Type.Field(j).Tag.Get("toml"))
-		}
-	}
-	var got []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z]+\\.[a-z_]+)`").FindAllSubmatch(doc, -1) {
-		got = append(got, string(m[1]))
-	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("docs/config.md has %q, want %q", got, want)
 	}
 }

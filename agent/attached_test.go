@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -30,12 +31,12 @@ func (u fakeUnit) Active(context.Context) (string, error)    { return u.active()
 func (u fakeUnit) Journal(context.Context) ([]string, error) { return []string{"it said this"}, nil }
 
 // attachedRoot is an install root with 1.1.0 on trial and not yet started.
-func attachedRoot(t *testing.T) (Config, state.Layout) {
+func attachedRoot(t *testing.T) (node, state.Layout) {
 	t.Helper()
-	c := config(t)
+	c := bareNode(t)
 	c.Service.Unit = "app.service"
-	c.Manager = ManagerConfig{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
-	c.Upgrade = UpgradeConfig{Enabled: true, BootHealthWindowSecs: 10, MaxBootAttempts: 2}
+	c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
+	c.Upgrade = config.Upgrade{Enabled: true, BootHealthWindowSecs: 10, MaxBootAttempts: 2}
 	l, err := state.At(c.Service.InstallRoot)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func attachedRoot(t *testing.T) (Config, state.Layout) {
 
 // attend runs Attend until until holds, for at most a simulated hour, and returns
 // what the root then is, and how often the unit was restarted.
-func attend(t *testing.T, c Config, l state.Layout, u fakeUnit, until func(state.Result) bool) (state.Result, int) {
+func attend(t *testing.T, c node, l state.Layout, u fakeUnit, until func(state.Result) bool) (state.Result, int) {
 	t.Helper()
 	restarts := 0
 	inner := u.restart
@@ -72,7 +73,7 @@ func attend(t *testing.T, c Config, l state.Layout, u fakeUnit, until func(state
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- Attend(ctx, c, u) }()
+	go func() { done <- Attend(ctx, c.Config, c.Options, u) }()
 	var res state.Result
 	for ctx.Err() == nil {
 		time.Sleep(time.Second)
@@ -123,7 +124,7 @@ func count(l state.Layout) error {
 // again and again is not, though it is up whenever somebody looks.
 func TestAttachedJudges(t *testing.T) {
 	t.Parallel()
-	for name, steady := range map[string]bool{"steady": true, "restarting": false} {
+	for name, longSession := range map[string]bool{"longSession": true, "restarting": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, l := attachedRoot(t)
@@ -136,16 +137,16 @@ func TestAttachedJudges(t *testing.T) {
 					restart: func() error { return count(l) },
 					active: func() (string, error) {
 						looks++
-						if steady {
+						if longSession {
 							return "start", nil
 						}
 						return "start " + time.Now().String(), nil
 					},
 				}, func(r state.Result) bool { return r.State.Status != state.PendingHealth })
-				if steady && (res.State.Status != state.Stable || res.Tree.LastGood.String() != "1.1.0" || restarts != 0) {
+				if longSession && (res.State.Status != state.Stable || res.Tree.LastGood.String() != "1.1.0" || restarts != 0) {
 					t.Errorf("%d restarts, %+v", restarts, res.State)
 				}
-				if !steady && (res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || restarts != 2) {
+				if !longSession && (res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || restarts != 2) {
 					t.Errorf("%d restarts, %+v", restarts, res.State)
 				}
 			})
@@ -172,7 +173,7 @@ func TestAttachedWaitsForAStoppedService(t *testing.T) {
 func TestRunAndAttendAreNotMixedUp(t *testing.T) {
 	t.Parallel()
 	c, _ := attachedRoot(t)
-	a, err := New(c)
+	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,7 @@ func TestRunAndAttendAreNotMixedUp(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	c.Service.Unit = ""
-	if err := Attend(t.Context(), c, fakeUnit{}); err == nil || !strings.Contains(err.Error(), "service.unit is missing") {
+	if err := Attend(t.Context(), c.Config, c.Options, fakeUnit{}); err == nil || !strings.Contains(err.Error(), "service.unit is missing") {
 		t.Errorf("Attend: %v", err)
 	}
 }
@@ -220,7 +221,7 @@ func TestAnAttachedStartWithoutAWatchdog(t *testing.T) {
 	c, l := attachedRoot(t)
 	up := "start 1"
 	var down error
-	a, err := newAttached(c, fakeUnit{active: func() (string, error) { return up, down }})
+	a, err := newAttached(c.Config, c.Options, fakeUnit{active: func() (string, error) { return up, down }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +229,7 @@ func TestAnAttachedStartWithoutAWatchdog(t *testing.T) {
 	check := func(what string, want bool) {
 		t.Helper()
 		a.checkUnit(t.Context())
-		if err := a.unusable(); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "no watchdog ran before the present start of app.service") {
+		if err := a.unavailable(); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "no watchdog ran before the present start of app.service") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

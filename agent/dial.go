@@ -17,40 +17,37 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
 )
 
 const (
-	// maxHandshake bounds what a server, and a proxy before it, may send until the
-	// WebSocket is open, in bytes: certificates and headers.
+	// maxHandshake bounds the certificates and headers that a server, and a proxy
+	// before it, may send until the WebSocket is open, in bytes.
 	maxHandshake = 256 << 10
-	// maxCAFile bounds manager.ca_file. The CA bundles of distributions have
+	// maxCAFile bounds manager.ca_file, in bytes. The CA bundles of distributions have
 	// some 200 KiB.
 	maxCAFile = 4 << 20
 )
 
-// pins are the fingerprints of manager.cert_fingerprint and key_fingerprint.
-type pins struct{ certs, keys [][sha256.Size]byte }
-
-func (p pins) none() bool { return len(p.certs)+len(p.keys) == 0 }
-
-// check takes a certificate if any pin is of it.
-func (p pins) check(cs tls.ConnectionState) error {
+// checkPins accepts a certificate if any pin is of it.
+func (c settings) checkPins(cs tls.ConnectionState) error {
 	cert := cs.PeerCertificates[0]
 	sum, key := sha256.Sum256(cert.Raw), sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	if slices.Contains(p.certs, sum) || slices.Contains(p.keys, key) {
+	if slices.Contains(c.Certs, sum) || slices.Contains(c.Keys, key) {
 		return nil
 	}
 	return fmt.Errorf("the manager's certificate has the SHA-256 %x and its key %x, and neither is pinned: if the certificate was replaced, "+
 		"add one of the two to manager.cert_fingerprint or manager.key_fingerprint; otherwise another server answers", sum, key)
 }
 
-// dialer is made for each session, so that a ca_file that was replaced counts.
-func (r resolved) dialer() (*websocket.Dialer, error) {
-	m := r.Manager
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime}
+// dialer returns a Dialer for one session. It reads ca_file again each time, as the
+// file may have been replaced.
+func (c settings) dialer() (*websocket.Dialer, error) {
+	m := c.Manager
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: stage.CertificateTime}
 	if m.CAFile != "" {
 		pem, err := fsutil.ReadLinked(m.CAFile, maxCAFile)
 		if err != nil {
@@ -62,33 +59,31 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 		}
 	}
 	switch {
-	case !r.pins.none():
+	case c.Pinned():
 		conf.InsecureSkipVerify = true // the pins are checked instead
-		conf.VerifyConnection = r.pins.check
+		conf.VerifyConnection = c.checkPins
 	case m.AcceptSelfSignedCert:
 		conf.InsecureSkipVerify = true
 	}
 	d := &websocket.Dialer{
-		TLSClientConfig: conf, HandshakeTimeout: dialTimeout, Proxy: r.proxy,
+		TLSClientConfig: conf, HandshakeTimeout: dialTimeout,
 		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
 	}
-	// gorilla/websocket speaks to a proxy in the clear only. For an https proxy, it
-	// is given the address as that of an http one, and the TLS is made below it.
+	// gorilla/websocket supports only http proxies. For an https proxy it gets the
+	// address as that of an http one, and the connection below it does the TLS.
 	var secure atomic.Pointer[url.URL]
-	if r.proxy != nil {
-		d.Proxy = func(req *http.Request) (*url.URL, error) {
-			u, err := r.proxy(req)
-			if u == nil || u.Scheme != "https" {
-				return u, err
-			}
-			secure.Store(u)
-			plain := *u
-			plain.Scheme = "http"
-			if u.Port() == "" {
-				plain.Host = net.JoinHostPort(u.Hostname(), "443")
-			}
-			return &plain, err
+	d.Proxy = func(req *http.Request) (*url.URL, error) {
+		u, err := c.Proxy(req)
+		if u == nil || u.Scheme != "https" {
+			return u, err
 		}
+		secure.Store(u)
+		plain := *u
+		plain.Scheme = "http"
+		if u.Port() == "" {
+			plain.Host = net.JoinHostPort(u.Hostname(), "443")
+		}
+		return &plain, err
 	}
 	d.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext(ctx, network, addr)
@@ -98,7 +93,7 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 		b := &boundedConn{Conn: conn, rate: rate.NewLimiter(sessionRate, sessionBurst)}
 		b.left.Store(maxHandshake)
 		if u := secure.Load(); u != nil {
-			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: certificateTime, ServerName: u.Hostname(), RootCAs: r.proxyRoots})
+			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: stage.CertificateTime, ServerName: u.Hostname(), RootCAs: c.proxyRoots})
 			if err := t.HandshakeContext(ctx); err != nil {
 				conn.Close()
 				return nil, &proxyError{u.Redacted(), err}
@@ -110,9 +105,9 @@ func (r resolved) dialer() (*websocket.Dialer, error) {
 	return d, nil
 }
 
-// boundedConn ends a handshake that is too long: http.ReadResponse would keep all
-// of an endless header in memory. Then it limits the rate: reading costs
-// processor time, and an honest manager sends little.
+// boundedConn ends a handshake that is too long: http.ReadResponse would keep an
+// endless header in memory. After the handshake it limits the rate, because reading
+// costs processor time and an honest manager sends little.
 type boundedConn struct {
 	net.Conn
 	left atomic.Int64  // bytes of the handshake; below 0: it is over
@@ -124,7 +119,7 @@ const (
 	sessionBurst = 4 << 20   // and at once
 )
 
-// openable is a connection whose bound is lifted once the handshake is over.
+// openable is a connection whose bound liftBound ends after the handshake.
 type openable struct {
 	net.Conn
 	bound *boundedConn
@@ -149,8 +144,8 @@ func (b *boundedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lift ends the bound of a connection that gorilla/websocket returned.
-func lift(conn net.Conn) {
+// liftBound ends the bound of a connection that gorilla/websocket returned.
+func liftBound(conn net.Conn) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
@@ -159,24 +154,11 @@ func lift(conn net.Conn) {
 	}
 }
 
-// written is before any release of this code. A clock that says less has not
-// been set yet, as that of a device that boots in 1970.
-var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
-
-// certificateTime is what certificates of the manager and of the release host
-// are judged by. It decides nothing else: releases are verified without a clock.
-func certificateTime() time.Time {
-	if now := time.Now(); now.After(written) {
-		return now
-	}
-	return written
-}
-
-// dial opens the WebSocket; a refusal that is the manager's fault is a busyError.
+// dial opens the WebSocket. The error is a busyError if the manager is at fault.
 func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, error) {
 	conn, resp, err := d.DialContext(ctx, url, nil)
 	if err == nil {
-		lift(conn.NetConn())
+		liftBound(conn.NetConn())
 		conn.SetReadLimit(wire.MaxMessage)
 		return conn, nil
 	}
@@ -198,7 +180,7 @@ func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn
 	return nil, errors.New(why)
 }
 
-// proxyError is an https proxy with which no TLS could be agreed.
+// proxyError reports that the TLS handshake with an https proxy failed.
 type proxyError struct {
 	proxy string
 	err   error
@@ -208,7 +190,7 @@ func (e *proxyError) Error() string {
 	return fmt.Sprintf("proxy %s: %v: its certificate is checked by this device's CA store; add its CA there (update-ca-certificates), or correct manager.proxy", e.proxy, e.err)
 }
 
-// explainDial adds to an error what a person can do about it.
+// explainDial returns err with what a person can do about it.
 func explainDial(err error) error {
 	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
@@ -232,7 +214,7 @@ func explainDial(err error) error {
 	return bounded(err)
 }
 
-// bounded is err with a text of bounded length: it may quote what the server sent.
+// bounded returns err with a text of bounded length: it may quote the server.
 func bounded(err error) error { return &boundedError{err} }
 
 type boundedError struct{ err error }
@@ -240,15 +222,15 @@ type boundedError struct{ err error }
 func (e *boundedError) Error() string { return release.Foreign(e.err.Error(), 500) }
 func (e *boundedError) Unwrap() error { return e.err }
 
-// endedByManager reports whether the manager closed a session on purpose, and
-// not because it restarts or is busy.
+// endedByManager reports whether the manager closed a session on purpose, and not
+// because it restarts or is busy.
 func endedByManager(err error) bool {
 	var closed *websocket.CloseError
 	return errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure && closed.Code != websocket.CloseServiceRestart
 }
 
-// replaced reports whether the manager says that another connection of this node
-// took the place of the session.
+// replaced reports whether another connection of this node took the place of the
+// session.
 func replaced(err error) bool {
 	var closed *websocket.CloseError
 	return errors.As(err, &closed) && closed.Code == wire.CloseReplaced

@@ -62,7 +62,7 @@ func TestTheCAFileIsReadForEachConnection(t *testing.T) {
 	}
 	c := rootWith(t, "wss"+strings.TrimPrefix(s.URL, "https"))
 	c.Manager.CAFile = linked
-	a, err := New(c)
+	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestTheCAFileIsReadForEachConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := a.session(t.Context(), a.c.urls[0]); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if err := a.session(t.Context(), a.c.URLs[0]); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v, want %q", err, tt.want)
 		}
 	}
@@ -125,7 +125,7 @@ func TestAnHTTPSProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = dial(t.Context(), d, r.urls[0])
+	_, err = dial(t.Context(), d, r.URLs[0])
 	if err == nil || !strings.Contains(err.Error(), "proxy https://user:xxxxx@") || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a proxy that nobody vouches for: %v", err)
 	}
@@ -135,7 +135,7 @@ func TestAnHTTPSProxy(t *testing.T) {
 	if d, err = r.dialer(); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := dial(t.Context(), d, r.urls[0])
+	conn, err := dial(t.Context(), d, r.URLs[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,13 +173,13 @@ func TestOneIdentityOnTwoDevices(t *testing.T) {
 			wait(t, "the manager is excused", func() bool {
 				a.mu.Lock()
 				defer a.mu.Unlock()
-				return a.faultAt.After(time.Now().Add(sharedPause / 4))
+				return a.managerFaultUntil.After(time.Now().Add(sharedPause / 4))
 			})
 		})
 	}
 }
 
-// The answers of what is no manager say what to look at, in bounded words.
+// The answers of what is no manager say what to look at, in bounded texts.
 func TestWhatIsNoManager(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -197,7 +197,7 @@ func TestWhatIsNoManager(t *testing.T) {
 			w.WriteHeader(tt.status)
 			io.WriteString(w, tt.body)
 		}))
-		err := TryManager(t.Context(), rootWith(t, "ws"+strings.TrimPrefix(s.URL, "http")))
+		err := TryManager(t.Context(), rootWith(t, "ws"+strings.TrimPrefix(s.URL, "http")).Config)
 		s.Close()
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%d: %v, want %q", tt.status, err, tt.want)
@@ -220,10 +220,10 @@ func TestWhatIsNoManager(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	if err := TryManager(t.Context(), rootWith(t, "ws://"+l.Addr().String())); err == nil || len(err.Error()) > 300 {
+	if err := TryManager(t.Context(), rootWith(t, "ws://"+l.Addr().String()).Config); err == nil || len(err.Error()) > 300 {
 		t.Errorf("a long reason phrase: %v", err)
 	}
-	if err := TryManager(t.Context(), rootWith(t, manager(t, func(p peer) {}))); err != nil {
+	if err := TryManager(t.Context(), rootWith(t, manager(t, func(p peer) {})).Config); err != nil {
 		t.Errorf("a manager: %v", err)
 	}
 }
@@ -235,7 +235,7 @@ func TestASessionReadsAtABoundedRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		theirs, ours := net.Pipe()
 		b := &boundedConn{Conn: ours, rate: rate.NewLimiter(sessionRate, sessionBurst)}
-		lift(&openable{b, b})
+		liftBound(&openable{b, b})
 		go func() {
 			defer theirs.Close()
 			theirs.Write(make([]byte, sessionBurst+10*sessionRate))

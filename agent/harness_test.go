@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/watchdog"
 	"github.com/bilbycast/edge-agent/wire"
@@ -24,16 +25,16 @@ import (
 )
 
 // rootWith lays out a root that runs 1.0.0, for a node whose manager is at url.
-func rootWith(t *testing.T, url string) Config {
+func rootWith(t *testing.T, url string) node {
 	t.Helper()
-	c := config(t)
+	c := bareNode(t)
 	c.Version = "1.0.0"
 	c.Service.InstallRoot = t.TempDir()
 	c.Service.Binary = "edge"
 	c.Upgrade.Enabled = true
 	zero := 0
 	c.Upgrade.DrainSecs = &zero
-	c.Manager = ManagerConfig{URLs: []string{url}, AllowInsecure: true, RegistrationToken: "token", Proxy: "none"}
+	c.Manager = config.Manager{URLs: []string{url}, AllowInsecure: true, RegistrationToken: "token", Proxy: "none"}
 	dir := filepath.Join(c.Service.InstallRoot, "versions", "1.0.0")
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink("versions/1.0.0", filepath.Join(c.Service.InstallRoot, "current")),
 		os.Symlink("versions/1.0.0", filepath.Join(c.Service.InstallRoot, "last-good"))); err != nil {
@@ -62,13 +63,13 @@ func (l *lines) String() string {
 
 // runAgent starts a node, as its unit does: after the watchdog. It is stopped
 // when the test ends.
-func runAgent(t *testing.T, c Config) *Agent {
+func runAgent(t *testing.T, c node) *Agent {
 	t.Helper()
-	a, err := New(c)
+	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	watchdog.Run(t.Context(), a.c.layout)
+	watchdog.Run(t.Context(), a.c.Layout)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()

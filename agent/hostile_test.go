@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -60,7 +61,7 @@ func TestLongTextsOfAManagerPoisonNothing(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(c.Service.InstallRoot, "state.json")); err != nil || st.Size() > 20<<10 {
 		t.Errorf("state.json: %v, %v", st.Size(), err)
 	}
-	if err := a.unusable(); err != nil {
+	if err := a.unavailable(); err != nil {
 		t.Error(err)
 	}
 }
@@ -91,13 +92,13 @@ func TestRefusedCommandsAreWrittenAtABoundedRate(t *testing.T) {
 		})
 	})
 	c := rootWith(t, url)
-	a, err := New(c)
+	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var writes atomic.Int64
-	a.c.layout = a.c.layout.On(fsutil.Disk{Seam: counting{&writes}})
-	watchdog.Run(t.Context(), a.c.layout)
+	a.c.Layout = a.c.Layout.On(fsutil.Disk{Seam: counting{&writes}})
+	watchdog.Run(t.Context(), a.c.Layout)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
@@ -157,8 +158,8 @@ func TestAnEndlessHandshakeIsBounded(t *testing.T) {
 				t.Parallel()
 				var sent atomic.Int64
 				addr := endless(t, first, &sent)
-				c := config(t)
-				c.Manager = ManagerConfig{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, Proxy: "none"}
+				c := bareNode(t)
+				c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, Proxy: "none"}
 				if proxied {
 					c.Manager.Proxy = "http://" + addr
 				} else {
@@ -174,7 +175,7 @@ func TestAnEndlessHandshakeIsBounded(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				_, err = dial(ctx, d, r.urls[0])
+				_, err = dial(ctx, d, r.URLs[0])
 				if err == nil || ctx.Err() != nil || len(err.Error()) > 700 {
 					t.Errorf("%v, after %d bytes", err, sent.Load())
 				}
@@ -232,7 +233,7 @@ func TestASessionIsNotBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := dial(t.Context(), d, r.urls[0])
+	conn, err := dial(t.Context(), d, r.URLs[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,11 +273,11 @@ func TestRegisterAckAnswersATokenOnly(t *testing.T) {
 	if err := os.WriteFile(path, []byte(mine), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(c)
+	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.session(t.Context(), a.c.urls[0]); err == nil || !strings.Contains(err.Error(), "register_ack") {
+	if err := a.session(t.Context(), a.c.URLs[0]); err == nil || !strings.Contains(err.Error(), "register_ack") {
 		t.Errorf("the session ends with %v", err)
 	}
 	if auth := <-sessions; auth.RegistrationToken != "" || auth.NodeID != "mine" {
@@ -298,13 +299,13 @@ func TestNoTokenIsSentWhereCredentialsCannotBeKept(t *testing.T) {
 		p.welcome()
 		p.drain()
 	})
-	a, err := New(rootWith(t, url))
+	a, err := newOf(rootWith(t, url))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, errno := range map[string]error{"read-only": syscall.EROFS, "full": syscall.ENOSPC, "another's": syscall.EACCES} {
-		a.c.layout = a.c.layout.On(fsutil.Disk{Seam: failing{errno}})
-		if err := a.session(t.Context(), a.c.urls[0]); err == nil || !strings.Contains(err.Error(), "credentials.json could not be written") {
+		a.c.Layout = a.c.Layout.On(fsutil.Disk{Seam: failing{errno}})
+		if err := a.session(t.Context(), a.c.URLs[0]); err == nil || !strings.Contains(err.Error(), "credentials.json could not be written") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -313,12 +314,12 @@ func TestNoTokenIsSentWhereCredentialsCannotBeKept(t *testing.T) {
 	}
 	// Credentials that could not be kept all the same are used, not made again.
 	var full atomic.Bool
-	a.c.layout = a.c.layout.On(fsutil.Disk{Seam: fullDisk{&full, "credentials.json"}})
+	a.c.Layout = a.c.Layout.On(fsutil.Disk{Seam: fullDisk{&full, "credentials.json"}})
 	full.Store(true)
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		go func() { wait(t, "authenticated", func() bool { return a.isAuthenticated() }); cancel() }()
-		a.session(ctx, a.c.urls[0])
+		a.session(ctx, a.c.URLs[0])
 		a.setAuthenticated(false)
 		cancel()
 	}
@@ -373,12 +374,12 @@ func TestACommandOnAFullDisk(t *testing.T) {
 		})
 	})
 	c := rootWith(t, url)
-	a, err := New(c)
+	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	watchdog.Run(t.Context(), a.c.layout)
-	a.c.layout = a.c.layout.On(fsutil.Disk{Seam: fullDisk{&full, "state.json"}})
+	watchdog.Run(t.Context(), a.c.Layout)
+	a.c.Layout = a.c.Layout.On(fsutil.Disk{Seam: fullDisk{&full, "state.json"}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()

@@ -55,18 +55,18 @@ func TestRefusalsInATrial(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o.c.Config, o.c.urls = r.Config, r.urls
-			if err := saveCredentials(t.Context(), o.c.layout, credentials{"n", "s"}); err != nil {
+			o.c.Config, o.c.URLs = r.Config, r.URLs
+			if err := saveCredentials(t.Context(), o.c.Layout, credentials{"n", "s"}); err != nil {
 				t.Fatal(err)
 			}
-			o.c.window, o.c.hold = 700*time.Millisecond, 100*time.Millisecond // over before the second attempt
+			o.c.Window, o.c.Hold = 700*time.Millisecond, 100*time.Millisecond // over before the second attempt
 			if !tt.kept {
-				o.c.window = 1500 * time.Millisecond // over after it
+				o.c.Window = 1500 * time.Millisecond // over after it
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			var wg sync.WaitGroup
 			wg.Go(func() { o.connect(ctx) })
-			err = o.judge(ctx, o.res)
+			err = o.runTrial(ctx, o.res)
 			if ctx.Err() != nil || (err == nil) != tt.kept {
 				t.Errorf("after %d attempts: %v, kept should be %t", attempts.Load(), err, tt.kept)
 			}

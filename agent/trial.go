@@ -6,30 +6,32 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// judge proves, within the window from this process's start, that the version
-// on trial is healthy: authenticated to the manager with the new version, its
-// own check passing, both held for health_hold_secs. Then it keeps the version
-// and returns nil. Otherwise it returns an error, which ends the process.
+// runTrial decides whether the version on trial is healthy: within the window, which
+// begins with this process, the node is authenticated to the manager as the new
+// version and its own check passes, both for health_hold_secs without a break. Then
+// runTrial keeps the version and returns nil. Otherwise it returns an error, which
+// ends the process.
 //
-// In attached mode (see Attend) the service does not talk to the manager, so
-// only the checks count, and a service that somebody stopped is waited for.
+// In attached mode (see Attend) the service does not talk to the manager: only the
+// checks count, and a service that an operator stopped extends the window.
 //
-// A manager that answers 429 or 5xx does not let the node authenticate, and
-// that is not the node's fault: each such answer moves the end of the window.
-// All times are monotonic.
-func (a *Agent) judge(ctx context.Context, res state.Result) error {
+// A manager that answers 429 or 5xx does not let the node authenticate. That is not
+// the fault of the version, so each such answer extends the window. All times are
+// monotonic.
+func (a *Agent) runTrial(ctx context.Context, res state.Result) error {
 	target := res.State.Target.String()
 	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
-	log.Info().Str("window", a.c.window.String()).Str("hold", a.c.hold.String()).Msg("on trial")
-	a.say(func(w *words) {
+	log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
+	a.setStatus(func(w *statusText) {
 		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
 	})
 
-	end := a.began.Add(a.c.window)
+	end := a.startedAt.Add(a.c.Window)
 	var healthySince time.Time
 	var extended string
 	why := "the manager was never reached"
@@ -40,21 +42,21 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 	for {
 		now := time.Now()
 		a.mu.Lock()
-		authenticated, excuse, excused := a.authenticated, a.fault, a.faultAt
+		authenticated, fault, faultUntil := a.authenticated, a.managerFault, a.managerFaultUntil
 		a.mu.Unlock()
 
-		if a.unitOf != nil {
-			authenticated, excuse = true, ""
+		if a.attached != nil {
+			authenticated, fault = true, ""
 		}
-		// A version whose own check fails is not excused: that is no manager's fault.
-		if excuse != "" && checked && excused.Add(a.c.window).After(end) {
-			end = excused.Add(a.c.window)
+		// Nothing extends the window of a version whose own check fails.
+		if fault != "" && checked && faultUntil.Add(a.c.Window).After(end) {
+			end = faultUntil.Add(a.c.Window)
 			if extended == "" {
-				log.Warn().Str("reason", excuse).Msg("the manager is at fault, not this version; the trial is extended")
+				log.Warn().Str("reason", fault).Msg("the manager is at fault, not this version; the trial is extended")
 			}
-			extended = excuse
+			extended = fault
 			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", end.Sub(now).Microseconds()))
-			a.say(func(w *words) { w.upgrade = "the trial is extended, because the manager is at fault" })
+			a.setStatus(func(w *statusText) { w.upgrade = "the trial is extended, because the manager is at fault" })
 		}
 		if !now.Before(nextCheck) {
 			nextCheck = now.Add(time.Second)
@@ -63,7 +65,7 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 				why = "its own check fails: " + err.Error()
 			}
 			if errors.Is(err, ErrStopped) {
-				end = now.Add(a.c.window)
+				end = now.Add(a.c.Window)
 			}
 		}
 		switch {
@@ -77,16 +79,16 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 			log.Info().Msg("the new version is healthy; holding")
 		}
 		if authenticated && !checked {
-			// why is the check's
+			// why is the error of the check
 		} else if authenticated {
 			why = "it was not healthy for long enough"
 		}
-		if !healthySince.IsZero() && now.Sub(healthySince) >= a.c.hold {
+		if !healthySince.IsZero() && now.Sub(healthySince) >= a.c.Hold {
 			break
 		}
 		if now.After(end) {
-			a.say(func(w *words) { w.service = fmt.Sprintf("%s did not prove healthy: %s", target, why) })
-			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.window, why)
+			a.setStatus(func(w *statusText) { w.service = fmt.Sprintf("%s did not prove healthy: %s", target, why) })
+			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.Window, why)
 		}
 		select {
 		case <-ctx.Done():
@@ -100,8 +102,8 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 func (a *Agent) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if a.unitOf != nil {
-		if err := a.unitOf.check(ctx, a.c.layout); err != nil {
+	if a.attached != nil {
+		if err := a.attached.check(ctx, a.c.Layout); err != nil {
 			return err
 		}
 	}
@@ -110,12 +112,12 @@ func (a *Agent) check(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.c.Health.probe(ctx)
+	return probe.Run(ctx, a.c.Health)
 }
 
-// keep records that the version proved healthy. A disk that cannot take the
-// record is no reason to call the version unhealthy: it is ready, and the
-// record is tried again.
+// keep records that the version proved healthy. A disk that cannot store the record
+// does not make the version unhealthy: the service is ready, and the record is
+// tried again.
 func (a *Agent) keep(ctx context.Context, extended string) error {
 	note := ""
 	if extended != "" {
@@ -128,28 +130,27 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 		return s, t, nil
 	}, func(res state.Result) {
 		a.ready(res)
-		wake(a.beat)
+		wake(a.healthDue)
 	})
 	if !ok {
 		return nil
 	}
 	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
 		Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
-	if err := stage.Prune(ctx, a.c.layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
+	if err := stage.Prune(ctx, a.c.Layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
 		a.log.Warn().Err(err).Msg("old versions were not removed")
 	}
 	return nil
 }
 
-// record makes a change that must not be lost, trying again until it is on
-// disk or ctx is done; false means the latter. tried, if set, is called once,
-// after the first try, whatever came of it.
-func (a *Agent) record(ctx context.Context, what string, change state.Change, tried func(state.Result)) (state.Result, bool) {
+// record retries change until it is durable. It reports false if ctx ended first.
+// firstTry, if set, is called once, after the first attempt, whatever its result.
+func (a *Agent) record(ctx context.Context, what string, change state.Change, firstTry func(state.Result)) (state.Result, bool) {
 	for {
 		res, err := a.do(ctx, change)
-		if tried != nil {
-			tried(res)
-			tried = nil
+		if firstTry != nil {
+			firstTry(res)
+			firstTry = nil
 		}
 		if err == nil {
 			return res, true
@@ -163,5 +164,5 @@ func (a *Agent) record(ctx context.Context, what string, change state.Change, tr
 	}
 }
 
-// recordPause is between two tries of record.
+// recordPause is the pause between two attempts of record.
 const recordPause = 5 * time.Second

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -67,10 +68,13 @@ func newTrial(t *testing.T, dir string) *onTrial {
 		t.Fatal(err)
 	}
 	o := &onTrial{res: res}
-	o.Agent = newAgent(resolved{
-		Config:  Config{Upgrade: UpgradeConfig{KeepVersions: 3}, Log: zerolog.Nop()},
-		layout:  l,
-		version: v2, window: 60 * time.Second, hold: 10 * time.Second,
+	o.Agent = newAgent(settings{
+		Settings: config.Settings{
+			Config: config.Config{Upgrade: config.Upgrade{KeepVersions: 3}},
+			Layout: l, Window: 60 * time.Second, Hold: 10 * time.Second,
+		},
+		Options: Options{Log: zerolog.Nop()},
+		version: v2,
 	})
 	o.c.Notify = func(s string) error {
 		o.mu.Lock()
@@ -96,8 +100,8 @@ func (o *onTrial) judged(t *testing.T, script func()) (time.Duration, error) {
 	if script != nil {
 		wg.Go(script)
 	}
-	err := o.judge(ctx, o.res)
-	took := time.Since(o.began)
+	err := o.runTrial(ctx, o.res)
+	took := time.Since(o.startedAt)
 	cancel()
 	wg.Wait()
 	return took, err
@@ -126,11 +130,11 @@ func TestTrialIsKeptAfterTheHold(t *testing.T) {
 			t.Fatal(err)
 		}
 		about(t, took, 30*time.Second)
-		res, err := o.c.layout.Read()
+		res, err := o.c.Layout.Read()
 		if err != nil || res.State.Status != state.Stable || res.Tree.LastGood != o.c.version {
 			t.Errorf("got %+v, %v", res, err)
 		}
-		// The words go first: systemctl status shows them once systemctl start returns.
+		// The status text goes first: systemctl status shows it once systemctl start returns.
 		if !o.said("STATUS=" + o.c.version.String() + " runs\nREADY=1") {
 			t.Errorf("systemd was told %q", o.notified)
 		}
@@ -167,7 +171,7 @@ func TestTrialEndsWithTheWindow(t *testing.T) {
 					t.Errorf("got %v, want %q", err, tt.why)
 				}
 				about(t, min(took, 61*time.Second), 60*time.Second)
-				if res, _ := o.c.layout.Read(); res.State.Status != state.PendingHealth || o.said("READY=1") {
+				if res, _ := o.c.Layout.Read(); res.State.Status != state.PendingHealth || o.said("READY=1") {
 					t.Errorf("status %s", res.State.Status)
 				}
 			})
@@ -183,7 +187,7 @@ func TestTrialIsExtendedWhileTheManagerIsAtFault(t *testing.T) {
 		o := newTrial(t, dir)
 		took, err := o.judged(t, func() {
 			for range 10 { // 200 s: more than three windows
-				o.excuse(&busyError{why: "the manager answers 503"})
+				o.setManagerFault(&busyError{why: "the manager answers 503"})
 				time.Sleep(20 * time.Second)
 			}
 			o.setAuthenticated(true)
@@ -195,7 +199,7 @@ func TestTrialIsExtendedWhileTheManagerIsAtFault(t *testing.T) {
 		if !o.said("EXTEND_TIMEOUT_USEC=60000000") {
 			t.Error("systemd was not told")
 		}
-		entries, _, _ := o.c.layout.Outbox().List()
+		entries, _, _ := o.c.Layout.Outbox().List()
 		last := entries[len(entries)-1].Event
 		if last.Code != release.Completed || !strings.Contains(last.Message, "the trial was extended: the manager answers 503") {
 			t.Errorf("the event: %+v", last)
@@ -210,7 +214,7 @@ func TestAnExcuseThatEndsIsNoExcuseForEver(t *testing.T) {
 		o := newTrial(t, dir)
 		took, err := o.judged(t, func() {
 			time.Sleep(30 * time.Second)
-			o.excuse(&busyError{why: "the manager answers 503"})
+			o.setManagerFault(&busyError{why: "the manager answers 503"})
 		})
 		if err == nil {
 			t.Error("a version that never authenticated was kept")
@@ -228,36 +232,36 @@ func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
 		var full atomic.Bool
-		o.c.layout = o.c.layout.On(fsutil.Disk{Seam: fullDisk{&full, "state.json"}})
+		o.c.Layout = o.c.Layout.On(fsutil.Disk{Seam: fullDisk{&full, "state.json"}})
 		full.Store(true)
-		if err := o.c.layout.PointCurrent(release.MustVersion("1.0.0")); err != nil {
+		if err := o.c.Layout.PointCurrent(release.MustVersion("1.0.0")); err != nil {
 			t.Fatal(err)
 		}
 
 		o.c.version = release.MustVersion("1.0.0")
-		res, _ := o.settle(t.Context())
-		if res.State.Status != state.RolledBack || o.unusable() == nil {
-			t.Errorf("status %s, unusable: %v", res.State.Status, o.unusable())
+		res, _ := o.reconcile(t.Context())
+		if res.State.Status != state.RolledBack || o.unavailable() == nil {
+			t.Errorf("status %s, unusable: %v", res.State.Status, o.unavailable())
 		}
-		if len(o.memory) != 1 || o.memory[0].Event.Code != release.RolledBack {
-			t.Fatalf("to tell: %+v", o.memory)
+		if len(o.memoryEvents) != 1 || o.memoryEvents[0].Event.Code != release.RolledBack {
+			t.Fatalf("to tell: %+v", o.memoryEvents)
 		}
-		told := o.memory[0].ID
-		o.look(res, nil) // as a health beat does
-		if o.unusable() == nil {
+		told := o.memoryEvents[0].ID
+		o.checkRoot(res, nil) // as a health beat does
+		if o.unavailable() == nil {
 			t.Error("an upgrade is possible on a root that could not be settled")
 		}
 
 		full.Store(false)
-		if err := o.resettle(t.Context()); err != nil {
+		if err := o.retryReconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		entries, _, _ := o.c.layout.Outbox().List()
+		entries, _, _ := o.c.Layout.Outbox().List()
 		if n := len(entries); n == 0 || entries[n-1].ID != told {
 			t.Errorf("the outbox holds %+v, not %s", entries, told)
 		}
-		if o.unsettled != nil || o.memory != nil {
-			t.Error("still unsettled")
+		if o.reconcileErr != nil || o.memoryEvents != nil {
+			t.Error("still reconcileErr")
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 )
@@ -58,9 +58,9 @@ func (n *Node) newConfig() (string, error) {
 		fmt.Fprintf(&text, "%s = %s\n", kv.key, kv.value)
 	}
 	text.WriteString("\n[upgrade]\nenabled = true\n")
-	c := agent.Config{Service: agent.ServiceConfig{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
+	c := config.Config{Service: config.Service{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
 	c.Manager.URLs, c.Manager.RegistrationToken, c.Manager.CAFile = []string{n.Manager}, token, n.CAFile
-	if _, err := agent.Check(c); err != nil { // before anything is created
+	if _, err := c.Resolve(); err != nil { // before anything is created
 		return "", UsageError{err}
 	}
 	return text.String(), nil
@@ -170,7 +170,7 @@ func (n *Node) changedConfig(l state.Layout) (text string, changed []string, err
 	if settings == nil {
 		return "", nil, nil
 	}
-	old, err := fsutil.ReadLinked(path, agent.MaxConfig)
+	old, err := fsutil.ReadLinked(path, config.MaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil, fmt.Errorf("%s is a dangling link: create the file that it points to, or remove the link", path)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
@@ -52,7 +53,7 @@ type doctor struct {
 	config   string
 	findings []Finding
 
-	c     agent.Config // with the defaults
+	c     config.Config // with the defaults
 	l     state.Layout
 	unit  string        // unit of the service
 	agent string        // unit of the agent: in attached mode another one
@@ -137,10 +138,12 @@ func (d *doctor) offered() {
 
 // configuration loads and checks config.toml, and reports whether it is valid.
 func (d *doctor) configuration() bool {
-	c, err := agent.Load(d.config)
+	c, err := config.Load(d.config)
 	if err == nil {
 		d.binary(&c)
-		c, err = agent.Check(c)
+		var checked config.Settings
+		checked, err = c.Resolve()
+		c = checked.Config
 	}
 	d.c = c
 	if err == nil {
@@ -170,17 +173,13 @@ func (d *doctor) configuration() bool {
 
 // binary sets service.binary where the configuration does not. The default is the name
 // of the running program, and this process may be a copy with another name.
-func (d *doctor) binary(c *agent.Config) {
+func (d *doctor) binary(c *config.Config) {
 	const usual = "edge-agent"
 	if c.Service.Binary != "" || c.Service.Unit != "" {
 		return
 	}
-	checked, _ := agent.Check(*c) // fills in the defaults, also with an error
-	l, err := state.At(checked.Service.InstallRoot)
-	if err != nil {
-		return
-	}
-	if _, err := os.Stat(filepath.Join(l.Current(), checked.Service.Binary)); err == nil {
+	checked, _ := c.Resolve() // fills in the defaults, also with an error
+	if _, err := os.Stat(filepath.Join(checked.Layout.Current(), checked.Service.Binary)); err == nil {
 		return
 	}
 	c.Service.Binary = usual
@@ -265,7 +264,7 @@ func cause(err error) string {
 }
 
 // AgentUnit returns the name of the unit in which the agent of a configuration runs.
-func AgentUnit(c agent.Config) string {
+func AgentUnit(c config.Config) string {
 	if base, ok := strings.CutSuffix(c.Service.Unit, ".service"); ok {
 		return base + "-agent.service"
 	}

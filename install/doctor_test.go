@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
@@ -27,7 +28,7 @@ func node(t *testing.T, url string) *doctor {
 		t.Fatal(err)
 	}
 	d := &doctor{config: root + "/config.toml", l: l, unit: "edge.service", agent: "edge.service", user: uint32(os.Geteuid())}
-	d.c.Service = agent.ServiceConfig{Name: "edge", DeviceType: "edge", InstallRoot: root, Binary: "edge-agent"}
+	d.c.Service = config.Service{Name: "edge", DeviceType: "edge", InstallRoot: root, Binary: "edge-agent"}
 	d.c.Manager.URLs, d.c.Manager.RegistrationToken, d.c.Manager.Proxy = []string{url}, "t", "none"
 	return d
 }
@@ -53,8 +54,8 @@ func TestDoctorManager(t *testing.T) {
 		cause, remedy string
 	}{
 		"authority":   {func(*doctor) {}, "unknown authority", "ca_file (the PEM of a private CA), or cert_fingerprint"},
-		"pin":         {func(d *doctor) { d.c.Manager.CertFingerprint = agent.Pins{strings.Repeat("ab", 32)} }, "neither is pinned", "set cert_fingerprint"},
-		"path":        {func(d *doctor) { d.c.Manager.CertFingerprint = agent.Pins{pin} }, "404", "that server is no manager"},
+		"pin":         {func(d *doctor) { d.c.Manager.CertFingerprint = config.Pins{strings.Repeat("ab", 32)} }, "neither is pinned", "set cert_fingerprint"},
+		"path":        {func(d *doctor) { d.c.Manager.CertFingerprint = config.Pins{pin} }, "404", "that server is no manager"},
 		"port":        {func(d *doctor) { d.c.Manager.URLs = []string{"wss://" + closed.Addr().String()} }, "connection refused", "correct the port"},
 		"no TLS":      {func(d *doctor) { d.c.Manager.URLs = []string{"wss" + strings.TrimPrefix(plain.URL, "http")} }, "TLS handshake", "the port answers without TLS"},
 		"DNS":         {func(d *doctor) { d.c.Manager.URLs = []string{"wss://manager.invalid"} }, "manager.invalid", "DNS"},

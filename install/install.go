@@ -27,11 +27,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
+	"github.com/bilbycast/edge-agent/upgrade"
 )
 
 const (
@@ -177,7 +178,7 @@ func (n *Node) say(format string, args ...any) {
 const maxSaid = 4000 // bytes of a line
 
 // Install installs the release that what names: a directory, a tar file, an https URL or
-// a version, as agent.Examine accepts it. If a version is installed, Install keeps it,
+// a version, as upgrade.Pipeline.Open accepts it. If a version is installed, Install keeps it,
 // and applies the new settings of n. Then it starts the service, and waits until the
 // node has registered. Call Check first.
 func (n *Node) Install(ctx context.Context, what string) error {
@@ -220,19 +221,17 @@ func (n *Node) Install(ctx context.Context, what string) error {
 
 // load reads config.toml. The service's user owns it, so load refuses values that must
 // not reach the unit, which root writes.
-func (n *Node) load(l state.Layout) (agent.Config, error) {
+func (n *Node) load(l state.Layout) (config.Config, error) {
 	path := l.ConfigFile()
-	c, err := agent.Load(path)
+	checked, err := config.Read(path)
+	c := checked.Config
 	if err != nil {
 		return c, err
-	}
-	if c, err = agent.Check(c); err != nil {
-		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	s := c.Service
 	switch {
 	case s.Unit != "":
-		return c, fmt.Errorf("%s is attached to %s; see docs/attached.md", path, s.Unit)
+		return c, fmt.Errorf("%s is attached to %s; see docs/attach.md", path, s.Unit)
 	case s.Name != n.Name:
 		return c, fmt.Errorf("%s is for the service %q (service.name), not %q: give --name", path, s.Name, n.Name)
 	case resolved(s.InstallRoot) != resolved(n.Root):
@@ -245,7 +244,7 @@ func (n *Node) load(l state.Layout) (agent.Config, error) {
 }
 
 // writeUnit writes the unit, unless the file is the same already.
-func (n *Node) writeUnit(l state.Layout, c agent.Config) error {
+func (n *Node) writeUnit(l state.Layout, c config.Config) error {
 	files, err := n.unit(l, c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
 	if err != nil {
 		return err
@@ -264,10 +263,24 @@ func (n *Node) writeUnit(l state.Layout, c agent.Config) error {
 	return nil
 }
 
+// examine verifies the release that what names, as for any node.
+func examine(ctx context.Context, what string) (upgrade.Examination, error) {
+	p, err := upgrade.New(upgrade.Config{})
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	src, version, err := p.Open(what)
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	defer src.Close()
+	return p.Examine(ctx, src, version)
+}
+
 // layOut creates the user, the root, config.toml and the first version. If it fails, it
 // removes the user and the root that it created.
 func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err error) {
-	e, err := agent.Examine(ctx, nil, what, nil)
+	e, err := examine(ctx, what)
 	if err == nil && !e.Release.OK() {
 		err = e.Refused
 	}

@@ -11,8 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
 )
@@ -286,7 +287,7 @@ func TestOpenSourceHoldsItsFiles(t *testing.T) {
 	if err := syscall.Mkfifo(dir+"/rel/fifo", 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := OpenSource(dir + "/rel")
+	s, err := stage.OpenSource(dir + "/rel")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,27 +296,27 @@ func TestOpenSourceHoldsItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		f, size, err := s.Open("manifest.json")
-		if err != nil || size != 6 {
-			t.Fatal(size, err)
+		p, err := s.Open(t.Context(), "manifest.json", 0, "")
+		if err != nil || p.Total != 6 {
+			t.Fatal(p.Total, err)
 		}
-		if b, err := io.ReadAll(f); err != nil || string(b) != "secret" {
+		if b, err := io.ReadAll(p.Body); err != nil || string(b) != "secret" {
 			t.Errorf("%q, %v", b, err)
 		}
 	}
 	for _, name := range []string{"out", "fifo", "none"} {
-		if _, _, err := s.Open(name); !errors.Is(err, os.ErrNotExist) {
+		if _, err := s.Open(t.Context(), name, 0, ""); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := OpenSource(dir + "/none"); err == nil {
+	if _, err := stage.OpenSource(dir + "/none"); err == nil {
 		t.Error("a source that is not there")
 	}
 }
 
 func TestAgentUnit(t *testing.T) {
 	t.Parallel()
-	var c agent.Config
+	var c config.Config
 	c.Service.Name = "edge"
 	if got := AgentUnit(c); got != "edge.service" {
 		t.Error(got)

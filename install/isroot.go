@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 )
@@ -61,10 +61,12 @@ func made(l state.Layout, path string) bool {
 	}
 	switch path {
 	case l.ConfigFile():
-		c, err := agent.Load(resolved(path)) // the target of a link may be left from an earlier purge
+		c, err := config.Load(resolved(path)) // the target of a link may be left from an earlier purge
 		given := c.Service.InstallRoot
 		if err == nil {
-			c, err = agent.Check(c)
+			var checked config.Settings
+			checked, err = c.Resolve()
+			c = checked.Config
 		}
 		return err == nil && (given == "" || resolved(c.Service.InstallRoot) == l.Root())
 	case l.StateFile():

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
@@ -80,12 +80,12 @@ func (n *Node) mayPurge(ctx context.Context) error {
 		}
 		return fmt.Errorf("%s is not removed, because it is no install root: it has neither versions nor the config.toml of a service%s", n.Root, links)
 	}
-	c, err := agent.Load(l.ConfigFile())
+	c, err := config.Load(l.ConfigFile())
 	if err != nil || c.Service.Unit == "" {
 		return nil
 	}
 	if s, err := systemd.QueryState(ctx, AgentUnit(c)); err == nil && s.Active != "inactive" && s.Active != "failed" {
-		return fmt.Errorf("%s belongs to %s, which is running: remove its units first, as docs/attached.md describes", n.Root, s.Unit)
+		return fmt.Errorf("%s belongs to %s, which is running: remove its units first, as docs/attach.md describes", n.Root, s.Unit)
 	}
 	return nil
 }

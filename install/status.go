@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
@@ -25,16 +26,13 @@ func UnitOf(root string) (string, error) {
 }
 
 // configOf loads and checks the config.toml of a root.
-func configOf(root string) (agent.Config, error) {
+func configOf(root string) (config.Config, error) {
 	l, err := state.At(root)
 	if err != nil {
-		return agent.Config{}, err
+		return config.Config{}, err
 	}
-	c, err := agent.Load(l.ConfigFile())
-	if err != nil {
-		return c, err
-	}
-	return agent.Check(c)
+	c, err := config.Read(l.ConfigFile())
+	return c.Config, err
 }
 
 // ServiceStatus is the state of a service, as systemd reports it. State is "running",

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -86,7 +86,7 @@ func TestQuote(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := agent.Load(path); err != nil || c.Manager.RegistrationToken != token {
+		if c, err := config.Load(path); err != nil || c.Manager.RegistrationToken != token {
 			t.Errorf("%q: %q, %v", token, c.Manager.RegistrationToken, err)
 		}
 	}

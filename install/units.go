@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
@@ -21,18 +21,12 @@ const writtenByUs = "written by edge-agent"
 // LoadUnit completes u by a config.toml: the service's name, root, program and
 // health window, and the service that the agent is attached to. Without u.Agent
 // the program of this process is the agent.
-func LoadUnit(config string, u systemd.Unit) (systemd.Unit, error) {
-	c, err := agent.Load(config)
+func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
+	c, err := config.Read(path)
 	if err != nil {
 		return u, err
 	}
-	if c, err = agent.Check(c); err != nil {
-		return u, fmt.Errorf("%s: %w", config, err)
-	}
-	l, err := state.At(c.Service.InstallRoot)
-	if err != nil {
-		return u, err
-	}
+	l := c.Layout
 	if l.Root() != c.Service.InstallRoot {
 		return u, fmt.Errorf("unit: root %q is not a clean path below /: leave out .. and double slashes", c.Service.InstallRoot)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // config writes a config.toml for root, with more lines of [service].
-func config(t *testing.T, root, more string) string {
+func configFile(t *testing.T, root, more string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.toml")
 	text := fmt.Sprintf("[service]\nname = \"app\"\ndevice_type = \"app\"\ninstall_root = %q\nbinary = \"app\"\n%s\n[manager]\nurls = [\"wss://manager.example\"]\n[upgrade]\nboot_health_window_secs = 77\n", root, more)
@@ -24,7 +24,7 @@ func config(t *testing.T, root, more string) string {
 func TestLoadUnit(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	u, err := LoadUnit(config(t, root, ""), systemd.Unit{User: "app"})
+	u, err := LoadUnit(configFile(t, root, ""), systemd.Unit{User: "app"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,14 +34,14 @@ func TestLoadUnit(t *testing.T) {
 	if got := StartCommand(u); got != "systemctl daemon-reload && systemctl enable --now app.service" {
 		t.Error(got)
 	}
-	u, err = LoadUnit(config(t, root, `unit = "app.service"`), systemd.Unit{User: "upgrader", Agent: "/usr/local/bin/edge-agent"})
+	u, err = LoadUnit(configFile(t, root, `unit = "app.service"`), systemd.Unit{User: "upgrader", Agent: "/usr/local/bin/edge-agent"})
 	if err != nil || u.Attached != "app.service" || u.Agent != "/usr/local/bin/edge-agent" {
 		t.Errorf("%+v, %v", u, err)
 	}
 	if got := StartCommand(u); !strings.HasSuffix(got, "enable --now app-restart.path app-agent.service && systemctl restart app.service") {
 		t.Error(got)
 	}
-	for _, path := range []string{config(t, root+"/", ""), config(t, root, "colour = 1"), filepath.Join(root, "none.toml")} {
+	for _, path := range []string{configFile(t, root+"/", ""), configFile(t, root, "colour = 1"), filepath.Join(root, "none.toml")} {
 		if _, err := LoadUnit(path, systemd.Unit{User: "app"}); err == nil {
 			t.Errorf("%s was accepted", path)
 		}
@@ -51,7 +51,7 @@ func TestLoadUnit(t *testing.T) {
 // WriteUnits replaces what edge-agent wrote, and nothing else.
 func TestWriteUnits(t *testing.T) {
 	t.Parallel()
-	u, err := LoadUnit(config(t, t.TempDir(), `unit = "app.service"`), systemd.Unit{User: "app", Agent: "/usr/local/bin/edge-agent"})
+	u, err := LoadUnit(configFile(t, t.TempDir(), `unit = "app.service"`), systemd.Unit{User: "app", Agent: "/usr/local/bin/edge-agent"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,17 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
-	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/rs/zerolog"
 )
 
@@ -27,7 +27,7 @@ type Job struct {
 	Root    string `json:"root"`    // without links
 	Config  string `json:"config"`  // new text of config.toml; "": keep the file
 	Keep    string `json:"keep"`    // name for a copy of the old config.toml; "": none
-	Install string `json:"install"` // release to install, as agent.Examine accepts it; "": none
+	Install string `json:"install"` // release to install, as upgrade.Pipeline.Open accepts it; "": none
 	Purge   bool   `json:"purge"`   // remove the content of the root
 }
 
@@ -50,7 +50,7 @@ func (n *Node) child(ctx context.Context, job Job) error {
 // then becomes the owner of the root for good.
 func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(phase string, done, total int64)) error {
 	var job Job
-	b, err := io.ReadAll(io.LimitReader(in, 2*agent.MaxConfig))
+	b, err := io.ReadAll(io.LimitReader(in, 2*config.MaxFile))
 	if err == nil {
 		err = json.Unmarshal(b, &job)
 	}
@@ -63,7 +63,7 @@ func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(p
 	}
 	var source stage.Source
 	if _, err := os.Stat(job.Install); job.Install != "" && err == nil {
-		if source, err = OpenSource(job.Install); err != nil {
+		if source, err = stage.OpenSource(job.Install); err != nil {
 			return err
 		}
 		defer source.Close()
@@ -82,12 +82,28 @@ func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(p
 	if job.Install == "" {
 		return nil
 	}
-	c, err := agent.Load(l.ConfigFile())
+	return installFirst(ctx, l, job.Install, source, log, progress)
+}
+
+// installFirst puts a release into a root that has no version. With source nil,
+// what says where the release is.
+func installFirst(ctx context.Context, l state.Layout, what string, source stage.Source, log zerolog.Logger, progress func(phase string, done, total int64)) error {
+	c, err := config.Read(l.ConfigFile())
 	if err != nil {
 		return err
 	}
-	c.Log = log
-	_, err = agent.InstallSource(ctx, c, job.Install, source, progress)
+	p, err := upgrade.New(upgrade.Config{Node: &c, Progress: progress, Log: log})
+	if err != nil {
+		return err
+	}
+	var version release.Version
+	if source == nil {
+		if source, version, err = p.Open(what); err != nil {
+			return err
+		}
+		defer source.Close()
+	}
+	_, err = p.Run(ctx, source, upgrade.Request{Version: version, End: upgrade.Install})
 	return err
 }
 
@@ -99,17 +115,13 @@ func replaceConfig(l state.Layout, text, keep string) error {
 	if err := disk.WriteFile(fresh, []byte(text), 0o600); err != nil {
 		return err
 	}
-	c, err := agent.Load(fresh)
-	if err == nil {
-		_, err = agent.Check(c)
-	}
-	if err != nil {
+	if _, err := config.Read(fresh); err != nil {
 		// The caller does not know the temporary name.
 		err = errors.New(strings.ReplaceAll(err.Error(), fresh, path))
 		return errors.Join(fmt.Errorf("the new %s is not valid, and the old one stays: %w", path, err), disk.Remove(fresh))
 	}
 	if keep != "" {
-		old, err := fsutil.ReadFile(path, agent.MaxConfig)
+		old, err := fsutil.ReadFile(path, config.MaxFile)
 		if err != nil {
 			return errors.Join(err, disk.Remove(fresh))
 		}
@@ -118,75 +130,4 @@ func replaceConfig(l state.Layout, text, keep string) error {
 		}
 	}
 	return disk.Rename(fresh, path)
-}
-
-// OpenSource opens the release in a directory or a tar file. It opens all files of a
-// directory at once, so that a process can read them after it gave up root.
-func OpenSource(path string) (stage.Source, error) {
-	st, err := os.Stat(path)
-	if err != nil || !st.IsDir() {
-		return stage.OpenSource(path)
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	dir, err := root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	if len(names) > maxFiles { // a stick with many other files
-		names = slices.DeleteFunc(names, func(name string) bool {
-			return !slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
-		})
-	}
-	if len(names) > maxFiles {
-		return nil, fmt.Errorf("%s has more than %d files that may belong to a release: give a directory with one release", path, maxFiles)
-	}
-	held := heldFiles{}
-	for _, name := range names {
-		// This follows no link that leaves the directory, and does not block on a FIFO.
-		f, err := root.OpenFile(name, os.O_RDONLY|nonblock, 0)
-		if err != nil {
-			continue // if the release needs the file, its absence is reported by name
-		}
-		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-			f.Close()
-			continue
-		}
-		held[name] = f
-	}
-	return held, nil
-}
-
-// maxFiles limits the open files of a directory.
-const maxFiles = 200
-
-// heldFiles are the open files of a directory, by name.
-type heldFiles map[string]*os.File
-
-func (h heldFiles) Open(name string) (io.ReadCloser, int64, error) {
-	f, ok := h[name]
-	if !ok {
-		return nil, 0, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	return io.NopCloser(io.NewSectionReader(f, 0, st.Size())), st.Size(), nil
-}
-
-func (h heldFiles) Close() error {
-	var errs []error
-	for _, f := range h {
-		errs = append(errs, f.Close())
-	}
-	return errors.Join(errs...)
 }

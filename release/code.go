@@ -19,8 +19,8 @@ const (
 	Completed    Code = "upgrade_completed"
 )
 
-// RolledBack says that the new version did not come up healthy and that the
-// node rolled back to the previous one.
+// RolledBack means that the new version did not become healthy, and that the node
+// rolled back to the previous one.
 const RolledBack Code = "upgrade_rolled_back"
 
 // Verification refused the release.
@@ -59,7 +59,7 @@ const Internal Code = "upgrade_internal"
 // also accepts the other two.
 type Severity string
 
-// The severities, lightest first; minor and major are other programs' words.
+// The severities, lightest first. Only other programs use minor and major.
 const (
 	Info     Severity = "info"
 	Warning  Severity = "warning"
@@ -68,11 +68,11 @@ const (
 	Major    Severity = "major"
 )
 
-// Severities are the known ones.
+// Severities returns the known severities, lightest first.
 func Severities() []Severity { return []Severity{Info, Minor, Warning, Major, Critical} }
 
-// Normal returns s if it is known, in any case of its letters, and Warning for
-// anything else: a reader counts and filters by few known words.
+// Normal returns the known severity that equals s in any case of its letters, and
+// Warning for anything else, so that a reader counts and filters by few values.
 func (s Severity) Normal() Severity {
 	for _, known := range Severities() {
 		if strings.EqualFold(string(s), string(known)) {
@@ -82,8 +82,8 @@ func (s Severity) Normal() Severity {
 	return Warning
 }
 
-// Severity returns the severity that goes with c on the wire. A code that
-// this version does not know is critical: it is better looked at.
+// Severity returns the severity of c on the wire. An unknown code is critical, so
+// that somebody looks at it.
 func (c Code) Severity() Severity {
 	switch c {
 	case Started, Downloaded, Staged, StagedManual, Completed:
@@ -97,7 +97,7 @@ func (c Code) Severity() Severity {
 	}
 }
 
-// Codes lists every code, in the order in which an upgrade can meet them.
+// Codes returns every code, in the order in which an upgrade can report them.
 func Codes() []Code {
 	return []Code{
 		Started, Downloaded, Staged, StagedManual, Completed, RolledBack,
@@ -108,8 +108,8 @@ func Codes() []Code {
 	}
 }
 
-// Error is a failure that leaves the process: it carries the code that the
-// manager is told, and wraps what went wrong.
+// Error is a failure that leaves the process. It has the code that the manager
+// receives, and wraps the cause.
 type Error struct {
 	Code Code
 	Err  error
@@ -118,7 +118,7 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Errorf returns an *Error with a formatted message; %w wraps.
+// Errorf returns an *Error with a code and a formatted message; %w wraps an error.
 func Errorf(code Code, format string, args ...any) error {
 	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
 }

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// ForeignLimit is how many bytes of another program's text an error or an
-// event may quote, unless its writer has a reason for another limit.
+// ForeignLimit is the most bytes of another program's text that an error or an
+// event quotes, unless its writer has a reason for another limit.
 const ForeignLimit = 200
 
 // Foreign returns text of another program (a status line, an error, a name)
@@ -17,7 +17,7 @@ const ForeignLimit = 200
 func Foreign(s string, limit int) string {
 	const end = "..."
 	var b strings.Builder
-	cut := 0 // the length at which end still fits
+	cut := 0 // the longest length at which end still fits
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		switch {
@@ -26,8 +26,8 @@ func Foreign(s string, limit int) string {
 		case r == '\n' || r == '\r' || r == '\t':
 			r = ' '
 		case !unicode.IsPrint(r):
-			// Controls, formatting such as a change of the writing direction,
-			// separators of lines, and code points that are not assigned.
+			// Control characters, formatting such as a change of the writing direction,
+			// line separators, and unassigned code points.
 			r = '?'
 		}
 		if b.Len()+utf8.RuneLen(r) > limit {
@@ -45,8 +45,8 @@ func Foreign(s string, limit int) string {
 	return b.String()
 }
 
-// ForeignError returns err with its text as Foreign returns it, and err itself
-// for errors.Is and errors.As. It returns nil for nil.
+// ForeignError returns an error that wraps err, with err's text made safe by Foreign.
+// It returns nil for nil.
 func ForeignError(err error, limit int) error {
 	if err == nil {
 		return nil

@@ -1,10 +1,13 @@
-// Package release holds what a release is: its manifest, its version, the
-// codes by which its fate is told, and the node's policy about which releases
-// may be asked for.
+// Package release defines releases: the manifest, versions, the codes that report the
+// outcome of an upgrade, and the node's policy about which releases may be requested.
 //
-// It is pure: bytes and values in, values and errors out. It reads no file,
-// no clock and no network, and it trusts nothing: that a manifest parses does
-// not mean that anybody signed it (package verify decides that).
+// The package is pure: it reads no file, no clock and no network. Parsing a manifest
+// does not make it trusted: package verify checks its signature. Every size and length
+// is bounded, and a text of another program passes through Foreign before it is quoted.
+//
+// A node uses it in this order: NewRequest checks a command, Policy.Check decides
+// whether the request is allowed, Parse reads the manifest that package verify trusts,
+// and Policy.Select picks the artefact to install.
 package release
 
 import (
@@ -18,14 +21,14 @@ import (
 	"time"
 )
 
-// Names of the files that stand beside the tarballs of a release.
+// Names of the files beside the tarballs of a release.
 const (
 	ManifestName = "manifest.json"
 	BundleName   = "manifest.sig.bundle"
 )
 
-// Limits of a manifest. They bound what hostile bytes can cost; real
-// manifests stay below a hundredth of them.
+// Limits of a manifest. They bound the memory and disk that hostile bytes can use;
+// real manifests stay below a hundredth of them.
 const (
 	MaxManifest  = 1 << 20  // bytes of manifest.json
 	MaxArtefacts = 256      // artefacts in one release
@@ -40,11 +43,11 @@ type Manifest struct {
 	Version    Version   `json:"version"`
 	DeviceType string    `json:"device_type"`
 	Channel    string    `json:"channel"`
-	ReleasedAt time.Time `json:"released_at"` // for people; no decision reads it
-	// Sequence counts the releases of a device type, upwards.
+	ReleasedAt time.Time `json:"released_at"` // shown to people; no decision uses it
+	// Sequence rises with every release of a device type.
 	Sequence uint64 `json:"sequence"`
-	// RollbackFloor, when given, is the lowest version that a node may go
-	// back to once this release has proved healthy there.
+	// RollbackFloor, if set, is the lowest version that a node may install after this
+	// release has proved healthy there.
 	RollbackFloor Version    `json:"rollback_floor,omitzero"`
 	Artefacts     []Artefact `json:"artefacts"`
 }
@@ -55,15 +58,15 @@ type Artefact struct {
 	Variant string `json:"variant"` // "default" when there is only one
 	URL     string `json:"url"`     // must lie directly under the release's base URL
 	SHA256  string `json:"sha256"`  // of the tarball, 64 lower-case hex digits
-	// Size and UnpackedSize are in bytes; 0 means that the publisher did not
-	// say (releases made before these fields existed).
+	// Size and UnpackedSize are in bytes; 0 means unknown (releases from before these
+	// fields existed).
 	Size         int64 `json:"size,omitzero"`
 	UnpackedSize int64 `json:"unpacked_size,omitzero"`
 }
 
-// Parse reads and checks a manifest of at most MaxManifest bytes. Fields that
-// it does not know are ignored, so that a newer publisher can add some. Every
-// error carries ManifestInvalid.
+// Parse reads and checks a manifest of at most MaxManifest bytes. It ignores unknown
+// fields, so that a newer publisher can add some. Every error has the code
+// ManifestInvalid.
 func Parse(b []byte) (Manifest, error) {
 	if len(b) > MaxManifest {
 		return Manifest{}, Errorf(ManifestInvalid, "manifest of %d bytes, more than %d", len(b), MaxManifest)
@@ -71,7 +74,7 @@ func Parse(b []byte) (Manifest, error) {
 	var m Manifest
 	d := json.NewDecoder(bytes.NewReader(b))
 	if err := d.Decode(&m); err != nil {
-		return Manifest{}, Errorf(ManifestInvalid, "manifest: %w", ForeignError(err, ForeignLimit)) // it quotes the manifest
+		return Manifest{}, Errorf(ManifestInvalid, "manifest: %w", ForeignError(err, ForeignLimit)) // the error quotes the manifest
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return Manifest{}, Errorf(ManifestInvalid, "manifest: more bytes after its end")
@@ -137,15 +140,15 @@ func (a Artefact) check() error {
 	return nil
 }
 
-// BaseURL is where the files of a version stand: the release page of the
-// repository (https://github.com/OWNER/REPO), as GitHub lays it out.
+// BaseURL returns the URL below which GitHub serves the files of a version. repository
+// is the URL of the repository (https://github.com/OWNER/REPO).
 func BaseURL(repository string, v Version) string {
 	return strings.TrimSuffix(repository, "/") + "/releases/download/v" + v.String()
 }
 
-// File returns the name of a's tarball, which must lie directly under base.
-// The manifest is signed, and still it does not choose the host: the node
-// builds every URL itself and takes only the last element from here.
+// File returns the name of a's tarball, which must lie directly under base; otherwise
+// the error has the code URLInvalid. Even a signed manifest does not choose the host:
+// the node builds every URL itself, and uses only this last element.
 func (a Artefact) File(base string) (string, error) {
 	name, ok := strings.CutPrefix(a.URL, base+"/")
 	if !ok {
@@ -157,7 +160,7 @@ func (a Artefact) File(base string) (string, error) {
 	return name, nil
 }
 
-// checkFile allows what GitHub allows in the name of a release asset.
+// checkFile allows the characters that GitHub allows in the name of a release asset.
 func checkFile(name string) error {
 	if strings.HasPrefix(name, ".") {
 		return fmt.Errorf("file name %q starts with a dot", name)
@@ -165,8 +168,8 @@ func checkFile(name string) error {
 	return checkName("file name", strings.ReplaceAll(name, "+", "-"), 255)
 }
 
-// HostArch is the name of the architecture that this program was built for,
-// as manifests write it: x86_64-linux, aarch64-linux, armv7-linux, ...
+// HostArch returns the architecture of this program as manifests write it:
+// x86_64-linux, aarch64-linux, armv7-linux, ...
 func HostArch() string {
 	arch := runtime.GOARCH
 	switch arch {

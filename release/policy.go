@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// DefaultChannel and DefaultVariant are what a request means that names none.
+// DefaultChannel and DefaultVariant apply to a request that names none.
 const (
 	DefaultChannel = "stable"
 	DefaultVariant = "default"
 )
 
-// Request is what a manager may ask of a node: which release, never what is
-// in it.
+// Request is what a manager may request from a node: which release, never its
+// content.
 type Request struct {
 	Version Version
 	Channel string
@@ -21,33 +21,33 @@ type Request struct {
 	Variant string
 }
 
-// Host is what a node is; a release must be made for it.
+// Host describes a node; a release must be built for it.
 type Host struct {
 	DeviceType string
 	Arch       string
 	Variant    string
 }
 
-// Policy is the node's own say about requests. The zero Policy refuses
-// everything.
+// Policy is the node's own decision about requests. The zero Policy refuses every
+// request.
 type Policy struct {
 	Enabled  bool
 	Channels []string // allowed channels
 	// MinVersion is the operator's floor; zero means none.
 	MinVersion Version
-	// RollbackGrace is how many minor versions back a request may go.
+	// RollbackGrace is the number of minor versions that a request may go back.
 	RollbackGrace uint64
-	// RollbackMajors are the majors below the running one that a request may
-	// go back to.
+	// RollbackMajors are the lower major versions to which a request may go back.
 	RollbackMajors []uint64
-	// Floor is the lowest version that a release which proved healthy here
-	// still lets the node go back to (Manifest.RollbackFloor), and
-	// FloorSequence the lowest sequence; both only ever rise.
+	// Floor and FloorSequence are the lowest version and sequence that the releases
+	// allow which proved healthy on this node (Manifest.RollbackFloor). Both only rise.
 	Floor         Version
 	FloorSequence uint64
 }
 
-// NewRequest checks the words of a command and fills in what it left out.
+// NewRequest checks the fields of a command and fills in empty ones: the default
+// channel, and the architecture and variant of host. Its errors have the codes
+// VersionInvalid, ArchMismatch or VariantMismatch.
 func NewRequest(version, channel, arch, variant string, host Host) (Request, error) {
 	v, err := ParseVersion(version)
 	if err != nil {
@@ -64,19 +64,19 @@ func NewRequest(version, channel, arch, variant string, host Host) (Request, err
 		r.Variant = host.Variant
 	}
 	if r.Arch != host.Arch {
-		return Request{}, Errorf(ArchMismatch, "asked for arch %.64q, but this node is %s", r.Arch, host.Arch)
+		return Request{}, Errorf(ArchMismatch, "the request is for arch %.64q, but this node is %s", r.Arch, host.Arch)
 	}
 	if r.Variant != host.Variant {
-		return Request{}, Errorf(VariantMismatch, "asked for variant %.64q, but this node is %s", r.Variant, host.Variant)
+		return Request{}, Errorf(VariantMismatch, "the request is for variant %.64q, but this node is %s", r.Variant, host.Variant)
 	}
 	return r, nil
 }
 
-// Check says whether the policy lets a node that runs the version running
-// take r. The error says which setting refused it, and what to do.
+// Check returns nil if the policy allows r on a node that runs the version running.
+// Otherwise the error has a code, and names the setting that refuses r and the remedy.
 func (p Policy) Check(r Request, running Version) error {
 	if !p.Enabled {
-		return Errorf(Disabled, "upgrades are off on this node; set enabled = true in [upgrade] of its config.toml and restart the service")
+		return Errorf(Disabled, "upgrades are disabled on this node; set enabled = true in [upgrade] of its config.toml and restart the service")
 	}
 	if !slices.Contains(p.Channels, r.Channel) {
 		return Errorf(ChannelNotAllowed, "channel %.64q is not in allowed_channels (%s) of this node's [upgrade]", r.Channel, strings.Join(p.Channels, ", "))
@@ -89,7 +89,7 @@ func (p Policy) Check(r Request, running Version) error {
 	}
 	majors, minors := running.stepsBack(r.Version)
 	if major := r.Version.Major(); majors > 0 && !slices.Contains(p.RollbackMajors, major) {
-		return Errorf(VersionTooOld, "going back from %s to %s crosses a major version; add %d to rollback_majors in this node's [upgrade] to allow it",
+		return Errorf(VersionTooOld, "the downgrade from %s to %s crosses a major version; add %d to rollback_majors in this node's [upgrade] to allow it",
 			running, r.Version, major)
 	}
 	if minors > p.RollbackGrace {
@@ -103,7 +103,7 @@ func (p Policy) Check(r Request, running Version) error {
 // returns the artefact to install.
 func (p Policy) Select(m Manifest, r Request, host Host) (Artefact, error) {
 	mismatch := func(what string, got, want any) (Artefact, error) {
-		return Artefact{}, Errorf(ManifestInvalid, "manifest is for %s %v, but %v was asked for", what, got, want)
+		return Artefact{}, Errorf(ManifestInvalid, "manifest is for %s %v, but the request is for %v", what, got, want)
 	}
 	switch {
 	case m.Version != r.Version:
@@ -129,10 +129,10 @@ func (p Policy) Select(m Manifest, r Request, host Host) (Artefact, error) {
 	if variants != nil {
 		return Artefact{}, Errorf(VariantMismatch, "%s has no variant %s for %s, only %s", m.Version, r.Variant, r.Arch, few(variants))
 	}
-	return Artefact{}, Errorf(ArchMismatch, "%s has nothing for %s, only for %s", m.Version, r.Arch, few(archs))
+	return Artefact{}, Errorf(ArchMismatch, "%s has no build for %s, only for %s", m.Version, r.Arch, few(archs))
 }
 
-// few joins the distinct names in s, and says how many it left out.
+// few joins the first distinct names in s, and counts the others.
 func few(s []string) string {
 	const most = 8
 	slices.Sort(s)

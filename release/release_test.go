@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// valid is a manifest as existing publishers write it, without the sizes.
+// valid is a manifest as existing publishers write it, without sizes.
 const valid = `{
   "version": "1.5.0", "device_type": "edge", "channel": "stable",
   "released_at": "2026-11-01T10:00:00Z", "sequence": 42,
@@ -64,7 +64,7 @@ func TestParseRefusesAndNamesTheRule(t *testing.T) {
 		{sub(`"1.5.0"`, `"v1.5.0"`), "not MAJOR.MINOR.PATCH"},
 		{sub(`"1.5.0"`, `"../../etc"`), "not MAJOR.MINOR.PATCH"},
 		{sub(`"edge"`, `""`), "device_type is missing"},
-		{sub(`"edge"`, `"a/b"`), `device_type "a/b" holds '/'`},
+		{sub(`"edge"`, `"a/b"`), `device_type "a/b" contains '/'`},
 		{sub(`"stable"`, `"`+strings.Repeat("s", 65)+`"`), "channel has 65 bytes, more than 64"},
 		{sub(`42`, `-1`), "cannot unmarshal"},
 		{sub(`"sequence"`, `"rollback_floor": "1.5.1", "sequence"`), "rollback_floor 1.5.1 is above"},

@@ -11,32 +11,33 @@ import (
 const MaxVersionLen = 64
 
 // Version is a strict semantic version (semver.org 2.0.0): three numbers, no
-// leading "v". Its text is safe as a file name and in a URL path: it holds
+// leading "v". Its text is safe as a file name and in a URL path: it contains
 // only [0-9A-Za-z.+-] and starts with a digit. The zero value is no version.
-// Two are == when they are the same to the letter, build metadata included.
+// Two versions are == if their texts are equal, including build metadata.
 type Version struct {
-	s string // parsed again for each comparison: there are few, and == stays true
+	s string // parsed for each comparison, of which there are few; so == works
 }
 
 func (v Version) parsed() *semver.Version {
 	p, err := semver.StrictNewVersion(v.s)
 	if err != nil {
-		panic("release: a Version that ParseVersion did not make: " + v.s)
+		panic("release: Version not made by ParseVersion: " + v.s)
 	}
 	return p
 }
 
-// ParseVersion parses s.
+// ParseVersion parses s, of at most MaxVersionLen bytes. Every error has the code
+// VersionInvalid.
 func ParseVersion(s string) (Version, error) {
 	if len(s) > MaxVersionLen {
 		return Version{}, Errorf(VersionInvalid, "version of %d bytes, more than %d", len(s), MaxVersionLen)
 	}
 	v, err := semver.StrictNewVersion(s)
 	if err != nil {
-		return Version{}, Errorf(VersionInvalid, "version %q is not MAJOR.MINOR.PATCH of semver.org", s)
+		return Version{}, Errorf(VersionInvalid, "version %q is not MAJOR.MINOR.PATCH as semver.org defines it", s)
 	}
 	if v.String() != s {
-		return Version{}, Errorf(VersionInvalid, "version %q is not written as semver.org says (%q would be)", s, v)
+		return Version{}, Errorf(VersionInvalid, "version %q is not in the form of semver.org; write %q", s, v)
 	}
 	return Version{s}, nil
 }
@@ -63,8 +64,8 @@ func (v Version) Major() uint64 {
 // IsZero reports whether v is no version.
 func (v Version) IsZero() bool { return v.s == "" }
 
-// Compare returns -1, 0 or 1 by semver precedence; build metadata does not
-// count. The zero Version is before all others.
+// Compare returns -1, 0 or 1 by semver precedence, which ignores build metadata. The
+// zero Version comes before all others.
 func (v Version) Compare(w Version) int {
 	switch {
 	case v == w:
@@ -77,7 +78,7 @@ func (v Version) Compare(w Version) int {
 	return v.parsed().Compare(w.parsed())
 }
 
-// MarshalText writes v as in the manifest and in state.json.
+// MarshalText returns the text of v, as in the manifest and in state.json.
 func (v Version) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
 // UnmarshalText parses v; empty text is the zero Version.
@@ -94,8 +95,8 @@ func (v *Version) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// stepsBack returns how far a move from v to w is a step back: by majors and, within
-// a major, by minors. Both are 0 for a move forward.
+// stepsBack returns how many versions a move from v to w goes back: majors or, within
+// a major, minors. Both are 0 for a move forward.
 func (v Version) stepsBack(w Version) (majors, minors uint64) {
 	if v.IsZero() || w.IsZero() || w.Compare(v) >= 0 {
 		return 0, 0
@@ -107,8 +108,8 @@ func (v Version) stepsBack(w Version) (majors, minors uint64) {
 	return 0, from.Minor() - to.Minor()
 }
 
-// CheckName returns an error unless s can be the name of a channel, an
-// architecture or a variant: 1 to MaxNameLen of [0-9A-Za-z_.-].
+// CheckName returns an error unless s is a valid name of a channel, an architecture or
+// a variant: 1 to MaxNameLen bytes of [0-9A-Za-z_.-]. The error begins with what.
 func CheckName(what, s string) error { return checkName(what, s, MaxNameLen) }
 
 // checkName allows [0-9A-Za-z_.-], 1 to limit bytes.
@@ -124,7 +125,7 @@ func checkName(what, s string, limit int) error {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '-', c == '.':
 		default:
-			return fmt.Errorf("%s %q holds %q; allowed are letters, digits, '_', '-' and '.'", what, s, c)
+			return fmt.Errorf("%s %q contains %q; allowed are letters, digits, '_', '-' and '.'", what, s, c)
 		}
 	}
 	return nil

@@ -9,69 +9,87 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// piece is the part of the tarball that a response says it holds.
-type piece struct {
-	from  int64 // its first byte
-	end   int64 // the byte after its last one; -1: the response does not say
-	total int64 // bytes of the whole file; 0: the response does not say
-	// cut: the end of the connection is the end of the body, so that a body
-	// that was cut cannot be told from a complete one.
-	cut bool
-}
-
-// answer returns what a response holds, or an error that may pass if that
-// contradicts the request, the signed size, or what is on disk already.
-// Nothing on disk is touched before.
-func (d *download) answer(resp *http.Response) (piece, error) {
-	refuse := func(format string, args ...any) (piece, error) {
-		return piece{}, fmt.Errorf("the host "+format+": a captive portal?", args...)
+// parseAnswer returns what a response to a request for the bytes from at on
+// holds, or an error that may pass. It does not read the body.
+func parseAnswer(resp *http.Response, at int64) (Part, error) {
+	refuse := func(format string, args ...any) (Part, error) {
+		return Part{}, fmt.Errorf("the host "+format+": a captive portal?", args...)
 	}
-	if isPage(resp.Header, nil) {
-		return refuse("answers with a page (%s)", release.Foreign(resp.Header.Get("Content-Type"), 60))
+	p := Part{End: -1, Type: resp.Header.Get("Content-Type")}
+	p.Cut = resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor == 1
+	if resp.StatusCode != http.StatusOK && isPage(p.Type, nil) {
+		return refuse("answers with a page (%s)", release.Foreign(p.Type, 60))
 	}
-	p := piece{end: -1, cut: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor == 1}
 	switch resp.StatusCode {
-	case http.StatusOK: // the whole file, even if a part was asked for
+	case http.StatusOK: // the whole file, even if a part was requested
 		if resp.ContentLength >= 0 {
-			p.end, p.total = resp.ContentLength, resp.ContentLength
-		}
-		if p.end == 0 {
-			return refuse("answers with an empty file")
+			p.End, p.Total = resp.ContentLength, resp.ContentLength
 		}
 	case http.StatusPartialContent:
 		header := resp.Header.Get("Content-Range")
-		if strings.HasPrefix(strings.ToLower(resp.Header.Get("Content-Type")), "multipart/") {
+		if strings.HasPrefix(strings.ToLower(p.Type), "multipart/") {
 			return refuse("answers with several parts, though one was asked for")
 		}
 		var ok bool
-		if p.from, p.end, p.total, ok = parseRange(header); !ok {
+		if p.From, p.End, p.Total, ok = parseRange(header); !ok {
 			return refuse("answers with a part that does not say which (Content-Range %q)", release.Foreign(header, 60))
 		}
-		if p.from != d.have {
-			return refuse("answers a range that was not asked for: from byte %d, not %d", p.from, d.have)
+		if p.From != at {
+			return refuse("answers a range that was not asked for: from byte %d, not %d", p.From, at)
 		}
-		if resp.ContentLength >= 0 && resp.ContentLength != p.end-p.from {
-			return refuse("answers with %d bytes, but says that they are %d", resp.ContentLength, p.end-p.from)
+		if resp.ContentLength >= 0 && resp.ContentLength != p.End-p.From {
+			return refuse("answers with %d bytes, but says that they are %d", resp.ContentLength, p.End-p.From)
 		}
 	case http.StatusRequestedRangeNotSatisfiable:
-		size, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes */")
-		total, err := strconv.ParseInt(size, 10, 64)
-		switch known := ok && err == nil; {
-		case d.limit > 0, known && total != d.have:
-			d.doubt = d.limit == 0
-			return refuse("says that its file ends before byte %d", d.have)
+		p.PastEnd = true
+		if size, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes */"); ok {
+			if n, err := strconv.ParseInt(size, 10, 64); err == nil && n >= 0 {
+				p.Total = n
+			}
 		}
-		return piece{from: d.have, end: d.have, total: d.have}, nil // all of it is here; the digest tells
+	}
+	etag := resp.Header.Get("ETag")
+	if !strings.HasPrefix(etag, "W/") && len(etag) <= maxETag { // a weak one is no promise about bytes
+		p.ETag = etag
+	}
+	return p, nil
+}
+
+// maxETag bounds what is sent back to a host, in bytes.
+const maxETag = 1 << 10
+
+// accept returns the bounds of a part of the tarball, or an error if the part
+// contradicts the signed size or what is on disk already. It changes nothing on
+// disk. Errors about a remote part may pass.
+func (d *download) accept(p Part) (Part, error) {
+	refuse := func(format string, args ...any) (Part, error) {
+		return Part{}, fmt.Errorf("the host "+format+": a captive portal?", args...)
+	}
+	local := d.src.Local()
+	switch {
+	case local && d.limit > 0 && p.Total != d.limit:
+		return Part{}, release.Errorf(release.ChecksumMismatch, "%s has %d bytes, but the signed manifest says %d", d.name, p.Total, d.limit)
+	case local && p.Total > release.MaxTarball:
+		return Part{}, release.Errorf(release.ManifestInvalid, "%s has %d bytes, more than %d", d.name, p.Total, int64(release.MaxTarball))
+	case !local && isPage(p.Type, nil):
+		return refuse("answers with a page (%s)", release.Foreign(p.Type, 60))
+	case p.PastEnd && (d.limit > 0 || p.Total > 0 && p.Total != d.have):
+		d.doubt = d.limit == 0
+		return refuse("says that its file ends before byte %d", d.have)
+	case p.PastEnd: // all of it is on disk; the digest tells
+		p.From, p.End, p.Total = d.have, d.have, d.have
+	case !local && p.From == 0 && p.End == 0:
+		return refuse("answers with an empty file")
 	}
 	switch {
-	case p.total > 0 && d.limit > 0 && p.total != d.limit:
-		return refuse("answers with a file of %d bytes, but the signed manifest says %d", p.total, d.limit)
-	case p.total > release.MaxTarball:
-		return piece{}, passing{release.Errorf(release.ManifestInvalid, "the host answers with a file of %d bytes, more than %d", p.total, int64(release.MaxTarball))}
-	case p.total > 0 && d.total > 0 && p.total != d.total:
+	case p.Total > 0 && d.limit > 0 && p.Total != d.limit:
+		return refuse("answers with a file of %d bytes, but the signed manifest says %d", p.Total, d.limit)
+	case p.Total > release.MaxTarball:
+		return Part{}, passing{release.Errorf(release.ManifestInvalid, "the host answers with a file of %d bytes, more than %d", p.Total, int64(release.MaxTarball))}
+	case p.Total > 0 && d.total > 0 && p.Total != d.total:
 		d.doubt = true
-		return refuse("answers with a file of %d bytes, but it had %d before", p.total, d.total)
-	case p.total > 0 && p.total < d.have, p.end > 0 && d.limit > 0 && p.end > d.limit:
+		return refuse("answers with a file of %d bytes, but it had %d before", p.Total, d.total)
+	case p.Total > 0 && p.Total < d.have, p.End > 0 && d.limit > 0 && p.End > d.limit:
 		d.doubt = d.limit == 0
 		return refuse("answers with a file that ends before byte %d", d.have)
 	}

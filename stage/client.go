@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -25,9 +24,19 @@ const (
 	maxRetryAfter = 5 * time.Minute // of what a server may ask for
 )
 
-// newClient is what every fetch goes through: manifest, signature and tarball
-// take the same proxy, the same certificates and the same rules.
-func newClient(c Config) (*http.Client, error) {
+// client is what every fetch goes through: manifest, signature and tarball take
+// the same proxy, the same certificates and the same rules.
+type client struct {
+	http.Client
+	// trusted are the hosts that may have private addresses: the release host, as
+	// it is compiled in or as an operator names it, and proxies.
+	trusted sync.Map
+}
+
+func (c *client) trust(host string) { c.trusted.Store(host, true) }
+
+func newClient(c Config) (*client, error) {
+	hc := &client{Client: http.Client{CheckRedirect: checkRedirect}}
 	tr := http.DefaultTransport.(*http.Transport).Clone()
 	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: c.Now}
 	// HTTP/1.1 alone: a few files, one after another. A release build leaves HTTP/2 out.
@@ -50,19 +59,15 @@ func newClient(c Config) (*http.Client, error) {
 			return nil, errors.New("stage: the release host's CA holds no certificate")
 		}
 	}
+	if home, err := url.Parse(c.Trust.FetchURL(release.Version{})); err == nil {
+		hc.trust(home.Hostname())
+	}
 	if !c.AllowPrivate {
-		home, err := url.Parse(c.Trust.FetchURL(release.Version{}))
-		if err != nil {
-			return nil, fmt.Errorf("stage: the release host's URL: %w", err)
-		}
-		// The host that is compiled in, and a proxy, may be anywhere.
-		var trusted sync.Map
-		trusted.Store(home.Hostname(), true)
 		proxy := tr.Proxy
 		tr.Proxy = func(r *http.Request) (*url.URL, error) {
 			u, err := proxy(r)
 			if u != nil {
-				trusted.Store(u.Hostname(), true)
+				hc.trust(u.Hostname())
 			}
 			return u, err
 		}
@@ -72,13 +77,28 @@ func newClient(c Config) (*http.Client, error) {
 			if err != nil {
 				return nil, err
 			}
-			if _, ok := trusted.Load(host); !ok {
+			if _, ok := hc.trusted.Load(host); !ok {
 				d.Control = refusePrivate
 			}
 			return d.DialContext(ctx, network, addr)
 		}
 	}
-	return &http.Client{Transport: tr, CheckRedirect: checkRedirect}, nil
+	hc.Transport = tr
+	return hc, nil
+}
+
+// written is before any release of this code. A clock that says less has not
+// been set yet, as that of a device that boots in 1970.
+var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
+
+// CertificateTime returns the time that certificates of the manager and of the
+// release host are judged by: now, or the time of this code if the clock says
+// less. It decides nothing else: releases are verified without a clock.
+func CertificateTime() time.Time {
+	if now := time.Now(); now.After(written) {
+		return now
+	}
+	return written
 }
 
 // refusePrivate is a net.Dialer's Control: it sees the address that the name

@@ -30,7 +30,7 @@ func TestManifestAndBundleAreBounded(t *testing.T) {
 				next.ServeHTTP(w, r)
 			})
 		})
-		if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != want || !strings.Contains(err.Error(), "has more than") {
+		if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); code(err) != want || !strings.Contains(err.Error(), "has more than") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -47,7 +47,7 @@ func TestAnotherCertificateIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != release.NetworkError || !strings.Contains(err.Error(), "certificate") {
+	if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); code(err) != release.NetworkError || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -67,7 +67,7 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		next.ServeHTTP(w, r)
 	}))
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if d := second.Sub(first); d < time.Second {
@@ -131,7 +131,7 @@ func TestProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if through.Load() == 0 {
@@ -173,7 +173,7 @@ func TestClockOfCertificates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); (err == nil) != ok || (!ok && !strings.Contains(err.Error(), "expired")) {
+		if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); (err == nil) != ok || (!ok && !strings.Contains(err.Error(), "expired")) {
 			t.Errorf("in %d: %v", year, err)
 		}
 	}

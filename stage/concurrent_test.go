@@ -34,7 +34,7 @@ func TestAllAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range []string{bigVersion, newVersion} { // what they are when complete
-		if _, err := s.Stage(t.Context(), rs[v].rel, rs[v].art, func() {}); err != nil {
+		if _, err := s.Stage(t.Context(), s.Host(rs[v].rel.Manifest().Version), rs[v].rel, rs[v].art, func() {}); err != nil {
 			t.Fatal(err)
 		}
 	}

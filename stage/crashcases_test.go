@@ -93,7 +93,7 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 		}
 		p.commands = append(p.commands, id)
 		k := rs[version]
-		staged, err := s.Stage(ctx, k.rel, k.art, func() {
+		staged, err := s.Stage(ctx, s.Host(k.rel.Manifest().Version), k.rel, k.art, func() {
 			s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 				return state.Downloaded(st, id, time.Now()), t, nil
 			})

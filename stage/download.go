@@ -30,7 +30,7 @@ const progress = 1 << 20
 // the tries and leaves what is on disk as it is. A wrong digest is final,
 // unless the bytes came from more than one response, or no size was signed:
 // then the download begins once more, since any of the responses may be to blame.
-func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) (_ *fsutil.File, err error) {
+func (s *Stager) download(ctx context.Context, src Source, name string, a *release.Artefact) (_ *fsutil.File, err error) {
 	path := s.Layout.Download(a.SHA256)
 	disk := s.Layout.Disk()
 	setAside(s.Layout, path)
@@ -47,7 +47,7 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) (_
 			f.Close()
 		}
 	}()
-	d := &download{s: s, f: f, url: u, limit: a.Size, unpacked: a.UnpackedSize, sum: sha256.New()}
+	d := &download{s: s, f: f, src: src, name: name, limit: a.Size, unpacked: a.UnpackedSize, sum: sha256.New()}
 	if err := d.rehash(); err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) (_
 	again := true // the download may begin once more
 	for {
 		before := d.have
-		err = s.retry(ctx, redact(u), func() error { return d.more(ctx) })
+		err = s.retry(ctx, src.Describe(name), func() error { return d.more(ctx) })
 		switch {
 		case isCode(err, release.NetworkError) && d.have-before >= progress:
 			continue // a bad link, but it gets there: the tries begin again
@@ -77,7 +77,7 @@ func (s *Stager) download(ctx context.Context, u string, a *release.Artefact) (_
 			return nil, full(err)
 		}
 		if got := hex.EncodeToString(d.sum.Sum(nil)); got != a.SHA256 {
-			if again && (d.leftover || d.responses > 1 || d.limit == 0) && s.From == nil {
+			if again && (d.leftover || d.responses > 1 || d.limit == 0) && (!src.Local() || d.leftover) {
 				again = false
 				if err := d.restart(); err != nil {
 					return nil, err
@@ -101,7 +101,8 @@ func isCode(err error, code release.Code) bool {
 type download struct {
 	s         *Stager
 	f         *fsutil.File
-	url       string
+	src       Source
+	name      string
 	limit     int64 // bytes that the manifest says; 0: it does not
 	total     int64 // bytes that the first response said, if limit is 0; 0: it did not
 	unpacked  int64
@@ -171,69 +172,54 @@ func (d *download) more(ctx context.Context) error {
 	if d.limit > 0 && d.have == d.limit {
 		return nil
 	}
-	if d.s.From != nil {
-		return d.moreFrom(ctx)
-	}
 	d.doubt = false
-	ctx, watch := d.s.watchStall(ctx)
-	defer watch.stop()
-	h := http.Header{}
-	if d.have > 0 {
-		h.Set("Range", fmt.Sprintf("bytes=%d-", d.have))
-		if d.etag != "" {
-			h.Set("If-Range", d.etag)
-		}
-	}
-	resp, err := d.s.get(ctx, d.url, h, http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable)
-	if err != nil {
-		return watch.explain(err)
-	}
-	defer resp.Body.Close()
-	p, err := d.answer(resp)
+	p, err := d.src.Open(ctx, d.name, d.have, d.etag)
 	if err != nil {
 		return err
 	}
-	if p.from == p.end {
-		return nil
+	defer p.Body.Close()
+	if p, err = d.accept(p); err != nil || p.From == p.End {
+		return err
 	}
-	etag := resp.Header.Get("ETag")
-	if strings.HasPrefix(etag, "W/") || len(etag) > maxETag {
-		etag = "" // a weak one is no promise about bytes
+	body := io.Reader(p.Body)
+	if !d.src.Local() {
+		body = throttle(ctx, body, d.s.MaxBandwidth)
+	} else if err := d.restart(); err != nil { // reading a local file again costs less than comparing
+		return err
 	}
-	body := throttle(ctx, watch.reader(resp.Body), d.s.MaxBandwidth)
-	return watch.explain(d.take(ctx, p, etag, bufio.NewReaderSize(body, 4<<10)))
+	return d.take(ctx, p, bufio.NewReaderSize(body, 4<<10))
 }
 
-// maxETag bounds what is sent back to a host, in bytes.
-const maxETag = 1 << 10
-
-// take reads the body of a response that holds p. A body that turns out not
-// to be p leaves what was on disk before it.
-func (d *download) take(ctx context.Context, p piece, etag string, body *bufio.Reader) error {
+// take reads body, which is that of p. A body that turns out not to be p leaves
+// what was on disk before it.
+func (d *download) take(ctx context.Context, p Part, body *bufio.Reader) error {
 	before, err := d.mark()
 	if err != nil {
 		return err
 	}
 	// A tarball is never text where it begins, and nowhere looks like a page.
-	if b, _ := body.Peek(512); len(b) > 0 {
-		if kind := http.DetectContentType(b); strings.HasPrefix(kind, "text/html") || p.from == 0 && strings.HasPrefix(kind, "text/") {
+	if b, err := body.Peek(512); !d.src.Local() && len(b) > 0 {
+		if kind := http.DetectContentType(b); strings.HasPrefix(kind, "text/html") || p.From == 0 && strings.HasPrefix(kind, "text/") {
+			if err != nil && err != io.EOF { // it says more than the beginning
+				return err
+			}
 			return fmt.Errorf("the host answers with text, not with a tarball: a captive portal? It begins with %q", release.Foreign(string(b[:min(len(b), 40)]), 60))
 		}
 	}
 	if err := d.skip(p, body); err != nil {
 		return err
 	}
-	d.etag = etag
+	d.etag = p.ETag
 	d.responses++
-	if p.total > 0 {
-		d.total = p.total
+	if p.Total > 0 {
+		d.total = p.Total
 	}
-	end := p.end
+	end := p.End
 	if end < 0 {
 		end = d.limit
 	}
 	err = d.copy(ctx, end, body)
-	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.cut
+	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.Cut
 	if contradicts {
 		if err := d.reset(before); err != nil {
 			return err
@@ -248,8 +234,8 @@ func (d *download) take(ctx context.Context, p piece, etag string, body *bufio.R
 // skip compares the bytes of body that are on disk already with those there: a
 // server that ignores ranges sends them again. If they differ, and the whole
 // file has the right length, the bytes on disk may be the wrong ones.
-func (d *download) skip(p piece, body io.Reader) error {
-	n := d.have - p.from
+func (d *download) skip(p Part, body io.Reader) error {
+	n := d.have - p.From
 	ours := bufio.NewReaderSize(io.NewSectionReader(d.f.File, 0, n), 32<<10)
 	var a, b [32 << 10]byte
 	for at := int64(0); at < n; {
@@ -262,7 +248,7 @@ func (d *download) skip(p piece, body io.Reader) error {
 		}
 		at += size
 		if !bytes.Equal(a[:size], b[:size]) {
-			if d.doubt = d.limit == 0 || p.total > 0; !d.doubt {
+			if d.doubt = d.limit == 0 || p.Total > 0; !d.doubt {
 				rest, err := io.Copy(io.Discard, io.LimitReader(body, d.limit-at+1))
 				d.doubt = err == nil && at+rest == d.limit
 			}

@@ -52,7 +52,7 @@ func TestDownloadResumes(t *testing.T) {
 		next.ServeHTTP(&cutter{w, 400 << 10}, r)
 	}))
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if len(ranges) != 3 || ranges[0] != "" || !strings.HasPrefix(ranges[1], "bytes=") {
@@ -76,14 +76,14 @@ func TestDownloadResumesWhatAnEarlierProcessLeft(t *testing.T) {
 	s.Tries = 2
 	cut.Store(true)
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.NetworkError {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); code(err) != release.NetworkError {
 		t.Fatalf("got %v", err)
 	}
 	if got := left(t, s); !strings.Contains(got, a.SHA256+state.UnverifiedSuffix) {
 		t.Fatalf("what can be resumed is not kept: %s", got)
 	}
 	cut.Store(false)
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if *last.Load() == "" {
@@ -102,7 +102,7 @@ func TestDownloadStartsAfreshWhenTheLeftoverIsWrong(t *testing.T) {
 		if err := os.WriteFile(s.Layout.Download(a.SHA256), make([]byte, left), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		os.RemoveAll(s.Layout.Version(rel.Manifest().Version))
@@ -172,7 +172,7 @@ func TestReleaseHostMisbehaves(t *testing.T) {
 			s := setup(t, tarballs(tt.spoil))
 			s.StallTimeout = 200 * time.Millisecond
 			rel, a := fetch(t, s, "1.0.0")
-			_, err := s.Stage(t.Context(), rel, a, func() { t.Error("reported as downloaded") })
+			_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { t.Error("reported as downloaded") })
 			if code(err) != tt.want || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %s: %v\nwant %s: %s", code(err), err, tt.want, tt.text)
 			}
@@ -196,7 +196,7 @@ func TestReleaseHostRecovers(t *testing.T) {
 		})
 	})
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -233,7 +233,7 @@ func TestDownloadResumesAtAnyByte(t *testing.T) {
 		mu.Lock()
 		at, ifRange = n, nil
 		mu.Unlock()
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 			t.Fatalf("cut at byte %d of %d: %v", n, a.Size, err)
 		}
 		if len(ifRange) != 1 || !strings.HasPrefix(ifRange[0], `"`) {
@@ -256,7 +256,7 @@ func TestDownloadWithoutRanges(t *testing.T) {
 		next.ServeHTTP(w, r)
 	}))
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil || n.Load() != 4 {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil || n.Load() != 4 {
 		t.Errorf("after %d requests: %v", n.Load(), err)
 	}
 }
@@ -271,7 +271,7 @@ func TestDownloadOverABadLink(t *testing.T) {
 	}))
 	s.Tries = 12
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Errorf("after %d requests: %v", n.Load(), err)
 	}
 }
@@ -291,7 +291,7 @@ func TestATarballThatCannotFitIsNotBegun(t *testing.T) {
 	s := setup(t, tarballs(func(http.ResponseWriter, *http.Request, http.Handler) { t.Error("the tarball is asked for") }))
 	rel, a := fetch(t, s, "1.0.0")
 	a.UnpackedSize = release.MaxUnpacked << 20
-	_, err := s.Stage(t.Context(), rel, a, func() {})
+	_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 	if code(err) != release.DiskFull || !strings.Contains(err.Error(), strconv.FormatUint(need(a.Size, a.UnpackedSize), 10)+" are needed") {
 		t.Errorf("got %v", err)
 	}

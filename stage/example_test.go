@@ -27,11 +27,11 @@ func Example() {
 			return err
 		}
 		defer source.Close()
-		stager, err := stage.New(stage.Config{Layout: root, Trust: trust, Binary: "player", From: source, KeepVersions: 3})
+		stager, err := stage.New(stage.Config{Layout: root, Trust: trust, Binary: "player", KeepVersions: 3})
 		if err != nil {
 			return err
 		}
-		rel, err := stager.Fetch(ctx, release.MustVersion("1.5.0")) // reads and verifies the manifest
+		rel, err := stager.Fetch(ctx, source) // reads and verifies the manifest
 		if err != nil {
 			return err
 		}
@@ -44,7 +44,7 @@ func Example() {
 		if err != nil {
 			return err
 		}
-		staged, err := stager.Stage(ctx, rel, artefact, func() {})
+		staged, err := stager.Stage(ctx, source, rel, artefact, func() {})
 		if err != nil {
 			return err
 		}

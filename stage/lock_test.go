@@ -69,7 +69,7 @@ func TestWhoHoldsTheOldLock(t *testing.T) {
 			s.Layout = l
 			heldBy(t, uid, l.Downloads())
 			rel, a := fetch(t, s, newVersion)
-			_, err = s.Stage(t.Context(), rel, a, func() {})
+			_, err = s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 			if want == "" && err != nil || want != "" && code(err) != want {
 				t.Errorf("got %v", err)
 			}
@@ -122,7 +122,7 @@ func TestStageWithOtherKindsOfFiles(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() {
-				_, err := s.Stage(t.Context(), rel, a, func() {})
+				_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 				done <- err
 			}()
 			select {
@@ -164,12 +164,12 @@ func TestSourcesOfOtherKinds(t *testing.T) {
 		}
 		defer source.Close()
 		for _, name := range []string{"fifo", "sub"} {
-			if f, _, err := source.Open(name); err == nil || !strings.Contains(err.Error(), name) {
+			if p, err := source.Open(t.Context(), name, 0, ""); err == nil || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s: %v", name, err)
-				f.Close()
+				p.Body.Close()
 			}
 		}
-		if _, _, err := source.Open("none"); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := source.Open(t.Context(), "none", 0, ""); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
 	}()
@@ -192,14 +192,14 @@ func TestFullDiskAtFirst(t *testing.T) {
 			}
 			return make()
 		})})
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.DiskFull {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); code(err) != release.DiskFull {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
 	s := setup(t, nil)
 	install(t, s.Layout, "1.0.0")
 	rel, a := fetch(t, s, newVersion)
-	staged, err := s.Stage(t.Context(), rel, a, func() {})
+	staged, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestAFaultOfTheDiskIsFinal(t *testing.T) {
 		}
 		return make()
 	})})
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.Internal || writes != 1 {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); code(err) != release.Internal || writes != 1 {
 		t.Errorf("after %d writes: %v", writes, err)
 	}
 }
@@ -276,7 +276,7 @@ func TestADownloadOfAnotherUser(t *testing.T) {
 		}
 		return make()
 	})})
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Error(err)
 	}
 }
@@ -299,7 +299,7 @@ func TestDownloadsAreCleanedMeanwhile(t *testing.T) {
 					os.RemoveAll(s.Layout.Downloads())
 				}
 			}
-			if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+			if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 				t.Errorf("%s, with the directory %v: %v", name, all, err)
 			}
 		}

@@ -29,7 +29,7 @@ func TestModesOfAVersionWhateverTheUmask(t *testing.T) {
 		s := setup(t, nil)
 		syscall.Umask(int(mask))
 		rel, a := fetch(t, s, "1.0.0")
-		if _, err := s.Stage(t.Context(), rel, a, func() {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {
 			for _, path := range []string{s.Layout.StagingLock(), s.Layout.Download(a.SHA256)} {
 				if st, err := os.Lstat(path); err != nil || st.Mode().Perm() != 0o600 {
 					t.Errorf("umask %s: %s has mode %v: %v", u, path, st.Mode(), err)
@@ -75,7 +75,7 @@ func TestNoExec(t *testing.T) {
 	mount(t, s.Layout.Root(), "tmpfs", "tmpfs", syscall.MS_NOEXEC, "size=32M")
 	rel, a := fetch(t, s, "1.0.0")
 	const text = "is on a file system mounted noexec: mount it with exec, or set service.install_root elsewhere"
-	_, err := s.Stage(t.Context(), rel, a, func() { t.Error("it was downloaded") })
+	_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { t.Error("it was downloaded") })
 	if code(err) != release.ExtractFailed || !strings.Contains(err.Error(), text) {
 		t.Errorf("got %s: %v", code(err), err)
 	}
@@ -88,7 +88,7 @@ func TestNoExec(t *testing.T) {
 		t.Errorf("got %s: %v", code(err), err)
 	}
 	s.NoRun = true
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Errorf("a service that is not run by the agent: %v", err)
 	}
 }

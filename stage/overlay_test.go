@@ -74,7 +74,7 @@ func TestTheImagesVersionIsInstalledAgain(t *testing.T) {
 	onImage(t, s, "1.9.0", imageVersion, "0.9.0")
 	set(t, l, func(_ *state.State, tr *state.Tree) { tr.Previous = release.MustVersion(imageVersion) })
 	rel, a := fetch(t, s, imageVersion)
-	staged, err := s.Stage(t.Context(), rel, a, func() {})
+	staged, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestAVersionInUseOnAnOverlayIsRefused(t *testing.T) {
 		}
 		before := left(t, s)
 		rel, a := fetch(t, s, imageVersion)
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.Internal || !strings.Contains(err.Error(), "cannot be replaced at one instant here") {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); code(err) != release.Internal || !strings.Contains(err.Error(), "cannot be replaced at one instant here") {
 			t.Errorf("%s: %v", use, err)
 		}
 		if after := left(t, s); after != before {
@@ -159,7 +159,7 @@ func TestAVersionInUseThatCannotBeExchanged(t *testing.T) {
 				return make()
 			})})
 			rel, a := fetch(t, s, imageVersion)
-			_, err := s.Stage(t.Context(), rel, a, func() {})
+			_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 			if ok := !used && state.Immovable(cause); ok != (err == nil) || err != nil && (code(err) != release.Internal || !strings.Contains(err.Error(), imageVersion)) {
 				t.Errorf("%v, used %v: %v", cause, used, err)
 			}
@@ -191,7 +191,7 @@ func TestOldFilesThatCannotBeRemoved(t *testing.T) {
 			return make()
 		})})
 		rel, a := fetch(t, s, imageVersion)
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 			t.Errorf("exchange %v: %v", exchange, err)
 		}
 		if m, err := readMarker(l, v); err != nil || m.SHA256 != a.SHA256 {
@@ -218,7 +218,7 @@ func TestARemovalThatCannotBeFinished(t *testing.T) {
 		return make()
 	})})
 	rel, a := fetch(t, s, imageVersion)
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.Internal || !strings.Contains(err.Error(), "could not be removed; remove "+l.Version(release.MustVersion(imageVersion))) {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); code(err) != release.Internal || !strings.Contains(err.Error(), "could not be removed; remove "+l.Version(release.MustVersion(imageVersion))) {
 		t.Errorf("got %v", err)
 	}
 	if got := installed(t, l); got != "[1.9.0] .removed-1.0.0 1.0.0" {
@@ -231,7 +231,7 @@ func TestARemovalThatCannotBeFinished(t *testing.T) {
 	if got := installed(t, l); got != "[1.9.0]" {
 		t.Errorf("installed: %s", got)
 	}
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -136,7 +136,7 @@ func TestAnAnswerThatContradictsKeepsWhatIsHere(t *testing.T) {
 			rel, a := fetch(t, s, "1.0.0")
 			size.Store(a.Size)
 			odd.Store(1 << 20)
-			_, err := s.Stage(t.Context(), rel, a, func() { t.Error("reported as downloaded") })
+			_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { t.Error("reported as downloaded") })
 			want := tt.code
 			if want == "" {
 				want = release.NetworkError
@@ -152,7 +152,7 @@ func TestAnAnswerThatContradictsKeepsWhatIsHere(t *testing.T) {
 				t.Fatalf("of the %d bytes %d are here: %v", half, len(b), err)
 			}
 			odd.Store(2)
-			if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+			if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 				t.Errorf("two times: %v", err)
 			}
 			if r := last.Load(); r != fmt.Sprintf("bytes=%d-", half) {
@@ -181,7 +181,7 @@ func TestAnAnswerThatContradictsAtFirst(t *testing.T) {
 			size.Store(a.Size)
 			for _, times := range []int32{2, 1 << 20} {
 				odd.Store(times)
-				_, err := s.Stage(t.Context(), rel, a, func() {})
+				_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 				if ok := times == 2; ok != (err == nil) || !ok && code(err) != release.NetworkError && code(err) != tt.code {
 					t.Errorf("%d times: %v", times, err)
 				}
@@ -228,7 +228,7 @@ func TestAnotherBeginning(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.Store(0)
-			_, err := s.Stage(t.Context(), rel, a, func() {})
+			_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 			switch wrong {
 			case "the host's":
 				if code(err) != release.ChecksumMismatch || n.Load() != 7 {
@@ -293,7 +293,7 @@ func TestContradictionsWithoutASignedSize(t *testing.T) {
 				}))
 				rel, a := fetch(t, s, "1.0.0")
 				size, a.Size, a.UnpackedSize = a.Size, 0, 0
-				_, err := s.Stage(t.Context(), rel, a, func() {})
+				_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 				if times == 1 && err != nil || times > 1 && code(err) != tt.want {
 					t.Errorf("after %d requests: %v", n.Load(), err)
 				}

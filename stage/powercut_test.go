@@ -163,7 +163,7 @@ func cutPower(t *testing.T, p plan) harm {
 	s := setup(t, nil)
 	for _, v := range append(slices.Clone(goodVersions), neverHealthy) {
 		rel, a := fetch(t, s, v)
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 			t.Fatal(err)
 		}
 		d, err := digest(s.Layout, release.MustVersion(v))

@@ -253,7 +253,7 @@ func (p plan) write() error {
 	rs := releases{}
 	var versions []string
 	for _, v := range append(slices.Clone(goodVersions), neverHealthy) {
-		rel, err := s.Fetch(ctx, release.MustVersion(v))
+		rel, err := s.Fetch(ctx, s.Host(release.MustVersion(v)))
 		if err != nil {
 			return err
 		}

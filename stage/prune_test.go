@@ -209,7 +209,7 @@ func TestLinkedVersions(t *testing.T) {
 		t.Errorf("installed: %s", got)
 	}
 	rel, a := fetch(t, s, "1.0.0")
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Lstat(l.Version(release.MustVersion("1.0.0"))); err != nil || !st.IsDir() {
@@ -263,7 +263,7 @@ func TestStagePrunesFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 		rel, a := fetch(t, s, "1.0.0")
-		if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 			t.Fatal(err)
 		}
 		want := map[int]string{0: "[0.9.3 0.9.2 0.9.1 0.9.0 0.8.0]", 2: "[0.9.0 0.8.0]", 3: "[0.9.0 0.8.0]"}[keep]
@@ -324,7 +324,7 @@ func TestMountPointsInVersions(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	rel, a := fetch(t, s, "1.0.0")
-	_, err = s.Stage(t.Context(), rel, a, func() { t.Error("it was downloaded") })
+	_, err = s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { t.Error("it was downloaded") })
 	if err == nil || !strings.Contains(err.Error(), "is a mount point; unmount it") {
 		t.Errorf("got %v", err)
 	}

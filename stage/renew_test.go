@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -52,7 +53,7 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 		}
 		s.Trust = old
 		asked := 0
-		s.Renew = func(beside fs.FS) (Trust, error) {
+		s.Renew = func(_ context.Context, beside fs.FS) (Trust, error) {
 			asked++
 			if _, err := fs.ReadFile(beside, "15.root.json"); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: a file that is not there: %v", name, err)
@@ -67,7 +68,7 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 			}
 			return right, nil
 		}
-		rel, err := s.Fetch(t.Context(), release.MustVersion("1.0.0"))
+		rel, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0")))
 		var coded *release.Error
 		switch {
 		case tt.refuse == "" && (err != nil || !rel.OK()):
@@ -104,12 +105,12 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 	if old.Verifier, err = verify.New(root, right.Signers()); err != nil {
 		t.Fatal(err)
 	}
-	s.Trust, s.From = old, source
-	s.Renew = func(beside fs.FS) (Trust, error) {
+	s.Trust = old
+	s.Renew = func(_ context.Context, beside fs.FS) (Trust, error) {
 		_, err := beside.Open("targets.json")
 		return right, err
 	}
-	if rel, err := s.Fetch(t.Context(), release.Version{}); err != nil || !rel.OK() {
+	if rel, err := s.Fetch(t.Context(), source); err != nil || !rel.OK() {
 		t.Errorf("from a directory: %v", err)
 	}
 }

@@ -61,11 +61,11 @@ func TestSmallFilesThatAreNotJSON(t *testing.T) {
 					})
 				})
 				odd.Store(2)
-				if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); err != nil {
+				if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); err != nil {
 					t.Errorf("two times: %v", err)
 				}
 				odd.Store(1 << 20)
-				_, err := s.Fetch(t.Context(), release.MustVersion("1.0.0"))
+				_, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0")))
 				want := tt.code
 				if want == "" {
 					want = release.NetworkError
@@ -92,7 +92,7 @@ func TestAbsentOptionalFilesAreAskedForOnce(t *testing.T) {
 				w.WriteHeader(status)
 			})
 		})
-		_, err := s.small(t.Context(), s.Trust.FetchURL(release.MustVersion("1.0.0")), smallFile{name: "15.root.json", limit: verify.MaxRoot, optional: true})
+		_, err := s.read(t.Context(), s.Host(release.MustVersion("1.0.0")), smallFile{name: "15.root.json", limit: verify.MaxRoot, optional: true})
 		if !errors.Is(err, fs.ErrNotExist) || asked.Load() != 1 {
 			t.Errorf("%d: asked %d times: %v", status, asked.Load(), err)
 		}
@@ -133,8 +133,8 @@ func TestTextsOfAHostAreCut(t *testing.T) {
 			s := setup(t, tarballs(raw))
 			s.Tries = 2
 			rel, a := fetch(t, s, "1.0.0")
-			_, err := s.Stage(t.Context(), rel, a, func() {})
-			_, small := s.small(t.Context(), s.Trust.FetchURL(release.MustVersion("1.0.0")), smallFile{name: "x.tar.gz", limit: 100, tooLarge: release.ManifestInvalid})
+			_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
+			_, small := s.read(t.Context(), s.Host(release.MustVersion("1.0.0")), smallFile{name: "x.tar.gz", limit: 100, tooLarge: release.ManifestInvalid})
 			for _, err := range []error{err, small} {
 				if err == nil || len(err.Error()) > 700 || !utf8.ValidString(err.Error()) || strings.ContainsAny(err.Error(), "\x1b\n\r") {
 					t.Errorf("%d bytes: %.900q", len(fmt.Sprint(err)), fmt.Sprint(err))
@@ -163,7 +163,7 @@ func TestASmallFileThatDrips(t *testing.T) {
 		})
 	})
 	s.Tries, s.StallTimeout = 2, 100*time.Millisecond
-	if _, err := s.Fetch(t.Context(), release.MustVersion("1.0.0")); code(err) != release.NetworkError || !strings.Contains(err.Error(), "not complete after 1s") {
+	if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); code(err) != release.NetworkError || !strings.Contains(err.Error(), "not complete after 1s") {
 		t.Errorf("got %v", err)
 	}
 }

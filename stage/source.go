@@ -8,21 +8,51 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/bilbycast/edge-agent/release"
 	"golang.org/x/sys/unix"
 )
 
 // Source has the files of one release: manifest.json, manifest.sig.bundle, and
-// its tarballs. They are no more believed than those of a release host.
+// its tarballs. A release host, a directory and a tar file are Sources; none is
+// trusted, since the signed manifest decides about every byte.
 type Source interface {
-	// Open returns the file of that name and its size, or fs.ErrNotExist.
-	Open(name string) (io.ReadCloser, int64, error)
+	// Open returns the file of that name, from byte at on or from its beginning.
+	// etag is that of the Part which the bytes before at came from, or "". The
+	// caller closes the body.
+	//
+	// A *release.Error is final; every other error may pass, and is retried.
+	// An error that wraps fs.ErrNotExist says that there is no such file.
+	Open(ctx context.Context, name string, at int64, etag string) (Part, error)
+	// Local reports whether reading needs no network: nothing else answers in the
+	// place of the Source, and another try reads the same.
+	Local() bool
+	// Describe returns how messages call the file of that name: a URL without
+	// secrets, or the name.
+	Describe(name string) string
+	// Close releases what the Source holds. It does not end a Part.
 	io.Closer
 }
 
+// Part is what a Source returns of one file.
+type Part struct {
+	Body  io.ReadCloser
+	From  int64  // the first byte of Body in the file
+	End   int64  // the byte after its last one; below 0: not known
+	Total int64  // size of the whole file; 0: not known
+	ETag  string // names these bytes of the file for a later Open; may be empty
+	Type  string // the media type that the host gives; may be empty
+	// Cut: the end of the connection is the end of Body, so that a body that was
+	// cut cannot be told from a complete one.
+	Cut bool
+	// PastEnd: the file has no byte at the requested place.
+	PastEnd bool
+}
+
 // OpenSource opens a directory, or a tar file that is not compressed, with the
-// files of a release in its top.
+// files of a release in its top. It opens every file now, and opens none later.
 func OpenSource(path string) (Source, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -39,31 +69,79 @@ func OpenSource(path string) (Source, error) {
 	if !st.IsDir() {
 		return nil, fmt.Errorf("%s is neither a directory nor a tar file", path)
 	}
+	return openDir(path)
+}
+
+// openDir opens all files of a directory, since a process that gives up root
+// reads them afterwards.
+func openDir(path string) (Source, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, err
 	}
-	return dirSource{root}, nil
+	defer root.Close()
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > maxFiles { // a stick with much else on it
+		names = slices.DeleteFunc(names, func(name string) bool {
+			return !slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
+		})
+	}
+	if len(names) > maxFiles {
+		return nil, fmt.Errorf("%s has more than %d files that may be a release's: give a directory with one release", path, maxFiles)
+	}
+	files := dirSource{}
+	for _, name := range names {
+		// Links that leave the directory are not followed (os.Root), and no FIFO is
+		// waited for.
+		f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue // if the release needs it, Open says that it is missing
+		}
+		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+			f.Close()
+			continue
+		}
+		files[name] = f
+	}
+	return files, nil
 }
 
-// dirSource is a directory. Links that leave it are not followed (os.Root).
-type dirSource struct{ *os.Root }
+// maxFiles bounds the open files of a directory.
+const maxFiles = 200
 
-func (d dirSource) Open(name string) (io.ReadCloser, int64, error) {
-	// A fifo would be waited for, and for ever.
-	f, err := d.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, 0, err
+// dirSource has the files of a directory, open.
+type dirSource map[string]*os.File
+
+func (dirSource) Local() bool { return true }
+
+func (dirSource) Describe(name string) string { return name }
+
+func (d dirSource) Close() error {
+	var errs []error
+	for _, f := range d {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d dirSource) Open(ctx context.Context, name string, _ int64, _ string) (Part, error) {
+	f, ok := d[name]
+	if !ok {
+		return Part{}, unreadable(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
 	}
 	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", name)
-	}
 	if err != nil {
-		f.Close()
-		return nil, 0, err
+		return Part{}, unreadable(name, err)
 	}
-	return f, st.Size(), nil
+	return localPart(ctx, name, io.NewSectionReader(f, 0, st.Size()), st.Size()), nil
 }
 
 // tarSource is a tar file, which is searched again for each name.
@@ -71,77 +149,55 @@ type tarSource struct{ f *os.File }
 
 func (s *tarSource) Close() error { return s.f.Close() }
 
-func (s *tarSource) Open(name string) (io.ReadCloser, int64, error) {
+func (*tarSource) Local() bool { return true }
+
+func (*tarSource) Describe(name string) string { return name }
+
+func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (Part, error) {
 	if _, err := s.f.Seek(0, io.SeekStart); err != nil {
-		return nil, 0, err
+		return Part{}, unreadable(name, err)
 	}
 	r := tar.NewReader(s.f)
 	for range maxEntries {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return nil, 0, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+			return Part{}, unreadable(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
 		}
 		if err != nil {
-			return nil, 0, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err)
+			return Part{}, unreadable(name, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err))
 		}
 		if h.Typeflag == tar.TypeReg && (h.Name == name || h.Name == "./"+name) {
-			return io.NopCloser(r), h.Size, nil
+			return localPart(ctx, name, r, h.Size), nil
 		}
 	}
-	return nil, 0, fmt.Errorf("more than %d entries", maxEntries)
+	return Part{}, unreadable(name, fmt.Errorf("more than %d entries", maxEntries))
 }
 
-// smallFrom reads a small file from the Source.
-func (s *Stager) smallFrom(small smallFile) ([]byte, error) {
-	name, limit := small.name, small.limit
-	f, _, err := s.From.Open(name)
-	if err != nil {
-		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
-	}
-	if int64(len(b)) > limit {
-		return nil, release.Errorf(small.tooLarge, "%s has more than %d bytes", name, limit)
-	}
-	return b, nil
+// unreadable returns the final error of a local file.
+func unreadable(name string, err error) error {
+	return release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
 }
 
-// moreFrom is more of a Source: all of it, from the beginning.
-func (d *download) moreFrom(ctx context.Context) error {
-	if err := d.restart(); err != nil {
-		return err
-	}
-	f, size, err := d.s.From.Open(d.url)
-	if err != nil {
-		return release.Errorf(release.NetworkError, "read the tarball of the release: %w", err)
-	}
-	defer f.Close()
-	if d.limit > 0 && size != d.limit {
-		return release.Errorf(release.ChecksumMismatch, "%s has %d bytes, but the signed manifest says %d", d.url, size, d.limit)
-	}
-	if size > release.MaxTarball {
-		return release.Errorf(release.ManifestInvalid, "%s has %d bytes, more than %d", d.url, size, int64(release.MaxTarball))
-	}
-	d.total = size
-	err = d.copy(ctx, size, contextReader{ctx, f})
-	var coded *release.Error
-	if err != nil && !errors.As(err, &coded) && ctx.Err() == nil { // another try would read the same
-		err = release.Errorf(release.NetworkError, "read %s: %w", d.url, err)
-	}
-	return err
+// localPart returns a whole local file of size bytes.
+func localPart(ctx context.Context, name string, r io.Reader, size int64) Part {
+	return Part{Body: io.NopCloser(&localBody{ctx, name, r}), End: size, Total: size}
 }
 
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
+// localBody reads a local file until ctx is done. Its errors are final: another
+// try would read the same.
+type localBody struct {
+	ctx  context.Context
+	name string
+	r    io.Reader
 }
 
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
+func (b *localBody) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return c.r.Read(p)
+	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = unreadable(b.name, err)
+	}
+	return n, err
 }

@@ -61,7 +61,7 @@ func TestADownloadWithoutALengthKeepsAReserve(t *testing.T) {
 			}
 			rel, a := fetch(t, s, "1.0.0")
 			a.Size, a.UnpackedSize = 0, 0
-			_, err := s.Stage(t.Context(), rel, a, func() { t.Error("reported as downloaded") })
+			_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { t.Error("reported as downloaded") })
 			if code(err) != release.DiskFull || !strings.Contains(err.Error(), "a tarball without a stated length") {
 				t.Errorf("got %v", err)
 			}
@@ -84,7 +84,7 @@ func TestADownloadWithoutALength(t *testing.T) {
 	}))
 	rel, a := fetch(t, s, "1.0.0")
 	a.Size, a.UnpackedSize = 0, 0
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -107,7 +107,7 @@ func TestFailedVersionsMakeRoom(t *testing.T) {
 		})
 		fill(t, filepath.Join(l.Root(), "ballast"), 3<<20)
 		rel, a := fetch(t, s, "1.0.0")
-		_, err := s.Stage(t.Context(), rel, a, func() {})
+		_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 		got := installed(t, l)
 		switch keep {
 		case 0:
@@ -135,7 +135,7 @@ func TestNoRoom(t *testing.T) {
 	mount(t, filepath.Join(s.Layout.Versions(), "0.7.0"), "tmpfs", "tmpfs", 0, "size=1M")
 	rel, a := fetch(t, s, "1.0.0")
 	a.UnpackedSize = release.MaxUnpacked << 20
-	_, err := s.Stage(t.Context(), rel, a, func() {})
+	_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 	if code(err) != release.DiskFull || !strings.Contains(err.Error(), "are needed") || !strings.Contains(err.Error(), "0.7.0 is a mount point") {
 		t.Errorf("got %v", err)
 	}
@@ -174,7 +174,7 @@ func TestDirectoriesOnOtherFileSystems(t *testing.T) {
 			}
 			l := s.Layout
 			rel, a := fetch(t, s, "1.0.0")
-			if _, err := s.Stage(t.Context(), rel, a, func() {}); tt.want == "" && err != nil || tt.want != "" && (code(err) != tt.want || !strings.Contains(err.Error(), filepath.Join(l.Root(), tt.small)+" has")) {
+			if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); tt.want == "" && err != nil || tt.want != "" && (code(err) != tt.want || !strings.Contains(err.Error(), filepath.Join(l.Root(), tt.small)+" has")) {
 				t.Errorf("%s, links %v: %v", name, linked, err)
 			}
 		}

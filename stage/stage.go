@@ -13,7 +13,6 @@
 package stage
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,15 +58,13 @@ type Config struct {
 	Trust  Trust
 	// Binary is the service's program, relative to a version's directory.
 	Binary string
-	// From, if set, gives the files of a release instead of its host.
-	From Source
 	// NoRun leaves out the self-check of running `<binary> version`: the service
 	// is not of our making, and may not know the word.
 	NoRun bool
 	// Renew, if set, returns the trust that the files beside a release make, if
 	// Sigstore's keys prove them; it is asked when a signature does not hold by
 	// Trust. See verify.Renew.
-	Renew func(beside fs.FS) (Trust, error)
+	Renew func(ctx context.Context, beside fs.FS) (Trust, error)
 	// KeepVersions is how many versions may be installed once a release is
 	// staged: before the space is looked at, those that nothing needs are removed
 	// (see Prune), and more of them if it does not fit otherwise. 0 removes none.
@@ -86,8 +83,8 @@ type Config struct {
 	MaxBandwidth int64
 	// AllowPrivate lets the release host redirect to private addresses.
 	AllowPrivate bool
-	// Now is the clock that certificates of hosts are judged by; nil means the
-	// system's. Nothing else reads a clock.
+	// Now is the clock that certificates of hosts are judged by; nil means
+	// CertificateTime. Nothing else reads a clock.
 	Now func() time.Time
 
 	// The rest has defaults; tests shorten it.
@@ -101,7 +98,7 @@ type Config struct {
 // Stager stages releases, one at a time.
 type Stager struct {
 	Config
-	client *http.Client
+	client *client
 }
 
 // New returns a Stager.
@@ -120,6 +117,9 @@ func New(c Config) (*Stager, error) {
 			*d = v
 		}
 	}
+	if c.Now == nil {
+		c.Now = CertificateTime
+	}
 	if c.Tries == 0 {
 		c.Tries = 6
 	}
@@ -135,15 +135,13 @@ func New(c Config) (*Stager, error) {
 	return &Stager{Config: c, client: client}, nil
 }
 
-// Fetch gets the manifest of v and its signature, and verifies them.
-func (s *Stager) Fetch(ctx context.Context, v release.Version) (_ verify.Release, err error) {
-	defer func() { err = full(err) }() // a trust root is kept
+// Fetch reads the manifest and its signature from src, and verifies them. If
+// the signature fails and Renew is set, it tries once more with the trust root
+// beside the release.
+func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err error) {
+	defer func() { err = full(err) }() // Renew writes a trust root
 	s.Progress(PhaseVerify, 0, 0)
-	file := s.smallFrom
-	if s.From == nil {
-		base := s.Trust.FetchURL(v)
-		file = func(f smallFile) ([]byte, error) { return s.small(ctx, base, f) }
-	}
+	file := func(f smallFile) ([]byte, error) { return s.read(ctx, src, f) }
 	manifest, err := file(manifestFile)
 	if err != nil {
 		return verify.Release{}, err
@@ -159,7 +157,7 @@ func (s *Stager) Fetch(ctx context.Context, v release.Version) (_ verify.Release
 	}
 	// Logs and authorities get new keys. The release may bring them along; then it
 	// is verified once more.
-	trust, renewErr := s.Renew(beside(file))
+	trust, renewErr := s.Renew(ctx, beside(file))
 	if renewErr != nil {
 		if !errors.Is(renewErr, fs.ErrNotExist) {
 			err = release.Errorf(coded.Code, "%w; and the trust root beside the release is not taken: %w", errors.Unwrap(err), renewErr)
@@ -178,15 +176,8 @@ func (b beside) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	return memoryFile{bytes.NewReader(data)}, nil
+	return fsutil.MemFile(data), nil
 }
-
-// memoryFile is a file in memory, to be read.
-type memoryFile struct{ *bytes.Reader }
-
-func (memoryFile) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
-
-func (memoryFile) Close() error { return nil }
 
 // Marker is the file, in the top of a version's directory, that says from what
 // it was made. It is written last; an archive cannot bring one.
@@ -199,10 +190,11 @@ type marker struct {
 	Sequence uint64 `json:"sequence,omitzero"`
 }
 
-// Stage makes the directory of rel from the artefact a of its manifest.
-// downloaded is called once the tarball is complete and has the signed digest.
-// A version that is there already, from the same tarball, is not made again.
-func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefact, downloaded func()) (_ Staged, err error) {
+// Stage makes the directory of rel from the artefact a of its manifest, whose
+// tarball it reads from src. It calls downloaded once the tarball is complete
+// and has the signed digest. A version that is already installed from the same
+// tarball is not made again.
+func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a release.Artefact, downloaded func()) (_ Staged, err error) {
 	defer func() { err = full(err) }()
 	if !rel.OK() {
 		return Staged{}, release.Errorf(release.Internal, "stage: a release that nobody verified")
@@ -242,11 +234,7 @@ func (s *Stager) Stage(ctx context.Context, rel verify.Release, a release.Artefa
 	if err != nil {
 		return Staged{}, err
 	}
-	from := s.Trust.FetchURL(v) + "/" + name
-	if s.From != nil {
-		from = name
-	}
-	f, err := s.download(ctx, from, &a)
+	f, err := s.download(ctx, src, name, &a)
 	if err != nil {
 		return Staged{}, err
 	}

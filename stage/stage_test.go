@@ -136,7 +136,7 @@ func setup(t testing.TB, wrap func(http.Handler) http.Handler) *Stager {
 // fetch verifies a release and returns what to stage of it.
 func fetch(t testing.TB, s *Stager, version string) (verify.Release, release.Artefact) {
 	t.Helper()
-	rel, err := s.Fetch(t.Context(), release.MustVersion(version))
+	rel, err := s.Fetch(t.Context(), s.Host(release.MustVersion(version)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestStage(t *testing.T) {
 	s := setup(t, nil)
 	rel, a := fetch(t, s, "1.0.0")
 	told := 0
-	st, err := s.Stage(t.Context(), rel, a, func() { told++ })
+	st, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { told++ })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestStage(t *testing.T) {
 		t.Errorf("on disk: %s", got)
 	}
 	before, _ := os.Stat(s.Layout.Version(st.Version()))
-	if _, err := s.Stage(t.Context(), rel, a, func() { told++ }); err != nil || told != 2 {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { told++ }); err != nil || told != 2 {
 		t.Errorf("staging again: %v, told %d", err, told)
 	}
 	if after, _ := os.Stat(s.Layout.Version(st.Version())); !os.SameFile(before, after) {
@@ -208,7 +208,7 @@ func TestStageReplacesAVersionMadeByHand(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "edge-agent"), []byte("by hand"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); err != nil {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if b, _ := os.ReadFile(filepath.Join(dir, "edge-agent")); string(b) == "by hand" {
@@ -242,7 +242,7 @@ func TestStageRefusesWhatCannotRun(t *testing.T) {
 				s.CheckTimeout = 300 * time.Millisecond
 			}
 			rel, a := fetch(t, s, version)
-			_, err := s.Stage(t.Context(), rel, a, func() {})
+			_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 			if code(err) != want.code || !strings.Contains(err.Error(), want.text) {
 				t.Errorf("got %s: %v\nwant %s: %s", code(err), err, want.code, want.text)
 			}
@@ -256,7 +256,7 @@ func TestStageRefusesWhatCannotRun(t *testing.T) {
 func TestStageTakesNothingUnverified(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
-	if _, err := s.Stage(t.Context(), verify.Release{}, release.Artefact{}, func() {}); code(err) != release.Internal {
+	if _, err := s.Stage(t.Context(), s.Host(verify.Release{}.Manifest().Version), verify.Release{}, release.Artefact{}, func() {}); code(err) != release.Internal {
 		t.Errorf("the zero release: %v", err)
 	}
 	if _, err := Swap(t.Context(), s.Layout, Staged{}, state.Trial{}); code(err) != release.Internal {
@@ -275,11 +275,11 @@ func TestOnlyOneStagesAtATime(t *testing.T) {
 	release2 := make(chan struct{})
 	done := make(chan error)
 	go func() {
-		_, err := s.Stage(t.Context(), rel, a, func() { close(inside); <-release2 })
+		_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { close(inside); <-release2 })
 		done <- err
 	}()
 	<-inside
-	if _, err := s.Stage(t.Context(), rel, a, func() {}); code(err) != release.InProgress {
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); code(err) != release.InProgress {
 		t.Errorf("got %v", err)
 	}
 	close(release2)

@@ -20,7 +20,7 @@ func (st Staged) Version() release.Version { return st.rel.Manifest().Version }
 // Swap puts a staged release on trial: state.json first (the commit point),
 // then previous, then current.
 func Swap(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
-	return st.hand(ctx, l, tr, "staged", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
+	return st.commit(ctx, l, tr, "staged", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
 		s = state.Begin(s, tr, now)
 		t.Previous, t.Current = s.Previous, tr.Target
 		return s, t
@@ -29,21 +29,43 @@ func Swap(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state
 
 // Shelve leaves a staged release for an operator to apply.
 func Shelve(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
-	return st.hand(ctx, l, tr, "staged_manual", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
+	return st.commit(ctx, l, tr, "staged_manual", func(s state.State, t state.Tree, tr state.Trial, now time.Time) (state.State, state.Tree) {
 		return state.Shelve(s, tr, now), t
 	})
 }
 
-func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outcome string,
-	next func(state.State, state.Tree, state.Trial, time.Time) (state.State, state.Tree)) (state.Result, error) {
+// Install makes a staged release the first version of a root that has none. It
+// is the good one at once, as there is nothing to roll back to, and its floors
+// hold from now on.
+func Install(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
+	tr, err := st.trial(l, tr)
+	if err != nil {
+		return state.Result{}, err
+	}
+	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s = state.Install(s, tr, now)
+		t.LastGood, t.Current = tr.Target, tr.Target
+		return s, t, nil
+	})
+	return res, full(err)
+}
+
+// trial completes tr with what the staged release says.
+func (st Staged) trial(l state.Layout, tr state.Trial) (state.Trial, error) {
 	if !st.rel.OK() {
-		return state.Result{}, release.Errorf(release.Internal, "swap: nothing was staged")
+		return tr, release.Errorf(release.Internal, "swap: nothing was staged")
 	}
 	tr.Target = st.Version()
-	tr.RollbackFloor, tr.FloorSequence = floorOf(st.rel.Manifest(), func(v release.Version) uint64 {
-		m, _ := readMarker(l, v) // one that cannot be read says nothing
-		return m.Sequence
-	})
+	tr.RollbackFloor, tr.FloorSequence = floorOf(st.rel.Manifest(), func(v release.Version) uint64 { return SequenceOf(l, v) })
+	return tr, nil
+}
+
+func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, outcome string,
+	next func(state.State, state.Tree, state.Trial, time.Time) (state.State, state.Tree)) (state.Result, error) {
+	tr, err := st.trial(l, tr)
+	if err != nil {
+		return state.Result{}, err
+	}
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
@@ -61,6 +83,13 @@ func (st Staged) hand(ctx context.Context, l state.Layout, tr state.Trial, outco
 		return s, t, nil
 	})
 	return res, full(err)
+}
+
+// SequenceOf returns the sequence of the manifest that an installed version was
+// made from; 0: its marker does not say.
+func SequenceOf(l state.Layout, v release.Version) uint64 {
+	m, _ := readMarker(l, v)
+	return m.Sequence
 }
 
 // floorOf is what m sets once it has proved healthy: the lowest version to go

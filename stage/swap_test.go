@@ -37,7 +37,7 @@ func TestSwap(t *testing.T) {
 	s := setup(t, nil)
 	install(t, s.Layout, "0.9.0")
 	rel, a := fetch(t, s, "1.0.0")
-	st, err := s.Stage(t.Context(), rel, a, func() {})
+	st, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestSwapToWhatRunsAlreadyIsRefused(t *testing.T) {
 	s := setup(t, nil)
 	install(t, s.Layout, "1.0.0")
 	rel, a := fetch(t, s, "1.0.0")
-	staged, err := s.Stage(t.Context(), rel, a, func() {})
+	staged, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

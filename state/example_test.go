@@ -25,7 +25,11 @@ func exampleRoot(versions ...string) (l state.Layout, remove func(), err error) 
 		}
 	}
 	if err == nil {
-		err = l.LinkFirst(release.MustVersion(versions[0]))
+		_, err = l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			first := release.MustVersion(versions[0])
+			t.LastGood, t.Current = first, first
+			return state.Install(s, state.Trial{Target: first}, now), t, nil
+		})
 	}
 	return l, func() { os.RemoveAll(dir) }, err
 }

@@ -238,16 +238,6 @@ func (l Layout) PointCurrent(v release.Version) error {
 	return l.point(l.Current(), v)
 }
 
-// LinkFirst makes v, which must be complete, the version of a root that has none.
-//
-//	last-good, then current (COMMIT: from here the root has a version)
-func (l Layout) LinkFirst(v release.Version) error {
-	if err := l.point(l.LastGood(), v); err != nil {
-		return err
-	}
-	return l.point(l.Current(), v)
-}
-
 // relink changes the links in which want differs from have. When a trial begins,
 // previous comes first, so that a crash leaves no new current without its previous
 // version. Otherwise current comes first, while previous can still be renamed to it

@@ -196,9 +196,7 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 		return s, t
 	}
 	n := atRest(s, Stable, s.Target, now)
-	if s.PendingFloor.Compare(n.Floor) >= 0 { // neither floor nor sequence decreases
-		n.Floor, n.FloorSequence = s.PendingFloor, max(n.FloorSequence, s.PendingFloorSequence)
-	}
+	n = n.raiseFloor(s.PendingFloor, s.PendingFloorSequence)
 	n.TrialID = s.TrialID
 	message := fmt.Sprintf("%s is healthy after %s", s.Target, starts(max(s.BootAttempts, 1)))
 	if note != "" {

@@ -31,6 +31,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -153,7 +154,7 @@ type Entry struct {
 }
 
 // entryIDs limits the ids of entries, which are part of file names.
-var entryIDs = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._-]{0,127}$`)
+var entryIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._-]{0,127}$`) })
 
 // ErrNewerSchema means that a newer version of the agent wrote state.json.
 var ErrNewerSchema = errors.New("written by a newer version")
@@ -221,8 +222,8 @@ func (s State) check() error {
 }
 
 func (e Entry) check() error {
-	if !entryIDs.MatchString(e.ID) {
-		return fmt.Errorf("entry id %.200q is not %s", e.ID, entryIDs)
+	if !entryIDs().MatchString(e.ID) {
+		return fmt.Errorf("entry id %.200q is not %s", e.ID, entryIDs())
 	}
 	if (e.Event == nil) == (e.Ack == nil) {
 		return fmt.Errorf("entry %.128q is not one of event and ack", e.ID)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 //go:embed units/*.tmpl
@@ -39,11 +40,11 @@ type File struct{ Name, Text string }
 
 // plain matches a value that a unit file takes literally: it has no space, quote,
 // backslash, % or $, and does not begin like an option.
-var plain = regexp.MustCompile(`^[0-9A-Za-z_./:=@+,][0-9A-Za-z_./:=@+,-]*$`)
+var plain = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_./:=@+,][0-9A-Za-z_./:=@+,-]*$`) })
 
 // names matches the name of a unit or of a user, which is used in file names and as an
 // argument of commands.
-var names = regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z_.@-]{0,99}$`)
+var names = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z_.@-]{0,99}$`) })
 
 // check refuses values that must not get into a unit file or its path.
 func (u Unit) check() error {
@@ -71,12 +72,12 @@ func (u Unit) check() error {
 		named = append(named, [2]string{"unit", base})
 	}
 	for _, v := range values {
-		if !plain.MatchString(v[1]) {
+		if !plain().MatchString(v[1]) {
 			return fmt.Errorf("unit: %s %q is not made of letters, digits and _./:=@+,- alone, or begins with -", v[0], v[1])
 		}
 	}
 	for _, v := range named {
-		if !names.MatchString(v[1]) {
+		if !names().MatchString(v[1]) {
 			return fmt.Errorf("unit: %s %q is not a name: 1 to 100 letters, digits and _.@-, beginning with a letter, a digit or _", v[0], v[1])
 		}
 	}
@@ -87,12 +88,12 @@ func (u Unit) check() error {
 		return fmt.Errorf("unit: binary %q is not a path inside a version's directory", u.Binary)
 	}
 	for _, dir := range u.Writable {
-		if !plain.MatchString(dir) || !filepath.IsAbs(dir) || dir != filepath.Clean(dir) {
+		if !plain().MatchString(dir) || !filepath.IsAbs(dir) || dir != filepath.Clean(dir) {
 			return fmt.Errorf("unit: directory %q, which a link in the install root points to, is not a clean path of letters, digits and _./:=@+,- alone", dir)
 		}
 	}
 	for _, v := range u.Environment {
-		if !plain.MatchString(v) || !strings.Contains(v, "=") {
+		if !plain().MatchString(v) || !strings.Contains(v, "=") {
 			return fmt.Errorf("unit: environment %q is not NAME=VALUE of letters, digits and _./:=@+,- alone", v)
 		}
 	}

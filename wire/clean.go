@@ -6,24 +6,24 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Bounds of what a node says about itself. What exceeds them is cut, so that a
-// message is still understood; a message that exceeds a bound of its check method
-// is refused.
+// Bounds of the data that a node reports about itself. Longer data is shortened, so
+// that the message is still processed. A message that exceeds a bound of its check
+// method is refused.
 const (
-	MaxCapabilities = 32       // entries of Health.Capabilities, and of Upgrade.Channels
-	MaxJournalBytes = 32 << 10 // of all lines of a journal; the oldest lines are dropped
-	MaxStartsBytes  = 16 << 10 // of all entries of failed_starts; the oldest are cut
-	maxBytes        = 1 << 50  // of Progress, so that percentages of it cannot overflow
+	MaxCapabilities = 32       // entries of Health.Capabilities and of Upgrade.Channels
+	MaxJournalBytes = 32 << 10 // bytes of all lines of a journal; the oldest lines are dropped
+	MaxStartsBytes  = 16 << 10 // bytes of all entries of failed_starts; the oldest are shortened
+	maxBytes        = 1 << 50  // of Progress, so that a percentage cannot overflow
 )
 
-// clean makes a text of another program safe to store, to log and to show.
+// clean makes texts of another program safe to store, to log and to show.
 func clean(limit int, texts ...*string) {
 	for _, s := range texts {
 		*s = release.Foreign(*s, limit)
 	}
 }
 
-// names cuts a list of names, and each name. It leaves out empty ones.
+// names returns list without empty names, with at most MaxCapabilities bounded ones.
 func names(list []string) []string {
 	out := make([]string, 0, min(len(list), MaxCapabilities))
 	for _, s := range list {
@@ -47,7 +47,7 @@ func (h *Health) clean() {
 		h.Status = StatusDegraded
 	}
 	clean(release.MaxVersionLen, &h.Version)
-	clean(MaxText/8, &h.UpgradeUnavailable) // which every list of nodes has
+	clean(MaxText/8, &h.UpgradeUnavailable) // every list of nodes contains it
 	h.Capabilities = names(h.Capabilities)
 	if u := h.Upgrade; u != nil {
 		clean(release.MaxNameLen, &u.Status)
@@ -97,8 +97,8 @@ func (e *Event) clean() {
 	}
 }
 
-// sane returns a sender's time in UTC; the zero Time for one that no clock of a
-// device can have, and that JSON could not carry.
+// sane returns a sender's time in UTC, or the zero Time if no clock of a device can
+// show it or JSON cannot represent it.
 func sane(t time.Time) time.Time {
 	t = t.UTC()
 	if y := t.Year(); y < 1970 || y > 9998 {

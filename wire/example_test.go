@@ -7,7 +7,7 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// A node reads what its manager sends; what it does not know it ignores.
+// A node decodes the frames of its manager, and ignores unknown types.
 func ExampleDecode() {
 	for _, frame := range []string{
 		`{"type":"command","timestamp":"2026-11-26T10:00:00Z","payload":{"command_id":"c1","action":{"type":"upgrade_binary","version":"1.5.0","channel":"stable"}}}`,
@@ -15,7 +15,7 @@ func ExampleDecode() {
 	} {
 		envelope, err := wire.Decode([]byte(frame))
 		if err != nil {
-			fmt.Println(err) // log it at debug, and go on
+			fmt.Println(err) // log it at debug, and continue
 			continue
 		}
 		switch m := envelope.Message.(type) {

@@ -7,8 +7,8 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Auth is the first frame of a session, node to manager: either a
-// registration token, or the credentials that a registration returned.
+// Auth is the first frame of a session, from node to manager. It has a registration
+// token, or the credentials that a registration returned.
 type Auth struct {
 	RegistrationToken string `json:"registration_token,omitempty"`
 	NodeID            string `json:"node_id,omitempty"`
@@ -18,38 +18,38 @@ type Auth struct {
 	ProtocolVersion   int    `json:"protocol_version"`
 }
 
-// RegisterAck answers an Auth that carried a token; the session is
-// authenticated with it. The node must keep both values.
+// RegisterAck answers an Auth with a token, and authenticates the session. The node
+// must keep both values.
 type RegisterAck struct {
 	NodeID     string   `json:"node_id"`
 	NodeSecret string   `json:"node_secret"`
 	Features   []string `json:"features,omitempty"`
 }
 
-// AuthOK answers an Auth that carried credentials.
+// AuthOK answers an Auth with credentials.
 type AuthOK struct {
 	Features []string `json:"features,omitempty"`
 }
 
-// AuthError refuses an Auth. Its message stands at the top level of the
-// frame; Decode also takes it from the payload.
+// AuthError refuses an Auth. Encode writes its message at the top level of the frame;
+// Decode also accepts it in the payload.
 type AuthError struct {
 	Message string `json:"message"`
 }
 
-// Health is the node's beat.
+// Health is the node's regular report, sent every HealthInterval.
 type Health struct {
 	Status       string   `json:"status"` // StatusOK or StatusDegraded
 	Version      string   `json:"version"`
 	UptimeSecs   int64    `json:"uptime_secs"`
 	Capabilities []string `json:"capabilities"`
 	Upgrade      *Upgrade `json:"upgrade,omitempty"`
-	// UpgradeUnavailable is why the node does not offer CapabilityUpgrade, with the
-	// remedy; older agents leave it out when their configuration disables upgrades.
+	// UpgradeUnavailable is the reason why the node does not offer CapabilityUpgrade,
+	// with the remedy. Older agents omit it if their configuration disables upgrades.
 	UpgradeUnavailable string `json:"upgrade_unavailable,omitempty"`
 }
 
-// Upgrade says, in Health, where the node stands. It is present only with
+// Upgrade is the state of the node's upgrades. Health has it only with
 // CapabilityUpgrade.
 type Upgrade struct {
 	Status          string    `json:"status"` // a state.Status
@@ -61,21 +61,21 @@ type Upgrade struct {
 	Progress        *Progress `json:"progress,omitempty"`
 }
 
-// Progress is how far staging has come.
+// Progress is the progress of staging, in bytes.
 type Progress struct {
-	Phase      string `json:"phase"` // verify, download, extract, check or swap
+	Phase      string `json:"phase"` // verify, download, extract or check
 	BytesDone  int64  `json:"bytes_done"`
-	BytesTotal int64  `json:"bytes_total"` // 0: not known
+	BytesTotal int64  `json:"bytes_total"` // 0 means unknown
 }
 
-// Command asks the node for something, by an id that the manager chose.
+// Command requests an action from the node. The manager chooses the id.
 type Command struct {
 	CommandID string `json:"command_id"`
 	Action    Action `json:"action"`
 }
 
-// Action is what a Command asks for. The fields after Type belong to
-// ActionUpgrade; Raw is the whole object, for handlers of other types.
+// Action is the action of a Command. The fields after Type belong to ActionUpgrade; Raw
+// is the complete object, for handlers of other types.
 type Action struct {
 	Type       string          `json:"type"`
 	Version    string          `json:"version,omitempty"`
@@ -85,8 +85,8 @@ type Action struct {
 	Raw        json.RawMessage `json:"-"`
 }
 
-// UnmarshalJSON reads the known fields of an upgrade, and of every other
-// action its type alone: what else it holds is its handler's business.
+// UnmarshalJSON reads all fields of an upgrade, and only the type of any other action,
+// whose handler reads Raw.
 func (a *Action) UnmarshalJSON(b []byte) error {
 	var t struct {
 		Type string `json:"type"`
@@ -101,20 +101,20 @@ func (a *Action) UnmarshalJSON(b []byte) error {
 		}
 	}
 	a.Type, a.Raw = t.Type, append(json.RawMessage(nil), b...)
-	// A longer text names nothing that a node could have. It is cut and not
-	// refused, so that the command is still answered, as one that names nothing.
+	// A longer text matches nothing on a node. It is shortened and not refused, so that
+	// the command still gets its answer: a refusal that names it.
 	for _, s := range []*string{&a.Version, &a.Channel, &a.TargetArch, &a.Variant} {
 		*s = release.Foreign(*s, maxActionText)
 	}
 	return nil
 }
 
-// maxActionText bounds the texts of an Action; it is above what any of them may
-// have, so that none becomes valid by being cut.
+// maxActionText bounds the texts of an Action, in bytes. It is above the limit of each
+// of them, so that shortening makes none of them valid.
 const maxActionText = 2 * release.MaxNameLen
 
-// CommandAck is the one answer to a command, sent when it has ended: for an
-// upgrade, when the release is staged or was refused.
+// CommandAck is the only answer to a command. The node sends it when the command has
+// ended; for an upgrade, when the release is staged or refused.
 type CommandAck struct {
 	CommandID string       `json:"command_id"`
 	Success   bool         `json:"success"`
@@ -123,7 +123,7 @@ type CommandAck struct {
 	ErrorCode release.Code `json:"error_code,omitempty"`
 }
 
-// AckData is the outcome of an upgrade command that succeeded.
+// AckData is the result of a successful upgrade command.
 type AckData struct {
 	Status      string `json:"status"` // "staged", "staged_manual" or "current"
 	FromVersion string `json:"from_version"`
@@ -133,8 +133,8 @@ type AckData struct {
 	Arch        string `json:"arch"`
 }
 
-// Event is something that happened on the node. It is delivered at least
-// once; a manager drops an EventID that it has seen from that node.
+// Event reports what happened on the node. It is delivered at least once; a manager
+// drops an EventID that it has received from that node before.
 type Event struct {
 	EventID  string           `json:"event_id,omitempty"`
 	Severity release.Severity `json:"severity"`
@@ -143,7 +143,7 @@ type Event struct {
 	Details  Details          `json:"details"`
 }
 
-// Details are the parts of an event that programs read.
+// Details are the fields of an event for programs.
 type Details struct {
 	ErrorCode    release.Code `json:"error_code,omitempty"`
 	FromVersion  string       `json:"from_version,omitempty"`
@@ -151,41 +151,41 @@ type Details struct {
 	CommandID    string       `json:"command_id,omitempty"`
 	Reason       string       `json:"reason,omitempty"`
 	BootAttempts int          `json:"boot_attempts,omitempty"`
-	// FailedStarts says why each start of a version that was rolled back failed, in
-	// order; "" where the node does not know.
+	// FailedStarts has the reason of each failed start of a version that was rolled
+	// back, in order; "" if the node does not know it.
 	FailedStarts []string `json:"failed_starts,omitempty"`
-	// Journal are the last lines of a version that was rolled back, oldest first;
-	// at most MaxJournal, of at most MaxText bytes each.
+	// Journal has the last lines of a version that was rolled back, oldest first: at
+	// most MaxJournal lines of at most MaxText bytes.
 	Journal []string `json:"journal,omitempty"`
 }
 
-// EventAck tells the node which events the manager has stored.
+// EventAck lists the events that the manager has stored.
 type EventAck struct {
 	EventIDs []string `json:"event_ids"`
 }
 
-// ConfigResponse answers ActionGetConfig; secrets are left out.
+// ConfigResponse answers ActionGetConfig with the node's configuration without secrets.
 type ConfigResponse struct {
 	CommandID string          `json:"command_id,omitempty"`
 	Config    json.RawMessage `json:"config"`
 }
 
-// Ping and Pong are the application's own keep-alive.
+// Ping and Pong are the keep-alive messages of the protocol.
 type (
 	Ping struct{}
 	Pong struct{}
 )
 
-// Unknown is a frame of a type that this version does not know.
+// Unknown is a frame of an unknown type.
 type Unknown struct{ Type string }
 
-// UnmarshalJSON takes any payload.
+// UnmarshalJSON accepts any payload.
 func (*Unknown) UnmarshalJSON([]byte) error { return nil }
 
-// UnmarshalJSON takes any payload: a ping is a ping.
+// UnmarshalJSON accepts any payload.
 func (*Ping) UnmarshalJSON([]byte) error { return nil }
 
-// UnmarshalJSON takes any payload.
+// UnmarshalJSON accepts any payload.
 func (*Pong) UnmarshalJSON([]byte) error { return nil }
 
 func (*Auth) wireType() string           { return "auth" }

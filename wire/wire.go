@@ -1,12 +1,20 @@
-// Package wire turns the messages between node and manager into bytes and
-// back. Each message is one WebSocket text frame of JSON:
+// Package wire encodes and decodes the messages between a node and its manager. Each
+// message is one WebSocket text frame of JSON:
 //
 //	{"type": "...", "timestamp": RFC 3339, "payload": {...}}
 //
-// Both sides ignore what they do not know: an unknown type decodes to Unknown,
-// unknown fields are dropped. Only a frame that cannot be what its type says
-// is an error, and even then a session goes on (log it at debug, drop it).
-// The package does no I/O and holds no policy.
+// Both sides ignore what they do not know: an unknown type decodes to Unknown, and
+// unknown fields are dropped. A frame whose payload does not fit its type is an error;
+// the receiver logs it at debug, drops it, and continues the session.
+//
+// A session runs in this order. The node sends Auth. The manager answers RegisterAck to
+// a registration token, AuthOK to credentials, or AuthError. Then the node sends Health
+// every HealthInterval and Events when they happen; the manager sends Commands, each of
+// which the node answers with one CommandAck, and acknowledges stored Events with
+// EventAck.
+//
+// Decode bounds every text, list and number, so a caller need not check them again. The
+// package does no I/O and makes no decision.
 package wire
 
 import (
@@ -17,41 +25,41 @@ import (
 	"unicode/utf8"
 )
 
-// Fixed numbers of the protocol.
+// Constants of the protocol.
 const (
-	Path            = "/ws/node" // of the manager's WebSocket
+	Path            = "/ws/node" // path of the manager's WebSocket
 	ProtocolVersion = 1
-	MaxMessage      = 1 << 20 // bytes of one message; more closes the connection with 1009
+	MaxMessage      = 1 << 20 // bytes of one message; a longer one closes the connection with 1009
 	MaxID           = 128     // bytes of a command id or event id
-	MaxText         = 8 << 10 // bytes of a message or reason meant for people
+	MaxText         = 8 << 10 // bytes of a message or reason for people
 	MaxJournal      = 64      // lines of the journal in an event
 	MaxStarts       = 64      // entries of failed_starts in an event
-	MaxEventIDs     = 10_000  // ids in an event_ack; an outbox has at most 1000
+	MaxEventIDs     = 10_000  // ids in an event_ack; an outbox has at most 1000 entries
 
-	AuthTimeout    = 10 * time.Second // for the auth frame, and for its answer
+	AuthTimeout    = 10 * time.Second // limit for the auth frame, and for its answer
 	HealthInterval = 15 * time.Second
-	ReadTimeout    = 45 * time.Second // without a frame or a control ping: the link is dead
+	ReadTimeout    = 45 * time.Second // without a frame or a control ping, the connection is dead
 
-	// CloseReplaced is the code of the close frame with which a manager ends a
-	// session, because another one of the same node began.
+	// CloseReplaced is the close code of a session that the manager ends because
+	// another session of the same node began.
 	CloseReplaced = 4009
 
-	StatusOK          = "ok" // of Health.Status
+	StatusOK          = "ok" // in Health.Status
 	StatusDegraded    = "degraded"
 	CapabilityUpgrade = "upgrade"        // in Health.Capabilities
 	FeatureEventAck   = "event_ack"      // in AuthOK.Features
-	CategoryUpgrade   = "upgrade"        // Event.Category of everything here
+	CategoryUpgrade   = "upgrade"        // Event.Category of the events of upgrades
 	ActionUpgrade     = "upgrade_binary" // Action.Type
 	ActionGetConfig   = "get_config"
-	UnknownAction     = "unknown_action" // ErrorCode of an ack, as the next
+	UnknownAction     = "unknown_action" // in CommandAck.ErrorCode, as ActionFailed
 	ActionFailed      = "action_failed"
 )
 
-// Message is one of the pointer types of this package.
+// Message is one of the message types of this package, as a pointer.
 type Message interface{ wireType() string }
 
-// Envelope is a message with the time its sender put on it; people read the
-// time, no decision does. It is zero when the sender's could not be parsed.
+// Envelope is a message with its sender's time. The time is shown to people; no
+// decision uses it. It is zero if it could not be parsed.
 type Envelope struct {
 	Time    time.Time
 	Message Message
@@ -64,7 +72,8 @@ type frame struct {
 	Message   string          `json:"message,omitempty"` // auth_error only
 }
 
-// Encode returns the frame for m. All three keys are always present.
+// Encode returns the frame of m with the time at. All three keys are always present.
+// A frame of more than MaxMessage bytes is an error.
 func Encode(m Message, at time.Time) ([]byte, error) {
 	f := frame{Type: m.wireType(), Payload: json.RawMessage("null")}
 	f.Timestamp = json.RawMessage(at.UTC().Format(`"2006-01-02T15:04:05.000Z"`))
@@ -89,9 +98,9 @@ func Encode(m Message, at time.Time) ([]byte, error) {
 	return b, nil
 }
 
-// Decode reads one frame. The message it returns has passed its own checks: ids
-// are present and bounded, and what a node says of itself is bounded, on one line
-// and without control characters, so a caller need not check again.
+// Decode reads one frame of at most MaxMessage bytes. Ids in the message are present
+// and bounded. Every text from a node is bounded, on one line and without control
+// characters.
 func Decode(b []byte) (Envelope, error) {
 	if len(b) > MaxMessage {
 		return Envelope{}, fmt.Errorf("message of %d bytes, more than %d", len(b), MaxMessage)
@@ -161,7 +170,8 @@ func newMessage(typ string) Message {
 	return &Unknown{Type: typ}
 }
 
-// checkID bounds an id and keeps it to one line: ids go into logs and keys.
+// checkID requires an id of at most MaxID printable characters without a space, because
+// ids appear in logs and keys.
 func checkID(what, s string) error {
 	if s == "" {
 		return fmt.Errorf("%s is missing", what)
@@ -171,7 +181,7 @@ func checkID(what, s string) error {
 	}
 	for _, r := range s {
 		if r == ' ' || r == utf8.RuneError || !unicode.IsPrint(r) {
-			return fmt.Errorf("%s %q holds a space or a control character", what, s)
+			return fmt.Errorf("%s %q contains a space or a control character", what, s)
 		}
 	}
 	return nil

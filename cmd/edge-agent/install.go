@@ -72,7 +72,7 @@ func runInstall(cmd *cobra.Command, n *install.Node, name string, work func(cont
 	case err == nil:
 		return nil
 	case errors.Is(err, install.ErrReported):
-		return errors.Join(cli.ErrTold, err)
+		return errors.Join(cli.ErrPrinted, err)
 	case errors.As(err, new(install.UsageError)):
 		return cli.Usage(fmt.Errorf("%s: %w", name, err))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/spf13/cobra"
 )
 
@@ -21,11 +23,7 @@ the swap to you. Apply points current to the staged version; restart the service
 to begin its trial. If it does not prove healthy, the previous version returns.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
-	return newManualCmd(cmd, func(*cobra.Command, []string) (state.Change, error) {
-		return func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-			return state.Apply(s, t, now)
-		}, nil
-	})
+	return newManualCmd(cmd, func([]string) (manualStep, error) { return upgrade.Apply, nil })
 }
 
 func newRollbackCmd() *cobra.Command {
@@ -40,7 +38,7 @@ versions.`,
 			return cli.ExactArgs(min(len(args), 1), "root")(cmd, args)
 		},
 	}
-	return newManualCmd(cmd, func(_ *cobra.Command, args []string) (state.Change, error) {
+	return newManualCmd(cmd, func(args []string) (manualStep, error) {
 		var to release.Version
 		if len(args) > 0 {
 			var err error
@@ -48,14 +46,19 @@ versions.`,
 				return nil, cli.Usage(err)
 			}
 		}
-		return func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-			return state.RollBack(s, t, to, now)
+		return func(ctx context.Context, l state.Layout) (state.Result, error) {
+			return l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+				return state.RollBack(s, t, to, now)
+			})
 		}, nil
 	})
 }
 
-// newManualCmd completes a command that makes one change of a root.
-func newManualCmd(cmd *cobra.Command, change func(*cobra.Command, []string) (state.Change, error)) *cobra.Command {
+// manualStep is one change of a root by an operator.
+type manualStep func(context.Context, state.Layout) (state.Result, error)
+
+// newManualCmd completes a command that makes the step that its arguments name.
+func newManualCmd(cmd *cobra.Command, step func(args []string) (manualStep, error)) *cobra.Command {
 	var root string
 	name := cmd.Name()
 	cmd.Example = fmt.Sprintf("  edge-agent %s --root /opt/bilbycast/edge && systemctl restart edge", name)
@@ -64,7 +67,7 @@ func newManualCmd(cmd *cobra.Command, change func(*cobra.Command, []string) (sta
 		if err != nil {
 			return cli.Usage(fmt.Errorf("--root: %w", err))
 		}
-		do, err := change(cmd, args)
+		do, err := step(args)
 		if err != nil {
 			return err
 		}
@@ -77,7 +80,7 @@ func newManualCmd(cmd *cobra.Command, change func(*cobra.Command, []string) (sta
 		if _, err := l.Read(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		res, err := l.Do(cmd.Context(), do)
+		res, err := do(cmd.Context(), l)
 		for _, n := range res.Notes {
 			fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", cli.Plain(n))
 		}

@@ -11,15 +11,15 @@ import (
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
 )
 
 func newRunCmd() *cobra.Command {
-	var config, level string
+	var path, level string
 	cmd := &cobra.Command{
 		Use:   "run --config FILE",
 		Short: "Keep the connection to the manager and run upgrades (what the unit starts)",
@@ -36,43 +36,40 @@ restarts it, not itself.`,
 			if err != nil {
 				return err
 			}
-			c, err := agent.Load(config)
+			c, err := config.Load(path)
 			if err != nil {
 				return err
 			}
-			c.Version, c.Notify, c.Log = version, systemd.Notify, log
-			if err := runAgent(cmd.Context(), c); err != nil {
+			defer time.AfterFunc(shrinkAfter, shrink).Stop()
+			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log}
+			if err := runAgent(cmd.Context(), c, o); err != nil {
 				log.Error().Err(err).Msg("agent ends")
 				return err
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&config, "config", "", "the node's config.toml (required)")
+	cmd.Flags().StringVar(&path, "config", "", "the node's config.toml (required)")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
 
-func runAgent(ctx context.Context, c agent.Config) error {
-	checked, err := agent.Check(c)
+func runAgent(ctx context.Context, c config.Config, o agent.Options) error {
+	checked, err := c.Resolve()
 	if err != nil {
 		return fmt.Errorf("config: %w", err)
 	}
-	l, err := state.At(checked.Service.InstallRoot)
-	if err != nil {
-		return err
-	}
+	l := checked.Layout
 	if checked.Service.Unit != "" {
-		return agent.Attend(ctx, checked, systemd.Attached{
+		return agent.Attend(ctx, c, o, systemd.Attached{
 			Name: checked.Service.Unit, Layout: l, Ask: l.AskRestart, Stopped: agent.ErrStopped,
 		})
 	}
 	service := systemd.Service{
-		Layout: l, Binary: checked.Service.Binary, Config: l.ConfigFile(),
-		Window: time.Duration(checked.Upgrade.BootHealthWindowSecs) * time.Second,
+		Layout: l, Binary: checked.Service.Binary, Config: l.ConfigFile(), Window: checked.Window,
 	}
-	c.CheckUnit, c.Journal = service.FitSelf, systemd.LastLines
-	a, err := agent.New(c)
+	o.CheckUnit, o.Journal = service.FitSelf, systemd.LastLines
+	a, err := agent.New(c, o)
 	if err != nil {
 		return err
 	}
@@ -107,12 +104,9 @@ func newConfigCmd() *cobra.Command {
 			if err := fsutil.BecomeOwner(filepath.Dir(args[0])); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("config check: %w", err)
 			}
-			c, err := agent.Load(args[0])
+			c, err := config.Read(args[0])
 			if err != nil {
 				return err
-			}
-			if _, err := agent.Check(c); err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", args[0])
 			if !c.Upgrade.Enabled {

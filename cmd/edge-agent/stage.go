@@ -6,15 +6,16 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/install"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/spf13/cobra"
 )
 
 func newStageCmd() *cobra.Command {
-	var config, from string
+	var path, from string
 	var apply bool
 	cmd := &cobra.Command{
 		Use:   "stage --config FILE --from DIR|FILE.tar",
@@ -32,23 +33,28 @@ the next start of the service.`,
 		Args: cli.ExactArgs(0, "config", "from"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// Root may read what the service's user may not.
-			source, err := install.OpenSource(from)
+			source, err := stage.OpenSource(from)
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
 			}
 			defer source.Close()
-			c, err := loadAsOwner(config)
+			c, err := readAsOwner(path)
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
 			}
-			if c.Log, err = cli.NewLogger(cmd.ErrOrStderr(), "warn"); err != nil {
+			log, err := cli.NewLogger(cmd.ErrOrStderr(), "warn")
+			if err != nil {
 				return err
 			}
-			checked, err := agent.Check(c)
+			p, err := upgrade.New(upgrade.Config{Node: &c, Progress: progress(cmd.ErrOrStderr()), Log: log})
 			if err != nil {
-				return fmt.Errorf("%s: %w", config, err)
+				return fmt.Errorf("stage: %w", err)
 			}
-			rel, err := agent.StageSource(cmd.Context(), c, source, apply, progress(cmd.ErrOrStderr()))
+			end := upgrade.Shelve
+			if apply {
+				end = upgrade.Swap
+			}
+			rel, err := p.Run(cmd.Context(), source, upgrade.Request{End: end})
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
 			}
@@ -56,35 +62,31 @@ the next start of the service.`,
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "%s is staged: signed by %s, of commit %s, at %s\n", rel.Manifest().Version, cli.Plain(sig.Workflow), cli.Plain(sig.Commit), sig.Time.Format(time.RFC3339))
 			if apply {
-				fmt.Fprint(out, restartHint(checked.Service.InstallRoot, "Put it on trial with: %s\n"))
+				fmt.Fprint(out, restartHint(c.Service.InstallRoot, "Put it on trial with: %s\n"))
 			} else {
-				fmt.Fprintf(out, "Put it on trial with: edge-agent apply --root %s\n", checked.Service.InstallRoot)
+				fmt.Fprintf(out, "Put it on trial with: edge-agent apply --root %s\n", c.Service.InstallRoot)
 			}
 			return nil
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "the node's config.toml (required)")
+	f.StringVar(&path, "config", "", "the node's config.toml (required)")
 	f.StringVar(&from, "from", "", "directory or tar file of the release (required)")
 	f.BoolVar(&apply, "apply", false, "put it on trial at the next start of the service")
 	return cmd
 }
 
-// loadAsOwner loads a config.toml as the owner of its directory, and returns as
+// readAsOwner reads a config.toml as the owner of its directory, and returns as
 // the owner of its install root, for good.
-func loadAsOwner(config string) (agent.Config, error) {
-	if err := fsutil.BecomeOwner(filepath.Dir(config)); err != nil {
-		return agent.Config{}, err
+func readAsOwner(path string) (config.Settings, error) {
+	if err := fsutil.BecomeOwner(filepath.Dir(path)); err != nil {
+		return config.Settings{}, err
 	}
-	c, err := agent.Load(config)
+	c, err := config.Read(path)
 	if err != nil {
 		return c, err
 	}
-	checked, err := agent.Check(c)
-	if err != nil {
-		return c, fmt.Errorf("%s: %w", config, err)
-	}
-	return c, fsutil.BecomeOwner(checked.Service.InstallRoot)
+	return c, fsutil.BecomeOwner(c.Layout.Root())
 }
 
 // progress says each phase once, and each tenth of the copy.

@@ -6,10 +6,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
 )
@@ -131,7 +131,7 @@ known is accepted. It needs no network and no clock.`,
 			if err := fsutil.BecomeOwner(root); err != nil {
 				return fmt.Errorf("trust update: %w", err)
 			}
-			r, err := agent.RenewTrust(cmd.Context(), l, from)
+			r, err := upgrade.RenewTrust(cmd.Context(), l, fsutil.DirFS(from))
 			if err != nil {
 				return fmt.Errorf("trust update: %w", err)
 			}

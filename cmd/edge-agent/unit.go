@@ -13,7 +13,7 @@ import (
 )
 
 func newUnitCmd() *cobra.Command {
-	var config, dir string
+	var path, dir string
 	var u systemd.Unit
 	cmd := &cobra.Command{
 		Use:   "unit --config FILE --user USER",
@@ -29,7 +29,7 @@ start through the install root.`,
 		Args: cli.ExactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			syscall.Umask(0o022) // units are for all to read
-			u, err := install.LoadUnit(config, u)
+			u, err := install.LoadUnit(path, u)
 			if err != nil {
 				return err
 			}
@@ -44,7 +44,7 @@ start through the install root.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&config, "config", "", "the node's config.toml (required)")
+	f.StringVar(&path, "config", "", "the node's config.toml (required)")
 	f.StringVar(&u.User, "user", "", "the user that the agent runs as, and that owns the install root (required)")
 	f.StringVar(&dir, "dir", "", "write the files to this directory instead of printing them")
 	f.StringVar(&u.Agent, "agent", "", "with service.unit: path of edge-agent (default: this program)")

@@ -8,9 +8,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
 )
@@ -30,7 +31,7 @@ type verifyReport struct {
 }
 
 func newVerifyCmd() *cobra.Command {
-	var config string
+	var path string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify DIR|FILE.tar|URL|VERSION",
@@ -48,18 +49,27 @@ The exit code is 0 if it would be installed, 1 if not, 2 for a wrong call.`,
   edge-agent verify https://github.com/acme/edge/releases/download/v1.5.0`,
 		Args: cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var c *agent.Config
-			if config != "" {
-				loaded, err := agent.Load(config)
+			var c upgrade.Config
+			if path != "" {
+				node, err := config.Read(path)
 				if err != nil {
 					return err
 				}
-				if loaded.Log, err = cli.NewLogger(cmd.ErrOrStderr(), "warn"); err != nil {
+				c.Node = &node
+				if c.Log, err = cli.NewLogger(cmd.ErrOrStderr(), "warn"); err != nil {
 					return err
 				}
-				c = &loaded
 			}
-			e, err := agent.Examine(cmd.Context(), c, args[0], nil)
+			p, err := upgrade.New(c)
+			if err != nil {
+				return fmt.Errorf("verify: %w", err)
+			}
+			src, version, err := p.Open(args[0])
+			if err != nil {
+				return fmt.Errorf("verify: %w", err)
+			}
+			defer src.Close()
+			e, err := p.Examine(cmd.Context(), src, version)
 			if err != nil {
 				return fmt.Errorf("verify: %w", err)
 			}
@@ -77,12 +87,12 @@ The exit code is 0 if it would be installed, 1 if not, 2 for a wrong call.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&config, "config", "", "the node's config.toml")
+	cmd.Flags().StringVar(&path, "config", "", "the node's config.toml")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-func reportOf(e agent.Examination) verifyReport {
+func reportOf(e upgrade.Examination) verifyReport {
 	r := verifyReport{Verified: e.Release.OK(), WouldInstall: e.Refused == nil, Tarball: e.Tarball, Running: e.Running.String(), Artefact: e.Chosen.SHA256}
 	if e.Refused != nil {
 		r.Reason = e.Refused.Error()

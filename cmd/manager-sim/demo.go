@@ -53,7 +53,7 @@ next: %[1]s/edge-agent-1.1.0 status --root %[1]s/node
 `, d.dir)
 			if err != nil {
 				fmt.Fprintf(out, "demo: failed: %v\n", err)
-				return cli.ErrTold
+				return cli.ErrPrinted
 			}
 			fmt.Fprintf(out, "demo: ok in %.1f s\n", time.Since(began).Seconds())
 			return nil
@@ -212,14 +212,14 @@ func (d *demo) check(ctx context.Context, version, status, state string) error {
 	if err != nil {
 		return err
 	}
-	rec, err := d.rig.Node(ctx, d.id)
+	rec, err := d.rig.Client.Node(ctx, d.id)
 	if err != nil {
 		return err
 	}
 	d.say("demo", "current -> %s, last-good -> %s, status %v; the manager says %s, %s",
 		d.node.Link("current"), d.node.Link("last-good"), st["status"], rec.Version, rec.UpgradeState)
 	if d.node.Link("current") != version || d.node.Link("last-good") != version || st["status"] != status ||
-		rec.Version != version || rec.UpgradeState != state || !rec.Online {
+		rec.Version != version || string(rec.UpgradeState) != state || !rec.Online {
 		return errors.New("the node is not where it should be: want " + filepath.Join(version, status, state))
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,9 +18,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -167,13 +166,13 @@ func (d *demoFleet) traits(node int) fleet.Traits {
 
 // releases lists what the nodes of the fleet can be upgraded to. Nothing is
 // fetched.
-func (d *demoFleet) releases(deviceType, channel string) []server.Release {
+func (d *demoFleet) releases(deviceType, channel string) []api.Release {
 	if d.nodes == 0 || deviceType != demoGroup || channel != "" && channel != release.DefaultChannel {
 		return nil
 	}
-	var list []server.Release
+	var list []api.Release
 	for i, v := range demoVersions {
-		list = append(list, server.Release{Version: v, Channel: release.DefaultChannel, DeviceType: demoGroup,
+		list = append(list, api.Release{Version: v, Channel: release.DefaultChannel, DeviceType: demoGroup,
 			Sequence: uint64(len(demoVersions) - i), ReleasedAt: time.Date(2026, 1, 1+len(demoVersions)-i, 0, 0, 0, 0, time.UTC)})
 	}
 	return list
@@ -181,7 +180,7 @@ func (d *demoFleet) releases(deviceType, channel string) []server.Release {
 
 // start starts the nodes, with the credentials that the fleet of an earlier
 // process kept. Nodes of an earlier fleet that this one has no use for it removes.
-func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st store.Store, dir, managerURL, token string, cert selfsign.Cert) error {
+func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st *store.Store, dir, managerURL, token string, cert selfsign.Cert) error {
 	group, err := demoGroupOf(ctx, st)
 	if err != nil {
 		return err
@@ -190,7 +189,11 @@ func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st store.Store
 	if err := d.load(ctx, st, path); err != nil {
 		return err
 	}
-	if err := d.removeOthers(ctx, st, &client{dir: dir, url: managerURL}); err != nil {
+	c := &client{dir: dir, url: managerURL}
+	if err := c.connect(); err != nil {
+		return err
+	}
+	if err := d.removeOthers(ctx, st, c); err != nil {
 		return err
 	}
 	d.tried, d.dirty = map[string]bool{}, make(chan struct{}, 1)
@@ -225,7 +228,7 @@ func (d *demoFleet) changed(node int, k fleet.Kept) {
 
 // keep writes what the nodes keep, and puts each new node into the group, until
 // running is done: the nodes have stopped.
-func (d *demoFleet) keep(running, ctx context.Context, st store.Store, group, path string) error {
+func (d *demoFleet) keep(running, ctx context.Context, st *store.Store, group, path string) error {
 	grouped := map[string]bool{}
 	for last := false; !last; {
 		select {
@@ -257,21 +260,21 @@ func (d *demoFleet) keep(running, ctx context.Context, st store.Store, group, pa
 }
 
 // joinGroup puts a node into a group, unless an operator has put it into one.
-func joinGroup(ctx context.Context, st store.Store, id, group string) error {
+func joinGroup(ctx context.Context, st *store.Store, id, group string) error {
 	n, err := st.Node(ctx, id)
 	if err != nil || n.GroupID != "" {
 		return err
 	}
 	details := []byte(`{"group_id":"` + group + `"}`)
-	return st.SetGroup(ctx, id, group, store.Audit{Time: time.Now().UTC(), Actor: "demo", Action: "node.group.set", Target: id, Details: details})
+	return st.SetGroup(ctx, id, group, api.AuditEntry{Time: time.Now().UTC(), Actor: "demo", Action: "node.group.set", Target: id, Details: details})
 }
 
 // demoGroupOf returns the id of the fleet's group, and makes the group first if
 // there is none.
-func demoGroupOf(ctx context.Context, st store.Store) (string, error) {
+func demoGroupOf(ctx context.Context, st *store.Store) (string, error) {
 	now := time.Now().UTC()
-	group := store.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
-	entry := store.Audit{Time: now, Actor: "demo", Action: "group.create", Target: group.ID, Details: []byte(`{"name":"` + demoGroup + `"}`)}
+	group := api.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
+	entry := api.AuditEntry{Time: now, Actor: "demo", Action: "group.create", Target: group.ID, Details: []byte(`{"name":"` + demoGroup + `"}`)}
 	err := st.AddGroup(ctx, group, entry)
 	if !errors.Is(err, store.ErrExists) {
 		return group.ID, err
@@ -280,7 +283,7 @@ func demoGroupOf(ctx context.Context, st store.Store) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(all, func(g store.Group) bool { return g.Name == demoGroup })
+	i := slices.IndexFunc(all, func(g api.Group) bool { return g.Name == demoGroup })
 	if i < 0 {
 		return "", fmt.Errorf("the group %q was there, and is not any more", demoGroup)
 	}
@@ -288,7 +291,7 @@ func demoGroupOf(ctx context.Context, st store.Store) (string, error) {
 }
 
 // load reads what an earlier fleet kept, of the nodes that the manager knows.
-func (d *demoFleet) load(ctx context.Context, st store.Store, path string) error {
+func (d *demoFleet) load(ctx context.Context, st *store.Store, path string) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -318,7 +321,7 @@ func (d *demoFleet) load(ctx context.Context, st store.Store, path string) error
 }
 
 // removeOthers removes the nodes of earlier fleets that nothing runs any more.
-func (d *demoFleet) removeOthers(ctx context.Context, st store.Store, c *client) error {
+func (d *demoFleet) removeOthers(ctx context.Context, st *store.Store, c *client) error {
 	all, err := st.Nodes(ctx)
 	if err != nil {
 		return err
@@ -327,9 +330,9 @@ func (d *demoFleet) removeOthers(ctx context.Context, st store.Store, c *client)
 		if n.DeviceType != demoGroup || !n.RemovedAt.IsZero() || slices.ContainsFunc(d.kept, func(k fleet.Kept) bool { return k.ID == n.ID }) {
 			continue
 		}
-		_, err := c.call(ctx, http.MethodDelete, "/api/v1/nodes/"+url.PathEscape(n.ID), reasonBody("left by an earlier demo fleet"), nil)
-		var r *refusal
-		if err != nil && !(errors.As(err, &r) && (r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed)) {
+		err := c.RemoveNode(ctx, n.ID, "left by an earlier demo fleet")
+		p, _ := errors.AsType[*api.Problem](err)
+		if err != nil && (p == nil || p.Status != http.StatusNotFound && p.Status != http.StatusMethodNotAllowed) {
 			return fmt.Errorf("demo fleet: remove node %s: %w", n.ID, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -119,8 +120,7 @@ func TestDemoOffline(t *testing.T) {
 	id := m.grouped(1)[0]
 	var seen []bool
 	m.await("the node has disconnected twice and connected again", func() bool {
-		var n nodeAnswer
-		m.get("/api/v1/nodes/"+id, &n)
+		n := m.node(id)
 		if len(seen) == 0 || seen[len(seen)-1] != n.Online {
 			seen = append(seen, n.Online)
 		}
@@ -151,13 +151,13 @@ func TestDemoFleetIsReused(t *testing.T) {
 			t.Errorf("the node %s is another one now", id)
 		}
 	}
-	var n nodeAnswer
+	var n api.Node
 	m.await("the node is back", func() bool {
-		m.get("/api/v1/nodes/"+before[0], &n)
+		n = m.node(before[0])
 		return n.Online
 	})
-	if n.Version != "1.1.0" || n.State != "updated" {
-		t.Errorf("it runs %s, and is %s", n.Version, n.State)
+	if n.Version != "1.1.0" || n.UpgradeState != api.Updated {
+		t.Errorf("it runs %s, and is %s", n.Version, n.UpgradeState)
 	}
 	stop()
 

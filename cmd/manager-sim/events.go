@@ -2,18 +2,24 @@ package main
 
 import (
 	"fmt"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )
 
-// severities are what an event can have, lightest first.
-var severities = []string{string(release.Info), string(release.Minor), string(release.Warning), string(release.Major), string(release.Critical)}
+// severities returns the severities of events, lightest first.
+func severities() []string {
+	var names []string
+	for _, s := range release.Severities() {
+		names = append(names, string(s))
+	}
+	return names
+}
 
 func newEventsCmd() *cobra.Command {
 	e := events{}
@@ -26,10 +32,10 @@ func newEventsCmd() *cobra.Command {
 	}
 	e.flags(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&e.following, "follow", false, "continue with what happens from now on")
-	f.StringVar(&e.node, "node", "", "of this node only (its id, or 4 or more characters of it)")
-	f.StringVar(&e.severity, "severity", "", "of this severity only: "+strings.Join(severities, ", "))
-	f.StringVar(&e.search, "search", "", "with this text in the message or the code only")
+	f.BoolVar(&e.following, "follow", false, "then print new events until interrupted")
+	f.StringVar(&e.node, "node", "", "only events of this node (its id, or the first 4 or more characters)")
+	f.StringVar(&e.severity, "severity", "", "only events of this severity: "+strings.Join(severities(), ", "))
+	f.StringVar(&e.search, "search", "", "only events with this text in the message or the code")
 	return cmd
 }
 
@@ -41,8 +47,10 @@ type events struct {
 }
 
 func (e *events) run(cmd *cobra.Command) error {
-	if e.severity != "" && !slices.Contains(severities, e.severity) {
-		return cli.Usage(fmt.Errorf("--severity %q is none of %s", e.severity, strings.Join(severities, ", ")))
+	if e.severity != "" {
+		if err := checkOneOf("severity", e.severity, severities()...); err != nil {
+			return err
+		}
 	}
 	if cmd.Flags().Changed("node") {
 		id, err := e.anyNodeID(cmd.Context(), e.node)
@@ -51,16 +59,8 @@ func (e *events) run(cmd *cobra.Command) error {
 		}
 		e.node = id
 	}
-	q := url.Values{}
-	for k, v := range map[string]string{"node_id": e.node, "severity": e.severity, "search": e.search} {
-		if v != "" {
-			q.Set(k, v)
-		}
-	}
-	var page struct {
-		Events []record `json:"events"`
-	}
-	b, err := e.call(cmd.Context(), http.MethodGet, "/api/v1/events?"+q.Encode(), nil, &page)
+	var answer []byte
+	page, err := e.Events(cmd.Context(), api.EventQuery{NodeID: e.node, Severity: e.severity, Search: e.search}, api.WithRaw(&answer))
 	if err != nil {
 		return err
 	}
@@ -68,11 +68,11 @@ func (e *events) run(cmd *cobra.Command) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), "No events match.")
 	}
 	if !e.following && e.json {
-		return write(cmd, b)
+		return write(cmd, answer)
 	}
 	if !e.json {
-		for _, r := range slices.Backward(page.Events) {
-			e.line(cmd, r)
+		for _, event := range slices.Backward(page.Events) {
+			printEvent(cmd, event)
 		}
 	}
 	if !e.following {
@@ -80,30 +80,30 @@ func (e *events) run(cmd *cobra.Command) error {
 	}
 	err = e.follow(cmd, cmd.Context(), &watch{
 		begin: func() error { return nil },
-		record: func(r record, raw []byte) (bool, error) {
+		record: func(r api.Record) (bool, error) {
 			switch {
 			case !e.match(r):
-				return false, nil
 			case e.json:
-				return false, write(cmd, append(raw, '\n'))
+				return false, write(cmd, append(r.Raw, '\n'))
+			default:
+				printEvent(cmd, r.Event())
 			}
-			e.line(cmd, r)
 			return false, nil
 		},
 	})
 	if cmd.Context().Err() != nil {
-		return nil // Ctrl-C is how following ends
+		return nil // Ctrl-C ends it
 	}
 	return err
 }
 
-// match does for the stream what the manager does for the list.
-func (e *events) match(r record) bool {
+// match selects records of the stream as the manager selects events of the list.
+func (e *events) match(r api.Record) bool {
 	contains := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(e.search)) }
-	return r.Type == "event" && (e.node == "" || r.NodeID == e.node) && (e.severity == "" || r.Severity == e.severity) &&
+	return r.Type == api.RecordEvent && (e.node == "" || r.NodeID == e.node) && (e.severity == "" || r.Severity == e.severity) &&
 		(contains(r.Message) || contains(r.ErrorCode))
 }
 
-func (e *events) line(cmd *cobra.Command, r record) {
-	fmt.Fprintf(cmd.OutOrStdout(), "%s  %-8s  %s  %-22s %s\n", cli.Plain(r.Time), cli.Plain(r.Severity), cli.Plain(r.NodeID), cli.Plain(r.ErrorCode), cli.Plain(r.Message))
+func printEvent(cmd *cobra.Command, e api.Event) {
+	fmt.Fprintf(cmd.OutOrStdout(), "%s  %-8s  %s  %-22s %s\n", e.Time.Format(time.RFC3339Nano), cli.Plain(e.Severity), cli.Plain(e.NodeID), cli.Plain(e.ErrorCode), cli.Plain(e.Message))
 }

@@ -3,27 +3,24 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
-
-// minPrefix is how many characters an abbreviated id has at least.
-const minPrefix = 4
 
 // maxCandidates bounds the list in an error of an ambiguous id.
 const maxCandidates = 10
 
-// pick returns the one id that name abbreviates. what is "node" or "rollout".
+// pick returns the only id that name abbreviates. Its errors call the id what: "node"
+// or "rollout".
 func pick(what, name string, ids []string) (string, error) {
 	if slices.Contains(ids, name) {
 		return name, nil
 	}
-	if len(name) < minPrefix {
-		return "", cli.Usage(fmt.Errorf("%s %q: give the id, or at least its first %d characters", what, name, minPrefix))
+	if len(name) < api.MinPrefix {
+		return "", cli.Usage(fmt.Errorf("%s %q: give the id, or at least its first %d characters", what, name, api.MinPrefix))
 	}
 	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !beginsWith(id, name) })
 	switch len(ids) {
@@ -40,20 +37,19 @@ func pick(what, name string, ids []string) (string, error) {
 	return "", cli.Usage(fmt.Errorf("%s %q is ambiguous; it can be:\n%s%s", what, name, strings.Join(ids, "\n"), more))
 }
 
-// beginsWith reports whether id begins with prefix, in upper or lower case.
+// beginsWith reports whether id begins with prefix, in any case of its letters.
 func beginsWith(id, prefix string) bool {
 	return strings.HasPrefix(strings.ToLower(id), strings.ToLower(prefix))
 }
 
-// nodeID returns the id of a node that is named by its id, by the beginning of it,
-// or by the name that `node run` gave it. A removed node is found if no other one is
-// meant: the manager then answers that it was removed.
+// nodeID returns the id of a node. name is the id, its beginning, or the name that `node
+// run` gave the node. It finds a removed node only if no other one matches: the manager
+// then answers that it was removed.
 func (c *client) nodeID(ctx context.Context, name string) (string, error) {
 	return c.findNode(ctx, name, false)
 }
 
-// anyNodeID is nodeID for a question about history: a removed node counts as much as
-// the others.
+// anyNodeID is nodeID for questions about history: removed nodes match like the others.
 func (c *client) anyNodeID(ctx context.Context, name string) (string, error) {
 	return c.findNode(ctx, name, true)
 }
@@ -65,26 +61,21 @@ func (c *client) findNode(ctx context.Context, name string, history bool) (strin
 		}
 	}
 	exact := func() bool {
-		var n nodeAnswer
-		_, err := c.call(ctx, http.MethodGet, "/api/v1/nodes/"+url.PathEscape(name), nil, &n)
+		n, err := c.Node(ctx, name)
 		return err == nil && n.ID == name
 	}
-	if len(name) < minPrefix {
+	if len(name) < api.MinPrefix {
 		if name != "" && exact() {
 			return name, nil
 		}
 		return pick("node", name, nil)
 	}
 	var ids []string
-	for _, removed := range []string{"", "&removed=true"} {
-		if removed != "" && !history && len(ids) > 0 {
+	for _, removed := range []bool{false, true} {
+		if removed && !history && len(ids) > 0 {
 			break
 		}
-		raw, err := c.all(ctx, "/api/v1/nodes?limit=1000&id_prefix="+url.QueryEscape(name)+removed, "nodes")
-		if err != nil {
-			return "", err
-		}
-		list, err := decode[nodeAnswer](raw)
+		list, err := c.AllNodes(ctx, api.NodeQuery{IDPrefix: name, Removed: removed})
 		if err != nil {
 			return "", err
 		}
@@ -95,28 +86,15 @@ func (c *client) findNode(ctx context.Context, name string, history bool) (strin
 	if len(ids) == 0 && exact() {
 		return name, nil
 	}
-	// A manager of an earlier version gives the same list twice.
+	// A manager of an earlier version ignores Removed, and returns the same list twice.
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	return pick("node", name, ids)
 }
 
-type groupAnswer struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
-}
-
-func (c *client) groups(ctx context.Context) ([]groupAnswer, error) {
-	var list struct {
-		Groups []groupAnswer `json:"groups"`
-	}
-	_, err := c.call(ctx, http.MethodGet, "/api/v1/groups", nil, &list)
-	return list.Groups, err
-}
-
 // groupID finds a group by id or name.
 func (c *client) groupID(ctx context.Context, name string) (string, error) {
-	groups, err := c.groups(ctx)
+	groups, err := c.Groups(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -137,7 +115,7 @@ func (c *client) groupID(ctx context.Context, name string) (string, error) {
 
 // groupNames returns the names of the groups, by id.
 func (c *client) groupNames(ctx context.Context) (map[string]string, error) {
-	groups, err := c.groups(ctx)
+	groups, err := c.Groups(ctx)
 	names := make(map[string]string, len(groups))
 	for _, g := range groups {
 		names[g.ID] = g.Name
@@ -145,10 +123,10 @@ func (c *client) groupNames(ctx context.Context) (map[string]string, error) {
 	return names, err
 }
 
-// rolloutID returns the id of a rollout that is named by its id, by the beginning
-// of it, or by a group: then it is the group's newest rollout.
+// rolloutID returns the id of a rollout. name is the id, its beginning, or a group: then
+// it is the group's newest rollout.
 func (c *client) rolloutID(ctx context.Context, name string) (string, error) {
-	groups, err := c.groups(ctx)
+	groups, err := c.Groups(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -156,10 +134,8 @@ func (c *client) rolloutID(ctx context.Context, name string) (string, error) {
 		if g.Name != name && g.ID != name {
 			continue
 		}
-		var list struct {
-			Rollouts []rolloutAnswer `json:"rollouts"`
-		}
-		if _, err := c.call(ctx, http.MethodGet, "/api/v1/rollouts?limit=1&group_id="+url.QueryEscape(g.ID), nil, &list); err != nil {
+		list, err := c.Rollouts(ctx, api.RolloutQuery{GroupID: g.ID, Limit: 1})
+		if err != nil {
 			return "", err
 		}
 		if len(list.Rollouts) == 0 {
@@ -167,11 +143,7 @@ func (c *client) rolloutID(ctx context.Context, name string) (string, error) {
 		}
 		return list.Rollouts[0].ID, nil
 	}
-	raw, err := c.all(ctx, "/api/v1/rollouts?limit=1000", "rollouts")
-	if err != nil {
-		return "", err
-	}
-	list, err := decode[rolloutAnswer](raw)
+	list, err := c.AllRollouts(ctx, api.RolloutQuery{})
 	if err != nil {
 		return "", err
 	}

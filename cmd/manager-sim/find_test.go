@@ -12,8 +12,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/internal/supervise"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
 )
 
 // newLineContext is a context for a command that does not end by itself.
@@ -159,21 +159,21 @@ func TestRemovedNodes(t *testing.T) {
 // An upgrade is called the same as on the pages.
 func TestUpgradeWords(t *testing.T) {
 	t.Parallel()
-	for state, want := range map[server.UpgradeState]string{
-		server.Idle: "idle", server.Queued: "queued", server.Sent: "queued", server.Staging: "staging", server.Staged: "restarting", server.Proving: "proving",
-		server.Updated: "updated", server.Failed: "upgrade failed", server.RolledBack: "rolled back", server.Changed: "runs another version",
+	for state, want := range map[api.UpgradeState]string{
+		api.Idle: "idle", api.Queued: "queued", api.Sent: "queued", api.Staging: "staging", api.Staged: "restarting", api.Proving: "proving",
+		api.Updated: "updated", api.Failed: "upgrade failed", api.RolledBack: "rolled back", api.Changed: "runs another version",
 	} {
-		if got := (nodeAnswer{State: string(state)}).upgradeWord(); got != want {
+		if got := upgradeState(api.Node{UpgradeState: state}); got != want {
 			t.Errorf("%s is called %q, not %q", state, got, want)
 		}
 	}
-	var n nodeAnswer
-	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"phase":"x","bytes_done":40,"bytes_total":100}}}`), &n); err != nil || n.upgradeWord() != "staging 40 %" {
-		t.Errorf("%q (%v)", n.upgradeWord(), err)
+	var n api.Node
+	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"phase":"x","bytes_done":40,"bytes_total":100}}}`), &n); err != nil || upgradeState(n) != "staging 40 %" {
+		t.Errorf("%q (%v)", upgradeState(n), err)
 	}
 	// What a node makes up does not spoil the list.
-	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"bytes_total":"many"}}}`), &n); err != nil || n.upgradeWord() != "staging" {
-		t.Errorf("%q (%v)", n.upgradeWord(), err)
+	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"bytes_total":"many"}}}`), &n); err != nil || upgradeState(n) != "staging" {
+		t.Errorf("%q (%v)", upgradeState(n), err)
 	}
 }
 

@@ -8,28 +8,15 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )
 
-// The checks of flags. Their errors are errors of usage, and name the flag and the rule.
-
-// roles are those that a token can have, the least first.
-var roles = []string{"viewer", "operator", "group_admin", "super_admin"}
-
-// How long a token can be valid.
-const (
-	minExpires = time.Hour
-	maxExpires = 400 * 24 * time.Hour
-)
-
-// maxSettleSecs and maxThreshold bound what a rollout is started with.
-const (
-	maxSettleSecs = 86400
-	maxThreshold  = 100000
-)
+// The checks of flags. Their errors are usage errors, and name the flag and the rule. The
+// bounds are those of the API.
 
 func checkOneOf(flag, value string, of ...string) error {
 	if !slices.Contains(of, value) {
@@ -45,7 +32,7 @@ func checkRange(flag string, value, least, most int) error {
 	return nil
 }
 
-// checkVersion accepts a version, and no text at all: the flag was not given.
+// checkVersion accepts a version, and "": the flag was not set.
 func checkVersion(flag, value string) error {
 	if value == "" {
 		return nil
@@ -56,14 +43,23 @@ func checkVersion(flag, value string) error {
 	return nil
 }
 
+// checkRole accepts the roles of a token.
+func checkRole(role string) error {
+	var names []string
+	for _, r := range api.Roles() {
+		names = append(names, string(r))
+	}
+	return checkOneOf("role", role, names...)
+}
+
 func checkExpires(d time.Duration) error {
-	if d < minExpires || d > maxExpires {
-		return cli.Usage(fmt.Errorf("--expires %v is not 1h to %v, which is 400 days", d, maxExpires))
+	if d < api.MinTokenLife || d > api.MaxTokenLife {
+		return cli.Usage(fmt.Errorf("--expires %v is not 1h to %v, which is 400 days", d, api.MaxTokenLife))
 	}
 	return nil
 }
 
-// checkTimeout refuses a time limit that is below 0, or that limits nothing.
+// checkTimeout refuses a negative time limit, and one without --wait.
 func checkTimeout(cmd *cobra.Command, timeout time.Duration, wait bool) error {
 	switch {
 	case timeout < 0:
@@ -78,7 +74,7 @@ func checkTimeout(cmd *cobra.Command, timeout time.Duration, wait bool) error {
 func checkStart(strategy string, settle, threshold int) error {
 	for _, err := range []error{
 		checkOneOf("strategy", strategy, rollout.Staged, rollout.Immediate),
-		checkRange("settle-secs", settle, 0, maxSettleSecs), checkRange("threshold", threshold, 1, maxThreshold),
+		checkRange("settle-secs", settle, 0, api.MaxSettleSecs), checkRange("threshold", threshold, 1, api.MaxThreshold),
 	} {
 		if err != nil {
 			return err

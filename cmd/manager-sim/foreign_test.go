@@ -9,9 +9,11 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // hostile is what a node or a manager could do to a terminal: the clipboard (OSC
@@ -19,25 +21,27 @@ import (
 // direction of writing, a carriage return, and what is no UTF-8.
 const hostile = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2K\x1b[31mc\u009b2Jd\nmanager-sim: all is well\re\u202ef\u2066g\u200bh\x00i\x7fj\tk"
 
-// hostileTree returns v with every text in it replaced by the hostile one, but
-// for the keys that steer the commands.
-func hostileTree(v any, keep map[string]bool, key string) any {
+// validTime is the only text that hostileTree keeps.
+const validTime = "2026-01-01T00:00:00Z"
+
+// hostileTree returns v with every text replaced by the hostile one.
+func hostileTree(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := map[string]any{}
 		for k, e := range v {
-			out[k] = hostileTree(e, keep, k)
+			out[k] = hostileTree(e)
 		}
 		return out
 	case []any:
 		out := make([]any, len(v))
 		for i, e := range v {
-			out[i] = hostileTree(e, keep, key)
+			out[i] = hostileTree(e)
 		}
 		return out
 	case string:
-		if keep[key] {
-			return v
+		if v == validTime {
+			return v // the client accepts no other text as a time
 		}
 		return hostile
 	}
@@ -47,6 +51,12 @@ func hostileTree(v any, keep map[string]bool, key string) any {
 // everyField returns a value of T's JSON with every field set, so that no field is
 // forgotten.
 func everyField(t reflect.Type) any {
+	switch t {
+	case reflect.TypeFor[time.Time]():
+		return validTime
+	case reflect.TypeFor[json.RawMessage]():
+		return map[string]any{"text": "x"}
+	}
 	switch t.Kind() {
 	case reflect.Pointer:
 		return everyField(t.Elem())
@@ -54,6 +64,9 @@ func everyField(t reflect.Type) any {
 		out := map[string]any{}
 		for i := range t.NumField() {
 			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+			if name == "-" {
+				continue
+			}
 			out[name] = everyField(t.Field(i).Type)
 		}
 		return out
@@ -74,17 +87,17 @@ func hostileManager(t *testing.T) (dir string) {
 	t.Helper()
 	const id = "1e8821f6-0acc-4a65-a661-589910968e57"
 	tree := func(v any, set map[string]any) any {
-		m := hostileTree(everyField(reflect.TypeOf(v)), nil, "").(map[string]any)
+		m := hostileTree(everyField(reflect.TypeOf(v))).(map[string]any)
 		for k, e := range set {
 			m[k] = e
 		}
 		return m
 	}
-	node := tree(nodeAnswer{}, map[string]any{"id": id, "command_id": "c1", "upgrade_state": "failed"})
-	rollout := tree(rolloutAnswer{}, map[string]any{"id": id, "status": "paused"})
-	event := tree(record{}, map[string]any{"node_id": hostile, "type": "event", "command_id": "c1"})
-	group := tree(groupAnswer{}, nil)
-	one := tree(groupAnswer{}, map[string]any{"id": "g", "name": "g"})
+	node := tree(api.Node{}, map[string]any{"id": id, "command_id": "c1", "upgrade_state": "failed"})
+	rollout := tree(api.Rollout{}, map[string]any{"id": id, "status": "paused"})
+	event := tree(api.Record{}, map[string]any{"node_id": hostile, "type": "event", "command_id": "c1"})
+	group := tree(api.Group{}, nil)
+	one := tree(api.Group{}, map[string]any{"id": "g", "name": "g"})
 	plan := map[string]any{"rollout_id": hostile, "node_count": 1, "offline": 1, "waves": [][]string{{hostile}}, "left_out": []any{map[string]string{"node_id": hostile, "reason": hostile}}}
 	reply := func(w http.ResponseWriter, v any) {
 		w.Header().Set("Content-Type", "application/json")
@@ -98,8 +111,8 @@ func hostileManager(t *testing.T) (dir string) {
 		"POST /api/v1/nodes/{id}/upgrade":  map[string]any{"command_id": "c1"},
 		"GET /api/v1/events":               map[string]any{"events": []any{event}},
 		"GET /api/v1/groups":               map[string]any{"groups": []any{group, one}},
-		"GET /api/v1/tokens":               map[string]any{"tokens": []any{tree(tokenAnswer{}, nil)}},
-		"GET /api/v1/pending-nodes":        map[string]any{"nodes": []any{tree(pendingAnswer{}, nil)}},
+		"GET /api/v1/tokens":               map[string]any{"tokens": []any{tree(api.Token{}, nil)}},
+		"GET /api/v1/pending-nodes":        map[string]any{"nodes": []any{tree(api.PendingNode{}, nil)}},
 		"GET /api/v1/rollouts":             map[string]any{"rollouts": []any{rollout}},
 		"GET /api/v1/rollouts/{id}":        rollout,
 		"POST /api/v1/groups/{id}/upgrade": plan,

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
@@ -34,7 +35,7 @@ type testManager struct {
 	dir  string
 	addr string
 	cert selfsign.Cert
-	st   store.Store
+	st   *store.Store
 	srv  *server.Server
 	hs   *http.Server
 }
@@ -63,7 +64,7 @@ func startManager(t *testing.T) *testManager {
 	}
 	m := &testManager{t: t, addr: l.Addr().String()}
 	m.dir, m.cert = dataDir(t, "https://"+m.addr)
-	if m.st, err = store.Open(filepath.Join(m.dir, "manager.db")); err != nil {
+	if m.st, err = store.Open(t.Context(), filepath.Join(m.dir, "manager.db")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.st.Close() })
@@ -102,7 +103,7 @@ func (m *testManager) start() {
 }
 
 // fleet starts nodes, and waits until all of them can be upgraded.
-func (m *testManager) fleet(ctx context.Context, c fleet.Config) []nodeAnswer {
+func (m *testManager) fleet(ctx context.Context, c fleet.Config) []api.Node {
 	m.t.Helper()
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(m.cert.PEM)
@@ -116,19 +117,16 @@ func (m *testManager) fleet(ctx context.Context, c fleet.Config) []nodeAnswer {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { cancel(); f.Wait() })
-	var list []nodeAnswer
+	var list []api.Node
 	m.await("the nodes can be upgraded", func() bool {
-		var page struct {
-			Nodes []struct {
-				nodeAnswer
-				Capabilities []string `json:"capabilities"`
-			} `json:"nodes"`
+		nodes, err := m.client().AllNodes(m.t.Context(), api.NodeQuery{})
+		if err != nil {
+			m.t.Fatal(err)
 		}
-		m.get("/api/v1/nodes", &page)
 		list = nil
-		for _, n := range page.Nodes {
+		for _, n := range nodes {
 			if n.Online && len(n.Capabilities) > 0 {
-				list = append(list, n.nodeAnswer)
+				list = append(list, n)
 			}
 		}
 		return len(list) == c.Nodes
@@ -136,12 +134,34 @@ func (m *testManager) fleet(ctx context.Context, c fleet.Config) []nodeAnswer {
 	return list
 }
 
-func (m *testManager) get(path string, to any) {
+// client returns a client of the manager.
+func (m *testManager) client() *api.Client {
 	m.t.Helper()
 	c := client{dir: m.dir}
-	if _, err := c.call(m.t.Context(), http.MethodGet, path, nil, to); err != nil {
+	if err := c.connect(); err != nil {
 		m.t.Fatal(err)
 	}
+	return c.Client
+}
+
+// node returns a node of the manager.
+func (m *testManager) node(id string) api.Node {
+	m.t.Helper()
+	n, err := m.client().Node(m.t.Context(), id)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return n
+}
+
+// newestEvent returns the Seq of the manager's newest event.
+func (m *testManager) newestEvent() int64 {
+	m.t.Helper()
+	seq, err := m.client().NewestEvent(m.t.Context())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return seq
 }
 
 // await returns when is does.
@@ -174,15 +194,15 @@ func runIn(t *testing.T, dir string, args ...string) (stdout, stderr string, cod
 }
 
 // group makes a group of nodes.
-func (m *testManager) group(name string, nodes []nodeAnswer) {
+func (m *testManager) group(name string, nodes []api.Node) {
 	m.t.Helper()
-	c := client{dir: m.dir}
-	var g groupAnswer
-	if _, err := c.call(m.t.Context(), http.MethodPost, "/api/v1/groups", map[string]string{"name": name}, &g); err != nil {
+	c := m.client()
+	g, err := c.CreateGroup(m.t.Context(), name)
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	for _, n := range nodes {
-		if _, err := c.call(m.t.Context(), http.MethodPut, "/api/v1/nodes/"+n.ID+"/group", map[string]string{"group_id": g.ID}, nil); err != nil {
+		if err := c.SetGroup(m.t.Context(), n.ID, g.ID); err != nil {
 			m.t.Fatal(err)
 		}
 	}

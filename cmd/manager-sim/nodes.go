@@ -3,62 +3,28 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/spf13/cobra"
 )
 
-// nodeAnswer is a node as the API shows it. Fields that a manager of an earlier
-// version does not know are empty.
-type nodeAnswer struct {
-	ID            string `json:"id"`
-	DeviceType    string `json:"device_type"`
-	GroupID       string `json:"group_id"`
-	GroupName     string `json:"group_name"`
-	Online        bool   `json:"online"`
-	Address       string `json:"address"`
-	Health        string `json:"health"`
-	Version       string `json:"version"`
-	TargetVersion string `json:"target_version"`
-	State         string `json:"upgrade_state"`
-	ErrorCode     string `json:"error_code"`
-	Error         string `json:"error"`
-	CommandID     string `json:"command_id"`
-	RequestedBy   string `json:"requested_by"`
-	Unavailable   string `json:"upgrade_unavailable"`
-	NotUpgradable *struct {
-		Code   string `json:"code"`
-		Reason string `json:"reason"`
-		Remedy string `json:"remedy"`
-	} `json:"not_upgradable"`
-	Duplicate *struct {
-		Addresses []string `json:"addresses"`
-		Since     string   `json:"since"`
-	} `json:"duplicate"`
-	Upgrade      json.RawMessage `json:"upgrade"` // as the node reports it
-	RegisteredAt string          `json:"registered_at"`
-	LastSeen     string          `json:"last_seen"`
-	RemovedAt    string          `json:"removed_at"`
-}
-
-// group is what a person calls the node's group.
-func (n nodeAnswer) group(names map[string]string) string {
+// groupOf returns what a person calls a node's group. names has the groups by id, for a
+// manager of an earlier version.
+func groupOf(n api.Node, names map[string]string) string {
 	return cmp.Or(n.GroupName, names[n.GroupID], n.GroupID)
 }
 
-func (n nodeAnswer) online() string {
+// stateOf returns whether a node is online, in one word.
+func stateOf(n api.Node) string {
 	switch {
-	case n.RemovedAt != "":
+	case !n.RemovedAt.IsZero():
 		return "removed"
 	case n.Duplicate != nil:
 		return "duplicate"
@@ -68,40 +34,34 @@ func (n nodeAnswer) online() string {
 	return "offline"
 }
 
-// upgradeWord is where the last upgrade stands, in the words of the pages.
-func (n nodeAnswer) upgradeWord() string {
-	switch server.UpgradeState(n.State) {
-	case server.Queued, server.Sent:
+// upgradeState describes a node's last upgrade as the pages do.
+func upgradeState(n api.Node) string {
+	switch n.UpgradeState {
+	case api.Queued, api.Sent:
 		return "queued"
-	case server.Staging:
-		var u struct {
-			Progress struct {
-				BytesDone  int64 `json:"bytes_done"`
-				BytesTotal int64 `json:"bytes_total"`
-			} `json:"progress"`
+	case api.Staging:
+		if done, total, ok := n.Progress(); ok {
+			return fmt.Sprintf("staging %d %%", int(100*min(1, float64(done)/float64(total))))
 		}
-		if p := &u.Progress; json.Unmarshal(n.Upgrade, &u) == nil && p.BytesTotal > 0 && p.BytesDone >= 0 {
-			return fmt.Sprintf("staging %d %%", int(100*min(1, float64(p.BytesDone)/float64(p.BytesTotal))))
-		}
-	case server.Staged:
+	case api.Staged:
 		return "restarting"
-	case server.Failed:
+	case api.Failed:
 		return "upgrade failed"
-	case server.RolledBack:
+	case api.RolledBack:
 		return "rolled back"
-	case server.Changed:
+	case api.Changed:
 		return "runs another version"
 	}
-	return n.State
+	return string(n.UpgradeState)
 }
 
-// cannot is why the node cannot be upgraded now, in one word.
-func (n nodeAnswer) cannot() string {
+// notUpgradable returns the code of the reason why a node cannot be upgraded now, or "".
+func notUpgradable(n api.Node) string {
 	switch {
 	case n.NotUpgradable != nil:
 		return n.NotUpgradable.Code
-	case n.Unavailable != "":
-		return "no_capability"
+	case n.UpgradeUnavailable != "":
+		return api.CodeNoCapability
 	}
 	return ""
 }
@@ -115,12 +75,11 @@ func newNodesCmd() *cobra.Command {
 		Example: `  manager-sim nodes --json | jq '.nodes[] | select(.online | not)'`,
 		Args:    cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path := "/api/v1/nodes?limit=1000"
-			if removed {
-				path += "&removed=true"
+			nodes, err := c.AllNodes(cmd.Context(), api.NodeQuery{Removed: removed})
+			if err != nil {
+				return err
 			}
-			nodes, err := entries[nodeAnswer](&c, cmd, path, "nodes", "No nodes.")
-			if err != nil || len(nodes) == 0 {
+			if done, err := printEmpty(&c, cmd, "nodes", nodes, "No nodes."); done || err != nil {
 				return err
 			}
 			names, err := c.groupNames(cmd.Context())
@@ -134,7 +93,7 @@ func newNodesCmd() *cobra.Command {
 				if name := local[id]; name != "" {
 					id += " (" + name + ")"
 				}
-				t.row(id, n.online(), n.Health, n.Version, n.upgradeWord(), n.TargetVersion, n.ErrorCode, n.cannot(), n.group(names))
+				t.row(id, stateOf(n), n.Health, n.Version, upgradeState(n), n.TargetVersion, n.ErrorCode, notUpgradable(n), groupOf(n, names))
 			}
 			return t.flush()
 		},
@@ -144,7 +103,7 @@ func newNodesCmd() *cobra.Command {
 	return cmd
 }
 
-// table prints rows of texts from elsewhere, each made safe for a terminal.
+// table prints rows of texts that it makes safe for a terminal.
 type table struct {
 	w  io.Writer
 	b  *bytes.Buffer
@@ -182,7 +141,7 @@ func (t table) flush() error {
 func newNodeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "Run a node, or look at one of a running manager",
+		Short: "Run a node, or show and change nodes of a running manager",
 		Example: `  manager-sim node run
   manager-sim node show 1e8821f6
   manager-sim node remove 1e8821f6 --reason 'sold'`,
@@ -196,14 +155,14 @@ func newNodeCmd() *cobra.Command {
 func newNodeShowCmd() *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
-		Use: "show NODE", Short: "Show a node: its version, its last upgrade, and what keeps it from one", Args: cli.ExactArgs(1),
+		Use: "show NODE", Short: "Show a node: its version, its last upgrade, and why it cannot be upgraded", Args: cli.ExactArgs(1),
 		Example: `  manager-sim node show 1e8821f6`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := c.anyNodeID(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return c.showNode(cmd, http.MethodGet, "/api/v1/nodes/"+url.PathEscape(id))
+			return c.showNode(cmd, func(o api.Option) (api.Node, error) { return c.Node(cmd.Context(), id, o) })
 		},
 	}
 	c.flags(cmd)
@@ -211,11 +170,11 @@ func newNodeShowCmd() *cobra.Command {
 }
 
 // showNode makes a call whose answer is a node, and prints the node.
-func (c *client) showNode(cmd *cobra.Command, method, path string) error {
-	var n nodeAnswer
-	b, err := c.call(cmd.Context(), method, path, nil, &n)
+func (c *client) showNode(cmd *cobra.Command, call func(api.Option) (api.Node, error)) error {
+	var answer []byte
+	n, err := call(api.WithRaw(&answer))
 	if err != nil || c.json {
-		return errors.Join(err, write(cmd, b))
+		return errors.Join(err, write(cmd, answer))
 	}
 	names := map[string]string{}
 	if n.GroupID != "" && n.GroupName == "" {
@@ -232,11 +191,11 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 	row("node", n.ID)
 	row("name", localNames(c.dir)[n.ID])
 	row("device type", n.DeviceType)
-	row("group", n.group(names))
-	row("state", n.online())
+	row("group", groupOf(n, names))
+	row("state", stateOf(n))
 	row("health", n.Health)
 	row("version", n.Version)
-	row("upgrade", strings.TrimSpace(n.upgradeWord()+" "+n.TargetVersion))
+	row("upgrade", strings.TrimSpace(upgradeState(n)+" "+n.TargetVersion))
 	row("requested by", n.RequestedBy)
 	row("code", n.ErrorCode)
 	row("error", n.Error)
@@ -249,15 +208,15 @@ func (c *client) showNode(cmd *cobra.Command, method, path string) error {
 		row("cannot upgrade", why.Reason)
 		row("what to do", withFlag(why.Remedy))
 	} else {
-		row("cannot upgrade", n.Unavailable)
+		row("cannot upgrade", n.UpgradeUnavailable)
 	}
 	if d := n.Duplicate; d != nil {
-		row("duplicate", "two devices use this identity since "+d.Since+": "+strings.Join(d.Addresses, ", "))
+		row("duplicate", "two devices use this identity since "+stamp(d.Since)+": "+strings.Join(d.Addresses, ", "))
 	}
 	row("address", n.Address)
-	row("registered", n.RegisteredAt)
-	row("last seen", n.LastSeen)
-	row("removed", n.RemovedAt)
+	row("registered", stamp(n.RegisteredAt))
+	row("last seen", stamp(n.LastSeen))
+	row("removed", stamp(n.RemovedAt))
 	return t.flush()
 }
 
@@ -269,9 +228,9 @@ func newNodeRemoveCmd() *cobra.Command {
 		Use:   "remove NODE",
 		Short: "Remove a node: revoke its secret, end its session, keep its history",
 		Long: `Remove revokes the secret of a node and ends its session. Its history stays:
-"nodes --removed" and "events" show it. The device cannot connect any more until
-somebody registers it again. The node's id cannot be abbreviated to fewer than 8
-characters here. On a terminal it asks first.`,
+"nodes --removed" and "events" show it. The device cannot connect until somebody
+registers it again. Give at least 8 characters of the node's id. On a terminal the
+command asks for confirmation.`,
 		Example: `  manager-sim node remove 1e8821f6 --reason 'sold'`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -282,19 +241,19 @@ characters here. On a terminal it asks first.`,
 			if beginsWith(id, args[0]) && len(id) > len(args[0]) && len(args[0]) < minRemovePrefix {
 				return cli.Usage(fmt.Errorf("node remove: give at least %d characters of the id: %s", minRemovePrefix, id))
 			}
-			var n nodeAnswer
-			if _, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/nodes/"+url.PathEscape(id), nil, &n); err != nil {
-				return err
-			}
-			if n.RemovedAt != "" {
-				return fmt.Errorf("node %s was removed already, at %s", cli.Plain(id), cli.Plain(n.RemovedAt))
-			}
-			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes node %s (%s, %s): its secret is revoked and its session ends.\n"+
-				"The device cannot connect until somebody registers it again. The history stays.", id, n.DeviceType, n.online()))
+			n, err := c.Node(cmd.Context(), id)
 			if err != nil {
 				return err
 			}
-			if _, err := c.call(cmd.Context(), http.MethodDelete, "/api/v1/nodes/"+url.PathEscape(id), reasonBody(reason), nil); err != nil {
+			if !n.RemovedAt.IsZero() {
+				return fmt.Errorf("node %s was removed already, at %s", cli.Plain(id), stamp(n.RemovedAt))
+			}
+			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes node %s (%s, %s): its secret is revoked and its session ends.\n"+
+				"The device cannot connect until somebody registers it again. The history stays.", id, n.DeviceType, stateOf(n)))
+			if err != nil {
+				return err
+			}
+			if err := c.RemoveNode(cmd.Context(), id, reason); err != nil {
 				return err
 			}
 			if c.json {
@@ -310,31 +269,23 @@ characters here. On a terminal it asks first.`,
 	return cmd
 }
 
-// yesFlag adds --yes to a command that asks first.
+// yesFlag adds --yes to a command that asks for confirmation.
 func yesFlag(cmd *cobra.Command, yes *bool) {
-	cmd.Flags().BoolVar(yes, "yes", false, "do not ask for confirmation; without a terminal nothing is asked")
+	cmd.Flags().BoolVar(yes, "yes", false, "do not ask for confirmation; a command without a terminal never asks")
 }
 
-// minRemovePrefix is minPrefix for what cannot be undone.
+// minRemovePrefix is the shortest abbreviation of an id for a command that cannot be undone.
 const minRemovePrefix = 8
-
-// reasonBody is the body of a call that takes a reason; nil: there is none.
-func reasonBody(reason string) any {
-	if reason == "" {
-		return nil
-	}
-	return map[string]string{"reason": reason}
-}
 
 func newNodeResolveCmd() *cobra.Command {
 	var c client
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "resolve NODE",
-		Short: "End the mark \"duplicate\" of a node whose identity two devices used",
-		Long: `Resolve ends the mark "duplicate" of a node. Do it after only one device has the
-node's identity: install the other one again, so that it registers by itself. On a
-terminal it asks first.`,
+		Short: "Remove the mark \"duplicate\" of a node whose identity two devices used",
+		Long: `Resolve removes the mark "duplicate" of a node. First make sure that only one
+device has the node's identity: install the other one again, so that it registers
+as a new node. On a terminal the command asks for confirmation.`,
 		Example: `  manager-sim node resolve 1e8821f6`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -342,12 +293,12 @@ terminal it asks first.`,
 			if err != nil {
 				return err
 			}
-			err = cli.Confirm(cmd, yes, fmt.Sprintf("This ends the mark \"duplicate\" of node %s: the manager sends it commands again.\n"+
+			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes the mark \"duplicate\" of node %s: the manager sends it commands again.\n"+
 				"If two devices still use its identity, either of them can receive a command.", id))
 			if err != nil {
 				return err
 			}
-			return c.showNode(cmd, http.MethodPost, "/api/v1/nodes/"+url.PathEscape(id)+"/resolve")
+			return c.showNode(cmd, func(o api.Option) (api.Node, error) { return c.ResolveNode(cmd.Context(), id, o) })
 		},
 	}
 	c.flags(cmd)

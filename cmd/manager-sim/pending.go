@@ -3,36 +3,26 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/spf13/cobra"
 )
-
-// pendingAnswer is a pending node as the API lists it.
-type pendingAnswer struct {
-	ID         string `json:"id"`
-	Address    string `json:"address"`
-	DeviceType string `json:"device_type"`
-	Version    string `json:"version"`
-	FirstSeen  string `json:"first_seen"`
-	LastSeen   string `json:"last_seen"`
-}
 
 func newNodePendingCmd() *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
 		Use:   "pending",
-		Short: "List the nodes that have credentials this manager does not know",
+		Short: "List the nodes whose credentials this manager does not know",
 		Long: `Pending lists the nodes that connect with credentials which this manager does not
-know, because it was restored from an older backup. "node accept" accepts one.`,
+know, because it was restored from an older backup. Accept one with "node accept".`,
 		Example: `  manager-sim node pending`,
 		Args:    cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, b, err := c.pending(cmd)
+			var answer []byte
+			list, err := c.PendingNodes(cmd.Context(), api.WithRaw(&answer))
 			if err != nil || c.json {
-				return errors.Join(err, write(cmd, b))
+				return errors.Join(err, write(cmd, answer))
 			}
 			if len(list) == 0 {
 				_, err := fmt.Fprintln(cmd.ErrOrStderr(), "No pending nodes.")
@@ -40,7 +30,7 @@ know, because it was restored from an older backup. "node accept" accepts one.`,
 			}
 			t := newTable(cmd.OutOrStdout(), "NODE", "ADDRESS", "DEVICE TYPE", "VERSION", "FIRST SEEN", "LAST SEEN")
 			for _, n := range list {
-				t.row(n.ID, n.Address, n.DeviceType, n.Version, n.FirstSeen, n.LastSeen)
+				t.row(n.ID, n.Address, n.DeviceType, n.Version, stamp(n.FirstSeen), stamp(n.LastSeen))
 			}
 			return t.flush()
 		},
@@ -49,22 +39,14 @@ know, because it was restored from an older backup. "node accept" accepts one.`,
 	return cmd
 }
 
-func (c *client) pending(cmd *cobra.Command) ([]pendingAnswer, []byte, error) {
-	var list struct {
-		Nodes []pendingAnswer `json:"nodes"`
-	}
-	b, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/pending-nodes", nil, &list)
-	return list.Nodes, b, err
-}
-
 func newNodeAcceptCmd() *cobra.Command {
 	var c client
 	var group string
 	cmd := &cobra.Command{
-		Use: "accept NODE", Short: "Accept a pending node with the credentials that it has", Args: cli.ExactArgs(1),
+		Use: "accept NODE", Short: "Accept a pending node with its own credentials", Args: cli.ExactArgs(1),
 		Example: `  manager-sim node accept 1e8821f6 --group 'site one'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, _, err := c.pending(cmd)
+			list, err := c.PendingNodes(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -76,21 +58,21 @@ func newNodeAcceptCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			body := map[string]string{}
+			groupID := ""
 			if cmd.Flags().Changed("group") {
-				if body["group_id"], err = c.groupID(cmd.Context(), group); err != nil {
+				if groupID, err = c.groupID(cmd.Context(), group); err != nil {
 					return fmt.Errorf("--group: %w", err)
 				}
 			}
-			b, err := c.call(cmd.Context(), http.MethodPost, "/api/v1/pending-nodes/"+url.PathEscape(id)+"/accept", body, nil)
-			if err != nil || c.json {
-				return errors.Join(err, write(cmd, b))
+			var answer []byte
+			if _, err := c.AcceptPendingNode(cmd.Context(), id, groupID, api.WithRaw(&answer)); err != nil || c.json {
+				return errors.Join(err, write(cmd, answer))
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "node %s is accepted; it connects within some minutes\n", cli.Plain(id))
 			return err
 		},
 	}
 	c.flags(cmd)
-	cmd.Flags().StringVar(&group, "group", "", "name or id of the group that it belongs to")
+	cmd.Flags().StringVar(&group, "group", "", "name or id of the group for the node")
 	return cmd
 }

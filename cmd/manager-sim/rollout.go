@@ -2,15 +2,15 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/spf13/cobra"
 )
@@ -21,8 +21,8 @@ func newRolloutCmd() *cobra.Command {
 		Short: "Upgrade a group of a running manager, in waves",
 		Long: `Rollout upgrades the nodes of a group in waves, and pauses at a failure.
 
-A rollout is named by its id, by 4 or more characters of it, or by its group: then
-the group's newest rollout is meant.`,
+Name a rollout by its id, by the first 4 or more characters of its id, or by its
+group. The group means its newest rollout.`,
 		Example: `  manager-sim rollout start demo 1.1.0 --wait
   manager-sim rollout show demo
   manager-sim rollout retry demo --wait`,
@@ -30,43 +30,26 @@ the group's newest rollout is meant.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newRolloutStartCmd(), newRolloutListCmd(), newRolloutShowCmd(),
-		newRolloutActCmd("pause", "Start no further upgrades until it is resumed; running upgrades continue"),
-		newRolloutActCmd("resume", "Continue; earlier failures are ignored when deciding whether to pause again"),
-		newRolloutActCmd("retry", "Give the nodes that failed another attempt, and continue"),
-		newRolloutActCmd("abort", "End it, after asking on a terminal: no further upgrade starts; running upgrades continue"))
+		newRolloutActCmd(api.ActPause, "Start no further upgrades until the rollout is resumed; running upgrades continue"),
+		newRolloutActCmd(api.ActResume, "Continue; earlier failures are ignored when deciding whether to pause again"),
+		newRolloutActCmd(api.ActRetry, "Upgrade the failed nodes again, and continue"),
+		newRolloutActCmd(api.ActAbort, "End the rollout: no further upgrade starts; running upgrades continue. Asks for confirmation on a terminal"))
 	return cmd
 }
 
-// rolloutAnswer is a rollout as the API shows it.
-type rolloutAnswer struct {
-	ID        string         `json:"id"`
-	GroupID   string         `json:"group_id"`
-	GroupName string         `json:"group_name"`
-	CreatedBy string         `json:"created_by"`
-	Version   string         `json:"version"`
-	Status    string         `json:"status"`
-	Reason    string         `json:"reason"`
-	Wave      int            `json:"wave"`
-	Waves     []int          `json:"waves"`
-	Counts    map[string]int `json:"counts"`
-	Nodes     []struct {
-		ID      string `json:"id"`
-		State   string `json:"state"`
-		Code    string `json:"code"`
-		Message string `json:"message"` // the node's own
-	} `json:"nodes"`
+// nodeStates are the states of a rollout's nodes, in the order of counts.
+var nodeStates = []struct {
+	state rollout.NodeState
+	word  string
+}{
+	{rollout.NodeUpdated, "updated"}, {rollout.NodeCommanded, "upgrading"}, {rollout.NodeWaiting, "waiting"}, {rollout.NodeFailed, "failed"},
+	{rollout.NodeRolledBack, "rolled back"}, {rollout.NodeSkipped, "skipped"}, {rollout.NodeMissed, "missed"},
 }
 
-// rolloutWords are what the states of a rollout's nodes are called.
-var rolloutWords = []struct{ state, word string }{
-	{"updated", "updated"}, {"commanded", "upgrading"}, {"waiting", "waiting"}, {"failed", "failed"},
-	{"rolled_back", "rolled back"}, {"skipped", "skipped"}, {"missed", "missed"},
-}
-
-// counts says how many nodes are in which state.
-func (r rolloutAnswer) counts() string {
+// countsOf returns the number of nodes in each state, as a text.
+func countsOf(r api.Rollout) string {
 	var counts []string
-	for _, s := range rolloutWords {
+	for _, s := range nodeStates {
 		if k := r.Counts[s.state]; k > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", k, s.word))
 		}
@@ -74,28 +57,28 @@ func (r rolloutAnswer) counts() string {
 	return strings.Join(counts, ", ")
 }
 
-func (r rolloutAnswer) wave() string { return fmt.Sprintf("%d of %d", r.Wave+1, len(r.Waves)) }
+func waveOf(r api.Rollout) string { return fmt.Sprintf("%d of %d", r.Wave+1, len(r.Waves)) }
 
-// String is one line about the rollout.
-func (r rolloutAnswer) String() string {
+// summary describes a rollout in one line.
+func summary(r api.Rollout) string {
 	of := "rollout"
 	if r.GroupName != "" {
 		of += " of " + r.GroupName
 	}
-	s := fmt.Sprintf("%s to %s: %s, wave %s: %s", of, r.Version, r.Status, r.wave(), r.counts())
+	s := fmt.Sprintf("%s to %s: %s, wave %s: %s", of, r.Version, r.Status, waveOf(r), countsOf(r))
 	if r.Reason != "" {
 		s += " (" + r.Reason + ")"
 	}
 	return cli.Plain(s)
 }
 
-// show prints a rollout, and each failure of a node with the node's own message, its
-// meaning and the remedy. It leaves out the failures in shown, and adds the others to
-// it; a nil map holds none.
-func (r rolloutAnswer) show(w io.Writer, shown map[string]string) {
-	fmt.Fprintln(w, r)
+// printRollout prints a rollout, and each failure of a node with the node's own message,
+// its meaning and the remedy. It omits the failures in shown, and adds the others to it;
+// a nil map is empty.
+func printRollout(w io.Writer, r api.Rollout, shown map[string]string) {
+	fmt.Fprintln(w, summary(r))
 	for _, n := range r.Nodes {
-		failure := r.failure(n.State, n.Code, n.Message)
+		failure := failureOf(n)
 		if failure == shown[n.ID] {
 			continue
 		}
@@ -108,45 +91,56 @@ func (r rolloutAnswer) show(w io.Writer, shown map[string]string) {
 	}
 }
 
-// failure says how a node failed; "": it did not.
-func (rolloutAnswer) failure(state, code, message string) string {
-	if code == "" && message == "" {
+// failureOf describes the failure of a node; "" if it did not fail.
+func failureOf(n api.RolloutNode) string {
+	if n.Code == "" && n.Message == "" {
 		return ""
 	}
-	for _, s := range rolloutWords {
-		if s.state == state {
+	state := string(n.State)
+	for _, s := range nodeStates {
+		if s.state == n.State {
 			state = s.word
 		}
 	}
 	text := cli.Plain(state)
-	if code != "" {
-		text += " (" + cli.Plain(code) + ")"
+	if n.Code != "" {
+		text += " (" + cli.Plain(n.Code) + ")"
 	}
-	if message != "" {
-		text += ": " + cli.Plain(message)
+	if n.Message != "" {
+		text += ": " + cli.Plain(n.Message)
 	}
-	if meaning, remedy := web.Meaning(code); meaning != "" {
+	if meaning, remedy := web.Meaning(n.Code); meaning != "" {
 		text += "\n    " + meaning + "\n    " + remedy
 	}
 	return text
 }
 
-// named fills in the group's name where the manager does not give it.
-func (c *client) named(cmd *cobra.Command, list []rolloutAnswer) error {
+// nameGroups sets the missing names of groups, which a manager of an earlier version does
+// not send.
+func (c *client) nameGroups(ctx context.Context, list ...*api.Rollout) error {
 	var names map[string]string
-	for i := range list {
-		if list[i].GroupName != "" || list[i].GroupID == "" {
+	for _, r := range list {
+		if r.GroupName != "" || r.GroupID == "" {
 			continue
 		}
 		if names == nil {
 			var err error
-			if names, err = c.groupNames(cmd.Context()); err != nil {
+			if names, err = c.groupNames(ctx); err != nil {
 				return err
 			}
 		}
-		list[i].GroupName = cmp.Or(names[list[i].GroupID], list[i].GroupID)
+		r.GroupName = cmp.Or(names[r.GroupID], r.GroupID)
 	}
 	return nil
+}
+
+// namedRollout returns a rollout with the name of its group.
+func (c *client) namedRollout(ctx context.Context, id string, options ...api.Option) (api.Rollout, error) {
+	r, err := c.Rollout(ctx, id, options...)
+	if err != nil {
+		return r, err
+	}
+	return r, c.nameGroups(ctx, &r)
 }
 
 func newRolloutListCmd() *cobra.Command {
@@ -157,61 +151,62 @@ func newRolloutListCmd() *cobra.Command {
 		Use: "list", Short: "List the rollouts, newest first", Args: cli.ExactArgs(0),
 		Example: `  manager-sim rollout list --group demo --active`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			q := url.Values{"limit": {"1000"}}
+			q := api.RolloutQuery{Active: active}
 			if cmd.Flags().Changed("group") {
 				id, err := c.groupID(cmd.Context(), group)
 				if err != nil {
 					return fmt.Errorf("--group: %w", err)
 				}
-				q.Set("group_id", id)
+				q.GroupID = id
 			}
-			if active {
-				q.Set("active", strconv.FormatBool(active))
-			}
-			list, err := entries[rolloutAnswer](&c, cmd, "/api/v1/rollouts?"+q.Encode(), "rollouts", "No rollouts match.")
-			if err != nil || len(list) == 0 {
+			list, err := c.AllRollouts(cmd.Context(), q)
+			if err != nil {
 				return err
 			}
-			if err := c.named(cmd, list); err != nil {
+			if done, err := printEmpty(&c, cmd, "rollouts", list, "No rollouts match."); done || err != nil {
+				return err
+			}
+			unnamed := make([]*api.Rollout, len(list))
+			for i := range list {
+				unnamed[i] = &list[i]
+			}
+			if err := c.nameGroups(cmd.Context(), unnamed...); err != nil {
 				return err
 			}
 			t := newTable(cmd.OutOrStdout(), "ROLLOUT", "GROUP", "VERSION", "STATUS", "WAVE", "NODES", "BY", "REASON")
 			for _, r := range list {
-				t.row(r.ID, r.GroupName, r.Version, r.Status, r.wave(), r.counts(), r.CreatedBy, r.Reason)
+				t.row(r.ID, r.GroupName, r.Version, string(r.Status), waveOf(r), countsOf(r), r.CreatedBy, r.Reason)
 			}
 			return t.flush()
 		},
 	}
 	c.flags(cmd)
-	cmd.Flags().StringVar(&group, "group", "", "of this group only (its name or id)")
-	cmd.Flags().BoolVar(&active, "active", false, "only those that have not ended")
+	cmd.Flags().StringVar(&group, "group", "", "only rollouts of this group (its name or id)")
+	cmd.Flags().BoolVar(&active, "active", false, "only rollouts that have not ended")
 	return cmd
 }
 
 func newRolloutShowCmd() *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
-		Use: "show ROLLOUT", Short: "Show a rollout, and the nodes that hold it up", Args: cli.ExactArgs(1),
+		Use: "show ROLLOUT", Short: "Show a rollout, and its failed nodes", Args: cli.ExactArgs(1),
 		Example: `  manager-sim rollout show demo --json | jq .counts`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := c.rolloutID(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			list := make([]rolloutAnswer, 1)
-			b, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/rollouts/"+url.PathEscape(id), nil, &list[0])
+			var answer []byte
+			r, err := c.namedRollout(cmd.Context(), id, api.WithRaw(&answer))
 			if err != nil || c.json {
-				return errors.Join(err, write(cmd, b))
+				return errors.Join(err, write(cmd, answer))
 			}
-			if err := c.named(cmd, list); err != nil {
-				return err
-			}
-			if list[0].CreatedBy != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s, requested by %s\n", cli.Plain(list[0].ID), cli.Plain(list[0].CreatedBy))
+			if r.CreatedBy != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s, requested by %s\n", cli.Plain(r.ID), cli.Plain(r.CreatedBy))
 			} else {
-				fmt.Fprintln(cmd.OutOrStdout(), cli.Plain(list[0].ID))
+				fmt.Fprintln(cmd.OutOrStdout(), cli.Plain(r.ID))
 			}
-			list[0].show(cmd.OutOrStdout(), nil)
+			printRollout(cmd.OutOrStdout(), r, nil)
 			return nil
 		},
 	}
@@ -219,16 +214,13 @@ func newRolloutShowCmd() *cobra.Command {
 	return cmd
 }
 
-// confirmAbort asks whether a rollout shall end.
+// confirmAbort asks for confirmation that a rollout ends.
 func (c *client) confirmAbort(cmd *cobra.Command, id string, yes bool) error {
-	list := make([]rolloutAnswer, 1)
-	if _, err := c.call(cmd.Context(), http.MethodGet, "/api/v1/rollouts/"+url.PathEscape(id), nil, &list[0]); err != nil {
+	r, err := c.namedRollout(cmd.Context(), id)
+	if err != nil {
 		return err
 	}
-	if err := c.named(cmd, list); err != nil {
-		return err
-	}
-	return cli.Confirm(cmd, yes, fmt.Sprintf("This ends rollout %s for good: no further upgrade starts; running upgrades continue.\n%s", id, list[0]))
+	return cli.Confirm(cmd, yes, fmt.Sprintf("This ends rollout %s for good: no further upgrade starts; running upgrades continue.\n%s", id, summary(r)))
 }
 
 func newRolloutActCmd(act, short string) *cobra.Command {
@@ -246,23 +238,22 @@ func newRolloutActCmd(act, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if act == "abort" {
+			if act == api.ActAbort {
 				if err := w.confirmAbort(cmd, id, yes); err != nil {
 					return err
 				}
 			}
 			return w.run(cmd, func() (string, error) {
-				var r rolloutAnswer
-				b, err := w.call(cmd.Context(), http.MethodPost, "/api/v1/rollouts/"+url.PathEscape(id)+"/"+act, reasonBody(reason), &r)
-				var refused *refusal
-				if errors.As(err, &refused) && refused.status == http.StatusConflict {
+				var answer []byte
+				r, err := w.ActOnRollout(cmd.Context(), id, act, api.RolloutAct{Reason: reason}, api.WithRaw(&answer))
+				if isConflict(err) {
 					return id, cli.Exit(cli.Refused, err)
 				}
 				if err != nil || w.json {
-					return id, errors.Join(err, write(cmd, b))
+					return id, errors.Join(err, write(cmd, answer))
 				}
 				if !w.wait {
-					fmt.Fprintln(cmd.OutOrStdout(), r)
+					fmt.Fprintln(cmd.OutOrStdout(), summary(r))
 				}
 				return id, nil
 			})
@@ -270,10 +261,10 @@ func newRolloutActCmd(act, short string) *cobra.Command {
 	}
 	w.client.flags(cmd)
 	switch act {
-	case "abort":
+	case api.ActAbort:
 		cmd.Flags().StringVar(&reason, "reason", "", "kept in the audit trail")
 		yesFlag(cmd, &yes)
-	case "resume", "retry":
+	case api.ActResume, api.ActRetry:
 		w.flags(cmd)
 	}
 	return cmd

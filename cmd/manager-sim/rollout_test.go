@@ -3,20 +3,18 @@ package main
 import (
 	"bytes"
 	"testing"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 )
 
 // A failed node is printed with its own message first, then with what the code means
 // and what to do; also if the manager knows no such code.
 func TestRolloutShowsFailures(t *testing.T) {
 	t.Parallel()
-	r := rolloutAnswer{ID: "r", Version: "1.1.0", Status: "paused", Waves: []int{3}}
-	add := func(id, state, code, message string) {
-		r.Nodes = append(r.Nodes, struct {
-			ID      string `json:"id"`
-			State   string `json:"state"`
-			Code    string `json:"code"`
-			Message string `json:"message"` // the node's own
-		}{id, state, code, message})
+	r := api.Rollout{ID: "r", Version: "1.1.0", Status: rollout.Paused, Waves: []int{3}}
+	add := func(id string, state rollout.NodeState, code, message string) {
+		r.Nodes = append(r.Nodes, api.RolloutNode{ID: id, State: state, Code: code, Message: message})
 	}
 	const known = "upgrade_rolled_back"
 	add("n1", "rolled_back", known, "exit \x1b[1m2")
@@ -25,14 +23,14 @@ func TestRolloutShowsFailures(t *testing.T) {
 	add("n4", "failed", "upgrade_of_the_future", "")
 	text := "  n1 rolled back (" + known + "): exit ?[1m2\n    " + meaning(known) + "\n    " + remedy(known) + "\n" +
 		"  n2 failed (upgrade_of_the_future): no such thing\n  n4 failed (upgrade_of_the_future)\n"
-	head := r.String() + "\n"
+	head := summary(r) + "\n"
 	for _, tt := range []struct {
 		shown map[string]string
 		want  string
-	}{{nil, head + text}, {map[string]string{}, head + text}, {map[string]string{"n1": r.failure("rolled_back", known, "exit \x1b[1m2"), "n4": "another"},
+	}{{nil, head + text}, {map[string]string{}, head + text}, {map[string]string{"n1": failureOf(r.Nodes[0]), "n4": "another"},
 		head + "  n2 failed (upgrade_of_the_future): no such thing\n  n4 failed (upgrade_of_the_future)\n"}} {
 		var out bytes.Buffer
-		r.show(&out, tt.shown)
+		printRollout(&out, r, tt.shown)
 		if out.String() != tt.want {
 			t.Errorf("%q\nwant\n%q", out.String(), tt.want)
 		}
@@ -40,7 +38,7 @@ func TestRolloutShowsFailures(t *testing.T) {
 			continue
 		}
 		out.Reset()
-		if r.show(&out, tt.shown); out.String() != head {
+		if printRollout(&out, r, tt.shown); out.String() != head {
 			t.Errorf("a second time: %q", out.String())
 		}
 	}

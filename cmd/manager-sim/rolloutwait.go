@@ -4,16 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )
 
-// rolloutWait is a command that changes a rollout, and may wait for its end.
+// rolloutWait is a command that changes a rollout, and waits for its end with --wait.
 type rolloutWait struct {
 	client
 	wait    bool
@@ -24,11 +24,11 @@ type rolloutWait struct {
 }
 
 func (w *rolloutWait) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&w.wait, "wait", false, "wait until it has ended, or is paused")
-	cmd.Flags().DurationVar(&w.timeout, "timeout", 0, "with --wait: how long; 0s is no limit")
+	cmd.Flags().BoolVar(&w.wait, "wait", false, "wait until the rollout has ended or is paused")
+	cmd.Flags().DurationVar(&w.timeout, "timeout", 0, "limit of --wait; 0s is no limit")
 }
 
-// run makes the change, which returns the rollout's id, and waits if it shall.
+// run makes the change, which returns the rollout's id, and waits with --wait.
 func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) error {
 	if !w.wait {
 		_, err := change()
@@ -40,8 +40,8 @@ func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) err
 	w.shown = map[string]string{}
 	watch := &watch{
 		begin: func() (err error) { id, err = change(); return err },
-		record: func(r record, raw []byte) (bool, error) {
-			if r.Type != "rollout" || r.RolloutID != id {
+		record: func(r api.Record) (bool, error) {
+			if r.Type != api.RecordRollout || r.RolloutID != id {
 				return false, nil
 			}
 			return w.check(ctx, cmd, id)
@@ -51,7 +51,7 @@ func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) err
 	err := w.follow(cmd, ctx, watch)
 	switch {
 	case errors.Is(err, errTimeout) && watch.silent():
-		return unreachable(fmt.Errorf("no answer of the manager; the rollout continues, see: manager-sim rollout show %s", id))
+		return unreachable(fmt.Errorf("the manager does not answer; the rollout continues, see: manager-sim rollout show %s", id))
 	case errors.Is(err, errTimeout):
 		return cli.Exit(cli.TimedOut, fmt.Errorf("the rollout has not ended within %v; it continues, see: manager-sim rollout show %s", w.timeout, id))
 	case errors.Is(err, context.Canceled) && watch.begun:
@@ -60,32 +60,27 @@ func (w *rolloutWait) run(cmd *cobra.Command, change func() (string, error)) err
 	return err
 }
 
-// check asks where the rollout stands, prints it if it is new, and reports whether
-// waiting ends.
+// check prints the rollout if it changed, and reports whether waiting ends.
 func (w *rolloutWait) check(ctx context.Context, cmd *cobra.Command, id string) (bool, error) {
-	list := make([]rolloutAnswer, 1)
-	b, err := w.call(ctx, http.MethodGet, "/api/v1/rollouts/"+url.PathEscape(id), nil, &list[0])
+	var answer []byte
+	r, err := w.namedRollout(ctx, id, api.WithRaw(&answer))
 	if err != nil {
 		return false, err
 	}
-	if err := w.named(cmd, list); err != nil {
-		return false, err
-	}
-	r := list[0]
-	if text := r.String(); text != w.last {
+	if text := summary(r); text != w.last {
 		w.last = text
 		if !w.json {
-			r.show(cmd.OutOrStdout(), w.shown)
-		} else if err := write(cmd, b); err != nil {
+			printRollout(cmd.OutOrStdout(), r, w.shown)
+		} else if err := write(cmd, answer); err != nil {
 			return true, err
 		}
 	}
 	switch r.Status {
-	case "completed":
+	case rollout.Completed:
 		return true, nil
-	case "paused":
+	case rollout.Paused:
 		return true, cli.Exit(cli.Refused, fmt.Errorf("the rollout is paused: %s\nThen: manager-sim rollout retry|resume|abort %s", cli.Plain(r.Reason), id))
-	case "aborted":
+	case rollout.Aborted:
 		return true, cli.Exit(cli.Refused, errors.New("the rollout was aborted"))
 	}
 	return false, nil
@@ -100,9 +95,8 @@ func newRolloutStartCmd() *cobra.Command {
 		Use:   "start GROUP VERSION",
 		Short: "Upgrade a group: 10 %, 50 %, 100 % of its nodes, or all at once",
 		Long: `Start upgrades the eligible nodes of a group (by its name or id) in waves, and
-pauses at the first failure. With --wait it prints how it goes until the rollout
-has completed, is paused, or was aborted. It continues through a restart of the
-manager.
+pauses at the first failure. With --wait it prints the progress until the rollout
+has completed, is paused, or was aborted. It survives a restart of the manager.
 
 Exit codes:
   0  completed
@@ -110,7 +104,7 @@ Exit codes:
   2  wrong usage
   4  refused, paused or aborted
   5  timed out; the rollout continues
-  6  the manager cannot be reached`,
+  6  the manager is unreachable`,
 		Example: `  manager-sim rollout start 'site one' 1.1.0 --dry-run
   manager-sim rollout start 'site one' 1.1.0 --wait --timeout 1h`,
 		Args: cli.ExactArgs(2),
@@ -126,15 +120,9 @@ Exit codes:
 			if err != nil {
 				return err
 			}
-			body := map[string]any{"version": args[1], "strategy": strategy, "settle_secs": settle, "threshold": threshold, "dry_run": dryRun}
-			if channel != "" {
-				body["channel"] = channel
-			}
-			if unlisted {
-				body["allow_unlisted"] = true
-			}
+			request := api.RolloutRequest{Version: args[1], Strategy: strategy, Channel: channel, SettleSecs: &settle, Threshold: threshold, DryRun: dryRun, AllowUnlisted: unlisted}
 			w.wait = w.wait && !dryRun
-			return w.run(cmd, func() (string, error) { return w.start(cmd, group, body) })
+			return w.run(cmd, func() (string, error) { return w.start(cmd, group, request) })
 		},
 	}
 	w.client.flags(cmd)
@@ -142,32 +130,22 @@ Exit codes:
 	f := cmd.Flags()
 	f.StringVar(&strategy, "strategy", "staged", "staged (10 %, 50 %, 100 %) or immediate")
 	f.StringVar(&channel, "channel", "", "release channel (default: stable)")
-	f.IntVar(&settle, "settle-secs", 300, "between a wave and the next")
-	f.IntVar(&threshold, "threshold", 1, "failures that pause it")
-	f.BoolVar(&unlisted, "allow-unlisted", false, "also a version that is not published for the nodes' device types")
+	f.IntVar(&settle, "settle-secs", 300, "seconds between two waves")
+	f.IntVar(&threshold, "threshold", 1, "number of failures that pauses the rollout")
+	f.BoolVar(&unlisted, "allow-unlisted", false, "allow a version that is not published for the nodes' device types")
 	f.BoolVar(&dryRun, "dry-run", false, "only print the plan")
 	return cmd
 }
 
 // start begins a rollout, and prints its plan.
-func (w *rolloutWait) start(cmd *cobra.Command, group string, body map[string]any) (string, error) {
-	var plan struct {
-		RolloutID string     `json:"rollout_id"`
-		NodeCount int        `json:"node_count"`
-		Offline   int        `json:"offline"`
-		Waves     [][]string `json:"waves"`
-		LeftOut   []struct {
-			NodeID string `json:"node_id"`
-			Reason string `json:"reason"`
-		} `json:"left_out"`
-	}
-	b, err := w.call(cmd.Context(), http.MethodPost, "/api/v1/groups/"+url.PathEscape(group)+"/upgrade", body, &plan)
-	var refused *refusal
-	if errors.As(err, &refused) && refused.status == http.StatusConflict {
+func (w *rolloutWait) start(cmd *cobra.Command, group string, request api.RolloutRequest) (string, error) {
+	var answer []byte
+	plan, err := w.UpgradeGroup(cmd.Context(), group, request, api.WithRaw(&answer))
+	if isConflict(err) {
 		return "", cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the rollout: %w", err))
 	}
 	if err != nil || w.json {
-		return plan.RolloutID, errors.Join(err, write(cmd, b))
+		return plan.RolloutID, errors.Join(err, write(cmd, answer))
 	}
 	out := cmd.OutOrStdout()
 	if plan.RolloutID != "" {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
@@ -111,7 +112,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(cmp.Or(database, filepath.Join(dir, "manager.db")))
+	st, err := store.Open(ctx, cmp.Or(database, filepath.Join(dir, "manager.db")))
 	if err != nil {
 		return err
 	}
@@ -126,11 +127,11 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 	}
 	m, err := server.New(server.Config{
 		Store: st, AdminToken: admin, Log: log,
-		Releases: func(_ context.Context, deviceType, channel string) ([]server.Release, error) {
+		Releases: func(_ context.Context, deviceType, channel string) ([]api.Release, error) {
 			list, err := fakerelease.Index(releases, deviceType, channel)
-			out := make([]server.Release, len(list))
+			out := make([]api.Release, len(list))
 			for i, r := range list {
-				out[i] = server.Release(r)
+				out[i] = api.Release(r)
 			}
 			return append(out, demo.releases(deviceType, channel)...), err
 		},

@@ -1,74 +1,52 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/spf13/cobra"
 )
 
-// record is what the commands read of the manager's stream.
-type record struct {
-	Type      string `json:"type"`
-	Seq       int64  `json:"seq"` // of an event
-	Time      string `json:"time"`
-	NodeID    string `json:"node_id"`
-	Version   string `json:"version"`
-	ErrorCode string `json:"error_code"`
-	CommandID string `json:"command_id"`
-	Severity  string `json:"severity"`
-	Message   string `json:"message"`
-	Success   bool   `json:"success"`
-	RolloutID string `json:"rollout_id"`
-	Status    string `json:"status"`
-}
-
-// watch follows the manager's stream. It outlives the end of a stream, and the
-// manager itself: it connects again, has the manager repeat the events that it
-// missed, and asks for the state that it waits for.
+// watch follows the manager's event stream until it is done. It survives the end of a
+// stream and a restart of the manager: it connects again, requests the events that it
+// missed, and checks the state that it waits for.
 type watch struct {
-	begin  func() error // once, when the stream first listens
-	record func(record, []byte) (done bool, err error)
-	check  func() (done bool, err error) // after each connect, and every checkEvery; nil: there is nothing to ask
+	begin  func() error                            // called once, when the stream first listens
+	record func(api.Record) (done bool, err error) // called for each record
+	check  func() (done bool, err error)           // called after each connect, and regularly; may be nil
 
 	every time.Duration // between checks; 0: checkEvery
 
 	last  int64     // Seq of the newest event
-	begun bool      // begin has returned without an error
-	heard time.Time // when the manager was last reached
+	begun bool      // begin returned without an error
+	heard time.Time // when the manager last answered
 }
 
 const (
-	checkEvery    = 10 * time.Second // a stream may be dead and not say so
+	checkEvery    = 10 * time.Second // a dead stream may not end
 	reconnectFrom = 250 * time.Millisecond
 	reconnectTo   = 5 * time.Second
-	maxRecord     = 1 << 20
 )
 
-// giveUp is how long a command that has no time limit waits for a manager that
-// cannot be reached.
+// giveUp is how long a command without a time limit waits for an unreachable manager.
 const giveUp = 5 * time.Minute
 
-// errLost is the end of a stream.
-var errLost = errors.New("the manager ended the stream")
+// errStreamEnded is the end of a stream that had begun.
+var errStreamEnded = errors.New("the manager ended the stream")
 
-// follow runs w until it is done, fails, or ctx ends; then it returns the cause of
-// ctx. An error of begin, and of the first connection, is returned at once.
+// follow runs w until it is done or fails. If ctx ends first, it returns the cause. It
+// returns an error of begin and of the first connection at once.
 func (c *client) follow(cmd *cobra.Command, ctx context.Context, w *watch) error {
-	if err := c.newest(ctx, w); err != nil {
+	var err error
+	if w.last, err = c.NewestEvent(ctx); err != nil {
 		return err
 	}
 	w.heard = time.Now()
-	delay, told := reconnectFrom, false
+	delay, reported := reconnectFrom, false
 	for {
 		done, err := c.listen(ctx, w)
 		switch {
@@ -79,15 +57,15 @@ func (c *client) follow(cmd *cobra.Command, ctx context.Context, w *watch) error
 			return context.Cause(ctx)
 		case done || err == nil:
 			return err
-		case !w.begun || !errors.Is(err, errLost) && !isUnreachable(err):
+		case !w.begun || !errors.Is(err, errStreamEnded) && !api.IsUnreachable(err):
 			return err
 		case time.Since(w.heard) > giveUp:
 			return unreachable(fmt.Errorf("no answer for %v: %w", giveUp, err))
-		case errors.Is(err, errLost):
+		case errors.Is(err, errStreamEnded):
 			delay = reconnectFrom
-		case !told:
-			told = true
-			fmt.Fprintln(cmd.ErrOrStderr(), "The manager gives no answer; trying again.")
+		case !reported:
+			reported = true
+			fmt.Fprintln(cmd.ErrOrStderr(), "Manager unreachable, retrying.")
 		}
 		select {
 		case <-ctx.Done():
@@ -97,84 +75,68 @@ func (c *client) follow(cmd *cobra.Command, ctx context.Context, w *watch) error
 	}
 }
 
-// silent reports whether the manager has given no answer to the last checks.
+// silent reports whether the manager has not answered the last checks.
 func (w *watch) silent() bool {
 	return w.begun && time.Since(w.heard) > 2*cmp.Or(w.every, checkEvery)
 }
 
-// newest remembers the newest event, from which a stream goes on.
-func (c *client) newest(ctx context.Context, w *watch) error {
-	var page struct {
-		Events []record `json:"events"`
-	}
-	if _, err := c.call(ctx, http.MethodGet, "/api/v1/events?per_page=1", nil, &page); err != nil {
-		return err
-	}
-	if len(page.Events) > 0 {
-		w.last = page.Events[0].Seq
-	}
-	return nil
-}
-
-// listen is one stream.
+// listen runs w on one stream.
 func (c *client) listen(ctx context.Context, w *watch) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	header := http.Header{}
-	if w.last > 0 {
-		header.Set("Last-Event-Id", strconv.FormatInt(w.last, 10))
-	}
-	resp, err := c.do(ctx, http.MethodGet, "/api/v1/events/stream", nil, header)
+	stream, err := c.Stream(ctx, w.last)
 	if err != nil {
 		return false, err
 	}
-	lines, ended := make(chan string), make(chan error, 1)
+	records := make(chan api.Record)
 	defer func() {
 		cancel()
-		resp.Body.Close()
-		<-ended
+		stream.Close()
+		for range records { // until its sender has ended
+		}
 	}()
 	go func() {
-		ended <- readLines(ctx, resp.Body, lines)
-		close(ended)
-		close(lines)
+		defer close(records)
+		for {
+			r, err := stream.Next()
+			if err != nil {
+				return
+			}
+			select {
+			case records <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
 	}()
-	check := func() (bool, error) {
-		if w.check == nil {
-			return false, nil
-		}
-		done, err := w.check()
-		if err == nil {
-			w.heard = time.Now()
-		}
-		return done, err
-	}
 	tick := time.NewTicker(cmp.Or(w.every, checkEvery))
 	defer tick.Stop()
-	for first := true; ; {
+	for listening := false; ; {
 		select {
 		case <-tick.C:
 			if !w.begun {
 				continue
 			}
-			done, err = check()
-		case line, ok := <-lines:
+			done, err = w.checked()
+		case r, ok := <-records:
 			if !ok {
-				return false, errLost
+				return false, errStreamEnded
 			}
 			w.heard = time.Now()
-			if first { // the comment by which the manager says that it listens
-				first = false
+			if !listening { // the first record is a heartbeat
+				listening = true
 				if !w.begun {
 					if err := w.begin(); err != nil {
 						return true, err
 					}
 					w.begun = true
 				}
-				done, err = check()
-				break
+				done, err = w.checked()
 			}
-			done, err = w.line(line)
+			if !done && err == nil && r.Type != "" {
+				w.last = max(w.last, r.Seq)
+				done, err = w.record(r)
+			}
 		}
 		if done || err != nil {
 			return done, err
@@ -182,40 +144,14 @@ func (c *client) listen(ctx context.Context, w *watch) (done bool, err error) {
 	}
 }
 
-// line handles a line of the stream.
-func (w *watch) line(line string) (done bool, err error) {
-	data, ok := strings.CutPrefix(line, "data: ")
-	if !ok {
+// checked runs check, if there is one.
+func (w *watch) checked() (done bool, err error) {
+	if w.check == nil {
 		return false, nil
 	}
-	var r record
-	if json.Unmarshal([]byte(data), &r) != nil {
-		return false, nil
+	done, err = w.check()
+	if err == nil {
+		w.heard = time.Now()
 	}
-	if r.Type == "event" && r.Seq > w.last {
-		w.last = r.Seq
-	}
-	return w.record(r, []byte(data))
-}
-
-// readLines passes on the lines of a stream until it ends. One that is longer than
-// maxRecord it leaves out.
-func readLines(ctx context.Context, from io.Reader, to chan<- string) error {
-	r := bufio.NewReaderSize(from, maxRecord)
-	for {
-		line, err := r.ReadSlice('\n')
-		text := strings.TrimRight(string(line), "\r\n")
-		for errors.Is(err, bufio.ErrBufferFull) {
-			text = ""
-			_, err = r.ReadSlice('\n')
-		}
-		if err != nil {
-			return err
-		}
-		select {
-		case to <- text:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return done, err
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/spf13/cobra"
 )
 
@@ -26,7 +27,7 @@ func streamer(t *testing.T, stream http.HandlerFunc) (*client, *cobra.Command) {
 	dir, _ := dataDir(t, s.URL)
 	cmd := &cobra.Command{}
 	cmd.SetErr(new(bytes.Buffer))
-	return &client{dir: dir, url: s.URL, hc: s.Client(), tokenFile: dir + "/admin.token"}, cmd
+	return &client{dir: dir, Client: &api.Client{BaseURL: s.URL, HTTP: s.Client(), Token: testAdmin}}, cmd
 }
 
 func listening(w http.ResponseWriter, more string) {
@@ -48,7 +49,7 @@ func TestFollowOutlivesTheStream(t *testing.T) {
 		case 2:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case 3:
-			listening(w, "id: 9\ndata: "+strings.Repeat("x", 3*maxRecord)+"\n\ndata: {\"type\":\"event\",\"seq\":10}\n\n")
+			listening(w, "id: 9\ndata: "+strings.Repeat("x", 3<<20)+"\n\ndata: {\"type\":\"event\",\"seq\":10}\n\n")
 		default:
 			listening(w, "")
 			<-r.Context().Done()
@@ -57,7 +58,7 @@ func TestFollowOutlivesTheStream(t *testing.T) {
 	begun, checks, seqs := 0, 0, []int64{}
 	err := c.follow(cmd, t.Context(), &watch{
 		begin:  func() error { begun++; return nil },
-		record: func(r record, _ []byte) (bool, error) { seqs = append(seqs, r.Seq); return false, nil },
+		record: func(r api.Record) (bool, error) { seqs = append(seqs, r.Seq); return false, nil },
 		check:  func() (bool, error) { checks++; return n == 4, nil },
 	})
 	if err != nil || begun != 1 || checks != 3 || !slices.Equal(seqs, []int64{8, 10}) || !slices.Equal(since, []string{"7", "8", "8", "10"}) {
@@ -88,7 +89,7 @@ func TestFollowEnds(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 	})
 	err := c.follow(cmd, t.Context(), &watch{begin: func() error { return nil }})
-	if r := new(refusal); !errors.As(err, &r) || r.status != http.StatusUnauthorized {
+	if p := new(api.Problem); !errors.As(err, &p) || p.Status != http.StatusUnauthorized {
 		t.Errorf("a token that was revoked: %v", err)
 	}
 }

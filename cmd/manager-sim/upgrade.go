@@ -1,26 +1,24 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
 	"github.com/spf13/cobra"
 )
 
-// waitCodes is the part of a help text about the exit codes of --wait.
+// waitCodes is the help text about the exit codes of --wait.
 const waitCodes = `
 Exit codes:
   0  completed
@@ -28,8 +26,8 @@ Exit codes:
   2  wrong usage
   3  the node rolled back
   4  refused, or failed
-  5  timed out; what was begun continues
-  6  the manager cannot be reached, or the node never connected`
+  5  timed out; the upgrade continues
+  6  the manager is unreachable, or the node never connected`
 
 func newUpgradeCmd() *cobra.Command {
 	u := upgrade{}
@@ -39,8 +37,8 @@ func newUpgradeCmd() *cobra.Command {
 		Long: `Upgrade requests a version for a node. The node's id can be abbreviated to 4 or
 more characters; a node of "node run" has a name, too.
 
-With --wait it prints what happens until the node has proved the version healthy,
-has refused it, or has rolled back. It continues through a restart of the manager.
+With --wait it prints events until the version has proved healthy, the node has
+refused it, or the node has rolled back. It survives a restart of the manager.
 ` + waitCodes,
 		Example: `  manager-sim upgrade 1e8821f6 1.1.0 --wait
   manager-sim upgrade my-node 1.1.0 --wait --timeout 2m`,
@@ -50,14 +48,14 @@ has refused it, or has rolled back. It continues through a restart of the manage
 	u.flags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&u.channel, "channel", "", "release channel (default: stable)")
-	f.BoolVar(&u.unlisted, "allow-unlisted", false, "also a version that is not published for the node's device type")
+	f.BoolVar(&u.unlisted, "allow-unlisted", false, "allow a version that is not published for the node's device type")
 	f.BoolVar(&u.replace, "replace", false, "withdraw an earlier request that an offline node has not received")
 	f.BoolVar(&u.wait, "wait", false, "wait for the outcome")
-	f.DurationVar(&u.timeout, "timeout", 15*time.Minute, "with --wait: how long; 0s is no limit")
+	f.DurationVar(&u.timeout, "timeout", 15*time.Minute, "limit of --wait; 0s is no limit")
 	return cmd
 }
 
-// upgrade is one call of the command.
+// upgrade is one run of the command.
 type upgrade struct {
 	client
 	channel       string
@@ -93,13 +91,13 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	defer cancel()
 	w := &watch{
 		begin:  func() error { return u.request(ctx) },
-		record: func(r record, raw []byte) (bool, error) { return u.record(ctx, r, raw) },
+		record: func(r api.Record) (bool, error) { return u.record(ctx, r) },
 		check:  func() (bool, error) { return u.check(ctx) },
 	}
 	err = u.follow(cmd, ctx, w)
 	switch {
 	case errors.Is(err, errTimeout) && w.silent():
-		return unreachable(fmt.Errorf("no answer of the manager; the upgrade continues, see: manager-sim node show %s", u.node))
+		return unreachable(fmt.Errorf("the manager does not answer; the upgrade continues, see: manager-sim node show %s", u.node))
 	case errors.Is(err, errTimeout) && w.begun && !u.met:
 		return unreachable(fmt.Errorf("node %s did not connect within %v; the command waits for it", u.node, u.timeout))
 	case errors.Is(err, errTimeout):
@@ -110,10 +108,10 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	return err
 }
 
-// errTimeout is the cause of a context whose --timeout is over.
+// errTimeout is the cause of a context that --timeout ended.
 var errTimeout = errors.New("timed out")
 
-// deadline is a context that ends after timeout, if that is not 0.
+// deadline returns a context that ends after timeout; 0 means no limit.
 func deadline(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout == 0 {
 		return context.WithCancel(ctx)
@@ -121,76 +119,62 @@ func deadline(ctx context.Context, timeout time.Duration) (context.Context, cont
 	return context.WithTimeoutCause(ctx, timeout, errTimeout)
 }
 
-// request gives the manager the command, and says so if the node is offline.
+// request sends the request to the manager, and reports if the node is offline.
 func (u *upgrade) request(ctx context.Context) error {
-	body := map[string]any{"version": u.version}
-	if u.channel != "" {
-		body["channel"] = u.channel
-	}
-	if u.unlisted {
-		body["allow_unlisted"] = true
-	}
-	if u.replace {
-		body["replace"] = true
-	}
-	var answer struct {
-		CommandID string `json:"command_id"`
-	}
-	b, err := u.call(ctx, http.MethodPost, "/api/v1/nodes/"+url.PathEscape(u.node)+"/upgrade", body, &answer)
-	var refused *refusal
-	if errors.As(err, &refused) && refused.status == http.StatusConflict {
-		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %s", withFlag(refused.detail)))
+	var answer []byte
+	id, err := u.UpgradeNode(ctx, u.node, api.NodeUpgrade{Version: u.version, Channel: u.channel, AllowUnlisted: u.unlisted, Replace: u.replace}, api.WithRaw(&answer))
+	if isConflict(err) {
+		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %s", withFlag(err.Error())))
 	}
 	if err != nil {
 		return err
 	}
-	u.commandID = answer.CommandID
+	u.commandID = id
 	if u.json {
-		if err := write(u.cmd, b); err != nil {
+		if err := write(u.cmd, answer); err != nil {
 			return err
 		}
-	} else if _, err := fmt.Fprintf(u.cmd.OutOrStdout(), "command %s\n", cli.Plain(answer.CommandID)); err != nil {
+	} else if _, err := fmt.Fprintf(u.cmd.OutOrStdout(), "command %s\n", cli.Plain(id)); err != nil {
 		return err
 	}
 	n, err := u.state(ctx)
 	u.already = err == nil && n.Version == u.version
 	if err == nil && !n.Online {
-		fmt.Fprintf(u.cmd.ErrOrStderr(), "Node %s is offline since %s; the command waits for it.\n", cli.Plain(u.node), cli.Plain(n.LastSeen))
+		fmt.Fprintf(u.cmd.ErrOrStderr(), "Node %s is offline since %s; the command waits for it.\n", cli.Plain(u.node), stamp(n.LastSeen))
 	}
-	return nil // the command is given, whatever state says
+	return nil // the request succeeded, even if state failed
 }
 
-// withFlag adds to a remedy of the manager the flag that does it.
+// withFlag adds the flag of this command to a remedy of the manager.
 func withFlag(remedy string) string {
 	return strings.ReplaceAll(remedy, "with replace", "with replace (--replace)")
 }
 
-func (u *upgrade) state(ctx context.Context) (nodeAnswer, error) {
-	var n nodeAnswer
-	_, err := u.call(ctx, http.MethodGet, "/api/v1/nodes/"+url.PathEscape(u.node), nil, &n)
+func (u *upgrade) state(ctx context.Context) (api.Node, error) {
+	n, err := u.Node(ctx, u.node)
 	u.met = u.met || n.Online
 	return n, err
 }
 
-// record looks whether what the stream says decides the command. With --json it
-// also prints it, unless check prints it: an event.
-func (u *upgrade) record(ctx context.Context, r record, raw []byte) (bool, error) {
+// record checks the outcome after a record of the node. With --json it prints the record
+// unless it is an event, which check prints.
+func (u *upgrade) record(ctx context.Context, r api.Record) (bool, error) {
 	if r.NodeID != u.node {
 		return false, nil
 	}
-	u.met = u.met || r.Type == "authenticated"
-	if u.json && r.CommandID == u.commandID && r.Type != "event" {
-		if err := write(u.cmd, append(raw, '\n')); err != nil {
+	u.met = u.met || r.Type == api.RecordAuthenticated
+	if u.json && r.CommandID == u.commandID && r.Type != api.RecordEvent {
+		if err := write(u.cmd, append(r.Raw, '\n')); err != nil {
 			return true, err
 		}
 	}
 	return u.check(ctx)
 }
 
-// check asks the manager how the command ended: by its events first, then by the
-// state of the node if this command decides it, then by its acknowledgement.
+// check reports whether the command has ended. It uses the command's events first, then
+// the node's state if this command decides it, then the acknowledgement.
 func (u *upgrade) check(ctx context.Context) (bool, error) {
-	if done, err := u.events(ctx); done || err != nil {
+	if done, err := u.printEvents(ctx); done || err != nil {
 		return done, err
 	}
 	n, err := u.state(ctx)
@@ -200,22 +184,21 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	if n.CommandID != u.commandID {
 		return u.acknowledged(ctx)
 	}
-	state := server.UpgradeState(n.State)
-	switch state {
-	case server.Updated, server.Changed, server.RolledBack, server.Failed:
+	switch n.UpgradeState {
+	case api.Updated, api.Changed, api.RolledBack, api.Failed:
 	default:
 		return false, nil
 	}
-	// The event that made it so may have come since.
-	if done, err := u.events(ctx); done || err != nil {
+	// The event of this state may have arrived since.
+	if done, err := u.printEvents(ctx); done || err != nil {
 		return done, err
 	}
 	switch {
-	case state == server.RolledBack:
+	case n.UpgradeState == api.RolledBack:
 		return true, u.ended(cli.RolledBack, "rolled back", n.ErrorCode, n.Error)
-	case state == server.Failed && n.ErrorCode == rollout.TimeLimit:
+	case n.UpgradeState == api.Failed && n.ErrorCode == rollout.TimeLimit:
 		return true, u.ended(cli.TimedOut, "no outcome", n.ErrorCode, n.Error)
-	case state == server.Failed:
+	case n.UpgradeState == api.Failed:
 		return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
 	}
 	if u.already {
@@ -224,7 +207,7 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// nothingToDo says that the node runs the version already.
+// nothingToDo prints that the node runs the version already.
 func (u *upgrade) nothingToDo() error {
 	if u.json {
 		return nil
@@ -233,36 +216,29 @@ func (u *upgrade) nothingToDo() error {
 	return err
 }
 
-// events prints the events of the command that are new, oldest first, and reports
+// printEvents prints the events of the command that are new, oldest first, and reports
 // whether one of all of them decides it.
-func (u *upgrade) events(ctx context.Context) (bool, error) {
-	var page struct {
-		Events []json.RawMessage `json:"events"`
-	}
-	if _, err := u.call(ctx, http.MethodGet, "/api/v1/events?per_page=200&node_id="+url.QueryEscape(u.node)+"&command_id="+url.QueryEscape(u.commandID), nil, &page); err != nil {
-		return false, err
-	}
-	events, err := decode[record](page.Events)
+func (u *upgrade) printEvents(ctx context.Context) (bool, error) {
+	page, err := u.Events(ctx, api.EventQuery{NodeID: u.node, CommandID: u.commandID, PerPage: api.MaxEventsPerPage})
 	if err != nil {
 		return false, err
 	}
-	var completed, rolledBack, failed *record
-	for i, e := range slices.Backward(events) {
+	var completed, rolledBack, failed *api.Event
+	for i, e := range slices.Backward(page.Events) {
 		switch code := release.Code(e.ErrorCode); {
 		case code == release.RolledBack:
-			rolledBack = &events[i]
+			rolledBack = &page.Events[i]
 		case code == release.Completed, code == release.StagedManual:
-			completed = &events[i]
+			completed = &page.Events[i]
 		case code.Severity() != release.Info && e.ErrorCode != "":
-			failed = &events[i]
+			failed = &page.Events[i]
 		}
 		if e.Seq <= u.printed {
 			continue
 		}
 		u.printed = e.Seq
 		if u.json {
-			// As the stream has it.
-			err = write(u.cmd, append([]byte(`{"type":"event",`), append(bytes.TrimPrefix(page.Events[i], []byte("{")), '\n')...))
+			err = json.NewEncoder(u.cmd.OutOrStdout()).Encode(api.EventRecord{Type: api.RecordEvent, Event: e})
 		} else {
 			_, err = fmt.Fprintf(u.cmd.OutOrStdout(), "%-22s %s\n", cli.Plain(e.ErrorCode), cli.Plain(e.Message))
 		}
@@ -281,38 +257,28 @@ func (u *upgrade) events(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// acknowledged looks at the answer of the node to a command that does not decide
-// the node's state.
+// acknowledged reports whether the node's answer ends a command that does not decide the
+// node's state.
 func (u *upgrade) acknowledged(ctx context.Context) (bool, error) {
-	var list struct {
-		Commands []struct {
-			ID      string `json:"command_id"`
-			AckedAt string `json:"acked_at"`
-			Success bool   `json:"success"`
-			Code    string `json:"error_code"`
-			Error   string `json:"error"`
-			Data    struct {
-				Status string `json:"status"`
-			} `json:"data"`
-		} `json:"commands"`
-	}
-	if _, err := u.call(ctx, http.MethodGet, "/api/v1/nodes/"+url.PathEscape(u.node)+"/commands?limit=1000", nil, &list); err != nil {
+	list, err := u.Commands(ctx, u.node, api.MaxLimit, "")
+	if err != nil {
 		return false, err
 	}
 	for _, c := range list.Commands {
+		var data wire.AckData
 		switch {
-		case c.ID != u.commandID || c.AckedAt == "":
+		case c.ID != u.commandID || c.AckedAt.IsZero():
 		case !c.Success:
-			return true, u.ended(cli.Refused, "failed", c.Code, c.Error)
-		case c.Data.Status == "current":
+			return true, u.ended(cli.Refused, "failed", c.ErrorCode, c.Error)
+		case len(c.Data) > 0 && json.Unmarshal(c.Data, &data) == nil && data.Status == "current":
 			return true, u.nothingToDo()
 		}
 	}
 	return false, nil
 }
 
-// ended is the error of an upgrade that did not complete: with the node's own
-// message, and the remedy of the code.
+// ended returns the error of an upgrade that did not complete, with the node's own
+// message and the remedy of the code.
 func (u *upgrade) ended(exit int, how, code, message string) error {
 	text := fmt.Sprintf("upgrade of %s to %s: %s (%s)", cli.Plain(u.node), cli.Plain(u.version), how, cli.Plain(code))
 	if message != "" {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 )
@@ -85,9 +86,7 @@ func TestUpgradeUnreachable(t *testing.T) {
 	id := m.fleet(ctx, fleet.Config{Nodes: 1})[0].ID
 	cancel()
 	m.await("the node is offline", func() bool {
-		var n nodeAnswer
-		m.get("/api/v1/nodes/"+id, &n)
-		return !n.Online
+		return !m.node(id).Online
 	})
 	_, errs, code := m.run("upgrade", id, "1.1.0", "--wait", "--timeout", "500ms")
 	if code != cli.Unreachable || !strings.Contains(errs, "is offline since 2") || !strings.Contains(errs, "did not connect within 500ms; the command waits for it") {
@@ -129,21 +128,13 @@ func TestWaitOutlivesTheManager(t *testing.T) {
 			code      int
 		}
 		done := make(chan result, 1)
-		var page struct {
-			Events []record `json:"events"`
-		}
-		m.get("/api/v1/events?per_page=1", &page)
-		before := int64(0)
-		if len(page.Events) > 0 {
-			before = page.Events[0].Seq
-		}
+		before := m.newestEvent()
 		go func() {
 			out, errs, code := m.run(tt.args...)
 			done <- result{out, errs, code}
 		}()
 		m.await("the upgrade has begun", func() bool {
-			m.get("/api/v1/events?per_page=1", &page)
-			return len(page.Events) > 0 && page.Events[0].Seq > before
+			return m.newestEvent() > before
 		})
 		m.stop()
 		m.start()
@@ -184,11 +175,11 @@ func TestRolloutWait(t *testing.T) {
 	check(cli.Refused, []string{"the rollout is paused: ", "rollout retry|resume|abort", " failed (upgrade_checksum_mismatch): the tarball has another SHA-256", meaning("upgrade_checksum_mismatch"), remedy("upgrade_checksum_mismatch")},
 		"rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
 	check(cli.OK, []string{"ROLLOUT", "GROUP", "site one", "paused"}, "rollout", "list", "--group", "site one", "--active")
-	var list struct {
-		Rollouts []rolloutAnswer `json:"rollouts"`
+	list, err := m.client().AllRollouts(t.Context(), api.RolloutQuery{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	m.get("/api/v1/rollouts", &list)
-	id := list.Rollouts[0].ID
+	id := list[0].ID
 	check(cli.OK, []string{id, "rollout of site one to 1.1.0: paused"}, "rollout", "show", id[:6])
 	check(cli.OK, []string{"rollout of site one to 1.1.0: completed, wave 3 of 3: 3 updated"}, "rollout", "retry", id[:6], "--wait")
 	check(cli.OK, []string{"No rollouts match."}, "rollout", "list", "--active")

@@ -37,19 +37,19 @@ func newBuildCmd() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:   "build --repository OWNER/REPO --version X.Y.Z --device-type TYPE --sequence N ARCH[:VARIANT]=DIR...",
-		Short: "Make the tarballs of a release, and its manifest.json",
-		Long: `Build packs each DIR into a tarball for ARCH (as x86_64-linux) and VARIANT
-("default"), and writes manifest.json beside them. The same files give the same
-bytes, anywhere: names are sorted, owners and times are left out (times are
-SOURCE_DATE_EPOCH, or 1970), modes are 0755 or 0644.
+		Short: "Make the tarballs and the manifest.json of a release",
+		Long: `Build packs each DIR into a tarball for ARCH (such as x86_64-linux) and VARIANT
+("default"), and writes manifest.json beside them. The tarballs are reproducible:
+the same files give the same bytes. Names are sorted, owners are omitted, times
+are SOURCE_DATE_EPOCH or 1970, and modes are 0755 or 0644.
 
-The sequence must be higher than that of every release before; the number of
-the workflow's run is one.`,
+The sequence must be higher than that of every earlier release, such as the run
+number of the workflow.`,
 		Example: `  release-manifest build --repository acme/edge --version 1.5.0 --device-type edge --sequence 42 \
     x86_64-linux=dist/amd64 aarch64-linux=dist/arm64`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return cli.Usage(errors.New("no ARCH=DIR was given"))
+				return cli.Usage(errors.New("no ARCH=DIR given"))
 			}
 			return cli.ExactArgs(len(args), "repository", "version", "device-type", "sequence")(cmd, args)
 		},
@@ -74,13 +74,13 @@ the workflow's run is one.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.repository, "repository", "", "OWNER/REPO on github.com (required)")
-	f.StringVar(&o.version, "version", "", "of the release; its tag is v and this (required)")
-	f.StringVar(&o.deviceType, "device-type", "", "as the nodes' config.toml has it (required)")
+	f.StringVar(&o.version, "version", "", "version of the release; its tag is vVERSION (required)")
+	f.StringVar(&o.deviceType, "device-type", "", "device type, as in the nodes' config.toml (required)")
 	f.StringVar(&o.channel, "channel", release.DefaultChannel, "release channel")
-	f.StringVar(&o.floor, "rollback-floor", "", "lowest version that a node may go back to once this one has proved healthy")
-	f.Uint64Var(&o.sequence, "sequence", 0, "number of the release, upwards (required)")
+	f.StringVar(&o.floor, "rollback-floor", "", "lowest version that a node may install after this one has proved healthy")
+	f.Uint64Var(&o.sequence, "sequence", 0, "sequence number, higher than in every earlier release (required)")
 	f.Int64Var(&o.epoch, "epoch", 0, "time in the tarballs and released_at, in seconds since 1970; default: $"+epochEnv)
-	f.StringVar(&o.out, "out", "release", "directory to write to; must not be there yet")
+	f.StringVar(&o.out, "out", "release", "new directory for the files")
 	return cmd
 }
 
@@ -101,7 +101,7 @@ func build(o options, artefacts []string) (release.Manifest, error) {
 		}
 	}
 	if o.sequence == 0 {
-		return m, cli.Usage(errors.New("--sequence has to be 1 or more"))
+		return m, cli.Usage(errors.New("--sequence must be 1 or more"))
 	}
 	base := release.BaseURL("https://github.com/"+o.repository, v)
 	var dirs []string
@@ -118,12 +118,12 @@ func build(o options, artefacts []string) (release.Manifest, error) {
 		m.Artefacts = append(m.Artefacts, release.Artefact{Arch: arch, Variant: variant, URL: base + "/" + file, SHA256: strings.Repeat("0", 64)})
 		dirs = append(dirs, dir)
 	}
-	if _, err := encode(m); err != nil { // before anything is packed
+	if _, err := encode(m); err != nil { // check the fields before packing
 		return m, err
 	}
-	// Made aside, and renamed when it is whole.
+	// Write to another directory, and rename it when it is complete.
 	if _, err := os.Lstat(o.out); !errors.Is(err, fs.ErrNotExist) {
-		return m, fmt.Errorf("%s is there already", o.out)
+		return m, fmt.Errorf("%s exists already", o.out)
 	}
 	tmp := o.out + ".making"
 	if err := os.Mkdir(tmp, 0o755); err != nil {
@@ -150,7 +150,7 @@ func build(o options, artefacts []string) (release.Manifest, error) {
 	return m, os.Rename(tmp, o.out)
 }
 
-// encode returns manifest.json, and what a node would say to it.
+// encode returns manifest.json. Its error is the one that a node would report.
 func encode(m release.Manifest) ([]byte, error) {
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
@@ -160,8 +160,8 @@ func encode(m release.Manifest) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// pack writes the tree at dir as a gzipped tar. What it holds depends on names,
-// bytes and x bits alone. It completes a.
+// pack writes the tree at dir as a gzipped tar, and sets the sizes and the digest of a.
+// The tar depends only on the names, contents and x bits of the files.
 func pack(a *release.Artefact, to, dir string, at time.Time) (err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -181,7 +181,7 @@ func pack(a *release.Artefact, to, dir string, at time.Time) (err error) {
 	}
 	t := tar.NewWriter(gz)
 	files := 0
-	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error { // in order of names
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error { // sorted by name
 		if err != nil || name == "." {
 			return err
 		}
@@ -192,7 +192,7 @@ func pack(a *release.Artefact, to, dir string, at time.Time) (err error) {
 		h := &tar.Header{Name: name, ModTime: at, Format: tar.FormatPAX, Mode: 0o644}
 		switch mode := info.Mode(); {
 		case mode&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky) != 0:
-			return fmt.Errorf("%s has a set-id or sticky bit, which no node takes", name)
+			return fmt.Errorf("%s has a set-id or sticky bit, which every node refuses", name)
 		case mode.IsDir():
 			h.Typeflag, h.Name, h.Mode = tar.TypeDir, name+"/", 0o755
 			return t.WriteHeader(h)
@@ -202,11 +202,11 @@ func pack(a *release.Artefact, to, dir string, at time.Time) (err error) {
 				return err
 			}
 			if !filepath.IsLocal(filepath.Join(filepath.Dir(name), h.Linkname)) || filepath.IsAbs(h.Linkname) {
-				return fmt.Errorf("%s leads out of the release, to %s", name, h.Linkname)
+				return fmt.Errorf("%s points out of the release, to %s", name, h.Linkname)
 			}
 			return t.WriteHeader(h)
 		case !mode.IsRegular():
-			return fmt.Errorf("%s is neither a file, a directory nor a link", name)
+			return fmt.Errorf("%s is not a file, directory or link", name)
 		case mode&0o111 != 0:
 			h.Mode = 0o755
 		}
@@ -225,7 +225,7 @@ func pack(a *release.Artefact, to, dir string, at time.Time) (err error) {
 		return err
 	})
 	if err == nil && files == 0 {
-		err = errors.New("there is no file in it")
+		err = errors.New("the directory contains no file")
 	}
 	if err = errors.Join(err, t.Close(), gz.Close()); err != nil {
 		return err

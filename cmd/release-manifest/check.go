@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,33 +12,46 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
 )
+
+// examine checks a release by that row of the allowlist alone.
+func examine(ctx context.Context, what string, row verify.Signer) (upgrade.Examination, error) {
+	p, err := upgrade.New(upgrade.Config{Signers: []verify.Signer{row}})
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	src, version, err := p.Open(what)
+	if err != nil {
+		return upgrade.Examination{}, err
+	}
+	defer src.Close()
+	return p.Examine(ctx, src, version)
+}
 
 func newCheckCmd() *cobra.Command {
 	row := verify.Signer{Issuer: verify.GitHubIssuer}
 	var repository string
 	cmd := &cobra.Command{
 		Use:   "check --repository OWNER/REPO --workflow PATH DIR",
-		Short: "Take a signed release through a node's checks, before it is published",
-		Long: `Check verifies manifest.sig.bundle over manifest.json by Sigstore's trust root
-and by the row of the allowlist that the flags make, and each tarball by its signed
-digest and size: what nodes whose agent has that row would do. What it refuses
-must not be published.`,
+		Short: "Check a signed release as a node would, before it is published",
+		Long: `Check verifies a release as a node would whose agent trusts the signer in the
+flags. It verifies the signature in manifest.sig.bundle with Sigstore's trust root,
+and the digest and size of each tarball. Do not publish a release that it refuses.`,
 		Example: `  release-manifest check --repository acme/edge --workflow .github/workflows/release.yml release`,
 		Args:    cli.ExactArgs(1, "repository", "workflow"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			row.Repository = "https://github.com/" + repository
-			e, err := agent.Examine(cmd.Context(), nil, args[0], []verify.Signer{row})
+			e, err := examine(cmd.Context(), args[0], row)
 			var coded *release.Error
 			switch {
 			case err != nil:
 			case errors.As(e.Refused, &coded) && (coded.Code == release.ArchMismatch || coded.Code == release.VariantMismatch):
-				// That there is nothing for this machine is no fault of the release.
+				// A release need not have a build for this machine.
 			default:
 				err = e.Refused
 			}
@@ -48,21 +62,21 @@ must not be published.`,
 				return fmt.Errorf("check: DO NOT PUBLISH %s: %w", args[0], err)
 			}
 			s := e.Release.Signature()
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: signed by %s at %s, log index %d; %s\n",
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: signed by %s at %s, log index %d; %s\n",
 				e.Release.Manifest().Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, digests(len(e.Release.Manifest().Artefacts)))
 			return err
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&repository, "repository", "", "OWNER/REPO on github.com (required)")
-	f.StringVar(&row.Workflow, "workflow", "", "path of the workflow that signs (required)")
-	f.StringVar(&row.Ref, "ref", "refs/tags/v*", "git ref that is built; a star at its end stands for any version")
+	f.StringVar(&row.Workflow, "workflow", "", "path of the signing workflow (required)")
+	f.StringVar(&row.Ref, "ref", "refs/tags/v*", "git ref that is built; a star at its end matches any version")
 	f.StringVar(&row.RepositoryID, "repository-id", "", "numeric id of the repository")
-	f.StringVar(&row.OwnerID, "owner-id", "", "numeric id of its owner")
+	f.StringVar(&row.OwnerID, "owner-id", "", "numeric id of the repository's owner")
 	return cmd
 }
 
-// digests says how many tarballs are as they were signed.
+// digests counts the tarballs with the signed digests, as a sentence.
 func digests(n int) string {
 	if n == 1 {
 		return "1 tarball has the signed digest"
@@ -70,7 +84,7 @@ func digests(n int) string {
 	return fmt.Sprintf("%d tarballs have the signed digests", n)
 }
 
-// tarballs compares every tarball in dir with what the manifest says of it.
+// tarballs compares every tarball in dir with its digest and size in the manifest.
 func tarballs(dir string, m release.Manifest) error {
 	for _, a := range m.Artefacts {
 		name := path.Base(a.URL)
@@ -84,7 +98,7 @@ func tarballs(dir string, m release.Manifest) error {
 			return err
 		}
 		if got := hex.EncodeToString(h.Sum(nil)); got != a.SHA256 || a.Size != 0 && a.Size != n {
-			return fmt.Errorf("%s has %d bytes and the SHA-256 %s, but the signed manifest says %d and %s", name, n, got, a.Size, a.SHA256)
+			return fmt.Errorf("%s has %d bytes and the SHA-256 %s, but the signed manifest has %d and %s", name, n, got, a.Size, a.SHA256)
 		}
 	}
 	return nil

@@ -107,13 +107,13 @@ func TestBuildRefuses(t *testing.T) {
 		code   int
 		want   string
 	}{
-		{nil, "", 2, "no ARCH=DIR"},
+		{nil, "", 2, "no ARCH=DIR given"},
 		{nil, "x86_64-linux", 2, "is not ARCH[:VARIANT]=DIR"},
 		{nil, "../x=" + good, 1, "arch"},
 		{nil, "x86_64-linux=/nowhere", 1, "no such file"},
-		{nil, "x86_64-linux=" + escapes, 1, "lib/out leads out of the release"},
+		{nil, "x86_64-linux=" + escapes, 1, "lib/out points out of the release"},
 		{nil, "x86_64-linux=" + setid, 1, "edge-agent has a set-id"},
-		{nil, "x86_64-linux=" + empty, 1, "there is no file"},
+		{nil, "x86_64-linux=" + empty, 1, "contains no file"},
 		{[]string{"--version", "latest"}, "x86_64-linux=" + good, 2, "latest"},
 		{[]string{"--sequence", "0"}, "x86_64-linux=" + good, 2, "--sequence"},
 		{[]string{"--rollback-floor", "9.0.0"}, "x86_64-linux=" + good, 1, "rollback_floor"},
@@ -195,7 +195,7 @@ func TestPublisherEndToEnd(t *testing.T) {
 		t.Errorf("signed by a fork: %s", out)
 	}
 	sign("acme/edge")
-	if out := run(0, check...); !strings.Contains(out, "1.5.0 is good") || !strings.Contains(out, "; 2 tarballs have the signed digests") {
+	if out := run(0, check...); !strings.Contains(out, "1.5.0 is valid") || !strings.Contains(out, "; 2 tarballs have the signed digests") {
 		t.Errorf("signed: %s", out)
 	}
 	other := filepath.Join(dir, "release", "edge-1.5.0-mips-linux-default.tar.gz")

@@ -1,5 +1,5 @@
-// Command sidecar is a whole service that its manager can upgrade: what every
-// author has to write, and a line where the service's own work goes.
+// Command sidecar is a complete service that its manager can upgrade. It has all the
+// code that an author must write, and marks where the service's own work goes.
 package main
 
 import (
@@ -9,9 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
@@ -21,7 +21,8 @@ import (
 
 var version = "0.0.0-dev" // stamped: go build -ldflags "-X main.version=1.0.0"
 
-// signers are the workflows whose releases it takes. Nothing at run time adds one.
+// signers are the workflows whose releases the service accepts. Nothing at run time
+// adds one.
 var signers = []verify.Signer{{
 	Issuer: verify.GitHubIssuer, Repository: "https://github.com/acme/player",
 	Workflow: ".github/workflows/release.yml", Ref: "refs/tags/v*",
@@ -40,7 +41,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
 	switch args[0] + " " + args[1] {
-	case "version ": // the self-check, before a new version is swapped in
+	case "version ": // the self-check of a new version before the swap
 		_, err := fmt.Println("player", version)
 		return err
 	case "watchdog --root": // ExecStartPre=
@@ -53,7 +54,7 @@ func run(ctx context.Context, args []string) error {
 			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
 		}
 		return nil
-	case "rescue --root": // ExecStartPre=, from the previous version
+	case "rescue --root": // ExecStartPre= of the previous version
 		root, err := state.At(args[2])
 		if err != nil {
 			return err
@@ -66,27 +67,21 @@ func run(ctx context.Context, args []string) error {
 		}
 		return nil
 	case "run --config": // ExecStart=
-		c, err := agent.Load(args[2])
+		c, err := config.Read(args[2])
 		if err != nil {
 			return err
 		}
-		if c, err = agent.Check(c); err != nil {
-			return err
-		}
-		root, err := state.At(c.Service.InstallRoot)
+		unit := systemd.Service{Layout: c.Layout, Binary: c.Service.Binary, Config: args[2],
+			Window: c.Window}
+		a, err := agent.New(c.Config, agent.Options{
+			Version: version, Signers: signers, Notify: systemd.Notify, Log: log,
+			CheckUnit: unit.FitSelf, Journal: systemd.LastLines, // no upgrades if this unit cannot roll back
+			Check: func(context.Context) error { return nil }, // the service's own health check
+		})
 		if err != nil {
 			return err
 		}
-		unit := systemd.Service{Layout: root, Binary: c.Service.Binary, Config: args[2],
-			Window: time.Duration(c.Upgrade.BootHealthWindowSecs) * time.Second}
-		c.Version, c.Signers, c.Notify, c.Log = version, signers, systemd.Notify, log
-		c.CheckUnit, c.Journal = unit.FitSelf, systemd.LastLines // no upgrade without a way back
-		c.Check = func(context.Context) error { return nil }     // is the player playing?
-		a, err := agent.New(c)
-		if err != nil {
-			return err
-		}
-		return a.Run(ctx) // beside the service's own work
+		return a.Run(ctx) // the service's own work runs in other goroutines
 	}
 	return errors.New("use: version | watchdog --root DIR | run --config FILE")
 }

@@ -2,6 +2,7 @@ package rig_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
 // inBox is a node under a real systemd, running 1.0.0 and registered.
@@ -73,7 +76,7 @@ func (b *inBox) ends(version, status, said string) {
 	if err != nil || !strings.Contains(journal, said) {
 		b.t.Errorf("the journal does not say %q (%v)", said, err)
 	}
-	rec, err := b.Node(b.ctx, b.id)
+	rec, err := b.Client.Node(b.ctx, b.id)
 	if err != nil || rec.Version != version || !rec.Online {
 		b.t.Errorf("at the manager: %+v, %v", rec, err)
 	}
@@ -83,24 +86,23 @@ func (b *inBox) ends(version, status, said string) {
 	}
 }
 
-// failedLines are the last lines of the version that failed, as the manager has
-// them with the event of the rollback of a command.
+// failedLines returns the last lines of the version that a command's rollback left, from
+// the manager's event.
 func (b *inBox) failedLines(command string) []string {
 	b.t.Helper()
-	var page struct {
-		Events []struct {
-			ErrorCode string `json:"error_code"`
-			CommandID string `json:"command_id"`
-			Details   struct{ Journal []string }
-		}
-	}
-	if err := b.Call(b.ctx, http.MethodGet, "/api/v1/events?node_id="+b.id, nil, &page); err != nil {
+	page, err := b.Client.Events(b.ctx, api.EventQuery{NodeID: b.id, CommandID: command})
+	if err != nil {
 		b.t.Fatal(err)
 	}
 	for _, e := range page.Events {
-		if e.ErrorCode == "upgrade_rolled_back" && e.CommandID == command {
-			return e.Details.Journal
+		if e.ErrorCode != "upgrade_rolled_back" {
+			continue
 		}
+		var details wire.Details
+		if err := json.Unmarshal(e.Details, &details); err != nil {
+			b.t.Fatal(err)
+		}
+		return details.Journal
 	}
 	return nil
 }

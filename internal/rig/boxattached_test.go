@@ -68,7 +68,7 @@ func (b *inBox) runs(version, status string) {
 	if got := b.sh("systemctl is-active edge.service"); got != "active" {
 		b.t.Errorf("edge.service is %s", got)
 	}
-	if n, err := b.Node(b.ctx, b.id); err != nil || n.Version != version || !n.Online {
+	if n, err := b.Client.Node(b.ctx, b.id); err != nil || n.Version != version || !n.Online {
 		b.t.Errorf("at the manager: %+v, %v", n, err)
 	}
 }

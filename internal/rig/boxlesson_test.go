@@ -71,7 +71,7 @@ func TestUnderSystemdAStartLimit(t *testing.T) {
 	}
 	restart()
 	for tick := time.Tick(50 * time.Millisecond); ; <-tick {
-		if n, err := b.Node(b.ctx, b.id); err != nil {
+		if n, err := b.Client.Node(b.ctx, b.id); err != nil {
 			t.Fatal(err)
 		} else if slices.Contains(n.Capabilities, "upgrade") {
 			break

@@ -17,7 +17,7 @@ import (
 // BoxNode is a node under a real systemd: user "edge", unit edge.service.
 type BoxNode struct {
 	*box.Box
-	units []string // that are enabled
+	units []string // the units that Start enables
 }
 
 // Paths inside the box.
@@ -25,13 +25,12 @@ const (
 	BoxRoot  = "/opt/edge"
 	boxTrust = "/opt/trust"
 	boxUnit  = "edge.service"
-	boxTool  = "/opt/bin/edge-agent" // root's own
+	boxTool  = "/opt/bin/edge-agent" // the copy that root runs
 )
 
-// InstallInBox lays out a node in b, which must be up and share the host's
-// network, and writes its unit, by the `unit` command of NodeConfig.Tool.
-// NodeConfig.Restart and TimeoutStart are the unit's business here. It does
-// not start the service.
+// InstallInBox lays out a node in b, which must be booted and share the host's network.
+// The `unit` command of NodeConfig.Tool writes its unit, which replaces
+// NodeConfig.Restart and TimeoutStart. InstallInBox does not start the service.
 func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxNode, error) {
 	c.Name = "edge"
 	c.defaults(r)
@@ -75,8 +74,8 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	return n, os.WriteFile(unit, text, 0o644)
 }
 
-// attach makes boxUnit a service of the user "app" that links nothing, with an
-// agent of the user "edge" beside it.
+// attach makes boxUnit a service of the user "app" that links nothing, and adds an agent
+// of the user "edge" beside it.
 func (n *BoxNode) attach(ctx context.Context, c NodeConfig) error {
 	unit, err := n.Path(ctx, "/etc/systemd/system/"+boxUnit)
 	if err != nil {
@@ -99,8 +98,8 @@ func (n *BoxNode) attach(ctx context.Context, c NodeConfig) error {
 	return err
 }
 
-// Start enables and starts the service, and returns when it is ready. What was
-// installed is then synced, as on a device that has been up for a while.
+// Start enables and starts the service, and returns when it is ready and all files are
+// synced, as on a device that has run for a while.
 func (n *BoxNode) Start(ctx context.Context) error {
 	if _, err := n.Exec(ctx, "systemctl", "daemon-reload"); err != nil {
 		return err
@@ -112,7 +111,7 @@ func (n *BoxNode) Start(ctx context.Context) error {
 	return err
 }
 
-// Link returns the version that a link of the root points to.
+// Link returns the version that a link of the install root points to.
 func (n *BoxNode) Link(ctx context.Context, name string) string {
 	path, err := n.Path(ctx, filepath.Join(BoxRoot, name))
 	if err != nil {
@@ -125,7 +124,7 @@ func (n *BoxNode) Link(ctx context.Context, name string) string {
 	return filepath.Base(target)
 }
 
-// Status returns what `edge-agent status --json` says of its root.
+// Status returns the output of `edge-agent status --json` for the node's install root.
 func (n *BoxNode) Status(ctx context.Context) (map[string]any, error) {
 	out, err := n.Exec(ctx, boxTool, "status", "--json", "--root", BoxRoot)
 	if err != nil {
@@ -135,7 +134,7 @@ func (n *BoxNode) Status(ctx context.Context) (map[string]any, error) {
 	return m, json.Unmarshal([]byte(out), &m)
 }
 
-// Show returns properties of the unit, as systemctl show has them.
+// Show returns properties of the unit, as systemctl show prints them.
 func (n *BoxNode) Show(ctx context.Context, properties ...string) (map[string]string, error) {
 	out, err := n.Exec(ctx, "systemctl", "show", boxUnit, "-p", strings.Join(properties, ","))
 	if err != nil {
@@ -153,5 +152,5 @@ func (n *BoxNode) Show(ctx context.Context, properties ...string) (map[string]st
 	return m, nil
 }
 
-// UnitJournal returns what the unit logged, in all boots.
+// UnitJournal returns the journal of the unit, of all boots.
 func (n *BoxNode) UnitJournal(ctx context.Context) (string, error) { return n.Journal(ctx, boxUnit) }

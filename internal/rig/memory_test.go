@@ -52,13 +52,38 @@ func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 	}
 }
 
+// An idle agent with a TLS session keeps to its memory. The test waits for the
+// end of what the start needs.
+func TestIdleMemory(t *testing.T) {
+	const limit = 17 << 20
+	b := setup(t, rig.NodeConfig{})
+	var pid int
+	started := b.wait(0, "the start", func(e rig.Entry) bool { return e.From == rig.FromNode && e.Type == "started" })
+	if _, err := fmt.Sscanf(started.Message, "pid %d", &pid); err != nil {
+		t.Fatal(err)
+	}
+	for tick := time.Tick(100 * time.Millisecond); ; <-tick {
+		kb, ok := statusKB(pid, "VmRSS:")
+		switch {
+		case !ok || b.ctx.Err() != nil:
+			t.Fatalf("the resident memory is %d KiB; the limit is %d", kb, limit>>10)
+		case kb<<10 <= limit:
+			t.Logf("resident memory of an idle agent: %.1f MiB", float64(kb)/(1<<10))
+			return
+		}
+	}
+}
+
 // peakRSS returns VmHWM of a process, in KiB.
-func peakRSS(pid int) (kb int, ok bool) {
+func peakRSS(pid int) (kb int, ok bool) { return statusKB(pid, "VmHWM:") }
+
+// statusKB returns a value of /proc/PID/status, in KiB.
+func statusKB(pid int, key string) (kb int, ok bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, false
 	}
-	_, rest, ok := strings.Cut(string(text), "VmHWM:")
+	_, rest, ok := strings.Cut(string(text), key)
 	if !ok {
 		return 0, false
 	}

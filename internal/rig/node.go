@@ -15,35 +15,36 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/internal/supervise"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// NodeConfig says what a node is like. The zero value of a field means the
-// default that stands beside it.
+// NodeConfig describes a node. The zero value of a field means the default in its
+// comment.
 type NodeConfig struct {
 	Name            string        // "node"; also its directory
-	Version         string        // that is installed first
-	Binary          string        // the program of that version, or a directory with all of its files
+	Version         string        // installed first
+	Binary          string        // the program of that version, or a directory with all its files
 	BinaryName      string        // its name in the version's directory: "edge-agent"
 	Tool            string        // an edge-agent, for its unit and status commands: Binary
 	MaxBootAttempts int           // 3
-	WindowSecs      int           // boot_health_window_secs: 10, the least there is
+	WindowSecs      int           // boot_health_window_secs: 10, the minimum
 	HoldSecs        int           // health_hold_secs: 0
 	Restart         time.Duration // 50 ms
 	TimeoutStart    time.Duration // the window
 	ManagerURL      string        // the rig's
 	Token           string        // registration token: the rig's
 	Fingerprint     string        // of the manager's certificate: the rig's
-	Disabled        bool          // upgrades are off
+	Disabled        bool          // disables upgrades
 	Proxy           string        // manager.proxy; "" leaves it to the environment
 	Unit            string        // service.unit, in a box: Binary then links nothing, and Tool is its agent
 	Probe           []string      // health.command
 }
 
-// Node is a device: an install root, and a service under a supervisor.
+// Node is a device: an install root and a service under a supervisor.
 type Node struct {
-	Name, Root, Journal string // Journal is the file with all that its processes wrote
+	Name, Root, Journal string // Journal is the file with the output of its processes
 
 	rig    *Rig
 	layout state.Layout // of Root
@@ -77,7 +78,7 @@ drain_secs = 5
 command = [{{range .}}{{. | printf "%q"}}, {{end}}]
 {{end}}`))
 
-// defaults fills in what c leaves out.
+// defaults sets the zero fields of c.
 func (c *NodeConfig) defaults(r *Rig) {
 	if c.Name == "" {
 		c.Name = "node"
@@ -107,9 +108,9 @@ func (c *NodeConfig) defaults(r *Rig) {
 	c.ManagerURL, c.Token, c.Fingerprint = cmp.Or(c.ManagerURL, url), cmp.Or(c.Token, token), cmp.Or(c.Fingerprint, fingerprint)
 }
 
-// LayOut makes an install root in dir, which must be new or empty, as an install
-// by hand does: the version, the links, the configuration. The node will see dir
-// as root. c needs a manager, a token and a fingerprint.
+// LayOut creates an install root in dir, which must be new or empty, as an install by
+// hand does: the version, the links, the configuration. root is the path of dir on the
+// node. c must have a manager, a token and a fingerprint.
 func LayOut(dir, root string, c NodeConfig) error {
 	c.defaults(nil)
 	l, err := state.At(dir)
@@ -133,14 +134,17 @@ func LayOut(dir, root string, c NodeConfig) error {
 	} else if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
-	if err := l.LinkFirst(v); err != nil {
+	if _, err := l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		t.LastGood, t.Current = v, v
+		return state.Install(s, state.Trial{Target: v}, now), t, nil
+	}); err != nil {
 		return err
 	}
 	return WriteConfig(l.ConfigFile(), root, c)
 }
 
-// WriteConfig writes the config.toml of LayOut, or replaces it: a reader sees
-// the old file or the new one.
+// WriteConfig writes or replaces the config.toml of LayOut by rename: a reader sees the
+// old or the new file.
 func WriteConfig(path, root string, c NodeConfig) error {
 	c.defaults(nil)
 	var conf bytes.Buffer
@@ -169,7 +173,7 @@ func (c NodeConfig) Supervised(l state.Layout, trust string) supervise.Unit {
 	}
 }
 
-// Install lays out a node under a supervisor. It does not start it.
+// Install lays out a node under a supervisor, and does not start it.
 func (r *Rig) Install(c NodeConfig) (*Node, error) {
 	c.defaults(r)
 	n := &Node{Name: c.Name, Root: filepath.Join(r.Dir, c.Name), Journal: filepath.Join(r.Dir, c.Name+".journal"), rig: r}
@@ -187,7 +191,7 @@ func (r *Rig) Install(c NodeConfig) (*Node, error) {
 	n.unit = c.Supervised(l, r.TrustDir())
 	n.unit.Output = n.out
 	n.unit.OnChange = func(e supervise.Event) {
-		r.Timeline.add(Entry{At: e.Time, From: FromNode, Node: n.Name, Type: string(e.Kind), Start: e.Start, Message: e.Text})
+		r.Timeline.add(Entry{Record: api.Record{Type: string(e.Kind), Message: e.Text}, At: e.Time, From: FromNode, Node: n.Name, Start: e.Start})
 	}
 	return n, nil
 }
@@ -211,7 +215,7 @@ func copyProgram(from, to string) error {
 
 func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
 
-// Start starts the service; Stop ends it. Both can be repeated in turn.
+// Start starts the service. It can follow Stop.
 func (n *Node) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
@@ -222,7 +226,7 @@ func (n *Node) Start() {
 	})
 }
 
-// Stop ends the service, as systemctl stop does.
+// Stop stops the service, as systemctl stop does, and waits for its end.
 func (n *Node) Stop() {
 	if n.stop != nil {
 		n.stop()
@@ -231,7 +235,7 @@ func (n *Node) Stop() {
 	}
 }
 
-// ID returns the node's id at the manager, once it has registered.
+// ID returns the node's id at the manager; an error before it has registered.
 func (n *Node) ID() (string, error) {
 	b, err := os.ReadFile(n.layout.CredentialsFile())
 	if err != nil {
@@ -243,7 +247,7 @@ func (n *Node) ID() (string, error) {
 	return c.NodeID, json.Unmarshal(b, &c)
 }
 
-// Link returns the version that a link of the root points to.
+// Link returns the version that a link of the install root points to.
 func (n *Node) Link(name string) string {
 	target, err := os.Readlink(n.path(name))
 	if err != nil {
@@ -252,7 +256,7 @@ func (n *Node) Link(name string) string {
 	return filepath.Base(target)
 }
 
-// Status returns what `edge-agent status --json` says on the node.
+// Status returns the output of `edge-agent status --json` on the node.
 func (n *Node) Status(ctx context.Context) (map[string]any, error) {
 	out, err := exec.CommandContext(ctx, filepath.Join(n.layout.LastGood(), "edge-agent"), "status", "--json", "--root", n.Root).Output()
 	if err != nil {

@@ -4,12 +4,12 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/wire"
@@ -58,10 +58,8 @@ func TestBrowserUpgradesANode(t *testing.T) {
 		w.sees(tt.badge)
 		w.sees(tt.code)
 		w.sees(tt.says)
-		var n struct {
-			Error string `json:"error"`
-		}
-		if err := b.Call(t.Context(), http.MethodGet, "/api/v1/nodes/"+b.id, nil, &n); err != nil || n.Error == "" {
+		n, err := b.Client.Node(t.Context(), b.id)
+		if err != nil || n.Error == "" {
 			t.Fatalf("the API has no message of the node: %v", err)
 		}
 		w.sees(n.Error[:min(len(n.Error), 100)]) // the cause, and not only help on its code
@@ -224,17 +222,14 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	groupID := at[strings.LastIndexByte(at, '/')+1:]
-	var list struct {
-		Nodes []rig.NodeRecord `json:"nodes"`
-	}
-	for len(list.Nodes) < 10 || len(list.Nodes[9].Capabilities) == 0 {
-		if err := r.Call(t.Context(), http.MethodGet, "/api/v1/nodes", nil, &list); err != nil {
+	var nodes []api.Node
+	for len(nodes) < 10 || len(nodes[9].Capabilities) == 0 {
+		if nodes, err = r.Client.AllNodes(t.Context(), api.NodeQuery{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, n := range list.Nodes {
-		var answer any
-		if err := r.Call(t.Context(), http.MethodPut, "/api/v1/nodes/"+n.ID+"/group", map[string]string{"group_id": groupID}, &answer); err != nil {
+	for _, n := range nodes {
+		if err := r.Client.SetGroup(t.Context(), n.ID, groupID); err != nil {
 			t.Fatal(err)
 		}
 	}

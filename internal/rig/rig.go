@@ -1,21 +1,16 @@
-// Package rig puts a whole upgrade system on one machine, of real parts: the
-// manager with its database, a release host, and nodes that run a real agent
-// under package supervise. The demo and the end-to-end tests drive it.
+// Package rig runs a complete upgrade system of real parts on one machine: a manager
+// with its database, a release host, and nodes with a real agent under package
+// supervise. The demo and the end-to-end tests use it.
 //
-// Everything lies under one directory and listens on loopback; Close ends all
-// of it. It needs no root, and installs nothing.
+// All files are in one directory, and all servers listen on loopback. Close ends all of
+// them. A rig needs no root and installs nothing.
 package rig
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -25,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
@@ -37,20 +33,20 @@ import (
 
 // Rig is one system. Its methods are safe for concurrent use.
 type Rig struct {
-	Dir      string         // of everything
-	Releases string         // of package fakerelease
+	Dir      string         // of all files
+	Releases string         // directory of package fakerelease
 	Manager  *server.Server // replaced by RestartManager
-	// WrapHost, if set before a request, changes what the release host does.
+	// WrapHost, if set before a request, changes the answers of the release host.
 	WrapHost atomic.Pointer[func(http.Handler) http.Handler]
-	URL      string // https://127.0.0.1:PORT of the manager
-	Host     string // https://127.0.0.1:PORT of the release host
+	URL      string      // https://127.0.0.1:PORT of the manager
+	Client   *api.Client // of the manager, with a super admin's token
+	Host     string      // https://127.0.0.1:PORT of the release host
 	Timeline *Timeline
 
 	adminToken, nodeToken string
 	cert                  selfsign.Cert
-	store                 store.Store
+	store                 *store.Store
 	servers               []*http.Server
-	client                *http.Client
 	handler               atomic.Pointer[http.Handler] // of Manager
 	ctx                   context.Context              // done after Close
 	cancel                context.CancelFunc
@@ -58,10 +54,10 @@ type Rig struct {
 	log                   *os.File
 }
 
-// New starts a manager and a release host that keep everything under dir.
-// tell, if set, gets every entry of the timeline as it happens.
-func New(dir string, tell func(Entry)) (_ *Rig, err error) {
-	r := &Rig{Dir: dir, Releases: filepath.Join(dir, "releases"), Timeline: newTimeline(tell),
+// New starts a manager and a release host with all their files in dir. observe, unless it
+// is nil, gets every entry of the timeline when it is added.
+func New(dir string, observe func(Entry)) (_ *Rig, err error) {
+	r := &Rig{Dir: dir, Releases: filepath.Join(dir, "releases"), Timeline: newTimeline(observe),
 		adminToken: server.NewSecret(), nodeToken: server.NewSecret()}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	defer func() {
@@ -78,7 +74,7 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	if r.log, err = os.Create(filepath.Join(dir, "manager.log")); err != nil {
 		return nil, err
 	}
-	if r.store, err = store.Open(filepath.Join(dir, "manager.db")); err != nil {
+	if r.store, err = store.Open(r.ctx, filepath.Join(dir, "manager.db")); err != nil {
 		return nil, err
 	}
 	if err := r.store.AddToken(r.ctx, server.Hash(r.nodeToken)); err != nil {
@@ -107,7 +103,7 @@ func New(dir string, tell func(Entry)) (_ *Rig, err error) {
 	if err := fakerelease.SetHost(r.Releases, host, r.cert.PEM); err != nil {
 		return nil, err
 	}
-	r.client = &http.Client{Transport: &http.Transport{TLSClientConfig: r.ClientTLS()}}
+	r.Client = &api.Client{BaseURL: r.URL, Token: r.adminToken, HTTP: &http.Client{Transport: &http.Transport{TLSClientConfig: r.ClientTLS()}}}
 	return r, r.follow(r.ctx)
 }
 
@@ -126,9 +122,8 @@ func (r *Rig) newManager() error {
 	return nil
 }
 
-// RestartManager ends the manager, with all its sessions, and starts another
-// on the same store and address. What the stream tells meanwhile is not in the
-// timeline.
+// RestartManager ends the manager with all its sessions, and starts another one with the
+// same store and address. The timeline misses the records of this time.
 func (r *Rig) RestartManager() error {
 	r.Manager.Close()
 	if err := r.newManager(); err != nil {
@@ -137,13 +132,12 @@ func (r *Rig) RestartManager() error {
 	return r.follow(r.ctx)
 }
 
-// Serve serves h with the certificate that the nodes expect of their manager,
-// and returns its URL.
+// Serve serves h with the manager's certificate, and returns its URL.
 func (r *Rig) Serve(h http.Handler) (string, error) {
 	return r.serve(&http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second})
 }
 
-// serve listens on a free port of loopback and returns the URL.
+// serve serves s on a free port of loopback, and returns its URL.
 func (r *Rig) serve(s *http.Server) (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -174,100 +168,61 @@ func (r *Rig) Close() {
 	}
 }
 
-// Publish makes a release for this machine.
+// Publish publishes a release for this machine.
 func (r *Rig) Publish(o fakerelease.Options) (fakerelease.Published, error) {
 	return fakerelease.Publish(r.Releases, o)
 }
 
-// Registration is what a node needs to register: the manager's URL, a token,
-// and the fingerprint of the manager's certificate.
+// Registration returns what a node needs to register: the manager's URL, a token, and the
+// fingerprint of the manager's certificate.
 func (r *Rig) Registration() (url, token, fingerprint string) {
 	return "wss" + strings.TrimPrefix(r.URL, "https"), r.nodeToken, r.cert.Fingerprint
 }
 
-// ClientTLS is what a client of the manager believes.
+// ClientTLS returns the configuration of a client that trusts the manager.
 func (r *Rig) ClientTLS() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(r.cert.PEM)
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
 
-// TrustDir is what the simulation builds of the nodes believe.
+// TrustDir returns the directory that the nodes' simulation builds trust.
 func (r *Rig) TrustDir() string { return fakerelease.TrustDir(r.Releases) }
 
-// follow copies the manager's event stream into the timeline.
+// follow copies the manager's event stream to the timeline.
 func (r *Rig) follow(ctx context.Context) error {
-	resp, err := r.do(ctx, http.MethodGet, "/api/v1/events/stream", nil)
+	stream, err := r.Client.Stream(ctx, 0)
 	if err != nil {
 		return err
 	}
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 1<<20)
-	if !lines.Scan() { // the comment that says that it listens
-		resp.Body.Close()
-		return fmt.Errorf("event stream: %w", errors.Join(io.ErrUnexpectedEOF, lines.Err()))
+	if _, err := stream.Next(); err != nil { // the heartbeat: the manager listens
+		stream.Close()
+		return err
 	}
 	r.wg.Go(func() {
-		defer resp.Body.Close()
-		for lines.Scan() {
-			data, ok := strings.CutPrefix(lines.Text(), "data: ")
-			if !ok {
-				continue
+		defer stream.Close()
+		for {
+			record, err := stream.Next()
+			if err != nil {
+				return
 			}
-			var e Entry
-			if json.Unmarshal([]byte(data), &e) == nil {
-				e.At, e.From = time.Now(), FromManager
-				r.Timeline.add(e)
+			if record.Type != "" {
+				r.Timeline.add(Entry{Record: record, At: time.Now(), From: FromManager})
 			}
 		}
 	})
 	return nil
 }
 
-func (r *Rig) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	b, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, r.URL+path, bytes.NewReader(b))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Authorization", "Bearer "+r.adminToken)
-	resp, err := r.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode >= 300 {
-		defer resp.Body.Close()
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(text))
-	}
-	return resp, nil
-}
-
-// Call makes a REST call and decodes its answer into out.
-func (r *Rig) Call(ctx context.Context, method, path string, body, out any) error {
-	resp, err := r.do(ctx, method, path, body)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return json.NewDecoder(resp.Body).Decode(out)
-}
-
-// Upgrade asks for a version on a node, as an operator does; it returns the
-// command's id.
+// Upgrade requests a version for a node, as an operator does. It returns the id of the
+// command.
 func (r *Rig) Upgrade(ctx context.Context, nodeID, version string) (string, error) {
-	var answer struct {
-		CommandID string `json:"command_id"`
-	}
-	err := r.Call(ctx, http.MethodPost, "/api/v1/nodes/"+nodeID+"/upgrade", map[string]string{"version": version}, &answer)
-	return answer.CommandID, err
+	return r.Client.UpgradeNode(ctx, nodeID, api.NodeUpgrade{Version: version})
 }
 
-// UpgradeInAnyCase gives a node a command whatever else it does, as a compromised
-// manager would: the command is in the store, and a manager that starts again sends it.
+// UpgradeInAnyCase sends a node a command without the manager's checks, as a compromised
+// manager would: it adds the command to the store, and restarts the manager, which sends
+// it.
 func (r *Rig) UpgradeInAnyCase(ctx context.Context, nodeID, version string) error {
 	action, err := json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: version, Channel: release.DefaultChannel})
 	if err != nil {
@@ -275,25 +230,8 @@ func (r *Rig) UpgradeInAnyCase(ctx context.Context, nodeID, version string) erro
 	}
 	now := time.Now()
 	c := store.Command{ID: "any-" + version, NodeID: nodeID, Version: version, Channel: release.DefaultChannel, Action: action, CreatedAt: now}
-	if err := r.store.AddCommand(ctx, c, store.Audit{Time: now, Actor: "test", Action: "node.upgrade.request", Target: nodeID, Details: []byte("{}")}); err != nil {
+	if err := r.store.AddCommand(ctx, c, api.AuditEntry{Time: now, Actor: "test", Action: "node.upgrade.request", Target: nodeID, Details: []byte("{}")}); err != nil {
 		return err
 	}
 	return r.RestartManager()
-}
-
-// NodeRecord is a node as the manager's API shows it.
-type NodeRecord struct {
-	ID           string   `json:"id"`
-	Online       bool     `json:"online"`
-	Version      string   `json:"version"`
-	UpgradeState string   `json:"upgrade_state"`
-	ErrorCode    string   `json:"error_code"`
-	Capabilities []string `json:"capabilities"`
-}
-
-// Node returns the manager's record of a node.
-func (r *Rig) Node(ctx context.Context, id string) (NodeRecord, error) {
-	var n NodeRecord
-	err := r.Call(ctx, http.MethodGet, "/api/v1/nodes/"+id, nil, &n)
-	return n, err
 }

@@ -4,71 +4,64 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Where an Entry comes from.
+// Sources of an Entry.
 const (
-	FromManager = "manager" // its event stream: what an operator can see
-	FromNode    = "node"    // the supervisor: what the device does
+	FromManager = "manager" // the event stream, which an operator can see
+	FromNode    = "node"    // the supervisor on the device
 )
 
-// Entry is something that happened. Type is the manager's record type
-// ("event", "ack", "authenticated", "capabilities", "disconnected") or the supervisor's Kind.
+// Entry is a record of the manager's event stream, or a change that the supervisor of a
+// node reports. Of the latter, Type is the supervisor's Kind, and Message its text.
 type Entry struct {
-	At   time.Time `json:"-"`
-	From string    `json:"-"`
-	Type string    `json:"type"`
-
-	NodeID    string `json:"node_id"`
-	Version   string `json:"version"`    // of "authenticated"
-	ErrorCode string `json:"error_code"` // of "event" and "ack"
-	Message   string `json:"message"`    // of "event"; of the supervisor's entries, their text
-	CommandID string `json:"command_id"`
-	Severity  string `json:"severity"`
-	Success   bool   `json:"success"` // of "ack"
-	Start     int    `json:"-"`       // of the supervisor's: which start of the service
-	Node      string `json:"-"`       // of the supervisor's: the node's name
+	api.Record
+	At    time.Time
+	From  string // FromManager or FromNode
+	Node  string // FromNode: the node's name
+	Start int    // FromNode: number of the start of the service
 }
 
-// Timeline is all that happened, in the order of its arrival.
+// Timeline has all entries, in the order of their arrival.
 type Timeline struct {
-	tell    func(Entry)
+	observe func(Entry)
 	mu      sync.Mutex
 	entries []Entry
 	more    chan struct{} // closed and replaced at each entry
 }
 
-func newTimeline(tell func(Entry)) *Timeline {
-	return &Timeline{tell: tell, more: make(chan struct{})}
+func newTimeline(observe func(Entry)) *Timeline {
+	return &Timeline{observe: observe, more: make(chan struct{})}
 }
 
 func (t *Timeline) add(e Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.entries = append(t.entries, e)
-	if t.tell != nil {
-		t.tell(e)
+	if t.observe != nil {
+		t.observe(e)
 	}
 	close(t.more)
 	t.more = make(chan struct{})
 }
 
-// Mark returns the place in the timeline that is now.
+// Mark returns the present end of the timeline.
 func (t *Timeline) Mark() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.entries)
 }
 
-// Since returns what happened after a mark.
+// Since returns the entries after a mark.
 func (t *Timeline) Since(mark int) []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return append([]Entry(nil), t.entries[mark:]...)
 }
 
-// Wait returns the first entry after mark that match takes, waiting for it
-// until ctx is done.
+// Wait returns the first entry after mark that match accepts. It waits until ctx is done.
 func (t *Timeline) Wait(ctx context.Context, mark int, match func(Entry) bool) (Entry, error) {
 	for {
 		t.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/google/go-cmp/cmp"
 )
@@ -135,11 +136,11 @@ func (b *bench) settled(version, status, upgradeState string) {
 	if st["status"] != status || st["current"] != version {
 		b.t.Errorf("status is %v at %v, want %s at %s", st["status"], st["current"], status, version)
 	}
-	n, err := b.Node(b.ctx, b.id)
+	n, err := b.Client.Node(b.ctx, b.id)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if n.Version != version || n.UpgradeState != upgradeState || !n.Online {
+	if n.Version != version || string(n.UpgradeState) != upgradeState || !n.Online {
 		b.t.Errorf("the manager has %+v, want %s, %s, online", n, version, upgradeState)
 	}
 }
@@ -337,7 +338,7 @@ func TestDisabled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Upgrade(ctx, e.NodeID, "1.0.0"); err == nil || !strings.Contains(err.Error(), "no_capability") {
+	if _, err := r.Upgrade(ctx, e.NodeID, "1.0.0"); !api.IsCode(err, api.CodeNoCapability) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Bundle writes the files of a published release into one tar file, as
-// `edge-agent stage --from` takes it. A failure leaves no file.
+// Bundle writes the files of a published release to one new tar file, for `edge-agent
+// stage --from`. A failure leaves no file.
 func Bundle(dir, repository, version, to string) (err error) {
 	v, err := release.ParseVersion(version)
 	if err != nil {

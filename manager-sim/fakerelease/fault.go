@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// Fault is a way in which a release can be bad.
+// Fault makes a release bad.
 type Fault string
 
-// Faults that a node must refuse before it swaps anything.
+// Faults that a node must refuse before it swaps a link.
 const (
 	WrongIdentity Fault = "wrong-identity"
 	BadSignature  Fault = "bad-signature"
@@ -19,8 +19,8 @@ const (
 	WrongArch     Fault = "wrong-arch"
 )
 
-// Faults that show only when the release runs. The tarball then holds the file
-// sim-fault, which a simulation build of the agent obeys.
+// Faults of the running program. The tarball then contains the file sim-fault, which
+// makes a simulation build of the agent fail in this way.
 const (
 	ExitsAtOnce        Fault = "exits-at-once"
 	Hangs              Fault = "hangs"
@@ -35,30 +35,30 @@ const (
 	FillsDisk          Fault = "fills-disk"
 )
 
-// FaultFile is the name, in the tarball, of the file that orders a fault.
+// FaultFile is the name of the file in the tarball that contains the fault.
 const FaultFile = "sim-fault"
 
-// Faults lists every fault with what it does.
+// Faults returns every fault with its description.
 func Faults() [][2]string {
 	return [][2]string{
 		{string(WrongIdentity), "signed by the workflow of a fork"},
 		{string(BadSignature), "a signature over other bytes"},
 		{string(NoLogEntry), "never logged in the transparency log"},
-		{string(BadChecksum), "a tarball that is not the one of the signed SHA-256"},
-		{string(Truncated), "a tarball that ends in the middle, signed as it is"},
-		{string(NotExecutable), "a program without its x bits"},
+		{string(BadChecksum), "a tarball with another SHA-256 than the signed one"},
+		{string(Truncated), "a truncated tarball whose SHA-256 is signed"},
+		{string(NotExecutable), "a program that is not executable"},
 		{string(WrongArch), "a program for another machine"},
-		{string(ExitsAtOnce), "starts, and exits with 1 (simulation builds)"},
-		{string(Hangs), "starts, and does nothing (simulation builds)"},
-		{string(NeverAuthenticates), "runs, and never reaches its manager (simulation builds)"},
-		{string(NeverHealthy), "runs and authenticates, and its own check fails (simulation builds)"},
-		{string(WrongVersion), "says that it is another version (simulation builds)"},
-		{string(ReadyThenExits), "says READY=1 too early, and exits (simulation builds)"},
-		{string(ReadyThenHangs), "says READY=1 too early, and hangs (simulation builds)"},
-		{string(Segfaults), "dies by SIGSEGV (simulation builds)"},
-		{string(EatsMemory), "takes 1 GiB of memory (simulation builds)"},
-		{string(DeletesPrevious), "removes the link previous, and exits (simulation builds)"},
-		{string(FillsDisk), "fills the disk, up to 1 GiB, and exits (simulation builds)"},
+		{string(ExitsAtOnce), "starts, then exits with 1 (simulation builds)"},
+		{string(Hangs), "starts, then hangs (simulation builds)"},
+		{string(NeverAuthenticates), "runs, but never connects to its manager (simulation builds)"},
+		{string(NeverHealthy), "runs and authenticates, but its health check fails (simulation builds)"},
+		{string(WrongVersion), "reports another version (simulation builds)"},
+		{string(ReadyThenExits), "sends READY=1 too early, then exits (simulation builds)"},
+		{string(ReadyThenHangs), "sends READY=1 too early, then hangs (simulation builds)"},
+		{string(Segfaults), "ends by SIGSEGV (simulation builds)"},
+		{string(EatsMemory), "allocates 1 GiB of memory (simulation builds)"},
+		{string(DeletesPrevious), "removes the link previous, then exits (simulation builds)"},
+		{string(FillsDisk), "fills the disk, up to 1 GiB, then exits (simulation builds)"},
 	}
 }
 
@@ -73,10 +73,10 @@ func (f Fault) check() error {
 		}
 		names = append(names, k[0])
 	}
-	return fmt.Errorf("no fault %q; there are %s", f, strings.Join(names, ", "))
+	return fmt.Errorf("unknown fault %q; known are %s", f, strings.Join(names, ", "))
 }
 
-// inside reports whether f takes effect in the running program.
+// inside reports whether f is a fault of the running program.
 func (f Fault) inside() bool {
 	switch f {
 	case "", WrongIdentity, BadSignature, NoLogEntry, BadChecksum, Truncated, NotExecutable, WrongArch:

@@ -1,10 +1,10 @@
-// Package fakerelease makes signed releases, good and bad, and serves them as
-// GitHub does.
+// Package fakerelease makes signed releases, good and bad, and serves them as GitHub
+// does. Only a simulation build of the agent trusts them.
 //
-// Everything lies under one directory:
+// All files are in one directory:
 //
-//	sigstore/   the private half of a fakesig instance
-//	trust/      what a simulation build of the agent believes
+//	sigstore/   the private keys of a fakesig instance
+//	trust/      the trust root and the signers of a simulation build of the agent
 //	www/OWNER/REPO/releases/download/vX.Y.Z/{manifest.json,manifest.sig.bundle,*.tar.gz}
 //
 // A release is complete or absent. Tarballs are reproducible: the same inputs
@@ -32,38 +32,38 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// DefaultRepository and Workflow are what the fake releases come from.
+// DefaultRepository and Workflow are the source of the fake releases.
 const (
 	DefaultRepository = "acme/edge"
 	Workflow          = ".github/workflows/release.yml"
 	commit            = "0123456789abcdef0123456789abcdef01234567"
 )
 
-// Options says what to publish. Version and Binary are required.
+// Options describes a release to publish. Version and Binary are required.
 type Options struct {
 	Repository    string // OWNER/REPO; default DefaultRepository
 	DeviceType    string // default "edge"
 	Version       string
 	Channel       string // default "stable"
 	Variant       string // default "default"
-	Arch          string // default: this machine's
+	Arch          string // default: the one of this machine
 	Sequence      uint64 // default: one more than the highest in the repository
 	RollbackFloor string
 	Binary        string            // path of the program
 	BinaryName    string            // its name in the tarball; default "edge-agent"
 	Extra         map[string]string // more files: name in the tarball -> path
-	PadBytes      int64             // bytes of a further file that does not compress
+	PadBytes      int64             // bytes of an extra file that does not compress
 	Fault         Fault
 	RekorV2       bool      // sign with Rekor v2 and a timestamp authority
 	SignedAt      time.Time // default: now
 }
 
-// Published says what was made.
+// Published describes a published release.
 type Published struct {
 	Version  string `json:"version"`
 	Dir      string `json:"dir"`
 	Tarball  string `json:"tarball"`
-	SHA256   string `json:"sha256"` // as the manifest says
+	SHA256   string `json:"sha256"` // in the manifest
 	Size     int64  `json:"size"`
 	Unpacked int64  `json:"unpacked_size"`
 	Sequence uint64 `json:"sequence"`
@@ -94,7 +94,7 @@ func (o *Options) defaults() error {
 		return fmt.Errorf("repository %q is not OWNER/REPO", o.Repository)
 	}
 	if o.Binary == "" {
-		return errors.New("no program was named")
+		return errors.New("the program is missing")
 	}
 	return o.Fault.check()
 }
@@ -103,8 +103,8 @@ func releasesDir(dir, repository string) string {
 	return filepath.Join(dir, "www", filepath.FromSlash(repository), "releases", "download")
 }
 
-// Publish makes the release and puts it in its place under dir, replacing one
-// of the same version.
+// Publish makes a release and moves it into dir. It replaces a release of the same
+// version. After a failure the old release is unchanged or absent, never partial.
 func Publish(dir string, o Options) (Published, error) {
 	p, err := publish(dir, o)
 	if err != nil {
@@ -204,7 +204,7 @@ func (o Options) sign(sig *fakesig.Instance, manifest []byte) ([]byte, error) {
 	})
 }
 
-// tarball writes the archive and says what a manifest must say of it.
+// tarball writes the archive, and returns its digest and sizes for the manifest.
 func (o Options) tarball(to string) (Published, error) {
 	files, err := o.files()
 	if err != nil {
@@ -244,7 +244,7 @@ func digest(file string) (string, int64, error) {
 	return hex.EncodeToString(h.Sum(nil)), n, err
 }
 
-// files lists what goes into the tarball, by name.
+// files returns the entries of the tarball, sorted by name.
 func (o Options) files() ([]file, error) {
 	bin, err := fileAt(o.BinaryName, o.Binary)
 	if err != nil {
@@ -292,7 +292,7 @@ func nextSequence(dir, repository string) (uint64, error) {
 	return last + 1, nil
 }
 
-// readManifests reads what is published in one repository.
+// readManifests reads the manifests of all releases of one repository.
 func readManifests(dir string) ([]release.Manifest, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

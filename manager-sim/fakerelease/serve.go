@@ -12,8 +12,8 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Handler serves dir/www as a release host does: GET and HEAD of files, with
-// ranges and strong ETags; no listings, and nothing whose name starts with a dot.
+// Handler serves dir/www as a release host does: GET and HEAD of files, with ranges and
+// strong ETags. It serves no listings and no file whose name starts with a dot.
 func Handler(dir string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -49,7 +49,7 @@ func Handler(dir string) http.Handler {
 	})
 }
 
-// Listed is a release as a manager offers it.
+// Listed is a release in a manager's list.
 type Listed struct {
 	Version    string    `json:"version"`
 	Channel    string    `json:"channel"`
@@ -58,12 +58,11 @@ type Listed struct {
 	ReleasedAt time.Time `json:"released_at"`
 }
 
-// indexed is how many releases Index returns: about as many as an operator
-// wants to choose from.
+// indexed is the most releases that Index returns, so that an operator can choose.
 const indexed = 10
 
-// Index lists what is published under dir for a device type and a channel,
-// newest version first. An empty device type or channel matches all.
+// Index returns the newest 10 releases in dir of a device type and a channel, newest
+// version first. An empty device type or channel matches all.
 func Index(dir, deviceType, channel string) ([]Listed, error) {
 	repos, err := filepath.Glob(filepath.Join(dir, "www", "*", "*", "releases", "download"))
 	if err != nil {

@@ -40,8 +40,8 @@ func textFile(name, text string) file {
 		open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }}
 }
 
-// writeTarball streams files into a gzipped tar at path; it returns the sum of
-// their sizes.
+// writeTarball streams files to a gzipped tar at path, and returns the sum of their
+// sizes in bytes.
 func writeTarball(path string, files []file) (unpacked int64, err error) {
 	f, err := os.Create(path)
 	if err != nil {
@@ -86,8 +86,8 @@ func (x file) writeTo(w io.Writer) error {
 	return err
 }
 
-// otherMachine returns the first bytes of the ELF file at path, changed so that
-// they are those of a program for another machine.
+// otherMachine returns the first bytes of the ELF file at path, changed to those of a
+// program for another machine.
 func otherMachine(path string) ([]byte, error) {
 	e, err := elf.Open(path)
 	if err != nil {

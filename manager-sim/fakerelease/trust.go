@@ -12,11 +12,11 @@ import (
 
 // sim is trust/sim.json, which a simulation build of the agent reads.
 type sim struct {
-	ReleaseHost string   `json:"release_host"` // stands for https://github.com
+	ReleaseHost string   `json:"release_host"` // used in place of https://github.com
 	Signers     []signer `json:"signers"`
 }
 
-// signer has the JSON of verify.Signer.
+// signer has the same JSON as verify.Signer.
 type signer struct {
 	Issuer       string `json:"issuer"`
 	Repository   string `json:"repository"`
@@ -39,7 +39,7 @@ func readSim(dir string) (sim, error) {
 	return s, json.Unmarshal(b, &s)
 }
 
-// replace writes a file so that a reader sees the old one or the new one.
+// replace writes a file by rename, so that a reader sees the old or the new one.
 func replace(path string, b []byte) error {
 	tmp := path + ".tmp"
 	if err := os.WriteFile(tmp, b, 0o644); err != nil {
@@ -60,7 +60,7 @@ func (s sim) write(dir string) error {
 // trust.
 func TrustDir(dir string) string { return filepath.Join(dir, "trust") }
 
-// trust brings dir/trust up to date with the instance and the repository.
+// trust updates dir/trust from the instance, and adds the repository's signer.
 func trust(dir, repository string, sig *fakesig.Instance) error {
 	to := TrustDir(dir)
 	if err := os.MkdirAll(to, 0o755); err != nil {
@@ -90,8 +90,8 @@ func trust(dir, repository string, sig *fakesig.Instance) error {
 	return s.write(to)
 }
 
-// SetHost tells the nodes that believe dir/trust where the releases are served,
-// and which CA (PEM) the server's certificate has.
+// SetHost writes to dir/trust the URL of the release host, and the CA (PEM) of its
+// certificate.
 func SetHost(dir, url string, caPEM []byte) error {
 	to := TrustDir(dir)
 	if err := os.MkdirAll(to, 0o755); err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// Unpack writes the files of a published release, for this machine and the
-// default variant, into the directory to, which must be there. It returns the
-// release's manifest. It checks no signature: the caller published the release.
+// Unpack writes the files of a published release for this machine and the default
+// variant to the existing directory to, and returns the manifest. It verifies no
+// signature: the caller published the release.
 func Unpack(dir, repository, version, to string) (release.Manifest, error) {
 	m, err := unpack(dir, repository, version, to)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	ctx509util "github.com/google/certificate-transparency-go/x509util"
 )
 
-// Claims is what a certificate says of its holder: the SAN and the extensions
-// of Fulcio (github.com/sigstore/fulcio/blob/main/docs/oid-info.md), by name.
+// Claims are the SAN and the Fulcio extensions of a certificate, by name
+// (github.com/sigstore/fulcio/blob/main/docs/oid-info.md).
 type Claims struct {
 	SAN                      string
 	Issuer                   string // .1, .8
@@ -54,8 +54,8 @@ func GitHub(repo, workflow, ref, commit string) Claims {
 	}
 }
 
-// Reusable returns c as it is when the run calls a reusable workflow of repo,
-// which then is the one that signs.
+// Reusable returns the claims of c for a run that calls a reusable workflow of repo,
+// which then is the signer.
 func (c Claims) Reusable(repo, workflow, ref, commit string) Claims {
 	c.SAN = github + repo + "/" + workflow + "@" + ref
 	c.BuildSignerURI, c.BuildSignerDigest = c.SAN, commit
@@ -67,7 +67,7 @@ func (c Claims) extensions() []pkix.Extension {
 	oid := func(n int) asn1.ObjectIdentifier { return asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, n} }
 	repo := strings.TrimPrefix(c.SourceRepositoryURI, github)
 	for n, v := range []string{1: c.Issuer, 2: c.Trigger, 3: c.SourceRepositoryDigest, 4: c.WorkflowName, 5: repo, 6: c.SourceRepositoryRef} {
-		if v != "" { // the old ones are raw bytes
+		if v != "" { // the older extensions are raw bytes
 			out = append(out, pkix.Extension{Id: oid(n), Value: []byte(v)})
 		}
 	}
@@ -82,8 +82,8 @@ func (c Claims) extensions() []pkix.Extension {
 	return out
 }
 
-// leaf issues a certificate of ten minutes from at, as Fulcio does, with an
-// SCT of the CT log unless o.NoSCT.
+// leaf issues a certificate that is valid for ten minutes from at, as Fulcio does, with
+// an SCT of the CT log unless o.NoSCT.
 func (i *Instance) leaf(c Claims, pub crypto.PublicKey, at time.Time, o Opt) *x509.Certificate {
 	san := must(asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(c.SAN)}}))
 	t := &x509.Certificate{
@@ -104,7 +104,7 @@ func (i *Instance) leaf(c Claims, pub crypto.PublicKey, at time.Time, o Opt) *x5
 	return issue()
 }
 
-// sctList is the extension with the CT log's promise for the precertificate.
+// sctList returns the extension with the CT log's SCT of the precertificate.
 func (i *Instance) sctList(pre *x509.Certificate, at time.Time, from *Instance) []byte {
 	log := i.ct
 	if from != nil {

@@ -1,11 +1,10 @@
-// Package fakesig is a complete Sigstore in one file on disk, for fake
-// releases: Fulcio with a root and an intermediate, a CT log, Rekor v1 (signed
-// entry timestamp, inclusion proof, checkpoint), Rekor v2 (tile log) and an
-// RFC 3161 timestamp authority. What it signs is signed at a time that the
-// caller chooses. Bundles that it made were accepted by cosign v3, offline.
+// Package fakesig is a complete Sigstore in one file on disk, for fake releases: Fulcio
+// with a root and an intermediate, a CT log, Rekor v1 (signed entry timestamp, inclusion
+// proof, checkpoint), Rekor v2 (tile log) and an RFC 3161 timestamp authority. The
+// caller chooses the time of each signature. Cosign v3 accepted its bundles offline.
 //
-// It is for tests and manager-sim. The agent does not link it (a test shows
-// that), and a production agent does not believe it.
+// The package is for tests and manager-sim. The agent does not link it (a test checks
+// that), and a production agent does not trust it.
 package fakesig
 
 import (
@@ -30,7 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// Where the instance's services would be.
+// URLs of the instance's services; nothing serves them.
 const (
 	rekor1URL = "https://rekor.fake.test"
 	rekor2URL = "https://log1.rekor.fake.test"
@@ -50,8 +49,8 @@ type ca struct {
 	key  *ecdsa.PrivateKey
 }
 
-// must is for operations on keys and structures of our own making, which fail
-// only if this package is wrong.
+// must panics on an error. It wraps operations on keys and structures of this package,
+// which fail only because of a defect here.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(fmt.Sprintf("fakesig: %v", err))
@@ -61,16 +60,16 @@ func must[T any](v T, err error) T {
 
 const tenYears = 10 * 365 * 24 * time.Hour
 
-// New makes an instance whose authorities and logs are valid for ten years
-// from start.
+// New returns an instance whose authorities and logs are valid for ten years from
+// start.
 func New(start time.Time) *Instance {
 	start = start.UTC().Truncate(time.Second)
 	i := &Instance{start: start}
 	i.root = newCA(template{cn: "fake-fulcio-root", start: start, life: tenYears, isCA: true}, nil, elliptic.P384())
 	i.inter = newCA(template{cn: "fake-fulcio-intermediate", start: start, life: tenYears, isCA: true,
 		eku: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}, &i.root, elliptic.P384())
-	// The PKCS#7 library stamps a signingTime from the real clock and wants it
-	// inside the certificate's validity, so these are valid from 1960 on, for 200 years.
+	// The PKCS#7 library writes a signingTime from the real clock, and requires it inside
+	// the certificate's validity. So these are valid for 200 years from 1960 on.
 	tsa := time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC)
 	i.tsaRoot = newCA(template{cn: "fake-tsa-root", start: tsa, life: 20 * tenYears, isCA: true}, nil, elliptic.P384())
 	eku := must(asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}}))

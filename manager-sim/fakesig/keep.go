@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// kept is the file of an instance: its keys in PKCS#8, its certificates in DER.
+// kept is the file of an instance, with keys in PKCS#8 and certificates in DER.
 type kept struct {
 	Start time.Time         `json:"start"`
 	Keys  map[string][]byte `json:"keys"`
 	Certs map[string][]byte `json:"certs"`
 }
 
-// Ensure returns the instance that dir keeps, making it first if there is
-// none, valid from yesterday. Several processes can share one.
+// Ensure returns the instance in dir. If there is none, it creates one that is valid
+// from yesterday. Several processes can share an instance.
 func Ensure(dir string) (*Instance, error) {
 	path := filepath.Join(dir, "sigstore.json")
 	b, err := os.ReadFile(path)

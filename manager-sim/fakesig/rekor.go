@@ -25,8 +25,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// inclusion is a tree of five leaves with ours at index 2: its root, and the
-// proof that leads there.
+// inclusion returns the root of a tree of five leaves, with ours at index 2, and the
+// inclusion proof of our leaf.
 type inclusion struct {
 	root  []byte
 	proof [][]byte
@@ -76,16 +76,16 @@ func (i *Instance) entryV1(digest, sig []byte, leaf *x509.Certificate, at time.T
 	return e
 }
 
-const logIndex = 777 // in Rekor v1's log as a whole; the proof is of a shard
+const logIndex = 777 // in the whole log of Rekor v1; the proof is for a shard
 
-// promise is Rekor v1's entry of a body, and the log's signature over it.
+// promise returns Rekor v1's entry of a body, and the log's signature over it.
 func (i *Instance) promise(body []byte, at time.Time) (entry map[string]any, set []byte) {
 	entry = map[string]any{"body": base64.StdEncoding.EncodeToString(body), "integratedTime": at.Unix(), "logIndex": logIndex, "logID": hex.EncodeToString(keyID(i.rekor1.Public()))}
 	h := sha256.Sum256(must(jsoncanonicalizer.Transform(must(json.Marshal(entry)))))
 	return entry, must(ecdsa.SignASN1(rand.Reader, i.rekor1, h[:]))
 }
 
-// checkpoint is Rekor v1's of a tree.
+// checkpoint returns Rekor v1's checkpoint of a tree.
 func (i *Instance) checkpoint(inc inclusion) []byte {
 	const treeID = 1193050959916656506
 	s := must(signature.LoadECDSASignerVerifier(i.rekor1, crypto.SHA256))

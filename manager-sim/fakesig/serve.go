@@ -15,9 +15,9 @@ import (
 
 const maxRequest = 1 << 20
 
-// Handler serves what cosign asks of Fulcio (POST /api/v2/signingCert) and of
-// Rekor v1 (POST /api/v1/log/entries). Whoever asks gets a certificate with the
-// claims c: the identity token is not looked at.
+// Handler serves the calls that cosign makes to Fulcio (POST /api/v2/signingCert) and
+// Rekor v1 (POST /api/v1/log/entries). Every client gets a certificate with the claims
+// c: the handler ignores the identity token.
 func (i *Instance) Handler(c Claims) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v2/signingCert", func(w http.ResponseWriter, r *http.Request) {

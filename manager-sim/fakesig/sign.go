@@ -22,24 +22,24 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
-// Opt chooses how a bundle is made, and how it may be wrong.
+// Opt selects the form of a bundle, and its faults.
 type Opt struct {
-	RekorV2      bool          // a Rekor v2 entry, and a timestamp with it
+	RekorV2      bool          // a Rekor v2 entry with a timestamp
 	TSA          bool          // add an RFC 3161 timestamp to Rekor v1
 	LogDelay     time.Duration // from the certificate's start to the log's or TSA's time; default 5 s
 	NoLog        bool          // no log entry; a timestamp instead
-	NoSCT        bool          // a certificate without proof of its own logging
+	NoSCT        bool          // a certificate without an SCT
 	NoSET        bool          // Rekor v1 without its signed time
-	NoTSA        bool          // Rekor v2 without a timestamp, so without any time
+	NoTSA        bool          // Rekor v2 without a timestamp, so without a signed time
 	BadProof     bool          // an inclusion proof with a bit flipped
-	NoProof      bool          // no inclusion proof, in a bundle v0.1 (what cosign 2 had)
-	BadSignature bool          // a signature over other bytes, logged as it is
-	TSAFrom      *Instance     // the timestamp is another instance's
-	CAFrom       *Instance     // the certificate is another instance's, with that one's SCT
-	CTFrom       *Instance     // the SCT is another instance's
+	NoProof      bool          // no inclusion proof, in a bundle v0.1 (as cosign 2 wrote it)
+	BadSignature bool          // a signature over other bytes, logged all the same
+	TSAFrom      *Instance     // another instance made the timestamp
+	CAFrom       *Instance     // another instance issued the certificate and its SCT
+	CTFrom       *Instance     // another instance issued the SCT
 }
 
-// Sign returns a bundle v0.3 over artefact, by a holder of c's claims.
+// Sign returns a bundle v0.3 over artefact, signed with a certificate of the claims c.
 func (i *Instance) Sign(artefact []byte, c Claims, at time.Time, o Opt) ([]byte, error) {
 	at = at.UTC().Truncate(time.Second)
 	if o.LogDelay == 0 {
@@ -96,8 +96,8 @@ func pemCert(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
-// Legacy renders a bundle with a Rekor v1 entry as the JSON of cosign 2's
-// `sign-blob --bundle`.
+// Legacy returns a bundle with a Rekor v1 entry in the JSON that cosign 2's `sign-blob
+// --bundle` wrote.
 func Legacy(bundle []byte) ([]byte, error) {
 	var b pbundle.Bundle
 	if err := protojson.Unmarshal(bundle, &b); err != nil {

@@ -10,19 +10,19 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// longAgo is when all TUF metadata made here expired: no clock is asked.
+// longAgo is the expiry of all TUF metadata here. It is in the past, because the agent
+// must not compare it with a clock.
 var longAgo = time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// tufKey is one of a fixed set of keys: "a", "b", ...
+// tufKey returns one of a fixed set of keys: "a", "b", ...
 func tufKey(name string) (*metadata.Key, signature.Signer) {
 	seed := sha256.Sum256([]byte(name))
 	private := ed25519.NewKeyFromSeed(seed[:])
 	return must(metadata.KeyFromPublicKey(private.Public())), must(signature.LoadSigner(private, crypto.Hash(0)))
 }
 
-// TUFRoot returns the root.json of a TUF repository that vouches for trust roots.
-// keys, of which two must sign, and targetsKey are letters, each a fixed key; so
-// are signers.
+// TUFRoot returns the root.json of a TUF repository for trust roots. Each letter in
+// keys, targetsKey and signers is a fixed key. Two of keys must sign.
 func TUFRoot(version int64, keys, targetsKey, signers string) []byte {
 	m := metadata.Root(longAgo)
 	m.Signed.Version = version
@@ -42,7 +42,7 @@ func TUFRoot(version int64, keys, targetsKey, signers string) []byte {
 	return must(m.ToBytes(false))
 }
 
-// TUFTargets returns a targets.json that names trustedRoot, signed by a letter.
+// TUFTargets returns a targets.json for trustedRoot, signed with a key of TUFRoot.
 func TUFTargets(version int64, trustedRoot []byte, signer string) []byte {
 	const name = "trusted_root.json"
 	m := metadata.Targets(longAgo)

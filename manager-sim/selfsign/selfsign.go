@@ -1,7 +1,7 @@
-// Package selfsign keeps a self-signed TLS certificate in a directory: made
-// at the first call, the same one ever after, so that nodes can pin it. The
-// key never leaves the directory and is readable by its owner alone. It is
-// for simulation; it does not renew and is no authority for other names.
+// Package selfsign keeps a self-signed TLS certificate in a directory. The first call
+// creates it, and later calls return the same one, so that nodes can pin it. Only the
+// owner can read the key. The package is for simulation: it does not renew the
+// certificate.
 package selfsign
 
 import (
@@ -24,15 +24,15 @@ import (
 	"time"
 )
 
-// Cert is a certificate and what a client needs in order to trust it.
+// Cert is a certificate, with the data by which a client can trust it.
 type Cert struct {
 	TLS         tls.Certificate
 	PEM         []byte // the certificate, as a CA file
 	Fingerprint string // SHA-256 of the certificate, lower-case hex
 }
 
-// Ensure returns the certificate in dir (cert.pem, key.pem), making it first
-// if there is none. It is valid for localhost, 127.0.0.1 and ::1 for ten years.
+// Ensure returns the certificate in dir (cert.pem, key.pem), and creates it if it is
+// missing. It is valid for localhost, 127.0.0.1 and ::1 for ten years.
 func Ensure(dir string) (Cert, error) {
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	certPEM, err := os.ReadFile(certFile)
@@ -57,7 +57,7 @@ func Ensure(dir string) (Cert, error) {
 	return Cert{TLS: pair, PEM: certPEM, Fingerprint: hex.EncodeToString(sum[:])}, nil
 }
 
-// create writes the key before the certificate: a certificate that exists has
+// create writes the key before the certificate, so that an existing certificate has
 // its key.
 func create(dir, certFile, keyFile string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/wire"
 )
@@ -125,7 +126,7 @@ func TestStreamsEndWithTheirRight(t *testing.T) {
 			ended := []<-chan struct{}{m.asUser(i)}
 			if name != "signed out" && name != "own password, in another session" {
 				// An identity that has only a name is looked up by it.
-				ended = append(ended, m.asUser(server.Identity{Name: "ann", Role: server.Operator, Groups: []string{"*"}}))
+				ended = append(ended, m.asUser(server.Identity{Name: "ann", Role: api.Operator, Groups: []string{"*"}}))
 			}
 			bobs := m.asUser(bob)
 			end(t, m, secret, i)

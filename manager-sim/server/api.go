@@ -11,23 +11,16 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
-)
-
-const (
-	maxBody = 64 << 10
-	maxKey  = 255 // characters of an Idempotency-Key
-	// listed is how many entries a list has unless it is asked for another number.
-	listed    = 100
-	maxListed = 1000
 )
 
 // route is one call of the API: how it is served, and what openapi.json says
 // of it.
 type route struct {
 	method, path string
-	least        Role
+	least        api.Role
 	h            http.HandlerFunc
 	summary      string
 	query        []param
@@ -43,49 +36,49 @@ type param struct {
 }
 
 var paging = []param{
-	{"limit", "integer", fmt.Sprintf("at most so many entries: 1 to %d; default %d", maxListed, listed)},
+	{"limit", "integer", fmt.Sprintf("at most so many entries: 1 to %d; default %d", api.MaxLimit, api.DefaultLimit)},
 	{"after", "string", "go on after this entry: `next` of the answer before"},
 }
 
 func (s *Server) table() []route {
 	return []route{
-		{"GET", "/api/v1/nodes", Viewer, s.listNodes, "List the nodes, by id", append([]param{{"id_prefix", "string", "whose id begins so"}, {"removed", "boolean", "those that were removed instead"}}, paging...), nil, 200, nodeList{}, false},
-		{"GET", "/api/v1/nodes/{id}", Viewer, s.getNode, "Show a node", nil, nil, 200, nodeView{}, false},
-		{"GET", "/api/v1/nodes/{id}/commands", Viewer, s.listCommands, "List a node's commands, newest first", paging, nil, 200, commandList{}, false},
-		{"GET", "/api/v1/nodes/{id}/connections", Viewer, s.listConnections, "List when a node came and went, newest first", nil, nil, 200, connectionList{}, false},
-		{"POST", "/api/v1/nodes/{id}/upgrade", Operator, s.upgradeNode, "Tell a node to upgrade", nil, nodeUpgrade{}, 202, commandMade{}, false},
-		{"DELETE", "/api/v1/nodes/{id}", GroupAdmin, s.removeNode, "Remove a node: its secret is revoked, its history stays", nil, because{}, 204, nil, false},
-		{"POST", "/api/v1/nodes/{id}/resolve", GroupAdmin, s.resolveNode, "End the mark that two devices use one identity", nil, nil, 200, nodeView{}, false},
-		{"PUT", "/api/v1/nodes/{id}/group", GroupAdmin, s.setGroup, "Move a node into a group, or out of any", nil, membership{}, 200, membership{}, false},
-		{"GET", "/api/v1/events", Viewer, s.listEvents, "List events, newest first", []param{
+		{"GET", "/api/v1/nodes", api.Viewer, s.listNodes, "List the nodes, by id", append([]param{{"id_prefix", "string", "whose id begins so"}, {"removed", "boolean", "those that were removed instead"}}, paging...), nil, 200, api.NodeList{}, false},
+		{"GET", "/api/v1/nodes/{id}", api.Viewer, s.getNode, "Show a node", nil, nil, 200, api.Node{}, false},
+		{"GET", "/api/v1/nodes/{id}/commands", api.Viewer, s.listCommands, "List a node's commands, newest first", paging, nil, 200, api.CommandList{}, false},
+		{"GET", "/api/v1/nodes/{id}/connections", api.Viewer, s.listConnections, "List when a node came and went, newest first", nil, nil, 200, api.ConnectionList{}, false},
+		{"POST", "/api/v1/nodes/{id}/upgrade", api.Operator, s.upgradeNode, "Tell a node to upgrade", nil, api.NodeUpgrade{}, 202, api.CommandCreated{}, false},
+		{"DELETE", "/api/v1/nodes/{id}", api.GroupAdmin, s.removeNode, "Remove a node: its secret is revoked, its history stays", nil, api.Reason{}, 204, nil, false},
+		{"POST", "/api/v1/nodes/{id}/resolve", api.GroupAdmin, s.resolveNode, "End the mark that two devices use one identity", nil, nil, 200, api.Node{}, false},
+		{"PUT", "/api/v1/nodes/{id}/group", api.GroupAdmin, s.setGroup, "Move a node into a group, or out of any", nil, api.Membership{}, 200, api.Membership{}, false},
+		{"GET", "/api/v1/events", api.Viewer, s.listEvents, "List events, newest first", []param{
 			{"node_id", "string", "of this node: its id, or at least four characters of its beginning"}, {"severity", "string", "info, warning or critical"}, {"category", "string", "as upgrade"},
 			{"command_id", "string", "of this command"}, {"search", "string", "with this text in the message or the error code"},
 			{"from", "time", "received then or later"}, {"to", "time", "received before"},
 			{"after", "string", "go on after this event: `next` of the answer before. Unlike page it is not moved by new events"},
-			{"page", "integer", "from 1"}, {"per_page", "integer", fmt.Sprintf("1 to %d; default 50", store.MaxPerPage)},
-		}, nil, 200, eventList{}, false},
-		{"GET", "/api/v1/events/stream", Viewer, s.streamEvents, "Follow what happens, as server-sent events (text/event-stream); Last-Event-ID replays what was missed", nil, nil, 200, nil, false},
-		{"GET", "/api/v1/releases/{device_type}", Viewer, s.listReleases, "List the newest releases for a device type", []param{{"channel", "string", "default stable"}}, nil, 200, releaseList{}, false},
-		{"GET", "/api/v1/groups", Viewer, s.listGroups, "List the groups", nil, nil, 200, groupList{}, false},
-		{"POST", "/api/v1/groups", SuperAdmin, s.addGroup, "Add a group", nil, groupNamed{}, 201, store.Group{}, false},
-		{"GET", "/api/v1/groups/{id}", Viewer, s.getGroup, "Show a group and its nodes", nil, nil, 200, groupView{}, false},
-		{"POST", "/api/v1/groups/{id}/upgrade", GroupAdmin, s.upgradeGroup, "Begin a rollout to a group; with dry_run (200) only say what it would do", nil, upgradeRequest{}, 202, planView{}, false},
-		{"GET", "/api/v1/rollouts", Viewer, s.listRollouts, "List rollouts, newest first", append([]param{{"group_id", "string", "of this group"}, {"active", "boolean", "only those that have not ended"}}, paging...), nil, 200, rolloutList{}, false},
-		{"GET", "/api/v1/rollouts/{id}", Viewer, s.getRollout, "Show a rollout", nil, nil, 200, rolloutView{}, false},
-		{"POST", "/api/v1/rollouts/{id}/{act}", GroupAdmin, s.actOnRollout, "pause, resume, retry, skip (a node) or abort a rollout", nil, rolloutAct{}, 200, rolloutView{}, false},
-		{"GET", "/api/v1/audit-log", SuperAdmin, s.listAudit, "List the audit trail, newest first", append([]param{{"actor", "string", "of this user or token"}, {"action", "string", "as denied"}, {"target", "string", "of this node, group or user"}}, paging...), nil, 200, auditList{}, false},
-		{"GET", "/api/v1/users", SuperAdmin, s.listUsers, "List the users", nil, nil, 200, userList{}, false},
-		{"POST", "/api/v1/users", SuperAdmin, s.createUser, "Add a user", nil, newUser{}, 201, userMade{}, false},
-		{"DELETE", "/api/v1/users/{name}", SuperAdmin, s.removeUser, "Remove a user, and end its sessions and the tokens that it created", nil, because{}, 204, nil, false},
-		{"POST", "/api/v1/tokens", SuperAdmin, s.createToken, "Make a program's bearer token, which is shown once", nil, newToken{}, 201, tokenMade{}, true},
-		{"GET", "/metrics", Viewer, s.metrics.handler().ServeHTTP, "Metrics in Prometheus' text format", nil, nil, 200, nil, false},
-		{"PATCH", "/api/v1/users/{name}", SuperAdmin, s.updateUser, "Change a user's role, groups or password", nil, userChange{}, 200, store.User{}, false},
-		{"PUT", "/api/v1/password", Viewer, s.changePassword, "Change the password of the user who is signed in, and end its other sessions", nil, passwordChange{}, 204, nil, false},
-		{"GET", "/api/v1/tokens", SuperAdmin, s.listTokens, "List the tokens, newest first, also those that have expired", nil, nil, 200, tokenList{}, false},
-		{"DELETE", "/api/v1/tokens/{id}", SuperAdmin, s.revokeToken, "Revoke a token, and those that it created", nil, because{}, 204, nil, false},
-		{"GET", "/api/v1/pending-nodes", SuperAdmin, s.listPending, "List the nodes whose credentials this manager does not know", nil, nil, 200, pendingList{}, false},
-		{"POST", "/api/v1/pending-nodes/{id}/accept", SuperAdmin, s.acceptPending, "Accept a pending node with its own credentials", nil, acceptance{}, 201, accepted{}, false},
-		{"DELETE", "/api/v1/pending-nodes/{id}", SuperAdmin, s.dismissPending, "Ignore a pending node for an hour", nil, nil, 204, nil, false},
+			{"page", "integer", "from 1"}, {"per_page", "integer", fmt.Sprintf("1 to %d; default 50", api.MaxEventsPerPage)},
+		}, nil, 200, api.EventList{}, false},
+		{"GET", "/api/v1/events/stream", api.Viewer, s.streamEvents, "Follow what happens, as server-sent events (text/event-stream); Last-Event-ID replays what was missed", nil, nil, 200, nil, false},
+		{"GET", "/api/v1/releases/{device_type}", api.Viewer, s.listReleases, "List the newest releases for a device type", []param{{"channel", "string", "default stable"}}, nil, 200, api.ReleaseList{}, false},
+		{"GET", "/api/v1/groups", api.Viewer, s.listGroups, "List the groups", nil, nil, 200, api.GroupList{}, false},
+		{"POST", "/api/v1/groups", api.SuperAdmin, s.addGroup, "Add a group", nil, api.NewGroup{}, 201, api.Group{}, false},
+		{"GET", "/api/v1/groups/{id}", api.Viewer, s.getGroup, "Show a group and its nodes", nil, nil, 200, api.GroupDetail{}, false},
+		{"POST", "/api/v1/groups/{id}/upgrade", api.GroupAdmin, s.upgradeGroup, "Begin a rollout to a group; with dry_run (200) only say what it would do", nil, api.RolloutRequest{}, 202, api.RolloutPlan{}, false},
+		{"GET", "/api/v1/rollouts", api.Viewer, s.listRollouts, "List rollouts, newest first", append([]param{{"group_id", "string", "of this group"}, {"active", "boolean", "only those that have not ended"}}, paging...), nil, 200, api.RolloutList{}, false},
+		{"GET", "/api/v1/rollouts/{id}", api.Viewer, s.getRollout, "Show a rollout", nil, nil, 200, api.Rollout{}, false},
+		{"POST", "/api/v1/rollouts/{id}/{act}", api.GroupAdmin, s.actOnRollout, "pause, resume, retry, skip (a node) or abort a rollout", nil, api.RolloutAct{}, 200, api.Rollout{}, false},
+		{"GET", "/api/v1/audit-log", api.SuperAdmin, s.listAudit, "List the audit trail, newest first", append([]param{{"actor", "string", "of this user or token"}, {"action", "string", "as denied"}, {"target", "string", "of this node, group or user"}}, paging...), nil, 200, api.AuditList{}, false},
+		{"GET", "/api/v1/users", api.SuperAdmin, s.listUsers, "List the users", nil, nil, 200, api.UserList{}, false},
+		{"POST", "/api/v1/users", api.SuperAdmin, s.createUser, "Add a user", nil, api.NewUser{}, 201, api.UserCreated{}, false},
+		{"DELETE", "/api/v1/users/{name}", api.SuperAdmin, s.removeUser, "Remove a user, and end its sessions and the tokens that it created", nil, api.Reason{}, 204, nil, false},
+		{"POST", "/api/v1/tokens", api.SuperAdmin, s.createToken, "Make a program's bearer token, which is shown once", nil, api.NewToken{}, 201, api.TokenCreated{}, true},
+		{"GET", "/metrics", api.Viewer, s.metrics.handler().ServeHTTP, "Metrics in Prometheus' text format", nil, nil, 200, nil, false},
+		{"PATCH", "/api/v1/users/{name}", api.SuperAdmin, s.updateUser, "Change a user's role, groups or password", nil, api.UserChange{}, 200, api.User{}, false},
+		{"PUT", "/api/v1/password", api.Viewer, s.changePassword, "Change the password of the user who is signed in, and end its other sessions", nil, api.PasswordChange{}, 204, nil, false},
+		{"GET", "/api/v1/tokens", api.SuperAdmin, s.listTokens, "List the tokens, newest first, also those that have expired", nil, nil, 200, api.TokenList{}, false},
+		{"DELETE", "/api/v1/tokens/{id}", api.SuperAdmin, s.revokeToken, "Revoke a token, and those that it created", nil, api.Reason{}, 204, nil, false},
+		{"GET", "/api/v1/pending-nodes", api.SuperAdmin, s.listPending, "List the nodes whose credentials this manager does not know", nil, nil, 200, api.PendingNodeList{}, false},
+		{"POST", "/api/v1/pending-nodes/{id}/accept", api.SuperAdmin, s.acceptPending, "Accept a pending node with its own credentials", nil, api.Acceptance{}, 201, api.NodeAccepted{}, false},
+		{"DELETE", "/api/v1/pending-nodes/{id}", api.SuperAdmin, s.dismissPending, "Ignore a pending node for an hour", nil, nil, 204, nil, false},
 	}
 }
 
@@ -114,7 +107,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	if err := s.Store.Ping(r.Context()); err != nil || closed {
 		s.Log.Warn().Err(err).Bool("closed", closed).Msg("not ready")
-		fail(w, http.StatusServiceUnavailable, "not_ready", "the manager is stopping, or its database cannot be reached; see its log")
+		fail(w, http.StatusServiceUnavailable, api.CodeNotReady, "the manager is stopping, or its database cannot be reached; see its log")
 		return
 	}
 	reply(w, http.StatusOK, map[string]string{"status": "ready"})
@@ -132,7 +125,7 @@ func write(w http.ResponseWriter, code int, v any) {
 	if err != nil {
 		code = http.StatusInternalServerError
 		w.Header().Set("Content-Type", "application/problem+json")
-		b, _ = json.Marshal(Problem{"about:blank", http.StatusText(code), code, "the answer cannot be encoded: " + err.Error(), "internal"}) // of texts and a number
+		b, _ = json.Marshal(api.Problem{Type: "about:blank", Title: http.StatusText(code), Status: code, Detail: "the answer cannot be encoded: " + err.Error(), Code: api.CodeInternal}) // of texts and a number
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
@@ -149,41 +142,32 @@ func encode(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// Problem is the body of every refusal: RFC 9457, application/problem+json.
-type Problem struct {
-	Type   string `json:"type"` // always "about:blank": Code says more
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"` // for a person
-	Code   string `json:"code"`   // for a program; stable
-}
-
 func fail(w http.ResponseWriter, status int, code, format string, args ...any) {
 	w.Header().Set("Content-Type", "application/problem+json")
-	write(w, status, Problem{"about:blank", http.StatusText(status), status, fmt.Sprintf(format, args...), code})
+	write(w, status, api.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...), Code: code})
 }
 
 // storeFailed answers an error of the store.
 func (s *Server) storeFailed(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		fail(w, http.StatusNotFound, "not_found", "%v", err)
+		fail(w, http.StatusNotFound, api.CodeNotFound, "%v", err)
 	case errors.Is(err, store.ErrRepeated):
-		fail(w, http.StatusConflict, "repeated", repeated)
+		fail(w, http.StatusConflict, api.CodeRepeated, repeated)
 	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotMarked):
-		fail(w, http.StatusConflict, "conflict", "%v", err)
+		fail(w, http.StatusConflict, api.CodeConflict, "%v", err)
 	default:
 		s.Log.Error().Err(err).Msg("store")
-		fail(w, http.StatusInternalServerError, "internal", "the manager's store failed; see its log")
+		fail(w, http.StatusInternalServerError, api.CodeInternal, "the manager's store failed; see its log")
 	}
 }
 
 // readBody decodes a body of JSON without unknown fields, or answers why not.
 func readBody(w http.ResponseWriter, r *http.Request, to any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, api.MaxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(to); err != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "the body is not what this call takes: %v", err)
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "the body is not what this call takes: %v", err)
 		return false
 	}
 	return true
@@ -204,13 +188,13 @@ func (s *Server) once(rt route, h http.HandlerFunc) http.HandlerFunc {
 			h(w, r)
 			return
 		}
-		if len(key) > maxKey {
-			fail(w, http.StatusBadRequest, "bad_request", "Idempotency-Key has more than %d characters", maxKey)
+		if len(key) > api.MaxIdempotencyKey {
+			fail(w, http.StatusBadRequest, api.CodeBadRequest, "Idempotency-Key has more than %d characters", api.MaxIdempotencyKey)
 			return
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxBody))
 		if err != nil {
-			fail(w, http.StatusBadRequest, "bad_request", "the body cannot be read: %v", err)
+			fail(w, http.StatusBadRequest, api.CodeBadRequest, "the body cannot be read: %v", err)
 			return
 		}
 		o := &store.Once{Key: Hash(who(r).Name + "\x00" + key), Fingerprint: s.fingerprint(r, body)}
@@ -221,10 +205,10 @@ func (s *Server) once(rt route, h http.HandlerFunc) http.HandlerFunc {
 			s.storeFailed(w, err)
 			return
 		case before.Fingerprint != o.Fingerprint:
-			fail(w, http.StatusUnprocessableEntity, "key_reused", "this Idempotency-Key was used for another request")
+			fail(w, http.StatusUnprocessableEntity, api.CodeKeyReused, "this Idempotency-Key was used for another request")
 			return
 		case before.Status == 0:
-			fail(w, http.StatusConflict, "repeated", repeated)
+			fail(w, http.StatusConflict, api.CodeRepeated, repeated)
 			return
 		default:
 			w.Header().Set("Content-Type", "application/json")
@@ -311,7 +295,7 @@ func (q *query) instant(key string, to *time.Time) {
 // failed answers what is wrong with the query, if something is.
 func (q *query) failed(w http.ResponseWriter) bool {
 	if q.bad != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "%v", q.bad)
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "%v", q.bad)
 	}
 	return q.bad != nil
 }
@@ -319,15 +303,15 @@ func (q *query) failed(w http.ResponseWriter) bool {
 // cut returns what a page has of a list, and the id to go on after; "": nothing
 // is left. It answers a query that is none, and returns false.
 func cut[T any](w http.ResponseWriter, r *http.Request, list []T, id func(T) string) ([]T, string, bool) {
-	limit := listed
+	limit := api.DefaultLimit
 	q := query{r: r}
-	if q.number("limit", &limit, maxListed); q.failed(w) {
+	if q.number("limit", &limit, api.MaxLimit); q.failed(w) {
 		return nil, "", false
 	}
 	if after := r.URL.Query().Get("after"); after != "" {
 		i := slices.IndexFunc(list, func(v T) bool { return id(v) == after })
 		if i < 0 {
-			fail(w, http.StatusBadRequest, "bad_request", "after=%.80q is not in the list", after)
+			fail(w, http.StatusBadRequest, api.CodeBadRequest, "after=%.80q is not in the list", after)
 			return nil, "", false
 		}
 		list = list[i+1:]

@@ -44,7 +44,7 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
 func simulated(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		st, err := store.Open(filepath.Join(dir, "db"))
+		st, err := store.Open(t.Context(), filepath.Join(dir, "db"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
@@ -45,7 +46,7 @@ func (s *Server) Claim(ctx context.Context, secret, name, password string) error
 	if !s.isClaim(secret) {
 		return ErrClaim
 	}
-	u := store.User{Name: name, Role: string(SuperAdmin), Groups: []string{AllGroups}, CreatedAt: time.Now().UTC()}
+	u := store.User{Name: name, Role: string(api.SuperAdmin), Groups: []string{api.AllGroups}, CreatedAt: time.Now().UTC()}
 	if err := checkUser(u); err != nil {
 		return err
 	}

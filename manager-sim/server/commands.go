@@ -10,88 +10,58 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
 )
 
-// nodeUpgrade is the body of a node's upgrade.
-type nodeUpgrade struct {
-	Version    string `json:"version"`
-	Channel    string `json:"channel,omitempty"` // default stable
-	TargetArch string `json:"target_arch,omitempty"`
-	Variant    string `json:"variant,omitempty"`
-	// AllowUnlisted requests a version that the manager does not know to be published.
-	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
-	// Replace withdraws a command that was not sent yet, because the node is offline.
-	Replace bool `json:"replace,omitempty"`
-}
-
-// notUpgradable is why a command to upgrade is not accepted: Reason and Remedy are whole
-// sentences for an operator.
-type notUpgradable struct {
-	Code   string `json:"code"`
-	Reason string `json:"reason"`
-	Remedy string `json:"remedy"`
-}
-
-func (f *notUpgradable) detail() string { return f.Reason + " " + f.Remedy }
-
-// Codes of notUpgradable.
-const (
-	refusedRemoved      = "removed"
-	refusedDuplicate    = DuplicateIdentity
-	refusedNoCapability = "no_capability"
-	refusedInProgress   = "upgrade_in_progress"
-	refusedNotPublished = "not_published"
-)
-
 // stateWords are the unsettled states, for a sentence.
-var stateWords = map[UpgradeState]string{
-	Queued: "waiting to be sent", Sent: "sent to the node", Staging: "staging", Staged: "staged; the node restarts", Proving: "on trial",
+var stateWords = map[api.UpgradeState]string{
+	api.Queued: "waiting to be sent", api.Sent: "sent to the node", api.Staging: "staging", api.Staged: "staged; the node restarts", api.Proving: "on trial",
 }
 
 // refuses returns why n would be refused a command now, or nil.
-func (s *Server) refuses(n store.Node, st standing) *notUpgradable {
+func (s *Server) refuses(n store.Node, st standing) *api.NotUpgradable {
 	if f := unfit(n, s.online(n.ID) != nil); f != nil {
 		return f
 	}
 	if st.state.Settled() {
 		return nil
 	}
-	f := &notUpgradable{refusedInProgress, fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.command.Actor, "An operator"), st.command.Version,
-		st.command.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC"), stateWords[st.state]), "Wait until that upgrade has ended."}
-	if st.state == Queued && s.online(n.ID) == nil {
+	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.command.Actor, "An operator"), st.command.Version,
+		st.command.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC"), stateWords[st.state]), Remedy: "Wait until that upgrade has ended."}
+	if st.state == api.Queued && s.online(n.ID) == nil {
 		f.Remedy = "The node is offline and has not received it: request the new version with replace to withdraw it."
 	}
 	return f
 }
 
 // unfit returns why a node can take no command at all, or nil.
-func unfit(n store.Node, online bool) *notUpgradable {
+func unfit(n store.Node, online bool) *api.NotUpgradable {
 	switch {
 	case !n.RemovedAt.IsZero():
-		return &notUpgradable{refusedRemoved, "The node was removed on " + n.RemovedAt.Format("2006-01-02 15:04:05 UTC") + ".", "Register the device again to manage it."}
+		return &api.NotUpgradable{Code: api.CodeRemoved, Reason: "The node was removed on " + n.RemovedAt.Format("2006-01-02 15:04:05 UTC") + ".", Remedy: "Register the device again to manage it."}
 	case !n.Duplicate.Since.IsZero():
-		return &notUpgradable{refusedDuplicate, "Two devices use the identity of this node: " + n.Duplicate.From() + ".",
-			"Give one of them an identity of its own, then mark this as resolved."}
+		return &api.NotUpgradable{Code: api.CodeDuplicateIdentity, Reason: "Two devices use the identity of this node: " + n.Duplicate.From() + ".",
+			Remedy: "Give one of them an identity of its own, then mark this as resolved."}
 	case slices.Contains(n.Capabilities, wire.CapabilityUpgrade):
 		return nil
 	case n.Unavailable != "":
-		return &notUpgradable{refusedNoCapability, "The node offers no upgrades. It reports: " + strings.TrimSuffix(n.Unavailable, ".") + ".",
-			"Correct this on the device; edge-agent doctor lists every problem with its remedy."}
+		return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node offers no upgrades. It reports: " + strings.TrimSuffix(n.Unavailable, ".") + ".",
+			Remedy: "Correct this on the device; edge-agent doctor lists every problem with its remedy."}
 	case n.Health == "" && online:
-		return &notUpgradable{refusedNoCapability, "The node has not reported its health yet.", "Wait some seconds."}
+		return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node has not reported its health yet.", Remedy: "Wait some seconds."}
 	case n.Health == "":
-		return &notUpgradable{refusedNoCapability, "The node went offline before it reported its health.", "Check its service and its network on the device."}
+		return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node went offline before it reported its health.", Remedy: "Check its service and its network on the device."}
 	}
-	return &notUpgradable{refusedNoCapability, "The node offers no upgrades and reports no cause.",
-		"Set enabled = true in [upgrade] of its config.toml and restart its service, or install a version that has the upgrade module."}
+	return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node offers no upgrades and reports no cause.",
+		Remedy: "Set enabled = true in [upgrade] of its config.toml and restart its service, or install a version that has the upgrade module."}
 }
 
 func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
-	var body nodeUpgrade
+	var body api.NodeUpgrade
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -102,7 +72,7 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 	body.Channel = cmp.Or(body.Channel, release.DefaultChannel)
 	for what, name := range map[string]string{"channel": body.Channel, "target_arch": body.TargetArch, "variant": body.Variant} {
 		if err := release.CheckName(what, name); name != "" && err != nil {
-			fail(w, http.StatusBadRequest, "bad_request", "%v", err)
+			fail(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
 			return
 		}
 	}
@@ -112,7 +82,7 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 	}
 	if !body.AllowUnlisted {
 		if f := s.unpublished(r.Context(), n.DeviceType, body.Channel, body.Version); f != nil {
-			fail(w, http.StatusConflict, f.Code, "%s", f.detail())
+			fail(w, http.StatusConflict, f.Code, "%s", f.Detail())
 			return
 		}
 	}
@@ -129,16 +99,16 @@ func (s *Server) upgradeNode(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.storeFailed(w, err)
 	case f != nil:
-		fail(w, http.StatusConflict, f.Code, "%s", f.detail())
+		fail(w, http.StatusConflict, f.Code, "%s", f.Detail())
 	default:
 		s.Log.Info().Str("node_id", n.ID).Str("command_id", c.ID).Str("to", c.Version).Str("actor", c.Actor).Msg("upgrade requested")
-		reply(w, http.StatusAccepted, commandMade{c.ID})
+		reply(w, http.StatusAccepted, api.CommandCreated{CommandID: c.ID})
 	}
 }
 
 // give stores a command that an operator requested and sends it, unless the node is to
 // have none now. Both are one step: of two operators one is refused.
-func (s *Server) give(ctx context.Context, c store.Command, replace bool) (*notUpgradable, error) {
+func (s *Server) give(ctx context.Context, c store.Command, replace bool) (*api.NotUpgradable, error) {
 	s.commanding.Lock()
 	defer s.commanding.Unlock()
 	n, err := s.Store.Node(ctx, c.NodeID)
@@ -151,7 +121,7 @@ func (s *Server) give(ctx context.Context, c store.Command, replace bool) (*notU
 	}
 	ss := s.online(n.ID)
 	if f := s.refuses(n, st); f != nil {
-		if f.Code != refusedInProgress || st.state != Queued || ss != nil || !replace {
+		if f.Code != api.CodeUpgradeInProgress || st.state != api.Queued || ss != nil || !replace {
 			return f, nil
 		}
 		c.Replaces = st.command.ID

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/release"
 )
 
@@ -28,9 +28,6 @@ const (
 	uptimeSlack = time.Minute
 	maxUptime   = 100 * 365 * 24 * time.Hour
 )
-
-// DuplicateIdentity is the error_code of the event that two devices use one identity.
-const DuplicateIdentity = "duplicate_identity"
 
 // suspicion is what suggests that two devices use one node's identity.
 type suspicion struct {
@@ -154,7 +151,7 @@ func (s *Server) sawUptime(ss *session, secs int64, now time.Time) {
 func (s *Server) markDuplicate(nodeID, a, b string) {
 	now := time.Now().UTC()
 	ctx := s.ctx
-	d := store.Duplicate{Addresses: []string{a, b}, Since: now}
+	d := api.Duplicate{Addresses: []string{a, b}, Since: now}
 	marked, err := s.Store.MarkDuplicate(ctx, nodeID, d)
 	if err != nil {
 		s.Log.Error().Str("node_id", nodeID).Err(err).Msg("duplicate identity is not recorded")
@@ -163,10 +160,10 @@ func (s *Server) markDuplicate(nodeID, a, b string) {
 	if !marked {
 		return
 	}
-	e := store.Event{NodeID: nodeID, Time: now, ReceivedAt: now, Severity: string(release.Critical), Category: "identity", ErrorCode: DuplicateIdentity,
+	e := api.Event{NodeID: nodeID, Time: now, ReceivedAt: now, Severity: string(release.Critical), Category: "identity", ErrorCode: api.CodeDuplicateIdentity,
 		Message: "two devices use the identity of this node; " + d.From() + ". No command is sent to either until an operator resolves it",
 		Details: []byte("{}")}
-	s.Log.Error().Str("node_id", nodeID).Str("error_code", DuplicateIdentity).Strs("addresses", []string{a, b}).Msg(e.Message)
+	s.Log.Error().Str("node_id", nodeID).Str("error_code", api.CodeDuplicateIdentity).Strs("addresses", []string{a, b}).Msg(e.Message)
 	if _, err := s.addEvent(ctx, &e); err != nil {
 		s.Log.Error().Str("node_id", nodeID).Err(err).Msg("event is not stored")
 	}

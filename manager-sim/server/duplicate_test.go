@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
@@ -71,7 +71,7 @@ func TestAWaitingCommandOfADuplicate(t *testing.T) {
 	a.conn.Close()
 	m.until("offline", func() bool { return !m.node(reg.NodeID).Online })
 	m.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.1.0"}`, nil)
-	if _, err := m.Store.MarkDuplicate(t.Context(), reg.NodeID, store.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: time.Now()}); err != nil {
+	if _, err := m.Store.MarkDuplicate(t.Context(), reg.NodeID, api.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	a = m.again(reg, "1.0.0")

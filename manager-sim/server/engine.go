@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
@@ -112,7 +113,7 @@ func (s *Server) news(ctx context.Context, r rollout.Rollout, dirty map[string]b
 			return nil, err
 		}
 		code := st.code
-		outcome := map[UpgradeState]rollout.NodeState{Updated: rollout.NodeUpdated, Failed: rollout.NodeFailed, RolledBack: rollout.NodeRolledBack}[st.state]
+		outcome := map[api.UpgradeState]rollout.NodeState{api.Updated: rollout.NodeUpdated, api.Failed: rollout.NodeFailed, api.RolledBack: rollout.NodeRolledBack}[st.state]
 		// The rollout has a time limit of its own.
 		if outcome != "" && outcome != n.State && code != rollout.TimeLimit {
 			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: code})
@@ -124,7 +125,7 @@ func (s *Server) news(ctx context.Context, r rollout.Rollout, dirty map[string]b
 // change takes a stored rollout through events, and stores what comes of it
 // together with the commands and audit entries: then, not before, the nodes
 // are told. An error of the rollout itself, or of the store, changes nothing.
-func (s *Server) change(ctx context.Context, stored store.Rollout, events func(rollout.Rollout) ([]rollout.Event, error), actor string, audits ...store.Audit) (rollout.Rollout, error) {
+func (s *Server) change(ctx context.Context, stored store.Rollout, events func(rollout.Rollout) ([]rollout.Event, error), actor string, audits ...api.AuditEntry) (rollout.Rollout, error) {
 	var r rollout.Rollout
 	if err := json.Unmarshal(stored.State, &r); err != nil {
 		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
@@ -227,7 +228,7 @@ func commanded(acts []rollout.Action) []string {
 	return ids
 }
 
-func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollout, acts []rollout.Action, actor, before string, audits []store.Audit) error {
+func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollout, acts []rollout.Action, actor, before string, audits []api.AuditEntry) error {
 	state, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -256,12 +257,12 @@ func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		}
 	}
 	stored.State, stored.Active = state, !r.Status.Final()
-	if err := s.Store.SaveRollout(ctx, stored, commands, audits); err != nil {
+	if err := s.Rollouts.SaveRollout(ctx, stored, commands, audits); err != nil {
 		return err
 	}
 	s.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout")
 	s.look() // the next tick may be another one now
-	s.stream.send(rolloutRecord{"rollout", now, r.ID, r.GroupID, r.Status, r.Wave + 1})
+	s.stream.send(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: r.ID, GroupID: r.GroupID, Status: r.Status, Wave: r.Wave + 1})
 	for _, c := range commands {
 		if ss := s.online(c.NodeID); ss != nil {
 			ss.sendCommand(c)
@@ -270,21 +271,11 @@ func (s *Server) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	return nil
 }
 
-// rolloutRecord is sent when a rollout changes.
-type rolloutRecord struct {
-	Type      string         `json:"type"` // "rollout"
-	Time      time.Time      `json:"time"`
-	RolloutID string         `json:"rollout_id"`
-	GroupID   string         `json:"group_id"`
-	Status    rollout.Status `json:"status"`
-	Wave      int            `json:"wave"` // from 1
-}
-
 // audit makes an entry; details are of plain values.
-func audit(now time.Time, actor, action, target string, details map[string]any) store.Audit {
+func audit(now time.Time, actor, action, target string, details map[string]any) api.AuditEntry {
 	b, err := json.Marshal(details)
 	if err != nil {
 		b = []byte("{}")
 	}
-	return store.Audit{Time: now, Actor: actor, Action: action, Target: target, Details: b}
+	return api.AuditEntry{Time: now, Actor: actor, Action: action, Target: target, Details: b}
 }

@@ -2,26 +2,12 @@ package server
 
 import (
 	"net/http"
-	"regexp"
 	"slices"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/google/uuid"
 )
-
-// The bodies of the calls.
-type (
-	groupList struct {
-		Groups []store.Group `json:"groups"`
-	}
-	groupNamed struct {
-		Name string `json:"name"`
-	}
-)
-
-// groupNames is what a group may be called.
-var groupNames = regexp.MustCompile(`^[\pL\pN][\pL\pN ._-]{0,63}$`)
 
 func (s *Server) listGroups(w http.ResponseWriter, r *http.Request) {
 	gs, err := s.Store.Groups(r.Context())
@@ -29,20 +15,20 @@ func (s *Server) listGroups(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	gs = slices.DeleteFunc(gs, func(g store.Group) bool { return !who(r).In(g.ID) })
-	reply(w, http.StatusOK, groupList{gs})
+	gs = slices.DeleteFunc(gs, func(g api.Group) bool { return !who(r).In(g.ID) })
+	reply(w, http.StatusOK, api.GroupList{Groups: gs})
 }
 
 func (s *Server) addGroup(w http.ResponseWriter, r *http.Request) {
-	var body groupNamed
+	var body api.NewGroup
 	if !readBody(w, r, &body) {
 		return
 	}
-	if !groupNames.MatchString(body.Name) {
-		fail(w, http.StatusBadRequest, "bad_request", "name %.80q is not 1 to 64 letters, digits, spaces and ._-, beginning with a letter or digit", body.Name)
+	if err := api.CheckGroupName(body.Name); err != nil {
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
 		return
 	}
-	g := store.Group{ID: uuid.NewString(), Name: body.Name, CreatedAt: time.Now().UTC()}
+	g := api.Group{ID: uuid.NewString(), Name: body.Name, CreatedAt: time.Now().UTC()}
 	if err := s.Store.AddGroup(r.Context(), g, audit(g.CreatedAt, who(r).Name, "group.create", g.ID, map[string]any{"name": g.Name})); err != nil {
 		s.storeFailed(w, err)
 		return
@@ -51,7 +37,7 @@ func (s *Server) addGroup(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) setGroup(w http.ResponseWriter, r *http.Request) {
-	var body membership
+	var body api.Membership
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -71,14 +57,6 @@ func (s *Server) setGroup(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, body)
 }
 
-// groupView is a group with its members and its active rollout, if it has one.
-type groupView struct {
-	store.Group
-	Nodes    []nodeView     `json:"nodes"`
-	Versions map[string]int `json:"versions"` // version -> nodes
-	Active   string         `json:"active_rollout,omitempty"`
-}
-
 func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
 	g, err := s.Store.Group(r.Context(), r.PathValue("id"))
 	if err != nil {
@@ -88,7 +66,7 @@ func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
 	if !s.inScope(w, r, g.ID) {
 		return
 	}
-	v := groupView{Group: g, Versions: map[string]int{}}
+	v := api.GroupDetail{Group: g, Versions: map[string]int{}}
 	nodes, err := s.Store.GroupNodes(r.Context(), g.ID)
 	if err != nil {
 		s.storeFailed(w, err)

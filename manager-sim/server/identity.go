@@ -11,30 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
-
-// Role is what somebody may do, in the groups that the role is for.
-type Role string
-
-// The roles; each may do what the ones before it may.
-const (
-	Viewer     Role = "viewer"      // look
-	Operator   Role = "operator"    // upgrade a node
-	GroupAdmin Role = "group_admin" // upgrade a group, and say which nodes are in it
-	SuperAdmin Role = "super_admin" // groups, users, the audit log; always in all groups
-)
-
-// Roles are all of them, the least first.
-var Roles = []Role{Viewer, Operator, GroupAdmin, SuperAdmin}
-
-// AllGroups stands for every group, and for nodes in none.
-const AllGroups = "*"
 
 // Identity is who makes a request.
 type Identity struct {
 	Name   string
-	Role   Role
+	Role   api.Role
 	Groups []string // ids; AllGroups: all
 
 	// What the identity comes from, for as long as that holds. All are empty if the
@@ -58,13 +42,13 @@ func (i Identity) maker() string {
 }
 
 // May reports whether the role is at least least.
-func (i Identity) May(least Role) bool {
-	return slices.Contains(Roles, i.Role) && slices.Index(Roles, i.Role) >= slices.Index(Roles, least)
+func (i Identity) May(least api.Role) bool {
+	return i.Role.Includes(least)
 }
 
 // In reports whether the identity's role is for the group.
 func (i Identity) In(groupID string) bool {
-	return i.Role == SuperAdmin || slices.Contains(i.Groups, AllGroups) || groupID != "" && slices.Contains(i.Groups, groupID)
+	return i.Role == api.SuperAdmin || slices.Contains(i.Groups, api.AllGroups) || groupID != "" && slices.Contains(i.Groups, groupID)
 }
 
 // scope is the groups to list, or nil for all.
@@ -90,7 +74,7 @@ func who(r *http.Request) Identity {
 }
 
 // auth lets requests through whose identity may do least.
-func (s *Server) auth(least Role, h http.HandlerFunc) http.HandlerFunc {
+func (s *Server) auth(least api.Role, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		i, ok := r.Context().Value(identityKey{}).(Identity)
 		if !ok {
@@ -102,7 +86,7 @@ func (s *Server) auth(least Role, h http.HandlerFunc) http.HandlerFunc {
 			}
 			if err != nil {
 				w.Header().Set("WWW-Authenticate", "Bearer")
-				fail(w, http.StatusUnauthorized, "unauthorized", "%v", err)
+				fail(w, http.StatusUnauthorized, api.CodeUnauthorized, "%v", err)
 				return
 			}
 			r = r.WithContext(As(r.Context(), i))
@@ -123,7 +107,7 @@ func (s *Server) denied(w http.ResponseWriter, r *http.Request, why string) {
 		s.storeFailed(w, err)
 		return
 	}
-	fail(w, http.StatusForbidden, "forbidden", "%s", why)
+	fail(w, http.StatusForbidden, api.CodeForbidden, "%s", why)
 }
 
 // inScope answers, with false, a request about something in a group that the
@@ -144,7 +128,7 @@ func (s *Server) bearer(r *http.Request) (Identity, error) {
 	}
 	given := sha256.Sum256([]byte(token))
 	if subtle.ConstantTimeCompare(given[:], s.token[:]) == 1 {
-		return Identity{Name: "admin", Role: SuperAdmin, fixed: true}, nil
+		return Identity{Name: "admin", Role: api.SuperAdmin, fixed: true}, nil
 	}
 	return s.tokenIdentity(r.Context(), Hash(token))
 }
@@ -164,7 +148,7 @@ func (s *Server) tokenIdentity(ctx context.Context, hash string) (Identity, erro
 		return Identity{}, refusedToken("the token expired at " + t.ExpiresAt.Format(time.RFC3339) + "; create another")
 	}
 	s.tokenUsed(ctx, t, now)
-	return Identity{Name: t.Name, Role: Role(t.Role), Groups: t.Groups, token: t.ID, tokenHash: hash, until: t.ExpiresAt}, nil
+	return Identity{Name: t.Name, Role: api.Role(t.Role), Groups: t.Groups, token: t.ID, tokenHash: hash, until: t.ExpiresAt}, nil
 }
 
 // refusedToken says why a token is none.
@@ -175,5 +159,5 @@ func (e refusedToken) Is(target error) bool { return target == store.ErrNotFound
 
 // IdentityOf is a user's identity.
 func IdentityOf(u store.User) Identity {
-	return Identity{Name: u.Name, Role: Role(u.Role), Groups: u.Groups}
+	return Identity{Name: u.Name, Role: api.Role(u.Role), Groups: u.Groups}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
@@ -37,8 +38,8 @@ func TestRoles(t *testing.T) {
 		return ack.NodeID
 	}
 	nodeMine, nodeOther := node(mine), node(other)
-	token := map[server.Role]string{}
-	for _, role := range server.Roles {
+	token := map[api.Role]string{}
+	for _, role := range api.Roles() {
 		var answer struct{ Token string }
 		m.into(http.StatusCreated, "POST", "/api/v1/tokens", fmt.Sprintf(`{"name":"t","role":%q,"groups":[%q]}`, role, mine), &answer)
 		token[role] = answer.Token
@@ -73,8 +74,8 @@ func TestRoles(t *testing.T) {
 		{"GET", "/api/v1/tokens", "", no, no, no, ok},
 		{"GET", "/api/v1/pending-nodes", "", no, no, no, ok},
 	} {
-		for role, may := range map[server.Role]bool{server.Viewer: tt.viewer, server.Operator: tt.operator, server.GroupAdmin: tt.groupAdmin, server.SuperAdmin: tt.superAdmin} {
-			if role == server.SuperAdmin && !may {
+		for role, may := range map[api.Role]bool{api.Viewer: tt.viewer, api.Operator: tt.operator, api.GroupAdmin: tt.groupAdmin, api.SuperAdmin: tt.superAdmin} {
+			if role == api.SuperAdmin && !may {
 				continue // it may, and would move the node away
 			}
 			code, text := m.as(token[role], tt.method, tt.path, tt.body)
@@ -84,13 +85,13 @@ func TestRoles(t *testing.T) {
 			}
 		}
 	}
-	if _, text := m.as(token[server.Viewer], "GET", "/api/v1/nodes", ""); strings.Contains(text, nodeOther) || !strings.Contains(text, nodeMine) {
+	if _, text := m.as(token[api.Viewer], "GET", "/api/v1/nodes", ""); strings.Contains(text, nodeOther) || !strings.Contains(text, nodeMine) {
 		t.Errorf("a viewer sees %s", text)
 	}
 	if code, _ := m.as("nonsense", "GET", "/api/v1/nodes", ""); code != http.StatusUnauthorized {
 		t.Errorf("an unknown token: %d", code)
 	}
-	if _, text := m.call("GET", "/api/v1/audit-log", ""); !strings.Contains(text, `"action":"denied"`) || strings.Contains(text, token[server.Viewer]) {
+	if _, text := m.call("GET", "/api/v1/audit-log", ""); !strings.Contains(text, `"action":"denied"`) || strings.Contains(text, token[api.Viewer]) {
 		t.Errorf("the audit trail has no denial, or a token: %.2000s", text)
 	}
 }
@@ -123,7 +124,7 @@ func TestSignIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i, err := m.SessionIdentity(ctx, secret); err != nil || i.Name != "root" || !i.May(server.SuperAdmin) {
+	if i, err := m.SessionIdentity(ctx, secret); err != nil || i.Name != "root" || !i.May(api.SuperAdmin) {
 		t.Errorf("%+v, %v", i, err)
 	}
 	if err := m.SignOut(ctx, secret, server.Identity{Name: "root"}); err != nil {

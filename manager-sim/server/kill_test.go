@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -39,11 +40,11 @@ func TestMain(m *testing.M) {
 // mortalStore dies before each transition of a rollout is stored, once, and
 // after it is.
 type mortalStore struct {
-	store.Store
+	*store.Store
 	dir string
 }
 
-func (s mortalStore) SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []store.Audit) error {
+func (s mortalStore) SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error {
 	mark := filepath.Join(s.dir, fmt.Sprintf("died-before-%d", r.Revision))
 	if f, err := os.OpenFile(mark, os.O_CREATE|os.O_EXCL, 0o644); err == nil {
 		f.Close()
@@ -62,14 +63,14 @@ func die() {
 }
 
 func mortal(dir, addr string) error {
-	st, err := store.Open(filepath.Join(dir, "db"))
+	st, err := store.Open(context.Background(), filepath.Join(dir, "db"))
 	if err != nil {
 		return err
 	}
 	if err := st.AddToken(context.Background(), server.Hash(registration)); err != nil {
 		return err
 	}
-	s, err := server.New(server.Config{Store: mortalStore{st, dir}, AdminToken: admin, Log: zerolog.Nop()})
+	s, err := server.New(server.Config{Store: st, Rollouts: mortalStore{st, dir}, AdminToken: admin, Log: zerolog.Nop()})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // One password is hashed at a time, sources take turns, whoever signed in before
@@ -162,7 +164,7 @@ func TestPendingNodesAreBounded(t *testing.T) {
 	now := time.Now()
 	add := func(source string, i int) bool {
 		now = now.Add(time.Millisecond)
-		return p.add(pendingNode{ID: fmt.Sprint(source, " ", i), Address: source, hash: "h", FirstSeen: now, LastSeen: now})
+		return p.add(pendingNode{PendingNode: api.PendingNode{ID: fmt.Sprint(source, " ", i), Address: source, FirstSeen: now, LastSeen: now}, hash: "h"})
 	}
 	for s := range pendingInAll / pendingBySource {
 		for i := range pendingBySource {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
@@ -40,7 +41,7 @@ func TestTimesThatNoDeviceHas(t *testing.T) {
 		n.at(stamp, event(fmt.Sprint("time-", i)))
 	}
 	n.synced("after-times")
-	stored := store.Event{EventID: "stored", NodeID: reg.NodeID, Time: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), ReceivedAt: time.Now(), Severity: "info", Category: "x", Details: []byte("{}")}
+	stored := api.Event{EventID: "stored", NodeID: reg.NodeID, Time: time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), ReceivedAt: time.Now(), Severity: "info", Category: "x", Details: []byte("{}")}
 	if _, err := m.Store.AddEvent(t.Context(), &stored); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func TestANodesShareOfTheStore(t *testing.T) {
 	_, reg := m.register()
 	details := []byte(`{"journal":["` + strings.Repeat("j", 1<<20) + `"]}`)
 	for i := range 40 {
-		e := store.Event{EventID: fmt.Sprint("e", i), NodeID: reg.NodeID, ReceivedAt: time.Now(), Severity: "info", Category: "x", Message: "m", Details: details}
+		e := api.Event{EventID: fmt.Sprint("e", i), NodeID: reg.NodeID, ReceivedAt: time.Now(), Severity: "info", Category: "x", Message: "m", Details: details}
 		if added, err := m.Store.AddEvent(t.Context(), &e); err != nil || !added {
 			t.Fatal(added, err)
 		}
@@ -178,7 +179,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 150 {
-		e := store.Event{EventID: fmt.Sprint("e", i), NodeID: reg.NodeID, ReceivedAt: time.Now(), Severity: "info", Category: "x", Message: angle[:8000], Details: details}
+		e := api.Event{EventID: fmt.Sprint("e", i), NodeID: reg.NodeID, ReceivedAt: time.Now(), Severity: "info", Category: "x", Message: angle[:8000], Details: details}
 		if _, err := m.Store.AddEvent(t.Context(), &e); err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,60 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/gorilla/websocket"
 )
-
-// The bodies of the calls.
-type (
-	nodeList struct {
-		Nodes []nodeView `json:"nodes"`
-		Next  string     `json:"next,omitempty"`
-	}
-	commandList struct {
-		Commands []store.Command `json:"commands"`
-		Next     string          `json:"next,omitempty"`
-	}
-	connectionList struct {
-		Connections []store.Connection `json:"connections"`
-	}
-	// because is the optional body of what cannot be undone.
-	because struct {
-		Reason string `json:"reason,omitempty"`
-	}
-)
-
-// nodeView is a node as the API shows it.
-type nodeView struct {
-	ID            string       `json:"id"`
-	DeviceType    string       `json:"device_type"`
-	GroupID       string       `json:"group_id,omitempty"`
-	GroupName     string       `json:"group_name,omitempty"`
-	Online        bool         `json:"online"`
-	Address       string       `json:"address,omitempty"` // from which it connected last
-	Health        string       `json:"health,omitempty"`  // of its last beat: ok or degraded
-	Version       string       `json:"version"`
-	TargetVersion string       `json:"target_version,omitempty"`
-	UpgradeState  UpgradeState `json:"upgrade_state"`
-	ErrorCode     string       `json:"error_code,omitempty"`
-	Error         string       `json:"error,omitempty"` // the node's message to ErrorCode
-	CommandID     string       `json:"command_id,omitempty"`
-	RequestedBy   string       `json:"requested_by,omitempty"`
-	// Upgradable reports whether a command to upgrade would be accepted now;
-	// NotUpgradable, why not.
-	Upgradable    bool            `json:"upgradable"`
-	NotUpgradable *notUpgradable  `json:"not_upgradable,omitempty"`
-	Capabilities  []string        `json:"capabilities"`
-	Upgrade       json.RawMessage `json:"upgrade,omitempty"`
-	// UpgradeUnavailable is what the node itself reports as the cause that it offers no
-	// upgrades.
-	UpgradeUnavailable string           `json:"upgrade_unavailable,omitempty"`
-	Duplicate          *store.Duplicate `json:"duplicate,omitempty"` // two devices use its identity
-	RegisteredAt       time.Time        `json:"registered_at"`
-	LastSeen           time.Time        `json:"last_seen"`
-	RemovedAt          time.Time        `json:"removed_at,omitzero"`
-}
 
 // groupNames returns the names of the groups by id.
 func (s *Server) groupNames(ctx context.Context) (map[string]string, error) {
@@ -75,12 +25,12 @@ func (s *Server) groupNames(ctx context.Context) (map[string]string, error) {
 	return names, err
 }
 
-func (s *Server) view(ctx context.Context, n store.Node, groups map[string]string) (nodeView, error) {
+func (s *Server) view(ctx context.Context, n store.Node, groups map[string]string) (api.Node, error) {
 	st, err := s.standing(ctx, n)
 	if err != nil {
-		return nodeView{}, err
+		return api.Node{}, err
 	}
-	v := nodeView{
+	v := api.Node{
 		ID: n.ID, DeviceType: n.DeviceType, GroupID: n.GroupID, GroupName: groups[n.GroupID], Online: s.online(n.ID) != nil, Address: n.Address,
 		Health: n.Health, Version: n.Version, TargetVersion: st.command.Version, UpgradeState: st.state, ErrorCode: st.code, Error: st.message,
 		CommandID: st.command.ID, RequestedBy: st.command.Actor, Capabilities: n.Capabilities, Upgrade: n.Upgrade,
@@ -94,9 +44,9 @@ func (s *Server) view(ctx context.Context, n store.Node, groups map[string]strin
 	return v, nil
 }
 
-func (s *Server) views(w http.ResponseWriter, r *http.Request, nodes []store.Node) ([]nodeView, bool) {
+func (s *Server) views(w http.ResponseWriter, r *http.Request, nodes []store.Node) ([]api.Node, bool) {
 	groups, err := s.groupNames(r.Context())
-	views := make([]nodeView, len(nodes))
+	views := make([]api.Node, len(nodes))
 	for i := 0; i < len(nodes) && err == nil; i++ {
 		views[i], err = s.view(r.Context(), nodes[i], groups)
 	}
@@ -127,7 +77,7 @@ func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if views, ok := s.views(w, r, nodes); ok {
-		reply(w, http.StatusOK, nodeList{views, next})
+		reply(w, http.StatusOK, api.NodeList{Nodes: views, Next: next})
 	}
 }
 
@@ -151,14 +101,11 @@ func (s *Server) node(w http.ResponseWriter, r *http.Request) (store.Node, bool)
 	return n, s.inScope(w, r, n.GroupID)
 }
 
-// minPrefix is how many characters of a node's id are enough, if no other id begins so.
-const minPrefix = 4
-
 // nodeByPrefix returns the node with an id, or the one of those that i sees whose id
 // begins so; removed ones, too.
 func (s *Server) nodeByPrefix(ctx context.Context, i Identity, prefix string) (store.Node, error) {
 	n, err := s.Store.Node(ctx, prefix)
-	if !errors.Is(err, store.ErrNotFound) || len(prefix) < minPrefix {
+	if !errors.Is(err, store.ErrNotFound) || len(prefix) < api.MinPrefix {
 		return n, err
 	}
 	var found []store.Node
@@ -193,7 +140,11 @@ func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if cs, next, ok := cut(w, r, cs, func(c store.Command) string { return c.ID }); ok {
-		reply(w, http.StatusOK, commandList{cs, next})
+		commands := make([]api.Command, len(cs))
+		for i, c := range cs {
+			commands[i] = c.API()
+		}
+		reply(w, http.StatusOK, api.CommandList{Commands: commands, Next: next})
 	}
 }
 
@@ -207,24 +158,21 @@ func (s *Server) listConnections(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, connectionList{cs})
+	reply(w, http.StatusOK, api.ConnectionList{Connections: cs})
 }
-
-// maxReason bounds what an operator gives as a reason.
-const maxReason = 500
 
 // readReason reads the optional body of a call that cannot be undone, or answers what
 // is wrong with it. The reason is one line.
 func readReason(w http.ResponseWriter, r *http.Request) (string, bool) {
-	var body because
+	var body api.Reason
 	if r.ContentLength != 0 && !readBody(w, r, &body) {
 		return "", false
 	}
-	if len(body.Reason) > maxReason {
-		fail(w, http.StatusBadRequest, "bad_request", "reason has %d bytes, more than %d", len(body.Reason), maxReason)
+	if len(body.Reason) > api.MaxReason {
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "reason has %d bytes, more than %d", len(body.Reason), api.MaxReason)
 		return "", false
 	}
-	return release.Foreign(strings.TrimSpace(body.Reason), maxReason), true
+	return release.Foreign(strings.TrimSpace(body.Reason), api.MaxReason), true
 }
 
 // removeNode revokes a node's secret and ends its session; the active rollouts skip it.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -87,7 +88,7 @@ type nodeOf struct {
 	Upgradable    bool      `json:"upgradable"`
 	RemovedAt     time.Time `json:"removed_at"`
 	NotUpgradable *struct{ Code, Reason, Remedy string }
-	Duplicate     *store.Duplicate
+	Duplicate     *api.Duplicate
 }
 
 func (m *manager) node(id string) (n nodeOf) {
@@ -179,11 +180,11 @@ func TestTheDecidingCommand(t *testing.T) {
 	for i, v := range []string{"1.1.0", "1.2.0", "1.3.0"} {
 		id := fmt.Sprint("c", i)
 		err := m.Store.AddCommand(t.Context(), store.Command{ID: id, NodeID: reg.NodeID, Version: v, Channel: "stable", Action: []byte(`{"type":"upgrade_binary"}`), CreatedAt: at.Add(time.Duration(i) * time.Millisecond)},
-			store.Audit{Time: at, Details: []byte("{}")})
+			api.AuditEntry{Time: at, Details: []byte("{}")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Store.Sent(t.Context(), id, at); err != nil {
+		if err := m.Store.RecordSent(t.Context(), id, at); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -199,7 +200,7 @@ func TestTheDecidingCommand(t *testing.T) {
 	}
 	// A refusal long after that is the node's own: an operator stages on the device.
 	late := time.Now().Add(time.Second)
-	if err := m.Store.AddCommand(t.Context(), store.Command{ID: "late", NodeID: reg.NodeID, Version: "1.4.0", Channel: "stable", Action: []byte(`{}`), CreatedAt: late}, store.Audit{Time: at, Details: []byte("{}")}); err != nil {
+	if err := m.Store.AddCommand(t.Context(), store.Command{ID: "late", NodeID: reg.NodeID, Version: "1.4.0", Channel: "stable", Action: []byte(`{}`), CreatedAt: late}, api.AuditEntry{Time: at, Details: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	}
 	n.ack(&wire.CommandAck{CommandID: "late", Error: "busy", ErrorCode: release.InProgress})

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
@@ -205,7 +206,7 @@ func TestRulesThatRequestsAtOnceCannotBreak(t *testing.T) {
 func TestASignInDoesNotOutliveAPassword(t *testing.T) {
 	t.Parallel()
 	m := start(t)
-	entry := store.Audit{Time: time.Now(), Details: []byte("{}")}
+	entry := api.AuditEntry{Time: time.Now(), Details: []byte("{}")}
 	u := store.User{Name: "ann", Hash: "old", Role: "viewer", CreatedAt: time.Now()}
 	if err := m.Store.AddUser(t.Context(), u, entry); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/invopop/jsonschema"
 )
 
@@ -30,7 +31,7 @@ func openAPI(routes []route) []byte {
 	content := func(kind string, v any) object {
 		return object{kind: object{"schema": ref(v)}}
 	}
-	problem := object{"description": "why not", "content": content("application/problem+json", Problem{})}
+	problem := object{"description": "why not", "content": content("application/problem+json", api.Problem{})}
 	paths := object{}
 	for _, rt := range routes {
 		params := []object{}
@@ -54,7 +55,7 @@ func openAPI(routes []route) []byte {
 		}
 		op := object{"summary": rt.summary, "description": "Takes the role " + string(rt.least) + ".", "parameters": params, "responses": responses}
 		if rt.method != http.MethodGet {
-			op["parameters"] = append(params, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "maxLength": maxKey},
+			op["parameters"] = append(params, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "maxLength": api.MaxIdempotencyKey},
 				"description": "the same request with the same key is carried out once, and answered alike for a day"})
 		}
 		if rt.in != nil {

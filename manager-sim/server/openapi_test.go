@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -196,7 +196,7 @@ func TestEveryCallIsAsDescribed(t *testing.T) {
 	call(200, "GET", "/api/v1/rollouts", "", nil)
 	call(200, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", nil)
 	call(200, "POST", "/api/v1/rollouts/"+plan.RolloutID+"/abort", "", nil)
-	if _, err := m.Store.MarkDuplicate(t.Context(), id, store.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: time.Now()}); err != nil {
+	if _, err := m.Store.MarkDuplicate(t.Context(), id, api.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	call(200, "POST", "/api/v1/nodes/"+id+"/resolve", "", nil)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -26,33 +27,13 @@ const (
 	maxPendingText   = 64 // bytes
 )
 
-// The bodies of the calls.
-type (
-	pendingNode struct {
-		ID         string    `json:"id"`
-		Address    string    `json:"address"` // IPv6: its network of 56 bits
-		DeviceType string    `json:"device_type"`
-		Version    string    `json:"version"`
-		FirstSeen  time.Time `json:"first_seen"`
-		LastSeen   time.Time `json:"last_seen"`
-		// OtherAddress is of another device that claims the id with another secret.
-		// While it is set the node cannot be accepted.
-		OtherAddress string `json:"other_address,omitempty"`
-
-		hash      string // of its secret
-		tries     int
-		dismissed bool
-	}
-	pendingList struct {
-		Nodes []pendingNode `json:"nodes"`
-	}
-	acceptance struct {
-		GroupID string `json:"group_id,omitempty"`
-	}
-	accepted struct {
-		ID string `json:"id"`
-	}
-)
+// pendingNode is a node that waits, with what the API does not show.
+type pendingNode struct {
+	api.PendingNode
+	hash      string // of its secret
+	tries     int
+	dismissed bool
+}
 
 // pendingNodes are nodes with credentials that the manager does not know. They are
 // kept in memory only: each comes again within a minute.
@@ -193,8 +174,8 @@ func (s *Server) unknownNode(source string, auth *wire.Auth) error {
 		return &refusal{why: "not accepted: these are no credentials of a manager like this one"}
 	}
 	now := time.Now().UTC()
-	added := s.pending.add(pendingNode{ID: auth.NodeID, Address: source, DeviceType: release.Foreign(auth.DeviceType, maxPendingText),
-		Version: release.Foreign(auth.SoftwareVersion, maxPendingText), FirstSeen: now, LastSeen: now, hash: Hash(auth.NodeSecret)})
+	added := s.pending.add(pendingNode{PendingNode: api.PendingNode{ID: auth.NodeID, Address: source, DeviceType: release.Foreign(auth.DeviceType, maxPendingText),
+		Version: release.Foreign(auth.SoftwareVersion, maxPendingText), FirstSeen: now, LastSeen: now}, hash: Hash(auth.NodeSecret)})
 	if !added {
 		return &refusal{why: fmt.Sprintf("this manager does not know node %s, and its list of such nodes is full; an administrator can accept or dismiss those on the manager's page Nodes", auth.NodeID), pause: unknownPause}
 	}
@@ -202,13 +183,17 @@ func (s *Server) unknownNode(source string, auth *wire.Auth) error {
 }
 
 func (s *Server) listPending(w http.ResponseWriter, r *http.Request) {
-	reply(w, http.StatusOK, pendingList{s.pending.shown()})
+	nodes := []api.PendingNode{}
+	for _, n := range s.pending.shown() {
+		nodes = append(nodes, n.PendingNode)
+	}
+	reply(w, http.StatusOK, api.PendingNodeList{Nodes: nodes})
 }
 
 // acceptPending adds a pending node, which then authenticates with the credentials
 // that it has.
 func (s *Server) acceptPending(w http.ResponseWriter, r *http.Request) {
-	var body acceptance
+	var body api.Acceptance
 	if r.ContentLength != 0 && !readBody(w, r, &body) {
 		return
 	}
@@ -218,7 +203,7 @@ func (s *Server) acceptPending(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p.OtherAddress != "" {
-		fail(w, http.StatusConflict, "contested", "two devices claim node %s with different secrets, from %s and %s: stop the wrong one, then remove this entry and wait until the right one is listed again", p.ID, p.Address, p.OtherAddress)
+		fail(w, http.StatusConflict, api.CodeContested, "two devices claim node %s with different secrets, from %s and %s: stop the wrong one, then remove this entry and wait until the right one is listed again", p.ID, p.Address, p.OtherAddress)
 		return
 	}
 	now := time.Now().UTC()
@@ -234,7 +219,7 @@ func (s *Server) acceptPending(w http.ResponseWriter, r *http.Request) {
 	s.pending.remove(n.ID)
 	s.Log.Info().Str("node_id", n.ID).Str("address", p.Address).Str("actor", who(r).Name).Msg("node accepted with credentials of its own")
 	s.stir(n.ID)
-	reply(w, http.StatusCreated, accepted{n.ID})
+	reply(w, http.StatusCreated, api.NodeAccepted{ID: n.ID})
 }
 
 func (s *Server) dismissPending(w http.ResponseWriter, r *http.Request) {

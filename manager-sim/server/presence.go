@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 // came records that a node came, and makes ss its session, in one step: the record
@@ -10,7 +12,7 @@ import (
 func (s *Server) came(ctx context.Context, ss *session, version string, now time.Time) error {
 	s.presence.Lock()
 	defer s.presence.Unlock()
-	if err := s.Store.Came(ctx, ss.nodeID, version, ss.address, now); err != nil {
+	if err := s.Store.RecordConnect(ctx, ss.nodeID, version, ss.address, now); err != nil {
 		return err
 	}
 	s.enter(ss)
@@ -46,13 +48,13 @@ func (s *Server) leave(ss *session) {
 	s.mu.Unlock()
 	if mine {
 		// The context of the session is done.
-		if err := s.Store.Went(context.Background(), ss.nodeID, time.Now()); err != nil {
+		if err := s.Store.RecordDisconnect(context.Background(), ss.nodeID, time.Now()); err != nil {
 			s.Log.Error().Str("node_id", ss.nodeID).Err(err).Msg("disconnection is not recorded")
 		}
 	}
 	s.presence.Unlock()
 	if mine {
-		s.stream.send(nodeRecord{"disconnected", time.Now().UTC(), ss.nodeID, ""})
+		s.stream.send(api.NodeRecord{Type: api.RecordDisconnected, Time: time.Now().UTC(), NodeID: ss.nodeID, Version: ""})
 		s.stir(ss.nodeID)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -19,38 +20,13 @@ import (
 
 const releasesKept = 5 * time.Minute
 
-// The bodies of the calls.
-type (
-	eventList struct {
-		Events  []store.Event `json:"events"`
-		Total   int           `json:"total"`
-		Page    int           `json:"page"`
-		PerPage int           `json:"per_page"`
-		Next    string        `json:"next,omitempty"`
-	}
-	auditList struct {
-		Entries []store.Audit `json:"entries"`
-		Total   int           `json:"total"`
-		Next    string        `json:"next,omitempty"`
-	}
-	releaseList struct {
-		Releases []Release `json:"releases"`
-	}
-	commandMade struct {
-		CommandID string `json:"command_id"`
-	}
-	membership struct {
-		GroupID string `json:"group_id"` // "": none
-	}
-)
-
 func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
 	v := r.URL.Query()
 	f := store.EventFilter{NodeID: v.Get("node_id"), Severity: v.Get("severity"), Category: v.Get("category"),
-		CommandID: v.Get("command_id"), Search: v.Get("search"), Groups: who(r).scope(), Page: 1, PerPage: 50}
+		CommandID: v.Get("command_id"), Search: v.Get("search"), Groups: who(r).scope(), Page: 1, PerPage: api.DefaultEventsPerPage}
 	q := query{r: r}
-	q.number("page", &f.Page, 1_000_000)
-	q.number("per_page", &f.PerPage, store.MaxPerPage)
+	q.number("page", &f.Page, api.MaxEventPage)
+	q.number("per_page", &f.PerPage, api.MaxEventsPerPage)
 	q.instant("from", &f.From)
 	q.instant("to", &f.To)
 	q.sequence("after", &f.Before)
@@ -77,7 +53,7 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
 	for i := range events {
 		events[i] = slim(events[i], &budget)
 	}
-	list := eventList{events, total, f.Page, f.PerPage, ""}
+	list := api.EventList{Events: events, Total: total, Page: f.Page, PerPage: f.PerPage, Next: ""}
 	if len(events) == f.PerPage {
 		list.Next = strconv.FormatInt(events[len(events)-1].Seq, 10)
 	}
@@ -89,7 +65,7 @@ const pageBudget = 4 << 20
 
 // slim takes the details of e from what is left of a budget. Beyond it the event has no
 // journal, and says so: a list of that event alone has it.
-func slim(e store.Event, left *int) store.Event {
+func slim(e api.Event, left *int) api.Event {
 	if *left -= len(e.Details); *left >= 0 {
 		return e
 	}
@@ -111,9 +87,9 @@ func slim(e store.Event, left *int) store.Event {
 
 func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) {
 	v := r.URL.Query()
-	f := store.AuditFilter{Actor: v.Get("actor"), Action: v.Get("action"), Target: v.Get("target"), Limit: listed}
+	f := store.AuditFilter{Actor: v.Get("actor"), Action: v.Get("action"), Target: v.Get("target"), Limit: api.DefaultLimit}
 	q := query{r: r}
-	q.number("limit", &f.Limit, maxListed)
+	q.number("limit", &f.Limit, api.MaxLimit)
 	q.sequence("after", &f.Before)
 	if q.failed(w) {
 		return
@@ -123,7 +99,7 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	list := auditList{entries, total, ""}
+	list := api.AuditList{Entries: entries, Total: total, Next: ""}
 	if len(entries) == f.Limit {
 		list.Next = strconv.FormatInt(entries[len(entries)-1].Seq, 10)
 	}
@@ -138,14 +114,14 @@ type releaseCache struct {
 
 type cached struct {
 	at   time.Time
-	list []Release
+	list []api.Release
 }
 
 const maxCached = 1000
 
 // releasesOf returns what is published for a device type on a channel, newest first,
 // as it was at most maxAge ago.
-func (s *Server) releasesOf(ctx context.Context, deviceType, channel string, maxAge time.Duration) ([]Release, error) {
+func (s *Server) releasesOf(ctx context.Context, deviceType, channel string, maxAge time.Duration) ([]api.Release, error) {
 	key := [2]string{deviceType, channel}
 	s.cache.mu.Lock()
 	c, ok := s.cache.kept[key]
@@ -153,7 +129,7 @@ func (s *Server) releasesOf(ctx context.Context, deviceType, channel string, max
 	if ok && time.Since(c.at) <= maxAge {
 		return c.list, nil
 	}
-	c = cached{at: time.Now(), list: []Release{}}
+	c = cached{at: time.Now(), list: []api.Release{}}
 	if s.Releases != nil {
 		list, err := s.Releases(ctx, deviceType, channel)
 		if err != nil {
@@ -175,7 +151,7 @@ const fullList = 10
 
 // unpublished returns why a version cannot be requested because it is not published for
 // the device type on the channel; nil if it is, or if that is not known.
-func (s *Server) unpublished(ctx context.Context, deviceType, channel, version string) *notUpgradable {
+func (s *Server) unpublished(ctx context.Context, deviceType, channel, version string) *api.NotUpgradable {
 	if s.Releases == nil {
 		return nil
 	}
@@ -189,7 +165,7 @@ func (s *Server) unpublished(ctx context.Context, deviceType, channel, version s
 			s.Log.Warn().Err(err).Msg("releases cannot be listed; the version is not checked")
 			return nil
 		}
-		if slices.ContainsFunc(list, func(r Release) bool { return r.Version == version }) {
+		if slices.ContainsFunc(list, func(r api.Release) bool { return r.Version == version }) {
 			return nil
 		}
 		if len(list) < fullList {
@@ -207,8 +183,8 @@ func (s *Server) unpublished(ctx context.Context, deviceType, channel, version s
 	for i, r := range list {
 		names[i] = r.Version
 	}
-	f := &notUpgradable{refusedNotPublished, fmt.Sprintf("%s is not published for the device type %s on the channel %s.", version, deviceType, channel),
-		"Published there: " + strings.Join(names, ", ") + "."}
+	f := &api.NotUpgradable{Code: api.CodeNotPublished, Reason: fmt.Sprintf("%s is not published for the device type %s on the channel %s.", version, deviceType, channel),
+		Remedy: "Published there: " + strings.Join(names, ", ") + "."}
 	if len(names) == 0 {
 		f.Remedy = "Nothing is published there yet."
 	}
@@ -219,8 +195,8 @@ func (s *Server) listReleases(w http.ResponseWriter, r *http.Request) {
 	list, err := s.releasesOf(r.Context(), r.PathValue("device_type"), cmp.Or(r.URL.Query().Get("channel"), release.DefaultChannel), releasesKept)
 	if err != nil {
 		s.Log.Error().Err(err).Msg("releases")
-		fail(w, http.StatusBadGateway, "releases_unavailable", "the releases cannot be listed now; see the manager's log")
+		fail(w, http.StatusBadGateway, api.CodeReleasesUnavailable, "the releases cannot be listed now; see the manager's log")
 		return
 	}
-	reply(w, http.StatusOK, releaseList{list})
+	reply(w, http.StatusOK, api.ReleaseList{Releases: list})
 }

@@ -11,48 +11,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/google/uuid"
 )
 
-// The bodies of the calls.
-type (
-	rolloutList struct {
-		Rollouts []rolloutView `json:"rollouts"`
-		Next     string        `json:"next,omitempty"`
-	}
-	rolloutAct struct {
-		NodeID string `json:"node_id,omitempty"` // of skip
-		Reason string `json:"reason,omitempty"`  // kept in the audit trail
-	}
-)
-
-// leftOut is a node of the group that a rollout does not take, and why.
-type leftOut struct {
-	NodeID string `json:"node_id"`
-	Reason string `json:"reason"`
-}
-
-// planView is what a rollout would do: percentages are of the eligible nodes.
-type planView struct {
-	RolloutID string     `json:"rollout_id,omitempty"` // absent in a dry run
-	Version   string     `json:"version"`
-	Channel   string     `json:"channel"`
-	Strategy  string     `json:"strategy"`
-	NodeCount int        `json:"node_count"`
-	Offline   int        `json:"offline"` // of them; taken when they are back
-	Waves     [][]string `json:"waves"`
-	LeftOut   []leftOut  `json:"left_out"`
-	// EstimatedSecs is the least it can take: the settle windows between waves.
-	EstimatedSecs int64 `json:"estimated_secs"`
-}
-
 // eligible splits a group's nodes.
-func (s *Server) eligible(ctx context.Context, nodes []store.Node, body upgradeRequest) (ids []string, online map[string]bool, out []leftOut) {
-	online, out = map[string]bool{}, []leftOut{}
-	unpublished := map[string]*notUpgradable{} // by device type
+func (s *Server) eligible(ctx context.Context, nodes []store.Node, body api.RolloutRequest) (ids []string, online map[string]bool, out []api.NodeLeftOut) {
+	online, out = map[string]bool{}, []api.NodeLeftOut{}
+	unpublished := map[string]*api.NotUpgradable{} // by device type
 	for _, n := range nodes {
 		if _, known := unpublished[n.DeviceType]; !known && !body.AllowUnlisted {
 			unpublished[n.DeviceType] = s.unpublished(ctx, n.DeviceType, cmp.Or(body.Channel, release.DefaultChannel), body.Version)
@@ -60,14 +29,14 @@ func (s *Server) eligible(ctx context.Context, nodes []store.Node, body upgradeR
 		present := s.online(n.ID) != nil
 		if f := cmp.Or(unfit(n, present), unpublished[n.DeviceType]); f != nil {
 			reason := f.Reason
-			if f.Code == refusedNotPublished {
-				reason = f.detail() // with what is published
+			if f.Code == api.CodeNotPublished {
+				reason = f.Detail() // with what is published
 			}
-			out = append(out, leftOut{n.ID, reason})
+			out = append(out, api.NodeLeftOut{NodeID: n.ID, Reason: reason})
 			continue
 		}
 		if n.Version == body.Version {
-			out = append(out, leftOut{n.ID, "It runs " + body.Version + " already."})
+			out = append(out, api.NodeLeftOut{NodeID: n.ID, Reason: "It runs " + body.Version + " already."})
 			continue
 		}
 		ids = append(ids, n.ID)
@@ -77,7 +46,7 @@ func (s *Server) eligible(ctx context.Context, nodes []store.Node, body upgradeR
 }
 
 // leftOutSummary counts the reasons for which nodes are left out.
-func leftOutSummary(out []leftOut) string {
+func leftOutSummary(out []api.NodeLeftOut) string {
 	count := map[string]int{}
 	for _, l := range out {
 		count[l.Reason]++
@@ -108,22 +77,8 @@ func commonest(nodes []store.Node) string {
 	return most
 }
 
-// upgradeRequest is the body of a group's upgrade.
-type upgradeRequest struct {
-	Version    string `json:"version"`
-	Channel    string `json:"channel,omitempty"`     // default stable
-	Strategy   string `json:"strategy,omitempty"`    // staged (the default) or immediate
-	SettleSecs *int   `json:"settle_secs,omitempty"` // 0 to 86400; default 300
-	LimitSecs  int    `json:"limit_secs,omitempty"`  // a node may take it to an outcome: 60 to 86400; default 3600
-	LifeSecs   int    `json:"life_secs,omitempty"`   // offline nodes are waited for: 60 to 2592000; default 604800
-	Threshold  int    `json:"threshold,omitempty"`   // failures that pause: 1 to 100000; default 1
-	DryRun     bool   `json:"dry_run,omitempty"`     // only report what it would do
-	// AllowUnlisted requests a version that the manager does not know to be published.
-	AllowUnlisted bool   `json:"allow_unlisted,omitempty"`
-	Reason        string `json:"reason,omitempty"` // for the audit trail, as of a rollout that sets the group back
-}
-
-func (b upgradeRequest) check() error {
+// checkRollout returns an error unless the manager can carry out a request.
+func checkRollout(b api.RolloutRequest) error {
 	if _, err := release.ParseVersion(b.Version); err != nil {
 		return err
 	}
@@ -132,31 +87,31 @@ func (b upgradeRequest) check() error {
 			return err
 		}
 	}
-	if b.SettleSecs != nil && (*b.SettleSecs < 0 || *b.SettleSecs > 86400) {
+	if b.SettleSecs != nil && (*b.SettleSecs < 0 || *b.SettleSecs > api.MaxSettleSecs) {
 		return errors.New("settle_secs is not 0 to 86400")
 	}
-	if b.LimitSecs != 0 && (b.LimitSecs < 60 || b.LimitSecs > 86400) {
+	if b.LimitSecs != 0 && (b.LimitSecs < api.MinLimitSecs || b.LimitSecs > api.MaxLimitSecs) {
 		return errors.New("limit_secs is not 60 to 86400")
 	}
-	if b.LifeSecs != 0 && (b.LifeSecs < 60 || b.LifeSecs > 30*86400) {
+	if b.LifeSecs != 0 && (b.LifeSecs < api.MinLifeSecs || b.LifeSecs > api.MaxLifeSecs) {
 		return errors.New("life_secs is not 60 to 2592000")
 	}
-	if len(b.Reason) > maxReason {
-		return fmt.Errorf("reason has %d bytes, more than %d", len(b.Reason), maxReason)
+	if len(b.Reason) > api.MaxReason {
+		return fmt.Errorf("reason has %d bytes, more than %d", len(b.Reason), api.MaxReason)
 	}
-	if b.Threshold < 0 || b.Threshold > 100_000 {
+	if b.Threshold < 0 || b.Threshold > api.MaxThreshold {
 		return errors.New("threshold is not 1 to 100000")
 	}
 	return nil
 }
 
 func (s *Server) upgradeGroup(w http.ResponseWriter, r *http.Request) {
-	var body upgradeRequest
+	var body api.RolloutRequest
 	if !readBody(w, r, &body) {
 		return
 	}
-	if err := body.check(); err != nil {
-		fail(w, http.StatusBadRequest, "bad_request", "%v", err)
+	if err := checkRollout(body); err != nil {
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
 		return
 	}
 	g, err := s.Store.Group(r.Context(), r.PathValue("id"))
@@ -176,7 +131,7 @@ func (s *Server) upgradeGroup(w http.ResponseWriter, r *http.Request) {
 }
 
 // schedule begins a rollout to the eligible of nodes, or says what it would do.
-func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group, nodes []store.Node, body upgradeRequest) {
+func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g api.Group, nodes []store.Node, body api.RolloutRequest) {
 	p := rollout.Plan{ID: uuid.NewString(), GroupID: g.ID, Version: body.Version, Channel: cmp.Or(body.Channel, release.DefaultChannel),
 		Strategy: cmp.Or(body.Strategy, rollout.Staged), Threshold: body.Threshold, From: commonest(nodes), By: who(r).Name,
 		Limit: time.Duration(body.LimitSecs) * time.Second, Life: time.Duration(body.LifeSecs) * time.Second}
@@ -206,10 +161,10 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 		if len(out) > 0 && len(ids) == 0 {
 			why += ". " + leftOutSummary(out)
 		}
-		fail(w, http.StatusConflict, "not_schedulable", "%s", why)
+		fail(w, http.StatusConflict, api.CodeNotSchedulable, "%s", why)
 		return
 	}
-	plan := planView{Version: p.Version, Channel: p.Channel, Strategy: p.Strategy, NodeCount: len(ids), LeftOut: out, Waves: [][]string{},
+	plan := api.RolloutPlan{Version: p.Version, Channel: p.Channel, Strategy: p.Strategy, NodeCount: len(ids), LeftOut: out, Waves: [][]string{},
 		EstimatedSecs: int64(ro.Settle.Seconds()) * int64(len(ro.Waves)-1)}
 	for i, first := 0, 0; i < len(ro.Waves); i++ {
 		var wave []string
@@ -228,12 +183,12 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request, g store.Group,
 	}
 	details := map[string]any{"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)}
 	if reason := strings.TrimSpace(body.Reason); reason != "" {
-		details["reason"] = release.Foreign(reason, maxReason)
+		details["reason"] = release.Foreign(reason, api.MaxReason)
 	}
 	scheduled := audit(now, who(r).Name, "group.upgrade.schedule", g.ID, details)
-	err = s.save(r.Context(), store.Rollout{ID: ro.ID, GroupID: g.ID, CreatedAt: now}, ro, acts, "manager", "", []store.Audit{scheduled})
+	err = s.save(r.Context(), store.Rollout{ID: ro.ID, GroupID: g.ID, CreatedAt: now}, ro, acts, "manager", "", []api.AuditEntry{scheduled})
 	if errors.Is(err, store.ErrExists) {
-		fail(w, http.StatusConflict, "rollout_active", "group %q has an active rollout; abort it, or wait for its end", g.Name)
+		fail(w, http.StatusConflict, api.CodeRolloutActive, "group %q has an active rollout; abort it, or wait for its end", g.Name)
 		return
 	}
 	if err != nil {
@@ -268,16 +223,16 @@ func (s *Server) listRollouts(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	views := make([]rolloutView, len(rs))
+	views := make([]api.Rollout, len(rs))
 	for i, stored := range rs {
-		v, err := viewRollout(stored, groups)
+		_, v, err := viewRollout(stored, groups)
 		if err != nil {
 			s.storeFailed(w, err)
 			return
 		}
 		views[i] = v
 	}
-	reply(w, http.StatusOK, rolloutList{views, next})
+	reply(w, http.StatusOK, api.RolloutList{Rollouts: views, Next: next})
 }
 
 func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
@@ -294,9 +249,9 @@ func (s *Server) getRollout(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	v, err := viewRollout(stored, groups)
+	ro, v, err := viewRollout(stored, groups)
 	if err == nil {
-		err = s.messages(r.Context(), &v)
+		err = s.addMessages(r.Context(), ro, &v)
 	}
 	if err != nil {
 		s.storeFailed(w, err)
@@ -322,22 +277,22 @@ func (s *Server) retried(ctx context.Context, id string, f func(store.Rollout) e
 
 // actOnRollout is what an operator does: pause, resume, retry, skip or abort.
 func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
-	var body rolloutAct
+	var body api.RolloutAct
 	if r.ContentLength != 0 && !readBody(w, r, &body) {
 		return
 	}
-	if len(body.Reason) > maxReason {
-		fail(w, http.StatusBadRequest, "bad_request", "reason has %d bytes, more than %d", len(body.Reason), maxReason)
+	if len(body.Reason) > api.MaxReason {
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "reason has %d bytes, more than %d", len(body.Reason), api.MaxReason)
 		return
 	}
-	body.Reason = release.Foreign(strings.TrimSpace(body.Reason), maxReason)
+	body.Reason = release.Foreign(strings.TrimSpace(body.Reason), api.MaxReason)
 	act := r.PathValue("act")
 	e, ok := map[string]rollout.Event{
 		"pause": rollout.Pause{Why: "paused by " + who(r).Name}, "resume": rollout.Resume{}, "retry": rollout.Retry{},
 		"skip": rollout.Skip{NodeID: body.NodeID}, "abort": rollout.Abort{},
 	}[act]
 	if !ok {
-		fail(w, http.StatusNotFound, "not_found", "there is no action %.40q; there are pause, resume, retry, skip and abort", act)
+		fail(w, http.StatusNotFound, api.CodeNotFound, "there is no action %.40q; there are pause, resume, retry, skip and abort", act)
 		return
 	}
 	stored, err := s.Store.Rollout(r.Context(), r.PathValue("id"))
@@ -364,7 +319,7 @@ func (s *Server) actOnRollout(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		s.getRollout(w, r)
 	case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
-		fail(w, http.StatusConflict, "not_now", "%v", err)
+		fail(w, http.StatusConflict, api.CodeNotNow, "%v", err)
 	default:
 		s.storeFailed(w, err)
 	}

@@ -4,37 +4,23 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-// rolloutView is a rollout as the API shows it.
-type rolloutView struct {
-	rollout.Rollout
-	Nodes     []rolloutNode             `json:"nodes"` // in place of the rollout\'s
-	GroupName string                    `json:"group_name"`
-	Counts    map[rollout.NodeState]int `json:"counts"`
-	Revision  int64                     `json:"revision"`
-}
-
-// rolloutNode is a node of a rollout, with its own message to a failure.
-type rolloutNode struct {
-	rollout.Node
-	Message string `json:"message,omitempty"`
-}
-
 // maxMessages bounds of how many failed nodes of a rollout the messages are looked up.
 const maxMessages = 100
 
-// messages returns the messages of the failed nodes of a rollout.
-func (s *Server) messages(ctx context.Context, v *rolloutView) error {
+// addMessages adds the messages of the failed nodes to the view of a rollout.
+func (s *Server) addMessages(ctx context.Context, ro rollout.Rollout, v *api.Rollout) error {
 	left := maxMessages
-	for i, n := range v.Nodes {
+	for i, n := range ro.Nodes {
 		if n.Code == "" || n.Code == rollout.TimeLimit || left == 0 {
 			continue
 		}
 		left--
-		c, err := s.Store.Command(ctx, v.CommandID(n.Node))
+		c, err := s.Store.Command(ctx, ro.CommandID(n))
 		if err != nil {
 			return err
 		}
@@ -49,15 +35,21 @@ func (s *Server) messages(ctx context.Context, v *rolloutView) error {
 	return nil
 }
 
-func viewRollout(stored store.Rollout, groups map[string]string) (rolloutView, error) {
-	v := rolloutView{GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision}
-	if err := json.Unmarshal(stored.State, &v.Rollout); err != nil {
-		return v, err
+// viewRollout returns a stored rollout, and how the API shows it.
+func viewRollout(stored store.Rollout, groups map[string]string) (rollout.Rollout, api.Rollout, error) {
+	var r rollout.Rollout
+	if err := json.Unmarshal(stored.State, &r); err != nil {
+		return r, api.Rollout{}, err
 	}
-	for _, n := range v.Rollout.Nodes {
-		v.Nodes = append(v.Nodes, rolloutNode{Node: n})
+	v := api.Rollout{
+		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By,
+		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Status: r.Status, Reason: r.PauseReason(),
+		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleUntil, CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
+		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision,
+	}
+	for _, n := range r.Nodes {
+		v.Nodes = append(v.Nodes, api.RolloutNode{ID: n.ID, State: n.State, Attempt: n.Attempt, Since: n.Since, Code: n.Code, Known: n.Known})
 		v.Counts[n.State]++
 	}
-	v.Reason = v.PauseReason()
-	return v, nil
+	return r, v, nil
 }

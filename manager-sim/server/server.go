@@ -20,29 +20,28 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/gorilla/websocket"
 	"github.com/rs/zerolog"
 )
 
-// Release is one that an operator can choose.
-type Release struct {
-	Version    string    `json:"version"`
-	Channel    string    `json:"channel"`
-	DeviceType string    `json:"device_type"`
-	Sequence   uint64    `json:"sequence"`
-	ReleasedAt time.Time `json:"released_at"`
-}
-
 // Config is what a Server needs.
 type Config struct {
-	Store store.Store
-	Log   zerolog.Logger
+	Store *store.Store
+	// Rollouts stores the transitions of rollouts; nil means Store. Tests make it fail.
+	Rollouts RolloutSaver
+	Log      zerolog.Logger
 	// AdminToken is the bearer token of the REST API; it must not be empty.
 	AdminToken string
 	// Releases lists what is released for a device type on a channel, newest
 	// first; nil means nothing. The answer is kept for five minutes.
-	Releases func(ctx context.Context, deviceType, channel string) ([]Release, error)
+	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+}
+
+// RolloutSaver stores a transition of a rollout: *store.Store is one.
+type RolloutSaver interface {
+	SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error
 }
 
 // Server is the manager. It is an http.Handler; Close ends its sessions.
@@ -94,6 +93,9 @@ func New(c Config) (*Server, error) {
 	if c.Store == nil {
 		return nil, errors.New("server: no store")
 	}
+	if c.Rollouts == nil {
+		c.Rollouts = c.Store
+	}
 	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), suspicions: make(map[string]*suspicion), stirred: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.sockets.room.bySource, s.sockets.room.inAll = strangersBySource, strangersInAll
@@ -118,7 +120,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The mux knows why not, and would say so in plain text.
 	why := &statusWriter{ResponseWriter: discard{w.Header()}}
 	h.ServeHTTP(why, r)
-	fail(w, why.status, "no_such_call", "there is no %s %.200s; /api/v1/openapi.json says what there is", r.Method, r.URL.Path)
+	fail(w, why.status, api.CodeNoSuchCall, "there is no %s %.200s; /api/v1/openapi.json says what there is", r.Method, r.URL.Path)
 }
 
 // discard takes the headers, and drops the rest.

@@ -34,7 +34,7 @@ type manager struct {
 
 func start(t *testing.T) *manager {
 	t.Helper()
-	st, err := store.Open(filepath.Join(t.TempDir(), "db"))
+	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
@@ -68,7 +69,7 @@ func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	if retry > 0 || closed {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(retry/time.Second))))
-		fail(w, http.StatusServiceUnavailable, "unavailable", "the manager is not available; come back later")
+		fail(w, http.StatusServiceUnavailable, api.CodeUnavailable, "the manager is not available; come back later")
 		return
 	}
 	conn, err := upgrader.Upgrade(w, r, nil)
@@ -124,7 +125,7 @@ func (ss *session) run(ctx context.Context) error {
 	}
 	s.stir(ss.nodeID)
 	s.Log.Info().Str("node_id", ss.nodeID).Str("version", auth.SoftwareVersion).Msg("node authenticated")
-	s.stream.send(nodeRecord{"authenticated", time.Now().UTC(), ss.nodeID, auth.SoftwareVersion})
+	s.stream.send(api.NodeRecord{Type: api.RecordAuthenticated, Time: time.Now().UTC(), NodeID: ss.nodeID, Version: auth.SoftwareVersion})
 
 	writer := make(chan struct{})
 	go func() {
@@ -167,7 +168,7 @@ func (ss *session) writeAll(ctx context.Context) {
 			if c, ok := m.(*wire.Command); ok {
 				// First, and also when the session ends just now: a command that may have
 				// arrived is never taken for one that was not sent.
-				if err = ss.s.Store.Sent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
+				if err = ss.s.Store.RecordSent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
 					break
 				}
 				ss.s.metrics.commands.Inc()
@@ -262,13 +263,13 @@ func (ss *session) handle(ctx context.Context, env wire.Envelope) error {
 			}
 			n.Upgrade = b
 		}
-		if err := ss.s.Store.Seen(ctx, n); err != nil {
+		if err := ss.s.Store.RecordHealth(ctx, n); err != nil {
 			return err
 		}
 		ss.s.sawUptime(ss, m.UptimeSecs, now)
 		if ss.beats++; ss.beats == 1 || !slices.Equal(ss.caps, m.Capabilities) {
 			ss.caps = m.Capabilities
-			ss.s.stream.send(capabilityRecord{"capabilities", now.UTC(), ss.nodeID, m.Version, n.Capabilities})
+			ss.s.stream.send(api.CapabilityRecord{Type: api.RecordCapabilities, Time: now.UTC(), NodeID: ss.nodeID, Version: m.Version, Capabilities: n.Capabilities})
 		}
 	case *wire.Event:
 		return ss.event(ctx, env.Time, m)
@@ -287,7 +288,7 @@ func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error
 	if err != nil {
 		return err
 	}
-	e := store.Event{
+	e := api.Event{
 		EventID: m.EventID, NodeID: ss.nodeID, Time: at, ReceivedAt: time.Now().UTC(), Severity: string(m.Severity), Category: m.Category,
 		Message: m.Message, ErrorCode: string(m.Details.ErrorCode), CommandID: m.Details.CommandID, Details: details,
 	}
@@ -308,12 +309,12 @@ func (ss *session) event(ctx context.Context, at time.Time, m *wire.Event) error
 
 // addEvent stores an event and tells the streams, in the order of their seq:
 // whoever has seen one has seen all before it.
-func (s *Server) addEvent(ctx context.Context, e *store.Event) (bool, error) {
+func (s *Server) addEvent(ctx context.Context, e *api.Event) (bool, error) {
 	s.adding.Lock()
 	defer s.adding.Unlock()
 	added, err := s.Store.AddEvent(ctx, e)
 	if added {
-		s.stream.send(eventRecord{"event", *e})
+		s.stream.send(api.EventRecord{Type: api.RecordEvent, Event: *e})
 	}
 	return added, err
 }
@@ -327,11 +328,11 @@ func (ss *session) ack(ctx context.Context, m *wire.CommandAck) error {
 		}
 		c.Data = b
 	}
-	first, err := ss.s.Store.Acked(ctx, c)
+	first, err := ss.s.Store.RecordAck(ctx, c)
 	if err == nil && first {
 		ss.s.metrics.acks.WithLabelValues(strconv.FormatBool(c.Success)).Inc()
 		ss.s.Log.Info().Str("node_id", ss.nodeID).Str("command_id", c.ID).Bool("success", c.Success).Str("error_code", c.ErrorCode).Msg("command acknowledged")
-		ss.s.stream.send(ackRecord{"ack", time.Now().UTC(), ss.nodeID, c.ID, c.Success, c.ErrorCode})
+		ss.s.stream.send(api.AckRecord{Type: api.RecordAck, Time: time.Now().UTC(), NodeID: ss.nodeID, CommandID: c.ID, Success: c.Success, ErrorCode: c.ErrorCode})
 		ss.s.stir(ss.nodeID)
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"golang.org/x/crypto/argon2"
 )
@@ -46,8 +47,6 @@ func checkPassword(hash, password string) bool {
 // Sign-in.
 const (
 	SessionLife = 12 * time.Hour
-	minPassword = 12 // characters
-	maxPassword = 1024
 
 	// Attempts a minute that can fail: of a name from a source, and of a source. There
 	// is no limit of a name alone: by that, strangers would lock the user out. What
@@ -71,7 +70,7 @@ var noHash = HashPassword(rand.Text())
 // that source, and the source for all names that never signed in from it.
 func (s *Server) SignIn(ctx context.Context, source, name, password string) (string, error) {
 	source = sourceOf(source)
-	if !userNames.MatchString(name) {
+	if api.CheckUserName(name) != nil {
 		name = "" // no user has it
 	}
 	now := time.Now()
@@ -143,12 +142,12 @@ func (s *Server) isPassword(ctx context.Context, name, password string, leave fu
 	if err != nil {
 		hash = noHash
 	}
-	return len(password) <= maxPassword && checkPassword(hash, password) && err == nil, u, nil
+	return len(password) <= api.MaxPassword && checkPassword(hash, password) && err == nil, u, nil
 }
 
 // newHash hashes a password that somebody who may do so sets.
 func (s *Server) newHash(ctx context.Context, actor, password string) (string, error) {
-	if len([]rune(password)) < minPassword || len(password) > maxPassword {
+	if len([]rune(password)) < api.MinPassword || len(password) > api.MaxPassword {
 		return "", badUser{errors.New("the password must have 12 to 1024 characters")}
 	}
 	leave, err := s.hashes.enter(ctx, own, "set "+actor, "set "+actor)

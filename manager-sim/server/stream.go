@@ -10,36 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
-)
-
-// The records of GET /api/v1/events/stream, one JSON object each.
-type (
-	nodeRecord struct {
-		Type    string    `json:"type"` // "authenticated" or "disconnected"
-		Time    time.Time `json:"time"`
-		NodeID  string    `json:"node_id"`
-		Version string    `json:"version,omitempty"`
-	}
-	capabilityRecord struct {
-		Type         string    `json:"type"` // "capabilities": at the first health beat, and when they change
-		Time         time.Time `json:"time"`
-		NodeID       string    `json:"node_id"`
-		Version      string    `json:"version"`
-		Capabilities []string  `json:"capabilities"`
-	}
-	ackRecord struct {
-		Type      string    `json:"type"` // "ack"
-		Time      time.Time `json:"time"`
-		NodeID    string    `json:"node_id"`
-		CommandID string    `json:"command_id"`
-		Success   bool      `json:"success"`
-		ErrorCode string    `json:"error_code,omitempty"`
-	}
-	eventRecord struct {
-		Type string `json:"type"` // "event"
-		store.Event
-	}
 )
 
 // broadcast passes records on to whoever listens now. One that does not keep
@@ -83,11 +55,7 @@ func (b *broadcast) send(v any) {
 
 // maxReplayed bounds what a stream that is taken up again repeats. A record
 // "gap" says that there was more: the list of events has it.
-const maxReplayed = store.MaxPerPage
-
-type gapRecord struct {
-	Type string `json:"type"` // "gap"
-}
+const maxReplayed = api.MaxEventsPerPage
 
 // streamEvents sends records as server-sent events until either side ends it. An
 // event has its seq as its id: with the header Last-Event-ID the stream begins
@@ -95,17 +63,17 @@ type gapRecord struct {
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 	last, err := strconv.ParseInt(cmp.Or(r.Header.Get("Last-Event-ID"), "0"), 10, 64)
 	if err != nil || last < 0 {
-		fail(w, http.StatusBadRequest, "bad_request", "Last-Event-ID is not the id of an event")
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "Last-Event-ID is not the id of an event")
 		return
 	}
 	if r.ContentLength != 0 && !bodyEnds(w, r) {
-		fail(w, http.StatusBadRequest, "bad_request", "this call takes no body, and this one does not end")
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "this call takes no body, and this one does not end")
 		return
 	}
 	closed, ok := s.streams.open(who(r).maker())
 	if !ok {
 		w.Header().Set("Retry-After", "30")
-		fail(w, http.StatusTooManyRequests, "too_many_streams", "too many event streams are open; close some, or try again in 30 s")
+		fail(w, http.StatusTooManyRequests, api.CodeTooManyStreams, "too many event streams are open; close some, or try again in 30 s")
 		return
 	}
 	defer closed()
@@ -128,12 +96,12 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 		}
 		budget := pageBudget
 		if len(missed) == maxReplayed { // the newest of them; there may be more
-			if err := sendRecord(w, gapRecord{"gap"}); err != nil {
+			if err := sendRecord(w, api.GapRecord{Type: api.RecordGap}); err != nil {
 				return
 			}
 		}
 		for _, e := range slices.Backward(missed) {
-			if err := sendRecord(w, eventRecord{"event", slim(e, &budget)}); err != nil {
+			if err := sendRecord(w, api.EventRecord{Type: api.RecordEvent, Event: slim(e, &budget)}); err != nil {
 				return
 			}
 			last = e.Seq
@@ -159,7 +127,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
 			if !ok || ctx.Err() != nil {
 				return
 			}
-			if e, ok := v.(eventRecord); ok && e.Seq <= last {
+			if e, ok := v.(api.EventRecord); ok && e.Seq <= last {
 				continue // it was replayed
 			}
 			if !s.streamable(r, v) {
@@ -184,7 +152,7 @@ const streamBeat = 15 * time.Second
 func bodyEnds(w http.ResponseWriter, r *http.Request) bool {
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(5 * time.Second))
-	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody))
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, api.MaxBody))
 	if err != nil {
 		rc.SetReadDeadline(time.Now()) // and do not wait for its end now
 	}
@@ -196,7 +164,7 @@ func sendRecord(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	if e, ok := v.(eventRecord); ok {
+	if e, ok := v.(api.EventRecord); ok {
 		_, err = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", e.Seq, b)
 	} else {
 		_, err = fmt.Fprintf(w, "data: %s\n\n", b)
@@ -212,15 +180,15 @@ func (s *Server) streamable(r *http.Request, v any) bool {
 	}
 	var nodeID string
 	switch v := v.(type) {
-	case nodeRecord:
+	case api.NodeRecord:
 		nodeID = v.NodeID
-	case capabilityRecord:
+	case api.CapabilityRecord:
 		nodeID = v.NodeID
-	case ackRecord:
+	case api.AckRecord:
 		nodeID = v.NodeID
-	case eventRecord:
+	case api.EventRecord:
 		nodeID = v.NodeID
-	case rolloutRecord:
+	case api.RolloutRecord:
 		return who(r).In(v.GroupID)
 	}
 	n, err := s.Store.Node(r.Context(), nodeID)

@@ -10,36 +10,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-// The bodies of the calls.
-type (
-	tokenList struct {
-		Tokens []store.Token `json:"tokens"`
-	}
-	newToken struct {
-		Name          string   `json:"name"`
-		Role          string   `json:"role"`
-		Groups        []string `json:"groups,omitempty"`
-		ExpiresInSecs int64    `json:"expires_in_secs,omitempty"` // default 90 days
-	}
-	tokenMade struct {
-		Token     string    `json:"token"`
-		ID        string    `json:"id"`
-		ExpiresAt time.Time `json:"expires_at"`
-		Warning   string    `json:"warning,omitempty"` // for a person
-	}
-)
-
-// How long a token may be valid.
-const (
-	tokenLife    = 90 * 24 * time.Hour
-	minTokenLife = time.Hour
-	maxTokenLife = 400 * 24 * time.Hour
-	// usedEvery is how often the use of a token is recorded.
-	usedEvery = time.Minute
-)
+// usedEvery is how often the use of a token is recorded.
+const usedEvery = time.Minute
 
 func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
 	ts, err := s.Store.APITokens(r.Context())
@@ -47,19 +23,23 @@ func (s *Server) listTokens(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, tokenList{ts})
+	tokens := make([]api.Token, len(ts))
+	for i, t := range ts {
+		tokens[i] = t.API()
+	}
+	reply(w, http.StatusOK, api.TokenList{Tokens: tokens})
 }
 
 // createToken makes a bearer token for a program. Its secret is shown once.
 func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
-	var body newToken
+	var body api.NewToken
 	if !readBody(w, r, &body) {
 		return
 	}
-	life := tokenLife
+	life := api.DefaultTokenLife
 	if secs := body.ExpiresInSecs; secs != 0 {
-		if secs < int64(minTokenLife/time.Second) || secs > int64(maxTokenLife/time.Second) {
-			fail(w, http.StatusBadRequest, "bad_request", "expires_in_secs = %d is outside %d (1 hour) to %d (400 days)", secs, minTokenLife/time.Second, maxTokenLife/time.Second)
+		if secs < int64(api.MinTokenLife/time.Second) || secs > int64(api.MaxTokenLife/time.Second) {
+			fail(w, http.StatusBadRequest, api.CodeBadRequest, "expires_in_secs = %d is outside %d (1 hour) to %d (400 days)", secs, api.MinTokenLife/time.Second, api.MaxTokenLife/time.Second)
 			return
 		}
 		life = time.Duration(secs) * time.Second
@@ -88,7 +68,7 @@ func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusCreated, tokenMade{secret, t.ID, t.ExpiresAt, warning})
+	reply(w, http.StatusCreated, api.TokenCreated{Token: secret, ID: t.ID, ExpiresAt: t.ExpiresAt, Warning: warning})
 }
 
 func (s *Server) revokeToken(w http.ResponseWriter, r *http.Request) {
@@ -136,7 +116,7 @@ func (s *Server) tokenUsed(ctx context.Context, t store.Token, now time.Time) {
 	if !due {
 		return
 	}
-	if err := s.Store.UsedAPIToken(ctx, t.ID, now); err != nil {
+	if err := s.Store.RecordTokenUse(ctx, t.ID, now); err != nil {
 		s.Log.Error().Err(err).Str("token", t.Name).Msg("the use of a token was not recorded")
 	}
 }

@@ -5,94 +5,69 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 )
-
-// UpgradeState is where a node's last upgrade stands, in an operator's words.
-type UpgradeState string
-
-// The states, in the order in which an upgrade that goes well meets them.
-const (
-	Idle       UpgradeState = "idle"
-	Queued     UpgradeState = "queued"  // not sent: the node is offline
-	Sent       UpgradeState = "sent"    // and not a word yet
-	Staging    UpgradeState = "staging" // the node took the command
-	Staged     UpgradeState = "staged"  // it is about to restart, or has not come back
-	Proving    UpgradeState = "proving" // the new version has authenticated
-	Updated    UpgradeState = "updated" // and has proved healthy
-	Failed     UpgradeState = "failed"  // the release was refused
-	RolledBack UpgradeState = "rolled_back"
-	Changed    UpgradeState = "changed" // it was updated, and the device runs another version since
-)
-
-// Settled reports whether the upgrade has ended.
-func (u UpgradeState) Settled() bool {
-	switch u {
-	case Queued, Sent, Staging, Staged, Proving:
-		return false
-	}
-	return true
-}
 
 // StateOf derives the state of command c at now from the codes of its events,
 // oldest first, and the version at which its node last authenticated. Any one of
 // ack, events and authentication may be missing: each settles what it can. What
 // has not ended within the time limit has failed (rollout.TimeLimit), until a
 // later word says how it ended after all.
-func StateOf(c store.Command, codes []string, version string, now time.Time) (state UpgradeState, errorCode string) {
+func StateOf(c store.Command, codes []string, version string, now time.Time) (state api.UpgradeState, errorCode string) {
 	state, errorCode = stateOf(c, codes, version)
 	switch state {
-	case Queued:
+	case api.Queued:
 		if now.Sub(c.CreatedAt) >= resendWithin {
-			return Failed, rollout.TimeLimit
+			return api.Failed, rollout.TimeLimit
 		}
-	case Sent, Staging, Staged, Proving:
+	case api.Sent, api.Staging, api.Staged, api.Proving:
 		if now.Sub(c.SentAt) >= rollout.DefaultLimit {
-			return Failed, rollout.TimeLimit
+			return api.Failed, rollout.TimeLimit
 		}
 	}
 	return state, errorCode
 }
 
-func stateOf(c store.Command, codes []string, version string) (UpgradeState, string) {
+func stateOf(c store.Command, codes []string, version string) (api.UpgradeState, string) {
 	has := func(code release.Code) bool { return slices.Contains(codes, string(code)) }
 	switch {
 	case has(release.RolledBack):
-		return RolledBack, string(release.RolledBack)
+		return api.RolledBack, string(release.RolledBack)
 	case has(release.Completed):
-		return Updated, ""
+		return api.Updated, ""
 	case !c.AckedAt.IsZero() && !c.Success:
-		return Failed, c.ErrorCode
+		return api.Failed, c.ErrorCode
 	}
 	for _, code := range slices.Backward(codes) {
 		if release.Code(code).Severity() != release.Info {
-			return Failed, code
+			return api.Failed, code
 		}
 	}
 	staged := has(release.Staged) || has(release.StagedManual) || (!c.AckedAt.IsZero() && c.Success)
 	switch {
 	case staged && version == c.Version && !has(release.Staged):
-		return Updated, "" // it ran that version already, or the events are still to come
+		return api.Updated, "" // it ran that version already, or the events are still to come
 	case staged && version == c.Version:
-		return Proving, ""
+		return api.Proving, ""
 	case staged:
-		return Staged, ""
+		return api.Staged, ""
 	case has(release.Started):
-		return Staging, ""
+		return api.Staging, ""
 	case !c.SentAt.IsZero() && version == c.Version:
-		return Updated, "" // whatever was lost: it runs what was asked for
+		return api.Updated, "" // whatever was lost: it runs what was asked for
 	case !c.SentAt.IsZero():
-		return Sent, ""
+		return api.Sent, ""
 	}
-	return Queued, ""
+	return api.Queued, ""
 }
 
 // standing is where a node stands, by the command that decides.
 type standing struct {
 	command store.Command // zero: it never had one
-	state   UpgradeState
+	state   api.UpgradeState
 	code    string    // of a failure
 	message string    // of the node, to that code
 	ended   time.Time // its last word on the command; zero: none
@@ -109,7 +84,7 @@ const maxDeciding = 10
 func (s *Server) standing(ctx context.Context, n store.Node) (standing, error) {
 	cs, err := s.Store.Commands(ctx, n.ID, maxDeciding)
 	if err != nil || len(cs) == 0 {
-		return standing{state: Idle}, err
+		return standing{state: api.Idle}, err
 	}
 	var newest standing
 	for i, c := range cs {
@@ -121,7 +96,7 @@ func (s *Server) standing(ctx context.Context, n store.Node) (standing, error) {
 			newest = st
 		}
 		switch {
-		case st.state == Failed && st.code == string(release.InProgress): // see what was in progress
+		case st.state == api.Failed && st.code == string(release.InProgress): // see what was in progress
 		case i > 0 && st.state.Settled() && !st.ended.After(newest.command.CreatedAt):
 			return newest, nil // the refusal was about something else
 		default:
@@ -150,9 +125,9 @@ func (s *Server) standingOf(ctx context.Context, c store.Command, n store.Node) 
 		}
 	}
 	st.state, st.code = StateOf(c, codes, n.Version, time.Now())
-	if st.state == Updated && n.Version != c.Version && n.LastSeen.After(completed) {
+	if st.state == api.Updated && n.Version != c.Version && n.LastSeen.After(completed) {
 		// It was updated, and somebody set the device to another version since.
-		st.state = Changed
+		st.state = api.Changed
 		changes, err := s.Store.Outcomes(ctx, n.ID, "")
 		if err != nil {
 			return st, err

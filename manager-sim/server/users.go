@@ -8,55 +8,26 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
-
-// The bodies of the calls.
-type (
-	userList struct {
-		Users []store.User `json:"users"`
-	}
-	newUser struct {
-		Name     string   `json:"name"`
-		Password string   `json:"password"`
-		Role     string   `json:"role"`
-		Groups   []string `json:"groups,omitempty"` // ids; "*": all
-	}
-	userMade struct {
-		Name    string `json:"name"`
-		Warning string `json:"warning,omitempty"` // for a person
-	}
-	userChange struct {
-		Role     *string   `json:"role,omitempty"`
-		Groups   *[]string `json:"groups,omitempty"`
-		Password *string   `json:"password,omitempty"` // it ends the user's sessions
-	}
-	passwordChange struct {
-		Old string `json:"old"`
-		New string `json:"new"`
-	}
-)
-
-var userNames = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._@-]{0,63}$`)
 
 // badUser is a mistake of whoever adds or changes a user.
 type badUser struct{ error }
 
 func checkUser(u store.User) error {
-	if !userNames.MatchString(u.Name) {
-		return badUser{fmt.Errorf("name %.80q is not 1 to 64 letters, digits and ._@-, beginning with a letter or digit", u.Name)}
+	if err := api.CheckUserName(u.Name); err != nil {
+		return badUser{err}
 	}
 	return checkRole(u.Role)
 }
 
 func checkRole(role string) error {
-	if !slices.Contains(Roles, Role(role)) {
-		return badUser{fmt.Errorf("role %.40q is not one of %v", role, Roles)}
+	if err := api.CheckRole(role); err != nil {
+		return badUser{err}
 	}
 	return nil
 }
@@ -67,12 +38,12 @@ func (s *Server) userFailed(w http.ResponseWriter, err error) {
 	var later *TryLater
 	switch {
 	case errors.As(err, &bad):
-		fail(w, http.StatusBadRequest, "bad_request", "%v", err)
+		fail(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
 	case errors.As(err, &later):
 		w.Header().Set("Retry-After", fmt.Sprint(later.Seconds()))
-		fail(w, http.StatusTooManyRequests, "too_many_attempts", "%v", later)
+		fail(w, http.StatusTooManyRequests, api.CodeTooManyAttempts, "%v", later)
 	case errors.Is(err, store.ErrLastSuperAdmin):
-		fail(w, http.StatusConflict, "last_super_admin", "%v", err)
+		fail(w, http.StatusConflict, api.CodeLastSuperAdmin, "%v", err)
 	default:
 		s.storeFailed(w, err)
 	}
@@ -84,11 +55,15 @@ func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) {
 		s.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, userList{us})
+	users := make([]api.User, len(us))
+	for i, u := range us {
+		users[i] = u.API()
+	}
+	reply(w, http.StatusOK, api.UserList{Users: users})
 }
 
 func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
-	var body newUser
+	var body api.NewUser
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -108,7 +83,7 @@ func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
 		s.userFailed(w, err)
 		return
 	}
-	reply(w, http.StatusCreated, userMade{body.Name, warning})
+	reply(w, http.StatusCreated, api.UserCreated{Name: body.Name, Warning: warning})
 }
 
 // seesNothing returns a warning if no group that the user's role is for exists.
@@ -130,7 +105,7 @@ func (s *Server) seesNothing(ctx context.Context, u store.User) (string, error) 
 }
 
 func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) {
-	var body userChange
+	var body api.UserChange
 	if !readBody(w, r, &body) {
 		return
 	}
@@ -163,7 +138,7 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.access.change()
-	reply(w, http.StatusOK, u)
+	reply(w, http.StatusOK, u.API())
 }
 
 func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
@@ -187,18 +162,18 @@ func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
 // changePassword changes the password of whoever is signed in. Wrong old passwords
 // are counted like failed attempts to sign in.
 func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) {
-	var body passwordChange
+	var body api.PasswordChange
 	if !readBody(w, r, &body) {
 		return
 	}
 	i := who(r)
 	if i.fixed || i.token != "" {
-		fail(w, http.StatusConflict, "no_password", "%s is a token, and has no password: sign in to change yours", i.Name)
+		fail(w, http.StatusConflict, api.CodeNoPassword, "%s is a token, and has no password: sign in to change yours", i.Name)
 		return
 	}
 	if err := s.setPassword(r.Context(), i, body); err != nil {
 		if errors.Is(err, ErrWrong) {
-			fail(w, http.StatusForbidden, "wrong_password", "the old password is wrong")
+			fail(w, http.StatusForbidden, api.CodeWrongPassword, "the old password is wrong")
 			return
 		}
 		s.userFailed(w, err)
@@ -208,7 +183,7 @@ func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (s *Server) setPassword(ctx context.Context, i Identity, body passwordChange) error {
+func (s *Server) setPassword(ctx context.Context, i Identity, body api.PasswordChange) error {
 	now := time.Now()
 	giveBack, wait := s.signins.take(now, limit{"old password " + i.Name, attemptsByPair})
 	if wait > 0 {

@@ -7,27 +7,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
 	_ "modernc.org/sqlite"             // driver "sqlite"
 )
 
-// migrationFiles bring the schema of each dialect from version i to i+1. One
-// that has shipped is never changed.
+// migrationFiles has one file per schema version and dialect. A file that has shipped
+// is never changed.
 //
 //go:embed migrations
 var migrationFiles embed.FS
 
-// dialect is in what SQLite and PostgreSQL differ.
+// dialect is the difference between SQLite and PostgreSQL.
 type dialect struct {
 	name    string // also of the folder of its migrations
-	find    string // function that finds a text in a text, from 1; 0 if it is not there
-	dollars bool   // $1 for ?, and no NUL in a text
+	find    string // function that returns the position of a text in another, from 1; 0: absent
+	dollars bool   // parameters are $1 in place of ?, and a text cannot contain NUL
 }
 
 var (
@@ -35,12 +35,12 @@ var (
 	postgres = dialect{name: "postgres", find: "strpos", dollars: true}
 )
 
-// contains is a condition: the column contains the parameter, in any case.
+// contains returns the condition that the column contains the parameter, ignoring case.
 func (d dialect) contains(column string) string {
 	return d.find + "(lower(" + column + "), lower(?)) > 0"
 }
 
-// rebind puts a statement that is written for SQLite into the dialect.
+// rebind translates a statement for SQLite into the dialect.
 func (d dialect) rebind(query string, args []any) (string, []any) {
 	if !d.dollars {
 		return query, args
@@ -55,7 +55,7 @@ func (d dialect) rebind(query string, args []any) (string, []any) {
 		n++
 	}
 	for i, a := range args {
-		if s, ok := a.(string); ok { // a node may say anything
+		if s, ok := a.(string); ok { // nodes choose some of the texts
 			args[i] = strings.ReplaceAll(s, "\x00", "\uFFFD")
 		}
 	}
@@ -89,22 +89,23 @@ func (c conn) row(ctx context.Context, query string, args ...any) *sql.Row {
 	return c.x.QueryRowContext(ctx, query, args...)
 }
 
-// database is a Store in SQL.
-type database struct {
+// Store is an open database. Its methods are safe for concurrent use. A method that
+// returns nil has made its change durable.
+type Store struct {
 	conn
 	db *sql.DB
 }
 
-// Open opens a database, making or migrating its schema as needed: that of a
-// PostgreSQL server for a URL that begins with postgres://, or else the SQLite
-// file with that name. One manager at a time uses a database.
-func Open(name string) (Store, error) {
+// Open opens a database, and creates or migrates its schema. A name that begins with
+// postgres:// is the URL of a PostgreSQL server; any other name is a file of SQLite.
+// Only one manager at a time may use a database.
+func Open(ctx context.Context, name string) (*Store, error) {
 	driver, dsn, d := "sqlite", "file:"+(&url.URL{Path: name}).EscapedPath()+
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate", sqlite
 	if strings.HasPrefix(name, "postgres://") {
 		u, err := url.Parse(name)
 		if err != nil {
-			return nil, errors.New("the database's URL is not one") // the error would show its password
+			return nil, errors.New("the URL of the database is not valid") // the error would show its password
 		}
 		driver, dsn, d, name = "pgx", name, postgres, u.Redacted()
 	}
@@ -115,16 +116,15 @@ func Open(name string) (Store, error) {
 	// One connection: SQLite has one writer, and waiting here beats SQLITE_BUSY.
 	// With PostgreSQL it makes the order of events the order in which they are seen.
 	db.SetMaxOpenConns(1)
-	s := &database{conn{d, db}, db}
-	if err := s.migrate(); err != nil {
+	s := &Store{conn{d, db}, db}
+	if err := s.migrate(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return s, nil
 }
 
-func (s *database) migrate() error {
-	ctx := context.Background()
+func (s *Store) migrate(ctx context.Context) error {
 	names, err := fs.Glob(migrationFiles, path.Join("migrations", s.name, "*.sql")) // sorted
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func (s *database) migrate() error {
 			return err
 		}
 		if have > len(names) {
-			return fmt.Errorf("its schema is %d; this program knows up to %d", have, len(names))
+			return fmt.Errorf("its schema has version %d; this program knows up to %d", have, len(names))
 		}
 		for _, name := range names[have:] {
 			b, err := migrationFiles.ReadFile(name)
@@ -161,12 +161,14 @@ func (s *database) migrate() error {
 	})
 }
 
-func (s *database) Ping(ctx context.Context) error { return s.db.PingContext(ctx) }
+// Ping returns an error if the database cannot be reached.
+func (s *Store) Ping(ctx context.Context) error { return s.db.PingContext(ctx) }
 
-func (s *database) Close() error { return s.db.Close() }
+// Close closes the database.
+func (s *Store) Close() error { return s.db.Close() }
 
 // tx runs f in a transaction.
-func (s *database) tx(ctx context.Context, f func(conn) error) error {
+func (s *Store) tx(ctx context.Context, f func(conn) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -178,69 +180,56 @@ func (s *database) tx(ctx context.Context, f func(conn) error) error {
 	return tx.Commit()
 }
 
-// Once is a request that is to be carried out once, however often it is made.
-type Once struct {
-	Key         string // whose, and which: the same for the same request
-	Fingerprint string // of what is asked for
-	done        bool
-}
-
-type onceKey struct{}
-
-// With returns a context that binds the next change to o: it is made together
-// with a note of o.Key, or fails with ErrRepeated if that is noted already.
-func (o *Once) With(ctx context.Context) context.Context { return context.WithValue(ctx, onceKey{}, o) }
-
-// Done reports whether a change was made.
-func (o *Once) Done() bool { return o.done }
-
-// ErrRepeated says that the request of a Once has been carried out.
-var ErrRepeated = errors.New("carried out already")
-
-// onceKept is how long a request is known again.
-const onceKept = 24 * time.Hour
-
-// change is tx for what an operator asks for: it honours a Once.
-func (s *database) change(ctx context.Context, f func(conn) error) error {
-	o, _ := ctx.Value(onceKey{}).(*Once)
-	if o == nil || o.done {
-		return s.tx(ctx, f)
+func collect[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([]T, error) {
+	if err != nil {
+		return nil, err
 	}
-	err := s.tx(ctx, func(tx conn) error {
-		now := time.Now()
-		if _, err := tx.exec(ctx, "DELETE FROM once WHERE time < ?", ms(now.Add(-onceKept))); err != nil {
-			return err
-		}
-		r, err := tx.exec(ctx, "INSERT INTO once (key, fingerprint, time) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", o.Key, o.Fingerprint, ms(now))
+	defer rows.Close()
+	out := []T{}
+	for rows.Next() {
+		v, err := scan(rows)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if k, err := r.RowsAffected(); err != nil || k == 0 {
-			return errors.Join(err, ErrRepeated)
-		}
-		return f(tx)
-	})
-	o.done = err == nil
-	return err
-}
-
-// Answer is what a request that is made once was answered.
-type Answer struct {
-	Fingerprint string
-	Status      int // 0: not known
-	Body        string
-}
-
-func (s *database) Answer(ctx context.Context, key string) (Answer, error) {
-	var a Answer
-	err := s.row(ctx, "SELECT fingerprint, status, body FROM once WHERE key = ?", key).Scan(&a.Fingerprint, &a.Status, &a.Body)
-	if errors.Is(err, sql.ErrNoRows) {
-		return a, ErrNotFound
+		out = append(out, v)
 	}
-	return a, err
+	return out, rows.Err()
 }
 
-func (s *database) SetAnswer(ctx context.Context, key string, a Answer) error {
-	_, err := s.exec(ctx, "UPDATE once SET status = ?, body = ? WHERE key = ?", a.Status, a.Body, key)
-	return err
+// where is the conditions of a query; a row must meet all of them.
+type where struct {
+	conds []string
+	args  []any
+}
+
+func (w *where) add(cond string, args ...any) {
+	w.conds, w.args = append(w.conds, cond), append(w.args, args...)
+}
+
+// equal adds a condition for a column, unless v is "", which matches all.
+func (w *where) equal(column, v string) {
+	if v != "" {
+		w.add(column+" = ?", v)
+	}
+}
+
+func (w *where) String() string {
+	if len(w.conds) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.conds, " AND ")
+}
+
+// count returns how many rows of the table match.
+func (s *Store) count(ctx context.Context, table string, w where) (n int, err error) {
+	err = s.row(ctx, "SELECT count(*) FROM "+table+w.String(), w.args...).Scan(&n)
+	return n, err
+}
+
+// all returns the LIMIT for a limit; negative means no limit.
+func all(limit int) int {
+	if limit < 0 {
+		return math.MaxInt32
+	}
+	return limit
 }

@@ -7,16 +7,39 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// What is kept of one node's events. Beyond, its oldest are deleted: a node that
-// reports without end fills no disk, and hides nothing but its own past.
+// EventFilter narrows Events; empty fields match all.
+type EventFilter struct {
+	NodeID, Severity, Category, CommandID string
+	Search                                string   // in the message and the error code
+	Groups                                []string // of their nodes; nil: all, also nodes without a group
+	From, To                              time.Time
+	Page, PerPage                         int   // from 1; 1 to api.MaxEventsPerPage
+	Before, After                         int64 // only events with a lower (Before) or higher (After) Seq; 0: all
+}
+
+// Outcome is an event that decides the state of a command.
+type Outcome struct {
+	Code       string
+	Message    string // its first maxOutcome characters
+	ReceivedAt time.Time
+}
+
+// Bounds of one node's events. Beyond them its oldest events are deleted, so that a
+// node cannot fill the disk, or push out the events of others.
 const (
 	EventsKept     = 10_000
 	EventBytesKept = 16 << 20 // of their messages and details
 )
 
-func (s *database) AddEvent(ctx context.Context, e *Event) (bool, error) {
+// AddEvent adds an event, and reports false if the node's EventID exists already. It
+// sets e.Seq. It deletes the oldest events of a node that exceeds EventsKept or
+// EventBytesKept.
+func (s *Store) AddEvent(ctx context.Context, e *api.Event) (bool, error) {
 	added := false
 	err := s.tx(ctx, func(tx conn) error {
 		err := tx.row(ctx, `INSERT INTO events (event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details)
@@ -35,14 +58,14 @@ func (s *database) AddEvent(ctx context.Context, e *Event) (bool, error) {
 		if err != nil || count <= EventsKept && size <= EventBytesKept {
 			return err
 		}
-		return forget(ctx, tx, e.NodeID, count)
+		return deleteOldest(ctx, tx, e.NodeID, count)
 	})
 	return added && err == nil, err
 }
 
-// forget deletes the oldest quarter of a node's events, and more if those that are
-// left are too large, but never the newest one.
-func forget(ctx context.Context, tx conn, nodeID string, count int64) error {
+// deleteOldest deletes the oldest quarter of a node's events, and more while the
+// remaining ones are too large. It never deletes the newest event.
+func deleteOldest(ctx context.Context, tx conn, nodeID string, count int64) error {
 	for {
 		drop := max(count/4, 1)
 		if drop >= count {
@@ -71,7 +94,10 @@ const (
 	maxOutcome  = 500 // characters of a message
 )
 
-func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error) {
+// Outcomes returns the events that decide the state of a command, oldest first: of very
+// many, the newest. With the command id "" it returns the rollbacks that no command
+// caused.
+func (s *Store) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error) {
 	rows, err := s.query(ctx, `SELECT error_code, substr(message, 1, ?), received_at FROM events
 		WHERE node_id = ? AND command_id = ? AND (command_id != '' OR error_code = 'upgrade_rolled_back') ORDER BY seq DESC LIMIT ?`,
 		maxOutcome, nodeID, commandID, maxOutcomes)
@@ -86,7 +112,9 @@ func (s *database) Outcomes(ctx context.Context, nodeID, commandID string) ([]Ou
 	return list, err
 }
 
-func (s *database) Events(ctx context.Context, f EventFilter) ([]Event, int, error) {
+// Events returns a page, newest first, and how many events match in all, whatever
+// Before and After are.
+func (s *Store) Events(ctx context.Context, f EventFilter) ([]api.Event, int, error) {
 	var w where
 	w.equal("node_id", f.NodeID)
 	w.equal("severity", f.Severity)
@@ -124,8 +152,8 @@ func (s *database) Events(ctx context.Context, f EventFilter) ([]Event, int, err
 	}
 	rows, err := s.query(ctx, `SELECT seq, event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details
 		FROM events`+w.String()+" ORDER BY seq DESC LIMIT ? OFFSET ?", append(w.args, f.PerPage, max(f.Page-1, 0)*f.PerPage)...)
-	events, err := collect(rows, err, func(row scanner) (Event, error) {
-		var e Event
+	events, err := collect(rows, err, func(row scanner) (api.Event, error) {
+		var e api.Event
 		var at, received int64
 		var details string
 		err := row.Scan(&e.Seq, &e.EventID, &e.NodeID, &at, &received, &e.Severity, &e.Category, &e.Message, &e.ErrorCode, &e.CommandID, &details)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
 func TestOldTokensStayValid(t *testing.T) { each(t, testOldTokensStayValid) }
@@ -45,7 +45,7 @@ func testOldTokensStayValid(t *testing.T, path string) {
 	if err != nil || len(ks) != 2 || ks[0].ID == ks[1].ID || ks[0].ID == "" {
 		t.Errorf("got %+v, %v", ks, err)
 	}
-	must(t, s.RemoveAPIToken(t.Context(), k.ID, store.Audit{Time: now, Details: []byte(`{}`)}))
+	must(t, s.RemoveAPIToken(t.Context(), k.ID, api.AuditEntry{Time: now, Details: []byte(`{}`)}))
 	if _, err := s.APIToken(t.Context(), "0123456789abcdef-one"); err == nil {
 		t.Error("it works after it was revoked")
 	}

@@ -8,21 +8,26 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-func (s *database) Register(ctx context.Context, token string, n Node) error {
-	return s.tx(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, address)
-			SELECT ?, ?, ?, ?, '[]', NULL, CAST(? AS BIGINT), CAST(? AS BIGINT), ? FROM tokens WHERE hash = ?`,
-			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.Address, token)
-		if err != nil {
-			return err
-		}
-		if k, err := r.RowsAffected(); err != nil || k == 0 {
-			return errors.Join(err, ErrDenied)
-		}
-		return addConnection(ctx, tx, Connection{n.ID, n.LastSeen, Authenticated, n.Version})
-	})
+// Node is a registered node.
+type Node struct {
+	ID           string
+	DeviceType   string
+	SecretHash   string // SHA-256 of its secret, hex
+	Version      string // at its last authentication or health beat
+	Capabilities []string
+	Upgrade      json.RawMessage // of its last health beat; nil if it had none
+	RegisteredAt time.Time
+	LastSeen     time.Time
+	GroupID      string        // "" for none
+	Health       string        // of its last health beat: wire.StatusOK or wire.StatusDegraded; "" if it had none
+	Unavailable  string        // why it offered no upgrades at its last health beat; "": it gave no reason
+	Address      string        // of its last connection
+	Duplicate    api.Duplicate // zero: one device uses its identity
+	RemovedAt    time.Time     // zero: it was not removed
 }
 
 const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at"
@@ -45,7 +50,8 @@ func scanNode(row scanner) (Node, error) {
 	return n, json.Unmarshal([]byte(caps), &n.Capabilities)
 }
 
-func (s *database) Node(ctx context.Context, id string) (Node, error) {
+// Node returns a node, also a removed one, or ErrNotFound.
+func (s *Store) Node(ctx context.Context, id string) (Node, error) {
 	n, err := scanNode(s.row(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return n, fmt.Errorf("node %q: %w", id, ErrNotFound)
@@ -53,17 +59,21 @@ func (s *database) Node(ctx context.Context, id string) (Node, error) {
 	return n, err
 }
 
-func (s *database) Nodes(ctx context.Context) ([]Node, error) {
+// Nodes returns the nodes that were not removed, by id.
+func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at = 0 ORDER BY id")
 	return collect(rows, err, scanNode)
 }
 
-func (s *database) RemovedNodes(ctx context.Context) ([]Node, error) {
+// RemovedNodes returns the removed nodes, by id.
+func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at != 0 ORDER BY id")
 	return collect(rows, err, scanNode)
 }
 
-func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a Audit) error {
+// RemoveNode revokes the secret of a node and takes it out of the lists. Its history
+// stays. It returns ErrNotFound for a node that was removed already.
+func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', upgrade = NULL, duplicate = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
 		if err != nil {
@@ -76,7 +86,9 @@ func (s *database) RemoveNode(ctx context.Context, id string, at time.Time, a Au
 	})
 }
 
-func (s *database) MarkDuplicate(ctx context.Context, id string, d Duplicate) (bool, error) {
+// MarkDuplicate records that two devices use a node's identity. It reports whether
+// the node was not marked before.
+func (s *Store) MarkDuplicate(ctx context.Context, id string, d api.Duplicate) (bool, error) {
 	b, err := json.Marshal(d)
 	if err != nil {
 		return false, err
@@ -89,7 +101,8 @@ func (s *database) MarkDuplicate(ctx context.Context, id string, d Duplicate) (b
 	return k > 0, err
 }
 
-func (s *database) ClearDuplicate(ctx context.Context, id string, a Audit) error {
+// ClearDuplicate ends the mark of MarkDuplicate, or returns ErrNotMarked.
+func (s *Store) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET duplicate = NULL WHERE id = ? AND duplicate IS NOT NULL", id)
 		if err != nil {
@@ -102,7 +115,9 @@ func (s *database) ClearDuplicate(ctx context.Context, id string, a Audit) error
 	})
 }
 
-func (s *database) Seen(ctx context.Context, n Node) error {
+// RecordHealth records a health beat: version, capabilities, upgrade, health and
+// LastSeen of n.
+func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	caps, err := json.Marshal(append([]string{}, n.Capabilities...))
 	if err != nil {
 		return err
@@ -112,7 +127,9 @@ func (s *database) Seen(ctx context.Context, n Node) error {
 	return err
 }
 
-func (s *database) Came(ctx context.Context, id, version, address string, at time.Time) error {
+// RecordConnect records that a node authenticated at a version from an address. It
+// returns ErrDenied if the node was removed.
+func (s *Store) RecordConnect(ctx context.Context, id, version, address string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0", version, ms(at), address, id)
 		if err != nil {
@@ -121,31 +138,36 @@ func (s *database) Came(ctx context.Context, id, version, address string, at tim
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, fmt.Errorf("node %q was removed: %w", id, ErrDenied))
 		}
-		return addConnection(ctx, tx, Connection{id, at, Authenticated, version})
+		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Authenticated, Version: version})
 	})
 }
 
-func (s *database) Went(ctx context.Context, id string, at time.Time) error {
-	return s.tx(ctx, func(tx conn) error { return addConnection(ctx, tx, Connection{id, at, Disconnected, ""}) })
+// RecordDisconnect records that a node's session ended.
+func (s *Store) RecordDisconnect(ctx context.Context, id string, at time.Time) error {
+	return s.tx(ctx, func(tx conn) error {
+		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Disconnected, Version: ""})
+	})
 }
 
-// connectionsKept bounds what is remembered of one node's connections.
+// connectionsKept is how many connections of one node are kept.
 const connectionsKept = 1000
 
-func addConnection(ctx context.Context, tx conn, c Connection) error {
-	if _, err := tx.exec(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, ?, ?, ?)", c.NodeID, ms(c.Time), c.State, c.Version); err != nil {
+func addConnection(ctx context.Context, tx conn, nodeID string, c api.Connection) error {
+	if _, err := tx.exec(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, ?, ?, ?)", nodeID, ms(c.Time), c.State, c.Version); err != nil {
 		return err
 	}
-	_, err := tx.exec(ctx, "DELETE FROM connections WHERE node_id = ? AND seq <= (SELECT seq FROM connections WHERE node_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)", c.NodeID, c.NodeID, connectionsKept)
+	_, err := tx.exec(ctx, "DELETE FROM connections WHERE node_id = ? AND seq <= (SELECT seq FROM connections WHERE node_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)", nodeID, nodeID, connectionsKept)
 	return err
 }
 
-func (s *database) Connections(ctx context.Context, nodeID string) ([]Connection, error) {
+// Connections returns when a node connected and disconnected, newest first. The
+// oldest of very many are deleted.
+func (s *Store) Connections(ctx context.Context, nodeID string) ([]api.Connection, error) {
 	rows, err := s.query(ctx, "SELECT node_id, time, state, version FROM connections WHERE node_id = ? ORDER BY seq DESC", nodeID)
-	return collect(rows, err, func(row scanner) (Connection, error) {
-		var c Connection
+	return collect(rows, err, func(row scanner) (api.Connection, error) {
+		var c api.Connection
 		var at int64
-		err := row.Scan(&c.NodeID, &at, &c.State, &c.Version)
+		err := row.Scan(&nodeID, &at, &c.State, &c.Version)
 		c.Time = fromMS(at)
 		return c, err
 	})

@@ -7,11 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-func entry(action string) store.Audit {
-	return store.Audit{Time: now, Actor: "admin", Action: action, Target: "a", Details: json.RawMessage(`{}`)}
+func entry(action string) api.AuditEntry {
+	return api.AuditEntry{Time: now, Actor: "admin", Action: action, Target: "a", Details: json.RawMessage(`{}`)}
 }
 
 // A removed node has no secret, is in no list, and keeps its history; nothing brings it
@@ -22,7 +23,7 @@ func testARemovedNode(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
 	must(t, s.AddToken(ctx, "t"))
-	must(t, s.AddGroup(ctx, store.Group{ID: "g", Name: "site", CreatedAt: now}, entry("x")))
+	must(t, s.AddGroup(ctx, api.Group{ID: "g", Name: "site", CreatedAt: now}, entry("x")))
 	for _, id := range []string{"a", "b"} {
 		must(t, s.Register(ctx, "t", store.Node{ID: id, SecretHash: "h", Address: "192.0.2.1", RegisteredAt: now, LastSeen: now}))
 		must(t, s.SetGroup(ctx, id, "g", entry("x")))
@@ -31,7 +32,7 @@ func testARemovedNode(t *testing.T, path string) {
 	if err := s.RemoveNode(ctx, "a", now, entry("node.remove")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("again: %v", err)
 	}
-	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "9.9.9", Capabilities: []string{"upgrade"}, LastSeen: now}))
+	must(t, s.RecordHealth(ctx, store.Node{ID: "a", Version: "9.9.9", Capabilities: []string{"upgrade"}, LastSeen: now}))
 	if err := s.SetGroup(ctx, "a", "g", entry("x")); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("moved: %v", err)
 	}
@@ -60,7 +61,7 @@ func testDuplicates(t *testing.T, path string) {
 	ctx := t.Context()
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
-	d := store.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: now}
+	d := api.Duplicate{Addresses: []string{"192.0.2.1", "192.0.2.2"}, Since: now}
 	for i := range 2 {
 		if marked, err := s.MarkDuplicate(ctx, "a", d); err != nil || marked != (i == 0) {
 			t.Errorf("mark %d: %t, %v", i, marked, err)
@@ -88,12 +89,12 @@ func testReplacedCommands(t *testing.T, path string) {
 	}
 	must(t, add("c1", ""))
 	must(t, add("c2", "c1"))
-	must(t, s.Sent(ctx, "c2", now))
+	must(t, s.RecordSent(ctx, "c2", now))
 	if err := add("c3", "c2"); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("a command that was sent: %v", err)
 	}
 	cs, err := s.Commands(ctx, "a", -1)
-	if err != nil || len(cs) != 2 || cs[0].ID != "c2" || cs[0].Actor != "alice" || cs[1].ErrorCode != store.CommandReplaced || cs[1].AckedAt.IsZero() {
+	if err != nil || len(cs) != 2 || cs[0].ID != "c2" || cs[0].Actor != "alice" || cs[1].ErrorCode != api.CodeReplaced || cs[1].AckedAt.IsZero() {
 		t.Errorf("got %+v, %v", cs, err)
 	}
 }
@@ -111,7 +112,7 @@ func testEventsHaveABound(t *testing.T, path string) {
 	}
 	add := func(node, id, code string, size int) {
 		t.Helper()
-		e := store.Event{EventID: id, NodeID: node, ReceivedAt: now, Severity: "info", Category: "upgrade", Message: strings.Repeat("m", size/2), ErrorCode: code, CommandID: "c",
+		e := api.Event{EventID: id, NodeID: node, ReceivedAt: now, Severity: "info", Category: "upgrade", Message: strings.Repeat("m", size/2), ErrorCode: code, CommandID: "c",
 			Details: json.RawMessage(`{"from_version":"1.1.0","journal":"` + strings.Repeat("j", size/2) + `"}`)}
 		if added, err := s.AddEvent(ctx, &e); err != nil || !added {
 			t.Fatal(added, err)
@@ -133,11 +134,11 @@ func testEventsHaveABound(t *testing.T, path string) {
 	if err != nil || len(outcomes) != 1 || outcomes[0].Code != "upgrade_rolled_back" || len(outcomes[0].Message) > 1000 || !outcomes[0].ReceivedAt.Equal(now) {
 		t.Errorf("%d outcomes, %v", len(outcomes), err)
 	}
-	e := store.Event{NodeID: "b", ReceivedAt: now, Category: "upgrade", ErrorCode: "upgrade_rolled_back", Message: "an operator rolled back", Details: json.RawMessage(`{}`)}
+	e := api.Event{NodeID: "b", ReceivedAt: now, Category: "upgrade", ErrorCode: "upgrade_rolled_back", Message: "an operator rolled back", Details: json.RawMessage(`{}`)}
 	if _, err := s.AddEvent(ctx, &e); err != nil {
 		t.Fatal(err)
 	}
-	e = store.Event{NodeID: "b", ReceivedAt: now, Category: "x", Message: "of no upgrade", Details: json.RawMessage(`{}`)}
+	e = api.Event{NodeID: "b", ReceivedAt: now, Category: "x", Message: "of no upgrade", Details: json.RawMessage(`{}`)}
 	if _, err := s.AddEvent(ctx, &e); err != nil {
 		t.Fatal(err)
 	}

@@ -6,25 +6,29 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Session is that of somebody who signed in.
+// Session is the session of a user who signed in.
 type Session struct {
 	Hash         string // of its secret
 	User         string
 	PasswordHash string // with which the user signed in
-	Source       string // from where
+	Source       string // address, as sign-ins are counted by
 	Expires      time.Time
 }
 
 const (
-	// SignInsKept is how long a source counts as one of the user's own.
+	// SignInsKept is how long a source that a user signed in from is known.
 	SignInsKept = 30 * 24 * time.Hour
-	// sourcesKept bounds the sources of one user; the oldest are forgotten.
+	// sourcesKept is how many sources of one user are kept, the newest ones.
 	sourcesKept = 100
 )
 
-func (s *database) AddSession(ctx context.Context, n Session, a Audit) error {
+// AddSession adds a session. It returns ErrConflict if the user does not exist, or has
+// another password than PasswordHash.
+func (s *Store) AddSession(ctx context.Context, n Session, a api.AuditEntry) error {
 	return s.tx(ctx, func(tx conn) error {
 		now := time.Now()
 		if _, err := tx.exec(ctx, "DELETE FROM sessions WHERE expires_at < ?", ms(now)); err != nil {
@@ -35,7 +39,7 @@ func (s *database) AddSession(ctx context.Context, n Session, a Audit) error {
 			return err
 		}
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
-			return errors.Join(err, fmt.Errorf("user %q has another password by now: %w", n.User, ErrConflict))
+			return errors.Join(err, fmt.Errorf("user %q has another password now: %w", n.User, ErrConflict))
 		}
 		if _, err := tx.exec(ctx, `INSERT INTO sign_ins VALUES (?, ?, ?) ON CONFLICT ("user", source) DO UPDATE SET time = excluded.time`, n.User, n.Source, ms(now)); err != nil {
 			return err
@@ -50,15 +54,18 @@ func (s *database) AddSession(ctx context.Context, n Session, a Audit) error {
 	})
 }
 
-func (s *database) SignedInFrom(ctx context.Context, user, source string, now time.Time) (bool, error) {
+// SignedInFrom reports whether the user signed in from a source within SignInsKept.
+func (s *Store) SignedInFrom(ctx context.Context, user, source string, now time.Time) (bool, error) {
 	var n int
 	err := s.row(ctx, `SELECT count(*) FROM sign_ins WHERE "user" = ? AND source = ? AND time > ?`, user, source, ms(now.Add(-SignInsKept))).Scan(&n)
 	return n > 0, err
 }
 
-func (s *database) SessionUser(ctx context.Context, hash string, now time.Time) (User, time.Time, error) {
+// SessionUser returns the user of a session and when the session ends, or ErrNotFound
+// if there is no such session at now.
+func (s *Store) SessionUser(ctx context.Context, hash string, now time.Time) (User, time.Time, error) {
 	var expires int64
-	u, err := scanUser(also{s.row(ctx, `SELECT u.name, u.hash, u.role, u.groups, u.created_at, s.expires_at
+	u, err := scanUser(extraColumn{s.row(ctx, `SELECT u.name, u.hash, u.role, u.groups, u.created_at, s.expires_at
 		FROM sessions s JOIN users u ON u.name = s."user" WHERE s.hash = ? AND s.expires_at > ?`, hash, ms(now)), &expires})
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, time.Time{}, fmt.Errorf("session: %w", ErrNotFound)
@@ -66,15 +73,16 @@ func (s *database) SessionUser(ctx context.Context, hash string, now time.Time) 
 	return u, fromMS(expires), err
 }
 
-// also scans one column more than it is asked for.
-type also struct {
+// extraColumn scans one more column than its caller asks for.
+type extraColumn struct {
 	scanner
 	last any
 }
 
-func (a also) Scan(to ...any) error { return a.scanner.Scan(append(to, a.last)...) }
+func (a extraColumn) Scan(to ...any) error { return a.scanner.Scan(append(to, a.last)...) }
 
-func (s *database) EndSession(ctx context.Context, hash string) error {
+// EndSession ends a session. Repeating it changes nothing.
+func (s *Store) EndSession(ctx context.Context, hash string) error {
 	_, err := s.exec(ctx, "DELETE FROM sessions WHERE hash = ?", hash)
 	return err
 }

@@ -1,271 +1,30 @@
-// Package store is what the simulated manager remembers: nodes, the commands
-// it gave them, their events, and the audit trail. The store is the truth: a
-// manager that is killed at any moment carries on from it.
+// Package store keeps what the manager must remember: nodes, their commands and
+// events, groups, rollouts, users, tokens and the audit trail. It uses SQLite or
+// PostgreSQL. Types that the REST API shows unchanged are those of package api.
 //
-// Audit entries are only ever added. Events are added too, and the oldest of a
-// node that reports very many are deleted.
+// The store is the truth: a manager that is killed at any moment continues from it.
+// A change and its audit entry are made in one transaction. Audit entries are never
+// changed or deleted. Of a node that reports very many events, the oldest are deleted.
+//
+// The package decides nothing about upgrades, and checks no rights.
 package store
 
-import (
-	"context"
-	"encoding/json"
-	"errors"
-	"slices"
-	"strings"
-	"time"
-)
+import "errors"
 
 // Errors that callers branch on.
 var (
 	ErrNotFound = errors.New("not found")
 	ErrDenied   = errors.New("denied")
+	// ErrExists means that the name is taken, or that the group has an active rollout.
+	ErrExists = errors.New("exists already")
+	// ErrConflict means that another change came first.
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrNotMarked means that a node is not marked as a duplicate.
+	ErrNotMarked = errors.New("the node is not marked as two devices with one identity")
+	// ErrLastSuperAdmin means that no super admin would remain.
+	ErrLastSuperAdmin = errors.New("the last super admin can be neither removed nor given another role; give another user the role super_admin first")
+	// ErrClaimed means that a super admin exists.
+	ErrClaimed = errors.New("there is a super admin")
+	// ErrRepeated means that the request of a Once was carried out before.
+	ErrRepeated = errors.New("carried out already")
 )
-
-// Node is a registered node.
-type Node struct {
-	ID           string
-	DeviceType   string
-	SecretHash   string // SHA-256 of its secret, hex
-	Version      string // at its last authentication or health beat
-	Capabilities []string
-	Upgrade      json.RawMessage // of its last health beat; nil if it had none
-	RegisteredAt time.Time
-	LastSeen     time.Time
-	GroupID      string    // "" for none
-	Health       string    // of its last health beat: wire.StatusOK or wire.StatusDegraded; "" if it had none
-	Unavailable  string    // why it offered no upgrades at its last health beat; "": not said
-	Address      string    // from which it connected last
-	Duplicate    Duplicate // zero: one device uses its identity
-	RemovedAt    time.Time // zero: it was not
-}
-
-// Duplicate says that two devices use the identity of one node.
-type Duplicate struct {
-	Addresses []string  `json:"addresses"` // that the two connected from, the latest last
-	Since     time.Time `json:"since"`
-}
-
-// From describes where the two devices connect from.
-func (d Duplicate) From() string {
-	seen := slices.Compact(slices.Sorted(slices.Values(d.Addresses)))
-	if len(seen) == 1 {
-		return "both connect from " + seen[0]
-	}
-	return "they connect from " + strings.Join(seen, " and ")
-}
-
-// Outcome is what decides the state of a command: one event of it.
-type Outcome struct {
-	Code       string
-	Message    string // at most maxOutcome characters of it
-	ReceivedAt time.Time
-}
-
-// Command is one that was given to a node.
-type Command struct {
-	ID        string          `json:"command_id"`
-	NodeID    string          `json:"node_id"`
-	Version   string          `json:"version"`
-	Channel   string          `json:"channel"`
-	Action    json.RawMessage `json:"action"` // as it is sent
-	CreatedAt time.Time       `json:"created_at"`
-	SentAt    time.Time       `json:"sent_at,omitzero"`  // last time
-	AckedAt   time.Time       `json:"acked_at,omitzero"` // zero: not yet
-	Success   bool            `json:"success"`
-	ErrorCode string          `json:"error_code,omitempty"`
-	Error     string          `json:"error,omitempty"`
-	Data      json.RawMessage `json:"data,omitempty"`
-	// Actor is who requested it; "" for a command of an earlier version.
-	Actor string `json:"requested_by,omitempty"`
-	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
-	// it is not stored.
-	Replaces string `json:"-"`
-}
-
-// CommandReplaced is the error_code of a command that another one replaced before it
-// was sent.
-const CommandReplaced = "replaced"
-
-// Event is one that a node reported.
-type Event struct {
-	Seq        int64           `json:"seq"` // in the order of their arrival
-	EventID    string          `json:"event_id,omitempty"`
-	NodeID     string          `json:"node_id"`
-	Time       time.Time       `json:"time"` // by the node's clock
-	ReceivedAt time.Time       `json:"received_at"`
-	Severity   string          `json:"severity"`
-	Category   string          `json:"category"`
-	Message    string          `json:"message"`
-	ErrorCode  string          `json:"error_code,omitempty"`
-	CommandID  string          `json:"command_id,omitempty"`
-	Details    json.RawMessage `json:"details"`
-}
-
-// EventFilter narrows Events; empty fields match all.
-type EventFilter struct {
-	NodeID, Severity, Category, CommandID string
-	Search                                string   // in the message and the error code
-	Groups                                []string // of their nodes; nil: all, and none
-	From, To                              time.Time
-	Page, PerPage                         int   // from 1; 1 to MaxPerPage
-	Before, After                         int64 // only events with a lower, or a higher Seq; 0: all
-}
-
-// MaxPerPage bounds a page of events.
-const MaxPerPage = 200
-
-// Audit is an entry of the audit trail.
-type Audit struct {
-	Seq     int64           `json:"seq"`
-	Time    time.Time       `json:"time"`
-	Actor   string          `json:"actor"`
-	Action  string          `json:"action"`
-	Target  string          `json:"target"`
-	Details json.RawMessage `json:"details"`
-}
-
-// AuditFilter narrows AuditLog; empty fields match all.
-type AuditFilter struct {
-	Actor, Action, Target string
-	Before                int64 // only entries with a lower Seq; 0: all
-	Limit                 int
-}
-
-// States of a Connection.
-const (
-	Authenticated = "authenticated"
-	Disconnected  = "disconnected"
-)
-
-// Connection is a node's coming or going. A manager that is killed sees nobody go.
-type Connection struct {
-	NodeID  string    `json:"-"`
-	Time    time.Time `json:"time"`
-	State   string    `json:"state" jsonschema:"enum=authenticated,enum=disconnected"`
-	Version string    `json:"version,omitempty"` // at which it authenticated
-}
-
-// Store keeps it all. Its methods are safe for concurrent use; one that
-// returns nil has made its change durable.
-type Store interface {
-	// AddToken makes a registration token valid, by its hash. Repeating it does
-	// nothing.
-	AddToken(ctx context.Context, hash string) error
-	// Register adds a node if the token is valid, and ErrDenied otherwise. A
-	// token serves any number of nodes.
-	Register(ctx context.Context, tokenHash string, n Node) error
-	// Node returns a node, or ErrNotFound.
-	Node(ctx context.Context, id string) (Node, error)
-	// Nodes returns all that were not removed, by id; RemovedNodes the others.
-	Nodes(ctx context.Context) ([]Node, error)
-	RemovedNodes(ctx context.Context) ([]Node, error)
-	// RemoveNode revokes the secret of a node and takes it out of the lists. Its
-	// history stays. It returns ErrNotFound for a node that is removed already.
-	RemoveNode(ctx context.Context, id string, at time.Time, a Audit) error
-	// MarkDuplicate records that two devices use a node's identity, and reports
-	// whether that is new; ClearDuplicate that an operator resolved it.
-	MarkDuplicate(ctx context.Context, id string, d Duplicate) (bool, error)
-	ClearDuplicate(ctx context.Context, id string, a Audit) error
-	// Came records that a node authenticated at a version from an address, Went that
-	// its connection ended, Seen what its health beat says. Connections returns when
-	// it came and went, newest first; the oldest of very many are forgotten.
-	Came(ctx context.Context, id, version, address string, at time.Time) error
-	Went(ctx context.Context, id string, at time.Time) error
-	Seen(ctx context.Context, n Node) error
-	Connections(ctx context.Context, nodeID string) ([]Connection, error)
-
-	// AddCommand adds a command and its audit entry, or neither. It returns ErrConflict
-	// if c.Replaces was sent or has ended.
-	AddCommand(ctx context.Context, c Command, a Audit) error
-	// Sent records that a command was sent, again perhaps.
-	Sent(ctx context.Context, id string, at time.Time) error
-	// Acked records the outcome of a node's command. The first one counts: for a
-	// repeated one, or a command that the node was never given, it reports false.
-	Acked(ctx context.Context, c Command) (bool, error)
-	// Commands returns a node's commands, newest first, at most limit; all if that
-	// is below zero.
-	Commands(ctx context.Context, nodeID string, limit int) ([]Command, error)
-
-	// Command returns a command, or ErrNotFound.
-	Command(ctx context.Context, id string) (Command, error)
-
-	// AddGroup adds a group, or returns ErrExists; SetGroup moves a node into one
-	// ("": out of any), or returns ErrNotFound. Both add their audit entry with it.
-	AddGroup(ctx context.Context, g Group, a Audit) error
-	SetGroup(ctx context.Context, nodeID, groupID string, a Audit) error
-	// Groups returns all, by name; Group one, or ErrNotFound; GroupNodes its nodes, by id.
-	Groups(ctx context.Context) ([]Group, error)
-	Group(ctx context.Context, id string) (Group, error)
-	GroupNodes(ctx context.Context, groupID string) ([]Node, error)
-	// GroupMembers returns the ids of a group's nodes.
-	GroupMembers(ctx context.Context, groupID string) (map[string]bool, error)
-
-	// SaveRollout stores a rollout with the commands and audit entries of the same
-	// transition, or none of it. ErrExists says that its group has an active one,
-	// ErrConflict that r.Revision is not the stored one.
-	SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []Audit) error
-	// Rollout returns one, or ErrNotFound; Rollouts the newest first, of one group
-	// or of all.
-	Rollout(ctx context.Context, id string) (Rollout, error)
-	Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error)
-
-	// AddEvent adds an event, unless the node's EventID is there already, and
-	// reports whether it did. It sets e.Seq. Of a node that has more than its share
-	// (EventsKept, EventBytesKept) it deletes the oldest events.
-	AddEvent(ctx context.Context, e *Event) (bool, error)
-	// Outcomes returns what decides the state of a command, oldest first: of very
-	// many events the newest. With the command id "" it returns the rollbacks that no
-	// command caused.
-	Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error)
-	// Events returns a page, newest first, and how many match in all, whatever
-	// Before and After say.
-	Events(ctx context.Context, f EventFilter) ([]Event, int, error)
-	// AcceptNode adds a node with its own credentials, or returns ErrExists, or
-	// ErrNotFound if there is no such group.
-	AcceptNode(ctx context.Context, n Node, a Audit) error
-
-	// AddUser adds a user, or returns ErrExists; AddFirstSuperAdmin does so only
-	// while there is no super admin, and returns ErrClaimed otherwise. RemoveUser
-	// removes a user and all its sessions, UpdateUser changes one; they return
-	// ErrNotFound, and ErrLastSuperAdmin if no super admin would be left. With a
-	// super admin who is no longer one, the tokens that it created end.
-	AddUser(ctx context.Context, u User, a Audit) error
-	AddFirstSuperAdmin(ctx context.Context, u User, a Audit) error
-	RemoveUser(ctx context.Context, name string, a Audit) error
-	UpdateUser(ctx context.Context, name string, c UserChange, a Audit) (User, error)
-	HasSuperAdmin(ctx context.Context) (bool, error)
-	// User returns one, or ErrNotFound; Users all, by name.
-	User(ctx context.Context, name string) (User, error)
-	Users(ctx context.Context) ([]User, error)
-	// AddSession adds a session, or returns ErrConflict if the user is gone or has
-	// another password than PasswordHash. SessionUser returns whose it is and when
-	// it ends, or ErrNotFound if there is none at now; EndSession ends it.
-	// SignedInFrom reports whether the user signed in from a source, lately.
-	AddSession(ctx context.Context, n Session, a Audit) error
-	SessionUser(ctx context.Context, hash string, now time.Time) (User, time.Time, error)
-	EndSession(ctx context.Context, hash string) error
-	SignedInFrom(ctx context.Context, user, source string, now time.Time) (bool, error)
-	// AddAPIToken adds a program's token; APIToken finds one by the hash of its
-	// secret, also one that has expired, or returns ErrNotFound. APITokens returns
-	// all, newest first. RemoveAPIToken removes one and those that it created, or
-	// returns ErrNotFound. UsedAPIToken records when one was used.
-	AddAPIToken(ctx context.Context, t Token, a Audit) error
-	APIToken(ctx context.Context, hash string) (Token, error)
-	APITokens(ctx context.Context) ([]Token, error)
-	RemoveAPIToken(ctx context.Context, id string, a Audit) error
-	UsedAPIToken(ctx context.Context, id string, at time.Time) error
-
-	// AddAudit adds an entry by itself: of what was refused, mostly.
-	AddAudit(ctx context.Context, a Audit) error
-	// AuditLog returns entries, newest first, and how many match in all, whatever
-	// Before says.
-	AuditLog(ctx context.Context, f AuditFilter) ([]Audit, int, error)
-
-	// SetAnswer keeps the answer of a request that was made with a Once; Answer
-	// returns what is known of one, or ErrNotFound.
-	SetAnswer(ctx context.Context, key string, a Answer) error
-	Answer(ctx context.Context, key string) (Answer, error)
-	// Ping reports whether the database can be reached.
-	Ping(ctx context.Context) error
-	Close() error
-}

@@ -8,14 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
 var now = time.Date(2026, 11, 24, 3, 0, 0, 0, time.UTC)
 
-func open(t *testing.T, path string) store.Store {
+func open(t *testing.T, path string) *store.Store {
 	t.Helper()
-	s, err := store.Open(path)
+	s, err := store.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,9 +45,9 @@ func testNodes(t *testing.T, path string) {
 	for _, id := range []string{"b", "a"} {
 		must(t, s.Register(ctx, "token", store.Node{ID: id, DeviceType: "edge", SecretHash: "h" + id, RegisteredAt: now, LastSeen: now}))
 	}
-	must(t, s.Seen(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now}))
-	must(t, s.Came(ctx, "a", "1.1.0", "192.0.2.1", now.Add(time.Second)))
-	must(t, s.Went(ctx, "a", now.Add(2*time.Second)))
+	must(t, s.RecordHealth(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now}))
+	must(t, s.RecordConnect(ctx, "a", "1.1.0", "192.0.2.1", now.Add(time.Second)))
+	must(t, s.RecordDisconnect(ctx, "a", now.Add(2*time.Second)))
 	must(t, s.Close())
 
 	s = open(t, path) // as after a restart
@@ -59,7 +60,7 @@ func testNodes(t *testing.T, path string) {
 		t.Errorf("got %+v", n)
 	}
 	cs, err := s.Connections(ctx, "a")
-	if err != nil || len(cs) != 3 || cs[0].State != store.Disconnected || cs[1].Version != "1.1.0" || cs[2].State != store.Authenticated {
+	if err != nil || len(cs) != 3 || cs[0].State != api.Disconnected || cs[1].Version != "1.1.0" || cs[2].State != api.Authenticated {
 		t.Errorf("got %+v, %v", cs, err)
 	}
 	if _, err := s.Node(ctx, "c"); !errors.Is(err, store.ErrNotFound) {
@@ -76,18 +77,18 @@ func testCommandsAreAckedOnce(t *testing.T, path string) {
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
 	for i := range 3 {
 		c := store.Command{ID: fmt.Sprint("c", i), NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now.Add(time.Duration(i))}
-		must(t, s.AddCommand(ctx, c, store.Audit{Time: now, Actor: "admin", Action: "x", Target: "a", Details: json.RawMessage(`{}`)}))
+		must(t, s.AddCommand(ctx, c, api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "a", Details: json.RawMessage(`{}`)}))
 	}
-	must(t, s.Sent(ctx, "c0", now))
+	must(t, s.RecordSent(ctx, "c0", now))
 	ack := store.Command{ID: "c0", NodeID: "a", AckedAt: now, Success: true}
-	if first, err := s.Acked(ctx, ack); err != nil || !first {
+	if first, err := s.RecordAck(ctx, ack); err != nil || !first {
 		t.Errorf("the first ack: %v, %v", first, err)
 	}
 	ack.Success, ack.ErrorCode = false, "changed"
-	if again, err := s.Acked(ctx, ack); err != nil || again {
+	if again, err := s.RecordAck(ctx, ack); err != nil || again {
 		t.Errorf("the second ack: %v, %v", again, err)
 	}
-	if other, err := s.Acked(ctx, store.Command{ID: "c1", NodeID: "b", AckedAt: now}); err != nil || other {
+	if other, err := s.RecordAck(ctx, store.Command{ID: "c1", NodeID: "b", AckedAt: now}); err != nil || other {
 		t.Errorf("the ack of another node: %v, %v", other, err)
 	}
 	cs, err := s.Commands(ctx, "a", 2)
@@ -111,7 +112,7 @@ func testEventsAreStoredOnceAndFound(t *testing.T, path string) {
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
 	add := func(id, message, severity string) bool {
-		e := store.Event{EventID: id, NodeID: "a", Time: now, ReceivedAt: now, Severity: severity, Category: "upgrade", Message: message, CommandID: "c", Details: json.RawMessage(`{}`)}
+		e := api.Event{EventID: id, NodeID: "a", Time: now, ReceivedAt: now, Severity: severity, Category: "upgrade", Message: message, CommandID: "c", Details: json.RawMessage(`{}`)}
 		added, err := s.AddEvent(ctx, &e)
 		must(t, err)
 		return added
@@ -158,11 +159,11 @@ func TestRollouts(t *testing.T) { each(t, testRollouts) }
 func testRollouts(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
-	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "g", Details: json.RawMessage(`{}`)}
+	entry := api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "g", Details: json.RawMessage(`{}`)}
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
-	must(t, s.AddGroup(ctx, store.Group{ID: "g", Name: "site", CreatedAt: now}, entry))
-	if err := s.AddGroup(ctx, store.Group{ID: "h", Name: "site", CreatedAt: now}, entry); !errors.Is(err, store.ErrExists) {
+	must(t, s.AddGroup(ctx, api.Group{ID: "g", Name: "site", CreatedAt: now}, entry))
+	if err := s.AddGroup(ctx, api.Group{ID: "h", Name: "site", CreatedAt: now}, entry); !errors.Is(err, store.ErrExists) {
 		t.Errorf("a name twice: %v", err)
 	}
 	if err := s.SetGroup(ctx, "a", "nowhere", entry); !errors.Is(err, store.ErrNotFound) {
@@ -171,14 +172,14 @@ func testRollouts(t *testing.T, path string) {
 	must(t, s.SetGroup(ctx, "a", "g", entry))
 	r := store.Rollout{ID: "r", GroupID: "g", Active: true, State: json.RawMessage(`{"n":1}`), CreatedAt: now}
 	c := store.Command{ID: "c", NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now}
-	must(t, s.SaveRollout(ctx, r, []store.Command{c}, []store.Audit{entry}))
+	must(t, s.SaveRollout(ctx, r, []store.Command{c}, []api.AuditEntry{entry}))
 	if err := s.SaveRollout(ctx, store.Rollout{ID: "r2", GroupID: "g", Active: true, State: r.State}, nil, nil); !errors.Is(err, store.ErrExists) {
 		t.Errorf("a second active rollout: %v", err)
 	}
 	r.Revision = 1
 	// With a command that cannot be stored, nothing is.
 	r.State = json.RawMessage(`{"n":2}`)
-	if err := s.SaveRollout(ctx, r, []store.Command{{ID: "d", NodeID: "nobody", Action: json.RawMessage(`{}`)}}, []store.Audit{entry}); err == nil {
+	if err := s.SaveRollout(ctx, r, []store.Command{{ID: "d", NodeID: "nobody", Action: json.RawMessage(`{}`)}}, []api.AuditEntry{entry}); err == nil {
 		t.Error("a command for nobody is stored")
 	}
 	got, err := s.Rollout(ctx, "r")
@@ -203,7 +204,7 @@ func TestUsersAndOnce(t *testing.T) { each(t, testUsersAndOnce) }
 func testUsersAndOnce(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
-	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
+	entry := api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
 	o := &store.Once{Key: "k", Fingerprint: "f"}
 	must(t, s.AddUser(o.With(ctx), store.User{Name: "u", Role: "viewer", Groups: []string{"g"}, CreatedAt: now}, entry))
 	if !o.Done() {
@@ -244,7 +245,7 @@ func testUsersAndOnce(t *testing.T, path string) {
 
 func TestADatabaseThatCannotBeOpenedIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := store.Open("postgres://me:secret@127.0.0.1:1/db?connect_timeout=5")
+	_, err := store.Open(t.Context(), "postgres://me:secret@127.0.0.1:1/db?connect_timeout=5")
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "127.0.0.1") {
 		t.Errorf("got %v", err)
 	}

@@ -8,26 +8,34 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// Token is a program's: what it may, and for how long.
+// Token is a program's bearer token.
 type Token struct {
-	ID         string    `json:"id"`
-	Name       string    `json:"name"`
-	Hash       string    `json:"-"` // of its secret
-	Role       string    `json:"role"`
-	Groups     []string  `json:"groups"` // as a User's
-	CreatedAt  time.Time `json:"created_at"`
-	CreatedBy  string    `json:"created_by"`            // a user's name, ByManager or another token's ByToken; "": not known
-	ExpiresAt  time.Time `json:"expires_at,omitzero"`   // zero: it never ends
-	LastUsedAt time.Time `json:"last_used_at,omitzero"` // zero: never
+	ID         string
+	Name       string
+	Hash       string // of its secret
+	Role       string
+	Groups     []string // as a User's
+	CreatedAt  time.Time
+	CreatedBy  string    // a user's name, ByManager or another token's ByToken; "": not known
+	ExpiresAt  time.Time // zero: it does not expire
+	LastUsedAt time.Time // zero: never
 }
 
-// ByManager is the CreatedBy of what the token in the manager's own folder makes.
-// No user can have that name.
+// API returns the token as the REST API shows it.
+func (t Token) API() api.Token {
+	return api.Token{ID: t.ID, Name: t.Name, Role: t.Role, Groups: t.Groups, CreatedAt: t.CreatedAt, CreatedBy: t.CreatedBy, ExpiresAt: t.ExpiresAt, LastUsedAt: t.LastUsedAt}
+}
+
+// ByManager is the CreatedBy of tokens that were created with the manager's own token.
+// No user can have this name.
 const ByManager = "admin token"
 
-// ByToken is the CreatedBy of what a token makes. No user can have that name.
+// ByToken is the CreatedBy of tokens that were created with a token. No user can have
+// this name.
 func ByToken(id string) string { return "token " + id }
 
 const tokenColumns = "id, name, hash, role, groups, created_at, created_by, expires_at, last_used_at"
@@ -43,13 +51,15 @@ func scanToken(row scanner) (Token, error) {
 	return t, json.Unmarshal([]byte(groups), &t.Groups)
 }
 
-func (s *database) AddAPIToken(ctx context.Context, t Token, a Audit) error {
+// AddAPIToken adds a program's token. It returns ErrDenied if t.CreatedBy may not create
+// tokens any more.
+func (s *Store) AddAPIToken(ctx context.Context, t Token, a api.AuditEntry) error {
 	groups, err := json.Marshal(append([]string{}, t.Groups...))
 	if err != nil {
 		return err
 	}
 	return s.change(ctx, func(tx conn) error {
-		if err := mayMakeTokens(ctx, tx, t.CreatedBy); err != nil {
+		if err := checkCreator(ctx, tx, t.CreatedBy); err != nil {
 			return err
 		}
 		if _, err := tx.exec(ctx, "INSERT INTO api_tokens ("+tokenColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -60,7 +70,9 @@ func (s *database) AddAPIToken(ctx context.Context, t Token, a Audit) error {
 	})
 }
 
-func (s *database) APIToken(ctx context.Context, hash string) (Token, error) {
+// APIToken finds a token by the hash of its secret, also an expired one, or returns
+// ErrNotFound.
+func (s *Store) APIToken(ctx context.Context, hash string) (Token, error) {
 	t, err := scanToken(s.row(ctx, "SELECT "+tokenColumns+" FROM api_tokens WHERE hash = ?", hash))
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, fmt.Errorf("token: %w", ErrNotFound)
@@ -68,12 +80,14 @@ func (s *database) APIToken(ctx context.Context, hash string) (Token, error) {
 	return t, err
 }
 
-func (s *database) APITokens(ctx context.Context) ([]Token, error) {
+// APITokens returns all tokens, newest first.
+func (s *Store) APITokens(ctx context.Context) ([]Token, error) {
 	rows, err := s.query(ctx, "SELECT "+tokenColumns+" FROM api_tokens ORDER BY created_at DESC, id")
 	return collect(rows, err, scanToken)
 }
 
-func (s *database) RemoveAPIToken(ctx context.Context, id string, a Audit) error {
+// RemoveAPIToken removes a token and those that it created, or returns ErrNotFound.
+func (s *Store) RemoveAPIToken(ctx context.Context, id string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "DELETE FROM api_tokens WHERE id = ?", id)
 		if err != nil {
@@ -89,14 +103,14 @@ func (s *database) RemoveAPIToken(ctx context.Context, id string, a Audit) error
 	})
 }
 
-// mayMakeTokens refuses a maker whose right ended while the token was being made.
-func mayMakeTokens(ctx context.Context, tx conn, by string) error {
+// checkCreator returns ErrDenied if the creator of a token lost the right meanwhile.
+func checkCreator(ctx context.Context, tx conn, by string) error {
 	var n int
 	var err error
 	if id, ok := strings.CutPrefix(by, ByToken("")); ok {
 		err = tx.row(ctx, "SELECT count(*) FROM api_tokens WHERE id = ?", id).Scan(&n)
 	} else if by != "" && by != ByManager {
-		err = tx.row(ctx, "SELECT count(*) FROM users WHERE name = ? AND role = ?", by, RoleSuperAdmin).Scan(&n)
+		err = tx.row(ctx, "SELECT count(*) FROM users WHERE name = ? AND role = ?", by, string(api.SuperAdmin)).Scan(&n)
 	} else {
 		return nil
 	}
@@ -106,30 +120,31 @@ func mayMakeTokens(ctx context.Context, tx conn, by string) error {
 	return err
 }
 
-// removeTokensBy removes the tokens that were created by a user or a token, and
-// those that were created by them, each with an entry like a in the audit trail.
-func removeTokensBy(ctx context.Context, tx conn, by string, a Audit) error {
-	for makers := []string{by}; len(makers) > 0; makers = makers[1:] {
-		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING "+tokenColumns, makers[0])
+// removeTokensBy removes the tokens that a user or a token created, and those that
+// these created. Each gets an audit entry by the actor of a.
+func removeTokensBy(ctx context.Context, tx conn, by string, a api.AuditEntry) error {
+	for creators := []string{by}; len(creators) > 0; creators = creators[1:] {
+		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING "+tokenColumns, creators[0])
 		gone, err := collect(rows, err, scanToken)
 		if err != nil {
 			return err
 		}
 		for _, t := range gone {
-			details, err := json.Marshal(map[string]string{"id": t.ID, "reason": "it was created by " + makers[0]})
+			details, err := json.Marshal(map[string]string{"id": t.ID, "reason": "it was created by " + creators[0]})
 			if err != nil {
 				return err
 			}
-			if err := addAudit(ctx, tx, Audit{Time: a.Time, Actor: a.Actor, Action: "token.revoke", Target: t.Name, Details: details}); err != nil {
+			if err := addAudit(ctx, tx, api.AuditEntry{Time: a.Time, Actor: a.Actor, Action: "token.revoke", Target: t.Name, Details: details}); err != nil {
 				return err
 			}
-			makers = append(makers, ByToken(t.ID))
+			creators = append(creators, ByToken(t.ID))
 		}
 	}
 	return nil
 }
 
-func (s *database) UsedAPIToken(ctx context.Context, id string, at time.Time) error {
+// RecordTokenUse records when a token was used.
+func (s *Store) RecordTokenUse(ctx context.Context, id string, at time.Time) error {
 	_, err := s.exec(ctx, "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", ms(at), id)
 	return err
 }

@@ -7,46 +7,44 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// RoleSuperAdmin is the role of which one user at least must be left.
-const RoleSuperAdmin = "super_admin"
-
-// Errors of changes to users.
-var (
-	// ErrLastSuperAdmin says that nobody could administer the manager afterwards.
-	ErrLastSuperAdmin = errors.New("the last super admin can be neither removed nor given another role; give another user the role super_admin first")
-	// ErrClaimed says that there is a super admin.
-	ErrClaimed = errors.New("there is a super admin")
-)
-
-// User is somebody who signs in.
+// User is a person who signs in.
 type User struct {
-	Name      string    `json:"name"`
-	Hash      string    `json:"-"` // of the password: an argon2id string
-	Role      string    `json:"role"`
-	Groups    []string  `json:"groups"` // ids of the groups that the role is for; "*": all
-	CreatedAt time.Time `json:"created_at"`
+	Name      string
+	Hash      string // of the password: an argon2id string
+	Role      string
+	Groups    []string // ids of the groups that the role is for, or api.AllGroups
+	CreatedAt time.Time
 }
 
-// UserChange is a change of a user; nil fields stay as they are.
+// API returns the user as the REST API shows it.
+func (u User) API() api.User {
+	return api.User{Name: u.Name, Role: u.Role, Groups: u.Groups, CreatedAt: u.CreatedAt}
+}
+
+// UserChange changes a user; nil fields stay as they are.
 type UserChange struct {
 	Role   *string
 	Groups *[]string
-	// Hash is the new password's. It ends the user's sessions but KeepSession.
+	// Hash is of the new password. It ends all sessions of the user except KeepSession.
 	Hash        *string
 	KeepSession string // hash of a session
-	// OldHash, if set, must be the present password's: otherwise the change fails
-	// with ErrConflict.
+	// OldHash, if set, must be of the present password; otherwise the change returns
+	// ErrConflict.
 	OldHash string
 }
 
-func (s *database) AddUser(ctx context.Context, u User, a Audit) error {
+// AddUser adds a user, or returns ErrExists.
+func (s *Store) AddUser(ctx context.Context, u User, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error { return addUser(ctx, tx, u, a) })
 }
 
-func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a Audit) error {
-	u.Role = RoleSuperAdmin
+// AddFirstSuperAdmin adds a super admin, or returns ErrClaimed if one exists.
+func (s *Store) AddFirstSuperAdmin(ctx context.Context, u User, a api.AuditEntry) error {
+	u.Role = string(api.SuperAdmin)
 	return s.change(ctx, func(tx conn) error {
 		if n, err := superAdmins(ctx, tx); err != nil {
 			return err
@@ -57,7 +55,7 @@ func (s *database) AddFirstSuperAdmin(ctx context.Context, u User, a Audit) erro
 	})
 }
 
-func addUser(ctx context.Context, tx conn, u User, a Audit) error {
+func addUser(ctx context.Context, tx conn, u User, a api.AuditEntry) error {
 	groups, err := json.Marshal(append([]string{}, u.Groups...))
 	if err != nil {
 		return err
@@ -74,18 +72,19 @@ func addUser(ctx context.Context, tx conn, u User, a Audit) error {
 }
 
 func superAdmins(ctx context.Context, c conn) (n int, err error) {
-	err = c.row(ctx, "SELECT count(*) FROM users WHERE role = ?", RoleSuperAdmin).Scan(&n)
+	err = c.row(ctx, "SELECT count(*) FROM users WHERE role = ?", string(api.SuperAdmin)).Scan(&n)
 	return n, err
 }
 
-func (s *database) HasSuperAdmin(ctx context.Context) (bool, error) {
+// HasSuperAdmin reports whether a super admin exists.
+func (s *Store) HasSuperAdmin(ctx context.Context) (bool, error) {
 	n, err := superAdmins(ctx, s.conn)
 	return n > 0, err
 }
 
-// lostSuperAdmin ends what a user made as super admin, and refuses the change if
-// the user was the last one.
-func lostSuperAdmin(ctx context.Context, tx conn, name string, a Audit) error {
+// endSuperAdmin removes the tokens that a super admin created. It returns
+// ErrLastSuperAdmin if no super admin remains.
+func endSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry) error {
 	if n, err := superAdmins(ctx, tx); err != nil {
 		return err
 	} else if n == 0 {
@@ -94,7 +93,9 @@ func lostSuperAdmin(ctx context.Context, tx conn, name string, a Audit) error {
 	return removeTokensBy(ctx, tx, name, a)
 }
 
-func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
+// RemoveUser removes a user, its sessions, and the tokens that it created. It returns
+// ErrNotFound, or ErrLastSuperAdmin if no super admin would remain.
+func (s *Store) RemoveUser(ctx context.Context, name string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		u, err := user(ctx, tx, name)
 		if err != nil {
@@ -103,8 +104,8 @@ func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
 		if _, err := tx.exec(ctx, "DELETE FROM users WHERE name = ?", name); err != nil {
 			return err
 		}
-		if u.Role == RoleSuperAdmin {
-			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+		if u.Role == string(api.SuperAdmin) {
+			if err := endSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
 		}
@@ -112,7 +113,10 @@ func (s *database) RemoveUser(ctx context.Context, name string, a Audit) error {
 	})
 }
 
-func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a Audit) (User, error) {
+// UpdateUser changes a user and returns it. It returns ErrNotFound, or
+// ErrLastSuperAdmin if no super admin would remain. A user who is no longer super
+// admin loses the tokens that it created.
+func (s *Store) UpdateUser(ctx context.Context, name string, c UserChange, a api.AuditEntry) (User, error) {
 	var u User
 	err := s.change(ctx, func(tx conn) error {
 		before, err := user(ctx, tx, name)
@@ -142,8 +146,8 @@ func (s *database) UpdateUser(ctx context.Context, name string, c UserChange, a 
 		if _, err := tx.exec(ctx, "UPDATE users SET hash = ?, role = ?, groups = ? WHERE name = ?", u.Hash, u.Role, string(groups), name); err != nil {
 			return err
 		}
-		if before.Role == RoleSuperAdmin && u.Role != RoleSuperAdmin {
-			if err := lostSuperAdmin(ctx, tx, name, a); err != nil {
+		if before.Role == string(api.SuperAdmin) && u.Role != string(api.SuperAdmin) {
+			if err := endSuperAdmin(ctx, tx, name, a); err != nil {
 				return err
 			}
 		}
@@ -173,15 +177,13 @@ func user(ctx context.Context, c conn, name string) (User, error) {
 	return u, err
 }
 
-func (s *database) User(ctx context.Context, name string) (User, error) {
+// User returns a user, or ErrNotFound.
+func (s *Store) User(ctx context.Context, name string) (User, error) {
 	return user(ctx, s.conn, name)
 }
 
-func (s *database) Users(ctx context.Context) ([]User, error) {
+// Users returns all users, by name.
+func (s *Store) Users(ctx context.Context) ([]User, error) {
 	rows, err := s.query(ctx, "SELECT "+userColumns+" FROM users ORDER BY name")
 	return collect(rows, err, scanUser)
-}
-
-func (s *database) AddAudit(ctx context.Context, a Audit) error {
-	return s.tx(ctx, func(tx conn) error { return addAudit(ctx, tx, a) })
 }

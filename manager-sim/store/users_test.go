@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
@@ -14,7 +15,7 @@ func TestUserChanges(t *testing.T) { each(t, testUserChanges) }
 func testUserChanges(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
-	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
+	entry := api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
 	has := func(want bool) {
 		t.Helper()
 		if got, err := s.HasSuperAdmin(ctx); err != nil || got != want {
@@ -82,7 +83,7 @@ func testUserChanges(t *testing.T, path string) {
 	must(t, token("3", store.ByManager))
 	is(token("4", "v"), store.ErrDenied)
 	is(token("4", store.ByToken("9")), store.ErrDenied)
-	must(t, s.UsedAPIToken(ctx, "2", now))
+	must(t, s.RecordTokenUse(ctx, "2", now))
 	if k, err := s.APIToken(ctx, "h2"); err != nil || !k.LastUsedAt.Equal(now) || !k.ExpiresAt.Equal(soon.Truncate(time.Millisecond)) || k.CreatedBy != "token 1" {
 		t.Errorf("got %+v, %v", k, err)
 	}
@@ -104,8 +105,8 @@ func TestAcceptedNodes(t *testing.T) { each(t, testAcceptedNodes) }
 func testAcceptedNodes(t *testing.T, path string) {
 	s := open(t, path)
 	ctx := t.Context()
-	entry := store.Audit{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
-	must(t, s.AddGroup(ctx, store.Group{ID: "g", Name: "g", CreatedAt: now}, entry))
+	entry := api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "u", Details: json.RawMessage(`{}`)}
+	must(t, s.AddGroup(ctx, api.Group{ID: "g", Name: "g", CreatedAt: now}, entry))
 	n := store.Node{ID: "n", DeviceType: "edge", SecretHash: "h", Version: "1.0.0", RegisteredAt: now, LastSeen: now, GroupID: "none"}
 	if err := s.AcceptNode(ctx, n, entry); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a group that is not there: %v", err)

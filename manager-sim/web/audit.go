@@ -5,37 +5,27 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-type auditEntry struct {
-	Seq     int64           `json:"seq"`
-	Time    time.Time       `json:"time"`
-	Actor   string          `json:"actor"`
-	Action  string          `json:"action"`
-	Target  string          `json:"target"`
-	Details json.RawMessage `json:"details"`
-}
-
-// detail is one of the details of an entry, as its page shows it.
+// detail is one of the details of an entry.
 type detail struct{ Key, Value string }
 
-// auditRow is an entry as its page shows it.
+// auditRow is an entry as the page shows it.
 type auditRow struct {
-	auditEntry
-	TargetName string // of a group; otherwise the target itself
+	api.AuditEntry
+	TargetName string // the name of a group; otherwise the target itself
 	Pairs      []detail
 }
 
-// auditRows shows groups by their names, which are by id. The id is kept in the
-// details.
-func auditRows(entries []auditEntry, names map[string]string) []auditRow {
+// auditRows returns the entries with the names of groups; names has them by id. The
+// details keep the id.
+func auditRows(entries []api.AuditEntry, names map[string]string) []auditRow {
 	rows := make([]auditRow, len(entries))
 	for i, e := range entries {
 		rows[i] = auditRow{e, e.Target, details(e.Details, names)}
@@ -47,7 +37,7 @@ func auditRows(entries []auditEntry, names map[string]string) []auditRow {
 	return rows
 }
 
-// details splits the details of an entry, by key. It leaves out what has no value.
+// details returns the details of an entry, by key, without empty ones.
 func details(raw json.RawMessage, names map[string]string) []detail {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil
@@ -74,15 +64,15 @@ func details(raw json.RawMessage, names map[string]string) []detail {
 	return pairs
 }
 
-// valueText returns a value of the details as text, and a group as its name with
-// its id.
+// valueText returns a value of the details as text. A group is shown by its name with its
+// id.
 func valueText(v any, names map[string]string) string {
 	switch v := v.(type) {
 	case nil:
 		return ""
 	case string:
 		if name, ok := names[v]; ok {
-			if v == server.AllGroups {
+			if v == api.AllGroups {
 				return name
 			}
 			return fmt.Sprintf("%s (%s)", name, v)
@@ -115,38 +105,42 @@ func valueText(v any, names map[string]string) string {
 }
 
 func (r *request) audit() error {
-	q := url.Values{}
-	for _, key := range []string{"actor", "action", "target", "after"} {
-		if v := strings.TrimSpace(r.URL.Query().Get(key)); v != "" {
-			q.Set(key, v)
-		}
-	}
+	text := func(key string) string { return strings.TrimSpace(r.URL.Query().Get(key)) }
+	q := api.AuditQuery{Actor: text("actor"), Action: text("action"), Target: text("target"), After: text("after")}
 	groups, names, err := r.groupList()
 	if err != nil {
 		return err
 	}
-	// The page shows a group by its name, so its filter takes the name, too.
+	// The page shows the names of groups, so its filter accepts them.
 	for _, g := range groups {
-		if g.Name == q.Get("target") {
-			q.Set("target", g.ID)
+		if g.Name == q.Target {
+			q.Target = g.ID
 			break
 		}
 	}
 	if format := r.URL.Query().Get("format"); format != "" {
-		e, err := r.exporter("audit", format, []string{"seq", "time", "actor", "action", "target", "details"})
-		if err != nil {
-			return err
-		}
-		q.Set("limit", "1000")
-		return export(r, e, "/api/v1/audit-log", q, func(a auditEntry) []string {
-			return []string{strconv.FormatInt(a.Seq, 10), a.Time.Format(time.RFC3339Nano), a.Actor, a.Action, a.Target, string(a.Details)}
-		})
+		return r.exportAudit(q, format)
 	}
-	names[server.AllGroups] = "all groups"
-	list, entries, err := recordsOf[auditEntry](r, "/api/v1/audit-log", q)
-	data := map[string]any{"Entries": auditRows(entries, names), "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next), "Refused": err != nil}
+	names[api.AllGroups] = "all groups"
+	list, err := r.api.AuditLog(r.Context(), q)
+	data := map[string]any{"Entries": auditRows(list.Entries, names), "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next), "Refused": err != nil}
 	if err != nil {
 		return r.refused(err, "audit", "Audit trail", "audit", data)
 	}
-	return r.show("audit", "Audit trail", "audit", !q.Has("after"), data)
+	return r.show("audit", "Audit trail", "audit", q.After == "", data)
+}
+
+func (r *request) exportAudit(q api.AuditQuery, format string) error {
+	e, err := r.exporter("audit", format, []string{"seq", "time", "actor", "action", "target", "details"})
+	if err != nil {
+		return err
+	}
+	q.Limit = api.MaxLimit
+	return export(e, func(after string) ([]api.AuditEntry, string, error) {
+		q.After = after
+		list, err := r.api.AuditLog(r.Context(), q)
+		return list.Entries, list.Next, err
+	}, func(a api.AuditEntry) []string {
+		return []string{strconv.FormatInt(a.Seq, 10), a.Time.Format(time.RFC3339Nano), a.Actor, a.Action, a.Target, string(a.Details)}
+	})
 }

@@ -2,23 +2,24 @@ package web
 
 import "net/http"
 
-// confirmation is a page that says what an act will do, and asks for a reason.
-// The act itself is a POST to Action.
+// confirmation is a page that describes the effects of an action and asks for a reason.
+// The action itself is a POST to Action.
 type confirmation struct {
 	Title, Nav     string
 	Effects        []string
 	Action, Button string
 	Cancel         string // the page to return to
-	Reason         string // that the operator gave before the API refused
+	Reason         string // given before the API refused the action
 }
 
-// confirm shows the page; with a problem, again after the API refused the act.
-func (r *request) confirm(problem error, c confirmation) error {
+// confirm shows the page. With a refusal it shows the page again, after the API refused
+// the action.
+func (r *request) confirm(refusal error, c confirmation) error {
 	if r.Method == http.MethodPost {
 		c.Reason = r.PostFormValue("reason")
 	}
-	if problem != nil {
-		return r.refused(problem, "confirm", c.Title, c.Nav, c)
+	if refusal != nil {
+		return r.refused(refusal, "confirm", c.Title, c.Nav, c)
 	}
 	return r.show("confirm", c.Title, c.Nav, false, c)
 }

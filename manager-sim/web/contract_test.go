@@ -39,7 +39,7 @@ func TestActsAreConfirmed(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
 	f.full()
-	f.on("POST /api/v1/rollouts/r1/abort", 200, nil)
+	f.on("POST /api/v1/rollouts/r1/abort", 200, object{})
 	f.on("DELETE /api/v1/users/alice", 204, nil)
 	f.on("DELETE /api/v1/nodes/changed-1", 204, nil)
 	f.on("DELETE /api/v1/tokens/t1", 204, nil)
@@ -311,7 +311,7 @@ func TestRollBackIsConfirmed(t *testing.T) {
 	form.Set("confirm", "yes")
 	form.Set("reason", "1.2.0 leaks memory")
 	p.post("/admin/groups/g1/upgrade", 303, form)
-	if want := `POST /api/v1/groups/g1/upgrade {"channel":"stable","dry_run":false,"reason":"1.2.0 leaks memory","settle_secs":60,"strategy":"immediate","threshold":1,"version":"1.1.0"}`; f.last() != want {
+	if want := `POST /api/v1/groups/g1/upgrade {"channel":"stable","reason":"1.2.0 leaks memory","settle_secs":60,"strategy":"immediate","threshold":1,"version":"1.1.0"}`; f.last() != want {
 		t.Errorf("%s, want %s", f.last(), want)
 	}
 	form.Set("settle_secs", "soon")
@@ -364,7 +364,7 @@ func TestUsersAndTokensAreManaged(t *testing.T) {
 	_, body = p.post("/admin/password", 400, url.Values{"old": {"a"}, "new": {"b"}, "again": {"c"}})
 	has(t, body, "not the same")
 	_, body = p.post("/admin/password", 200, url.Values{"old": {"old one"}, "new": {password}, "again": {password}})
-	has(t, body, "Your password is changed.")
+	has(t, body, "Your password was changed.")
 	hasNot(t, body, password)
 	if want := `PUT /api/v1/password {"new":"` + password + `","old":"old one"}`; f.last() != want {
 		t.Errorf("%s, want %s", f.last(), want)

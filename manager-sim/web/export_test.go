@@ -7,12 +7,12 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// NewBefore returns the pages of m over another API.
-func NewBefore(m *server.Server, api http.Handler) (*Web, error) {
+// NewBefore returns the pages of m with another API.
+func NewBefore(m *server.Server, handler http.Handler) (*Web, error) {
 	w, err := New(m, zerolog.Nop())
 	if err != nil {
 		return nil, err
 	}
-	w.api = api
+	w.handler, w.api = handler, newClient(handler)
 	return w, nil
 }

@@ -37,10 +37,26 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			f.t.Error(err)
 		}
 		f.mu.Lock()
-		f.calls = append(f.calls, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+string(b)))
+		f.calls = append(f.calls, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+sorted(f.t, b)))
 		f.mu.Unlock()
 	}
 	f.mux.ServeHTTP(w, r)
+}
+
+// sorted returns a JSON text with its keys in order.
+func sorted(t *testing.T, b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		t.Errorf("a page sends %q: %v", b, err)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b)
 }
 
 // last returns the last call that changed something.

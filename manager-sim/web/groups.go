@@ -2,27 +2,24 @@ package web
 
 import (
 	"cmp"
-	"net/http"
-	"net/url"
 	"slices"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// share is one version of a group, and how many nodes run it.
+// share is a version in a group, and the number of nodes that run it.
 type share struct {
 	Version string
 	Nodes   int
 }
 
+// groupDetail is a group as the pages show it.
 type groupDetail struct {
-	group
-	Nodes    []node         `json:"nodes"`
-	Versions map[string]int `json:"versions"`
-	Active   string         `json:"active_rollout"`
+	api.GroupDetail
+	Nodes []node // of the group, in place of those of GroupDetail
 }
 
-// Shares are the versions, most nodes first.
+// Shares are the versions of the nodes, the most frequent first.
 func (g groupDetail) Shares() []share {
 	var s []share
 	for v, k := range g.Versions {
@@ -32,7 +29,7 @@ func (g groupDetail) Shares() []share {
 	return s
 }
 
-// Degraded is how many of its nodes reported so.
+// Degraded is the number of degraded nodes.
 func (g groupDetail) Degraded() int {
 	k := 0
 	for _, n := range g.Nodes {
@@ -44,13 +41,13 @@ func (g groupDetail) Degraded() int {
 }
 
 func (r *request) groupDetail(id string) (groupDetail, error) {
-	var g groupDetail
-	return g, r.api(http.MethodGet, "/api/v1/groups/"+url.PathEscape(id), nil, &g)
+	g, err := r.api.Group(r.Context(), id)
+	return groupDetail{g, nodesOf(g.Nodes)}, err
 }
 
 func (r *request) groups() error { return r.groupsPage(nil) }
 
-func (r *request) groupsPage(problem error) error {
+func (r *request) groupsPage(refusal error) error {
 	groups, _, err := r.groupList()
 	if err != nil {
 		return err
@@ -63,15 +60,15 @@ func (r *request) groupsPage(problem error) error {
 		}
 		details = append(details, d)
 	}
-	if problem != nil {
-		return r.refused(problem, "groups", "Groups", "groups", details)
+	if refusal != nil {
+		return r.refused(refusal, "groups", "Groups", "groups", details)
 	}
 	return r.show("groups", "Groups", "groups", true, details)
 }
 
 func (r *request) addGroup() error {
-	var g group
-	if err := r.api(http.MethodPost, "/api/v1/groups", map[string]string{"name": r.PostFormValue("name")}, &g); err != nil {
+	g, err := r.api.CreateGroup(r.Context(), r.PostFormValue("name"))
+	if err != nil {
 		return r.groupsPage(err)
 	}
 	return r.to("/admin/groups/%s", g.ID)
@@ -82,10 +79,10 @@ func (r *request) group() error {
 	if err != nil {
 		return err
 	}
-	var list rolloutList
-	if err := r.api(http.MethodGet, "/api/v1/rollouts?group_id="+url.QueryEscape(g.ID), nil, &list); err != nil {
+	list, err := r.api.Rollouts(r.Context(), api.RolloutQuery{GroupID: g.ID})
+	if err != nil {
 		return err
 	}
-	return r.show("group", g.Name, "groups", true, map[string]any{"Group": g, "Rollouts": rolloutTable{list.Rollouts, map[string]string{g.ID: g.Name}},
-		"Table": nodeTable{g.Nodes, nil, false, r.who.May(server.Operator)}})
+	return r.show("group", g.Name, "groups", true, map[string]any{"Group": g, "Rollouts": rolloutTable{rolloutsOf(list.Rollouts), map[string]string{g.ID: g.Name}},
+		"Table": nodeTable{g.Nodes, nil, false, r.who.May(api.Operator)}})
 }

@@ -1,50 +1,42 @@
 package web
 
 import (
-	"net/http"
+	"encoding/json"
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
-type command struct {
-	ID          string    `json:"command_id"`
-	Version     string    `json:"version"`
-	Channel     string    `json:"channel"`
-	RequestedBy string    `json:"requested_by"`
-	CreatedAt   time.Time `json:"created_at"`
-	SentAt      time.Time `json:"sent_at"`
-	AckedAt     time.Time `json:"acked_at"`
-	Success     bool      `json:"success"`
-	ErrorCode   string    `json:"error_code"`
-	Error       string    `json:"error"`
+// event is an event as the pages show it.
+type event struct{ api.Event }
+
+func eventsOf(list []api.Event) []event {
+	events := make([]event, len(list))
+	for i, e := range list {
+		events[i] = event{e}
+	}
+	return events
 }
 
-type connection struct {
-	Time    time.Time `json:"time"`
-	State   string    `json:"state"`
-	Version string    `json:"version"`
-}
-
-type event struct {
-	Seq        int64     `json:"seq"`
-	NodeID     string    `json:"node_id"`
-	ReceivedAt time.Time `json:"received_at"`
-	Time       time.Time `json:"time"`
-	Severity   string    `json:"severity"`
-	Category   string    `json:"category"`
-	Message    string    `json:"message"`
-	ErrorCode  string    `json:"error_code"`
-	CommandID  string    `json:"command_id"`
-	Details    struct {
+// Journal returns the last lines of a version that was rolled back, oldest first.
+func (e event) Journal() []string {
+	var details struct {
 		Journal []string `json:"journal"`
-	} `json:"details"`
+	}
+	if json.Unmarshal(e.Details, &details) != nil {
+		return nil
+	}
+	return details.Journal
 }
 
-// moment is one line of the timeline of an upgrade.
+// moment is one line in the timeline of an upgrade.
 type moment struct {
 	At      time.Time
-	After   string // since the command
+	After   string // time since the request
 	What    string
 	Message string
 	Bad     bool
@@ -53,80 +45,70 @@ type moment struct {
 
 // attempt is one upgrade of a node.
 type attempt struct {
-	command
+	api.Command
 	Moments []moment
 }
 
-// nodeView is what the page of a node shows.
+// nodeView is the data of the page of a node.
 type nodeView struct {
 	Node     node
 	Attempts []attempt
-	Groups   []group
+	Groups   []api.Group
 	Names    map[string]string // of groups, by id
 	Older    bool              // there are older attempts
 	More     bool              // there are older events
 }
 
-func (r *request) nodePath() string { return "/api/v1/nodes/" + url.PathEscape(r.PathValue("id")) }
-
 func (r *request) node() error { return r.nodePage(nil) }
 
-func (r *request) nodePage(problem error) error {
+func (r *request) nodePage(refusal error) error {
 	v, err := r.nodeView()
 	if err != nil {
 		return err
 	}
-	if problem != nil {
-		return r.refused(problem, "node", "Node "+v.Node.ID, "nodes", v)
+	if refusal != nil {
+		return r.refused(refusal, "node", "Node "+v.Node.ID, "nodes", v)
 	}
 	return r.show("node", "Node "+v.Node.ID, "nodes", true, v)
 }
 
 func (r *request) nodeView() (nodeView, error) {
-	var v nodeView
-	if err := r.api(http.MethodGet, r.nodePath(), nil, &v.Node); err != nil {
-		return v, err
+	ctx, id := r.Context(), r.PathValue("id")
+	n, err := r.api.Node(ctx, id)
+	if err != nil {
+		return nodeView{}, err
 	}
-	var commands struct {
-		Commands []command `json:"commands"`
-		Next     string    `json:"next"`
+	commands, err := r.api.Commands(ctx, id, 0, "")
+	if err != nil {
+		return nodeView{}, err
 	}
-	if err := r.api(http.MethodGet, r.nodePath()+"/commands", nil, &commands); err != nil {
-		return v, err
+	connections, err := r.api.Connections(ctx, id)
+	if err != nil {
+		return nodeView{}, err
 	}
-	var connections struct {
-		Connections []connection `json:"connections"`
+	events, err := r.api.Events(ctx, api.EventQuery{NodeID: n.ID, Category: wire.CategoryUpgrade, PerPage: api.MaxEventsPerPage})
+	if err != nil {
+		return nodeView{}, err
 	}
-	if err := r.api(http.MethodGet, r.nodePath()+"/connections", nil, &connections); err != nil {
-		return v, err
-	}
-	var events struct {
-		Events []event `json:"events"`
-		Total  int     `json:"total"`
-	}
-	if err := r.api(http.MethodGet, "/api/v1/events?per_page=200&category=upgrade&node_id="+url.QueryEscape(v.Node.ID), nil, &events); err != nil {
-		return v, err
-	}
-	var err error
+	v := nodeView{Node: node{n}, Older: commands.Next != "", More: events.Total > len(events.Events)}
 	v.Groups, v.Names, err = r.groupList()
 	until := time.Now() // of the newest command; of the others, the next one's time
 	for i, c := range commands.Commands {
-		if i == 0 && v.Node.settled() {
+		if i == 0 && v.Node.UpgradeState.Settled() {
 			until = time.Time{}
 		}
-		v.Attempts = append(v.Attempts, attempt{c, timeline(c, events.Events, connections.Connections, until)})
+		v.Attempts = append(v.Attempts, attempt{c, timeline(c, eventsOf(events.Events), connections, until)})
 		until = c.CreatedAt
 	}
-	v.Older, v.More = commands.Next != "", events.Total > len(events.Events)
 	return v, err
 }
 
-// timeline returns what is known of a command, oldest first. The node's
-// connections are part of it until its last report, or until then.
-func timeline(c command, events []event, connections []connection, then time.Time) []moment {
+// timeline returns the moments of a command, oldest first. It includes the node's
+// connections until the last report of the command, or until then if that is later.
+func timeline(c api.Command, events []event, connections []api.Connection, then time.Time) []moment {
 	requested := moment{At: c.CreatedAt, What: "requested", Message: c.Version + " (" + c.Channel + ")"}
-	if c.RequestedBy != "" {
-		requested.Message += " by " + c.RequestedBy
+	if c.Actor != "" {
+		requested.Message += " by " + c.Actor
 	}
 	ms := []moment{requested}
 	if !c.SentAt.IsZero() {
@@ -144,7 +126,7 @@ func timeline(c command, events []event, connections []connection, then time.Tim
 	}
 	for _, e := range events {
 		if e.CommandID == c.ID {
-			ms = append(ms, moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != "info", Journal: e.Details.Journal})
+			ms = append(ms, moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != string(release.Info), Journal: e.Journal()})
 		}
 	}
 	for _, m := range ms {
@@ -170,15 +152,15 @@ func timeline(c command, events []event, connections []connection, then time.Tim
 }
 
 func (r *request) setGroup() error {
-	if err := r.api(http.MethodPut, r.nodePath()+"/group", map[string]string{"group_id": r.PostFormValue("group_id")}, nil); err != nil {
+	if err := r.api.SetGroup(r.Context(), r.PathValue("id"), r.PostFormValue("group_id")); err != nil {
 		return r.nodePage(err)
 	}
 	return r.to("/admin/nodes/%s", url.PathEscape(r.PathValue("id")))
 }
 
-// resolveNode ends the mark of two devices with one identity.
+// resolveNode removes the mark of two devices with one identity.
 func (r *request) resolveNode() error {
-	if err := r.api(http.MethodPost, r.nodePath()+"/resolve", nil, nil); err != nil {
+	if _, err := r.api.ResolveNode(r.Context(), r.PathValue("id")); err != nil {
 		return r.nodePage(err)
 	}
 	return r.to("/admin/nodes/%s", url.PathEscape(r.PathValue("id")))
@@ -186,24 +168,24 @@ func (r *request) resolveNode() error {
 
 func (r *request) removeNodePage() error { return r.confirmRemoveNode(nil) }
 
-func (r *request) confirmRemoveNode(problem error) error {
-	var n node
-	if err := r.api(http.MethodGet, r.nodePath(), nil, &n); err != nil {
+func (r *request) confirmRemoveNode(refusal error) error {
+	n, err := r.api.Node(r.Context(), r.PathValue("id"))
+	if err != nil {
 		return err
 	}
 	at := "/admin/nodes/" + url.PathEscape(n.ID)
-	return r.confirm(problem, confirmation{
+	return r.confirm(refusal, confirmation{
 		Title: "Remove node " + n.ID, Nav: "nodes", Action: at + "/remove", Button: "Remove node", Cancel: at,
 		Effects: []string{
 			"The manager revokes the node's secret and ends its connection. The node cannot connect with that secret again.",
 			"The node leaves its group, and no rollout upgrades it.",
 			"The software on the device keeps running. The node's history stays readable.",
-			"To manage the device again, register it: remove credentials.json in its install root, put a registration token into config.toml, and restart the service.",
+			"To manage the device again, register it: remove credentials.json in its install root, set a registration token in config.toml, and restart the service.",
 		}})
 }
 
 func (r *request) removeNode() error {
-	if err := r.api(http.MethodDelete, r.nodePath(), r.withReason(nil), nil); err != nil {
+	if err := r.api.RemoveNode(r.Context(), r.PathValue("id"), r.reason()); err != nil {
 		return r.confirmRemoveNode(err)
 	}
 	return r.to("/admin/nodes/%s", url.PathEscape(r.PathValue("id")))

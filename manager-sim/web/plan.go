@@ -4,32 +4,24 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/release"
 )
 
-// plan is what the API says that a rollout would do.
-type plan struct {
-	RolloutID     string     `json:"rollout_id"`
-	NodeCount     int        `json:"node_count"`
-	Offline       int        `json:"offline"`
-	Waves         [][]string `json:"waves"`
-	EstimatedSecs int        `json:"estimated_secs"`
-	LeftOut       []struct {
-		NodeID string `json:"node_id"`
-		Reason string `json:"reason"`
-	} `json:"left_out"`
-}
+// plan describes what a rollout would do.
+type plan struct{ api.RolloutPlan }
 
-// Waiting is the least that waiting between the waves adds.
+// Waiting is the least time that waiting between the waves adds.
 func (p plan) Waiting() string { return duration(time.Duration(p.EstimatedSecs) * time.Second) }
 
-// rolloutForm is the form of a group's upgrade: filled in, then with its plan.
+// rolloutForm is the data of the form of a group's upgrade, which is shown first without
+// and then with a plan.
 type rolloutForm struct {
 	Group                      groupDetail
 	Versions                   []choice
@@ -43,7 +35,7 @@ type rolloutForm struct {
 	Plan                       *plan
 }
 
-// Title names what the form is for.
+// Title is the title of the page.
 func (f rolloutForm) Title() string {
 	if f.RollBack {
 		return "Roll back group " + f.Group.Name
@@ -54,7 +46,7 @@ func (f rolloutForm) Title() string {
 // Settle is the window between waves, in words.
 func (f rolloutForm) Settle() string { return duration(time.Duration(f.SettleSecs) * time.Second) }
 
-// number reads a number of the form; def if the form has none.
+// number returns a number in the form, or def if the form has none.
 func (r *request) number(name, what string, def int) (int, error) {
 	text := strings.TrimSpace(r.FormValue(name))
 	if text == "" {
@@ -62,19 +54,19 @@ func (r *request) number(name, what string, def int) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		return def, &apiError{status: http.StatusBadRequest, text: fmt.Sprintf("%s must be a whole number, not %.40q.", what, text)}
+		return def, problem(http.StatusBadRequest, fmt.Sprintf("%s must be a whole number, not %.40q.", what, text))
 	}
 	return n, nil
 }
 
-// rolloutForm returns the form as it was filled in. Its second result is a
-// mistake in it, which the form shows.
+// rolloutForm returns the form with its values. mistake is an error in the values, which
+// the form shows.
 func (r *request) rolloutForm() (f rolloutForm, mistake, err error) {
 	g, err := r.groupDetail(r.PathValue("id"))
 	if err != nil {
 		return f, nil, err
 	}
-	f = rolloutForm{Group: g, Version: strings.TrimSpace(r.FormValue("version")), Channel: cmp.Or(r.FormValue("channel"), "stable"),
+	f = rolloutForm{Group: g, Version: strings.TrimSpace(r.FormValue("version")), Channel: cmp.Or(r.FormValue("channel"), release.DefaultChannel),
 		Strategy: cmp.Or(r.FormValue("strategy"), rollout.Staged), RollBack: r.FormValue("rollback") == "yes",
 		Reason: r.FormValue("reason"), AllowUnlisted: r.FormValue("allow_unlisted") == "yes"}
 	var wrong [2]error
@@ -98,29 +90,25 @@ func (r *request) upgradeGroupPage() error {
 	return r.show("group_upgrade", f.Title(), "groups", false, f)
 }
 
-// upgradeGroup shows the plan first, and schedules it when that is confirmed.
+// upgradeGroup shows the plan, and starts the rollout once the plan is confirmed.
 func (r *request) upgradeGroup() error {
 	f, mistake, err := r.rolloutForm()
 	if err != nil {
 		return err
 	}
 	confirmed := r.PostFormValue("confirm") == "yes"
-	body := map[string]any{"version": f.Version, "channel": f.Channel, "strategy": f.Strategy,
-		"settle_secs": f.SettleSecs, "threshold": f.Threshold, "dry_run": !confirmed}
-	if f.AllowUnlisted {
-		body["allow_unlisted"] = true
-	}
-	var p plan
+	var p api.RolloutPlan
 	if err = mistake; err == nil {
-		err = r.api(http.MethodPost, "/api/v1/groups/"+url.PathEscape(f.Group.ID)+"/upgrade", r.withReason(body), &p)
+		p, err = r.api.UpgradeGroup(r.Context(), f.Group.ID, api.RolloutRequest{Version: f.Version, Channel: f.Channel, Strategy: f.Strategy,
+			SettleSecs: &f.SettleSecs, Threshold: f.Threshold, DryRun: !confirmed, AllowUnlisted: f.AllowUnlisted, Reason: r.reason()})
 	}
 	switch {
 	case err != nil:
-		f.Unlisted = notPublished(err) || hasCode(err, "not_schedulable") && len(f.Published.Versions) > 0 && !slices.Contains(f.Published.Versions, f.Version)
+		f.Unlisted = api.IsCode(err, api.CodeNotPublished) || api.IsCode(err, api.CodeNotSchedulable) && len(f.Published.Versions) > 0 && !slices.Contains(f.Published.Versions, f.Version)
 		return r.refused(err, "group_upgrade", f.Title(), "groups", f)
 	case confirmed:
 		return r.to("/admin/rollouts/%s", p.RolloutID)
 	}
-	f.Plan = &p
+	f.Plan = &plan{p}
 	return r.show("group_upgrade", f.Title(), "groups", false, f)
 }

@@ -1,58 +1,43 @@
 package web
 
 import (
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/release"
 )
 
-const eventsPerPage = 50
+// eventQuery returns the query of the page of events. An unreadable time is a refusal.
+func (r *request) eventQuery() (api.EventQuery, error) {
+	text := func(key string) string { return strings.TrimSpace(r.URL.Query().Get(key)) }
+	from, err1 := queryTime("From", text("from"))
+	to, err2 := queryTime("To", text("to"))
+	return api.EventQuery{Category: text("category"), Severity: text("severity"), NodeID: text("node_id"), Search: text("search"),
+		From: from, To: to, After: text("after")}, cmp.Or(err1, err2)
+}
 
-// eventQuery is the query of the page of events, as the API takes it.
-func (r *request) eventQuery() url.Values {
-	q := url.Values{}
-	for _, key := range []string{"category", "severity", "node_id", "search", "from", "to", "after"} {
-		if v := strings.TrimSpace(r.URL.Query().Get(key)); v != "" {
-			if (key == "from" || key == "to") && len(v) == len("2006-01-02T15:04") { // as a form has it: UTC
-				v += ":00Z"
-			}
-			q.Set(key, v)
+// queryTime reads a time in UTC as a form sends it, or as RFC 3339.
+func queryTime(what, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04", time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
 		}
 	}
-	return q
+	return time.Time{}, problem(http.StatusBadRequest, fmt.Sprintf("%s is not a time: %.40q. Write it like 2026-01-31T15:04.", what, text))
 }
 
-// records is a part of a list: of events, or of the audit trail.
-type records struct {
-	Events  []json.RawMessage `json:"events"`
-	Entries []json.RawMessage `json:"entries"`
-	Total   int               `json:"total"`
-	Next    string            `json:"next"`
-}
-
-// recordsOf returns a part of a list, and its entries as T.
-func recordsOf[T any](r *request, path string, q url.Values) (records, []T, error) {
-	var list records
-	if err := r.api(http.MethodGet, path+"?"+q.Encode(), nil, &list); err != nil {
-		return list, nil, err
-	}
-	raw := append(list.Events, list.Entries...)
-	entries := make([]T, len(raw))
-	for i, b := range raw {
-		if err := json.Unmarshal(b, &entries[i]); err != nil {
-			return list, nil, err
-		}
-	}
-	return list, entries, nil
-}
-
-// links are the page's to other pages of its list.
+// links returns the links to the other pages of a list, and to its exports.
 func (r *request) links(next string) map[string]string {
 	with := func(key, v string) string {
 		q := r.URL.Query()
@@ -73,28 +58,41 @@ func (r *request) links(next string) map[string]string {
 }
 
 func (r *request) events() error {
-	q := r.eventQuery()
+	q, err := r.eventQuery()
 	if format := r.URL.Query().Get("format"); format != "" {
+		if err != nil {
+			return err
+		}
 		return r.exportEvents(q, format)
 	}
-	q.Set("per_page", strconv.Itoa(eventsPerPage))
-	list, events, err := recordsOf[event](r, "/api/v1/events", q)
-	data := map[string]any{"Events": events, "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next), "Severities": withAsked(severities, q.Get("severity")), "Refused": err != nil}
+	q.PerPage = api.DefaultEventsPerPage
+	var list api.EventList
+	if err == nil {
+		list, err = r.api.Events(r.Context(), q)
+	}
+	data := map[string]any{"Events": eventsOf(list.Events), "Total": list.Total, "Query": r.URL.Query(), "Links": r.links(list.Next),
+		"Severities": withRequested(severities(), q.Severity), "Refused": err != nil}
 	if err != nil {
 		return r.refused(err, "events", "Events", "events", data)
 	}
-	return r.show("events", "Events", "events", !q.Has("after"), data)
+	return r.show("events", "Events", "events", q.After == "", data)
 }
 
-// severities are what the form offers.
-var severities = []string{"info", "minor", "warning", "major", "critical"}
+// severities returns the severities that the form offers.
+func severities() []string {
+	var names []string
+	for _, s := range release.Severities() {
+		names = append(names, string(s))
+	}
+	return names
+}
 
-// withAsked adds what the query asks for, so that the form shows it.
-func withAsked(options []string, asked string) []string {
-	if asked == "" || slices.Contains(options, asked) {
+// withRequested adds the requested option, so that the form shows it.
+func withRequested(options []string, requested string) []string {
+	if requested == "" || slices.Contains(options, requested) {
 		return options
 	}
-	return append(slices.Clone(options), asked)
+	return append(slices.Clone(options), requested)
 }
 
 // exporter writes records as CSV or as lines of JSON.
@@ -102,17 +100,17 @@ type exporter struct {
 	rw           http.ResponseWriter
 	name, format string
 	columns      []string
-	csv          *csv.Writer // nil: JSON, or not begun
+	csv          *csv.Writer // nil: lines of JSON, or not begun
 }
 
 func (r *request) exporter(name, format string, columns []string) (*exporter, error) {
 	if format != "csv" && format != "jsonl" {
-		return nil, &apiError{status: http.StatusBadRequest, text: fmt.Sprintf("The format %.20q is neither csv nor jsonl.", format)}
+		return nil, problem(http.StatusBadRequest, fmt.Sprintf("The format %.20q is neither csv nor jsonl.", format))
 	}
 	return &exporter{rw: r.rw, name: name, format: format, columns: columns}, nil
 }
 
-// begin makes the answer a file. Until then it can become an error page.
+// begin makes the answer a file. Before that it can become an error page.
 func (e *exporter) begin() error {
 	h := e.rw.Header()
 	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%s-%s.%s", e.name, time.Now().UTC().Format("20060102T150405Z"), e.format))
@@ -125,13 +123,12 @@ func (e *exporter) begin() error {
 	return e.csv.Write(e.columns)
 }
 
-func (e *exporter) write(raw json.RawMessage, fields ...string) error {
+func (e *exporter) write(entry any, fields ...string) error {
 	if e.csv == nil {
-		_, err := fmt.Fprintf(e.rw, "%s\n", raw)
-		return err
+		return json.NewEncoder(e.rw).Encode(entry)
 	}
 	for i, f := range fields {
-		// A spreadsheet would read these as a formula.
+		// A spreadsheet would run these as a formula.
 		if f != "" && strings.ContainsRune("=+-@\t\r", rune(f[0])) {
 			fields[i] = "'" + f
 		}
@@ -147,38 +144,40 @@ func (e *exporter) end() error {
 	return e.csv.Error()
 }
 
-// export writes a whole list, a part at a time. It leaves out what arrives
-// meanwhile.
-func export[T any](r *request, e *exporter, path string, q url.Values, fields func(T) []string) error {
-	q.Del("after")
+// export writes a whole list, page by page. It omits entries that arrive meanwhile.
+func export[T any](e *exporter, page func(after string) (entries []T, next string, err error), fields func(T) []string) error {
+	after := ""
 	for begun := false; ; begun = true {
-		list, entries, err := recordsOf[T](r, path, q)
+		entries, next, err := page(after)
 		if err == nil && !begun {
 			err = e.begin()
 		}
 		if err != nil {
 			return err
 		}
-		raw := append(list.Events, list.Entries...)
-		for i, v := range entries {
-			if err := e.write(raw[i], fields(v)...); err != nil {
+		for _, v := range entries {
+			if err := e.write(v, fields(v)...); err != nil {
 				return err
 			}
 		}
-		if list.Next == "" {
+		if next == "" {
 			return e.end()
 		}
-		q.Set("after", list.Next)
+		after = next
 	}
 }
 
-func (r *request) exportEvents(q url.Values, format string) error {
+func (r *request) exportEvents(q api.EventQuery, format string) error {
 	e, err := r.exporter("events", format, []string{"seq", "received_at", "time", "severity", "category", "node_id", "error_code", "command_id", "message"})
 	if err != nil {
 		return err
 	}
-	q.Set("per_page", "200")
-	return export(r, e, "/api/v1/events", q, func(v event) []string {
+	q.PerPage = api.MaxEventsPerPage
+	return export(e, func(after string) ([]api.Event, string, error) {
+		q.After = after
+		list, err := r.api.Events(r.Context(), q)
+		return list.Events, list.Next, err
+	}, func(v api.Event) []string {
 		return []string{strconv.FormatInt(v.Seq, 10), v.ReceivedAt.Format(time.RFC3339Nano), v.Time.Format(time.RFC3339Nano),
 			v.Severity, v.Category, v.NodeID, v.ErrorCode, v.CommandID, v.Message}
 	})

@@ -1,48 +1,35 @@
 package web
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 )
 
-type rolloutDetail struct {
-	rollout.Rollout
-	GroupName string         `json:"group_name"`
-	CreatedBy string         `json:"created_by"`
-	Counts    map[string]int `json:"counts"`
-	// Messages are the nodes' own messages of their failures, by node id.
-	Messages map[string]string `json:"-"`
+// rolloutDetail is a rollout as the pages show it.
+type rolloutDetail struct{ api.Rollout }
+
+func rolloutsOf(list []api.Rollout) []rolloutDetail {
+	rollouts := make([]rolloutDetail, len(list))
+	for i, r := range list {
+		rollouts[i] = rolloutDetail{r}
+	}
+	return rollouts
 }
 
-// UnmarshalJSON reads a rollout of the API, with the messages of its nodes.
-func (d *rolloutDetail) UnmarshalJSON(b []byte) error {
-	type plain rolloutDetail
-	var more struct {
-		Nodes []struct {
-			ID      string `json:"id"`
-			Message string `json:"message"`
-		} `json:"nodes"`
+// number returns how many of its nodes are in a state.
+func (d rolloutDetail) number(s rollout.NodeState) int {
+	k := 0
+	for _, n := range d.Nodes {
+		if n.State == s {
+			k++
+		}
 	}
-	if err := errors.Join(json.Unmarshal(b, (*plain)(d)), json.Unmarshal(b, &more)); err != nil {
-		return err
-	}
-	d.Messages = map[string]string{}
-	for _, n := range more.Nodes {
-		d.Messages[n.ID] = n.Message
-	}
-	return nil
-}
-
-type rolloutList struct {
-	Rollouts []rolloutDetail `json:"rollouts"`
-	Next     string          `json:"next"`
+	return k
 }
 
 // rolloutTable is a list of rollouts.
@@ -51,7 +38,7 @@ type rolloutTable struct {
 	Names    map[string]string // of groups, by id
 }
 
-// nodeWords are what a page calls the states of a rollout's nodes.
+// nodeWords are the states of a rollout's nodes whose names the pages do not show.
 var nodeWords = map[rollout.NodeState]string{rollout.NodeCommanded: "upgrading", rollout.NodeRolledBack: "rolled back"}
 
 func nodeWord(s rollout.NodeState) string {
@@ -61,21 +48,21 @@ func nodeWord(s rollout.NodeState) string {
 	return string(s)
 }
 
-// Done is how many nodes have finished, and Bad is how many of them failed.
+// Done is the number of nodes that have finished, including failed ones.
 func (d rolloutDetail) Done() int {
-	return len(d.Nodes) - d.Count(rollout.NodeWaiting) - d.Count(rollout.NodeCommanded) - d.Count(rollout.NodeMissed)
+	return len(d.Nodes) - d.number(rollout.NodeWaiting) - d.number(rollout.NodeCommanded) - d.number(rollout.NodeMissed)
 }
 
-// Bad is how many nodes failed or were rolled back.
+// Bad is the number of nodes that failed or were rolled back.
 func (d rolloutDetail) Bad() int {
-	return d.Count(rollout.NodeFailed) + d.Count(rollout.NodeRolledBack)
+	return d.number(rollout.NodeFailed) + d.number(rollout.NodeRolledBack)
 }
 
-// Final reports whether it has ended.
+// Final reports whether the rollout has ended.
 func (d rolloutDetail) Final() bool { return d.Status.Final() }
 
-// word is what a page calls a state of its nodes. Once the rollout has ended,
-// nothing waits any more.
+// word returns the name of a state of its nodes. After the end of the rollout no node
+// waits.
 func (d rolloutDetail) word(s rollout.NodeState) string {
 	if s == rollout.NodeMissed || s == rollout.NodeWaiting && d.Final() {
 		return "not upgraded"
@@ -83,19 +70,19 @@ func (d rolloutDetail) word(s rollout.NodeState) string {
 	return nodeWord(s)
 }
 
-// count returns how many of its nodes are in each of the states, as "1 failed, 2
+// count returns the number of its nodes in each of the states, such as "1 failed, 2
 // rolled back".
 func (d rolloutDetail) count(states ...rollout.NodeState) string {
 	var parts []string
 	for _, s := range states {
-		if k := d.Count(s); k > 0 {
+		if k := d.number(s); k > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", k, d.word(s)))
 		}
 	}
 	return strings.Join(parts, ", ")
 }
 
-// Brief is where its nodes stand, for a list: "4 of 40 finished, 1 failed".
+// Brief is the progress of the rollout for a list: "4 of 40 finished, 1 failed".
 func (d rolloutDetail) Brief() string {
 	text := fmt.Sprintf("%d of %d finished", d.Done(), len(d.Nodes))
 	if bad := d.count(rollout.NodeFailed, rollout.NodeRolledBack); bad != "" {
@@ -107,8 +94,8 @@ func (d rolloutDetail) Brief() string {
 	return text
 }
 
-// Summary is where its nodes stand, as "4 of 40 finished: 3 updated, 1 failed.
-// 36 waiting."
+// Summary is the progress of the rollout: "4 of 40 finished: 3 updated, 1 failed. 36
+// waiting."
 func (d rolloutDetail) Summary() string {
 	count := d.count
 	text := fmt.Sprintf("%d of %d finished", d.Done(), len(d.Nodes))
@@ -122,17 +109,17 @@ func (d rolloutDetail) Summary() string {
 	return text
 }
 
-// waveNode is a node of a wave. Word is its state.
+// waveNode is a node of a wave. Word is the name of its state.
 type waveNode struct {
-	rollout.Node
+	api.RolloutNode
 	Word    string
 	Failure *failure
 }
 
-// Chip is its state, if that is a failure.
+// Chip is the state of a node that failed.
 func (n waveNode) Chip() chip { return chip{n.Word, "✕", "bad"} }
 
-// MaySkip reports whether an operator can take it out of the rollout.
+// MaySkip reports whether an operator can leave the node out of the rollout.
 func (n waveNode) MaySkip() bool {
 	return n.State != rollout.NodeUpdated && n.State != rollout.NodeSkipped
 }
@@ -152,12 +139,12 @@ func (d rolloutDetail) waves() []wave {
 	for i, k := range d.Waves {
 		w := wave{Number: i + 1, State: "not started"}
 		for _, n := range d.Nodes[first:k] {
-			wn := waveNode{Node: n, Word: d.word(n.State)}
+			wn := waveNode{RolloutNode: n, Word: d.word(n.State)}
 			if n.State == rollout.NodeUpdated {
 				w.Updated++
 			}
 			if n.State == rollout.NodeFailed || n.State == rollout.NodeRolledBack {
-				wn.Failure = failureOf(n.Code, d.Messages[n.ID])
+				wn.Failure = failureOf(n.Code, n.Message)
 			}
 			w.Nodes = append(w.Nodes, wn)
 		}
@@ -173,40 +160,33 @@ func (d rolloutDetail) waves() []wave {
 	return ws
 }
 
-// SettleLeft is how long the settle window still is.
+// SettleLeft is the rest of the settle window.
 func (d rolloutDetail) SettleLeft() string { return duration(time.Until(d.SettleUntil)) }
 
 func (r *request) rollouts() error {
-	var list rolloutList
-	path := "/api/v1/rollouts"
-	if after := r.URL.Query().Get("after"); after != "" {
-		path += "?after=" + url.QueryEscape(after)
-	}
-	if err := r.api(http.MethodGet, path, nil, &list); err != nil {
+	list, err := r.api.Rollouts(r.Context(), api.RolloutQuery{After: r.URL.Query().Get("after")})
+	if err != nil {
 		return err
 	}
 	_, names, err := r.groupList()
 	if err != nil {
 		return err
 	}
-	return r.show("rollouts", "Rollouts", "rollouts", true, map[string]any{"Table": rolloutTable{list.Rollouts, names}, "Next": list.Next})
+	return r.show("rollouts", "Rollouts", "rollouts", true, map[string]any{"Table": rolloutTable{rolloutsOf(list.Rollouts), names}, "Next": list.Next})
 }
 
-// rolloutView is what the page of a rollout shows.
+// rolloutView is the data of the page of a rollout.
 type rolloutView struct {
 	Rollout rolloutDetail
 	Waves   []wave
 }
 
-func (r *request) rolloutPath() string {
-	return "/api/v1/rollouts/" + url.PathEscape(r.PathValue("id"))
-}
-
 func (r *request) rolloutDetail() (rolloutDetail, error) {
-	var d rolloutDetail
-	if err := r.api(http.MethodGet, r.rolloutPath(), nil, &d); err != nil {
-		return d, err
+	answer, err := r.api.Rollout(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return rolloutDetail{}, err
 	}
+	d := rolloutDetail{answer}
 	if d.GroupName == "" {
 		_, names, err := r.groupList()
 		if err != nil {
@@ -219,24 +199,21 @@ func (r *request) rolloutDetail() (rolloutDetail, error) {
 
 func (r *request) rollout() error { return r.rolloutPage(nil) }
 
-func (r *request) rolloutPage(problem error) error {
+func (r *request) rolloutPage(refusal error) error {
 	d, err := r.rolloutDetail()
 	if err != nil {
 		return err
 	}
 	v := rolloutView{d, d.waves()}
-	if problem != nil {
-		return r.refused(problem, "rollout", "Rollout to "+d.Version, "rollouts", v)
+	if refusal != nil {
+		return r.refused(refusal, "rollout", "Rollout to "+d.Version, "rollouts", v)
 	}
 	return r.show("rollout", "Rollout to "+d.Version, "rollouts", true, v)
 }
 
 func (r *request) actOnRollout() error {
-	var body any
-	if node := r.PostFormValue("node_id"); node != "" {
-		body = map[string]string{"node_id": node}
-	}
-	if err := r.api(http.MethodPost, r.rolloutPath()+"/"+url.PathEscape(r.PathValue("act")), body, nil); err != nil {
+	_, err := r.api.ActOnRollout(r.Context(), r.PathValue("id"), r.PathValue("act"), api.RolloutAct{NodeID: r.PostFormValue("node_id")})
+	if err != nil {
 		return r.rolloutPage(err)
 	}
 	return r.to("/admin/rollouts/%s", url.PathEscape(r.PathValue("id")))
@@ -244,12 +221,12 @@ func (r *request) actOnRollout() error {
 
 func (r *request) abortPage() error { return r.confirmAbort(nil) }
 
-func (r *request) confirmAbort(problem error) error {
+func (r *request) confirmAbort(refusal error) error {
 	d, err := r.rolloutDetail()
 	if err != nil {
 		return err
 	}
-	if problem == nil && d.Final() {
+	if refusal == nil && d.Final() {
 		return r.to("/admin/rollouts/%s", url.PathEscape(d.ID)) // there is nothing to abort
 	}
 	at := "/admin/rollouts/" + url.PathEscape(d.ID)
@@ -264,7 +241,7 @@ func (r *request) confirmAbort(problem error) error {
 		{rollout.NodeCommanded, "1 running upgrade continues.", "%d running upgrades continue."},
 		{rollout.NodeUpdated, "1 updated node keeps the new version. You can roll the group back afterwards.", "%d updated nodes keep the new version. You can roll the group back afterwards."},
 	} {
-		switch k := d.Count(e.state); k {
+		switch k := d.number(e.state); k {
 		case 0:
 		case 1:
 			effects = append(effects, e.one)
@@ -273,12 +250,12 @@ func (r *request) confirmAbort(problem error) error {
 		}
 	}
 	effects = append(effects, "An aborted rollout cannot be resumed.")
-	return r.confirm(problem, confirmation{Title: "Abort the rollout to " + d.Version, Nav: "rollouts", Effects: effects,
+	return r.confirm(refusal, confirmation{Title: "Abort the rollout to " + d.Version, Nav: "rollouts", Effects: effects,
 		Action: at + "/abort", Button: "Abort rollout", Cancel: at})
 }
 
 func (r *request) abort() error {
-	if err := r.api(http.MethodPost, r.rolloutPath()+"/abort", r.withReason(nil), nil); err != nil {
+	if _, err := r.api.ActOnRollout(r.Context(), r.PathValue("id"), api.ActAbort, api.RolloutAct{Reason: r.reason()}); err != nil {
 		return r.confirmAbort(err)
 	}
 	return r.to("/admin/rollouts/%s", url.PathEscape(r.PathValue("id")))

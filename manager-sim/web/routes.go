@@ -2,8 +2,8 @@ package web
 
 import "net/http"
 
-// routes are the pages of people who are signed in. Each act that destroys or
-// ends something has a GET page that says what will happen.
+// routes are the pages of people who are signed in. Every action that removes or ends
+// something has a GET page that describes its effects.
 var routes = map[string]func(*request) error{
 	"POST /admin/sign-out":                   (*request).signOut,
 	"GET /admin/password":                    (*request).passwordPage,
@@ -43,6 +43,6 @@ var routes = map[string]func(*request) error{
 	"GET /admin/tokens/{id}/revoke":          (*request).revokeTokenPage,
 	"POST /admin/tokens/{id}/revoke":         (*request).revokeToken,
 	"GET /admin/": func(*request) error {
-		return &apiError{status: http.StatusNotFound, text: "There is no such page."}
+		return problem(http.StatusNotFound, "There is no such page.")
 	},
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
@@ -30,21 +31,21 @@ const (
 type site struct {
 	t     *testing.T
 	url   string
-	store store.Store
+	store *store.Store
 	m     *server.Server
 	http  *httptest.Server
 }
 
 func open(t *testing.T) *site {
 	t.Helper()
-	st, err := store.Open(filepath.Join(t.TempDir(), "db"))
+	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	releases := func(_ context.Context, deviceType, channel string) ([]server.Release, error) {
-		var list []server.Release
+	releases := func(_ context.Context, deviceType, channel string) ([]api.Release, error) {
+		var list []api.Release
 		for _, v := range []string{"2.1.0", "2.0.0", "1.9.0", "1.0.0"} {
-			list = append(list, server.Release{Version: v, Channel: channel, DeviceType: deviceType})
+			list = append(list, api.Release{Version: v, Channel: channel, DeviceType: deviceType})
 		}
 		return list, nil
 	}
@@ -186,13 +187,13 @@ func (s *site) node(id, group string) {
 	}
 	must(s.store.AddToken(ctx, "t"))
 	must(s.store.Register(ctx, "t", store.Node{ID: id, DeviceType: hostile, Version: hostile, RegisteredAt: now, LastSeen: now}))
-	must(s.store.Seen(ctx, store.Node{ID: id, Version: hostile, LastSeen: now, Capabilities: []string{"upgrade", hostile}, Upgrade: json.RawMessage(`{"channels":["stable"]}`)}))
+	must(s.store.RecordHealth(ctx, store.Node{ID: id, Version: hostile, LastSeen: now, Capabilities: []string{"upgrade", hostile}, Upgrade: json.RawMessage(`{"channels":["stable"]}`)}))
 	if group != "" {
-		must(s.store.SetGroup(ctx, id, group, store.Audit{Time: now, Details: json.RawMessage(`{}`)}))
+		must(s.store.SetGroup(ctx, id, group, api.AuditEntry{Time: now, Details: json.RawMessage(`{}`)}))
 	}
 }
 
-func (s *site) event(e store.Event) {
+func (s *site) event(e api.Event) {
 	s.t.Helper()
 	e.Time, e.ReceivedAt, e.Category, e.Details = time.Now(), time.Now(), "upgrade", json.RawMessage(`{"journal":["<script>alert(1)</script>"]}`)
 	if e.Severity == "" {
@@ -218,7 +219,7 @@ func (s *site) end(node string) {
 		s.t.Fatal(err)
 	}
 	for _, c := range cs {
-		if _, err := s.store.Acked(s.t.Context(), store.Command{ID: c.ID, NodeID: node, AckedAt: time.Now(), ErrorCode: "upgrade_network_error", Error: "no network"}); err != nil {
+		if _, err := s.store.RecordAck(s.t.Context(), store.Command{ID: c.ID, NodeID: node, AckedAt: time.Now(), ErrorCode: "upgrade_network_error", Error: "no network"}); err != nil {
 			s.t.Fatal(err)
 		}
 	}

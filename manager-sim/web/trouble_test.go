@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
-	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 )
@@ -58,7 +58,7 @@ func TestDuplicatesAreResolvedOnThePage(t *testing.T) {
 	g := root.group("site one")
 	s.node("n1", g)
 	operator := root.user("otto", "operator", g)
-	if _, err := s.store.MarkDuplicate(t.Context(), "n1", store.Duplicate{Addresses: []string{"192.0.2.7", "192.0.2.8"}, Since: time.Now()}); err != nil {
+	if _, err := s.store.MarkDuplicate(t.Context(), "n1", api.Duplicate{Addresses: []string{"192.0.2.7", "192.0.2.8"}, Since: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []*person{root, operator} {

@@ -2,22 +2,23 @@ package web
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
-// choice is a version that can be chosen.
+// choice is a version that an operator can choose.
 type choice struct {
 	Version string
-	Note    string // how a node that runs another version treats it
+	Note    string // how it compares with the version that the node runs
 }
 
-// choices adds to versions how a node that runs current treats them.
+// choices compares versions with the current one of a node.
 func choices(versions []string, current string) []choice {
 	out := make([]choice, len(versions))
 	now, err := release.ParseVersion(current)
@@ -31,60 +32,44 @@ func choices(versions []string, current string) []choice {
 		case v.Compare(now) > 0:
 			out[i].Note = "newer"
 		case v.Major() < now.Major():
-			out[i].Note = "older major: only if rollback_majors of the node allows it"
+			out[i].Note = "older major: allowed only by rollback_majors of the node"
 		default:
-			out[i].Note = "older: only within rollback_grace of the node"
+			out[i].Note = "older: allowed only within rollback_grace of the node"
 		}
 	}
 	return out
 }
 
-// published is what the manager knows of the releases for a device type.
+// published are the releases of a device type that the manager lists.
 type published struct {
 	Versions []string
 	Problem  string // why the manager cannot list them
 }
 
-// choices are the published versions, and the one that was asked for.
-func (p published) choices(current, asked string) []choice {
+// choices returns the published versions, and the requested one.
+func (p published) choices(current, requested string) []choice {
 	list := choices(p.Versions, current)
-	if asked != "" && len(list) > 0 && !slices.Contains(p.Versions, asked) {
-		list = append(list, choice{asked, "not published"})
+	if requested != "" && len(list) > 0 && !slices.Contains(p.Versions, requested) {
+		list = append(list, choice{requested, "not published"})
 	}
 	return list
 }
 
-// releases returns the releases for a device type. That the manager cannot list
-// them keeps nobody from an upgrade.
+// releases returns the releases for a device type. If the manager cannot list them, the
+// operator can still request an upgrade.
 func (r *request) releases(deviceType, channel string) (published, error) {
-	var list struct {
-		Releases []struct {
-			Version string `json:"version"`
-		} `json:"releases"`
-	}
-	err := r.api(http.MethodGet, "/api/v1/releases/"+url.PathEscape(deviceType)+"?channel="+url.QueryEscape(channel), nil, &list)
-	var api *apiError
-	if errors.As(err, &api) && api.status != http.StatusForbidden {
-		return published{Problem: api.text}, nil
+	list, err := r.api.Releases(r.Context(), deviceType, channel)
+	if refusal, ok := refusalOf(err); ok && refusal.Status != http.StatusForbidden {
+		return published{Problem: refusal.Detail}, nil
 	}
 	var p published
-	for _, rel := range list.Releases {
+	for _, rel := range list {
 		p.Versions = append(p.Versions, rel.Version)
 	}
 	return p, err
 }
 
-// notPublished reports whether the API refused a version because it is not
-// published. The operator may override that.
-func notPublished(err error) bool { return hasCode(err, "not_published") }
-
-// hasCode reports whether err is a refusal of the API with the code.
-func hasCode(err error, code string) bool {
-	var api *apiError
-	return errors.As(err, &api) && api.code == code
-}
-
-// upgradeForm is what the form of a node's upgrade shows.
+// upgradeForm is the data of the form of a node's upgrade.
 type upgradeForm struct {
 	Node      node
 	Versions  []choice
@@ -97,21 +82,19 @@ type upgradeForm struct {
 }
 
 func (r *request) upgradeForm() (upgradeForm, error) {
-	var n node
-	if err := r.api(http.MethodGet, r.nodePath(), nil, &n); err != nil {
+	answer, err := r.api.Node(r.Context(), r.PathValue("id"))
+	if err != nil {
 		return upgradeForm{}, err
 	}
-	f := upgradeForm{Node: n, Version: strings.TrimSpace(r.FormValue("version")), Channel: r.FormValue("channel"), Channels: []string{"stable"}}
-	var u struct {
-		Channels []string `json:"channels"`
-	}
+	n := node{answer}
+	f := upgradeForm{Node: n, Version: strings.TrimSpace(r.FormValue("version")), Channel: r.FormValue("channel"), Channels: []string{release.DefaultChannel}}
+	var u wire.Upgrade
 	if json.Unmarshal(n.Upgrade, &u) == nil && len(u.Channels) > 0 {
 		f.Channels, f.Allowed = u.Channels, u.Channels
 	}
 	if f.Channel == "" {
 		f.Channel = f.Channels[0]
 	}
-	var err error
 	f.Published, err = r.releases(n.DeviceType, f.Channel)
 	f.Versions = f.Published.choices(n.Version, f.Version)
 	return f, err
@@ -126,13 +109,9 @@ func (r *request) upgradeNodePage() error {
 }
 
 func (r *request) upgradeNode() error {
-	body := map[string]any{"version": strings.TrimSpace(r.PostFormValue("version")), "channel": r.PostFormValue("channel")}
-	for _, option := range []string{"allow_unlisted", "replace"} {
-		if r.PostFormValue(option) == "yes" {
-			body[option] = true
-		}
-	}
-	err := r.api(http.MethodPost, r.nodePath()+"/upgrade", body, nil)
+	_, err := r.api.UpgradeNode(r.Context(), r.PathValue("id"), api.NodeUpgrade{
+		Version: strings.TrimSpace(r.PostFormValue("version")), Channel: r.PostFormValue("channel"),
+		AllowUnlisted: r.PostFormValue("allow_unlisted") == "yes", Replace: r.PostFormValue("replace") == "yes"})
 	if err == nil {
 		return r.to("/admin/nodes/%s", url.PathEscape(r.PathValue("id")))
 	}
@@ -140,6 +119,6 @@ func (r *request) upgradeNode() error {
 	if formErr != nil {
 		return err
 	}
-	f.Unlisted = notPublished(err)
+	f.Unlisted = api.IsCode(err, api.CodeNotPublished) // the operator may override that
 	return r.refused(err, "upgrade", "Upgrade node "+f.Node.ID, "nodes", f)
 }

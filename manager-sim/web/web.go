@@ -1,12 +1,12 @@
-// Package web is the manager's pages. They work without JavaScript, by plain
-// forms; with it they keep themselves up to date.
+// Package web serves the manager's pages. They are plain forms that work without
+// JavaScript; a script keeps them up to date.
 //
-// A page is a client of the REST API and calls it in this process as the person
-// who is signed in. So a page can do nothing that the API cannot, and rights are
-// checked in one place. The package keeps no state but the session's cookie.
+// A page is a client of the REST API. It calls the API in this process as the person who
+// is signed in. So a page can do only what the API can do, and rights are checked in one
+// place. The package keeps no state except the session's cookie.
 //
-// A page shows everything as text: no content needs a pointer that hovers, and
-// nothing is cut off at any width (TestLayoutShowsEverything).
+// A page shows everything as text: no content needs a hovering pointer, and no width
+// cuts content off (TestLayoutShowsEverything).
 package web
 
 import (
@@ -21,8 +21,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
-	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/rs/zerolog"
 )
 
@@ -32,8 +32,8 @@ var pageFiles embed.FS
 //go:embed assets
 var assetFiles embed.FS
 
-// policy is the Content-Security-Policy: nothing but our own files, and no
-// script or style in a page.
+// policy is the Content-Security-Policy: only our own files, and no script or style in
+// a page.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 const (
@@ -42,11 +42,11 @@ const (
 	maxForm         = 64 << 10
 )
 
-// Web is the pages of one manager. It is an http.Handler for all that the API
-// does not serve.
+// Web serves the pages of one manager.
 type Web struct {
 	manager *server.Server
-	api     http.Handler // of the manager
+	handler http.Handler // of the API
+	api     *api.Client  // calls handler
 	log     zerolog.Logger
 	pages   map[string]*template.Template
 	mux     *http.ServeMux
@@ -55,7 +55,7 @@ type Web struct {
 
 // New returns the pages of a manager.
 func New(m *server.Server, log zerolog.Logger) (*Web, error) {
-	w := &Web{manager: m, api: m, log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
+	w := &Web{manager: m, handler: m, api: newClient(m), log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
 	base, err := template.New("").Funcs(functions).ParseFS(pageFiles, "pages/layout.html")
 	if err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func New(m *server.Server, log zerolog.Logger) (*Web, error) {
 	return w, nil
 }
 
-// Handler serves the API and the nodes by m, and its pages beside them.
+// Handler serves the API and the nodes with m, and the pages.
 func Handler(m *server.Server, log zerolog.Logger) (http.Handler, error) {
 	pages, err := New(m, log)
 	if err != nil {
@@ -127,13 +127,15 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // request is one request of a person who is signed in.
 type request struct {
-	*http.Request
-	web *Web
-	rw  http.ResponseWriter
-	who server.Identity
+	*http.Request // its context has the identity of who
+	api           *api.Client
+	web           *Web
+	rw            http.ResponseWriter
+	who           server.Identity
 }
 
-// signedIn sends everybody else to the sign-in page.
+// signedIn serves a page to people who are signed in, and redirects others to the sign-in
+// page.
 func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		c, err := r.Cookie(cookieName)
@@ -141,7 +143,7 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 		if err == nil {
 			i, err = w.manager.SessionIdentity(r.Context(), c.Value)
 		}
-		if errors.Is(err, http.ErrNoCookie) || errors.Is(err, store.ErrNotFound) {
+		if errors.Is(err, http.ErrNoCookie) || errors.Is(err, server.ErrNoSession) {
 			to := "/admin/sign-in"
 			if r.Method == http.MethodGet {
 				to += "?next=" + url.QueryEscape(r.URL.RequestURI())
@@ -153,13 +155,13 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 			err = readForm(r)
 		}
 		if err == nil {
-			err = h(&request{r, w, rw, i})
+			err = h(&request{r.WithContext(server.As(r.Context(), i)), w.api, w, rw, i})
 		}
-		var api *apiError
+		refusal, refused := refusalOf(err)
 		switch {
 		case err == nil:
-		case errors.As(err, &api):
-			w.fail(rw, i, api.status, api.text)
+		case refused:
+			w.fail(rw, i, refusal.Status, refusal.Detail)
 		case r.Context().Err() != nil:
 			w.gone(rw)
 		default:
@@ -169,51 +171,53 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 	}
 }
 
-// page is what every template gets.
+// page is the data of every template.
 type page struct {
 	Title string
-	Nav   string // the entry of the menu that it belongs to
+	Nav   string // its entry of the menu
 	Who   server.Identity
 	Live  bool   // a script keeps it up to date
 	Error string // why the last form was refused
-	// Notice is what the last form did, or what the operator must know about it.
+	// Notice reports what the last form did, or what the operator must know about it.
 	Notice string
 	Data   any
 }
 
-// MayOperate and the others are for templates.
-func (p page) MayOperate() bool { return p.Who.May(server.Operator) }
+// MayOperate reports whether the person may upgrade a node.
+func (p page) MayOperate() bool { return p.Who.May(api.Operator) }
 
-func (p page) MayAdminGroup() bool { return p.Who.May(server.GroupAdmin) }
+// MayAdminGroup reports whether the person may manage a group.
+func (p page) MayAdminGroup() bool { return p.Who.May(api.GroupAdmin) }
 
-func (p page) MayAdminAll() bool { return p.Who.May(server.SuperAdmin) }
+// MayAdminAll reports whether the person may manage everything.
+func (p page) MayAdminAll() bool { return p.Who.May(api.SuperAdmin) }
 
-// SeesAll reports whether no node is hidden from the person.
+// SeesAll reports whether the person sees every node.
 func (p page) SeesAll() bool { return p.Who.In("") }
 
+// SignedIn reports whether a person is signed in.
 func (p page) SignedIn() bool { return p.Who.Name != "" }
 
 func (r *request) show(name, title, nav string, live bool, data any) error {
 	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Live: live, Data: data})
 }
 
-// notify shows a page after a form was carried out, with what the operator must
-// know about it.
+// notify shows a page after a successful form, with a notice about it.
 func (r *request) notify(notice, name, title, nav string, data any) error {
 	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Notice: notice, Data: data})
 }
 
-// refused shows a page again, with why the API refused the request. It returns
-// every other error, and a lack of rights.
+// refused shows a page again with the refusal in err. It returns err if that is no
+// refusal, or a lack of rights.
 func (r *request) refused(err error, name, title, nav string, data any) error {
-	var api *apiError
-	if !errors.As(err, &api) || api.status == http.StatusForbidden {
+	refusal, ok := refusalOf(err)
+	if !ok || refusal.Status == http.StatusForbidden {
 		return err
 	}
-	return r.web.render(r.rw, api.status, name, page{Title: title, Nav: nav, Who: r.who, Data: data, Error: api.text})
+	return r.web.render(r.rw, refusal.Status, name, page{Title: title, Nav: nav, Who: r.who, Data: data, Error: refusal.Detail})
 }
 
-// render renders into memory first, so that a page is complete or an error.
+// render renders a page in memory first, so that the answer is complete or an error.
 func (w *Web) render(rw http.ResponseWriter, status int, name string, p page) error {
 	var b bytes.Buffer
 	if err := w.pages[name].ExecuteTemplate(&b, "layout.html", p); err != nil {
@@ -241,12 +245,12 @@ func (r *request) to(format string, args ...any) error {
 	return nil
 }
 
-// stream is the API's, for the page's script.
+// stream serves the API's event stream to the page's script.
 func (r *request) stream() error {
-	req, err := http.NewRequestWithContext(server.As(r.Context(), r.who), http.MethodGet, "/api/v1/events/stream", nil)
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "/api/v1/events/stream", nil)
 	if err != nil {
 		return err
 	}
-	r.web.api.ServeHTTP(r.rw, req)
+	r.web.handler.ServeHTTP(r.rw, req)
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/rs/zerolog"
 )
@@ -33,7 +33,7 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	if body := root.get("/admin/nodes?q=n1&online=no&group="+g, 200); !strings.Contains(body, "1 of 2 nodes") || !strings.Contains(body, `href="/admin/nodes/n1/upgrade"`) {
 		t.Errorf("the filtered list: %s", body)
 	}
-	if err := s.store.Came(t.Context(), "n1", "2.0.0", "", time.Now()); err != nil {
+	if err := s.store.RecordConnect(t.Context(), "n1", "2.0.0", "", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	form := root.get("/admin/nodes/n1/upgrade", 200)
@@ -90,7 +90,7 @@ func TestHostileTextIsText(t *testing.T) {
 	root := s.root()
 	g := root.group("site")
 	s.node("n1", g)
-	s.event(store.Event{EventID: "1", NodeID: "n1", Message: hostile, ErrorCode: hostile, Severity: "critical", CommandID: "c"})
+	s.event(api.Event{EventID: "1", NodeID: "n1", Message: hostile, ErrorCode: hostile, Severity: "critical", CommandID: "c"})
 	for _, path := range []string{"/admin/nodes", "/admin/nodes/n1", "/admin/nodes/n1/upgrade", "/admin/groups", "/admin/groups/" + g, "/admin/events", "/admin/events?search=" + url.QueryEscape(hostile), "/admin/audit?actor=" + url.QueryEscape(hostile), "/admin/nodes?q=" + url.QueryEscape(hostile)} {
 		if body := root.get(path, 200); !strings.Contains(body, "&lt;script&gt;") { // and strict has looked for more
 			t.Errorf("%s does not show it: %s", path, body)
@@ -204,9 +204,9 @@ func TestExports(t *testing.T) {
 	s.node("n1", "")
 	const events = 450 // more than two pages of the API
 	for i := range events {
-		s.event(store.Event{EventID: fmt.Sprint(i), NodeID: "n1", Message: "=HYPERLINK(\"http://evil.example\")", ErrorCode: "@code"})
+		s.event(api.Event{EventID: fmt.Sprint(i), NodeID: "n1", Message: "=HYPERLINK(\"http://evil.example\")", ErrorCode: "@code"})
 	}
-	s.event(store.Event{EventID: "x", NodeID: "n1", Message: "other", Severity: "critical"})
+	s.event(api.Event{EventID: "x", NodeID: "n1", Message: "other", Severity: "critical"})
 	rows, err := csv.NewReader(strings.NewReader(root.get("/admin/events?format=csv&severity=info", 200))).ReadAll()
 	if err != nil || len(rows) != 1+events {
 		t.Fatalf("%d rows, %v", len(rows), err)
@@ -292,7 +292,7 @@ func TestRecordsAreFoundByName(t *testing.T) {
 	root := s.root()
 	g := root.group("site one")
 	s.node("0f0e0d0c-one", g)
-	s.event(store.Event{EventID: "1", NodeID: "0f0e0d0c-one", Message: "it happened"})
+	s.event(api.Event{EventID: "1", NodeID: "0f0e0d0c-one", Message: "it happened"})
 	has(t, root.get("/admin/events?node_id=0f0e", 200), "it happened")
 	root.get("/admin/events?node_id=0f", 404)
 	root.post("/admin/nodes/0f0e0d0c-one/group", 303, url.Values{"group_id": {""}})

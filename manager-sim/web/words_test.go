@@ -2,6 +2,7 @@ package web
 
 import (
 	"encoding/json"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"strings"
 	"testing"
 )
@@ -52,7 +53,7 @@ func TestAuditDetailsAreWords(t *testing.T) {
 		`{"groups":null}`: "group id: g1",
 		`["odd"]`:         `details: ["odd"]; group id: g1`,
 	} {
-		row := auditRows([]auditEntry{{Target: "g1", Details: json.RawMessage(raw)}}, names)[0]
+		row := auditRows([]api.AuditEntry{{Target: "g1", Details: json.RawMessage(raw)}}, names)[0]
 		var parts []string
 		for _, d := range row.Pairs {
 			parts = append(parts, d.Key+": "+d.Value)

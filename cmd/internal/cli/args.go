@@ -7,9 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// ExactArgs returns a check that a command has n arguments, and the flags that cannot
-// be left out. Its errors are errors of usage, and name what is missing or too much by
-// the words of the command's Use.
+// ExactArgs returns a check that a command has n arguments and the required flags. Its
+// errors are usage errors, and name a missing argument as the command's Use does.
 func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -20,9 +19,9 @@ func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
 			}
 			return Usage(fmt.Errorf("%s is missing; usage: %s", what, cmd.UseLine()))
 		case len(args) > n && cmd.HasSubCommands():
-			return noCommand(cmd, args[n])
+			return unknownCommand(cmd, args[n])
 		case len(args) > n:
-			return Usage(fmt.Errorf("%q is an argument too many; usage: %s", args[n], cmd.UseLine()))
+			return Usage(fmt.Errorf("unexpected argument %q; usage: %s", args[n], cmd.UseLine()))
 		}
 		for _, name := range flags {
 			if !cmd.Flags().Changed(name) {
@@ -33,13 +32,13 @@ func ExactArgs(n int, flags ...string) cobra.PositionalArgs {
 	}
 }
 
-// noCommand is the error that cmd has no command with a name.
-func noCommand(cmd *cobra.Command, name string) error {
-	return Usage(fmt.Errorf("no command %q; see '%s --help'", name, cmd.CommandPath()))
+// unknownCommand returns the error that cmd has no command of this name.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	return Usage(fmt.Errorf("unknown command %q; see '%s --help'", name, cmd.CommandPath()))
 }
 
-// argumentNames returns the arguments in the Use of a command that are neither flags,
-// nor values of flags, nor optional.
+// argumentNames returns the required arguments in the Use of a command, without flags
+// and their values.
 func argumentNames(use string) []string {
 	var names []string
 	optional, value := false, false

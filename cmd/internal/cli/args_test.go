@@ -21,19 +21,19 @@ func TestArgumentNames(t *testing.T) {
 	}
 }
 
-// What is missing or too much is named.
+// An error names the missing or unexpected argument.
 func TestArgumentErrors(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"node bogus":        `root: no command "bogus"; see 'root node --help'` + "\n",
-		"bogus":             `root: no command "bogus"; see 'root --help'` + "\n",
-		"bogus --dir x":     `root: no command "bogus"; see 'root --help'` + "\n",
-		"node bogus --it x": `root: no command "bogus"; see 'root node --help'` + "\n",
+		"node bogus":        `root: unknown command "bogus"; see 'root node --help'` + "\n",
+		"bogus":             `root: unknown command "bogus"; see 'root --help'` + "\n",
+		"bogus --dir x":     `root: unknown command "bogus"; see 'root --help'` + "\n",
+		"node bogus --it x": `root: unknown command "bogus"; see 'root node --help'` + "\n",
 		"node show":         "root: NODE is missing; usage: root node show NODE VERSION [flags]\n",
 		"node show n":       "root: VERSION is missing; usage: root node show NODE VERSION [flags]\n",
-		"node show n v w x": `root: "w" is an argument too many; usage: root node show NODE VERSION [flags]` + "\n",
+		"node show n v w x": `root: unexpected argument "w"; usage: root node show NODE VERSION [flags]` + "\n",
 		"node --bogus":      "root: unknown flag: --bogus\n",
-		"node list x":       `root: "x" is an argument too many; usage: root node list [flags]` + "\n",
+		"node list x":       `root: unexpected argument "x"; usage: root node list [flags]` + "\n",
 		"node list":         "root: --it is missing; see 'root node list --help'\n",
 	} {
 		none := func(*cobra.Command, []string) error { return nil }

@@ -1,5 +1,5 @@
-// Package cli is what the commands of this module share: exit codes, errors of
-// usage, logs, and how a command is run.
+// Package cli has the parts that all commands of this module share: running a command,
+// exit codes, usage errors, safe output and logs.
 package cli
 
 import (
@@ -18,27 +18,27 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes. They are stable. Those from RolledBack on are the outcomes of a
-// command that waits.
+// Exit codes. They are stable. A command that waits returns RolledBack to Unreachable
+// as the outcome.
 const (
 	OK          = 0
 	Failed      = 1
 	Misuse      = 2
 	RolledBack  = 3
-	Refused     = 4 // or failed
+	Refused     = 4 // refused or failed
 	TimedOut    = 5
 	Unreachable = 6
 )
 
-// usageError is a mistake in the call, as against one in its work.
+// usageError is a mistake in the arguments or flags.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// Usage marks an error as a mistake in the call: the exit code is Misuse.
+// Usage marks an error as a mistake in the arguments or flags: the exit code is Misuse.
 func Usage(err error) error { return usageError{err} }
 
-// exitError is an error with an exit code of its own.
+// exitError is an error with its own exit code.
 type exitError struct {
 	error
 	code int
@@ -46,15 +46,15 @@ type exitError struct {
 
 func (e exitError) Unwrap() error { return e.error }
 
-// Exit gives an error an exit code. The outermost code of an error counts.
+// Exit returns err with an exit code. The outermost code of an error is used.
 func Exit(code int, err error) error { return exitError{err, code} }
 
-// Plain returns a text from elsewhere (of a node, a manager, a file) as one line
-// that is safe on a terminal: see release.Foreign.
+// Plain returns a text from a node, a manager or a file as one line of at most 2000
+// bytes that is safe on a terminal: see release.Foreign.
 func Plain(s string) string { return release.Foreign(s, maxPlain) }
 
-// PlainLines is Plain for a text of several lines: every line after the first is
-// indented, so that none can pass for a line of the program itself.
+// PlainLines is Plain for several lines. It indents every line after the first, so that
+// none looks like a line of the program itself.
 func PlainLines(s string) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	for i, line := range lines {
@@ -66,19 +66,19 @@ func PlainLines(s string) string {
 // maxPlain bounds a line, in bytes.
 const maxPlain = 2000
 
-// ErrTold is a failure that was printed already.
-var ErrTold = errors.New("failed")
+// ErrPrinted is a failure that the command has already printed: Run prints no error.
+var ErrPrinted = errors.New("failed")
 
 const versionFlag = "version"
 
-// Version gives a root command the flag --version. It is not cobra's own, which takes
-// a template: see systemd.Unit.
+// Version adds the flag --version to a root command. Cobra's own would link package
+// text/template, which makes the program larger.
 func Version(root *cobra.Command, version string) {
 	root.Annotations = map[string]string{versionFlag: version}
 	root.Flags().Bool(versionFlag, false, "print the version")
 }
 
-// Main runs the command of this process, until SIGTERM or SIGINT, and exits.
+// Main runs the command of this process and exits. SIGTERM and SIGINT end its context.
 func Main(root *cobra.Command) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	code := Run(ctx, root, os.Args[1:], os.Stdout, os.Stderr)
@@ -86,24 +86,24 @@ func Main(root *cobra.Command) {
 	os.Exit(code)
 }
 
-// Run runs a root command, prints its error, and returns the exit code.
+// Run runs a root command, prints its error to stderr, and returns the exit code.
 func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // a flag of the command that is not there
-			return noCommand(cmd, cmd.Flags().Arg(0))
+		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // the flag belongs to an unknown command
+			return unknownCommand(cmd, cmd.Flags().Arg(0))
 		}
 		return Usage(err)
 	})
 	if root.Args == nil {
 		root.Args = func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return noCommand(cmd, args[0])
+				return unknownCommand(cmd, args[0])
 			}
 			return nil
 		}
 		root.RunE = func(cmd *cobra.Command, args []string) error {
-			if asked, err := cmd.Flags().GetBool(versionFlag); err == nil && asked {
+			if wanted, err := cmd.Flags().GetBool(versionFlag); err == nil && wanted {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Name(), cmd.Annotations[versionFlag])
 				return err
 			}
@@ -117,7 +117,7 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	if err == nil {
 		return OK
 	}
-	if !errors.Is(err, ErrTold) {
+	if !errors.Is(err, ErrPrinted) {
 		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), PlainLines(err.Error()))
 	}
 	if errors.As(err, new(usageError)) {
@@ -130,8 +130,8 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	return Failed
 }
 
-// console writes records as text that is safe on a terminal: zerolog itself quotes
-// some values, and writes others as they are.
+// console writes log records as text that is safe on a terminal. Zerolog itself quotes
+// only some of the values.
 func console(w io.Writer) zerolog.ConsoleWriter {
 	plain := func(v any) string {
 		if v == nil {
@@ -142,8 +142,8 @@ func console(w io.Writer) zerolog.ConsoleWriter {
 	return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FormatMessage: plain, FormatFieldValue: plain, FormatErrFieldValue: plain}
 }
 
-// NewLogger writes JSON lines, which journald keeps as they are; to a terminal
-// it writes text.
+// NewLogger returns a logger that writes lines of JSON, or text if w is a terminal. An
+// unknown level is a usage error.
 func NewLogger(w io.Writer, level string) (zerolog.Logger, error) {
 	l, err := zerolog.ParseLevel(level)
 	if err != nil || level == "" {

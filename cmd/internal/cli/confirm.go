@@ -13,15 +13,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Confirm asks a person whether what cannot be undone shall happen. will says, in
-// whole sentences, what that is. Without a terminal as its input, as in a script, or
-// with yes it asks nothing. Its error is that the answer was not yes.
-func Confirm(cmd *cobra.Command, yes bool, will string) error {
+// Confirm asks the person at the terminal to confirm an action that cannot be undone.
+// effect describes the action in sentences. Confirm returns an error unless the answer
+// is yes. It does not ask if yes is true, or if the input is no terminal, as in a script.
+func Confirm(cmd *cobra.Command, yes bool, effect string) error {
 	in := cmd.InOrStdin()
 	if yes || !terminal(in) {
 		return nil
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s\nContinue? [y/N] ", PlainLines(will))
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s\nContinue? [y/N] ", PlainLines(effect))
 	answer, err := bufio.NewReader(io.LimitReader(in, maxPlain)).ReadString('\n')
 	if err != nil {
 		fmt.Fprintln(cmd.ErrOrStderr())
@@ -33,8 +33,8 @@ func Confirm(cmd *cobra.Command, yes bool, will string) error {
 	return errors.New("not confirmed; nothing was changed")
 }
 
-// terminal reports whether r is a terminal. The null device, for one, is a character
-// device and no terminal.
+// terminal reports whether r is a terminal. Other character devices, such as the null
+// device, are none.
 func terminal(r io.Reader) bool {
 	f, ok := r.(*os.File)
 	if !ok {

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/bilbycast/edge-agent/config"
+)
+
+// Connection is the state of the link to the manager. A running agent reports
+// it in STATUS=, where `systemctl status` and ParseConnection find it.
+type Connection struct {
+	Connected bool
+	URL       string
+	Since     time.Time // when the link came up, or was lost; to the second
+	Problem   string    // the last error; empty while connected
+}
+
+func (c Connection) String() string {
+	since := c.Since.UTC().Format(time.RFC3339)
+	if c.Connected {
+		return fmt.Sprintf("connected to %s since %s", c.URL, since)
+	}
+	return fmt.Sprintf("not connected to %s since %s: %s", c.URL, since, c.Problem)
+}
+
+// connections matches what String writes, at the end of a status text.
+var connections = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(^|; )(not )?connected to (\S+) since ([0-9TZ:-]{20})(?:: (.*))?$`)
+})
+
+// ParseConnection finds the connection in the StatusText of a unit. It returns false
+// if the text has none, as that of an earlier version.
+func ParseConnection(status string) (Connection, bool) {
+	m := connections().FindStringSubmatch(status)
+	if m == nil {
+		return Connection{}, false
+	}
+	since, err := time.Parse(time.RFC3339, m[4])
+	if err != nil {
+		return Connection{}, false
+	}
+	return Connection{Connected: m[2] == "", URL: m[3], Since: since, Problem: m[5]}, true
+}
+
+// unables matches why upgrades are not possible; the connection or nothing follows.
+var unables = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:^|; )` + noUpgrades + `(.*?)(?:; (?:not )?connected to .*)?$`)
+})
+
+// ParseUnable finds in the StatusText of a unit why the node refuses upgrades. It
+// returns "" if the node accepts them, or does not say.
+func ParseUnable(status string) string {
+	m := unables().FindStringSubmatch(status)
+	if m == nil {
+		return ""
+	}
+	return m[1]
+}
+
+// TryManager opens a WebSocket to each manager of c in turn, by the rules of a
+// session, and closes it without authenticating. It returns nil once one answers,
+// and otherwise what is wrong with each.
+func TryManager(ctx context.Context, c config.Config) error {
+	checked, err := c.Resolve()
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	d, err := settings{Settings: checked}.dialer()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, url := range checked.URLs {
+		conn, err := dial(ctx, d, url)
+		if err == nil {
+			return conn.Close()
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", url, err))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// restrictModes lets only the agent's user read and change the install root. In
+// attached mode the service, which is another user, runs from it.
+func (a *Agent) restrictModes() {
+	mode := fs.FileMode(0o750)
+	if a.attached != nil {
+		mode = 0o755
+	}
+	changed, err := a.c.Layout.Narrow(mode)
+	if err != nil {
+		a.log.Warn().Err(err).Msg("the modes in the install root were not restricted")
+	}
+	if len(changed) > 0 {
+		a.log.Info().Strs("paths", changed).Msg("modes restricted: other users may no longer read or change these files")
+	}
+}
+
+// reconcile repairs the install root, and returns the command that a restart
+// interrupted; the zero Command if there is none. The service runs whatever is wrong
+// with the root; only upgrades are then refused.
+func (a *Agent) reconcile(ctx context.Context) (state.Result, state.Command) {
+	var interrupted state.Command
+	have := a.c.Layout.Downloaded()
+	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s, interrupted = state.Resume(s, have, now)
+		return s, t, nil
+	})
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
+		a.log.Error().Err(err).Msg("install root cannot be changed; upgrades are not possible")
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.reconcileErr = err
+		if res, err = a.c.Layout.Read(); err != nil {
+			a.log.Error().Err(err).Msg("install root cannot be read")
+		}
+		a.memoryEvents = res.State.PendingReports
+		return res, state.Command{}
+	}
+	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
+		a.log.Warn().Str("version", a.c.version.String()).Str("current", cur.String()).
+			Msg("current points to another version than this program")
+	}
+	return res, interrupted
+}
+
+// retryReconcile repairs a root that could not be repaired at the start, once it can
+// be written again. The node accepts no command before that.
+func (a *Agent) retryReconcile(ctx context.Context) error {
+	tick := time.NewTicker(wire.HealthInterval)
+	defer tick.Stop()
+	for {
+		a.mu.Lock()
+		settled := a.reconcileErr == nil
+		a.mu.Unlock()
+		if settled {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var interrupted state.Command
+		have := a.c.Layout.Downloaded()
+		if _, err := a.c.Layout.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			s, interrupted = state.Resume(s, have, now)
+			return s, t, nil
+		}); err != nil && !errors.Is(err, state.ErrReportsPending) {
+			continue
+		}
+		a.log.Info().Msg("install root can be changed again")
+		a.mu.Lock()
+		a.reconcileErr, a.memoryEvents = nil, nil
+		a.mu.Unlock()
+		if interrupted.ID != "" {
+			a.resume(ctx, interrupted)
+		}
+		wake(a.outbox)
+		wake(a.healthDue)
+	}
+}

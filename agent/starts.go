@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/watchdog"
+	"github.com/rs/zerolog"
+)
+
+// countStart checks that a watchdog ran before this start. Without one the node
+// refuses upgrades. A trial that began all the same (by hand, or before the unit was
+// changed) must end: then the agent counts the start itself, and returns an error
+// if that rolled the version back.
+//
+// In attached mode the watchdog belongs to another unit: see checkCounted.
+func (a *Agent) countStart(ctx context.Context) error {
+	if a.attached != nil {
+		return nil
+	}
+	l := a.c.Layout
+	ran := l.TakeStart()
+	res, err := l.Read()
+	trial := err == nil && res.State.Status == state.PendingHealth && res.Tree.Current == res.State.Target
+	if trial && res.State.BootAttempts > res.State.SeenAttempts {
+		ran = true // the watchdog of an earlier version counts, and records nothing else
+	}
+	if !ran {
+		why := fmt.Errorf("no watchdog ran before this start, so a bad version could not be rolled back: the service must be started by "+
+			"'%[1]s watchdog --root %[2]s' and then '%[3]s run', as the unit does that 'edge-agent unit' prints",
+			filepath.Join(l.LastGood(), a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
+		a.log.Error().Err(why).Msg("upgrades are not possible")
+		a.mu.Lock()
+		a.uncountedErr = why
+		a.mu.Unlock()
+		a.showUnavailable()
+	}
+	if !trial {
+		return nil
+	}
+	if !ran {
+		rep := watchdog.Run(ctx, l)
+		l.TakeStart() // the watchdog that just ran did not run before the start
+		for _, r := range rep.Records() {
+			level, _ := zerolog.ParseLevel(r.Level)
+			a.log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		}
+		if rep.Reverted {
+			return fmt.Errorf("rolled back to %s, because no watchdog did: %s", rep.Current, rep.Reason)
+		}
+	}
+	_, err = a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		if s.Status == state.PendingHealth {
+			s.SeenAttempts = s.BootAttempts
+		}
+		return s, t, nil
+	})
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
+		a.log.Warn().Err(err).Msg("the start was not marked as seen")
+	}
+	return nil
+}
+
+// recordFailedStart records err as the cause of a failed start of the version on
+// trial, and returns err. It needs no ctx that is still open.
+func (a *Agent) recordFailedStart(ctx context.Context, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if _, e := a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		return state.NoteFailure(s, err.Error()), t, nil
+	}); e != nil && !errors.Is(e, state.ErrReportsPending) {
+		a.log.Warn().Err(e).Msg("the cause of the failed start was not recorded")
+	}
+	return err
+}
+
+// checkCounted returns an error if the attached service runs in a start that no
+// watchdog counted. A stopped service has no such start.
+func (a *Agent) checkCounted(ctx context.Context) error {
+	start, err := a.attached.Active(ctx)
+	if err != nil {
+		return nil
+	}
+	if ran, known := a.c.Layout.StartOf(start); known && !ran {
+		return fmt.Errorf("no watchdog ran before the present start of %[1]s, so a bad version could not be rolled back: "+
+			"write its drop-in again (edge-agent unit --help), then run: systemctl daemon-reload && systemctl restart %[1]s", a.c.Service.Unit)
+	}
+	return nil
+}
+
+// unitCheckEvery is how often the unit is checked while nothing happens.
+const unitCheckEvery = time.Minute
+
+// checkUnit checks whether systemd can roll a bad version back in this unit.
+func (a *Agent) checkUnit(ctx context.Context) {
+	if a.c.CheckUnit == nil {
+		return
+	}
+	err := a.c.CheckUnit(ctx)
+	if err == nil && a.attached != nil {
+		err = a.checkCounted(ctx)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	a.mu.Lock()
+	before := a.unitErr
+	a.unitErr, a.unitChecked = err, time.Now()
+	a.mu.Unlock()
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		a.log.Error().Err(err).Msg("upgrades are not possible: the node could not roll back")
+		wake(a.healthDue)
+	case err == nil && before != nil:
+		a.log.Info().Msg("upgrades are possible again")
+		wake(a.healthDue)
+	}
+	a.showUnavailable()
+}
+
+// checkUnitRegularly checks the unit every unitCheckEvery: an operator may change it
+// without a restart of the service.
+func (a *Agent) checkUnitRegularly(ctx context.Context) error {
+	if a.c.CheckUnit == nil {
+		return nil
+	}
+	tick := time.NewTicker(unitCheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			a.checkUnit(ctx)
+		}
+	}
+}

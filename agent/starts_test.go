@@ -1,0 +1,171 @@
+//go:build !sim
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/watchdog"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// Health says why upgrades are not offered.
+func TestUpgradesAreOfferedOnlyIfAWatchdogRan(t *testing.T) {
+	t.Parallel()
+	for _, ran := range []bool{false, true} {
+		t.Run(fmt.Sprint(ran), func(t *testing.T) {
+			t.Parallel()
+			got := make(chan *wire.Health, 1)
+			code := make(chan release.Code, 1)
+			url := manager(t, func(p peer) {
+				p.welcome()
+				if p.auth.NodeID != "" {
+					return
+				}
+				got <- p.until("health", func(m wire.Message) bool { _, ok := m.(*wire.Health); return ok }).(*wire.Health)
+				if !ran {
+					p.send(upgradeTo("c", "1.1.0"))
+					code <- p.ack("c").ErrorCode
+				}
+			})
+			a, err := newOf(rootWith(t, url))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ran {
+				watchdog.Run(t.Context(), a.c.Layout)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- a.Run(ctx) }()
+			h := <-got
+			if offered := len(h.Capabilities) == 1; offered != ran || (h.UpgradeUnavailable == "") != ran {
+				t.Errorf("capabilities %v, because %q", h.Capabilities, h.UpgradeUnavailable)
+			}
+			if !ran {
+				if !strings.Contains(h.UpgradeUnavailable, "no watchdog ran before this start") || !strings.Contains(h.UpgradeUnavailable, "edge-agent unit") {
+					t.Errorf("the reason is %q", h.UpgradeUnavailable)
+				}
+				if c := <-code; c != release.Internal {
+					t.Errorf("an upgrade: %s", c)
+				}
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Without a watchdog a trial ends all the same: the agent counts.
+func TestATrialWithoutAWatchdogEnds(t *testing.T) {
+	t.Parallel()
+	for name, older := range map[string]bool{"no watchdog": false, "a watchdog that records no start": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newTrial(t, t.TempDir()) // its first start was counted by a watchdog
+			l := o.c.Layout
+			if !older {
+				if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
+					s.BootAttempts = 0
+					return s, tr, nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for start := 1; ; start++ {
+				a := newAgent(o.c)
+				err := a.countStart(t.Context())
+				res, readErr := l.Read()
+				if readErr != nil {
+					t.Fatal(readErr)
+				}
+				if start > 3 {
+					if err == nil || res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" {
+						t.Errorf("start %d: %v, %s, %s", start, err, res.State.Status, res.Tree.Current)
+					}
+					break
+				}
+				if err != nil || res.State.BootAttempts != start {
+					t.Errorf("start %d: %v, counted %d", start, err, res.State.BootAttempts)
+				}
+				if counted := a.uncountedErr == nil; counted != (older && start == 1) {
+					t.Errorf("start %d: %v", start, a.uncountedErr)
+				}
+				a.recordFailedStart(t.Context(), fmt.Errorf("cause %d", start))
+			}
+			res, _ := l.Read()
+			if got, _ := json.Marshal(res.State.FailedStarts); string(got) != `["cause 1","cause 2","cause 3"]` {
+				t.Errorf("failed starts: %s", got)
+			}
+		})
+	}
+}
+
+// An operator rolls back while the node drains, and another command arrives: the
+// node restarts once, and stages nothing more.
+func TestACommandAfterTheSwapIsRefused(t *testing.T) {
+	t.Parallel()
+	o := newTrial(t, t.TempDir())
+	o.c.Policy = release.Policy{Enabled: true, Channels: []string{"stable"}}
+	o.busy = true // as begin does
+	o.closeSwap()
+	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		return state.RollBack(s, tr, release.Version{}, time.Now())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ack := func(id string) *wire.CommandAck {
+		o.upgrade(t.Context(), upgradeTo(id, "1.2.0"))
+		res, err := o.c.Layout.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _ := res.State.Command(id)
+		return o.ack(c)
+	}
+	if a := ack("next"); a.ErrorCode != release.InProgress {
+		t.Errorf("%+v", a)
+	}
+	o.closeSwap() // twice is once
+	o.staging.Wait()
+}
+
+// A restart in the middle of staging begins the same command again.
+func TestAnInterruptedUpgradeIsResumed(t *testing.T) {
+	t.Parallel()
+	log := &lines{}
+	c := rootWith(t, "wss://127.0.0.1:1")
+	c.Log = c.Log.Output(log)
+	c.Manager.Proxy = "http://127.0.0.1:1" // neither the manager nor the release host is reached
+	c.Upgrade.AllowedChannels = []string{"beta"}
+	l, err := state.At(c.Service.InstallRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.AtStart().Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		return state.Accept(s, state.Command{ID: "mine", Version: release.MustVersion("1.1.0"), Channel: "beta"}), tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	runAgent(t, c)
+	wait(t, "resumed", func() bool { return strings.Contains(log.String(), "resuming it") })
+	if strings.Contains(log.String(), `"level":"error"`) {
+		t.Errorf("an ordinary reboot is an error: %s", log)
+	}
+	res, err := l.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := res.State.Command("mine"); got.Done || got.Resumed != 1 {
+		t.Errorf("the command: %+v", got)
+	}
+}

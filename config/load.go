@@ -1,0 +1,176 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// MaxFile bounds config.toml, in bytes.
+const MaxFile = 1 << 20
+
+// Load reads a config.toml. A key that it does not know is an error that names
+// the line. A file that holds a registration token must not be readable by others.
+func Load(path string) (Config, error) {
+	b, err := fsutil.ReadFile(path, MaxFile)
+	if err != nil {
+		return Config{}, fmt.Errorf("config: %w", err)
+	}
+	var c Config
+	d := toml.NewDecoder(strings.NewReader(string(b))).DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Config{}, fmt.Errorf("config %s: %w", path, explainTOML(err, string(b)))
+	}
+	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 && c.Manager.RegistrationToken != "" {
+		return Config{}, fmt.Errorf("config %s: holds registration_token and others may read it (mode %04o); run: chmod 600 %s", path, st.Mode().Perm(), path)
+	}
+	if c.Service.InstallRoot == "" && c.Service.Name == "" && c.Service.DeviceType == "" {
+		return Config{}, fmt.Errorf("config %s: [service] needs device_type", path)
+	}
+	return c, nil
+}
+
+// Read loads and checks a config.toml.
+func Read(path string) (Settings, error) {
+	c, err := Load(path)
+	if err != nil {
+		return Settings{}, err
+	}
+	s, err := c.Resolve()
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+// explainTOML says in the words of the file what is wrong with it. text is the
+// file; its values are quoted only for keys that hold no secret.
+func explainTOML(err error, text string) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		var lines []string
+		for _, e := range strict.Errors {
+			row, _ := e.Position()
+			lines = append(lines, fmt.Sprintf("line %d: unknown key %q%s", row, strings.Join(e.Key(), "."), didYouMean(e.Key())))
+		}
+		return errors.New(strings.Join(lines, "; "))
+	}
+	var dec *toml.DecodeError
+	if !errors.As(err, &dec) {
+		return err
+	}
+	row, col := dec.Position()
+	key := strings.Join(dec.Key(), ".")
+	if want, ok := configKeys()[key]; ok {
+		return fmt.Errorf("line %d: %s must be %s%s", row, key, want, notThis(key, text, row))
+	}
+	what := release.Foreign(strings.TrimPrefix(dec.Error(), "toml: "), 300)
+	if _, why, ok := strings.Cut(what, "struct field config."); ok { // a name of the program, not of the file
+		what = "a value of the wrong type: " + why
+	}
+	return fmt.Errorf("line %d, column %d: %s", row, col, what)
+}
+
+// secrets are the keys whose values no error quotes.
+var secrets = []string{"manager.registration_token", "manager.proxy"}
+
+// notThis quotes the value of a key, which stands in the given line.
+func notThis(key, text string, row int) string {
+	lines := strings.Split(text, "\n")
+	for _, s := range secrets {
+		if key == s || row < 1 || row > len(lines) {
+			return ""
+		}
+	}
+	name, value, ok := strings.Cut(lines[row-1], "=")
+	// In an inline table the line has other keys, too, and perhaps a secret.
+	if !ok || strings.TrimSpace(name) != key[strings.LastIndex(key, ".")+1:] || strings.Contains(value, "{") || !strings.Contains(key, ".") {
+		return ""
+	}
+	return ", not " + release.Foreign(strings.TrimSpace(value), 60)
+}
+
+// configKeys has each key of config.toml, and what its value must be.
+func configKeys() map[string]string {
+	keys := map[string]string{}
+	var walk func(prefix string, t reflect.Type)
+	walk = func(prefix string, t reflect.Type) {
+		for f := range t.Fields() {
+			name := f.Tag.Get("toml")
+			if name == "" || name == "-" {
+				continue
+			}
+			key := prefix + name
+			switch ft := f.Type; {
+			case ft == reflect.TypeFor[Pins]():
+				keys[key] = `a text in quotes, or a list of them like ["a", "b"]`
+			case ft.Kind() == reflect.Struct:
+				keys[key] = fmt.Sprintf("a section [%s]", key)
+				walk(key+".", ft)
+			case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.String:
+				keys[key] = `a list of texts like ["a", "b"]`
+			case ft.Kind() == reflect.Slice:
+				keys[key] = "a list of whole numbers of 0 or more like [1, 2]"
+			case ft.Kind() == reflect.Bool:
+				keys[key] = "true or false"
+			case ft.Kind() == reflect.String:
+				keys[key] = "a text in quotes"
+			case ft.Kind() == reflect.Pointer && ft.Elem().Kind() == reflect.Uint64:
+				keys[key] = "a whole number of 0 or more"
+			default:
+				keys[key] = "a whole number"
+			}
+		}
+	}
+	walk("", reflect.TypeFor[Config]())
+	return keys
+}
+
+// didYouMean suggests the known key that is nearest to an unknown one: the same
+// name in another section, or one of few other letters.
+func didYouMean(key []string) string {
+	name := strings.Join(key, ".")
+	best, distance := "", 3 // letters that may differ
+	for known := range configKeys() {
+		d := editDistance(strings.ToLower(name), known)
+		if last := key[len(key)-1]; strings.HasSuffix(known, "."+last) {
+			d = min(d, 1) // known in another section
+		} else {
+			d = min(d, editDistance(strings.ToLower(last), known[strings.LastIndex(known, ".")+1:]))
+		}
+		if d < distance || d == distance && best != "" && known < best {
+			best, distance = known, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}
+
+// editDistance is the number of letters to insert, remove or replace to make b
+// of a (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			before, row[j+1] = row[j+1], min(before+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

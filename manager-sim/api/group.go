@@ -1,0 +1,136 @@
+package api
+
+import (
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+)
+
+// Group is a set of nodes that are upgraded together.
+type Group struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// GroupList is the list of groups, by name.
+type GroupList struct {
+	Groups []Group `json:"groups"`
+}
+
+// NewGroup is the body that adds a group.
+type NewGroup struct {
+	Name string `json:"name"`
+}
+
+// GroupDetail is a group with its nodes and its active rollout, if it has one.
+type GroupDetail struct {
+	Group
+	Nodes    []Node         `json:"nodes"`
+	Versions map[string]int `json:"versions"` // number of nodes by version
+	Active   string         `json:"active_rollout,omitempty"`
+}
+
+// Membership is a node's group: body and answer of the call that changes it.
+type Membership struct {
+	GroupID string `json:"group_id"` // "": none
+}
+
+// RolloutRequest is the body of a group's upgrade.
+type RolloutRequest struct {
+	Version    string `json:"version"`
+	Channel    string `json:"channel,omitempty"`     // default stable
+	Strategy   string `json:"strategy,omitempty"`    // staged (the default) or immediate
+	SettleSecs *int   `json:"settle_secs,omitempty"` // between two waves: 0 to 86400; default 300
+	LimitSecs  int    `json:"limit_secs,omitempty"`  // from a command to its outcome: 60 to 86400; default 3600
+	LifeSecs   int    `json:"life_secs,omitempty"`   // of the rollout, for offline nodes: 60 to 2592000; default 604800
+	Threshold  int    `json:"threshold,omitempty"`   // failures that pause it: 1 to 100000; default 1
+	DryRun     bool   `json:"dry_run,omitempty"`     // only report what it would do
+	// AllowUnlisted requests a version even if the manager does not find it published.
+	AllowUnlisted bool   `json:"allow_unlisted,omitempty"`
+	Reason        string `json:"reason,omitempty"` // kept in the audit trail
+}
+
+// RolloutPlan is what a rollout does, or would do. Percentages are of the eligible
+// nodes.
+type RolloutPlan struct {
+	RolloutID string        `json:"rollout_id,omitempty"` // absent in a dry run
+	Version   string        `json:"version"`
+	Channel   string        `json:"channel"`
+	Strategy  string        `json:"strategy"`
+	NodeCount int           `json:"node_count"`
+	Offline   int           `json:"offline"` // of them; upgraded when they reconnect
+	Waves     [][]string    `json:"waves"`   // node ids
+	LeftOut   []NodeLeftOut `json:"left_out"`
+	// EstimatedSecs is the least time it takes: the settle windows between waves.
+	EstimatedSecs int64 `json:"estimated_secs"`
+}
+
+// NodeLeftOut is a node of the group that a rollout does not upgrade.
+type NodeLeftOut struct {
+	NodeID string `json:"node_id"`
+	Reason string `json:"reason"` // a sentence
+}
+
+// Rollout is a rollout of a release to a group.
+type Rollout struct {
+	ID       string `json:"id"`
+	GroupID  string `json:"group_id"`
+	Version  string `json:"version"`
+	Channel  string `json:"channel"`
+	Strategy string `json:"strategy"` // rollout.Staged or rollout.Immediate
+	// From is the version that most of the group ran before.
+	From      string        `json:"from,omitempty"`
+	CreatedBy string        `json:"created_by,omitempty"`
+	Settle    time.Duration `json:"settle_ns"` // between a wave and the next
+	Limit     time.Duration `json:"limit_ns"`  // from a command to its outcome
+	Life      time.Duration `json:"life_ns"`   // of the whole rollout
+	Threshold int           `json:"threshold"` // failures that pause it
+
+	Status rollout.Status `json:"status"`
+	Reason string         `json:"reason,omitempty"` // why it is paused
+	// Nodes are in the order of the waves. Waves are how many of them are in the
+	// first wave, in the first two, and so on.
+	Waves       []int         `json:"waves"`
+	Wave        int           `json:"wave"` // index of the present one
+	SettleUntil time.Time     `json:"settle_until,omitzero"`
+	CreatedAt   time.Time     `json:"created_at"`
+	EndedAt     time.Time     `json:"ended_at,omitzero"`
+	Nodes       []RolloutNode `json:"nodes"`
+
+	GroupName string                    `json:"group_name"`
+	Counts    map[rollout.NodeState]int `json:"counts"` // number of nodes by state
+	Revision  int64                     `json:"revision"`
+}
+
+// RolloutNode is one node of a rollout.
+type RolloutNode struct {
+	ID      string            `json:"id"`
+	State   rollout.NodeState `json:"state"`
+	Attempt int               `json:"attempt"`           // number of the last command; 0: none yet
+	Since   time.Time         `json:"since,omitzero"`    // of the last command
+	Code    string            `json:"code,omitempty"`    // of a failure
+	Known   bool              `json:"known,omitempty"`   // an operator resumed after this failure
+	Message string            `json:"message,omitempty"` // the node's own, for Code
+}
+
+// RolloutList is a page of rollouts.
+type RolloutList struct {
+	Rollouts []Rollout `json:"rollouts"`
+	Next     string    `json:"next,omitempty"`
+}
+
+// Acts of an operator on a rollout.
+const (
+	ActPause  = "pause"
+	ActResume = "resume"
+	ActRetry  = "retry"
+	ActSkip   = "skip"
+	ActAbort  = "abort"
+)
+
+// RolloutAct is the optional body of an act on a rollout.
+type RolloutAct struct {
+	NodeID string `json:"node_id,omitempty"` // of ActSkip
+	Reason string `json:"reason,omitempty"`  // kept in the audit trail
+}

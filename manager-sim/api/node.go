@@ -1,0 +1,193 @@
+package api
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Node is a registered node.
+type Node struct {
+	ID            string       `json:"id"`
+	DeviceType    string       `json:"device_type"`
+	GroupID       string       `json:"group_id,omitempty"`
+	GroupName     string       `json:"group_name,omitempty"`
+	Online        bool         `json:"online"`
+	Address       string       `json:"address,omitempty"` // of its last connection
+	Health        string       `json:"health,omitempty"`  // of its last health beat: ok or degraded
+	Version       string       `json:"version"`
+	TargetVersion string       `json:"target_version,omitempty"`
+	UpgradeState  UpgradeState `json:"upgrade_state"`
+	ErrorCode     string       `json:"error_code,omitempty"`
+	Error         string       `json:"error,omitempty"` // the node's message for ErrorCode
+	CommandID     string       `json:"command_id,omitempty"`
+	RequestedBy   string       `json:"requested_by,omitempty"`
+	// Upgradable reports whether the manager would accept a request to upgrade now.
+	// If not, NotUpgradable is the reason.
+	Upgradable    bool            `json:"upgradable"`
+	NotUpgradable *NotUpgradable  `json:"not_upgradable,omitempty"`
+	Capabilities  []string        `json:"capabilities"`
+	Upgrade       json.RawMessage `json:"upgrade,omitempty"` // of its last health beat
+	// UpgradeUnavailable is the reason that the node itself reports for offering no
+	// upgrades.
+	UpgradeUnavailable string     `json:"upgrade_unavailable,omitempty"`
+	Duplicate          *Duplicate `json:"duplicate,omitempty"` // set while two devices use its identity
+	RegisteredAt       time.Time  `json:"registered_at"`
+	LastSeen           time.Time  `json:"last_seen"`
+	RemovedAt          time.Time  `json:"removed_at,omitzero"`
+}
+
+// Progress returns how many bytes of a release the node has downloaded, and how
+// many there are. ok is false if the node reports no progress.
+func (n Node) Progress() (done, total int64, ok bool) {
+	var u struct {
+		Progress struct {
+			BytesDone  int64 `json:"bytes_done"`
+			BytesTotal int64 `json:"bytes_total"`
+		} `json:"progress"`
+	}
+	if json.Unmarshal(n.Upgrade, &u) != nil || u.Progress.BytesTotal <= 0 || u.Progress.BytesDone < 0 {
+		return 0, 0, false
+	}
+	return u.Progress.BytesDone, u.Progress.BytesTotal, true
+}
+
+// NodeList is a page of nodes.
+type NodeList struct {
+	Nodes []Node `json:"nodes"`
+	Next  string `json:"next,omitempty"` // After of the next page; "": this is the last one
+}
+
+// NotUpgradable is the reason why the manager accepts no request to upgrade a node.
+// Reason and Remedy are whole sentences for an operator.
+type NotUpgradable struct {
+	Code   string `json:"code"`
+	Reason string `json:"reason"`
+	Remedy string `json:"remedy"`
+}
+
+// Detail returns Reason and Remedy, as the Detail of a Problem has them.
+func (n NotUpgradable) Detail() string { return n.Reason + " " + n.Remedy }
+
+// Duplicate reports that two devices use the identity of one node.
+type Duplicate struct {
+	Addresses []string  `json:"addresses"` // of both devices, the latest last
+	Since     time.Time `json:"since"`
+}
+
+// From describes the addresses from which the two devices connect.
+func (d Duplicate) From() string {
+	distinct := slices.Compact(slices.Sorted(slices.Values(d.Addresses)))
+	if len(distinct) == 1 {
+		return "both connect from " + distinct[0]
+	}
+	return "they connect from " + strings.Join(distinct, " and ")
+}
+
+// Command is a command that the manager gave to a node.
+type Command struct {
+	ID        string          `json:"command_id"`
+	NodeID    string          `json:"node_id"`
+	Version   string          `json:"version"`
+	Channel   string          `json:"channel"`
+	Action    json.RawMessage `json:"action"` // as it is sent
+	CreatedAt time.Time       `json:"created_at"`
+	SentAt    time.Time       `json:"sent_at,omitzero"`  // the last time
+	AckedAt   time.Time       `json:"acked_at,omitzero"` // zero: not acknowledged
+	Success   bool            `json:"success"`
+	ErrorCode string          `json:"error_code,omitempty"`
+	Error     string          `json:"error,omitempty"`
+	Data      json.RawMessage `json:"data,omitempty"`
+	// Actor is who requested it; "" for a command of an earlier version.
+	Actor string `json:"requested_by,omitempty"`
+}
+
+// CommandList is a page of commands.
+type CommandList struct {
+	Commands []Command `json:"commands"`
+	Next     string    `json:"next,omitempty"`
+}
+
+// CommandCreated is the answer to a node's upgrade.
+type CommandCreated struct {
+	CommandID string `json:"command_id"`
+}
+
+// NodeUpgrade is the body of a node's upgrade.
+type NodeUpgrade struct {
+	Version    string `json:"version"`
+	Channel    string `json:"channel,omitempty"` // default stable
+	TargetArch string `json:"target_arch,omitempty"`
+	Variant    string `json:"variant,omitempty"`
+	// AllowUnlisted requests a version even if the manager does not find it published.
+	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
+	// Replace withdraws a command that was not sent yet, because the node is offline.
+	Replace bool `json:"replace,omitempty"`
+}
+
+// States of a Connection.
+const (
+	Authenticated = "authenticated"
+	Disconnected  = "disconnected"
+)
+
+// Connection is the beginning or the end of a node's session. A manager that is
+// killed records no end.
+type Connection struct {
+	Time    time.Time `json:"time"`
+	State   string    `json:"state" jsonschema:"enum=authenticated,enum=disconnected"`
+	Version string    `json:"version,omitempty"` // at which it authenticated
+}
+
+// ConnectionList is the newest of a node's connections.
+type ConnectionList struct {
+	Connections []Connection `json:"connections"`
+}
+
+// Reason is the optional body of an act that cannot be undone.
+type Reason struct {
+	Reason string `json:"reason,omitempty"` // kept in the audit trail
+}
+
+// PendingNode is a node whose credentials the manager does not know.
+type PendingNode struct {
+	ID         string    `json:"id"`
+	Address    string    `json:"address"` // for IPv6, its network of 56 bits
+	DeviceType string    `json:"device_type"`
+	Version    string    `json:"version"`
+	FirstSeen  time.Time `json:"first_seen"`
+	LastSeen   time.Time `json:"last_seen"`
+	// OtherAddress is of another device that claims the id with another secret.
+	// While it is set the node cannot be accepted.
+	OtherAddress string `json:"other_address,omitempty"`
+}
+
+// PendingNodeList is the list of pending nodes.
+type PendingNodeList struct {
+	Nodes []PendingNode `json:"nodes"`
+}
+
+// Acceptance is the optional body that accepts a pending node.
+type Acceptance struct {
+	GroupID string `json:"group_id,omitempty"`
+}
+
+// NodeAccepted is the answer to an Acceptance.
+type NodeAccepted struct {
+	ID string `json:"id"`
+}
+
+// Release is one that an operator can choose.
+type Release struct {
+	Version    string    `json:"version"`
+	Channel    string    `json:"channel"`
+	DeviceType string    `json:"device_type"`
+	Sequence   uint64    `json:"sequence"`
+	ReleasedAt time.Time `json:"released_at"`
+}
+
+// ReleaseList is the newest releases of a device type, newest first.
+type ReleaseList struct {
+	Releases []Release `json:"releases"`
+}

@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+)
+
+// Command is one that was given to a node.
+type Command struct {
+	ID        string
+	NodeID    string
+	Version   string
+	Channel   string
+	Action    json.RawMessage // as it is sent
+	CreatedAt time.Time
+	SentAt    time.Time // the last time; zero: never
+	AckedAt   time.Time // zero: not acknowledged
+	Success   bool
+	ErrorCode string
+	Error     string
+	Data      json.RawMessage
+	Actor     string // who requested it; "" for a command of an earlier version
+	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
+	// it is not stored.
+	Replaces string
+}
+
+// API returns the command as the REST API shows it.
+func (c Command) API() api.Command {
+	return api.Command{ID: c.ID, NodeID: c.NodeID, Version: c.Version, Channel: c.Channel, Action: c.Action, CreatedAt: c.CreatedAt, SentAt: c.SentAt,
+		AckedAt: c.AckedAt, Success: c.Success, ErrorCode: c.ErrorCode, Error: c.Error, Data: c.Data, Actor: c.Actor}
+}
+
+// AddCommand adds a command and its audit entry, or neither. It returns ErrConflict if
+// c.Replaces was sent or has ended.
+func (s *Store) AddCommand(ctx context.Context, c Command, a api.AuditEntry) error {
+	return s.change(ctx, func(tx conn) error {
+		if c.Replaces != "" {
+			r, err := tx.exec(ctx, "UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ? WHERE id = ? AND node_id = ? AND sent_at = 0 AND acked_at = 0",
+				ms(c.CreatedAt), false, api.CodeReplaced, "replaced by another command before it was sent", c.Replaces, c.NodeID)
+			if err != nil {
+				return err
+			}
+			if k, err := r.RowsAffected(); err != nil || k == 0 {
+				return errors.Join(err, fmt.Errorf("command %q was sent: %w", c.Replaces, ErrConflict))
+			}
+		}
+		return errors.Join(addCommand(ctx, tx, c), addAudit(ctx, tx, a))
+	})
+}
+
+func addCommand(ctx context.Context, tx conn, c Command) error {
+	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor)
+	return err
+}
+
+// RecordSent records that a command was sent. Repeating it records the later time.
+func (s *Store) RecordSent(ctx context.Context, id string, at time.Time) error {
+	_, err := s.exec(ctx, "UPDATE commands SET sent_at = ? WHERE id = ?", ms(at), id)
+	return err
+}
+
+// RecordAck records the outcome of a node's command. Only the first one counts: for a
+// repeated one, or a command of another node, it reports false.
+func (s *Store) RecordAck(ctx context.Context, c Command) (bool, error) {
+	r, err := s.exec(ctx, `UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ?, data = ?
+		WHERE id = ? AND node_id = ? AND acked_at = 0`,
+		ms(c.AckedAt), c.Success, c.ErrorCode, c.Error, null(c.Data), c.ID, c.NodeID)
+	if err != nil {
+		return false, err
+	}
+	k, err := r.RowsAffected()
+	return k > 0, err
+}
+
+const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data, actor"
+
+func scanCommand(row scanner) (Command, error) {
+	var c Command
+	var action string
+	var data sql.NullString
+	var created, sent, acked int64
+	err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data, &c.Actor)
+	c.Action, c.Data = json.RawMessage(action), raw(data)
+	c.CreatedAt, c.SentAt, c.AckedAt = fromMS(created), fromMS(sent), fromMS(acked)
+	return c, err
+}
+
+// Commands returns a node's commands, newest first, at most limit; all if limit is
+// negative.
+func (s *Store) Commands(ctx context.Context, nodeID string, limit int) ([]Command, error) {
+	rows, err := s.query(ctx, "SELECT "+commandColumns+" FROM commands WHERE node_id = ? ORDER BY seq DESC LIMIT ?", nodeID, all(limit))
+	return collect(rows, err, scanCommand)
+}
+
+// Command returns a command, or ErrNotFound.
+func (s *Store) Command(ctx context.Context, id string) (Command, error) {
+	c, err := scanCommand(s.row(ctx, "SELECT "+commandColumns+" FROM commands WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, fmt.Errorf("command %q: %w", id, ErrNotFound)
+	}
+	return c, err
+}

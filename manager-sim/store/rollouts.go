@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+)
+
+// Rollout is a stored rollout. State is a rollout.Rollout as JSON.
+type Rollout struct {
+	ID        string
+	GroupID   string
+	Revision  int64 // 0: not stored yet; each SaveRollout adds one
+	Active    bool
+	State     json.RawMessage
+	CreatedAt time.Time
+}
+
+// SaveRollout stores a rollout with the commands and audit entries of the same
+// transition, or nothing. No other method changes a rollout. It returns ErrExists if
+// the group has another active rollout, and ErrConflict if r.Revision is not the stored
+// one.
+func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []api.AuditEntry) error {
+	return s.change(ctx, func(tx conn) error {
+		var result sql.Result
+		var err error
+		taken := ErrConflict
+		if r.Revision == 0 {
+			taken = ErrExists
+			result, err = tx.exec(ctx, "INSERT INTO rollouts VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING", r.ID, r.GroupID, r.Active, string(r.State), ms(r.CreatedAt))
+		} else {
+			result, err = tx.exec(ctx, "UPDATE rollouts SET revision = revision + 1, active = ?, state = ? WHERE id = ? AND revision = ?", r.Active, string(r.State), r.ID, r.Revision)
+		}
+		if err != nil {
+			return err
+		}
+		if k, err := result.RowsAffected(); err != nil || k == 0 {
+			return errors.Join(err, fmt.Errorf("rollout %q: %w", r.ID, taken))
+		}
+		for _, c := range commands {
+			if err := addCommand(ctx, tx, c); err != nil {
+				return err
+			}
+		}
+		for _, a := range audits {
+			if err := addAudit(ctx, tx, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+const rolloutColumns = "id, group_id, revision, active, state, created_at"
+
+func scanRollout(row scanner) (Rollout, error) {
+	var r Rollout
+	var state string
+	var at int64
+	err := row.Scan(&r.ID, &r.GroupID, &r.Revision, &r.Active, &state, &at)
+	r.State, r.CreatedAt = json.RawMessage(state), fromMS(at)
+	return r, err
+}
+
+// Rollout returns a rollout, or ErrNotFound.
+func (s *Store) Rollout(ctx context.Context, id string) (Rollout, error) {
+	r, err := scanRollout(s.row(ctx, "SELECT "+rolloutColumns+" FROM rollouts WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return r, fmt.Errorf("rollout %q: %w", id, ErrNotFound)
+	}
+	return r, err
+}
+
+// Rollouts returns rollouts, newest first: of one group or, with "", of all; at most
+// limit, or all if limit is negative.
+func (s *Store) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
+	rows, err := s.query(ctx, "SELECT "+rolloutColumns+` FROM rollouts
+		WHERE (? = '' OR group_id = ?) AND (NOT ? OR active) ORDER BY created_at DESC, id LIMIT ?`, groupID, groupID, activeOnly, all(limit))
+	return collect(rows, err, scanRollout)
+}

@@ -1,0 +1,165 @@
+package upgrade
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+)
+
+// published are the releases of all tests, made once.
+var published struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if published.dir != "" {
+		os.RemoveAll(published.dir)
+	}
+	os.Exit(code)
+}
+
+func publishAll() error {
+	dir, err := os.MkdirTemp("", "upgrade-releases")
+	if err != nil {
+		return err
+	}
+	published.dir = dir
+	// The self-check waits while there is a file "wait" beside the program's root.
+	program := filepath.Join(dir, "program")
+	const script = "#!/bin/sh\n[ \"$1\" = version ] || exit 1\n[ -p ../../wait ] && : >../../wait && : <../../wait\nexit 0\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		return err
+	}
+	for _, o := range []fakerelease.Options{
+		{Version: "1.0.0"},
+		{Version: "1.1.0", RollbackFloor: "1.1.0"},
+		{Version: "1.2.0", Channel: "beta"},
+		{Version: "1.3.0", DeviceType: "camera"},
+		{Version: "1.4.0", Fault: fakerelease.BadChecksum},
+		{Version: "1.5.0", Variant: "gpu"},
+		{Version: "1.6.0", Fault: fakerelease.WrongIdentity},
+	} {
+		o.Binary = program
+		_, e := fakerelease.Publish(dir, o)
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// fakeTrust is the fake Sigstore of the published releases, and their host.
+type fakeTrust struct {
+	*verify.Verifier
+	host string
+	ca   []byte
+}
+
+func (f fakeTrust) BaseURL(v release.Version) string {
+	return release.BaseURL("https://github.com/"+fakerelease.DefaultRepository, v)
+}
+
+func (f fakeTrust) FetchURL(v release.Version) string {
+	return release.BaseURL(f.host+"/"+fakerelease.DefaultRepository, v)
+}
+
+func (f fakeTrust) ReleaseCA() []byte { return f.ca }
+
+// trusted returns the trust in the published releases, served through wrap.
+func trusted(t *testing.T, wrap func(http.Handler) http.Handler) fakeTrust {
+	t.Helper()
+	published.once.Do(func() { published.err = publishAll() })
+	if published.err != nil {
+		t.Fatal(published.err)
+	}
+	h := fakerelease.Handler(published.dir)
+	if wrap != nil {
+		h = wrap(h)
+	}
+	host := httptest.NewTLSServer(h)
+	t.Cleanup(host.Close)
+	var sim struct{ Signers []verify.Signer }
+	trust := fakerelease.TrustDir(published.dir)
+	b, err1 := os.ReadFile(filepath.Join(trust, "sim.json"))
+	root, err2 := os.ReadFile(filepath.Join(trust, "trusted_root.json"))
+	if err := errors.Join(err1, err2, json.Unmarshal(b, &sim)); err != nil {
+		t.Fatal(err)
+	}
+	v, err := verify.New(root, sim.Signers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fakeTrust{v, host.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw})}
+}
+
+// emptyNode returns the settings of a node that has no version.
+func emptyNode(t *testing.T) config.Settings {
+	t.Helper()
+	c := config.Config{
+		Service: config.Service{DeviceType: "edge", InstallRoot: t.TempDir(), Binary: "edge-agent"},
+		Manager: config.Manager{URLs: []string{"wss://manager.example"}, Proxy: "none"},
+		Upgrade: config.Upgrade{Enabled: true},
+	}
+	s, err := c.Resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// nodeWith returns the settings of a node whose good version is v, with floor.
+func nodeWith(t *testing.T, v string, floor string) config.Settings {
+	t.Helper()
+	n := emptyNode(t)
+	good := release.MustVersion(v)
+	tr := state.Trial{Target: good}
+	if floor != "" {
+		tr.RollbackFloor = release.MustVersion(floor)
+	}
+	if err := os.MkdirAll(n.Layout.Version(good), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	do(t, n.Layout, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		t.LastGood, t.Current = good, good
+		return state.Install(s, tr, time.Now()), t, nil
+	})
+	return n
+}
+
+func do(t *testing.T, l state.Layout, change state.Change) state.Result {
+	t.Helper()
+	res, err := l.Do(t.Context(), change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func pipeline(t *testing.T, n *config.Settings, trust stage.Trust) *Pipeline {
+	t.Helper()
+	p, err := newPipeline(Config{Node: n}, trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// stick returns the directory with the files of a published release.
+func stick(v string) string {
+	return filepath.Join(published.dir, "www", fakerelease.DefaultRepository, "releases", "download", "v"+v)
+}

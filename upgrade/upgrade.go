@@ -1,0 +1,174 @@
+// Package upgrade is the one way of a release onto a node: fetch, check, choose,
+// stage, commit.
+//
+// A manager's command, a stick, a first installation and a mere check run the
+// same steps. They differ in the Source that they open, and in their last step,
+// the End. The node's policy and rollback floors apply to all of them.
+//
+// After a crash the node runs what it ran before, or has the new version on
+// trial: the commit is one change of state.json. Until then a failure leaves at
+// most a download that can be resumed. The package restarts nothing, and does
+// not decide whether a version is healthy.
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
+	"github.com/rs/zerolog"
+)
+
+// Config says for which node a Pipeline works.
+type Config struct {
+	// Node is the node's configuration; nil: there is no node, and a release is
+	// judged as by a new one that accepts its channel.
+	Node *config.Settings
+	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
+	Signers []verify.Signer
+	// Running is the version that this process is, if it is the service; it is
+	// never removed, and steps back count from it. Zero: the version that current
+	// points to.
+	Running release.Version
+	// Progress, if set, is told how far staging is; see stage.Config.
+	Progress func(phase string, done, total int64)
+	Log      zerolog.Logger
+}
+
+// Pipeline takes releases onto one node, one at a time. Make it with New.
+type Pipeline struct {
+	c      Config
+	stager *stage.Stager
+}
+
+// New returns a Pipeline. It writes nothing.
+func New(c Config) (*Pipeline, error) {
+	var kept fs.FS
+	if c.Node != nil {
+		kept = fsutil.DirFS(c.Node.Layout.TrustDir())
+	}
+	trust, unfit, err := verify.LoadKept(c.Signers, kept)
+	if err != nil {
+		return nil, err
+	}
+	if unfit != nil {
+		c.Log.Error().Err(unfit).Msg("the renewed trust root cannot be used; using the compiled-in one")
+	}
+	return newPipeline(c, trust)
+}
+
+// newPipeline is New with another trust; tests give that of a fake Sigstore.
+func newPipeline(c Config, trust stage.Trust) (*Pipeline, error) {
+	p := &Pipeline{c: c}
+	sc := stage.Config{Binary: "none", Trust: trust, Progress: c.Progress}
+	if n := c.Node; n != nil {
+		sc = stage.Config{
+			Layout: n.Layout, Trust: trust, Renew: p.renew, Binary: n.Service.Binary, NoRun: n.Service.Unit != "",
+			KeepVersions: n.Upgrade.KeepVersions, Running: c.Running, Progress: c.Progress,
+			Proxy: n.Proxy, MaxBandwidth: n.MaxBandwidth, AllowPrivate: n.Upgrade.AllowPrivateRedirects,
+		}
+	}
+	var err error
+	p.stager, err = stage.New(sc)
+	return p, err
+}
+
+// End is the last step of a Pipeline.
+type End int
+
+const (
+	Swap    End = iota // put the version on trial at the next start
+	Shelve             // leave it for an operator: edge-agent apply
+	Install            // make it the first version of a node that has none
+)
+
+// Request says which release is wanted, who wants it, and what becomes of it.
+type Request struct {
+	// Version and Channel, if set, are what the release must be; otherwise the
+	// release's own count.
+	Version release.Version
+	Channel string
+	// CommandID is that of the manager's command; "": somebody at the node
+	// requests it. upgrade.enabled is the manager's permission, and counts only
+	// for its commands.
+	CommandID string
+	End       End
+	// Downloaded, if set, is called once the tarball is complete and has the
+	// signed digest.
+	Downloaded func()
+}
+
+// Run takes the release in src through every step. It returns the release also
+// with an error, once it is verified. The caller closes src.
+func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify.Release, error) {
+	n := p.c.Node
+	if n == nil {
+		return verify.Release{}, errors.New("upgrade: there is no node to install on")
+	}
+	if r.End == Install {
+		if err := vacant(n.Layout); err != nil {
+			return verify.Release{}, err
+		}
+	}
+	rel, err := p.Fetch(ctx, src)
+	if err != nil {
+		return rel, err
+	}
+	sig := rel.Signature()
+	p.c.Log.Info().Str("command_id", r.CommandID).Str("version", rel.Manifest().Version.String()).Str("workflow", sig.Workflow).
+		Str("commit", sig.Commit).Time("signed_at", sig.Time).Msg("manifest verified")
+	node, err := p.standing()
+	if err != nil {
+		return rel, err
+	}
+	node.policy.Enabled = node.policy.Enabled || r.CommandID == ""
+	artefact, err := node.choose(rel.Manifest(), r.Version, r.Channel)
+	if err != nil {
+		return rel, err
+	}
+	downloaded := func() {
+		p.c.Log.Info().Str("command_id", r.CommandID).Str("sha256", artefact.SHA256).Msg("tarball downloaded and checked")
+		if r.Downloaded != nil {
+			r.Downloaded()
+		}
+	}
+	staged, err := p.stager.Stage(ctx, src, rel, artefact, downloaded)
+	if err != nil {
+		return rel, err
+	}
+	return rel, p.commit(ctx, staged, rel.Manifest(), r)
+}
+
+// Fetch reads the manifest and its signature from src, and verifies them.
+func (p *Pipeline) Fetch(ctx context.Context, src stage.Source) (verify.Release, error) {
+	return p.stager.Fetch(ctx, src)
+}
+
+// commit makes a staged release what r.End says.
+func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Manifest, r Request) error {
+	l := p.c.Node.Layout
+	trial := state.Trial{ID: r.CommandID, CommandID: r.CommandID, Channel: m.Channel, MaxAttempts: p.c.Node.Upgrade.MaxBootAttempts}
+	if trial.ID == "" {
+		trial.ID = fmt.Sprintf("offline-%s-%d", m.Version, time.Now().UnixMilli())
+	}
+	end := map[End]func(context.Context, state.Layout, stage.Staged, state.Trial) (state.Result, error){
+		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
+	}[r.End]
+	_, err := end(ctx, l, staged, trial)
+	if errors.Is(err, state.ErrReportsPending) { // the commit is done, and the next start reports it
+		p.c.Log.Warn().Err(err).Str("command_id", r.CommandID).Msg("the swap will be reported after the restart")
+		err = nil
+	}
+	return err
+}
+
+// Tidy removes what a crash left behind; see stage.Stager.Tidy.
+func (p *Pipeline) Tidy(ctx context.Context) error { return p.stager.Tidy(ctx) }
