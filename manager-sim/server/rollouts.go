@@ -95,7 +95,7 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 	}
 	act := r.PathValue("act")
 	event, ok := map[string]rollout.Event{
-		api.ActPause: rollout.Pause{Why: "paused by " + requester(r).Name}, api.ActResume: rollout.Resume{}, api.ActRetry: rollout.Retry{},
+		api.ActPause: rollout.Pause{Reason: "paused by " + requester(r).Name}, api.ActResume: rollout.Resume{}, api.ActRetry: rollout.Retry{},
 		api.ActSkip: rollout.Skip{NodeID: body.NodeID}, api.ActAbort: rollout.Abort{},
 	}[act]
 	if !ok {

@@ -40,7 +40,7 @@ type Config struct {
 	Rollouts RolloutSaver
 	Log      zerolog.Logger
 	Nodes    Nodes
-	// CommandLock is held while somebody decides whether a node gets a command, stores
+	// CommandLock is held while a goroutine decides whether a node gets a command, stores
 	// it and sends it, so that the three are one step.
 	CommandLock *sync.Mutex
 	Publish     func(record any) // passes a record to the event streams

@@ -9,7 +9,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
 )
 
-// Bounds of the requests that run or wait in a hashQueue.
+// Bounds of the requests that hash or wait in a hashQueue.
 const (
 	hashesBySource = 3
 	hashesByName   = 8
@@ -17,15 +17,15 @@ const (
 	busyWait       = 2 * time.Second
 )
 
-// The classes of a hashQueue: own goes first.
+// The classes of a hashQueue. The first one has priority.
 const (
-	own      = iota // of somebody who signed in from there before, or is signed in
-	stranger        // of everybody else
+	own      = iota // users who signed in from this source before, or are signed in
+	stranger        // everybody else
 	classes
 )
 
-// hashQueue lets one password be hashed at a time, which takes 64 MiB. Sources
-// take turns, so that none holds up the others.
+// hashQueue lets one password be hashed at a time, because hashing needs 64 MiB.
+// Sources take turns, so that none delays the others for long.
 type hashQueue struct {
 	mu      sync.Mutex
 	running bool
@@ -35,8 +35,8 @@ type hashQueue struct {
 	waiting [classes]map[string][]chan struct{} // by source
 }
 
-// enter waits for its turn, and returns a function that ends it. It fails at once
-// with ErrBusy if too many wait, and with ctx.
+// enter waits for its turn, and returns a function that ends the turn. It returns
+// ErrBusy at once if too many requests wait, and the cause of ctx when ctx ends.
 func (q *hashQueue) enter(ctx context.Context, class int, source, name string) (leave func(), err error) {
 	source, name = "source "+source, "name "+name
 	q.mu.Lock()
@@ -79,8 +79,8 @@ func (q *hashQueue) enter(ctx context.Context, class int, source, name string) (
 	defer q.mu.Unlock()
 	q.forget(class, source, name)
 	if i := slices.Index(q.waiting[class][source], turn); i >= 0 {
-		q.drop(class, source, i)
-	} else { // its turn came at the same moment
+		q.remove(class, source, i)
+	} else { // it got its turn at the same moment
 		q.next()
 	}
 	return nil, context.Cause(ctx)
@@ -95,8 +95,8 @@ func (q *hashQueue) forget(class int, keys ...string) {
 	}
 }
 
-// drop removes a source's i-th waiting request.
-func (q *hashQueue) drop(class int, source string, i int) {
+// remove removes the i-th waiting request of a source.
+func (q *hashQueue) remove(class int, source string, i int) {
 	w := slices.Delete(q.waiting[class][source], i, i+1)
 	if q.waiting[class][source] = w; len(w) == 0 {
 		delete(q.waiting[class], source)
@@ -106,7 +106,7 @@ func (q *hashQueue) drop(class int, source string, i int) {
 	}
 }
 
-// next passes the turn on.
+// next gives the turn to the next request.
 func (q *hashQueue) next() {
 	for class := range q.turns {
 		if len(q.turns[class]) == 0 {
@@ -114,8 +114,8 @@ func (q *hashQueue) next() {
 		}
 		source := q.turns[class][0]
 		turn := q.waiting[class][source][0]
-		q.drop(class, source, 0)
-		if i := slices.Index(q.turns[class], source); i >= 0 { // it has more: to the end
+		q.remove(class, source, 0)
+		if i := slices.Index(q.turns[class], source); i >= 0 { // it has more requests: it goes to the end
 			q.turns[class] = append(slices.Delete(q.turns[class], i, i+1), source)
 		}
 		close(turn)

@@ -30,7 +30,7 @@ import (
 type Config struct {
 	Store *store.Store
 	Log   zerolog.Logger
-	// CommandLock is held while somebody decides whether a node gets a command, stores
+	// CommandLock is held while a goroutine decides whether a node gets a command, stores
 	// it and sends it, so that the three are one step. The Hub holds it while it sends
 	// commands again.
 	CommandLock *sync.Mutex
