@@ -201,15 +201,15 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	bad := make(chan struct{})
 	_, token, _ := r.Registration()
 	f, err := fleet.Start(ctx, fleet.Config{URL: "wss" + strings.TrimPrefix(r.URL, "https") + wire.Path, Token: token, TLS: r.ClientTLS(), Nodes: 10, Step: 300 * time.Millisecond,
-		Fate: func(_ int, version string) fleet.Fate {
+		Outcome: func(_ int, version string) fleet.Outcome {
 			select {
 			case <-bad:
-				return fleet.Good
+				return fleet.Completes
 			default:
 				if version == "1.2.0" {
-					return fleet.GoesBack
+					return fleet.RollsBack
 				}
-				return fleet.Good
+				return fleet.Completes
 			}
 		}})
 	if err != nil {
