@@ -147,7 +147,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	w.open("/admin/groups")
 	w.fill("input[name=name]", "devices")
 	w.click("form.bar button.primary")
-	w.sees("No node is in this group")
+	w.sees("No nodes are in this group")
 	for _, id := range ids {
 		w.open("/admin/nodes/" + id)
 		w.holds(`(() => { const s = document.querySelector("[name=group_id]"); s.value = s.options[s.options.length-1].value; return true; })()`)
@@ -220,7 +220,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.click(`nav a[href="/admin/groups"]`)
 	w.fill("input[name=name]", "site one")
 	w.click("form.bar button.primary")
-	w.sees("No node is in this group")
+	w.sees("No nodes are in this group")
 	at, err := chromedp.Run(w.ctx, chromedp.Location())
 	if err != nil {
 		t.Fatal(err)
