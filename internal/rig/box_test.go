@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,55 +24,35 @@ type inBox struct {
 	node *rig.BoxNode
 }
 
-var boxes atomic.Int32
-
 func setupBox(t *testing.T, c rig.NodeConfig, o box.Options) *inBox {
 	t.Helper()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := builds(t)
 	return setupBoxOf(t, c, o, bin, fakerelease.Options{})
 }
 
 // setupBoxOf is setupBox for programs other than edge-agent.
 func setupBoxOf(t *testing.T, c rig.NodeConfig, o box.Options, bin map[string]string, releases fakerelease.Options) *inBox {
 	t.Helper()
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots machines")
-	}
-	box.Need(t)
+	needBox(t)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("the test took too long"))
 	t.Cleanup(cancel)
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	r := newRig(t)
 	b := &inBox{bench: &bench{Rig: r, t: t, ctx: ctx, bin: bin, releases: releases}}
 	b.publish("1.0.0", "")
 	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
-	o.Name, o.HostNetwork = fmt.Sprintf("rig%d-%d", os.Getpid(), boxes.Add(1)), true
-	machine, err := box.New(t.TempDir(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o.HostNetwork = true
+	machine := box.ForTest(ctx, t, o)
 	t.Cleanup(func() {
 		if t.Failed() {
 			journal, _ := machine.Journal(context.Background(), "edge.service")
 			t.Logf("the journal of the unit:\n%s", journal)
 		}
-		if err := machine.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
 	})
-	if err := machine.Boot(ctx); err != nil {
+	node, err := r.InstallInBox(ctx, machine, c)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if b.node, err = r.InstallInBox(ctx, machine, c); err != nil {
-		t.Fatal(err)
-	}
+	b.node = node
 	if err := b.node.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -281,10 +260,7 @@ func TestUnderSystemdTheSidecar(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tools, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	tools := builds(t)
 	b := setupBoxOf(t, rig.NodeConfig{BinaryName: "player", Tool: tools["1.0.0"], MaxBootAttempts: 2}, box.Options{}, players,
 		fakerelease.Options{Repository: "acme/player", BinaryName: "player"})
 	b.publish("1.1.0", "")

@@ -32,10 +32,7 @@ const serves = "exec sleep infinity"
 // setupAttached is setupBox for a shell script, with an agent beside it.
 func setupAttached(t *testing.T, c rig.NodeConfig) *inBox {
 	t.Helper()
-	tools, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	tools := builds(t)
 	c.Tool, c.Unit, c.BinaryName = tools["1.0.0"], "edge.service", "app"
 	c.MaxBootAttempts, c.HoldSecs = 2, 2
 	b := setupBoxOf(t, c, box.Options{}, map[string]string{

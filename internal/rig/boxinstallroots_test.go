@@ -3,7 +3,6 @@ package rig_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
-	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
@@ -26,22 +24,11 @@ type bareBox struct {
 
 func setupBare(t *testing.T, name string, binary string) *bareBox {
 	t.Helper()
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	box.Need(t)
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	needBox(t)
+	bin := builds(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	r := newRig(t)
 	if binary == "" {
 		binary = bin["1.0.0"]
 	}
@@ -51,13 +38,7 @@ func setupBare(t *testing.T, name string, binary string) *bareBox {
 		}
 	}
 	b := &bareBox{t: t, ctx: ctx}
-	if b.Box, err = box.New(t.TempDir(), box.Options{Name: fmt.Sprintf("%s%d", name, os.Getpid()), HostNetwork: true}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close(context.Background()) })
-	if err := b.Boot(ctx); err != nil {
-		t.Fatal(err)
-	}
+	b.Box = box.ForTest(ctx, t, box.Options{HostNetwork: true})
 	b.url, b.token, b.fingerprint = r.Registration()
 	text, err := os.ReadFile(bin["1.0.0"])
 	if err := errors.Join(err, os.WriteFile(b.path("/root/edge-agent"), text, 0o700), os.WriteFile(b.path("/root/token"), []byte(b.token+"\n"), 0o600),
@@ -69,14 +50,7 @@ func setupBare(t *testing.T, name string, binary string) *bareBox {
 	return b
 }
 
-func (b *bareBox) path(inside string) string {
-	b.t.Helper()
-	p, err := b.Path(b.ctx, inside)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return p
-}
+func (b *bareBox) path(inside string) string { return b.MustPath(b.ctx, b.t, inside) }
 
 // sh runs a script, which must succeed, and returns what it printed.
 func (b *bareBox) sh(script string) string {
@@ -219,7 +193,7 @@ func TestUnderSystemdInstallAgain(t *testing.T) {
 
 	// Nothing is new: nothing changes.
 	pid := b.sh("systemctl show -p MainPID --value edge; find " + root + " | sort; stat -c %Y " + config)
-	b.want(b.sh(b.install("")), "has all of it already, and stays", "the node is registered; edge.service runs")
+	b.want(b.sh(b.install("")), "has these settings already, and is not changed", "the node is registered; edge.service is running")
 	if got := b.sh("systemctl show -p MainPID --value edge; find " + root + " | sort; stat -c %Y " + config); got != pid {
 		t.Errorf("a second run with nothing new changed\n%s\nto\n%s", pid, got)
 	}

@@ -23,15 +23,8 @@ import (
 // agent goes on.
 func TestAnEvilManager(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	bin := builds(t)
+	r := newRig(t)
 	for v, fault := range map[string]fakerelease.Fault{"1.0.0": "", "1.1.0": "", "1.3.0": fakerelease.WrongIdentity, "1.4.0": fakerelease.BadSignature, "1.5.0": fakerelease.NoLogEntry, "1.6.0": fakerelease.BadChecksum} {
 		program := bin[v]
 		if program == "" {

@@ -191,11 +191,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 // waves, the pause at a failure, and what an operator does then.
 func TestBrowserRollsOutAGroup(t *testing.T) {
 	t.Parallel()
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	r := newRig(t)
 	w := browse(t, r)
 	ctx, cancel := context.WithCancel(t.Context())
 	bad := make(chan struct{})

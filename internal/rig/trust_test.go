@@ -115,15 +115,8 @@ func TestATrustRootComesWithARelease(t *testing.T) {
 // On a stick it is the same, without any network.
 func TestATrustRootComesOnAStick(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	bin := builds(t)
+	r := newRig(t)
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil { // for the trust directory
 		t.Fatal(err)
 	}

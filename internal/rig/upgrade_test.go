@@ -51,23 +51,18 @@ type bench struct {
 func setup(t *testing.T, c rig.NodeConfig) *bench {
 	t.Helper()
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := builds(t)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 90*time.Second, fmt.Errorf("the test took too long"))
 	t.Cleanup(cancel)
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	r := newRig(t)
 	b := &bench{Rig: r, t: t, ctx: ctx, bin: bin}
 	b.publish("1.0.0", "")
 	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
-	if b.node, err = r.Install(c); err != nil {
+	node, err := r.Install(c)
+	if err != nil {
 		t.Fatal(err)
 	}
+	b.node = node
 	b.node.Start()
 	t.Cleanup(func() {
 		b.node.Stop()
@@ -305,15 +300,8 @@ func tree(t *testing.T, root string) []string {
 // (e): a manager that is away does not keep a stable version from being ready.
 func TestManagerAway(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	bin := builds(t)
+	r := newRig(t)
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
@@ -333,15 +321,8 @@ func TestManagerAway(t *testing.T) {
 // Upgrades that are off are not advertised, and the manager says why not.
 func TestDisabled(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	bin := builds(t)
+	r := newRig(t)
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
@@ -365,10 +346,7 @@ func TestDisabled(t *testing.T) {
 // The simulation build says so.
 func TestSimulationSaysSo(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := builds(t)
 	out, err := exec.Command(bin["1.0.0"], "version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "edge-agent 1.0.0+sim ") {
 		t.Errorf("got %q, %v", out, err)
