@@ -16,8 +16,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// The runbook's procedure for one node, with a real agent: each failure has its
-// badge, and its code with what to do.
+// An operator upgrades one node, with a real agent. Each failure shows its badge, its code
+// and the remedy.
 func TestBrowserUpgradesANode(t *testing.T) {
 	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
 	b.publish("1.1.0", "")
@@ -115,7 +115,7 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	w.picture("audit")
 }
 
-// The runbook's procedure for a group, with real agents.
+// An operator upgrades a group of real agents.
 func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
 	b.publish("1.1.0", "")
@@ -187,8 +187,8 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	}
 }
 
-// The runbook's procedure for a group, over simulated nodes: the plan, the
-// waves, the pause at a failure, and what an operator does then.
+// An operator upgrades a group of simulated nodes: the plan, the waves, the pause at a
+// failure, and the actions after it.
 func TestBrowserRollsOutAGroup(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
