@@ -1,21 +1,25 @@
-// Package agent is one service's link to its manager, and its upgrades: it
-// holds the WebSocket session, takes upgrade_binary commands, stages and swaps,
-// and, after the restart, proves that the new version is healthy.
+// Package agent connects one service to its manager and runs its upgrades. It
+// holds the WebSocket session, accepts upgrade_binary commands, has package
+// upgrade stage and swap the release, and, after the restart, decides whether the
+// new version is healthy.
 //
-//	a, err := agent.New(cfg)
+//	a, err := agent.New(cfg, agent.Options{Version: version, ...})
 //	...
 //	return a.Run(ctx) // nil: stop, or restart into the new version
 //
 // Run returns nil after a swap; the process must then end, and systemd starts
-// the new version through the link `current`. While a version is on trial,
-// READY=1 is sent only when it has proved healthy, and Run returns an error if
-// it does not within boot_health_window_secs; the watchdog counts the starts
-// and rolls back. In a stable start READY=1 goes out at once: a manager that is
-// away never takes a healthy node down.
+// the new version through the link `current`. While a version is on trial, the
+// agent sends READY=1 only when the version has proved healthy. Run returns an
+// error if that takes longer than boot_health_window_secs. The watchdog counts
+// the starts and rolls back. In a stable start READY=1 is sent at once: a node
+// runs without its manager.
 //
-// What the package does not do: it does not restart the process, it does not
-// judge other services, and nothing that the manager says can widen what
-// package verify believes.
+// After a crash the next start continues: a download is resumed, a trial goes on,
+// and an event that the manager has not acknowledged is sent again.
+//
+// The package does not restart the process, does not check services that it is not
+// configured for, and trusts a manager with nothing but the choice of a release:
+// package verify decides what is genuine.
 package agent
 
 import (
@@ -37,49 +41,49 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Agent is one service's agent. Make it with New, run it once.
+// Agent is the agent of one service. Make it with New, and call Run once.
 type Agent struct {
 	c        settings
 	log      zerolog.Logger
 	pipeline *upgrade.Pipeline
-	began    time.Time    // of this process, as far as the agent knows; monotonic
-	due      atomic.Int64 // when the session's loop must stir again, in ns after began
-	target   string       // being staged; owned by the goroutine that stages
+	attached *attached // nil when this process is the service
 
-	unitOf *attached // nil when this process is the service
+	startedAt time.Time // of this process, as far as the agent knows; monotonic
+	// loopDeadline is when the session's loop must report again, in nanoseconds
+	// after startedAt; see expectLoop.
+	loopDeadline atomic.Int64
 
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
-	// beat asks the session for a health message, outbox to look at the outbox,
-	// each at most once until it is served.
-	beat, outbox chan struct{}
+	target   string                        // version being staged; owned by the goroutine that stages
+	staging  sync.WaitGroup
+	// healthDue asks the session for a health message, outbox to deliver what is in
+	// the outbox; each at most once until the session has done it.
+	healthDue, outbox chan struct{}
 	// swapped is closed, once, when a new version waits for the restart.
 	swapped   chan struct{}
 	closeSwap func()
-	staging   sync.WaitGroup
 
-	// refusals and starts limit what a manager's commands may cost in writes to the
-	// disk: of commands that are refused, and of those that begin.
+	// refusals and starts limit how much a manager's commands write to the disk:
+	// those that are refused, and those that begin.
 	refusals, starts *rate.Limiter
 
-	registered credentials // that could not be written yet; owned by the session
+	registered credentials // that are not on disk yet; owned by the session
 
-	mu    sync.Mutex
-	words words
-	busy  bool // a release is being staged, or waits for the restart
-	// patientUntil is how long a resumed upgrade waits for the network; zero: it
-	// does not.
-	patientUntil time.Time
-	// Why the node takes no upgrade: rootErr is the last look at the root,
-	// unsettled that it could not be settled at the start (a full disk, mostly),
-	// unitErr what the unit lacks, uncounted that no watchdog ran before this start.
-	rootErr, unsettled, unitErr, uncounted error
-	unitChecked                            time.Time
-	// memory is what the outbox could not take, and is sent from here.
-	memory []state.Entry
-	// authenticated and fault are what the trial is judged by.
-	authenticated bool
-	fault         string // why the manager, not this node, is at fault; "" if it is not
-	faultAt       time.Time
+	mu     sync.Mutex
+	status statusText
+	busy   bool // a release is being staged, or waits for the restart
+	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
+	// does not wait.
+	networkDeadline time.Time
+	// Why the node refuses upgrades, or nil: the last look at the root, a root that
+	// could not be reconciled at the start (mostly a full disk), a unit that cannot
+	// roll back, and a start without a watchdog.
+	rootErr, reconcileErr, unitErr, uncountedErr error
+	unitChecked                                  time.Time
+	memoryEvents                                 []state.Entry // that the outbox could not store
+	authenticated                                bool
+	managerFault                                 string    // why the manager, not this node, is at fault; "": it is not
+	managerFaultUntil                            time.Time // the trial is extended from here
 }
 
 // New checks the configuration and returns an agent. It writes nothing.
@@ -101,19 +105,19 @@ func New(c config.Config, o Options) (*Agent, error) {
 
 func newAgent(r settings) *Agent {
 	a := &Agent{
-		c: r, log: r.Log, began: time.Now(),
-		beat: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
+		c: r, log: r.Log, startedAt: time.Now(),
+		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 	}
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
 }
 
-// errSwapped ends the run after a swap.
+// errSwapped ends a run after the swap.
 var errSwapped = errors.New("a new version is staged")
 
-// Run works until ctx is done, a new version is staged, or the trial of this
-// one has failed; only the last is an error.
+// Run serves the manager until ctx is done, a new version is staged, or the trial
+// of this version has failed. Only the last is an error.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.c.Service.Unit != "" {
 		return fmt.Errorf("config: service.unit is %s: use Attend", a.c.Service.Unit)
@@ -135,25 +139,25 @@ func (a *Agent) run(ctx context.Context) error {
 	start := a.log.Info().Str("version", a.c.version.String()).Str("root", a.c.Layout.Root()).Str("device_type", a.c.Host.DeviceType)
 	start.Msg("agent starts")
 	if verify.Simulation {
-		a.log.Warn().Msg("SIMULATION BUILD: it believes a simulated Sigstore; never install it on a device")
+		a.log.Warn().Msg("SIMULATION BUILD: it trusts a simulated Sigstore; never install it on a device")
 	}
 	if a.c.Manager.AcceptSelfSignedCert && !a.c.Pinned() {
-		a.log.Warn().Msg("accept_self_signed_cert is on: anybody on the path can pose as the manager; prefer cert_fingerprint")
+		a.log.Warn().Msg("accept_self_signed_cert is on: anybody on the network path can pose as the manager; set cert_fingerprint instead")
 	}
 	if err := a.countStart(ctx); err != nil {
 		return err
 	}
-	if err := misbehave(ctx, a); err != nil {
+	if err := injectFault(ctx, a); err != nil {
 		return err
 	}
-	a.narrow()
-	res, interrupted := a.settle(ctx)
+	a.restrictModes()
+	res, interrupted := a.reconcile(ctx)
 	if err := a.pipeline.Tidy(ctx); err != nil {
 		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")
 	}
 	trial := res.State.Status == state.PendingHealth
 	if trial && a.c.version != res.State.Target {
-		return a.failStart(ctx, fmt.Errorf("%s is on trial, but this program says that it is %s", res.State.Target, a.c.version))
+		return a.recordFailedStart(ctx, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
 	}
 	if !trial {
 		a.ready(res)
@@ -161,21 +165,21 @@ func (a *Agent) run(ctx context.Context) error {
 
 	a.checkUnit(ctx)
 	if res.State.Status == state.RolledBack {
-		a.keepJournal(ctx)
+		a.attachJournal(ctx)
 	}
-	a.stir(0)
+	a.expectLoop(0)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
-	g.Go(func() error { return a.resettle(ctx) })
-	g.Go(func() error { return a.recheck(ctx) })
+	g.Go(func() error { return a.retryReconcile(ctx) })
+	g.Go(func() error { return a.checkUnitRegularly(ctx) })
 	if interrupted.ID != "" {
 		a.resume(ctx, interrupted)
 	}
 	if trial {
-		g.Go(func() error { return a.judge(ctx, res) })
+		g.Go(func() error { return a.runTrial(ctx, res) })
 	}
-	if a.unitOf != nil {
+	if a.attached != nil {
 		g.Go(func() error { return a.watchCurrent(ctx) })
 	}
 	g.Go(func() error {
@@ -189,24 +193,26 @@ func (a *Agent) run(ctx context.Context) error {
 	err := g.Wait()
 	a.staging.Wait()
 	if trial && err != nil && !errors.Is(err, errSwapped) {
-		return a.failStart(ctx, err)
+		return a.recordFailedStart(ctx, err)
 	}
 	return err
 }
 
-// do is Layout.Do, with what it found in the log and what it owes on its way.
+// do is Layout.Do. It logs what Layout.Do repaired, updates what the agent knows
+// of the root, and has the session deliver new reports.
 func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, error) {
 	res, err := a.c.Layout.Do(ctx, change)
 	for _, n := range res.Notes {
 		a.log.Warn().Msg(n)
 	}
-	a.look(res, err)
+	a.checkRoot(res, err)
 	wake(a.outbox)
 	return res, err
 }
 
-// look keeps whether an upgrade could work in this root.
-func (a *Agent) look(res state.Result, err error) {
+// checkRoot records whether an upgrade could succeed in this root, which a caller
+// has just read or changed with the result err.
+func (a *Agent) checkRoot(res state.Result, err error) {
 	var refused *release.Error
 	switch {
 	case errors.Is(err, state.ErrOwed), errors.As(err, &refused):
@@ -220,14 +226,14 @@ func (a *Agent) look(res state.Result, err error) {
 	a.mu.Lock()
 	a.rootErr = err
 	a.mu.Unlock()
-	a.sayUnable()
+	a.showUnavailable()
 }
 
-// unusable returns why the node takes no upgrade, or nil.
-func (a *Agent) unusable() error {
+// unavailable returns why the node refuses every upgrade, or nil.
+func (a *Agent) unavailable() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, err := range []error{a.unsettled, a.rootErr, a.unitErr, a.uncounted} {
+	for _, err := range []error{a.reconcileErr, a.rootErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
 			return err
 		}
@@ -235,10 +241,10 @@ func (a *Agent) unusable() error {
 	return nil
 }
 
-// ready tells systemd that the service is up: first in words, so that
-// systemctl status has them when systemctl start returns.
+// ready reports to systemd that the service is up. The status text goes first, so
+// that systemctl status has it when systemctl start returns.
 func (a *Agent) ready(res state.Result) {
-	a.say(func(w *words) {
+	a.setStatus(func(w *statusText) {
 		w.service, w.upgrade = a.c.version.String()+" runs", ""
 		if res.State.Status == state.RolledBack {
 			w.upgrade = fmt.Sprintf("rolled back from %s: %s", res.State.Target, res.State.Reason)
@@ -250,18 +256,18 @@ func (a *Agent) ready(res state.Result) {
 
 func (a *Agent) notify(state string) {
 	if err := a.c.Notify(state); err != nil {
-		a.log.Warn().Err(err).Msg("systemd could not be notified")
+		a.log.Warn().Err(err).Msg("systemd was not notified")
 	}
 }
 
-// drain gives what is owed drain_secs to reach the manager, and the service
-// its own time to finish; then the run ends.
+// drain waits, for at most drain_secs, until the service has finished its work and
+// the manager has every report. Then the run ends.
 func (a *Agent) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.c.DrainTime)
 	defer cancel()
 	if a.c.Drain != nil {
 		if err := a.c.Drain(ctx); err != nil {
-			a.log.Warn().Err(err).Msg("drain")
+			a.log.Warn().Err(err).Msg("the service did not drain; restarting all the same")
 		}
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -274,7 +280,7 @@ func (a *Agent) drain(ctx context.Context) error {
 		wake(a.outbox)
 		select {
 		case <-ctx.Done():
-			a.log.Info().Int("undelivered", len(entries)).Str("drain", a.c.DrainTime.String()).Msg("drain time is over; the new version will deliver the rest")
+			a.log.Info().Int("undelivered", len(entries)).Str("drain", a.c.DrainTime.String()).Msg("drain time is over; the new version delivers the remaining reports")
 			return errSwapped
 		case <-tick.C:
 		}
@@ -285,8 +291,8 @@ func (a *Agent) report(phase string, done, total int64) {
 	old := a.progress.Load()
 	a.progress.Store(&wire.Progress{Phase: phase, BytesDone: done, BytesTotal: total})
 	if old == nil || old.Phase != phase {
-		a.say(func(w *words) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
-		wake(a.beat)
+		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
+		wake(a.healthDue)
 	}
 }
 

@@ -91,11 +91,11 @@ func TestCredentials(t *testing.T) {
 
 func TestErrorsForTheManagerAreBounded(t *testing.T) {
 	t.Parallel()
-	code, why := coded(release.Errorf(release.DiskFull, "%s", strings.Repeat("é", 5000)))
+	code, why := codeAndText(release.Errorf(release.DiskFull, "%s", strings.Repeat("é", 5000)))
 	if code != release.DiskFull || len(why) > wire.MaxText || strings.ContainsRune(why, '\uFFFD') {
 		t.Errorf("%s, %d bytes", code, len(why))
 	}
-	if code, _ := coded(errors.New("x")); code != release.Internal {
+	if code, _ := codeAndText(errors.New("x")); code != release.Internal {
 		t.Error(code)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// Unit is the service that an attached agent looks after, as systemd sees it
+// Unit is the service that an attached agent upgrades, as systemd sees it
 // (systemd.Attached).
 type Unit interface {
 	// Fit returns why an upgrade could not be tried or rolled back, or nil.
@@ -20,44 +20,43 @@ type Unit interface {
 	// Restart asks systemd to restart the unit, through current, and does not
 	// wait for it. Asking twice restarts it once or twice.
 	Restart(ctx context.Context) error
-	// Active returns the id of the start that runs, another one after each
-	// start. The error says in words why it is not up; it wraps ErrStopped if
-	// somebody stopped it.
+	// Active returns the id of the start that runs; each start has another one. If the
+	// unit is not up, the error says why; it wraps ErrStopped if an operator stopped it.
 	Active(ctx context.Context) (start string, err error)
 	// Journal returns the last lines of the start before the one that runs.
 	Journal(ctx context.Context) ([]string, error)
 }
 
-// ErrStopped says that an operator stopped the service, which is no sign of
+// ErrStopped reports that an operator stopped the service, which says nothing about
 // its health.
 var ErrStopped = errors.New("it is stopped")
 
-// attached is one life of an agent beside the service that it looks after.
+// attached is one version of the service beside the agent.
 type attached struct {
 	Unit
-	start string // that was seen last; owned by whoever checks
+	start string // at the last check; owned by the goroutine that checks
 }
 
-// Attend works until ctx is done for a service that links nothing:
-// c.Service.Unit, in any language. It differs from Agent.Run in this:
+// Attend serves the manager until ctx is done, for a service that does not link this
+// package: c.Service.Unit, in any language. It differs from Agent.Run in this:
 //
-//   - the version that the manager is told is the one that current points to,
-//     and changes without a restart of the agent;
-//   - after a swap it restarts the unit; the watchdog, in the unit's
+//   - the manager is told the version that current points to, which changes without
+//     a restart of the agent;
+//   - after a swap Attend restarts the unit; the watchdog, in the unit's
 //     ExecCondition, counts the start;
-//   - a version on trial is healthy when its unit stays up, in one and the same
-//     start, and its [health] is well. One that is not in the window is
-//     restarted, which counts;
-//   - a node whose watchdog does not count rolls back all the same, after as
-//     many windows as there are starts.
+//   - a version on trial is healthy when its unit stays up in one start and its
+//     [health] passes. If it is not healthy within the window, Attend restarts it,
+//     which counts;
+//   - if the watchdog does not count, Attend rolls back after as many windows as
+//     there are starts.
 //
-// o.Version, o.CheckUnit and o.Journal are not read. A failed trial is no error.
+// It ignores o.Version, o.CheckUnit and o.Journal. A failed trial is no error.
 func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	notify := o.Notify
 	if notify == nil {
 		return errors.New("config: Options.Notify is not set")
 	}
-	// The agent itself is never on trial: it is ready now, and until it stops.
+	// The agent itself is never on trial: it is ready until it stops.
 	o.Notify = func(s string) error {
 		if strings.HasPrefix(s, "STATUS=") || s == "WATCHDOG=1" {
 			return notify(s)
@@ -73,7 +72,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		}
 		if !ready {
 			if err := notify("READY=1"); err != nil {
-				a.log.Warn().Err(err).Msg("systemd was not told")
+				a.log.Warn().Err(err).Msg("systemd was not notified")
 			}
 			ready = true
 		}
@@ -81,11 +80,11 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		switch {
 		case ctx.Err() != nil:
 			if err := notify("STOPPING=1"); err != nil {
-				a.log.Warn().Err(err).Msg("systemd was not told")
+				a.log.Warn().Err(err).Msg("systemd was not notified")
 			}
 			a.log.Info().Msg("agent stops")
 			return nil
-		case errors.Is(err, errMoved): // whoever moved it starts it
+		case errors.Is(err, errCurrentMoved): // the watchdog or the operator starts the unit
 			failures = 0
 			continue
 		case errors.Is(err, errSwapped):
@@ -101,12 +100,12 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	}
 }
 
-// newAttached is New for the version that current points to now.
+// newAttached returns the Agent for the version that current points to now.
 func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	if c.Service.Unit == "" {
 		return nil, errors.New("config: service.unit is missing")
 	}
-	o.Version = "" // that of this program counts for nothing
+	o.Version = "" // the service has its own, the one that current points to
 	r, err := resolve(c, o)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
@@ -118,24 +117,24 @@ func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.unitOf = &attached{Unit: u}
+	a.attached = &attached{Unit: u}
 	return a, nil
 }
 
-// revert rolls back for a watchdog that does not count.
+// revert rolls back if the watchdog does not count.
 func (a *Agent) revert(ctx context.Context, windows int) {
-	a.record(ctx, "going back", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	a.record(ctx, "the rollback", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), time.Now().UTC())
 		return s, t, nil
 	}, nil)
 }
 
-// restart asks for a start of the unit. What cannot be asked is asked again at
-// the end of the next window, and not in a hurry.
+// restart asks systemd to restart the unit. If that fails, the next window ends with
+// another attempt.
 func (a *Agent) restart(ctx context.Context) {
 	a.log.Info().Str("unit", a.c.Service.Unit).Msg("restarting the service")
-	if err := a.unitOf.Restart(ctx); err != nil {
-		a.log.Error().Err(err).Str("unit", a.c.Service.Unit).Msg("the service could not be restarted")
+	if err := a.attached.Restart(ctx); err != nil {
+		a.log.Error().Err(err).Str("unit", a.c.Service.Unit).Msg("the service was not restarted")
 		select {
 		case <-ctx.Done():
 		case <-time.After(recordPause):
@@ -143,8 +142,8 @@ func (a *Agent) restart(ctx context.Context) {
 	}
 }
 
-// check says whether the unit is up, in a start that the watchdog has seen, and
-// still in the same one as when it was last asked.
+// check returns an error unless the unit is up, in a start that the watchdog has
+// counted, and in the same one as at the check before.
 func (u *attached) check(ctx context.Context, l state.Layout) error {
 	start, err := u.Active(ctx)
 	if err != nil {
@@ -156,21 +155,21 @@ func (u *attached) check(ctx context.Context, l state.Layout) error {
 		return err
 	}
 	if res.State.Status == state.PendingHealth && res.State.BootAttempts == 0 {
-		return errors.New("it was not started since the swap, or its watchdog did not count the start")
+		return errors.New("the service was not started since the swap, or the watchdog did not count the start")
 	}
 	before := u.start
 	u.start = start
 	if before != "" && before != start {
-		return errors.New("it was restarted")
+		return errors.New("the service was restarted")
 	}
 	return nil
 }
 
-// errMoved ends a life whose version is no longer the one that runs.
-var errMoved = errors.New("current points to another version")
+// errCurrentMoved ends the run of a version that current no longer points to.
+var errCurrentMoved = errors.New("current points to another version")
 
-// watchCurrent returns errMoved when current points to another version than at
-// the beginning of this life: the watchdog rolled back, or an operator acted.
+// watchCurrent returns errCurrentMoved when current points to another version than at
+// the start of this run: the watchdog rolled back, or an operator changed the link.
 func (a *Agent) watchCurrent(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -178,7 +177,7 @@ func (a *Agent) watchCurrent(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-a.swapped: // moved by this agent itself
+		case <-a.swapped: // by this agent itself
 			return nil
 		case <-tick.C:
 		}
@@ -186,7 +185,7 @@ func (a *Agent) watchCurrent(ctx context.Context) error {
 		if err != nil || t.Current.IsZero() || t.Current == a.c.version {
 			continue
 		}
-		if a.progress.Load() != nil { // staging: it may be this agent's own swap, which says so in a moment
+		if a.progress.Load() != nil { // it may be this agent's own swap, which closes swapped in a moment
 			continue
 		}
 		select {
@@ -195,6 +194,6 @@ func (a *Agent) watchCurrent(ctx context.Context) error {
 		default:
 		}
 		a.log.Info().Str("from", a.c.version.String()).Str("to", t.Current.String()).Msg("current points to another version")
-		return errMoved
+		return errCurrentMoved
 	}
 }

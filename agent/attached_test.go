@@ -124,7 +124,7 @@ func count(l state.Layout) error {
 // again and again is not, though it is up whenever somebody looks.
 func TestAttachedJudges(t *testing.T) {
 	t.Parallel()
-	for name, steady := range map[string]bool{"steady": true, "restarting": false} {
+	for name, longSession := range map[string]bool{"longSession": true, "restarting": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, l := attachedRoot(t)
@@ -137,16 +137,16 @@ func TestAttachedJudges(t *testing.T) {
 					restart: func() error { return count(l) },
 					active: func() (string, error) {
 						looks++
-						if steady {
+						if longSession {
 							return "start", nil
 						}
 						return "start " + time.Now().String(), nil
 					},
 				}, func(r state.Result) bool { return r.State.Status != state.PendingHealth })
-				if steady && (res.State.Status != state.Stable || res.Tree.LastGood.String() != "1.1.0" || restarts != 0) {
+				if longSession && (res.State.Status != state.Stable || res.Tree.LastGood.String() != "1.1.0" || restarts != 0) {
 					t.Errorf("%d restarts, %+v", restarts, res.State)
 				}
-				if !steady && (res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || restarts != 2) {
+				if !longSession && (res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || restarts != 2) {
 					t.Errorf("%d restarts, %+v", restarts, res.State)
 				}
 			})
@@ -229,7 +229,7 @@ func TestAnAttachedStartWithoutAWatchdog(t *testing.T) {
 	check := func(what string, want bool) {
 		t.Helper()
 		a.checkUnit(t.Context())
-		if err := a.unusable(); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "no watchdog ran before the present start of app.service") {
+		if err := a.unavailable(); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "no watchdog ran before the present start of app.service") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -11,8 +11,7 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// credentials are what a registration returned. They never leave the file but
-// for the auth message.
+// credentials are what a registration returned. Only the auth message contains them.
 type credentials struct {
 	NodeID     string `json:"node_id"`
 	NodeSecret string `json:"node_secret"`
@@ -20,7 +19,7 @@ type credentials struct {
 
 const maxCredentials = 16 << 10
 
-// loadCredentials returns the zero credentials when there are none yet.
+// loadCredentials returns the zero credentials if the node has none yet.
 func loadCredentials(l state.Layout) (credentials, error) {
 	var c credentials
 	path := l.CredentialsFile()
@@ -38,8 +37,8 @@ func loadCredentials(l state.Layout) (credentials, error) {
 	return c, nil
 }
 
-// credentials returns those of this process's registration, if they could not
-// be written yet, and else those of the file.
+// credentials returns those of this process's registration if they are not on disk
+// yet, and otherwise those of the file.
 func (a *Agent) credentials(ctx context.Context) (credentials, error) {
 	if a.registered.NodeID != "" {
 		if err := saveCredentials(ctx, a.c.Layout, a.registered); err != nil {
@@ -51,24 +50,24 @@ func (a *Agent) credentials(ctx context.Context) (credentials, error) {
 	return loadCredentials(a.c.Layout)
 }
 
-// keepCredentials writes c. If that fails, this process goes on with c, and tries
-// again: it never registers twice.
+// keepCredentials writes c. If that fails, this process uses c all the same and tries
+// again to write it: it never registers twice.
 func (a *Agent) keepCredentials(ctx context.Context, c credentials) error {
 	a.registered = c
 	_, err := a.credentials(ctx)
 	return err
 }
 
-// reserveCredentials proves that saveCredentials will work, by a file of the
-// size that it needs, which saveCredentials removes first.
+// reserveCredentials makes sure that saveCredentials will find the space it needs, by
+// a file of that size, which saveCredentials removes first.
 func reserveCredentials(ctx context.Context, l state.Layout) error {
 	return l.Locked(ctx, func() error {
 		return l.Disk().WriteFile(l.CredentialsReserve(), make([]byte, maxReserve), 0o600)
 	})
 }
 
-// maxReserve is more than credentials.json has: an id and a secret of wire.MaxID
-// bytes each, which JSON may write as six times as many.
+// maxReserve is more than credentials.json needs: an id and a secret of wire.MaxID
+// bytes each, which JSON may encode in six times as many.
 const maxReserve = 4 << 10
 
 func saveCredentials(ctx context.Context, l state.Layout, c credentials) error {

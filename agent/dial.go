@@ -24,10 +24,10 @@ import (
 )
 
 const (
-	// maxHandshake bounds what a server, and a proxy before it, may send until the
-	// WebSocket is open, in bytes: certificates and headers.
+	// maxHandshake bounds the certificates and headers that a server, and a proxy
+	// before it, may send until the WebSocket is open, in bytes.
 	maxHandshake = 256 << 10
-	// maxCAFile bounds manager.ca_file. The CA bundles of distributions have
+	// maxCAFile bounds manager.ca_file, in bytes. The CA bundles of distributions have
 	// some 200 KiB.
 	maxCAFile = 4 << 20
 )
@@ -43,7 +43,8 @@ func (c settings) checkPins(cs tls.ConnectionState) error {
 		"add one of the two to manager.cert_fingerprint or manager.key_fingerprint; otherwise another server answers", sum, key)
 }
 
-// dialer is made for each session, so that a ca_file that was replaced counts.
+// dialer returns a Dialer for one session. It reads ca_file again each time, as the
+// file may have been replaced.
 func (c settings) dialer() (*websocket.Dialer, error) {
 	m := c.Manager
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: stage.CertificateTime}
@@ -68,8 +69,8 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		TLSClientConfig: conf, HandshakeTimeout: dialTimeout,
 		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
 	}
-	// gorilla/websocket speaks to a proxy in the clear only. For an https proxy, it
-	// is given the address as that of an http one, and the TLS is made below it.
+	// gorilla/websocket supports only http proxies. For an https proxy it gets the
+	// address as that of an http one, and the connection below it does the TLS.
 	var secure atomic.Pointer[url.URL]
 	d.Proxy = func(req *http.Request) (*url.URL, error) {
 		u, err := c.Proxy(req)
@@ -104,9 +105,9 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 	return d, nil
 }
 
-// boundedConn ends a handshake that is too long: http.ReadResponse would keep all
-// of an endless header in memory. Then it limits the rate: reading costs
-// processor time, and an honest manager sends little.
+// boundedConn ends a handshake that is too long: http.ReadResponse would keep an
+// endless header in memory. After the handshake it limits the rate, because reading
+// costs processor time and an honest manager sends little.
 type boundedConn struct {
 	net.Conn
 	left atomic.Int64  // bytes of the handshake; below 0: it is over
@@ -118,7 +119,7 @@ const (
 	sessionBurst = 4 << 20   // and at once
 )
 
-// openable is a connection whose bound is lifted once the handshake is over.
+// openable is a connection whose bound liftBound ends after the handshake.
 type openable struct {
 	net.Conn
 	bound *boundedConn
@@ -143,8 +144,8 @@ func (b *boundedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lift ends the bound of a connection that gorilla/websocket returned.
-func lift(conn net.Conn) {
+// liftBound ends the bound of a connection that gorilla/websocket returned.
+func liftBound(conn net.Conn) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
@@ -153,11 +154,11 @@ func lift(conn net.Conn) {
 	}
 }
 
-// dial opens the WebSocket; a refusal that is the manager's fault is a busyError.
+// dial opens the WebSocket. The error is a busyError if the manager is at fault.
 func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, error) {
 	conn, resp, err := d.DialContext(ctx, url, nil)
 	if err == nil {
-		lift(conn.NetConn())
+		liftBound(conn.NetConn())
 		conn.SetReadLimit(wire.MaxMessage)
 		return conn, nil
 	}
@@ -179,7 +180,7 @@ func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn
 	return nil, errors.New(why)
 }
 
-// proxyError is an https proxy with which no TLS could be agreed.
+// proxyError reports that the TLS handshake with an https proxy failed.
 type proxyError struct {
 	proxy string
 	err   error
@@ -189,7 +190,7 @@ func (e *proxyError) Error() string {
 	return fmt.Sprintf("proxy %s: %v: its certificate is checked by this device's CA store; add its CA there (update-ca-certificates), or correct manager.proxy", e.proxy, e.err)
 }
 
-// explainDial adds to an error what a person can do about it.
+// explainDial returns err with what a person can do about it.
 func explainDial(err error) error {
 	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
@@ -213,7 +214,7 @@ func explainDial(err error) error {
 	return bounded(err)
 }
 
-// bounded is err with a text of bounded length: it may quote what the server sent.
+// bounded returns err with a text of bounded length: it may quote the server.
 func bounded(err error) error { return &boundedError{err} }
 
 type boundedError struct{ err error }
@@ -221,15 +222,15 @@ type boundedError struct{ err error }
 func (e *boundedError) Error() string { return release.Foreign(e.err.Error(), 500) }
 func (e *boundedError) Unwrap() error { return e.err }
 
-// endedByManager reports whether the manager closed a session on purpose, and
-// not because it restarts or is busy.
+// endedByManager reports whether the manager closed a session on purpose, and not
+// because it restarts or is busy.
 func endedByManager(err error) bool {
 	var closed *websocket.CloseError
 	return errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure && closed.Code != websocket.CloseServiceRestart
 }
 
-// replaced reports whether the manager says that another connection of this node
-// took the place of the session.
+// replaced reports whether another connection of this node took the place of the
+// session.
 func replaced(err error) bool {
 	var closed *websocket.CloseError
 	return errors.As(err, &closed) && closed.Code == wire.CloseReplaced

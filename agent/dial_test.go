@@ -173,13 +173,13 @@ func TestOneIdentityOnTwoDevices(t *testing.T) {
 			wait(t, "the manager is excused", func() bool {
 				a.mu.Lock()
 				defer a.mu.Unlock()
-				return a.faultAt.After(time.Now().Add(sharedPause / 4))
+				return a.managerFaultUntil.After(time.Now().Add(sharedPause / 4))
 			})
 		})
 	}
 }
 
-// The answers of what is no manager say what to look at, in bounded words.
+// The answers of what is no manager say what to look at, in bounded texts.
 func TestWhatIsNoManager(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -235,7 +235,7 @@ func TestASessionReadsAtABoundedRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		theirs, ours := net.Pipe()
 		b := &boundedConn{Conn: ours, rate: rate.NewLimiter(sessionRate, sessionBurst)}
-		lift(&openable{b, b})
+		liftBound(&openable{b, b})
 		go func() {
 			defer theirs.Close()
 			theirs.Write(make([]byte, sessionBurst+10*sessionRate))

@@ -4,5 +4,5 @@ package agent
 
 import "context"
 
-// misbehave does nothing: only a simulation build has faults to order.
-func misbehave(context.Context, *Agent) error { return nil }
+// injectFault does nothing: only a simulation build has faults to order.
+func injectFault(context.Context, *Agent) error { return nil }

@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// misbehave obeys the file sim-fault beside the program, which
-// `manager-sim release publish --fault` puts into a release. Simulation builds
-// have it so that one real program can be released good and bad.
-func misbehave(ctx context.Context, a *Agent) error {
+// injectFault makes this program fail as the file sim-fault beside it says.
+// "manager-sim release publish --fault" puts that file into a release, so that one
+// real program can be released good and bad. Only simulation builds do this.
+func injectFault(ctx context.Context, a *Agent) error {
 	b, err := os.ReadFile(filepath.Join(programDir(), "sim-fault"))
 	if err != nil {
 		return nil
 	}
 	fault := strings.TrimSpace(string(b))
-	a.log.Warn().Str("fault", fault).Msg("misbehaving as the release says")
+	a.log.Warn().Str("fault", fault).Msg("injecting the fault that the release names")
 	switch fault {
 	case "exits-at-once":
 		return errors.New("simulated crash")
@@ -55,7 +55,7 @@ func misbehave(ctx context.Context, a *Agent) error {
 	case "wrong-version":
 		a.c.version = release.MustVersion("0.0.1")
 	default:
-		return fmt.Errorf("sim-fault: %q is not a fault that this build knows", fault)
+		return fmt.Errorf("sim-fault: %q is not a fault of this build", fault)
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// programDir is the directory of the version that runs.
+// programDir returns the directory of the version that runs.
 func programDir() string {
 	exe, err := os.Executable()
 	if err != nil {

@@ -61,7 +61,7 @@ func TestLongTextsOfAManagerPoisonNothing(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(c.Service.InstallRoot, "state.json")); err != nil || st.Size() > 20<<10 {
 		t.Errorf("state.json: %v, %v", st.Size(), err)
 	}
-	if err := a.unusable(); err != nil {
+	if err := a.unavailable(); err != nil {
 		t.Error(err)
 	}
 }

@@ -8,23 +8,23 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// keepJournal puts the last lines of the version that failed into the event
-// that tells it, unless that is delivered already.
-func (a *Agent) keepJournal(ctx context.Context) {
+// attachJournal adds the last lines of the failed version to the event of its
+// rollback, unless the manager has the event already.
+func (a *Agent) attachJournal(ctx context.Context) {
 	if a.c.Journal == nil {
 		return
 	}
-	untold := func(e state.Entry) bool {
+	lacksJournal := func(e state.Entry) bool {
 		return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
 	}
 	a.mu.Lock()
-	unsaved := slices.IndexFunc(a.memory, untold)
+	inMemory := slices.IndexFunc(a.memoryEvents, lacksJournal)
 	a.mu.Unlock()
 	box := a.c.Layout.Outbox()
 	entries, _, err := box.List()
-	saved := slices.IndexFunc(entries, untold)
-	if err == nil && saved < 0 && unsaved < 0 {
-		return // it is delivered
+	saved := slices.IndexFunc(entries, lacksJournal)
+	if err == nil && saved < 0 && inMemory < 0 {
+		return // the manager has it
 	}
 	var lines []string
 	if err == nil {
@@ -32,11 +32,11 @@ func (a *Agent) keepJournal(ctx context.Context) {
 	}
 	switch {
 	case err != nil || len(lines) == 0:
-	case unsaved >= 0: // the disk is full: it is sent from memory
+	case inMemory >= 0: // the disk is full: it is sent from memory
 		a.mu.Lock()
-		e := *a.memory[unsaved].Event
+		e := *a.memoryEvents[inMemory].Event
 		e.Journal = lines
-		a.memory[unsaved].Event = &e
+		a.memoryEvents[inMemory].Event = &e
 		a.mu.Unlock()
 	default:
 		err = a.c.Layout.Locked(ctx, func() error {
@@ -44,6 +44,6 @@ func (a *Agent) keepJournal(ctx context.Context) {
 		})
 	}
 	if err != nil {
-		a.log.Warn().Err(err).Msg("the event of the rollback has no journal of the version that failed")
+		a.log.Warn().Err(err).Msg("the journal of the failed version was not added to the event of the rollback")
 	}
 }

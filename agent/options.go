@@ -17,8 +17,8 @@ import (
 // Options is what a program gives its agent besides the configuration. Version
 // is required; the functions that are nil do nothing.
 type Options struct {
-	// Version is the program's own version, as it was stamped when it was
-	// built: what the manager is told, and what a trial is judged by.
+	// Version is the program's own version, as it was stamped when it was built. The
+	// node reports it to the manager, and a trial expects it.
 	Version string
 	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
 	Signers []verify.Signer
@@ -28,25 +28,25 @@ type Options struct {
 	// Drain is called once a new version is staged, before Run returns, with a
 	// context that ends after drain_secs.
 	Drain func(context.Context) error
-	// Notify tells systemd (systemd.Notify). It must be set when the process
+	// Notify sends a state to systemd (systemd.Notify). It must be set when the process
 	// runs under a unit of Type=notify.
 	Notify func(state string) error
-	// CheckUnit is called at the start, every minute, and before an upgrade: an
-	// error says why this process's unit could keep a version from being rolled
-	// back, and no upgrade is then accepted (systemd.Service.FitSelf).
+	// CheckUnit returns why systemd could not roll a bad version back in this
+	// process's unit, or nil (systemd.Service.FitSelf). It is called at the start, every
+	// minute, and before an upgrade. While it returns an error, upgrades are refused.
 	CheckUnit func(context.Context) error
-	// Journal returns the last lines of the runs before this one, which go into
-	// the event of a rollback (systemd.LastLines).
+	// Journal returns the last lines of the runs before this one, for the event of a
+	// rollback (systemd.LastLines).
 	Journal func(context.Context) ([]string, error)
 	// Handlers serve commands other than upgrades, by action type.
 	Handlers map[string]Handler
-	// Log gets one record a transition.
+	// Log receives one record a transition.
 	Log zerolog.Logger
 }
 
-// Handler serves one command. What it returns is the ack's: an error makes it
-// a failure with error_code "action_failed". Handlers run one at a time, and
-// hold up the session: ctx ends after 20 s, and they must then return.
+// Handler serves one command. Its error becomes a failed ack with the error_code
+// "action_failed". Handlers run one at a time and block the session; ctx ends after
+// 20 s, and they must then return.
 type Handler func(ctx context.Context, action wire.Action) error
 
 // settings is a checked configuration with the options.
@@ -58,8 +58,8 @@ type settings struct {
 	proxyRoots *x509.CertPool
 }
 
-// resolve checks both. What attends another unit has no version of its own, and
-// gives the one that current points to; zero: none.
+// resolve checks both. An agent that attends another unit passes the version that
+// current points to; "" if there is none.
 func resolve(c config.Config, o Options) (settings, error) {
 	checked, err := c.Resolve()
 	r := settings{Settings: checked, Options: o}

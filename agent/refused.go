@@ -11,7 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// refusedError is a manager that does not accept this node's credentials.
+// refusedError reports that the manager does not accept this node's credentials.
 type refusedError struct{ why string }
 
 func (e *refusedError) Error() string { return "the manager refuses this node: " + e.why }
@@ -19,9 +19,9 @@ func (e *refusedError) Error() string { return "the manager refuses this node: "
 // closeWait is how long a refused session waits for the close frame.
 const closeWait = 2 * time.Second
 
-// refused returns what a refusal means. One that ends with wire.CloseTryLater is
-// the manager's fault, or its operator's to end: it does not know this node, or
-// removed it. Any other says that the credentials are wrong.
+// refused returns what a refusal means. If the session then closes with
+// wire.CloseTryLater, the manager does not know this node or has removed it: its
+// operator must act, and the node is not at fault. Otherwise the credentials are wrong.
 func (s *session) refused(message string) error {
 	why := fmt.Sprintf("%q", release.Foreign(message, release.ForeignLimit))
 	s.conn.SetReadDeadline(time.Now().Add(closeWait))
@@ -36,7 +36,7 @@ func (s *session) refused(message string) error {
 	return &refusedError{why}
 }
 
-// tryLater returns the time that a close frame asks to wait.
+// tryLater returns how long a close frame asks to wait.
 func tryLater(err error) (time.Duration, bool) {
 	var closed *websocket.CloseError
 	if !errors.As(err, &closed) || closed.Code != wire.CloseTryLater {
@@ -45,8 +45,8 @@ func tryLater(err error) (time.Duration, bool) {
 	return min(wire.ParseTryLater(closed.Text), maxRetryAfter), true
 }
 
-// readError turns the close frame of a manager that asks to come back later
-// into a busyError.
+// readError returns a busyError for the close frame of a manager that asks to come
+// back later, and err otherwise.
 func readError(err error) error {
 	var closed *websocket.CloseError
 	if !errors.As(err, &closed) {
@@ -64,9 +64,10 @@ func readError(err error) error {
 	return err
 }
 
-// after returns how long to wait where a manager asks for at least asked and this
-// node would wait for pause: later than asked, and not all nodes at once.
-func after(asked, pause time.Duration) time.Duration {
+// pauseAfter returns how long to wait if a manager asks for at least asked and the
+// node would wait for pause: longer than asked, and random, so that not all nodes
+// return at once.
+func pauseAfter(asked, pause time.Duration) time.Duration {
 	if asked == 0 {
 		return pause
 	}

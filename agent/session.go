@@ -14,8 +14,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// session is one connection to the manager. All its fields belong to the
-// goroutine of Agent.session, which alone writes to the connection.
+// session is one connection to the manager. Its fields belong to the goroutine of
+// Agent.session, which alone writes to the connection.
 type session struct {
 	a        *Agent
 	conn     *websocket.Conn
@@ -23,8 +23,8 @@ type session struct {
 	sent     map[string]bool // entries of the outbox that this session delivered
 }
 
-// session dials, authenticates, and serves until the connection ends or ctx
-// is done. It always returns a non-nil error, which says why it ended.
+// session dials, authenticates, and serves until the connection ends or ctx is done.
+// It always returns an error: why it ended.
 func (a *Agent) session(ctx context.Context, url string) error {
 	d, err := a.c.dialer()
 	if err != nil {
@@ -43,7 +43,7 @@ func (a *Agent) session(ctx context.Context, url string) error {
 		return err
 	}
 	a.setAuthenticated(true)
-	a.say(func(w *words) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
+	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
 	return s.serve(ctx)
 }
@@ -75,8 +75,8 @@ func (s *session) authenticate(ctx context.Context) error {
 		if auth.RegistrationToken == "" {
 			return errors.New("this node is not registered: set manager.registration_token in config.toml")
 		}
-		// A token that is sent makes a node at the manager; one whose credentials
-		// are then lost would make another at each try.
+		// The manager creates a node for a token. If the new credentials were then lost,
+		// each attempt would create another node.
 		if err := reserveCredentials(ctx, a.c.Layout); err != nil {
 			return fmt.Errorf("not registering, because credentials.json could not be written: %w", err)
 		}
@@ -112,14 +112,14 @@ func (s *session) authenticate(ctx context.Context) error {
 	}
 }
 
-// Messages that a session takes, a second and at once: a manager that sends more
-// waits, and costs the device no more processor than that.
+// Limits of the messages that a session accepts, a second and at once. A manager that
+// sends more has to wait.
 const (
 	messageRate  = 100
 	messageBurst = 300
 )
 
-// serve runs an authenticated session.
+// serve runs an authenticated session until it ends, and returns why.
 func (s *session) serve(ctx context.Context) error {
 	alive := func() { s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
 	alive()
@@ -159,10 +159,10 @@ func (s *session) serve(ctx context.Context) error {
 
 	beat := time.NewTicker(wire.HealthInterval)
 	defer beat.Stop()
-	wake(s.a.beat)
+	wake(s.a.healthDue)
 	wake(s.a.outbox)
 	for {
-		s.a.stir(wire.HealthInterval + handlerTimeout)
+		s.a.expectLoop(wire.HealthInterval + handlerTimeout)
 		var err error
 		select {
 		case <-ctx.Done():
@@ -177,7 +177,7 @@ func (s *session) serve(ctx context.Context) error {
 			if err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)); err == nil {
 				err = s.health(ctx)
 			}
-		case <-s.a.beat:
+		case <-s.a.healthDue:
 			err = s.health(ctx)
 		case <-s.a.outbox:
 			err = s.deliver(ctx)
@@ -188,7 +188,7 @@ func (s *session) serve(ctx context.Context) error {
 	}
 }
 
-// handle serves one frame. Only a broken connection is an error.
+// handle serves one frame. It returns an error only if the connection is broken.
 func (s *session) handle(ctx context.Context, b []byte) error {
 	env, err := wire.Decode(b)
 	if err != nil {
@@ -215,7 +215,7 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 	switch c.Action.Type {
 	case wire.ActionUpgrade:
 		if ack = s.a.upgrade(ctx, c); ack == nil {
-			return nil // the outbox has it, or will have
+			return nil // the answer goes through the outbox
 		}
 	case wire.ActionGetConfig:
 		b, err := json.Marshal(s.a.c.Config)
@@ -229,14 +229,14 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 	default:
 		h, ok := s.a.c.Handlers[c.Action.Type]
 		if !ok {
-			ack.Error, ack.ErrorCode = fmt.Sprintf("this node knows no action %.64q", c.Action.Type), wire.UnknownAction
+			ack.Error, ack.ErrorCode = fmt.Sprintf("this node does not support the action %.64q", c.Action.Type), wire.UnknownAction
 			break
 		}
 		hctx, cancel := context.WithTimeout(ctx, handlerTimeout)
 		err := h(hctx, c.Action)
 		cancel()
 		if err != nil {
-			_, why := coded(err)
+			_, why := codeAndText(err)
 			ack.Error, ack.ErrorCode = why, wire.ActionFailed
 			break
 		}
@@ -245,11 +245,11 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 	return s.send(ack)
 }
 
-// health sends the beat.
+// health sends a health message.
 func (s *session) health(ctx context.Context) error {
 	a := s.a
 	h := &wire.Health{
-		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.began).Seconds()),
+		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.startedAt).Seconds()),
 		Capabilities: []string{},
 	}
 	if err := a.check(ctx); err != nil {
@@ -258,10 +258,10 @@ func (s *session) health(ctx context.Context) error {
 	res, err := a.c.Layout.Read()
 	var refused *release.Error
 	if err != nil && !errors.As(err, &refused) {
-		a.log.Debug().Err(err).Msg("health without the upgrade's state")
+		a.log.Debug().Err(err).Msg("health sent without the state of upgrades")
 	}
-	a.look(res, err)
-	why := a.unusable()
+	a.checkRoot(res, err)
+	why := a.unavailable()
 	switch {
 	case !a.c.Upgrade.Enabled:
 		h.UpgradeUnavailable = "upgrades are disabled: set enabled = true in [upgrade] of its config.toml, then restart the service"
@@ -280,21 +280,21 @@ func (s *session) health(ctx context.Context) error {
 	return s.send(h)
 }
 
-// deliver sends what the outbox holds and this session has not sent, oldest
-// first. An event is kept until the manager acknowledges it, if it does that;
-// all else until it is written.
+// deliver sends the entries of the outbox that this session has not sent, oldest
+// first. An event stays there until the manager acknowledges it, if it does that;
+// other entries until they are written to the connection.
 func (s *session) deliver(ctx context.Context) error {
 	box := s.a.c.Layout.Outbox()
 	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
 	if err != nil {
-		s.a.log.Error().Err(err).Msg("the outbox is not readable")
+		s.a.log.Error().Err(err).Msg("the outbox cannot be read")
 		entries = nil
 	}
 	for _, b := range bad {
-		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is not an entry; it is kept as .corrupt")
+		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is damaged; kept as .corrupt")
 	}
 	var delivered []string
-	for _, e := range append(entries, s.a.fromMemory()...) {
+	for _, e := range append(entries, s.a.eventsInMemory()...) {
 		if s.sent[e.ID] {
 			continue
 		}
@@ -316,13 +316,13 @@ func (s *session) deliver(ctx context.Context) error {
 	return nil
 }
 
-// forget removes the entries that the manager has.
+// forget removes entries that the manager has.
 func (s *session) forget(ids ...string) {
 	if len(ids) == 0 {
 		return
 	}
-	s.a.forgetMemory(ids)
+	s.a.dropFromMemory(ids)
 	if err := s.a.c.Layout.Outbox().Remove(ids...); err != nil {
-		s.a.log.Error().Err(err).Msg("delivered entries stay in the outbox, and will be sent again")
+		s.a.log.Error().Err(err).Msg("delivered entries were not removed from the outbox; they will be sent again")
 	}
 }

@@ -11,26 +11,27 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// judge proves, within the window from this process's start, that the version
-// on trial is healthy: authenticated to the manager with the new version, its
-// own check passing, both held for health_hold_secs. Then it keeps the version
-// and returns nil. Otherwise it returns an error, which ends the process.
+// runTrial decides whether the version on trial is healthy: within the window, which
+// begins with this process, the node is authenticated to the manager as the new
+// version and its own check passes, both for health_hold_secs without a break. Then
+// runTrial keeps the version and returns nil. Otherwise it returns an error, which
+// ends the process.
 //
-// In attached mode (see Attend) the service does not talk to the manager, so
-// only the checks count, and a service that somebody stopped is waited for.
+// In attached mode (see Attend) the service does not talk to the manager: only the
+// checks count, and a service that an operator stopped extends the window.
 //
-// A manager that answers 429 or 5xx does not let the node authenticate, and
-// that is not the node's fault: each such answer moves the end of the window.
-// All times are monotonic.
-func (a *Agent) judge(ctx context.Context, res state.Result) error {
+// A manager that answers 429 or 5xx does not let the node authenticate. That is not
+// the fault of the version, so each such answer extends the window. All times are
+// monotonic.
+func (a *Agent) runTrial(ctx context.Context, res state.Result) error {
 	target := res.State.Target.String()
 	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
 	log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
-	a.say(func(w *words) {
+	a.setStatus(func(w *statusText) {
 		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
 	})
 
-	end := a.began.Add(a.c.Window)
+	end := a.startedAt.Add(a.c.Window)
 	var healthySince time.Time
 	var extended string
 	why := "the manager was never reached"
@@ -41,21 +42,21 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 	for {
 		now := time.Now()
 		a.mu.Lock()
-		authenticated, excuse, excused := a.authenticated, a.fault, a.faultAt
+		authenticated, fault, faultUntil := a.authenticated, a.managerFault, a.managerFaultUntil
 		a.mu.Unlock()
 
-		if a.unitOf != nil {
-			authenticated, excuse = true, ""
+		if a.attached != nil {
+			authenticated, fault = true, ""
 		}
-		// A version whose own check fails is not excused: that is no manager's fault.
-		if excuse != "" && checked && excused.Add(a.c.Window).After(end) {
-			end = excused.Add(a.c.Window)
+		// Nothing extends the window of a version whose own check fails.
+		if fault != "" && checked && faultUntil.Add(a.c.Window).After(end) {
+			end = faultUntil.Add(a.c.Window)
 			if extended == "" {
-				log.Warn().Str("reason", excuse).Msg("the manager is at fault, not this version; the trial is extended")
+				log.Warn().Str("reason", fault).Msg("the manager is at fault, not this version; the trial is extended")
 			}
-			extended = excuse
+			extended = fault
 			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", end.Sub(now).Microseconds()))
-			a.say(func(w *words) { w.upgrade = "the trial is extended, because the manager is at fault" })
+			a.setStatus(func(w *statusText) { w.upgrade = "the trial is extended, because the manager is at fault" })
 		}
 		if !now.Before(nextCheck) {
 			nextCheck = now.Add(time.Second)
@@ -78,7 +79,7 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 			log.Info().Msg("the new version is healthy; holding")
 		}
 		if authenticated && !checked {
-			// why is the check's
+			// why is the error of the check
 		} else if authenticated {
 			why = "it was not healthy for long enough"
 		}
@@ -86,7 +87,7 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 			break
 		}
 		if now.After(end) {
-			a.say(func(w *words) { w.service = fmt.Sprintf("%s did not prove healthy: %s", target, why) })
+			a.setStatus(func(w *statusText) { w.service = fmt.Sprintf("%s did not prove healthy: %s", target, why) })
 			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.Window, why)
 		}
 		select {
@@ -101,8 +102,8 @@ func (a *Agent) judge(ctx context.Context, res state.Result) error {
 func (a *Agent) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if a.unitOf != nil {
-		if err := a.unitOf.check(ctx, a.c.Layout); err != nil {
+	if a.attached != nil {
+		if err := a.attached.check(ctx, a.c.Layout); err != nil {
 			return err
 		}
 	}
@@ -114,9 +115,9 @@ func (a *Agent) check(ctx context.Context) error {
 	return probe.Run(ctx, a.c.Health)
 }
 
-// keep records that the version proved healthy. A disk that cannot take the
-// record is no reason to call the version unhealthy: it is ready, and the
-// record is tried again.
+// keep records that the version proved healthy. A disk that cannot store the record
+// does not make the version unhealthy: the service is ready, and the record is
+// tried again.
 func (a *Agent) keep(ctx context.Context, extended string) error {
 	note := ""
 	if extended != "" {
@@ -129,7 +130,7 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 		return s, t, nil
 	}, func(res state.Result) {
 		a.ready(res)
-		wake(a.beat)
+		wake(a.healthDue)
 	})
 	if !ok {
 		return nil
@@ -142,15 +143,14 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 	return nil
 }
 
-// record makes a change that must not be lost, trying again until it is on
-// disk or ctx is done; false means the latter. tried, if set, is called once,
-// after the first try, whatever came of it.
-func (a *Agent) record(ctx context.Context, what string, change state.Change, tried func(state.Result)) (state.Result, bool) {
+// record retries change until it is durable. It reports false if ctx ended first.
+// firstTry, if set, is called once, after the first attempt, whatever its result.
+func (a *Agent) record(ctx context.Context, what string, change state.Change, firstTry func(state.Result)) (state.Result, bool) {
 	for {
 		res, err := a.do(ctx, change)
-		if tried != nil {
-			tried(res)
-			tried = nil
+		if firstTry != nil {
+			firstTry(res)
+			firstTry = nil
 		}
 		if err == nil {
 			return res, true
@@ -164,5 +164,5 @@ func (a *Agent) record(ctx context.Context, what string, change state.Change, tr
 	}
 }
 
-// recordPause is between two tries of record.
+// recordPause is the pause between two attempts of record.
 const recordPause = 5 * time.Second

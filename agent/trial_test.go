@@ -100,8 +100,8 @@ func (o *onTrial) judged(t *testing.T, script func()) (time.Duration, error) {
 	if script != nil {
 		wg.Go(script)
 	}
-	err := o.judge(ctx, o.res)
-	took := time.Since(o.began)
+	err := o.runTrial(ctx, o.res)
+	took := time.Since(o.startedAt)
 	cancel()
 	wg.Wait()
 	return took, err
@@ -134,7 +134,7 @@ func TestTrialIsKeptAfterTheHold(t *testing.T) {
 		if err != nil || res.State.Status != state.Stable || res.Tree.LastGood != o.c.version {
 			t.Errorf("got %+v, %v", res, err)
 		}
-		// The words go first: systemctl status shows them once systemctl start returns.
+		// The status text goes first: systemctl status shows it once systemctl start returns.
 		if !o.said("STATUS=" + o.c.version.String() + " runs\nREADY=1") {
 			t.Errorf("systemd was told %q", o.notified)
 		}
@@ -187,7 +187,7 @@ func TestTrialIsExtendedWhileTheManagerIsAtFault(t *testing.T) {
 		o := newTrial(t, dir)
 		took, err := o.judged(t, func() {
 			for range 10 { // 200 s: more than three windows
-				o.excuse(&busyError{why: "the manager answers 503"})
+				o.setManagerFault(&busyError{why: "the manager answers 503"})
 				time.Sleep(20 * time.Second)
 			}
 			o.setAuthenticated(true)
@@ -214,7 +214,7 @@ func TestAnExcuseThatEndsIsNoExcuseForEver(t *testing.T) {
 		o := newTrial(t, dir)
 		took, err := o.judged(t, func() {
 			time.Sleep(30 * time.Second)
-			o.excuse(&busyError{why: "the manager answers 503"})
+			o.setManagerFault(&busyError{why: "the manager answers 503"})
 		})
 		if err == nil {
 			t.Error("a version that never authenticated was kept")
@@ -239,29 +239,29 @@ func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
 		}
 
 		o.c.version = release.MustVersion("1.0.0")
-		res, _ := o.settle(t.Context())
-		if res.State.Status != state.RolledBack || o.unusable() == nil {
-			t.Errorf("status %s, unusable: %v", res.State.Status, o.unusable())
+		res, _ := o.reconcile(t.Context())
+		if res.State.Status != state.RolledBack || o.unavailable() == nil {
+			t.Errorf("status %s, unusable: %v", res.State.Status, o.unavailable())
 		}
-		if len(o.memory) != 1 || o.memory[0].Event.Code != release.RolledBack {
-			t.Fatalf("to tell: %+v", o.memory)
+		if len(o.memoryEvents) != 1 || o.memoryEvents[0].Event.Code != release.RolledBack {
+			t.Fatalf("to tell: %+v", o.memoryEvents)
 		}
-		told := o.memory[0].ID
-		o.look(res, nil) // as a health beat does
-		if o.unusable() == nil {
+		told := o.memoryEvents[0].ID
+		o.checkRoot(res, nil) // as a health beat does
+		if o.unavailable() == nil {
 			t.Error("an upgrade is possible on a root that could not be settled")
 		}
 
 		full.Store(false)
-		if err := o.resettle(t.Context()); err != nil {
+		if err := o.retryReconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		entries, _, _ := o.c.Layout.Outbox().List()
 		if n := len(entries); n == 0 || entries[n-1].ID != told {
 			t.Errorf("the outbox holds %+v, not %s", entries, told)
 		}
-		if o.unsettled != nil || o.memory != nil {
-			t.Error("still unsettled")
+		if o.reconcileErr != nil || o.memoryEvents != nil {
+			t.Error("still reconcileErr")
 		}
 	})
 }

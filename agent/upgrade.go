@@ -12,13 +12,13 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// errUnrecorded keeps Layout.Do from writing: the answer is all there is.
+// errUnrecorded makes Layout.Do write nothing: the command is answered, not recorded.
 var errUnrecorded = errors.New("not recorded")
 
-// upgrade answers an upgrade_binary command: it refuses it, or takes it and
-// stages in the background. The outcome goes through the outbox, except for a
-// command that ended before, whose recorded outcome is returned, and for refusals
-// beyond the limit of what refusals may write, or that cannot be recorded.
+// upgrade answers an upgrade_binary command: it refuses the command, or accepts it and
+// stages in the background. The outcome goes through the outbox, and the result is
+// nil. It returns an answer at once for a command that has ended before, and for a
+// refusal that is not recorded: there were too many, or the disk cannot store it.
 func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	log := a.log.With().Str("command_id", c.CommandID).Logger()
 	req, reqErr := release.NewRequest(c.Action.Version, c.Action.Channel, c.Action.TargetArch, c.Action.Variant, a.c.Host)
@@ -30,7 +30,7 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 
 	_, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		known, answer, taken = nil, nil, false
-		if s.Status == "" { // there is no state to record a command in
+		if s.Status == "" { // no state can record a command
 			return s, t, release.Errorf(release.Internal, "this node cannot be upgraded: no version is installed under %s", a.c.Layout.Root())
 		}
 		if old, ok := s.Command(c.CommandID); ok {
@@ -43,17 +43,17 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 			err = a.refuse(req, s, t)
 		}
 		if err == nil && !a.starts.Allow() {
-			err = release.Errorf(release.InProgress, "too many upgrades were begun; this node begins one every %v", startEvery)
+			err = release.Errorf(release.InProgress, "too many upgrades were started; this node starts one every %v", startEvery)
 		}
 		if err == nil {
 			taken = true
 			return state.Start(s, record, now), t, nil
 		}
-		var current currentError
+		var current alreadyCurrentError
 		if errors.As(err, &current) {
 			record.Done, record.Status = true, "current"
 		} else {
-			code, why := coded(err)
+			code, why := codeAndText(err)
 			record.Done, record.Code, record.Error = true, code, why
 		}
 		if !a.refusals.Allow() {
@@ -68,13 +68,13 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	})
 	switch {
 	case answer != nil:
-		log.Debug().Str("error_code", string(record.Code)).Msg("command answered without a record: too many were refused")
+		log.Debug().Str("error_code", string(record.Code)).Msg("command answered and not recorded: too many were refused")
 		return answer
 	case err != nil && !errors.Is(err, state.ErrOwed):
-		code, why := coded(err)
+		code, why := codeAndText(err)
 		if a.refusals.Allow() {
-			log.Error().Err(err).Str("error_code", string(code)).Msg("upgrade refused: it cannot be recorded")
-			a.remember(undone(record), code, why)
+			log.Error().Err(err).Str("error_code", string(code)).Msg("upgrade refused: it was not recorded")
+			a.keepInMemory(undone(record), code, why)
 		}
 		return &wire.CommandAck{CommandID: c.CommandID, Error: why, ErrorCode: code}
 	case known != nil && !known.Done:
@@ -86,19 +86,19 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	}
 	if taken {
 		log.Info().Str("from", a.c.version.String()).Str("to", req.Version.String()).Str("channel", req.Channel).Msg("upgrade started")
-		a.begin(ctx, c.CommandID, req)
+		a.startUpgrade(ctx, c.CommandID, req)
 	}
 	return nil
 }
 
-// undone is c as it was when it arrived.
+// undone returns c as it was when it arrived.
 func undone(c state.Command) state.Command {
 	c.Done, c.Status, c.Code, c.Error = false, "", "", ""
 	return c
 }
 
-// unitCheckAge is how old the last look at the unit may be when a command comes:
-// many commands do not make many looks.
+// unitCheckAge is how old a check of the unit may be when a command arrives, so that
+// many commands do not cause many checks.
 const unitCheckAge = 5 * time.Second
 
 func (a *Agent) checkUnitFor(ctx context.Context) {
@@ -110,47 +110,47 @@ func (a *Agent) checkUnitFor(ctx context.Context) {
 	}
 }
 
-// resume begins again to stage a release after a restart in the middle of it.
-// What was downloaded is still there.
+// resume stages a release again after a restart in the middle. What was downloaded is
+// still there.
 func (a *Agent) resume(ctx context.Context, c state.Command) {
 	log := a.log.With().Str("command_id", c.ID).Str("version", c.Version.String()).Logger()
 	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.Host)
 	res, readErr := a.c.Layout.Read()
 	if err = errors.Join(err, readErr); err == nil {
 		others := res.State
-		others.Commands = nil // it is in progress itself
+		others.Commands = nil // the only one in progress is this one
 		err = a.refuse(req, others, res.Tree)
 	}
 	if err != nil {
-		code, why := coded(err)
-		log.Warn().Str("error_code", string(code)).Msg("the upgrade was interrupted by a restart, and is not resumed: " + why)
+		code, why := codeAndText(err)
+		log.Warn().Str("error_code", string(code)).Msg("upgrade interrupted by a restart, and not resumed: " + why)
 		a.staging.Go(func() { a.fail(ctx, c.ID, code, why) })
 		return
 	}
-	log.Warn().Int("resumed", c.Resumed).Msg("the upgrade was interrupted by a restart; resuming it")
+	log.Warn().Int("resumed", c.Resumed).Msg("upgrade interrupted by a restart; resuming it")
 	a.mu.Lock()
-	a.patientUntil = time.Now().Add(resumePatience)
+	a.networkDeadline = time.Now().Add(resumeWait)
 	a.mu.Unlock()
-	a.begin(ctx, c.ID, req)
+	a.startUpgrade(ctx, c.ID, req)
 }
 
 const (
-	// resumePatience is how long a resumed upgrade goes on trying a network that
-	// does not answer: after a reboot it may come up late.
-	resumePatience = time.Hour
-	resumePause    = 30 * time.Second
+	// resumeWait is how long a resumed upgrade waits for a network that does not answer:
+	// after a reboot it may come up late.
+	resumeWait  = time.Hour
+	resumePause = 30 * time.Second
 )
 
-// patient waits before another try of a resumed upgrade that the network ended,
-// and reports whether there is to be one.
-func (a *Agent) patient(ctx context.Context, err error) bool {
+// waitForNetwork waits before another attempt of a resumed upgrade that failed with
+// err, and reports whether there is one.
+func (a *Agent) waitForNetwork(ctx context.Context, err error) bool {
 	a.mu.Lock()
-	until := a.patientUntil
+	until := a.networkDeadline
 	a.mu.Unlock()
 	if err == nil || release.CodeOf(err) != release.NetworkError || time.Now().After(until) {
 		return false
 	}
-	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg("the network does not answer yet; the resumed upgrade waits for it")
+	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg("the network does not answer yet; the resumed upgrade waits")
 	select {
 	case <-ctx.Done():
 		return false
@@ -159,18 +159,18 @@ func (a *Agent) patient(ctx context.Context, err error) bool {
 	}
 }
 
-// begin stages in the background. The caller has recorded the command.
-func (a *Agent) begin(ctx context.Context, id string, req release.Request) {
+// startUpgrade stages in the background. The caller has recorded the command.
+func (a *Agent) startUpgrade(ctx context.Context, id string, req release.Request) {
 	a.mu.Lock()
 	a.busy = true
 	a.mu.Unlock()
-	a.staging.Go(func() { a.stage(ctx, id, req) })
+	a.staging.Go(func() { a.runUpgrade(ctx, id, req) })
 }
 
-// currentError says that the version asked for runs already.
-type currentError struct{}
+// alreadyCurrentError reports that the requested version runs already.
+type alreadyCurrentError struct{}
 
-func (currentError) Error() string { return "this version runs already" }
+func (alreadyCurrentError) Error() string { return "this version runs already" }
 
 // refuse returns why the node does not accept r now, or nil.
 func (a *Agent) refuse(r release.Request, s state.State, t state.Tree) error {
@@ -187,63 +187,63 @@ func (a *Agent) refuse(r release.Request, s state.State, t state.Tree) error {
 		case busy:
 			return release.Errorf(release.InProgress, "an upgrade is in progress, and ends with a restart; try again after it")
 		case s.Status != state.PendingHealth && r.Version == a.c.version && t.Current == r.Version:
-			return currentError{}
+			return alreadyCurrentError{}
 		}
 	}
 	if err := a.pipeline.Allows(r, state.Result{State: s, Tree: t}); err != nil {
 		return err
 	}
-	if err := a.unusable(); err != nil {
+	if err := a.unavailable(); err != nil {
 		return release.Errorf(release.CodeOf(err), "this node cannot be upgraded: %w", err)
 	}
 	return nil
 }
 
-// stage runs one accepted upgrade to its end.
-func (a *Agent) stage(ctx context.Context, id string, req release.Request) {
+// runUpgrade takes one accepted upgrade to its end.
+func (a *Agent) runUpgrade(ctx context.Context, id string, req release.Request) {
 	log := a.log.With().Str("command_id", id).Str("from", a.c.version.String()).Str("to", req.Version.String()).Logger()
 	defer a.progress.Store(nil)
 	a.target = req.Version.String()
-	err := a.stageAndSwap(ctx, id, req)
-	for a.patient(ctx, err) {
-		err = a.stageAndSwap(ctx, id, req)
+	err := a.runPipeline(ctx, id, req)
+	for a.waitForNetwork(ctx, err) {
+		err = a.runPipeline(ctx, id, req)
 	}
 	a.mu.Lock()
-	a.patientUntil = time.Time{}
+	a.networkDeadline = time.Time{}
 	a.mu.Unlock()
 	if err == nil && !a.c.Upgrade.ManualOnly {
 		log.Info().Msg("upgrade staged: current points to the new version")
-		a.say(func(w *words) { w.upgrade = "restarting into " + a.target })
+		a.setStatus(func(w *statusText) { w.upgrade = "restarting into " + a.target })
 		a.closeSwap() // the node stays busy until it restarts
 		return
 	}
 	switch {
 	case err == nil:
-		log.Info().Msg("upgrade staged: it waits for an operator (edge-agent apply)")
-		a.say(func(w *words) { w.upgrade = a.target + " is staged and waits for an operator" })
+		log.Info().Msg("upgrade staged; waiting for an operator to run edge-agent apply")
+		a.setStatus(func(w *statusText) { w.upgrade = a.target + " is staged and waits for an operator to apply it" })
 	case ctx.Err() != nil:
 		// The process is being stopped; the next start resumes.
-		log.Warn().Msg("upgrade interrupted by the end of this process; the next start resumes it")
+		log.Warn().Msg("upgrade interrupted: the process stops; the next start resumes it")
 	default:
-		code, why := coded(err)
+		code, why := codeAndText(err)
 		log.Error().Str("error_code", string(code)).Msg("upgrade failed: " + why)
-		a.say(func(w *words) { w.upgrade = fmt.Sprintf("the upgrade to %s failed: %s", a.target, why) })
+		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("the upgrade to %s failed: %s", a.target, why) })
 		a.fail(ctx, id, code, why)
 	}
 	a.mu.Lock()
 	a.busy = false
 	a.mu.Unlock()
-	wake(a.beat)
+	wake(a.healthDue)
 }
 
-// fail records the end of a command that was taken.
+// fail records the failure of an accepted command.
 func (a *Agent) fail(ctx context.Context, id string, code release.Code, why string) {
 	a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		return state.Fail(s, id, code, why, time.Now().UTC()), t, nil
 	}, nil)
 }
 
-func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request) error {
+func (a *Agent) runPipeline(ctx context.Context, id string, req release.Request) error {
 	end := upgrade.Swap
 	if a.c.Upgrade.ManualOnly {
 		end = upgrade.Shelve
@@ -256,7 +256,7 @@ func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request
 			if _, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 				return state.Downloaded(s, id, time.Now().UTC()), t, nil
 			}); err != nil {
-				a.log.Warn().Err(err).Msg("the download could not be reported")
+				a.log.Warn().Err(err).Msg("the completed download was not reported")
 			}
 		},
 	})
@@ -264,15 +264,15 @@ func (a *Agent) stageAndSwap(ctx context.Context, id string, req release.Request
 	return err
 }
 
-// coded returns the wire code of err and its text, fit for one line.
-func coded(err error) (release.Code, string) {
+// codeAndText returns the wire code of err, and its text on one line.
+func codeAndText(err error) (release.Code, string) {
 	return release.CodeOf(err), release.Foreign(err.Error(), maxReason)
 }
 
 // maxReason bounds the text of a failure, in bytes.
 const maxReason = 1000
 
-// ack is the wire form of a command that ended.
+// ack returns the wire form of a command that ended.
 func (a *Agent) ack(c state.Command) *wire.CommandAck {
 	ack := &wire.CommandAck{CommandID: c.ID, Success: c.Success(), Error: c.Error, ErrorCode: c.Code}
 	if ack.Success {
@@ -284,7 +284,7 @@ func (a *Agent) ack(c state.Command) *wire.CommandAck {
 	return ack
 }
 
-// event is the wire form of an event.
+// event returns the wire form of an event.
 func event(e state.Entry) *wire.Event {
 	ev := e.Event
 	return &wire.Event{

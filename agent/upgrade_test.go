@@ -18,8 +18,8 @@ func TestARepeatedCommandStartsNothing(t *testing.T) {
 	t.Parallel()
 	o := newTrial(t, t.TempDir())
 	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
-		s = state.Succeed(state.Accept(s, state.Command{ID: "done", Version: release.MustVersion("1.1.0")}), "done", "staged", o.began)
-		s = state.Fail(state.Accept(s, state.Command{ID: "failed", Version: release.MustVersion("1.1.0")}), "failed", release.DiskFull, "no space", o.began)
+		s = state.Succeed(state.Accept(s, state.Command{ID: "done", Version: release.MustVersion("1.1.0")}), "done", "staged", o.startedAt)
+		s = state.Fail(state.Accept(s, state.Command{ID: "failed", Version: release.MustVersion("1.1.0")}), "failed", release.DiskFull, "no space", o.startedAt)
 		return state.Accept(s, state.Command{ID: "busy", Version: release.MustVersion("1.1.0")}), tr, nil
 	}); err != nil {
 		t.Fatal(err)
@@ -71,18 +71,18 @@ func TestKeepJournal(t *testing.T) {
 	o := newTrial(t, t.TempDir())
 	asked := 0
 	o.c.Journal = func(context.Context) ([]string, error) { asked++; return []string{"panic: no", "exit status 2"}, nil }
-	o.keepJournal(t.Context()) // nothing went back yet
+	o.attachJournal(t.Context()) // nothing went back yet
 	if asked != 0 {
 		t.Error("asked without a rollback")
 	}
 	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
-		s, tr = state.Revert(s, tr, "why", o.began)
+		s, tr = state.Revert(s, tr, "why", o.startedAt)
 		return s, tr, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	o.keepJournal(t.Context())
-	o.keepJournal(t.Context())
+	o.attachJournal(t.Context())
+	o.attachJournal(t.Context())
 	entries, _, err := o.c.Layout.Outbox().List()
 	if err != nil {
 		t.Fatal(err)
@@ -104,24 +104,24 @@ func TestAResumedUpgradeWaitsForTheNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
 		away := release.Errorf(release.NetworkError, "no route to host")
-		if o.patient(t.Context(), away) {
+		if o.waitForNetwork(t.Context(), away) {
 			t.Error("an upgrade that was not resumed waits")
 		}
-		o.patientUntil = time.Now().Add(resumePatience)
-		if o.patient(t.Context(), release.Errorf(release.SignatureInvalid, "forged")) || o.patient(t.Context(), nil) {
+		o.networkDeadline = time.Now().Add(resumeWait)
+		if o.waitForNetwork(t.Context(), release.Errorf(release.SignatureInvalid, "forged")) || o.waitForNetwork(t.Context(), nil) {
 			t.Error("another outcome waits")
 		}
 		began, tries := time.Now(), 0
-		for o.patient(t.Context(), away) {
+		for o.waitForNetwork(t.Context(), away) {
 			tries++
 		}
-		if took := time.Since(began); took < resumePatience || took > resumePatience+resumePause || tries != int(resumePatience/resumePause)+1 {
+		if took := time.Since(began); took < resumeWait || took > resumeWait+resumePause || tries != int(resumeWait/resumePause)+1 {
 			t.Errorf("%d tries in %v", tries, took)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		o.patientUntil = time.Now().Add(resumePatience)
-		if o.patient(ctx, away) {
+		o.networkDeadline = time.Now().Add(resumeWait)
+		if o.waitForNetwork(ctx, away) {
 			t.Error("it goes on although the process ends")
 		}
 	})

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DirFS is os.DirFS for a directory that may be hostile: it opens regular files
-// only, and never waits to open one, as os.DirFS would for a FIFO.
+// DirFS is os.DirFS for a directory that may be hostile. It opens regular files only,
+// so it never blocks on a FIFO.
 func DirFS(dir string) fs.FS { return dirFS(dir) }
 
 type dirFS string
@@ -23,8 +23,8 @@ func (d dirFS) Open(name string) (fs.File, error) {
 	return OpenRegular(filepath.Join(string(d), filepath.FromSlash(name)))
 }
 
-// OpenRegular opens a regular file to read. It follows links, and never waits:
-// a FIFO, a device or a directory is an error.
+// OpenRegular opens a regular file for reading. It follows links. A FIFO, a device or a
+// directory is an error, and it never blocks on one.
 func OpenRegular(path string) (*os.File, error) { return openRegular(path, 0) }
 
 func openRegular(path string, flags int) (*os.File, error) {
@@ -43,7 +43,7 @@ func openRegular(path string, flags int) (*os.File, error) {
 	return f, nil
 }
 
-// ReadLinked is ReadFile for a file that an administrator may have linked.
+// ReadLinked is ReadFile, but follows a link at path, as an administrator may have made.
 func ReadLinked(path string, limit int64) ([]byte, error) {
 	f, err := OpenRegular(path)
 	if err != nil {

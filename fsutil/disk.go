@@ -9,19 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk makes the changes. The zero Disk is the real one.
+// Disk makes the changes of this package. The zero Disk changes the real file system.
 type Disk struct {
-	// Seam, if set, stands between the caller and every single change; tests set it.
+	// Seam, if set, decides on every single change. Tests set it.
 	Seam Seam
 }
 
-// Seam sees every change before it is made. It calls make, or does not, and
-// returns what the caller is to get.
+// Seam gets every change before it is made. It calls make or not, and returns the
+// error that the caller is to get.
 type Seam interface {
 	Change(op Op, make func() error) error
 }
 
-// Op is one change of the file system: one system call.
+// Op is one change of the file system, which is one system call.
 type Op struct {
 	Kind OpKind
 	Path string
@@ -49,7 +49,7 @@ const (
 	OpRemoveAll OpKind = "remove all"
 )
 
-// Do makes one change, which only the caller knows how to make.
+// Do makes one change by calling make, unless the Seam decides otherwise.
 func (d Disk) Do(op Op, make func() error) error {
 	if d.Seam == nil {
 		return make()
@@ -64,10 +64,9 @@ type File struct {
 	path string
 }
 
-// Create opens the regular file path, making it if it is not there, and gives
-// it exactly the mode, whatever the umask. flags are added to O_CREATE. It
-// follows no link in the last element, and never waits: a FIFO, a device or a
-// directory of that name is an error.
+// Create opens the regular file at path, or creates it, and sets its mode regardless of
+// the umask. flags are added to O_CREATE. It follows no link at path. A FIFO, a device
+// or a directory is an error, and it never blocks on one.
 //
 //	open(O_CREAT|O_NOFOLLOW|O_NONBLOCK), fchmod
 func (d Disk) Create(path string, flags int, mode fs.FileMode) (*File, error) {
@@ -80,7 +79,7 @@ func (d Disk) Create(path string, flags int, mode fs.FileMode) (*File, error) {
 	})
 }
 
-// regular refuses a file of another kind, and gives it the mode.
+// regular sets the mode of a regular file, and refuses any other.
 func regular(f *os.File, mode fs.FileMode) error {
 	st, err := f.Stat()
 	if err != nil {
@@ -95,14 +94,14 @@ func regular(f *os.File, mode fs.FileMode) error {
 	return nil
 }
 
-// mkdir makes dir with exactly the mode.
+// mkdir creates dir, and sets its mode regardless of the umask.
 func mkdir(dir string, mode fs.FileMode) error {
 	if err := os.Mkdir(dir, mode); err != nil {
 		return err
 	}
-	// Through a descriptor: the name may be another's by now.
+	// Through a descriptor, as dir may have been replaced meanwhile.
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
-	if errors.Is(err, fs.ErrPermission) { // a umask that leaves the owner nothing
+	if errors.Is(err, fs.ErrPermission) { // the umask removed the owner's permissions
 		return os.Chmod(dir, mode)
 	}
 	if err != nil {
@@ -112,7 +111,7 @@ func mkdir(dir string, mode fs.FileMode) error {
 	return f.Chmod(mode)
 }
 
-// CreateBy is Create for a caller that opens the file in its own way.
+// CreateBy is Create for a caller that opens the file itself.
 func (d Disk) CreateBy(path string, open func() (*os.File, error)) (*File, error) {
 	f := &File{disk: d, path: path}
 	err := d.Do(Op{Kind: OpCreate, Path: path}, func() (err error) {
@@ -128,7 +127,7 @@ func (d Disk) CreateBy(path string, open func() (*os.File, error)) (*File, error
 	return f, nil
 }
 
-// Write writes at the end.
+// Write writes at the current offset.
 func (f *File) Write(b []byte) (n int, err error) {
 	err = f.disk.Do(Op{Kind: OpWrite, Path: f.path, Data: b}, func() error {
 		n, err = f.File.Write(b)
@@ -137,10 +136,10 @@ func (f *File) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// Truncate changes the length.
+// Truncate changes the size of the file, in bytes.
 func (f *File) Truncate(size int64) error {
 	return f.disk.Do(Op{Kind: OpTruncate, Path: f.path, Size: size}, func() error { return f.File.Truncate(size) })
 }
 
-// Sync makes the content durable, but not the name.
+// Sync makes the content durable, but not the name in the directory.
 func (f *File) Sync() error { return f.disk.Do(Op{Kind: OpSync, Path: f.path}, f.File.Sync) }

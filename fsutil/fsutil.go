@@ -1,17 +1,16 @@
-// Package fsutil writes files and links that survive a power cut, and reads
+// Package fsutil changes files and links so that they survive a power cut, and reads
 // files that may be hostile.
 //
-// When a function of this package that changes the file system returns nil,
-// the change is on disk: the data was fsynced, then the directory that names
-// it. When it returns an error, or the power goes, the old content or the new
-// one is there, never a mixture and never nothing. Names that start with
-// ".tmp-" are left over from a crash and may be removed by anyone who holds
-// the lock of the tree.
+// When WriteFile, Symlink, Rename, Exchange, Remove or Mkdir returns nil, the change is
+// durable: the data was fsynced, and then the directory. After an error, or a power
+// cut, the old content is there or the new content, never a mixture and never
+// nothing. Chmod and Discard make no such promise. A crash may leave files whose names
+// start with TempPrefix; a process that holds the lock of the tree may remove them.
 //
-// Every such change goes through a Disk, one system call after the other, so
-// that a test can see each, fail it, or die before or after it.
+// Every change goes through a Disk, one system call at a time. A test can observe each
+// of them, fail it, or stop before or after it.
 //
-// It does not retry, log or decide. It is Linux only.
+// The package never retries, never logs, and runs on Linux only.
 package fsutil
 
 import (
@@ -29,12 +28,13 @@ import (
 // TempPrefix starts the name of every temporary file and link.
 const TempPrefix = ".tmp-"
 
+// temp returns a temporary name in the directory of path.
 func temp(path string) string {
 	return filepath.Join(filepath.Dir(path), TempPrefix+rand.Text()[:10]+"-"+filepath.Base(path))
 }
 
-// WriteFile replaces the file path by data. The file has exactly the mode,
-// whatever the umask.
+// WriteFile replaces the content of the file at path by data. It sets the mode
+// regardless of the umask.
 //
 //	open(temporary, O_CREAT|O_EXCL), fchmod, write, fsync, rename, fsync(directory)
 func (d Disk) WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
@@ -64,8 +64,8 @@ func (d Disk) WriteFile(path string, data []byte, mode fs.FileMode) (err error) 
 	return d.SyncDir(filepath.Dir(path))
 }
 
-// Symlink makes path a symbolic link to target, replacing what link is there.
-// At no instant is path missing.
+// Symlink makes path a symbolic link to target. It replaces a link or file in one step,
+// so path is never missing.
 //
 //	symlinkat(temporary), renameat, fsync(directory)
 func (d Disk) Symlink(target, path string) (err error) {
@@ -86,7 +86,7 @@ func (d Disk) Symlink(target, path string) (err error) {
 	return d.SyncDir(filepath.Dir(path))
 }
 
-// Rename moves oldpath to newpath, in one file system.
+// Rename moves oldpath to newpath, within one file system.
 //
 //	rename, fsync(directory of newpath), fsync(directory of oldpath)
 func (d Disk) Rename(oldpath, newpath string) error {
@@ -106,7 +106,7 @@ func (d Disk) rename(oldpath, newpath string) error {
 	return d.Do(Op{Kind: OpRename, Path: oldpath, To: newpath}, func() error { return os.Rename(oldpath, newpath) })
 }
 
-// Exchange swaps what two names in one directory stand for; both must exist.
+// Exchange swaps two names in one directory. Both must exist.
 //
 //	renameat2(RENAME_EXCHANGE), fsync(directory)
 func (d Disk) Exchange(a, b string) error {
@@ -118,7 +118,7 @@ func (d Disk) Exchange(a, b string) error {
 	return d.SyncDir(filepath.Dir(a))
 }
 
-// Remove removes the file or link path; that it is not there is no error.
+// Remove removes the file or link at path. A missing one is no error.
 //
 //	unlink, fsync(directory)
 func (d Disk) Remove(path string) error {
@@ -135,16 +135,16 @@ func (d Disk) remove(path string) error {
 	return d.Do(Op{Kind: OpRemove, Path: path}, func() error { return os.Remove(path) })
 }
 
-// Discard removes path and all below it. It promises nothing: what it takes
-// away may be half removed, or be there again after a power cut. It is for
-// what is in nobody's way.
+// Discard removes path and everything below it, without a sync. After an error some of it
+// may be left, and after a power cut all of it. Use it only for leftovers that are
+// harmless.
 //
 //	unlink, rmdir, for each
 func (d Disk) Discard(path string) error {
 	return d.Do(Op{Kind: OpRemoveAll, Path: path}, func() error { return os.RemoveAll(path) })
 }
 
-// SyncDir makes the names in dir durable.
+// SyncDir makes the names in the directory dir durable.
 //
 //	open(O_DIRECTORY), fsync
 func (d Disk) SyncDir(dir string) error {
@@ -159,8 +159,8 @@ func (d Disk) SyncDir(dir string) error {
 	return nil
 }
 
-// Mkdir makes dir, unless it is there, durably. A new one has exactly the mode,
-// whatever the umask.
+// Mkdir creates the directory dir durably, unless it exists. It sets the mode of a new
+// directory regardless of the umask.
 //
 //	mkdir, fchmod, fsync(parent)
 func (d Disk) Mkdir(dir string, mode fs.FileMode) error {
@@ -173,11 +173,11 @@ func (d Disk) Mkdir(dir string, mode fs.FileMode) error {
 	return d.SyncDir(filepath.Dir(dir))
 }
 
-// ErrTooLarge says that a file is larger than its reader allows.
+// ErrTooLarge means that a file is larger than the limit of ReadFile or ReadLinked.
 var ErrTooLarge = errors.New("file is too large")
 
-// ReadFile reads the regular file path, of at most limit bytes. It follows no
-// link in the last element and never waits for a writer of a FIFO.
+// ReadFile reads the regular file at path, of at most limit bytes. It follows no link at
+// path, and never blocks on a FIFO.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := openRegular(path, unix.O_NOFOLLOW)
 	if err != nil {

@@ -243,3 +243,13 @@ func TestMountPoint(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// MountOf returns the mount point that a path is below.
+func TestMountOf(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]string{"/proc": "/proc", "/proc/self": "/proc", "/": "/"} {
+		if got := MountOf(path); got != want {
+			t.Errorf("%s: %s, want %s", path, got, want)
+		}
+	}
+}

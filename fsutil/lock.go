@@ -15,19 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrLocked says that another process holds a lock.
+// ErrLocked means that another process holds the lock.
 var ErrLocked = errors.New("held by another process")
 
-// Lock is an exclusive flock(2). It ends with its holder, however that ends.
+// Lock is an exclusive flock(2). The kernel releases it when the process ends.
 type Lock struct{ f *os.File }
 
-// LockFile takes the lock of the regular file path, which it makes with mode
-// 0600, waiting for at most wait. The error wraps ErrLocked when that was not
-// enough.
+// LockFile locks the regular file at path, which it creates with mode 0600 if it is
+// missing. It waits for another process for at most wait; then the error wraps
+// ErrLocked.
 //
-// A user who can open a file can hold its lock until their process ends. Hence a file with a wider mode, of an earlier version, is replaced by a
-// new one, or narrowed where that is not possible; and one that root made in
-// another user's directory is given to that user.
+// A user who can open the file can hold its lock. So a file with a wider mode, as
+// earlier versions made it, is replaced, or its mode is narrowed if that fails. A file
+// that root created in another user's directory is given to that user.
 func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	deadline := time.Now().Add(wait)
 	for {
@@ -51,7 +51,7 @@ func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, erro
 		if err := flock(ctx, f, deadline); err != nil {
 			return nil, err
 		}
-		// A file that was removed meanwhile locks out nobody.
+		// The lock of a file that was removed meanwhile is worth nothing.
 		if now, err := os.Lstat(path); err == nil && os.SameFile(st, now) {
 			return &Lock{f}, nil
 		}
@@ -59,8 +59,8 @@ func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, erro
 	}
 }
 
-// keepOut lets nobody but the owner open f. Only the owner and root can do so,
-// and the lock works without.
+// keepOut makes f accessible to the owner of its directory alone. Errors are ignored:
+// only the owner and root may do that, and the lock works without it.
 func keepOut(f *os.File, st os.FileInfo) {
 	if st.Mode().Perm()&^0o600 != 0 {
 		f.Chmod(0o600)
@@ -76,7 +76,7 @@ func keepOut(f *os.File, st os.FileInfo) {
 	}
 }
 
-// LockDir takes the lock of the directory path; otherwise it is as LockFile.
+// LockDir locks the directory at path. It waits as LockFile does.
 func LockDir(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -88,7 +88,7 @@ func LockDir(ctx context.Context, path string, wait time.Duration) (*Lock, error
 	return &Lock{f}, nil
 }
 
-// flock locks f, or closes it.
+// flock locks f. If it fails, it closes f.
 func flock(ctx context.Context, f *os.File, deadline time.Time) (err error) {
 	defer func() {
 		if err != nil {
@@ -96,8 +96,8 @@ func flock(ctx context.Context, f *os.File, deadline time.Time) (err error) {
 			err = fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 	}()
-	// flock(2) has no time limit, and blocking in it would hold a thread that
-	// nothing could wake; holders keep the lock for milliseconds.
+	// flock(2) has no time limit, and a thread that blocks in it cannot be woken.
+	// Polling is cheap, since the lock is held for milliseconds.
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
@@ -118,8 +118,8 @@ func flock(ctx context.Context, f *os.File, deadline time.Time) (err error) {
 	}
 }
 
-// LockHolder returns the user of a process that holds a flock(2) of path. It
-// reports false if there is none, or none that this process can see.
+// LockHolder returns the uid of a process that holds a flock(2) of path. ok is false if
+// this process sees none.
 func LockHolder(path string) (uid uint32, ok bool) {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil {
@@ -145,5 +145,5 @@ func LockHolder(path string) (uid uint32, ok bool) {
 	return 0, false
 }
 
-// Unlock gives the lock back.
+// Unlock releases the lock.
 func (l *Lock) Unlock() error { return l.f.Close() }

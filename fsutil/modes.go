@@ -9,16 +9,16 @@ import (
 // OpChmod changes the mode of a file or directory.
 const OpChmod OpKind = "chmod"
 
-// Chmod gives path, and what a link there points to, the permissions mode. It
-// is not synced: a mode that is lost to a power cut is set again.
+// Chmod sets the permissions of the file at path, or of what a link there points to. It
+// does not sync: a caller sets the mode again after a power cut.
 //
 //	chmod
 func (d Disk) Chmod(path string, mode fs.FileMode) error {
 	return d.Do(Op{Kind: OpChmod, Path: path}, func() error { return os.Chmod(path, mode) })
 }
 
-// RemoveFiles removes files of the directory dir and makes that durable once.
-// One that is not there is no error.
+// RemoveFiles removes files of the directory dir, with one sync at the end. A missing
+// file is no error.
 //
 //	unlink for each, fsync(directory)
 func (d Disk) RemoveFiles(dir string, paths []string) error {

@@ -11,11 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BecomeOwner makes a process of root one of the owner of path, for good: of the
-// directory that path stands for, if it is a link. What the process then writes
-// there belongs to that owner, and a link that the owner put there gives access
-// to nothing that the owner could not open. Without root, or where root owns
-// path, it does nothing. It keeps the groups of these names, if there are such.
+// BecomeOwner turns a process of root, for good, into one of the user who owns path, or
+// what path is a link to. What the process then writes belongs to that user, and a
+// link that the user made gives access to nothing else. It does nothing without root,
+// or if root owns path. The process joins the groups with these names that exist.
 func BecomeOwner(path string, groups ...string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -49,14 +48,14 @@ func BecomeOwner(path string, groups ...string) error {
 	return nil
 }
 
-// Give makes the tree at path, which no link may stand for, the user's: the
-// content of each directory before the directory, and path itself last. So the
-// new owner can change nothing in a directory while root still works below it,
-// and path belongs to the user only if all of it does.
+// Give changes the owner of the directory path, which must be no link, and of everything
+// below it. The content of a directory comes before the directory, and path comes
+// last. So the new owner cannot change a directory while root still works below it,
+// and path belongs to the user only if everything does.
 //
-// It works on open files, never on names, and follows no link: links are given
-// themselves. It refuses devices, and files that have more names than the tree
-// holds: those may be another's.
+// It works on open files, never on names, and changes links themselves. It refuses
+// devices, and files that have a further name outside the tree, as those may belong to
+// another user.
 //
 //	openat(O_NOFOLLOW), getdents, openat(O_PATH|O_NOFOLLOW), fchownat(AT_EMPTY_PATH)
 func Give(path string, uid, gid int) error {
@@ -80,7 +79,7 @@ func Give(path string, uid, gid int) error {
 	return nil
 }
 
-// maxDepth bounds the open directories of Give.
+// maxDepth limits how many directories Give opens at a time.
 const maxDepth = 200
 
 type giver struct {
@@ -96,8 +95,8 @@ type shared struct {
 	seen, all uint64
 }
 
-// directory gives what is in an open directory, and not the directory itself. It
-// reads from a descriptor of its own.
+// directory changes the owner of what is in an open directory, but not of the directory.
+// It lists the directory through a descriptor of its own.
 func (g *giver) directory(fd int, path string, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%s: more than %d directories deep", path, maxDepth)
@@ -120,6 +119,7 @@ func (g *giver) directory(fd int, path string, depth int) error {
 	return nil
 }
 
+// entry changes the owner of one entry of an open directory, and of what is below it.
 func (g *giver) entry(dir int, name, path string, depth int) error {
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -132,7 +132,7 @@ func (g *giver) entry(dir int, name, path string, depth int) error {
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		// What is opened here is what was looked at: an O_PATH descriptor cannot be swapped.
+		// This opens what Fstat described, since nobody can replace an open file.
 		sub, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
@@ -143,7 +143,7 @@ func (g *giver) entry(dir int, name, path string, depth int) error {
 			return err
 		}
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return fmt.Errorf("%s: it is a device; remove it", path)
+		return fmt.Errorf("%s is a device; remove it", path)
 	default:
 		if st.Nlink > 1 {
 			key := inode{uint64(st.Dev), st.Ino}
@@ -151,7 +151,7 @@ func (g *giver) entry(dir int, name, path string, depth int) error {
 				g.links[key] = &shared{path: path, all: uint64(st.Nlink)}
 			}
 			if g.links[key].seen++; g.links[key].seen < uint64(st.Nlink) {
-				return nil // given with its last name
+				return nil // changed with its last name
 			}
 		}
 	}

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Space is what an unprivileged user may still take from a file system.
+// Space is the free space of a file system for an unprivileged user.
 type Space struct {
 	Bytes  uint64 // f_bavail x f_frsize
 	Inodes uint64 // f_favail, or all ones where inodes are not counted (btrfs)
-	Device uint64 // st_dev: two paths with the same one share the space
+	Device uint64 // st_dev: paths with the same number share the space
 }
 
 // Free returns the free space of the file system that holds path.
@@ -38,9 +38,9 @@ func ReadOnly(path string) bool {
 	return unix.Statfs(path, &st) == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
-// Reserve takes the blocks for a file of size bytes without changing its
-// length, so that a later write cannot run out of space. A file system that
-// cannot do it is no error.
+// Reserve allocates the blocks for a file of size bytes without changing its size, so
+// that later writes cannot run out of space. A file system that cannot do that is no
+// error.
 //
 //	fallocate(FALLOC_FL_KEEP_SIZE)
 func Reserve(f *os.File, size int64) error {
@@ -55,11 +55,11 @@ func Reserve(f *os.File, size int64) error {
 		case IsNoSpace(err), errors.Is(err, unix.EFBIG), errors.Is(err, unix.EIO):
 			return fmt.Errorf("reserve %d bytes: %w", size, err)
 		}
-		return nil // the writes will tell
+		return nil // the writes will fail where space is missing
 	}
 }
 
-// IsNoSpace reports whether err says that the file system is full.
+// IsNoSpace reports whether err means that the file system, or the user's quota, is full.
 func IsNoSpace(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// token reads the registration token, or returns "" if none is given.
+// token reads the registration token. It returns "" if there is no TokenFile.
 func (n *Node) token() (string, error) {
 	if n.TokenFile == "" {
 		return "", nil
@@ -45,14 +45,14 @@ func (n *Node) token() (string, error) {
 // newConfig returns the text of the first config.toml.
 func (n *Node) newConfig() (string, error) {
 	if n.Manager == "" || n.TokenFile == "" {
-		return "", usage("--manager and --token-file are needed: there is no config.toml in %s", n.Root)
+		return "", usage("--manager and --token-file are required, since %s has no config.toml", n.Root)
 	}
 	token, err := n.token()
 	if err != nil {
 		return "", err
 	}
 	var text strings.Builder
-	// The program of a release, whatever this copy of it is called.
+	// The program in a release, whatever the name of this copy.
 	fmt.Fprintf(&text, "[service]\nname = %s\ndevice_type = %s\ninstall_root = %s\nbinary = \"edge-agent\"\n\n[manager]\n", quote(n.Name), quote(n.DeviceType), quote(n.Root))
 	for _, kv := range n.settings(token) {
 		fmt.Fprintf(&text, "%s = %s\n", kv.key, kv.value)
@@ -60,16 +60,16 @@ func (n *Node) newConfig() (string, error) {
 	text.WriteString("\n[upgrade]\nenabled = true\n")
 	c := config.Config{Service: config.Service{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
 	c.Manager.URLs, c.Manager.RegistrationToken, c.Manager.CAFile = []string{n.Manager}, token, n.CAFile
-	if _, err := c.Resolve(); err != nil { // before anything is made
+	if _, err := c.Resolve(); err != nil { // before anything is created
 		return "", UsageError{err}
 	}
 	return text.String(), nil
 }
 
-// setting is a key of [manager], with its value as TOML.
+// setting is a key of [manager] with its value, as TOML.
 type setting struct{ key, value string }
 
-// settings are those that the call gives.
+// settings returns the settings that n has.
 func (n *Node) settings(token string) []setting {
 	var out []setting
 	if n.Manager != "" {
@@ -102,8 +102,8 @@ func quote(s string) string {
 	return b.String()
 }
 
-// again applies what the call gives to a config.toml that is there, and reports
-// whether it changed.
+// again applies the settings of n to an installed node, and reports whether config.toml
+// changed.
 func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 	st, err := os.Lstat(n.real)
 	if err != nil {
@@ -137,7 +137,7 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 		return false, err
 	}
 	if changed == nil {
-		n.say("%s has all of it already, and stays", path)
+		n.say("%s has these settings already, and is not changed", path)
 		return false, nil
 	}
 	keep := l.ConfigCopy(time.Now())
@@ -146,14 +146,14 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 	}
 	n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, filepath.Base(keep))
 	if _, err := os.Lstat(l.CredentialsFile()); err == nil && slices.Contains(changed, "manager.urls") {
-		n.say("the node keeps its registration; if the new manager does not know it, remove %s and restart the service", l.CredentialsFile())
+		n.say("the node keeps its registration; if the new manager does not know the node, remove %s and restart the service", l.CredentialsFile())
 	}
 	return true, nil
 }
 
-// changedConfig returns the config.toml that is there with what the call gives,
-// and the keys that this changes; without such a key both are empty. The error
-// is fs.ErrNotExist if there is none.
+// changedConfig returns config.toml with the settings of n, and the keys that this
+// changes. If it changes none, both are empty. The error is fs.ErrNotExist if there is
+// no config.toml.
 func (n *Node) changedConfig(l state.Layout) (text string, changed []string, err error) {
 	path := l.ConfigFile()
 	if _, err := os.Lstat(path); err != nil {
@@ -172,7 +172,7 @@ func (n *Node) changedConfig(l state.Layout) (text string, changed []string, err
 	}
 	old, err := fsutil.ReadLinked(path, config.MaxFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, fmt.Errorf("%s is a dangling link: make the file that it points to, or remove the link", path)
+		return "", nil, fmt.Errorf("%s is a dangling link: create the file that it points to, or remove the link", path)
 	}
 	if err != nil {
 		return "", nil, err
@@ -188,13 +188,13 @@ func (n *Node) changedConfig(l state.Layout) (text string, changed []string, err
 		return "", nil, nil
 	}
 	if to, err := os.Readlink(path); err == nil {
-		return "", nil, fmt.Errorf("%s is a link to %s, which is not changed: correct %s there, or put the file in the place of the link", path, to, strings.Join(changed, " and "))
+		return "", nil, fmt.Errorf("%s is a link to %s, which is not changed: correct %s there, or replace the link by the file", path, to, strings.Join(changed, " and "))
 	}
 	return text, changed, nil
 }
 
-// same reports whether a value, as the file has it, says what kv says: a list may
-// have more, and digits of a fingerprint are compared without colons and case.
+// same reports whether have, a value in the file, includes the value of kv. A list may
+// have more elements; fingerprints are compared without colons and case.
 func same(kv setting, have string) bool {
 	if kv.value == have {
 		return true
@@ -210,7 +210,7 @@ func same(kv setting, have string) bool {
 	}
 }
 
-// quoted returns the strings of a value, without escapes.
+// quoted returns the strings in a TOML value. It resolves no escapes.
 func quoted(value string) []string {
 	var out []string
 	for i := 0; i < len(value); {

@@ -19,8 +19,8 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// Finding is the result of one check of Doctor. `doctor --json` prints a list of
-// them; the fields keep their names.
+// Finding is the result of one check of Doctor. `doctor --json` prints a list of findings,
+// so its fields keep their names.
 type Finding struct {
 	What    string `json:"what"`
 	OK      bool   `json:"ok"`
@@ -29,20 +29,20 @@ type Finding struct {
 	Remedy  string `json:"remedy,omitzero"`
 }
 
-// Well reports whether no check found a problem.
+// Well reports whether every finding is OK.
 func Well(findings []Finding) bool {
 	return !slices.ContainsFunc(findings, func(f Finding) bool { return !f.OK })
 }
 
-// fault is what a check found.
+// fault is a problem that a check found.
 type fault struct{ cause, remedy string }
 
-// Doctor makes every check that a node needs to run, to be upgraded and to be
-// rolled back, and changes nothing. Each check is one finding that is OK, or one
-// finding for each of its faults.
+// Doctor checks that the node of a config.toml can run, upgrade and roll back. It changes
+// nothing. A check that passes is one finding; a check that fails has one finding for
+// each problem.
 //
-// A process of root becomes the service's user for good, and takes over the
-// environment of its unit, so that it sees what the service sees.
+// A process of root becomes the service's user for good, and adopts the environment of
+// its unit, so that it sees what the service sees.
 func Doctor(ctx context.Context, config string) []Finding {
 	d := &doctor{config: config}
 	d.examine(ctx)
@@ -53,12 +53,12 @@ type doctor struct {
 	config   string
 	findings []Finding
 
-	c     config.Config // with its defaults
+	c     config.Config // with the defaults
 	l     state.Layout
-	unit  string        // the service's
-	agent string        // the agent's unit: unit, or another in attached mode
-	state systemd.State // of agent
-	user  uint32        // that the agent runs as
+	unit  string        // unit of the service
+	agent string        // unit of the agent: in attached mode another one
+	state systemd.State // state of the agent's unit
+	user  uint32        // user of the agent
 }
 
 // check records the result of a check.
@@ -71,10 +71,12 @@ func (d *doctor) check(what string, faults ...fault) {
 	}
 }
 
+// failed reports whether a check found a problem.
 func (d *doctor) failed(what string) bool {
 	return slices.ContainsFunc(d.findings, func(f Finding) bool { return f.What == what && !f.OK })
 }
 
+// examine makes all checks.
 func (d *doctor) examine(ctx context.Context) {
 	if err := fsutil.BecomeOwner(filepath.Dir(d.config)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.check("configuration", fault{err.Error(), "run doctor as root"})
@@ -124,17 +126,17 @@ func (d *doctor) examine(ctx context.Context) {
 	d.offered()
 }
 
-// offered adds what the running agent reports, where no other check found why it
-// takes no upgrade.
+// offered reports why the running agent refuses upgrades, if no other check found a
+// problem.
 func (d *doctor) offered() {
 	why := agent.ParseUnable(d.state.Text)
 	if why == "" || !Well(d.findings) || d.state.Active != "active" {
 		return
 	}
-	d.check("upgrades", fault{"the running agent takes no upgrade: " + why, "restart it: systemctl restart " + d.unit})
+	d.check("upgrades", fault{"the running agent refuses upgrades: " + why, "restart it: systemctl restart " + d.unit})
 }
 
-// configuration loads config.toml.
+// configuration loads and checks config.toml, and reports whether it is valid.
 func (d *doctor) configuration() bool {
 	c, err := config.Load(d.config)
 	if err == nil {
@@ -169,26 +171,26 @@ func (d *doctor) configuration() bool {
 	return false
 }
 
-// binary names the program of a configuration that leaves it to the program's own
-// file name: this one may be a copy with another name.
+// binary sets service.binary where the configuration does not. The default is the name
+// of the running program, and this process may be a copy with another name.
 func (d *doctor) binary(c *config.Config) {
 	const usual = "edge-agent"
 	if c.Service.Binary != "" || c.Service.Unit != "" {
 		return
 	}
-	checked, _ := c.Resolve() // which fills in the defaults, whatever else is wrong
+	checked, _ := c.Resolve() // fills in the defaults, also with an error
 	if _, err := os.Stat(filepath.Join(checked.Layout.Current(), checked.Service.Binary)); err == nil {
 		return
 	}
 	c.Service.Binary = usual
 }
 
-// units asks systemd for the units of the node, and takes over what the agent's
-// process has of them.
+// units inspects the units of the node, and adopts the user and the environment of the
+// agent's unit.
 func (d *doctor) units(ctx context.Context) systemd.Report {
 	d.unit = cmp.Or(d.c.Service.Unit, d.c.Service.Name+".service")
 	d.agent = AgentUnit(d.c)
-	s, err := systemd.Look(ctx, d.agent)
+	s, err := systemd.QueryState(ctx, d.agent)
 	if err == nil && s.Load == "loaded" {
 		if uid, ok := systemd.UserID(s.User); ok && (uid != 0 || s.User != "") {
 			d.user = uid
@@ -204,7 +206,7 @@ func (d *doctor) units(ctx context.Context) systemd.Report {
 		Window: time.Duration(d.c.Upgrade.BootHealthWindowSecs) * time.Second}.Inspect(ctx)
 }
 
-// root makes the checks of the install root.
+// root checks the install root.
 func (d *doctor) root() {
 	flaws := d.l.Inspect(d.user)
 	if len(flaws) > 0 && flaws[0].Check == "install root" {
@@ -227,8 +229,8 @@ func (d *doctor) root() {
 	}
 }
 
-// unitReport records what is wrong with the units. Owners that differ because
-// User= is wrong are one fault, not two.
+// unitReport records the problems of the units. A wrong User= explains wrong owners, which
+// are then no finding of their own.
 func (d *doctor) unitReport(r systemd.Report) {
 	wrongUser := false
 	for _, check := range r.Checks {
@@ -252,7 +254,7 @@ func (d *doctor) unitReport(r systemd.Report) {
 	}
 }
 
-// cause is the error without the operation and the path.
+// cause returns the text of an error, without the operation and the path.
 func cause(err error) string {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -261,7 +263,7 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// AgentUnit is the unit in which the agent of a configuration runs.
+// AgentUnit returns the name of the unit in which the agent of a configuration runs.
 func AgentUnit(c config.Config) string {
 	if base, ok := strings.CutSuffix(c.Service.Unit, ".service"); ok {
 		return base + "-agent.service"

@@ -15,7 +15,7 @@ import (
 	"github.com/bilbycast/edge-agent/verify"
 )
 
-// readable checks that the agent's user can read what the configuration names.
+// readable checks that the agent's user can read config.toml and manager.ca_file.
 func (d *doctor) readable() {
 	var faults []fault
 	if why := d.access(d.config, d.user, 4); why != "" && !d.failed("unit "+d.unit+": User=") {
@@ -26,7 +26,7 @@ func (d *doctor) readable() {
 		}
 		faults = append(faults, fault{fmt.Sprintf("%s cannot read %s: %s", name, d.config, why), remedy})
 	}
-	if faults != nil { // it was loaded by another user
+	if faults != nil { // another user loaded it
 		d.findings = slices.DeleteFunc(d.findings, func(f Finding) bool { return f.What == "configuration" })
 		d.check("configuration", faults...)
 	}
@@ -63,12 +63,12 @@ func (d *doctor) sandboxed(dir string) bool {
 	return d.state.ProtectHome
 }
 
-// program checks that what the unit starts is there.
+// program checks that the programs that the units start exist and can be executed.
 func (d *doctor) program(ctx context.Context) {
 	var faults []fault
 	who := d.user
 	if d.c.Service.Unit != "" {
-		if s, err := systemd.Look(ctx, d.unit); err == nil {
+		if s, err := systemd.QueryState(ctx, d.unit); err == nil {
 			if uid, ok := systemd.UserID(s.User); ok {
 				who = uid
 			}
@@ -76,11 +76,11 @@ func (d *doctor) program(ctx context.Context) {
 	}
 	links := []string{d.l.Current(), d.l.LastGood()}
 	if d.c.Service.Unit != "" {
-		links = links[:1] // the watchdog is edge-agent
+		links = links[:1] // the watchdog is edge-agent, not a program in a version
 	}
 	for _, dir := range links {
 		if _, err := os.Stat(dir); err != nil {
-			continue // the links are a check of their own
+			continue // another check reports the links
 		}
 		path := filepath.Join(dir, d.c.Service.Binary)
 		remedy := fmt.Sprintf("roll back to a version that is complete (edge-agent rollback VERSION --root %s), or restore the file", d.l.Root())
@@ -95,7 +95,7 @@ func (d *doctor) program(ctx context.Context) {
 		case st.Mode()&0o111 == 0:
 			faults = append(faults, fault{path + " is not executable", "run: chmod 755 " + resolved(path)})
 		default:
-			wrong := who == d.user && d.failed("unit "+d.unit+": User=") // another user is a fault already
+			wrong := who == d.user && d.failed("unit "+d.unit+": User=") // already reported
 			if why := d.access(path, who, 1); why != "" && !wrong {
 				if _, open := blocked(path, who); open != "" {
 					remedy = open
@@ -112,14 +112,14 @@ func (d *doctor) program(ctx context.Context) {
 	d.check("program", faults...)
 }
 
-// Least free space that an upgrade needs, besides three times the largest
-// installed version: the tarball, the new version, and room for the service.
+// Minimum of the free space that an upgrade needs, which is otherwise three times the
+// largest installed version: for the tarball, the new version, and the service.
 const (
 	minSpace  = 32 << 20 // bytes
 	minInodes = 1000
 )
 
-// space compares what is free with what an upgrade needs.
+// space compares the free space with what an upgrade needs.
 func (d *doctor) space() {
 	free, err := fsutil.Free(d.l.Versions())
 	if err != nil {
@@ -149,14 +149,14 @@ func (d *doctor) space() {
 	d.check("disk space", faults...)
 }
 
-// largest returns the bytes and the files of the largest version.
+// largest returns the size, in bytes, and the number of files of the largest version.
 func largest(versions string) (bytes, files uint64) {
-	entries, _ := os.ReadDir(versions) // an unreadable one is reported elsewhere
+	entries, _ := os.ReadDir(versions) // other checks report an unreadable directory
 	for _, e := range entries {
 		var b, n uint64
 		filepath.WalkDir(filepath.Join(versions, e.Name()), func(_ string, f fs.DirEntry, err error) error {
 			if err != nil {
-				return nil // what cannot be read does not count
+				return nil // unreadable files do not count
 			}
 			n++
 			if st, err := f.Info(); err == nil && st.Mode().IsRegular() {
@@ -169,7 +169,7 @@ func largest(versions string) (bytes, files uint64) {
 	return bytes, files
 }
 
-// trust checks the trust root that was renewed.
+// trust checks the renewed trust root.
 func (d *doctor) trust() {
 	_, unfit, err := verify.LoadKept(nil, fsutil.DirFS(d.l.TrustDir()))
 	if err := errors.Join(err, unfit); err != nil {
@@ -206,13 +206,13 @@ func (d *doctor) access(path string, uid uint32, want fs.FileMode) string {
 	return ""
 }
 
-// may reports whether the mode of a file lets a user do what bit says (4: read,
-// 1: execute, or enter a directory).
+// may reports whether the mode of a file permits a user to read it (bit 4), or to execute
+// or enter it (bit 1).
 func may(uid uint32, st fs.FileInfo, bit fs.FileMode) bool {
 	return uid == 0 || st.Mode().Perm()&(bit<<class(uid, st)) != 0
 }
 
-// class returns where the bits of a user stand in the mode of a file.
+// class returns by how much the permission bits of a user are shifted in a mode.
 func class(uid uint32, st fs.FileInfo) int {
 	o, g, ok := ownerIDs(st)
 	switch {
@@ -224,8 +224,8 @@ func class(uid uint32, st fs.FileInfo) int {
 	return 0
 }
 
-// blocked returns the highest directory above path that a user may not enter,
-// with its mode, and the command that lets the user in; or nothing.
+// blocked returns the highest directory above path that a user may not enter, with its
+// mode, and the command that changes that. It returns "" if there is none.
 func blocked(path string, uid uint32) (dir, remedy string) {
 	for up := filepath.Dir(resolved(path)); ; up = filepath.Dir(up) {
 		if st, err := os.Stat(up); err == nil && !may(uid, st, 1) {
@@ -241,8 +241,8 @@ func blocked(path string, uid uint32) (dir, remedy string) {
 	}
 }
 
-// Blocked returns an error that names the directory because of which the user of
-// this process cannot get to path, and the remedy, or nil.
+// Blocked returns an error, with the remedy, if the user of this process may not enter a
+// directory above path, or nil.
 func Blocked(path string) error {
 	uid := uint32(os.Geteuid())
 	if dir, remedy := blocked(path, uid); dir != "" {

@@ -15,10 +15,10 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// service checks that the service runs, and the agent, if that is another one.
+// service checks that the service is running, and in attached mode the agent.
 func (d *doctor) service(ctx context.Context) {
 	if systemd.Booted() != nil {
-		return // which is a finding already
+		return // already reported
 	}
 	units := []string{d.unit}
 	if d.agent != d.unit {
@@ -27,16 +27,16 @@ func (d *doctor) service(ctx context.Context) {
 	changed := time.Time{}
 	if res, err := d.l.Read(); err == nil {
 		changed = res.State.Since
-		if res.State.Status == state.PendingHealth { // each start of a trial is counted
+		if res.State.Status == state.PendingHealth { // the restarts of a trial are no crash loop
 			changed = time.Now()
 		}
 	}
 	for _, unit := range units {
-		s, err := systemd.Look(ctx, unit)
+		s, err := systemd.QueryState(ctx, unit)
 		if err != nil || s.Load != "loaded" {
-			continue // which is a finding already
+			continue // already reported
 		}
-		if s = settle(ctx, s, changed); !strings.HasPrefix(s.Active, "active") || s.CrashLoop(time.Now(), changed) {
+		if s = recheck(ctx, s, changed); !strings.HasPrefix(s.Active, "active") || s.CrashLoop(time.Now(), changed) {
 			if f, bad := stopped(s, changed); bad {
 				d.check("service "+unit, f)
 				continue
@@ -46,10 +46,10 @@ func (d *doctor) service(ctx context.Context) {
 	}
 }
 
-// settle asks again after a moment if the unit was restarted a moment ago: only
-// the number of restarts tells a service that starts from one that crashes.
-func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.State {
-	if s.Active != "active" || s.Restarts == 0 || time.Since(s.Since) > 10*time.Second || s.Explained(changed) || s.CrashLoop(time.Now(), changed) {
+// recheck waits 3 s and reads the state again, if the unit was restarted a short time ago.
+// Only the number of restarts tells a service that is starting from one that crashes.
+func recheck(ctx context.Context, s systemd.State, changed time.Time) systemd.State {
+	if s.Active != "active" || s.Restarts == 0 || time.Since(s.Since) > 10*time.Second || s.FollowsUpgrade(changed) || s.CrashLoop(time.Now(), changed) {
 		return s
 	}
 	select {
@@ -57,21 +57,21 @@ func settle(ctx context.Context, s systemd.State, changed time.Time) systemd.Sta
 		return s
 	case <-time.After(3 * time.Second):
 	}
-	if again, err := systemd.Look(ctx, s.Unit); err == nil && (again.Restarts != s.Restarts || again.Active != "active") {
-		if again.Active == "active" { // it was started again meanwhile
-			again.Sub, again.Result = "auto-restart", "" // how the last run ended is not known
+	if again, err := systemd.QueryState(ctx, s.Unit); err == nil && (again.Restarts != s.Restarts || again.Active != "active") {
+		if again.Active == "active" { // it was restarted meanwhile
+			again.Sub, again.Result = "auto-restart", "" // how the last run ended is unknown
 		}
 		return again
 	}
 	return s
 }
 
-// stopped describes a service that does not run.
+// stopped describes why a service is not running, and reports whether it is a fault.
 func stopped(s systemd.State, changed time.Time) (fault, bool) {
 	see := "see why: journalctl -u " + s.Unit + " -n 50"
-	ended := s.Ended()
+	ended := s.EndReason()
 	if s.CrashLoop(time.Now(), changed) {
-		ended = s.Looping()
+		ended = s.LoopReason()
 	}
 	if ended != "" {
 		ended = " (" + ended + ")"
@@ -82,11 +82,12 @@ func stopped(s systemd.State, changed time.Time) (fault, bool) {
 	case s.Active == "failed":
 		return fault{fmt.Sprintf("%s has failed%s", s.Unit, ended), see + "; then: systemctl reset-failed " + s.Unit + " && systemctl start " + s.Unit}, true
 	case s.Active == "inactive" || s.Active == "deactivating":
-		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), strings.Replace("run: "+s.Start(), "run: see", "see", 1)}, true
+		return fault{fmt.Sprintf("%s is stopped%s", s.Unit, ended), strings.Replace("run: "+s.StartCommand(), "run: see", "see", 1)}, true
 	}
 	return fault{}, false
 }
 
+// times returns "once" or "N times".
 func times(n int) string {
 	if n == 1 {
 		return "once"
@@ -94,8 +95,8 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// manager checks the link to the manager: what the agent reports of it, or, if it
-// reports nothing, whether a connection can be made from here.
+// manager checks the link to the manager, from the report of the agent, or else with a
+// connection of its own.
 func (d *doctor) manager(ctx context.Context) {
 	if d.failed("ca_file") {
 		return
@@ -103,7 +104,7 @@ func (d *doctor) manager(ctx context.Context) {
 	_, err := os.Lstat(d.l.CredentialsFile())
 	registered := err == nil
 	if errors.Is(err, fs.ErrNotExist) && d.c.Manager.RegistrationToken == "" {
-		d.check("manager", fault{"this node has not registered, and has no token to do so", "set registration_token in [manager] of " + d.config + ", and restart the service"})
+		d.check("manager", fault{"this node has not registered, and has no token for it", "set registration_token in [manager] of " + d.config + ", and restart the service"})
 		return
 	}
 	reported, known := agent.ParseConnection(d.state.Text)
@@ -132,7 +133,7 @@ func (d *doctor) manager(ctx context.Context) {
 	d.check("manager", fault{"not connected to the manager" + never + ": " + problem, d.remedyOf(problem)})
 }
 
-// remedyOf is what to do about an error of a connection.
+// remedyOf returns the remedy of a connection error.
 func (d *doctor) remedyOf(problem string) string {
 	in := " in [manager] of " + d.config
 	then := ", then restart the service: systemctl restart " + d.agent
@@ -141,7 +142,7 @@ func (d *doctor) remedyOf(problem string) string {
 			return "the proxy " + u.Host + " fails: correct proxy" + in + ", or HTTPS_PROXY in the unit" + then
 		}
 	}
-	for _, r := range []struct{ says, remedy string }{
+	for _, r := range []struct{ text, remedy string }{
 		{"refuses this node", "the token is used up, wrong or expired, or the node was removed at the manager: get a new token there, set registration_token" + in + ", remove " + d.l.CredentialsFile() + then},
 		{"unknown authority", "set ca_file (the PEM of a private CA), or cert_fingerprint for a self-signed certificate," + in + then},
 		{"neither is pinned", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
@@ -163,14 +164,14 @@ func (d *doctor) remedyOf(problem string) string {
 		{"answers ", "that server is no manager: correct urls" + in + then},
 		{"network is unreachable", "this device has no route to the manager: see ip route"},
 		{"no route to host", "this device has no route to the manager: see ip route"},
-		{"timeout", "the manager does not answer: see the network and its firewalls between this device and the manager"},
-		{"timed out", "the manager does not answer: see the network and its firewalls between this device and the manager"},
-		{"deadline exceeded", "the manager does not answer: see the network and its firewalls between this device and the manager"},
+		{"timeout", "the manager does not answer: check the network and the firewalls between this device and the manager"},
+		{"timed out", "the manager does not answer: check the network and the firewalls between this device and the manager"},
+		{"deadline exceeded", "the manager does not answer: check the network and the firewalls between this device and the manager"},
 		{"address family not supported", "the unit's sandbox forbids it: add RestrictAddressFamilies=AF_NETLINK AF_INET AF_INET6 to " + d.agent},
 	} {
-		if strings.Contains(problem, r.says) {
+		if strings.Contains(problem, r.text) {
 			return r.remedy
 		}
 	}
-	return "see what the agent logs: journalctl -u " + d.agent + " -n 50"
+	return "see the agent's log: journalctl -u " + d.agent + " -n 50"
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// nonblock keeps opening a FIFO from waiting.
+// nonblock is the flag with which opening a FIFO does not block.
 const nonblock = syscall.O_NONBLOCK
 
-// resolved returns path without links, or path itself if it cannot be followed.
+// resolved returns path without links, or path itself if a link cannot be followed.
 func resolved(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		return real
@@ -40,7 +40,7 @@ func ownedByRoot(st fs.FileInfo) bool {
 	return ok && uid == 0
 }
 
-// groupsOf returns the groups of a user.
+// groupsOf returns the gids of a user's groups.
 func groupsOf(uid uint32) []uint32 {
 	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
 	if err != nil {
@@ -59,8 +59,8 @@ func groupsOf(uid uint32) []uint32 {
 	return out
 }
 
-// isMount reports whether dir is the root of a mounted file system, as far as
-// its device tells.
+// isMount reports whether dir is on another device than its parent, as the root of a
+// mounted file system is.
 func isMount(dir string) bool {
 	st, err1 := os.Lstat(dir)
 	up, err2 := os.Lstat(filepath.Dir(dir))

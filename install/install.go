@@ -1,12 +1,17 @@
-// Package install lays out a node, starts it, removes it, and finds what is wrong
-// with it.
+// Package install installs a node (Node.Install), removes it (Node.Uninstall), writes its
+// units (LoadUnit, WriteUnits), and finds its faults (Doctor, QueryStatus).
 //
-// Root makes the user, the empty install root and the unit. All else in the root
-// is done by a child process that became the service's user (Work), so a release
-// never runs as root, and a link in the root gives access to nothing that the
-// user could not open. After a failure Install can be run again.
+// Install creates the user, the empty install root and the unit as root. Everything else
+// in the root is done by a child process that becomes the service's user for good
+// (Work). So no part of a release runs as root, and a link in the root gives access to
+// nothing that the user could not open.
 //
-// The package prints to a writer that it is given, and decides no exit code.
+// A first install that fails removes what it created. After a crash, run Install again:
+// it keeps a version that is installed, and continues. Uninstall and its purge can be
+// repeated as well. Doctor and QueryStatus change nothing.
+//
+// The package prints progress to a writer that it is given. It parses no command line
+// and decides no exit code.
 package install
 
 import (
@@ -36,43 +41,42 @@ const (
 	maxToken = 4 << 10
 )
 
-// RootsDir holds the install roots that have no other place.
+// RootsDir is the parent of install roots for which no path is given.
 const RootsDir = "/opt/bilbycast"
 
-// UsageError is a mistake in the call, as against one in its work.
+// UsageError is a mistake in the arguments of a call.
 type UsageError struct{ error }
 
 func (e UsageError) Unwrap() error { return e.error }
 
 func usage(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// ErrReported is a failure that the child process printed already.
+// ErrReported is a failure that the child process has already printed.
 var ErrReported = errors.New("failed")
 
-// Node is a service on this device: what the commands install and uninstall are
-// given. Check fills in the defaults.
+// Node describes a service on this device, for Install and Uninstall. Check fills in the
+// defaults.
 type Node struct {
 	Name, Root, User    string
 	DeviceType, Manager string
 	TokenFile, CAFile   string // "-" for TokenFile is Stdin
 	Fingerprint         string
-	Wait                time.Duration // for the first registration; 0: do not wait
-	RestartSecs         float64
-	Environment         []string
+	Wait                time.Duration // how long to wait for the first registration; 0: not at all
+	RestartSecs         float64       // between two starts of the service
+	Environment         []string      // NAME=VALUE, for the unit
 
-	// Child is the command line of a process that reads a Job and runs Work; it
-	// begins as this one's user, root.
+	// Child is the command line of a process that runs Work as root. It gets a Job.
 	Child []string
 	Stdin io.Reader
-	// Out gets a line for each step, Err what Child writes to standard error.
+	// Out gets a line for each step, and Err the standard error of Child.
 	Out, Err io.Writer
 
 	real     string // Root without links
-	madeUser bool   // by this run
+	madeUser bool   // whether this process created User
 }
 
-// Check fills in the defaults, and refuses what must not reach a unit, a path or
-// a command line, before anything is done.
+// Check fills in the defaults, and refuses values that must not reach a unit, a path or a
+// command line. It changes nothing on the device.
 func (n *Node) Check() error {
 	if n.Name == "" {
 		n.Name = n.DeviceType
@@ -87,12 +91,12 @@ func (n *Node) Check() error {
 	if err != nil {
 		return usage("--root: %w", err)
 	}
-	// What the unit refuses is refused before anything is done.
+	// Before anything changes, refuse what the unit would refuse.
 	if _, err := n.unit(l, "edge-agent", 120).Files(); err != nil {
 		return UsageError{err}
 	}
 	if n.User == "root" {
-		return usage("--user root: the service runs without root")
+		return usage("--user root: the service must run without root")
 	}
 	if err := n.resolve(); err != nil {
 		return err
@@ -102,22 +106,22 @@ func (n *Node) Check() error {
 		return fmt.Errorf("%s is masked (%s is a link to /dev/null, or empty): run systemctl unmask %[1]s, and then this again", n.service(), path)
 	}
 	if text, err := fsutil.ReadFile(path, maxUnit); !errors.Is(err, fs.ErrNotExist) && !n.wrote(text) {
-		return errors.Join(fmt.Errorf("%s is there, and was not written by edge-agent for %s: choose another --name, or move it away", path, n.Root), err)
+		return errors.Join(fmt.Errorf("%s exists, and was not written by edge-agent for %s: choose another --name, or move the file away", path, n.Root), err)
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("this needs root: it makes a user and a unit (sudo edge-agent ...)")
+		return errors.New("run this as root, since it creates a user and a unit: sudo edge-agent ...")
 	}
 	return nil
 }
 
-// resolve follows the links of the root, and refuses one that stands for no
-// directory or for one of the system's own.
+// resolve follows the links of the root. It refuses a root that is no directory, or a
+// directory of the system.
 func (n *Node) resolve() error {
 	n.real = filepath.Clean(n.Root)
 	if _, err := os.Lstat(n.Root); err == nil {
 		if n.real, err = filepath.EvalSymlinks(n.Root); err != nil {
 			to, _ := os.Readlink(n.Root)
-			return fmt.Errorf("the install root %s is a dangling link to %s: make that directory, or remove the link", n.Root, to)
+			return fmt.Errorf("the install root %s is a dangling link to %s: create that directory, or remove the link", n.Root, to)
 		}
 		if st, err := os.Stat(n.real); err == nil && !st.IsDir() {
 			return fmt.Errorf("the install root %s is not a directory", n.Root)
@@ -131,7 +135,7 @@ func (n *Node) resolve() error {
 	return nil
 }
 
-// systemDir reports whether rel, a path below /, is the system's.
+// systemDir reports whether rel, a path below /, is a directory of the system.
 func systemDir(rel string) bool {
 	first, rest, below := strings.Cut(rel, "/")
 	switch first {
@@ -148,7 +152,7 @@ func (n *Node) unitPath() string { return filepath.Join(unitDir, n.Name+".servic
 
 func (n *Node) service() string { return n.Name + ".service" }
 
-// wrote reports whether a unit is one of ours, for this root.
+// wrote reports whether edge-agent wrote the text of a unit, for this root.
 func (n *Node) wrote(unit []byte) bool {
 	if !bytes.Contains(unit, []byte(writtenByUs)) {
 		return false
@@ -162,21 +166,21 @@ func (n *Node) wrote(unit []byte) bool {
 }
 
 func (n *Node) unit(l state.Layout, binary string, window int) systemd.Unit {
-	_, err := user.LookupGroup("systemd-journal") // without it the unit would not start
+	_, err := user.LookupGroup("systemd-journal") // a unit with an unknown group does not start
 	return systemd.Unit{Name: n.Name, Layout: l, Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: linkedDirs(l)}
 }
 
 func (n *Node) say(format string, args ...any) {
-	// A text of the service or of its journal may be in it.
+	// The line may contain text of the service or of its journal.
 	fmt.Fprintln(n.Out, release.Foreign(fmt.Sprintf(format, args...), maxSaid))
 }
 
 const maxSaid = 4000 // bytes of a line
 
-// Install installs the release in a directory, in a tar file, at an https URL or
-// of a version (as upgrade.Pipeline.Open takes it), unless a version is installed; then
-// it applies what is new in the configuration. It starts the service, and waits
-// until it has registered. Call Check first.
+// Install installs the release that what names: a directory, a tar file, an https URL or
+// a version, as upgrade.Pipeline.Open accepts it. If a version is installed, Install keeps it,
+// and applies the new settings of n. Then it starts the service, and waits until the
+// node has registered. Call Check first.
 func (n *Node) Install(ctx context.Context, what string) error {
 	l, err := state.At(n.Root)
 	if err != nil {
@@ -215,8 +219,8 @@ func (n *Node) Install(ctx context.Context, what string) error {
 	return n.await(ctx, l)
 }
 
-// load reads config.toml, which the service's user owns, and refuses what must
-// not reach the unit that root writes.
+// load reads config.toml. The service's user owns it, so load refuses values that must
+// not reach the unit, which root writes.
 func (n *Node) load(l state.Layout) (config.Config, error) {
 	path := l.ConfigFile()
 	checked, err := config.Read(path)
@@ -239,7 +243,7 @@ func (n *Node) load(l state.Layout) (config.Config, error) {
 	return c, nil
 }
 
-// writeUnit writes the unit, if it is not there already.
+// writeUnit writes the unit, unless the file is the same already.
 func (n *Node) writeUnit(l state.Layout, c config.Config) error {
 	files, err := n.unit(l, c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
 	if err != nil {
@@ -273,8 +277,8 @@ func examine(ctx context.Context, what string) (upgrade.Examination, error) {
 	return p.Examine(ctx, src, version)
 }
 
-// layOut makes the user, the root, config.toml and the first version. What is
-// refused leaves nothing that was not there before.
+// layOut creates the user, the root, config.toml and the first version. If it fails, it
+// removes the user and the root that it created.
 func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err error) {
 	e, err := examine(ctx, what)
 	if err == nil && !e.Release.OK() {
@@ -296,7 +300,7 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 		}
 	} else if err != nil {
 		return err
-	} else if job.Config, changed, err = n.changedConfig(l); err != nil { // of an earlier run, or an operator's
+	} else if job.Config, changed, err = n.changedConfig(l); err != nil { // from an earlier run, or from an operator
 		return err
 	} else if changed != nil {
 		job.Keep = filepath.Base(l.ConfigCopy(time.Now()))
@@ -335,9 +339,8 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	return nil
 }
 
-// makeRoot makes the install root and its parent, unless they are there, and
-// makes the root the user's, with all that is in it. A parent that is there
-// keeps its mode.
+// makeRoot creates the install root and its missing parents, and gives the root, with
+// everything in it, to the user. Existing parents keep their modes.
 func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 	disk := l.Disk()
 	for dir, missing := filepath.Dir(n.real), []string{}; ; dir = filepath.Dir(dir) {
@@ -360,7 +363,7 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	if st.Mode().Perm()&^0o750 != 0 { // one that was there, for everyone
+	if st.Mode().Perm()&^0o750 != 0 { // an existing root that other users may enter
 		if err := disk.Chmod(n.real, st.Mode().Perm()&0o750); err != nil {
 			return err
 		}
@@ -369,13 +372,13 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 	_, damaged := os.Lstat(l.StateFile())
 	switch {
 	case int(owner) != uid && owner != 0:
-		return fmt.Errorf("%s belongs to %s, and has no version: is it a damaged install? see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
+		return fmt.Errorf("%s belongs to %s, and has no version. If it is a damaged install, see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
 	case damaged == nil:
-		return fmt.Errorf("%s has a state.json, and no version: it is a damaged install; see edge-agent doctor --config %s", n.Root, l.ConfigFile())
+		return fmt.Errorf("%s has a state.json but no version, so it is a damaged install: see edge-agent doctor --config %s", n.Root, l.ConfigFile())
 	case int(owner) == uid: // an earlier run was interrupted
 		return nil
 	}
-	// Links that root made, while nobody else could make one here.
+	// Only root could create these links, so what they point to may be given to the user.
 	for _, dir := range l.Dirs() {
 		st, err := os.Lstat(dir)
 		if err != nil || st.Mode().Type() != fs.ModeSymlink {
@@ -383,10 +386,10 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		}
 		real, err := filepath.EvalSymlinks(dir)
 		if err != nil {
-			return fmt.Errorf("%s is a dangling link: make the directory that it points to, or remove it", dir)
+			return fmt.Errorf("%s is a dangling link: create the directory that it points to, or remove the link", dir)
 		}
 		if rel, err := filepath.Rel("/", real); err != nil || systemDir(rel) {
-			return fmt.Errorf("%s points to %s, a directory of the system: let it point to one of its own", dir, real)
+			return fmt.Errorf("%s points to %s, a directory of the system: point it to a directory of the service", dir, real)
 		}
 		if err := fsutil.Give(real, uid, gid); err != nil {
 			return err

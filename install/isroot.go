@@ -16,15 +16,15 @@ import (
 // replaceable returns what an administrator may replace by a link in a root.
 func replaceable(l state.Layout) []string { return append(l.Dirs(), l.Files()...) }
 
-// isRoot reports whether the directory of l, without links, is an install root, or
-// has nothing to lose. One file that only an agent makes is enough: what is left
-// of a root may hold secrets. A name alone proves nothing: two of them do.
+// isRoot reports whether the directory of l is an install root, or has nothing to lose.
+// One file that only an agent makes is enough, since the rest of a root may hold
+// secrets. A file that only has the name of one is not; two such names are.
 func isRoot(l state.Layout, entries []os.DirEntry) bool {
 	telling := append(l.Files(), l.Versions(), l.Downloads(), l.OutboxDir(), l.Current(), l.LastGood())
 	known, foreign := 0, 0
 	for _, e := range entries {
 		path := filepath.Join(l.Root(), e.Name())
-		if e.Name() == "lost+found" && len(entries) == 1 || slices.Contains(replaceable(l), path) && hollow(path) {
+		if e.Name() == "lost+found" && len(entries) == 1 || slices.Contains(replaceable(l), path) && isEmpty(path) {
 			continue
 		}
 		foreign++
@@ -38,8 +38,8 @@ func isRoot(l state.Layout, entries []os.DirEntry) bool {
 	return foreign == 0 || known > 1
 }
 
-// hollow reports whether a file or a directory is empty, or a link dangling.
-func hollow(path string) bool {
+// isEmpty reports whether path is an empty file, an empty directory or a dangling link.
+func isEmpty(path string) bool {
 	st, err := os.Lstat(path)
 	switch {
 	case err != nil:
@@ -61,7 +61,7 @@ func made(l state.Layout, path string) bool {
 	}
 	switch path {
 	case l.ConfigFile():
-		c, err := config.Load(resolved(path)) // a link's file may be left of an earlier purge
+		c, err := config.Load(resolved(path)) // the target of a link may be left from an earlier purge
 		given := c.Service.InstallRoot
 		if err == nil {
 			var checked config.Settings

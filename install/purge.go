@@ -18,8 +18,8 @@ import (
 	"github.com/bilbycast/edge-agent/verify"
 )
 
-// Uninstall stops the service and removes its unit, and with purge the install
-// root, too. Call Check first.
+// Uninstall stops the service and removes its unit, and with purge also the install root.
+// It can be repeated after a failure. Call Check first.
 func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 	if purge {
 		if err := n.mayPurge(ctx); err != nil {
@@ -30,7 +30,7 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 	_, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		n.say("there is no %s", path)
+		n.say("%s does not exist", path)
 	case err != nil:
 		return err
 	default:
@@ -48,16 +48,16 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 				return err
 			}
 		}
-		n.say("stopped %s, and removed its unit", n.service())
+		n.say("stopped %s and removed its unit", n.service())
 	}
 	if !purge {
-		n.say("%s stays, with its versions and config.toml; --purge removes it", n.Root)
+		n.say("kept %s with its versions and config.toml; --purge removes it", n.Root)
 		return nil
 	}
 	return n.purge(ctx)
 }
 
-// mayPurge refuses what is no install root, or is one of a running agent in
+// mayPurge returns an error unless the root is an install root, without a running agent in
 // another unit.
 func (n *Node) mayPurge(ctx context.Context) error {
 	entries, err := os.ReadDir(n.real)
@@ -75,26 +75,26 @@ func (n *Node) mayPurge(ctx context.Context) error {
 		links := ""
 		for _, path := range replaceable(l) {
 			if to, err := os.Readlink(path); err == nil {
-				links += fmt.Sprintf("; %s is a link to %s, which may be left", filepath.Base(path), to)
+				links += fmt.Sprintf("; %s is a link to %s, whose files may be left", filepath.Base(path), to)
 			}
 		}
-		return fmt.Errorf("%s is not removed, as it is no install root: it has neither versions nor a config.toml of a service%s", n.Root, links)
+		return fmt.Errorf("%s is not removed, because it is no install root: it has neither versions nor the config.toml of a service%s", n.Root, links)
 	}
 	c, err := config.Load(l.ConfigFile())
 	if err != nil || c.Service.Unit == "" {
 		return nil
 	}
-	if s, err := systemd.Look(ctx, AgentUnit(c)); err == nil && s.Active != "inactive" && s.Active != "failed" {
-		return fmt.Errorf("%s belongs to %s, which runs: remove its units first, as docs/attach.md says", n.Root, s.Unit)
+	if s, err := systemd.QueryState(ctx, AgentUnit(c)); err == nil && s.Active != "inactive" && s.Active != "failed" {
+		return fmt.Errorf("%s belongs to %s, which is running: remove its units first, as docs/attach.md describes", n.Root, s.Unit)
 	}
 	return nil
 }
 
-// purge removes the root: what is in it as its owner, so that no link there leads
-// root elsewhere, and the rest as root.
+// purge removes the root. A child process removes the content as the owner of the root,
+// so that no link there misleads root. The rest is removed as root.
 func (n *Node) purge(ctx context.Context) error {
 	if _, err := os.Lstat(n.real); errors.Is(err, fs.ErrNotExist) {
-		n.say("there is no %s", n.Root)
+		n.say("%s does not exist", n.Root)
 		return nil
 	}
 	l, err := state.At(n.real)
@@ -111,7 +111,7 @@ func (n *Node) purge(ctx context.Context) error {
 	mounted := isMount(n.real)
 	left := 0
 	for _, e := range entries {
-		if mounted && e.Name() == "lost+found" { // the file system's own
+		if mounted && e.Name() == "lost+found" { // belongs to the file system
 			continue
 		}
 		path := filepath.Join(n.real, e.Name())
@@ -122,7 +122,7 @@ func (n *Node) purge(ctx context.Context) error {
 		err := disk.Discard(path)
 		if errors.Is(err, syscall.EBUSY) {
 			if err = clearMount(l, path); err == nil {
-				n.say("%s is a mount point: it is empty now, and stays", filepath.Join(n.Root, e.Name()))
+				n.say("emptied %s and kept it, since it is a mount point", filepath.Join(n.Root, e.Name()))
 				left++
 			}
 		}
@@ -136,10 +136,10 @@ func (n *Node) purge(ctx context.Context) error {
 	err = disk.Remove(n.real)
 	switch {
 	case errors.Is(err, syscall.EBUSY), mounted && err != nil:
-		n.say("%s is a mount point: it is empty now, and stays (umount %s)", n.Root, n.real)
+		n.say("emptied %s and kept it, since it is a mount point (umount %s)", n.Root, n.real)
 		return nil
 	case left > 0 && err != nil:
-		n.say("%s stays, with its mount points", n.Root)
+		n.say("kept %s, with its mount points", n.Root)
 		return nil
 	case err != nil:
 		return err
@@ -151,12 +151,12 @@ func (n *Node) purge(ctx context.Context) error {
 			}
 		}
 	}
-	n.say("removed %s; the user %s stays (userdel %s)", n.Root, n.User, n.User)
+	n.say("removed %s; kept the user %s (userdel %s)", n.Root, n.User, n.User)
 	return nil
 }
 
-// clearMount makes a file that is a mount point empty. The error says what is
-// left in it, or in a directory.
+// clearMount empties a file that is a mount point. The error says what is left in the
+// file, or in the directory.
 func clearMount(l state.Layout, path string) error {
 	st, err := os.Lstat(path)
 	if err != nil {
@@ -165,12 +165,12 @@ func clearMount(l state.Layout, path string) error {
 	if st.Mode().IsRegular() {
 		err = truncate(l.Disk(), path)
 	}
-	if hollow(path) {
+	if isEmpty(path) {
 		return nil
 	}
 	if !st.Mode().IsRegular() {
 		at := cmp.Or(fsutil.MountPoint(path), path)
-		return errors.Join(fmt.Errorf("%s is a mount point, and is not empty: remove what is in it, or run umount %s, and then this again", at, at), err)
+		return errors.Join(fmt.Errorf("%s is a mount point, and is not empty: remove its content, or run umount %s, and repeat the command", at, at), err)
 	}
 	holds := "its content"
 	if l.IsSecret(path) {
@@ -179,6 +179,7 @@ func clearMount(l state.Layout, path string) error {
 	return errors.Join(fmt.Errorf("%s is a mount point, and still holds %s: run umount %[1]s, and remove the file that it shows", path, holds), err)
 }
 
+// truncate sets the size of a file to 0.
 func truncate(disk fsutil.Disk, path string) error {
 	f, err := disk.CreateBy(path, func() (*os.File, error) {
 		return os.OpenFile(path, os.O_WRONLY|nonblock|syscall.O_NOFOLLOW, 0)
@@ -189,9 +190,8 @@ func truncate(disk fsutil.Disk, path string) error {
 	return errors.Join(f.Truncate(0), f.Sync(), f.Close())
 }
 
-// empty removes what the root has: from the directories and files that links in
-// it stand for, what an edge-agent made there, and then all of the root itself.
-// This process is the root's owner.
+// empty removes the content of the root, and what an edge-agent made in the directories
+// and files that links in it point to. This process is the owner of the root.
 func empty(l state.Layout) error {
 	disk := l.Disk()
 	entries, err := os.ReadDir(l.Root())
@@ -201,16 +201,16 @@ func empty(l state.Layout) error {
 	var errs []error
 	for _, e := range entries {
 		path := filepath.Join(l.Root(), e.Name())
-		if e.Name() == "lost+found" { // root knows whether it is the file system's own
+		if e.Name() == "lost+found" { // the caller knows whether it belongs to the file system
 			continue
 		}
 		if e.Type() == fs.ModeSymlink {
 			if err := emptyLinked(l, path); err != nil {
 				errs = append(errs, err)
-				continue // the link stays: it names what is left
+				continue // the link stays, since it names what is left
 			}
 		}
-		// What another owns is left to root.
+		// Root removes the files of other owners afterwards.
 		if err := disk.Discard(path); err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EBUSY) {
 			errs = append(errs, err)
 		}
@@ -218,8 +218,8 @@ func empty(l state.Layout) error {
 	return errors.Join(errs...)
 }
 
-// emptyLinked removes what an edge-agent made behind a link of the root. The
-// directory itself stays: an administrator made it.
+// emptyLinked removes what an edge-agent made in the directory, or as the file, that a
+// link of the root points to. The directory stays, since an administrator made it.
 func emptyLinked(l state.Layout, path string) error {
 	if !slices.Contains(replaceable(l), path) {
 		return nil
@@ -227,7 +227,7 @@ func emptyLinked(l state.Layout, path string) error {
 	disk := l.Disk()
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it is dangling: there is nothing
+		return nil // the link is dangling
 	}
 	if err != nil {
 		to, _ := os.Readlink(path)
@@ -241,7 +241,7 @@ func emptyLinked(l state.Layout, path string) error {
 	}
 	entries, err := os.ReadDir(real)
 	if err != nil {
-		return fmt.Errorf("%s is a link to %s, which could not be emptied: %w; remove what is in it", path, real, err)
+		return fmt.Errorf("%s is a link to %s, which could not be emptied: %w; remove its content", path, real, err)
 	}
 	var errs []error
 	for _, e := range entries {
@@ -255,8 +255,8 @@ func emptyLinked(l state.Layout, path string) error {
 	return errors.Join(errs...)
 }
 
-// ours reports whether an edge-agent gives files in dir, a directory of the root,
-// such names.
+// ours reports whether a file of that name in dir, a directory of the root, may be an
+// edge-agent's.
 func ours(l state.Layout, dir, name string) bool {
 	return l.Makes(dir, name) || dir == l.TrustDir() && verify.IsRenewalFile(name)
 }

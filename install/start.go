@@ -17,15 +17,15 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// makeUser returns the ids of the user, which it makes if there is none.
+// makeUser returns the ids of the user. It creates the user if there is none.
 func (n *Node) makeUser(ctx context.Context) (uid, gid int, err error) {
 	u, err := user.Lookup(n.User)
 	if errors.As(err, new(user.UnknownUserError)) {
 		if err := command(ctx, "useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", n.User); err != nil {
-			return 0, 0, fmt.Errorf("%w (make the user %s yourself, and run this again)", err, n.User)
+			return 0, 0, fmt.Errorf("%w (create the user %s yourself, and run this again)", err, n.User)
 		}
 		n.madeUser = true
-		n.say("made the user %s", n.User)
+		n.say("created the user %s", n.User)
 		u, err = user.Lookup(n.User)
 	}
 	if err != nil {
@@ -34,13 +34,13 @@ func (n *Node) makeUser(ctx context.Context) (uid, gid int, err error) {
 	uid, err1 := strconv.Atoi(u.Uid)
 	gid, err2 := strconv.Atoi(u.Gid)
 	if uid == 0 {
-		return 0, 0, fmt.Errorf("the user %s is root by another name", n.User)
+		return 0, 0, fmt.Errorf("the user %s has the uid of root; the service must not run as root", n.User)
 	}
 	return uid, gid, errors.Join(err1, err2)
 }
 
-// command runs a program of the system, wherever the caller's PATH points. The
-// error has what it printed.
+// command runs a program of the system, regardless of the caller's PATH. The error has
+// the output of the program.
 func command(ctx context.Context, args ...string) error {
 	path := args[0]
 	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
@@ -61,7 +61,7 @@ func command(ctx context.Context, args ...string) error {
 // start enables and starts the unit, or restarts it with a new configuration.
 func (n *Node) start(ctx context.Context, l state.Layout, restart bool) error {
 	if err := systemd.Booted(); err != nil {
-		return fmt.Errorf("%w; the version, the configuration and the unit are in place, and start with systemd", err)
+		return fmt.Errorf("%w; the version, the configuration and the unit are installed, and start with systemd", err)
 	}
 	for _, args := range [][]string{{"systemctl", "daemon-reload"}, {"systemctl", "enable", "--quiet", "--", n.service()}} {
 		if err := command(ctx, args...); err != nil {
@@ -78,15 +78,15 @@ func (n *Node) start(ctx context.Context, l state.Layout, restart bool) error {
 	return nil
 }
 
-// explain returns an error with the state of the service, the likely reason, and
-// its last lines in the journal.
+// explain returns an error with the state of the service, the likely cause, and the last
+// lines of its journal.
 func (n *Node) explain(ctx context.Context, what string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", n.service(), what)
-	s, err := lookAtEnd(ctx, n.service())
+	s, err := stateAtEnd(ctx, n.service())
 	if err != nil {
 		fmt.Fprintf(&b, ": %v", err)
-	} else if why := s.Ended(); why != "" {
+	} else if why := s.EndReason(); why != "" {
 		fmt.Fprintf(&b, ": %s", why)
 	} else {
 		fmt.Fprintf(&b, ": it is %s (%s)", s.Active, s.Sub)
@@ -101,16 +101,15 @@ func (n *Node) explain(ctx context.Context, what string) error {
 	return errors.New(b.String())
 }
 
-// lookAtEnd returns the state of a unit at the moment that a run of it has ended:
-// while the next one starts, systemd does not tell how the last one ended. It
-// waits for at most 3 s.
-func lookAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
+// stateAtEnd returns the state of a unit when a run has ended, for which it waits for at
+// most 3 s. While the next run starts, systemd does not tell how the last one ended.
+func stateAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
 	deadline := time.Now().Add(3 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		s, err = systemd.Look(ctx, unit)
-		if err != nil || s.Ended() != "" || s.Active != "activating" || time.Now().After(deadline) {
+		s, err = systemd.QueryState(ctx, unit)
+		if err != nil || s.EndReason() != "" || s.Active != "activating" || time.Now().After(deadline) {
 			return s, err
 		}
 		select {
@@ -121,24 +120,24 @@ func lookAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
 	}
 }
 
-// running says that a registered node runs, if it does.
+// running returns an error unless the service of a registered node is running.
 func (n *Node) running(ctx context.Context) error {
-	s, err := systemd.Look(ctx, n.service())
+	s, err := systemd.QueryState(ctx, n.service())
 	if err != nil {
 		return err
 	}
 	if s.Active != "active" || s.CrashLoop(time.Now(), time.Time{}) {
 		return n.explain(ctx, "does not run")
 	}
-	n.say("the node is registered; %s runs", n.service())
+	n.say("the node is registered; %s is running", n.service())
 	return nil
 }
 
-// await prints what the service reports until it has registered. If it does not,
-// the error has the problem, and doctor's findings are printed.
+// await waits until the node has registered, and prints what the service reports. If the
+// node does not register, await prints doctor's problems and returns an error.
 func (n *Node) await(ctx context.Context, l state.Layout) error {
 	if n.Wait == 0 {
-		n.say("%s is started; it registers by itself", n.service())
+		n.say("started %s, which registers on its own", n.service())
 		return nil
 	}
 	waiting, cancel := context.WithTimeout(ctx, n.Wait)
@@ -148,10 +147,10 @@ func (n *Node) await(ctx context.Context, l state.Layout) error {
 	var last systemd.State
 	for {
 		if _, err := os.Lstat(l.CredentialsFile()); err == nil {
-			n.say("registered with the manager, which upgrades this node from now on")
+			n.say("registered with the manager, which can upgrade this node from now on")
 			return nil
 		}
-		if s, err := systemd.Look(waiting, n.service()); err == nil {
+		if s, err := systemd.QueryState(waiting, n.service()); err == nil {
 			if s.Text != last.Text && s.Text != "" {
 				n.say("%s: %s", n.Name, s.Text)
 			}
@@ -171,8 +170,8 @@ func (n *Node) await(ctx context.Context, l state.Layout) error {
 	}
 }
 
-// unregistered explains why the node has not registered in time. It is the last
-// thing that this process does: Doctor gives up root.
+// unregistered returns an error that explains why the node has not registered in time.
+// This process must end afterwards, since Doctor gives up root.
 func (n *Node) unregistered(ctx context.Context, l state.Layout, s systemd.State) error {
 	why := s.Text
 	if c, ok := agent.ParseConnection(s.Text); ok && !c.Connected {
@@ -183,5 +182,5 @@ func (n *Node) unregistered(ctx context.Context, l state.Layout, s systemd.State
 			n.say("FIX   %s: %s", f.What, f.Problem)
 		}
 	}
-	return fmt.Errorf("the node has not registered within %s: %s\nit keeps trying; with a corrected --manager, --token-file, --cert-fingerprint or --ca-file run this again; more: journalctl -u %s -n 50", n.Wait, why, n.service())
+	return fmt.Errorf("the node has not registered within %s: %s\nit keeps trying; correct --manager, --token-file, --cert-fingerprint or --ca-file and run this again; more: journalctl -u %s -n 50", n.Wait, why, n.service())
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// UnitOf returns the name of the service of a root, from its config.toml, without
-// ".service": that of service.unit in attached mode.
+// UnitOf returns the name of the service of a root, without ".service", from its
+// config.toml. In attached mode that is service.unit.
 func UnitOf(root string) (string, error) {
 	c, err := configOf(root)
 	if err != nil {
@@ -25,6 +25,7 @@ func UnitOf(root string) (string, error) {
 	return cmp.Or(strings.TrimSuffix(c.Service.Unit, ".service"), c.Service.Name), nil
 }
 
+// configOf loads and checks the config.toml of a root.
 func configOf(root string) (config.Config, error) {
 	l, err := state.At(root)
 	if err != nil {
@@ -34,45 +35,45 @@ func configOf(root string) (config.Config, error) {
 	return c.Config, err
 }
 
-// ServiceStatus is what systemd says of a service. State is "running",
+// ServiceStatus is the state of a service, as systemd reports it. State is "running",
 // "starting", "stopped", "failed", "crash loop" or "unknown".
 type ServiceStatus struct {
 	Unit     string    `json:"unit,omitzero"`
 	State    string    `json:"state"`
 	Since    time.Time `json:"since,omitzero"`
-	Restarts int       `json:"restarts"`         // by systemd
-	Reason   string    `json:"reason,omitzero"`  // how the last run ended, or why the state is not known
-	Enabled  string    `json:"enabled,omitzero"` // as systemd calls it
-	Remedy   string    `json:"remedy,omitzero"`  // what starts a stopped service
-	// NoUpgrades is why the running agent takes no upgrade, as it reports it.
+	Restarts int       `json:"restarts"`         // how often systemd restarted it
+	Reason   string    `json:"reason,omitzero"`  // how the last run ended, or why the state is unknown
+	Enabled  string    `json:"enabled,omitzero"` // UnitFileState of systemd
+	Remedy   string    `json:"remedy,omitzero"`  // command that starts a stopped service
+	// NoUpgrades is the reason for which the running agent refuses upgrades.
 	NoUpgrades string `json:"no_upgrades,omitzero"`
 }
 
-// ConnectionStatus is the link to the manager: "connected", "not connected" or
-// "unknown".
+// ConnectionStatus is the state of the link to the manager. State is "connected", "not
+// connected" or "unknown".
 type ConnectionStatus struct {
 	State   string    `json:"state"`
 	URL     string    `json:"url,omitzero"`
 	Since   time.Time `json:"since,omitzero"`
-	Problem string    `json:"problem,omitzero"` // the last error, or why the state is not known
+	Problem string    `json:"problem,omitzero"` // the last error, or why the state is unknown
 }
 
-// LookAt returns the state of the service of a root, and of its link to the
-// manager. changed is when the upgrade status was reached, trial whether a
-// version is on trial. It changes nothing.
-func LookAt(ctx context.Context, root string, changed time.Time, trial bool) (ServiceStatus, ConnectionStatus) {
+// QueryStatus returns the state of the service of a root, and of its link to the manager.
+// changed is when the node reached its upgrade status, and trial whether a version is
+// on trial. It changes nothing, and may wait 3 s for a service that was just restarted.
+func QueryStatus(ctx context.Context, root string, changed time.Time, trial bool) (ServiceStatus, ConnectionStatus) {
 	unknown := func(unit string, why error) (ServiceStatus, ConnectionStatus) {
 		return ServiceStatus{Unit: unit, State: "unknown", Reason: why.Error()}, ConnectionStatus{State: "unknown", Problem: why.Error()}
 	}
 	c, err := configOf(root)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("there is no config.toml in %s, which names the service", root)
+			err = fmt.Errorf("there is no config.toml in %s, so the name of the service is unknown", root)
 		}
 		return unknown("", err)
 	}
 	unit := cmp.Or(c.Service.Unit, c.Service.Name+".service")
-	s, err := systemd.Look(ctx, unit)
+	s, err := systemd.QueryState(ctx, unit)
 	if err != nil {
 		return unknown(unit, err)
 	}
@@ -81,11 +82,11 @@ func LookAt(ctx context.Context, root string, changed time.Time, trial bool) (Se
 	}
 	agentState := s
 	if name := AgentUnit(c); name != unit {
-		if agentState, err = systemd.Look(ctx, name); err != nil {
+		if agentState, err = systemd.QueryState(ctx, name); err != nil {
 			return unknown(unit, err)
 		}
 	}
-	out := serviceStatus(settle(ctx, s, changed), changed)
+	out := serviceStatus(recheck(ctx, s, changed), changed)
 	if agentState.Active == "active" || agentState.Active == "activating" {
 		out.NoUpgrades = agent.ParseUnable(agentState.Text)
 	}
@@ -98,30 +99,30 @@ func serviceStatus(s systemd.State, changed time.Time) ServiceStatus {
 	case s.Load != "loaded":
 		out.State, out.Reason = "unknown", fmt.Sprintf("systemd has no usable unit %s (%s)", s.Unit, s.Load)
 		if s.Load == "masked" {
-			out.State, out.Reason, out.Remedy = "stopped", "its unit is masked", s.Start()
+			out.State, out.Reason, out.Remedy = "stopped", "its unit is masked", s.StartCommand()
 		}
 	case s.CrashLoop(time.Now(), changed):
-		out.State, out.Reason = "crash loop", s.Looping()
+		out.State, out.Reason = "crash loop", s.LoopReason()
 	case s.Active == "active":
 		out.State = "running"
 	case s.Active == "failed":
-		out.State, out.Reason = "failed", s.Ended()
+		out.State, out.Reason = "failed", s.EndReason()
 	case s.Active == "activating" || s.Active == "reloading":
 		out.State = "starting"
 	default:
-		out.State, out.Reason, out.Remedy = "stopped", s.Ended(), s.Start()
+		out.State, out.Reason, out.Remedy = "stopped", s.EndReason(), s.StartCommand()
 	}
 	return out
 }
 
 func connectionStatus(s systemd.State) ConnectionStatus {
 	if s.Active != "active" && s.Active != "activating" {
-		return ConnectionStatus{State: "not connected", Since: s.Since, Problem: fmt.Sprintf("%s is %s", s.Unit, cmp.Or(s.Active, "not there"))}
+		return ConnectionStatus{State: "not connected", Since: s.Since, Problem: fmt.Sprintf("%s is %s", s.Unit, cmp.Or(s.Active, "missing"))}
 	}
 	c, ok := agent.ParseConnection(s.Text)
 	switch {
 	case !ok:
-		return ConnectionStatus{State: "unknown", Problem: "the agent does not report it: it starts, or is of an earlier version"}
+		return ConnectionStatus{State: "unknown", Problem: "the agent does not report it: it is starting, or is an earlier version"}
 	case c.Connected:
 		return ConnectionStatus{State: "connected", URL: c.URL, Since: c.Since}
 	}

@@ -2,10 +2,10 @@ package install
 
 import "strings"
 
-// span is a part of a text.
+// span is the part of a text from byte from to before byte to.
 type span struct{ from, to int }
 
-// lineEnd returns the end of the line at i, its newline included.
+// lineEnd returns the end of the line at i, after its newline.
 func lineEnd(text string, i int) int {
 	if n := strings.IndexByte(text[i:], '\n'); n >= 0 {
 		return i + n + 1
@@ -13,10 +13,9 @@ func lineEnd(text string, i int) int {
 	return len(text)
 }
 
-// find returns where the value of a key of a table stands, and where the table's
-// first line ends; -1 if there is no such table. It knows tables with a header
-// and plain keys; another form is found by nothing, and the caller then loads
-// what it wrote, which shows it.
+// find returns where the value of a key of a table is, and where the header of the table
+// ends; -1 if there is no such table. It knows tables with a header, and plain keys.
+// It misses other forms; the caller then notices when it loads the changed file.
 func find(text, table, key string) (value span, found bool, header int) {
 	header = -1
 	in := false
@@ -53,8 +52,8 @@ func find(text, table, key string) (value span, found bool, header int) {
 	return span{}, false, header
 }
 
-// valueEnd returns the end of the value that begins at i: it skips strings, and
-// what stands between brackets, over several lines.
+// valueEnd returns the end of the value that begins at i. A string or a bracket may span
+// several lines.
 func valueEnd(text string, i int) int {
 	depth, last := 0, i
 	for i < len(text) {
@@ -104,14 +103,14 @@ func stringEnd(text string, i int) int {
 	return min(i, len(text))
 }
 
-// value returns the value of a key as it stands in the text.
+// value returns the value of a key as TOML, and whether the key is set.
 func value(text, table, key string) (string, bool) {
 	v, found, _ := find(text, table, key)
 	return text[v.from:v.to], found
 }
 
-// set returns the text with a key of a table set to value, which is TOML. Every
-// other byte stays.
+// set returns the text with a key of a table set to value, as TOML. It changes no other
+// byte.
 func set(text, table, key, value string) string {
 	v, found, header := find(text, table, key)
 	switch {

@@ -97,11 +97,11 @@ func startsThroughRoot(ctx context.Context, dir string, u systemd.Unit) error {
 	if u.Attached == "" || systemd.Booted() != nil || filepath.Clean(dir) != unitDir {
 		return nil
 	}
-	if loaded, err := systemd.Look(ctx, u.Attached); err != nil || loaded.Load != "loaded" {
+	if loaded, err := systemd.QueryState(ctx, u.Attached); err != nil || loaded.Load != "loaded" {
 		return nil
 	}
 	s := systemd.Service{Unit: u.Attached, Layout: u.Layout, Attached: true}
-	if err := s.Starts(ctx); err != nil {
+	if err := s.CheckExecStart(ctx); err != nil {
 		return fmt.Errorf("service.unit: %w", err)
 	}
 	return nil

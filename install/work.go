@@ -21,17 +21,17 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Job is what root has a process do that becomes the owner of Root first. It is
-// the JSON on its standard input.
+// Job is the task of a process that first becomes the owner of Root. The process reads it
+// as JSON from its standard input.
 type Job struct {
 	Root    string `json:"root"`    // without links
-	Config  string `json:"config"`  // the new config.toml; "": it stays
-	Keep    string `json:"keep"`    // the name of a copy of the old config.toml
-	Install string `json:"install"` // the release to install, as upgrade.Pipeline.Open takes it
-	Purge   bool   `json:"purge"`   // remove what the root has
+	Config  string `json:"config"`  // new text of config.toml; "": keep the file
+	Keep    string `json:"keep"`    // name for a copy of the old config.toml; "": none
+	Install string `json:"install"` // release to install, as upgrade.Pipeline.Open accepts it; "": none
+	Purge   bool   `json:"purge"`   // remove the content of the root
 }
 
-// child runs a job in a process of its own.
+// child runs a job in a child process.
 func (n *Node) child(ctx context.Context, job Job) error {
 	b, err := json.Marshal(job)
 	if err != nil {
@@ -46,8 +46,8 @@ func (n *Node) child(ctx context.Context, job Job) error {
 	return err
 }
 
-// Work does the Job that it reads from in. It opens the release as the user that
-// it begins as, then becomes the owner of the root for good.
+// Work does the Job that it reads from in. It opens the release as the present user, and
+// then becomes the owner of the root for good.
 func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(phase string, done, total int64)) error {
 	var job Job
 	b, err := io.ReadAll(io.LimitReader(in, 2*config.MaxFile))
@@ -107,8 +107,8 @@ func installFirst(ctx context.Context, l state.Layout, what string, source stage
 	return err
 }
 
-// replaceConfig writes config.toml, once it has loaded under another name, and
-// keeps a copy of the old one.
+// replaceConfig replaces config.toml by text, which must be valid. It copies the old file
+// to the name keep, unless that is "".
 func replaceConfig(l state.Layout, text, keep string) error {
 	disk, path := l.Disk(), l.ConfigFile()
 	fresh := filepath.Join(l.Root(), fsutil.TempPrefix+filepath.Base(path))
@@ -116,7 +116,7 @@ func replaceConfig(l state.Layout, text, keep string) error {
 		return err
 	}
 	if _, err := config.Read(fresh); err != nil {
-		// The message names the file that the caller knows.
+		// The caller does not know the temporary name.
 		err = errors.New(strings.ReplaceAll(err.Error(), fresh, path))
 		return errors.Join(fmt.Errorf("the new %s is not valid, and the old one stays: %w", path, err), disk.Remove(fresh))
 	}

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Linked returns the directories outside the root that the agent writes to,
-// because an administrator's links in the root point there, without links.
+// Linked returns the directories outside the root that the agent writes to because
+// links of an administrator point there. The paths have no links.
 func (l Layout) Linked() []string {
 	root, err := filepath.EvalSymlinks(l.root)
 	if err != nil {
@@ -36,8 +36,8 @@ func (l Layout) Linked() []string {
 	return dirs
 }
 
-// Writable returns an error that names the first directory of the root, or the
-// root, that this process may not write to. What is missing is no error.
+// Writable returns an error that names the first directory, of the root and those in
+// it, that this process may not write to. A missing directory is no error.
 func (l Layout) Writable() error {
 	for _, dir := range []string{l.root, l.Versions(), l.Downloads(), l.OutboxDir()} {
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -50,10 +50,10 @@ func (l Layout) Writable() error {
 	return nil
 }
 
-// Narrow makes what is there the agent's alone, as far as this process owns it:
-// versions of before made some of it for everyone to read. root is the most that
-// the root's own mode may be: another user's service may have to run from it. It
-// returns what it changed.
+// Narrow removes the access of other users to the agent's files, as far as this process
+// owns them: earlier versions made some readable for everyone. root is the widest
+// mode of the root itself, from which another user's service may have to run. It
+// returns a description of each change.
 func (l Layout) Narrow(root fs.FileMode) (changed []string, err error) {
 	var errs []error
 	for _, x := range []struct {
@@ -78,15 +78,14 @@ func (l Layout) Narrow(root fs.FileMode) (changed []string, err error) {
 	return changed, errors.Join(errs...)
 }
 
-// narrow takes away what mode does not allow to others, as far as this process
-// may: earlier versions made these directories for everyone to read.
+// narrow removes the permissions of path that mode lacks, if this process may.
 func (l Layout) narrow(path string, st fs.FileInfo, mode fs.FileMode) error {
 	if st.Mode().Perm()&^mode == 0 {
 		return nil
 	}
 	err := l.disk.Chmod(path, st.Mode().Perm()&mode)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		return nil // another's directory: doctor reports its owner
+		return nil // another user's directory: doctor reports its owner
 	}
 	return err
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Limits of the texts in state.json and in the outbox, in bytes. They come from
-// other programs: the manager, hosts, checks, the journal. JSON may write a byte
-// of them as two, and still every entry is below MaxEntry, and state.json below
+// Limits of the texts in state.json and in the outbox, in bytes. The texts come from
+// other programs: the manager, hosts, health checks, the journal. JSON may write one
+// of their bytes as two. Even then an entry stays below MaxEntry, and state.json below
 // MaxState.
 const (
 	maxName  = 128     // a channel, an id
@@ -19,12 +19,12 @@ const (
 	maxCause = 200     // why one start failed
 	maxLines = 48      // of the journal
 	maxLine  = 300
-	// maxOwed bounds Owed: one transition adds three entries at the most, and they
-	// stay only while the outbox cannot be written.
+	// maxOwed limits the pending reports. One transition adds three at the most, and
+	// they stay only while the outbox cannot be written.
 	maxOwed = 12
 )
 
-// bounded returns e with every text in its limits.
+// bounded returns e with every text cut to its limit.
 func (e Entry) bounded() Entry {
 	if e.Event != nil {
 		ev := *e.Event
@@ -43,7 +43,7 @@ func (e Entry) bounded() Entry {
 	return e
 }
 
-// boundedLines keeps the first and the last lines of a long journal.
+// boundedLines leaves out the middle of a long journal.
 func boundedLines(lines []string) []string {
 	if over := len(lines) - maxLines; over > 0 {
 		const half = maxLines / 2
@@ -76,9 +76,8 @@ func (c Command) bounded() Command {
 	return c
 }
 
-// bounded returns s with every text and list in its limits. What an earlier
-// version wrote without limits is cut here, so that a state that has grown too
-// large can be written again.
+// bounded returns s with every text and list cut to its limit. Earlier versions had no
+// limits, so a state that grew too large can be written again.
 func (s State) bounded() State {
 	s.TrialID = release.Foreign(s.TrialID, maxName)
 	s.CommandID = release.Foreign(s.CommandID, maxName)
@@ -90,7 +89,7 @@ func (s State) bounded() State {
 		s.Commands[i] = s.Commands[i].bounded()
 	}
 	s.Owed = slices.Clone(s.Owed)
-	if over := len(s.Owed) - maxOwed; over > 0 { // the oldest make room, as in the outbox
+	if over := len(s.Owed) - maxOwed; over > 0 { // the oldest are dropped, as in the outbox
 		s.Owed = s.Owed[over:]
 	}
 	for i := range s.Owed {
@@ -102,8 +101,8 @@ func (s State) bounded() State {
 	return s
 }
 
-// encode refuses what Decode would: a state.json that nobody can read again
-// loses all that it held.
+// encode returns the bytes of state.json. It refuses what Decode would refuse, since a
+// state.json that cannot be read loses everything in it.
 func (s State) encode() ([]byte, error) {
 	s = s.bounded()
 	s.Schema = Schema
@@ -114,14 +113,14 @@ func (s State) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
-	if len(b) > MaxState { // a defect: the bounds are made so that it cannot be
+	if len(b) > MaxState { // a defect: the limits above prevent it
 		return nil, fmt.Errorf("state: %d bytes, more than %d", len(b), MaxState)
 	}
 	return b, nil
 }
 
-// encodeJSON writes v and a newline. It does not escape for HTML, which would
-// write a byte as six.
+// encodeJSON returns v as JSON, and a newline. It does not escape for HTML, which
+// would write one byte as six.
 func encodeJSON(v any, indent string) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -8,7 +8,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Command returns what is recorded of the command id.
+// Command returns the record of a command, and whether there is one.
 func (s State) Command(id string) (Command, bool) {
 	for _, c := range s.Commands {
 		if c.ID == id {
@@ -18,15 +18,15 @@ func (s State) Command(id string) (Command, bool) {
 	return Command{}, false
 }
 
-// Accept records a command as taken, so that a crash during staging can be
-// told from one that never came.
+// Accept records a command. After a crash during staging the record is found, and
+// the command is resumed.
 func Accept(s State, c Command) State {
 	s.Commands = forgetDone(append(slices.Clone(s.Commands), c))
 	return s
 }
 
-// forgetDone removes the oldest commands that have ended, down to MaxCommands.
-// One that is in progress is never forgotten: there is one at the most.
+// forgetDone removes the oldest commands that have ended, down to MaxCommands. It
+// keeps the one that is in progress.
 func forgetDone(commands []Command) []Command {
 	for i := 0; i < len(commands) && len(commands) > MaxCommands; {
 		if commands[i].Done {
@@ -38,35 +38,35 @@ func forgetDone(commands []Command) []Command {
 	return commands
 }
 
-// Start is Accept for a command that is taken: it also owes the event that
-// tells the manager so.
+// Start records a command that the node carries out, and reports it as started.
 func Start(s State, c Command, now time.Time) State {
-	return Accept(s, c).owe(now, Event{
+	return Accept(s, c).report(now, Event{
 		Code: release.Started, From: c.From, To: c.Version, CommandID: c.ID,
 		Message: fmt.Sprintf("fetching and checking %s (%s)", c.Version, c.Channel),
 	})
 }
 
-// Downloaded owes the event that the tarball is complete and as it was signed.
+// Downloaded reports that the tarball of a command is complete and has the signed
+// SHA-256.
 func Downloaded(s State, id string, now time.Time) State {
 	c, _ := s.Command(id)
-	return s.owe(now, Event{
+	return s.report(now, Event{
 		Code: release.Downloaded, From: c.From, To: c.Version, CommandID: id,
 		Message: fmt.Sprintf("%s is downloaded, and has the signed SHA-256", c.Version),
 	})
 }
 
-// stagedManual is the outcome of a command whose version was shelved.
+// stagedManual is the outcome of a command whose version an operator has to apply.
 const stagedManual = string(StagedManual)
 
-// Succeed records the end of a command that did what it was asked, and owes
-// its ack. status is "staged", "staged_manual" or "current".
+// Succeed ends a command that succeeded, and reports its outcome: "staged",
+// "staged_manual" or "current".
 func Succeed(s State, id, status string, now time.Time) State {
 	return s.end(id, now, func(c *Command) { c.Status = status })
 }
 
-// Fail records the end of a command that was refused or failed, and owes its
-// ack and its event. One that has ended already keeps its outcome.
+// Fail ends a command that was refused or failed, and reports its outcome and an
+// event. A command that has ended keeps its outcome.
 func Fail(s State, id string, code release.Code, why string, now time.Time) State {
 	if c, ok := s.Command(id); ok && c.Done {
 		return s
@@ -80,7 +80,7 @@ func (s State) fail(id string, code release.Code, why string, now time.Time) Sta
 		c.Status, c.Code, c.Error = "", code, why
 		failed = *c
 	})
-	return s.owe(now, Event{
+	return s.report(now, Event{
 		Code: code, From: failed.From, To: failed.Version, CommandID: id, Message: why, Reason: why,
 	})
 }
@@ -100,14 +100,13 @@ func (s State) end(id string, now time.Time, change func(*Command)) State {
 	return s
 }
 
-// maxResumed is how often a command is begun again after a restart without any
-// progress. One that ends the process each time must not do so for ever.
+// maxResumed is how often a command is resumed without progress. A command that ends
+// the process each time must not do so for ever.
 const maxResumed = 5
 
-// Resume returns the command that a restart interrupted while its release was
-// staged, to be begun again; a zero one if there is none. have is how many bytes
-// are downloaded. A command that was interrupted too often without progress
-// fails. Only the agent may call it, at its start.
+// Resume returns the command whose staging a restart interrupted, or a zero Command.
+// have is the number of bytes downloaded. A command that was interrupted too often
+// without progress fails. Only the agent may call it, when it starts.
 func Resume(s State, have int64, now time.Time) (State, Command) {
 	for i, c := range s.Commands {
 		if c.Done {

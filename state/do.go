@@ -15,29 +15,30 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// LockWait is how long Do waits for another process: holders keep the lock
-// for the milliseconds of a few fsyncs.
+// LockWait is how long Do waits for another process, which holds the lock for the
+// milliseconds of a few fsyncs.
 const LockWait = 5 * time.Second
 
-// Change is one transition: it returns what should be. It may be called once
-// only, and an error leaves everything as Reconcile found or put it.
+// Change is a transition, as Do applies it: it returns the state and the links that
+// are to be. With an error nothing changes beyond what Reconcile repaired.
 type Change func(State, Tree) (State, Tree, error)
 
-// Result is what Do leaves on disk.
+// Result is the state and the links that Do left on disk.
 type Result struct {
 	State State
 	Tree  Tree
-	Notes []string // what was found amiss and settled, in words
+	Notes []string // damage that was found and repaired
 }
 
-// Do locks the root, reconciles, applies change (which may be nil), and makes
-// the outcome durable:
+// Do locks the root, reconciles, applies change (which may be nil), and makes the
+// result durable:
 //
 //	write state.json (COMMIT), then the links, then the outbox, then state.json
-//	without what was owed
+//	without the reports that the outbox has
 //
-// It writes nothing when nothing changes. With an error after the commit,
-// or a crash, the next Do carries on from there.
+// It writes nothing if nothing changes. After an error that follows the commit, or a
+// crash, the next Do continues from there. An error that is ErrOwed leaves only
+// reports to be written.
 func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 	e := l.Locked(ctx, func() error {
 		res, err = l.do(change)
@@ -46,11 +47,12 @@ func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 	return res, errors.Join(e, err)
 }
 
-// Locked runs f while no other process is in Do or Locked of the same root.
+// Locked runs f while no other process is in Do or Locked of the same root. It waits
+// for LockWait at most. f must be short: it makes no request and runs no program.
 func (l Layout) Locked(ctx context.Context, f func() error) error {
 	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
 	if st, e := os.Lstat(l.lockFile()); err != nil && e == nil && !st.Mode().IsRegular() {
-		// What is no file locks nobody out. Without a lock nothing could be recorded.
+		// Only a file can be locked, and without the lock nothing can be recorded.
 		if e := l.aside(l.lockFile()); e != nil {
 			return errors.Join(err, e)
 		}
@@ -63,8 +65,8 @@ func (l Layout) Locked(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// ErrOwed says that a transition is complete, but what it has to tell is still
-// in state.json and not yet in the outbox; the next Do tries again.
+// ErrOwed means that a transition is complete, but its reports are still in state.json
+// and not yet in the outbox. The next Do tries again.
 var ErrOwed = errors.New("the outbox could not be written")
 
 func (l Layout) do(change Change) (Result, error) {
@@ -112,27 +114,27 @@ func (l Layout) apply(was, s State, have, want Tree) (State, error) {
 	if len(s.Owed) == 0 {
 		return s, nil
 	}
-	told := s
-	told.Owed = nil
+	left := s
+	left.Owed = nil
 	var errs []error
 	for _, e := range s.Owed {
-		if err := l.Outbox().Put(e); err != nil { // one that cannot be written does not hold up the others
-			told.Owed, errs = append(told.Owed, e), append(errs, err)
+		if err := l.Outbox().Put(e); err != nil { // one failure must not delay the other reports
+			left.Owed, errs = append(left.Owed, e), append(errs, err)
 		}
 	}
-	if len(told.Owed) == len(s.Owed) {
+	if len(left.Owed) == len(s.Owed) {
 		return s, fmt.Errorf("%w: %w", ErrOwed, errors.Join(errs...))
 	}
-	if err := l.save(told); err != nil {
+	if err := l.save(left); err != nil {
 		return s, fmt.Errorf("%w: %w", ErrOwed, err)
 	}
 	if errs != nil {
-		return told, fmt.Errorf("%w: %w", ErrOwed, errors.Join(errs...))
+		return left, fmt.Errorf("%w: %w", ErrOwed, errors.Join(errs...))
 	}
-	return told, nil
+	return left, nil
 }
 
-// reconcile is Reconcile with what this process knows of what runs.
+// reconcile is Reconcile with what this process knows of the running version.
 func (l Layout) reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 	t.Running, t.AtStart = l.running, l.atStart
 	s, t, note := Reconcile(s, t, now)
@@ -140,13 +142,13 @@ func (l Layout) reconcile(s State, t Tree, now time.Time) (State, Tree, string) 
 	return s, t, note
 }
 
-// Sweep removes the temporary files that a crash left behind.
+// Sweep removes the temporary files that a crash left.
 func (l Layout) Sweep(ctx context.Context) error {
 	return l.Locked(ctx, func() error {
 		for _, dir := range []string{l.root, l.Versions(), l.OutboxDir()} {
 			entries, err := os.ReadDir(dir)
 			if err != nil {
-				continue // there is nothing to sweep
+				continue // nothing to remove
 			}
 			for _, e := range entries {
 				if strings.HasPrefix(e.Name(), fsutil.TempPrefix) {
@@ -160,8 +162,9 @@ func (l Layout) Sweep(ctx context.Context) error {
 	})
 }
 
-// Read returns the state and tree as Reconcile sees them, without a lock and
-// without writing anything; for those who only look.
+// Read returns the state and the links as the next Do would reconcile them. It takes
+// no lock and changes nothing. The notes describe damage, and what the next start
+// will do about it.
 func (l Layout) Read() (Result, error) {
 	if _, err := os.Stat(l.root); err != nil {
 		return Result{}, err
@@ -179,7 +182,7 @@ func (l Layout) Read() (Result, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		r.Notes = append(r.Notes, "there is no state.json yet")
 	case err != nil:
-		r.Notes = append(r.Notes, fmt.Sprintf("state.json is unreadable: %v; the next start keeps it as state.json.corrupt and goes on from the links", err))
+		r.Notes = append(r.Notes, fmt.Sprintf("state.json is unreadable: %v; the next start keeps it as state.json.corrupt and continues from the links", err))
 	}
 	s, want, note := l.reconcile(r.State, t, time.Now().UTC())
 	if note != "" {
@@ -189,8 +192,8 @@ func (l Layout) Read() (Result, error) {
 	return r, nil
 }
 
-// load reads state.json. One that cannot be used is kept aside as
-// state.json.corrupt and counts as missing: it must not stop a start.
+// load reads state.json. It renames an unusable file to state.json.corrupt, and treats
+// it as missing: it must not prevent a start. The caller holds the root's lock.
 func (l Layout) load() (State, string) {
 	path := l.StateFile()
 	b, err := fsutil.ReadFile(path, MaxState)

@@ -15,7 +15,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Flaw is a fault of an install root that no start repairs by itself.
+// Flaw is a fault of an install root that no start repairs.
 type Flaw struct {
 	Check  string // one of FlawChecks
 	Cause  string
@@ -24,11 +24,11 @@ type Flaw struct {
 
 func (f Flaw) String() string { return f.Cause + ": " + f.Remedy }
 
-// FlawChecks are the checks of Inspect, in the order of a report.
+// FlawChecks are the checks of Inspect, in the order of its result.
 var FlawChecks = []string{"install root", "links", "owners", "state", "outbox"}
 
-// Inspect returns what an operator must repair in the root. owner is the uid of
-// the service's user: all in the root must belong to it. It changes nothing.
+// Inspect returns what an operator must repair in the root. owner is the uid of the
+// service's user, to whom every file of the root must belong. It changes nothing.
 func (l Layout) Inspect(owner uint32) []Flaw {
 	st, err := os.Stat(l.root)
 	switch {
@@ -46,7 +46,7 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 		}
 		switch {
 		case errors.Is(err, fs.ErrPermission):
-			if len(flaws) == 0 || flaws[len(flaws)-1].Check != "owners" { // its owner is the cause
+			if len(flaws) == 0 || flaws[len(flaws)-1].Check != "owners" { // otherwise its owner is the cause
 				flaws = append(flaws, Flaw{"state", fmt.Sprintf("state.json is unreadable: %v", err), "run: chmod 600 " + l.StateFile()})
 			}
 		case err != nil:
@@ -55,13 +55,13 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 		}
 	}
 	if st, err := os.Stat(l.OutboxDir()); err == nil && !st.IsDir() {
-		flaws = append(flaws, Flaw{"outbox", l.OutboxDir() + " is not a directory; it is kept aside when the next event is written", "nothing to do, unless it returns: ls -ld " + l.OutboxDir()})
+		flaws = append(flaws, Flaw{"outbox", l.OutboxDir() + " is not a directory; the service renames it when it writes the next event", "nothing to do, unless the file returns: ls -ld " + l.OutboxDir()})
 	} else if _, dangles := danglingDir(l.OutboxDir()); dangles {
-		return flaws // which is a flaw already
+		return flaws // already reported
 	} else if _, bad, err := l.Outbox().List(); err != nil {
 		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("the outbox is unreadable: %v", err), "see its owner and mode: ls -ld " + l.OutboxDir()})
 	} else if len(bad) > 0 {
-		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("%d of its entries cannot be read: %v", len(bad), bad[0]), "nothing to do, unless they return: they are kept aside when the service next starts"})
+		flaws = append(flaws, Flaw{"outbox", fmt.Sprintf("%d of its entries cannot be read: %v", len(bad), bad[0]), "nothing to do, unless they return: the service renames them"})
 	}
 	return flaws
 }
@@ -70,15 +70,15 @@ func (l Layout) Inspect(owner uint32) []Flaw {
 func (l Layout) inspectLinks(owner uint32) []Flaw {
 	flaws := l.inspectDirs()
 	if _, dangles := danglingDir(l.Versions()); dangles {
-		return flaws // which is why the others dangle
+		return flaws // the links dangle because of it
 	}
-	t, err := l.Tree() // as it is, not as the next start makes it
+	t, err := l.Tree() // not reconciled
 	if err != nil {
 		return append(flaws, Flaw{"links", err.Error(), "see its owner and mode: ls -la " + l.root})
 	}
 	var now State
 	if b, err := fsutil.ReadFile(l.StateFile(), MaxState); err == nil {
-		now, _ = Decode(b) // an unreadable one is reported by itself
+		now, _ = Decode(b) // Inspect reports an unreadable state
 	}
 	if len(t.Versions) == 0 {
 		return append(flaws, Flaw{"links", "no version is installed in " + l.Versions(), "install one: edge-agent install --help"})
@@ -106,7 +106,7 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 		cause, remedy := "", relink(path, want)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			if path == l.Previous() || path == l.LastGood() && now.Status == "" { // there is none yet
+			if path == l.Previous() || path == l.LastGood() && now.Status == "" { // none was needed yet
 				continue
 			}
 			cause = path + " is missing"
@@ -115,7 +115,7 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 		case st.Mode().Type() != fs.ModeSymlink:
 			cause, remedy = path+" is not a link", fmt.Sprintf("move it away (mv %s %s.old), and %s", path, path, relink(path, want))
 		case dangles != nil:
-			cause = fmt.Sprintf("%s is dangling: it points to %s, which is not there", path, to)
+			cause = fmt.Sprintf("%s is dangling: it points to %s, which is missing", path, to)
 		case points.IsZero():
 			cause = fmt.Sprintf("%s points to %s, which is not an installed version", path, to)
 		case filepath.IsAbs(to):
@@ -126,7 +126,7 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 		}
 	}
 	if len(flaws) == 0 && now.Status == Stable && t.Current != t.LastGood {
-		flaws = append(flaws, Flaw{"links", fmt.Sprintf("current points to %s, but %s is the version that proved healthy: an operator changed the link, and the service did not start since", t.Current, t.LastGood),
+		flaws = append(flaws, Flaw{"links", fmt.Sprintf("current points to %s, but %s is the version that proved healthy: an operator changed the link, and the service has not started since", t.Current, t.LastGood),
 			fmt.Sprintf("restart the service, which puts %s on trial; or undo the change: %s", t.Current, relinkCommand(owner, l.Current(), t.LastGood))})
 	}
 	return flaws
@@ -137,12 +137,12 @@ func relinkCommand(owner uint32, path string, v release.Version) string {
 	return fmt.Sprintf("runuser -u %s -- ln -sfn %s %s", userName(owner), linkTarget(v), path)
 }
 
-// inspectOwners finds what the service's user could not change.
+// inspectOwners finds files that do not belong to the service's user.
 func (l Layout) inspectOwners(owner uint32) []Flaw {
 	paths := []string{l.root, l.StateFile(), l.lockFile(), l.CredentialsFile()}
 	for _, dir := range l.Dirs() {
 		paths = append(paths, dir)
-		entries, _ := os.ReadDir(dir) // an unreadable one is reported by itself
+		entries, _ := os.ReadDir(dir) // other checks report an unreadable directory
 		for _, e := range entries {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
@@ -162,8 +162,8 @@ func (l Layout) inspectOwners(owner uint32) []Flaw {
 	return nil
 }
 
-// chown is the command that gives all of the root to the service's user, links
-// that an administrator made included.
+// chown returns the command that gives the root to the service's user, with what an
+// administrator's links point to.
 func (l Layout) chown(owner uint32) string {
 	dirs := []string{l.root}
 	if real, err := filepath.EvalSymlinks(l.root); err == nil {
@@ -179,7 +179,7 @@ func (l Layout) chown(owner uint32) string {
 	return fmt.Sprintf("run: chown -R %s: %s", userName(owner), strings.Join(dirs, " "))
 }
 
-// Owner returns the uid that owns the root, behind a link.
+// Owner returns the uid of the owner of the root, or of what it is a link to.
 func (l Layout) Owner() (uint32, error) {
 	st, err := os.Stat(l.root)
 	if err != nil {
@@ -187,7 +187,7 @@ func (l Layout) Owner() (uint32, error) {
 	}
 	uid, ok := ownerOf(st)
 	if !ok {
-		return 0, fmt.Errorf("%s: its owner is not known", l.root)
+		return 0, fmt.Errorf("%s: the owner is unknown", l.root)
 	}
 	return uid, nil
 }

@@ -119,13 +119,3 @@ func listing(t *testing.T, dir string) string {
 	})
 	return b.String()
 }
-
-// The remedy of a mount option names the mount point that the path is below.
-func TestMountPoint(t *testing.T) {
-	t.Parallel()
-	for path, want := range map[string]string{"/proc": "/proc", "/proc/self": "/proc", "/": "/"} {
-		if got := mountPoint(path); got != want {
-			t.Errorf("%s: %s, want %s", path, got, want)
-		}
-	}
-}

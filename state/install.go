@@ -9,7 +9,7 @@ import (
 // Install makes tr.Target the good version of a root that has none. The floors
 // of its release hold from now on, unless an earlier state has higher ones.
 func Install(s State, tr Trial, now time.Time) State {
-	return settle(s, Stable, tr.Target, now).raiseFloor(tr.RollbackFloor, tr.FloorSequence)
+	return atRest(s, Stable, tr.Target, now).raiseFloor(tr.RollbackFloor, tr.FloorSequence)
 }
 
 // raiseFloor returns s with the rollback floor of a release; neither the version

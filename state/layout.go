@@ -16,21 +16,22 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Layout is the install root of one service. Links in it are relative, so the
-// tree can be moved.
+// Layout is the install root of one service. Its links are relative, so that the root
+// can be moved.
 //
-//	current   -> versions/1.5.0     what systemd starts
-//	previous  -> versions/1.4.2     where a revert goes
+//	current   -> versions/1.5.0     the version that systemd starts
+//	previous  -> versions/1.4.2     the version that a rollback returns to
 //	last-good -> versions/1.4.2     the newest version that proved healthy
 //	versions/1.5.0/                 complete, synced, never written again
 //	versions/.partial-1.6.0/        being extracted
 //	downloads/<sha256>.unverified   being downloaded; resumable
 //	state.json, outbox/, config.toml, credentials.json, .lock
-//	trust/                          a trust root that was renewed, with its proof
-//	restart                         in attached mode: systemd is asked for a start
+//	watchdog.json                   the start before which a watchdog last ran
+//	trust/                          a renewed trust root, with its proof
+//	restart                         in attached mode: requests a restart of the service
 //
-// The root, and each directory in it, may be a symbolic link that an
-// administrator made, or a mount point.
+// The root, and each directory in it, may be a mount point, or a symbolic link that
+// an administrator made.
 type Layout struct {
 	root    string
 	disk    fsutil.Disk
@@ -38,7 +39,7 @@ type Layout struct {
 	atStart bool            // see AtStart
 }
 
-// At returns the layout under root, an absolute path. It touches nothing.
+// At returns the layout of root, which must be an absolute path. It reads nothing.
 func At(root string) (Layout, error) {
 	if !filepath.IsAbs(root) {
 		return Layout{}, fmt.Errorf("install root %q is not an absolute path", root)
@@ -46,24 +47,23 @@ func At(root string) (Layout, error) {
 	return Layout{root: filepath.Clean(root)}, nil
 }
 
-// On returns the layout with every change made through d.
+// On returns the layout that makes every change through d.
 func (l Layout) On(d fsutil.Disk) Layout { l.disk = d; return l }
 
-// RunningAs returns the layout for a process that is the version v of the
-// service: Reconcile then never calls another version good that was not tried.
+// RunningAs returns the layout for a process that is version v of the service.
+// Reconcile then makes no other version last-good that never proved healthy.
 func (l Layout) RunningAs(v release.Version) Layout { l.running = v; return l }
 
-// AtStart returns the layout for the watchdog, which acts while no version
-// runs: it alone may choose a version that never proved healthy, when there is
-// nothing else to start.
+// AtStart returns the layout for the watchdog, which runs while no version does. It
+// alone may choose a version that never proved healthy, if there is no other.
 func (l Layout) AtStart() Layout { l.atStart = true; return l }
 
-// Disk is what every change under the root goes through.
+// Disk returns what every change in the root goes through.
 func (l Layout) Disk() fsutil.Disk { return l.disk }
 
-// KeepTrust replaces the content of TrustDir by these files; a crash leaves the
-// old ones or the new ones. It fails, and changes nothing, where it cannot
-// exchange the directory, as on a mount point.
+// KeepTrust replaces the content of TrustDir by files. A crash leaves all old files or
+// all new ones. It fails, and changes nothing, where the directory cannot be
+// exchanged, as on a mount point. The caller holds the root's lock.
 func (l Layout) KeepTrust(files map[string][]byte) error {
 	dir, err := l.resolve(l.TrustDir())
 	if err != nil {
@@ -90,8 +90,8 @@ func (l Layout) KeepTrust(files map[string][]byte) error {
 	return l.disk.Discard(fresh)
 }
 
-// resolve follows the symbolic links of path, which need not exist. A link to
-// nothing is an error: what it should point to may only be not mounted yet.
+// resolve follows the symbolic links of path, which need not exist. A dangling link
+// is an error: perhaps its target is not mounted yet.
 func (l Layout) resolve(path string) (string, error) {
 	to, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,8 +111,8 @@ func dangling(path string) error {
 	return fmt.Errorf("%s is a link to %s, which does not exist; mount or create it, or remove the link", path, target)
 }
 
-// AskRestart makes RestartFile: by a rename, if it was made before, since that
-// needs no space.
+// AskRestart creates RestartFile. It renames RestartSpare if there is one, since that
+// needs no free space.
 func (l Layout) AskRestart() error {
 	if err := l.disk.Rename(l.RestartSpare(), l.RestartFile()); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -120,7 +120,7 @@ func (l Layout) AskRestart() error {
 	return l.disk.WriteFile(l.RestartFile(), nil, 0o600)
 }
 
-// Downloaded returns how many bytes of tarballs are there, unverified.
+// Downloaded returns the size of all unverified downloads, in bytes.
 func (l Layout) Downloaded() int64 {
 	entries, err := os.ReadDir(l.Downloads())
 	if err != nil {
@@ -135,14 +135,15 @@ func (l Layout) Downloaded() int64 {
 	return n
 }
 
-// Make creates the directories that an upgrade writes to. versions/ is for the
-// service to run from; nobody but the agent needs the others.
+// Make creates the directories that an upgrade writes to. The service runs from
+// versions/; only the agent may enter the others. A file in the place of a directory
+// is renamed.
 func (l Layout) Make() error {
 	return errors.Join(l.mkdir(l.Versions(), 0o755), l.mkdir(l.Downloads(), 0o700), l.mkdir(l.OutboxDir(), 0o700))
 }
 
-// mkdir makes dir, or narrows its mode. A link to a directory is one. What is
-// there and is no directory is kept aside.
+// mkdir creates dir, or narrows the mode of 0700. A link to a directory counts as one.
+// A file in its place is renamed.
 func (l Layout) mkdir(dir string, mode fs.FileMode) error {
 	st, err := os.Stat(dir)
 	if err == nil && st.IsDir() {
@@ -165,13 +166,13 @@ func (l Layout) mkdir(dir string, mode fs.FileMode) error {
 	return l.disk.Mkdir(dir, mode)
 }
 
-// aside keeps what has no business at path, under a name that nothing has.
+// aside renames a file that must not be at path to an unused name.
 func (l Layout) aside(path string) error {
 	return l.disk.Rename(path, path+corruptSuffix+"-"+rand.Text()[:8])
 }
 
-// Tree reads the links and the versions there are. What is not as it should
-// be counts as absent; only an unreadable root is an error.
+// Tree reads the links and lists the complete versions. A link that is no link to a
+// version counts as missing. Only an unreadable versions/ is an error.
 func (l Layout) Tree() (Tree, error) {
 	var t Tree
 	entries, err := os.ReadDir(l.Versions())
@@ -192,8 +193,8 @@ func (l Layout) Tree() (Tree, error) {
 	return t, nil
 }
 
-// link returns the version that a link points to, relative or absolute, through
-// whatever links the administrator made of the directories above it.
+// link returns the version that the link at path points to, by a relative or an
+// absolute path, and through the links that an administrator made.
 func (l Layout) link(path string, t Tree) release.Version {
 	target, err := os.Readlink(path)
 	if err != nil {
@@ -219,10 +220,10 @@ func sameDir(a, b string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(sa, sb)
 }
 
-// PointCurrent moves the current link, and nothing else, to v, which must be on
-// disk. It is for the watchdog of a node whose state.json cannot be written. If
-// previous points to v, that link becomes current: it needs neither a block nor
-// an inode, and its absence tells Reconcile later what was done.
+// PointCurrent points the link current to v, which must be on disk, and changes
+// nothing else. The watchdog uses it where state.json cannot be written. If previous
+// points to v, it becomes current: the rename needs neither a block nor an inode, and
+// the missing link tells Reconcile later that a trial was rolled back.
 func (l Layout) PointCurrent(v release.Version) error {
 	t, err := l.Tree()
 	if err != nil {
@@ -237,13 +238,13 @@ func (l Layout) PointCurrent(v release.Version) error {
 	return l.point(l.Current(), v)
 }
 
-// relink makes the links as want says, where they differ from have. In a swap
-// previous comes first: a crash in between leaves a current that still has its
-// way back. In a revert current comes first, while previous can still be renamed
-// to it (see PointCurrent).
+// relink changes the links in which want differs from have. When a trial begins,
+// previous comes first, so that a crash leaves no new current without its previous
+// version. Otherwise current comes first, while previous can still be renamed to it
+// (see PointCurrent).
 //
-// At rest nothing depends on previous, so there it is no error if that link
-// cannot be made, as on a full disk; the next Do tries again.
+// Without a trial nothing depends on previous. So a failure to change that link, as on
+// a full disk, is no error; the next Do tries again.
 func (l Layout) relink(have, want Tree, status Status) error {
 	links := []struct {
 		path       string

@@ -11,19 +11,19 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Tree is what the install root holds. A link that is missing, or does not
-// lead to a directory of versions/, is the zero Version.
+// Tree lists the links and versions of an install root. A link that is missing, or
+// that points to no version in versions/, is the zero Version.
 type Tree struct {
 	Current, Previous, LastGood release.Version
 	Versions                    []release.Version // complete ones, newest first
 
-	Running release.Version // of this process; see Layout.RunningAs
-	AtStart bool            // nothing runs; see Layout.AtStart
+	Running release.Version // version of this process; see Layout.RunningAs
+	AtStart bool            // no version is running; see Layout.AtStart
 }
 
-// mayCallGood reports whether v, which never proved healthy, may become
-// last-good for want of one that did: not while another version runs.
-func (t Tree) mayCallGood(v release.Version) bool {
+// mayAdopt reports whether v, which never proved healthy, may become last-good where
+// no version did. It may not while another version is running.
+func (t Tree) mayAdopt(v release.Version) bool {
 	return t.AtStart || v == t.Running || t.Running.IsZero() && v == t.Current
 }
 
@@ -37,8 +37,8 @@ func (t Tree) Has(v release.Version) bool {
 	return false
 }
 
-// first returns the first version that is on disk.
-func (t Tree) first(vs ...release.Version) release.Version {
+// firstOf returns the first of vs that is on disk, or the zero Version.
+func (t Tree) firstOf(vs ...release.Version) release.Version {
 	for _, v := range vs {
 		if !v.IsZero() && t.Has(v) {
 			return v
@@ -47,10 +47,10 @@ func (t Tree) first(vs ...release.Version) release.Version {
 	return release.Version{}
 }
 
-// fallback is the best version to run when current is dangling or must be
-// left: want, or else what proved healthy, or else anything there is but not.
+// fallback returns the best version to run where current cannot stay: want, else one
+// that proved healthy, else any installed version other than not, else not.
 func (t Tree) fallback(want, not release.Version) release.Version {
-	if v := t.first(want, t.LastGood, t.Previous); !v.IsZero() && v != not {
+	if v := t.firstOf(want, t.LastGood, t.Previous); !v.IsZero() && v != not {
 		return v
 	}
 	for _, v := range t.Versions {
@@ -58,13 +58,13 @@ func (t Tree) fallback(want, not release.Version) release.Version {
 			return v
 		}
 	}
-	return t.first(not)
+	return t.firstOf(not)
 }
 
-// beside is what previous points to while current runs and failed was rolled
-// back: the newest version below current, or else the newest other one; failed
-// only if there is no other, and current if there is none at all.
-func (t Tree) beside(current, failed release.Version) release.Version {
+// previousFor returns what the link previous should point to while current runs and
+// failed was rolled back: the newest version below current, else the newest other
+// version, else failed, else current.
+func (t Tree) previousFor(current, failed release.Version) release.Version {
 	for _, v := range t.Versions {
 		if v != failed && v.Compare(current) < 0 {
 			return v
@@ -75,14 +75,15 @@ func (t Tree) beside(current, failed release.Version) release.Version {
 			return v
 		}
 	}
-	if v := t.first(failed); v != current && !v.IsZero() {
+	if v := t.firstOf(failed); v != current && !v.IsZero() {
 		return v
 	}
 	return current
 }
 
-// settle returns s at rest in status with good as the version that runs.
-func settle(s State, status Status, good release.Version, now time.Time) State {
+// atRest returns the state without a trial: status, with good as the running
+// version, and with the floor, the commands and the pending reports of s.
+func atRest(s State, status Status, good release.Version, now time.Time) State {
 	return State{
 		Status: status, Good: good, MaxBootAttempts: s.MaxBootAttempts, Since: now,
 		Floor: s.Floor, FloorSequence: s.FloorSequence,
@@ -90,35 +91,35 @@ func settle(s State, status Status, good release.Version, now time.Time) State {
 	}
 }
 
-// Trial is what Begin needs to know of a staged release.
+// Trial describes a staged release to Begin and Shelve.
 type Trial struct {
-	ID          string // unique; names the events of a trial without a command
+	ID          string // unique; the events of a trial without a command derive their ids from it
 	Target      release.Version
 	MaxAttempts int // 0: the default
 	CommandID   string
 	Channel     string
-	// RollbackFloor is the lowest version to go back to once Target is healthy,
-	// and FloorSequence the sequence of that version's manifest; 0: not known.
+	// RollbackFloor is the lowest version that may be installed once Target has proved
+	// healthy. FloorSequence is the sequence of its manifest; 0: not known.
 	RollbackFloor release.Version
 	FloorSequence uint64
 }
 
-// Begin puts a staged version on trial. The caller makes it durable before it
-// touches a link: from then on a restart runs the trial.
+// Begin puts a staged version on trial, and reports that it is staged. The state
+// must be durable before a link changes: from then on a restart runs the trial.
 func Begin(s State, tr Trial, now time.Time) State {
 	n := beginTrial(s, tr, now)
-	return n.owe(now, Event{
+	return n.report(now, Event{
 		Code: release.Staged, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
 		Message: fmt.Sprintf("%s is staged; restarting into it", tr.Target),
 	})
 }
 
-// beginTrial is Begin without an event.
+// beginTrial is Begin without the report.
 func beginTrial(s State, tr Trial, now time.Time) State {
 	if tr.MaxAttempts < 1 || tr.MaxAttempts > MaxAttempts {
 		tr.MaxAttempts = DefaultMaxAttempts
 	}
-	n := settle(s, PendingHealth, s.Good, now)
+	n := atRest(s, PendingHealth, s.Good, now)
 	n.Target, n.Previous = tr.Target, s.Good
 	n.MaxBootAttempts, n.TrialID = tr.MaxAttempts, tr.ID
 	n.CommandID, n.Channel = tr.CommandID, tr.Channel
@@ -126,9 +127,9 @@ func beginTrial(s State, tr Trial, now time.Time) State {
 	return n
 }
 
-// CountStart counts one service start of the version on trial, or, when the
-// configured starts are used up, rolls back in this same start. ended says how
-// the start before this one ended, if the caller knows.
+// CountStart counts one service start of the version on trial. If all its starts are
+// used up, it rolls back instead. ended describes how the previous start ended; "":
+// unknown. Without a trial it returns its arguments.
 func CountStart(s State, t Tree, ended string, now time.Time) (State, Tree) {
 	if s.Status != PendingHealth || t.Current != s.Target {
 		return s, t
@@ -141,8 +142,8 @@ func CountStart(s State, t Tree, ended string, now time.Time) (State, Tree) {
 	return s, t
 }
 
-// NoteFailure records why the present start of the version on trial failed. The
-// first cause of a start stays: the version itself reports before systemd does.
+// NoteFailure records why the present start of the version on trial failed. It keeps
+// an earlier cause of the same start: the version itself reports before systemd does.
 func NoteFailure(s State, cause string) State {
 	n := s.BootAttempts
 	if s.Status != PendingHealth || n < 1 || n > MaxAttempts || cause == "" || len(s.FailedStarts) >= n && s.FailedStarts[n-1] != "" {
@@ -156,7 +157,7 @@ func NoteFailure(s State, cause string) State {
 	return s
 }
 
-// lastCause ends a sentence with why the last start failed, if that is known.
+// lastCause returns why the last failed start failed, in parentheses, or "".
 func (s State) lastCause() string {
 	for i := len(s.FailedStarts) - 1; i >= 0; i-- {
 		if s.FailedStarts[i] != "" {
@@ -166,41 +167,43 @@ func (s State) lastCause() string {
 	return ""
 }
 
-// Revert ends a trial by going back. There is one revert in a trial: what
-// happens to the old version afterwards is not this package's to undo.
+// Revert ends the trial: the previous version becomes current, and the rollback is
+// reported with reason. A trial has one revert; what happens to the previous version
+// afterwards is not undone. Without a trial it returns its arguments.
 func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
 	if s.Status != PendingHealth {
 		return s, t
 	}
 	to := t.fallback(s.Previous, s.Target)
-	n := settle(s, RolledBack, to, now)
+	n := atRest(s, RolledBack, to, now)
 	n.Target, n.Previous, n.Reason = s.Target, to, reason
 	n.BootAttempts, n.MaxBootAttempts = s.BootAttempts, s.MaxBootAttempts
 	n.TrialID, n.CommandID, n.Channel = s.TrialID, s.CommandID, s.Channel
 	n.FailedStarts = s.FailedStarts
-	t.Current, t.Previous = to, t.beside(to, s.Target)
-	return n.owe(now, Event{
+	t.Current, t.Previous = to, t.previousFor(to, s.Target)
+	return n.report(now, Event{
 		Code: release.RolledBack, From: s.Target, To: to, CommandID: s.CommandID,
 		Message: fmt.Sprintf("rolled back from %s to %s: %s", s.Target, to, reason),
 		Reason:  reason, BootAttempts: s.BootAttempts, FailedStarts: s.FailedStarts,
 	}), t
 }
 
-// Keep ends a trial whose version proved healthy.
-// note, if any, is added to what is told.
+// Keep ends the trial of a version that proved healthy: it becomes last-good, its
+// floor applies, and the upgrade is reported as completed. note, unless empty, is
+// appended to the report's message. Without a trial it returns its arguments.
 func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 	if s.Status != PendingHealth || t.Current != s.Target {
 		return s, t
 	}
-	n := settle(s, Stable, s.Target, now)
+	n := atRest(s, Stable, s.Target, now)
 	n = n.raiseFloor(s.PendingFloor, s.PendingFloorSequence)
 	n.TrialID = s.TrialID
 	message := fmt.Sprintf("%s is healthy after %s", s.Target, starts(max(s.BootAttempts, 1)))
 	if note != "" {
 		message += "; " + note
 	}
-	if !s.byOperator() { // a rollback was reported as one, and completes nothing
-		n = n.owe(now, Event{
+	if !s.byOperator() { // an operator's rollback was reported when it began
+		n = n.report(now, Event{
 			Code: release.Completed, From: s.Previous, To: s.Target, CommandID: s.CommandID,
 			Message:      message,
 			BootAttempts: s.BootAttempts,
@@ -211,39 +214,39 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 	return n, t
 }
 
-// abandon ends a trial that never began: the links were not swapped. It is not
-// the release's fault, and the pending report "staged" is dropped.
-//
-// One that an operator applied waits for the operator again.
+// abandon ends a trial whose links were never swapped. The release is not at fault.
+// It drops the pending report that the version is staged. A version that an operator
+// applied is staged_manual again.
 func abandon(s State, now time.Time) State {
 	staged, ack := entryID(cmp.Or(s.CommandID, s.TrialID), string(release.Staged)), entryID(s.CommandID, "ack")
 	if c, ok := s.Command(s.CommandID); ok && c.Status == stagedManual {
-		n := settle(s, StagedManual, s.Previous, now)
+		n := atRest(s, StagedManual, s.Previous, now)
 		n.Target, n.TrialID = s.Target, s.TrialID
 		n.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(e Entry) bool { return e.ID == staged })
 		n.CommandID, n.Channel = s.CommandID, s.Channel
 		n.PendingFloor, n.PendingFloorSequence = s.PendingFloor, s.PendingFloorSequence
 		return n
 	}
-	n := settle(s, Stable, s.Previous, now)
+	n := atRest(s, Stable, s.Previous, now)
 	n.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(e Entry) bool { return e.ID == staged || e.ID == ack })
 	n.TrialID = s.TrialID
 	const why = "interrupted before the swap; nothing was changed"
 	if s.CommandID != "" {
 		n = n.fail(s.CommandID, release.Internal, why, now)
 	} else {
-		n = n.owe(now, Event{Code: release.Internal, From: s.Previous, To: s.Target, Message: why, Reason: why})
+		n = n.report(now, Event{Code: release.Internal, From: s.Previous, To: s.Target, Message: why, Reason: why})
 	}
 	n.TrialID = ""
 	return n
 }
 
-// owe adds an event, of a command or of a trial that no command began, to what
-// must be told.
-func (s State) owe(now time.Time, e Event) State { return s.oweAs(string(e.Code), now, e) }
+// report adds an event of a command, or of a trial that no command began, to the
+// pending reports.
+func (s State) report(now time.Time, e Event) State { return s.reportAs(string(e.Code), now, e) }
 
-// oweAs is owe for an event that is not the only one of its code in its trial.
-func (s State) oweAs(what string, now time.Time, e Event) State {
+// reportAs is report for an event that is not the only one of its code in its trial:
+// what takes the place of the code in its id.
+func (s State) reportAs(what string, now time.Time, e Event) State {
 	id := e.CommandID
 	if id == "" {
 		id = s.TrialID
@@ -252,14 +255,14 @@ func (s State) oweAs(what string, now time.Time, e Event) State {
 	return s
 }
 
-// entryID names what is told of a trial or command: the same thing told again
+// entryID returns the id of a report about a trial or a command. A repeated report
 // has the same id. Ids of commands are foreign bytes, hence the hash.
 func entryID(of, what string) string {
 	sum := sha256.Sum256([]byte(of))
 	return hex.EncodeToString(sum[:12]) + "." + what
 }
 
-// starts counts starts in words.
+// starts returns "1 start" or "K starts".
 func starts(k int) string {
 	if k == 1 {
 		return "1 start"

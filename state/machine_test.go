@@ -120,7 +120,7 @@ func TestReconcileNeverLosesTheLastVersion(t *testing.T) {
 						for _, starts := range []int{0, 1, 3} {
 							tr := disk
 							// A link to what is not there reads as no link.
-							tr.Current, tr.Previous, tr.LastGood = disk.first(cur), disk.first(prev), disk.first(good)
+							tr.Current, tr.Previous, tr.LastGood = disk.firstOf(cur), disk.firstOf(prev), disk.firstOf(good)
 							s := at(status)
 							if status == PendingHealth {
 								s.BootAttempts = starts

@@ -8,20 +8,21 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Shelve leaves a staged version for an operator to Apply. Nothing else
-// changes: the version that runs goes on.
+// Shelve records a staged version that an operator has to apply, and reports it. The
+// running version stays.
 func Shelve(s State, tr Trial, now time.Time) State {
-	n := settle(s, StagedManual, s.Good, now)
+	n := atRest(s, StagedManual, s.Good, now)
 	n.Target, n.TrialID, n.MaxBootAttempts = tr.Target, tr.ID, tr.MaxAttempts
 	n.CommandID, n.Channel = tr.CommandID, tr.Channel
 	n.PendingFloor, n.PendingFloorSequence = tr.RollbackFloor, tr.FloorSequence
-	return n.owe(now, Event{
+	return n.report(now, Event{
 		Code: release.StagedManual, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
 		Message: fmt.Sprintf("%s is staged; an operator applies it on the node: edge-agent apply", tr.Target),
 	})
 }
 
-// Apply puts the version that waits for an operator on trial.
+// Apply puts the version that Shelve recorded on trial. The error says that there is
+// none.
 func Apply(s State, t Tree, now time.Time) (State, Tree, error) {
 	if s.Status != StagedManual {
 		return s, t, fmt.Errorf("no version waits to be applied (status %s)", s.Status)
@@ -34,11 +35,12 @@ func Apply(s State, t Tree, now time.Time) (State, Tree, error) {
 	return s, t, nil
 }
 
-// RollBack is an operator's own rollback. It ends a trial at once. Otherwise it
-// puts the installed version to on trial, with the running one to return to; the
-// zero Version means the previous one. The error lists the installed versions.
+// RollBack is a rollback that an operator requests. It ends a trial at once. Without
+// a trial it puts the installed version to on trial, with the running one as the
+// previous; the zero Version stands for the link previous. The error lists the
+// installed versions.
 //
-// The rollback is reported now, as one; its trial reports no completion.
+// The rollback is reported at once. Its trial then reports no completion.
 func RollBack(s State, t Tree, to release.Version, now time.Time) (State, Tree, error) {
 	if s.Status == PendingHealth {
 		if !to.IsZero() && to != s.Previous {
@@ -70,33 +72,34 @@ func RollBack(s State, t Tree, to release.Version, now time.Time) (State, Tree, 
 		ID: fmt.Sprintf("%s%s-%s-%d", operatorRollback, t.Current, to, now.UnixMilli()), Target: to, MaxAttempts: s.MaxBootAttempts,
 	}, now)
 	t.Previous, t.Current = s.Previous, to
-	return s.oweRollback(from, now), t, nil
+	return s.reportRollback(from, now), t, nil
 }
 
-// oweRollback adds the event of an operator's rollback, whose trial begins.
-func (s State) oweRollback(from release.Version, now time.Time) State {
+// reportRollback reports an operator's rollback, whose trial begins.
+func (s State) reportRollback(from release.Version, now time.Time) State {
 	const why = "an operator rolled back"
-	return s.oweAs("operator_rollback", now, Event{
+	return s.reportAs("operator_rollback", now, Event{
 		Code: release.RolledBack, From: from, To: s.Target, Reason: why,
 		Message: fmt.Sprintf("rolling back from %s to %s: %s", from, s.Target, why),
 	})
 }
 
-// operatorRollback starts the id of a trial that RollBack began, manualSwitch that
-// of one which began because an operator changed the link.
+// Prefixes of the ids of trials that no command began: operatorRollback of those that
+// RollBack began, manualSwitch of those that began because an operator changed the
+// link.
 const (
 	operatorRollback = "rollback-"
 	manualSwitch     = "hand-"
 )
 
-// byOperator reports whether the trial of s is an operator's rollback, by RollBack
-// or by the link.
+// byOperator reports whether the trial is a rollback by an operator, with RollBack or
+// by changing the link.
 func (s State) byOperator() bool {
 	return s.CommandID == "" && (strings.HasPrefix(s.TrialID, operatorRollback) ||
 		strings.HasPrefix(s.TrialID, manualSwitch) && s.Target.Compare(s.Previous) < 0)
 }
 
-// installed lists the versions on disk, for an error.
+// installed lists the versions on disk, for an error message.
 func (t Tree) installed(s State) string {
 	var names []string
 	for _, v := range t.Versions {

@@ -22,13 +22,12 @@ const entrySuffix = ".json"
 // Limits of the outbox.
 const (
 	MaxEntry   = 64 << 10 // bytes of one entry
-	MaxEntries = 1000     // at the limit the oldest makes room
+	MaxEntries = 1000     // beyond it the oldest entry is dropped
 )
 
-// Outbox keeps what the manager has not yet seen, oldest first: one file an
-// entry, outbox/<number>-<id>.json. Put and Remove need no lock between
-// processes beyond that of Layout.Do, which every writer holds; the agent
-// alone removes.
+// Outbox holds the reports that the manager has not acknowledged, oldest first: one
+// file for each entry, outbox/<number>-<id>.json. Put and Amend need the root's lock.
+// Remove needs none, as only the agent removes entries.
 type Outbox struct {
 	dir  string
 	disk fsutil.Disk
@@ -38,7 +37,8 @@ type Outbox struct {
 // Outbox returns the outbox of l.
 func (l Layout) Outbox() Outbox { return Outbox{l.OutboxDir(), l.disk, l} }
 
-// Put makes e durable. An entry whose id is there already is not put again.
+// Put makes e durable. If there is an entry with its id, Put does nothing. The caller
+// holds the root's lock.
 func (o Outbox) Put(e Entry) error {
 	if err := e.check(); err != nil {
 		return err
@@ -65,19 +65,20 @@ func (o Outbox) Put(e Entry) error {
 	return o.write(filepath.Join(o.dir, fmt.Sprintf("%016d-%s"+entrySuffix, last+1, e.ID)), e)
 }
 
-// write bounds e, so that it always fits.
+// write writes e with its texts cut to their limits.
 func (o Outbox) write(path string, e Entry) error {
 	b, err := encodeJSON(e.bounded(), "")
 	if err != nil {
 		return err
 	}
-	if len(b) > MaxEntry { // a defect: bounded is made so that it cannot be
+	if len(b) > MaxEntry { // a defect: bounded prevents it
 		return fmt.Errorf("outbox: entry %s has %d bytes, more than %d", e.ID, len(b), MaxEntry)
 	}
 	return o.disk.WriteFile(path, b, 0o600)
 }
 
-// Amend changes an entry that is there; one that is gone is no error.
+// Amend changes the entry with that id. A missing entry is no error. The caller holds
+// the root's lock.
 func (o Outbox) Amend(id string, change func(*Entry)) error {
 	names, err := o.names()
 	if err != nil {
@@ -97,7 +98,7 @@ func (o Outbox) Amend(id string, change func(*Entry)) error {
 	return nil
 }
 
-// BadEntry is a file of the outbox that holds no entry.
+// BadEntry is a damaged file of the outbox. As an error it says what is wrong.
 type BadEntry struct {
 	name entryName
 	err  error
@@ -106,13 +107,14 @@ type BadEntry struct {
 func (b BadEntry) Error() string { return fmt.Sprintf("outbox: %s: %v", b.name.file, b.err) }
 func (b BadEntry) Unwrap() error { return b.err }
 
-// List returns the entries, oldest first. It changes nothing.
+// List returns the entries, oldest first, and the damaged files. It takes no lock and
+// changes nothing.
 func (o Outbox) List() (entries []Entry, bad []BadEntry, err error) {
 	return o.ListExcept(func(string) bool { return false })
 }
 
-// ListExcept is List without the entries that skip reports true for, whose files
-// are not read.
+// ListExcept is List without the entries for which skip reports true. It does not read
+// their files.
 func (o Outbox) ListExcept(skip func(id string) bool) (entries []Entry, bad []BadEntry, err error) {
 	names, err := o.names()
 	if err != nil {
@@ -165,21 +167,21 @@ func (o Outbox) read(n entryName) (Entry, error) {
 	return e, nil
 }
 
-// Remove forgets the entries that the manager has; repeating it is no error.
-// The directory is read once and synced once, however many there are.
+// Remove removes the entries with these ids, which the manager has acknowledged. A
+// missing entry is no error. It reads and syncs the directory once.
 func (o Outbox) Remove(ids ...string) error {
 	names, err := o.names()
 	if err != nil {
 		return err
 	}
-	known := make(map[string]string, len(names)) // ids are foreign and may be many
+	files := make(map[string]string, len(names)) // by id
 	for _, n := range names {
-		known[n.id] = n.file
+		files[n.id] = n.file
 	}
 	var paths []string
 	for _, id := range ids {
-		if file, ok := known[id]; ok {
-			delete(known, id)
+		if file, ok := files[id]; ok {
+			delete(files, id)
 			paths = append(paths, filepath.Join(o.dir, file))
 		}
 	}
@@ -194,7 +196,7 @@ type entryName struct {
 
 func (o Outbox) names() ([]entryName, error) {
 	files, err := os.ReadDir(o.dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // Put makes it
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // Put creates it
 		return nil, nil
 	}
 	if err != nil {

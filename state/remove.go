@@ -13,29 +13,29 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// removedPrefix starts the name of a tombstone: a file in versions/ that makes
-// the version it names absent, whatever is left of its directory.
+// removedPrefix starts the name of a tombstone: a file in versions/ whose version
+// counts as absent, whatever is left of its directory.
 const removedPrefix = ".removed-"
 
-// retiredPrefix starts the name that a version's directory gets before it is
-// removed. No partial directory has such a name, as it is no version.
+// retiredPrefix starts the name to which a version's directory is renamed before it is
+// removed. Partial directories have other names, since "removed-" starts no version.
 const retiredPrefix = PartialPrefix + "removed-"
 
 func (l Layout) tombstone(v release.Version) string {
 	return filepath.Join(l.Versions(), removedPrefix+v.String())
 }
 
-// Retire makes v absent, durably and at one instant, and returns the function
-// that then frees its space. The caller holds the root's lock (Locked) for
-// Retire, and must know that nothing needs v. It calls free without that lock,
-// but while it holds the lock of staging: another v could be put in place.
+// Retire makes v absent, durably and in one step, and returns the function that frees
+// its space. The caller must know that nothing needs v, and holds the root's lock
+// (Locked). It calls free without that lock, and with the lock of staging, as the
+// same version could be staged again meanwhile.
 //
 //	rename, fsync(versions)                 or, if that fails with EXDEV:
 //	write a tombstone, fsync, fsync(versions)
 //
-// What cannot be removed (a mount point, an immutable or a read-only entry) is
-// an error, and stays a version. A link to a directory loses only the link. A
-// crash before free, or in it, leaves what FinishRemovals removes.
+// A version that cannot be removed (a mount point, an immutable or a read-only
+// directory) is an error, and stays installed. Of a link to a directory only the link
+// is removed. FinishRemovals removes what a crash before or in free leaves.
 func (l Layout) Retire(v release.Version) (free func() error, err error) {
 	dir, retired := l.Version(v), filepath.Join(l.Versions(), retiredPrefix+v.String())
 	if at := fsutil.MountPoint(dir); at != "" {
@@ -54,11 +54,11 @@ func (l Layout) Retire(v release.Version) (free func() error, err error) {
 	if err := l.disk.WriteFile(l.tombstone(v), nil, 0o644); err != nil {
 		return nil, fmt.Errorf("remove version %s: %w", v, err)
 	}
-	return func() error { return l.bury(v) }, nil
+	return func() error { return l.removeBuried(v) }, nil
 }
 
-// Immovable reports whether err says that a directory cannot be renamed or
-// exchanged on its file system at all, as in a lower layer of an overlay.
+// Immovable reports whether err means that the file system can neither rename nor
+// exchange a directory, as in a lower layer of an overlay.
 func Immovable(err error) bool {
 	for _, e := range []error{syscall.EXDEV, syscall.EINVAL, syscall.ENOSYS, syscall.EOPNOTSUPP} {
 		if errors.Is(err, e) {
@@ -68,9 +68,9 @@ func Immovable(err error) bool {
 	return false
 }
 
-// bury removes the directory of a version that has a tombstone, and then the
+// removeBuried removes the directory of a version that has a tombstone, and then the
 // tombstone.
-func (l Layout) bury(v release.Version) error {
+func (l Layout) removeBuried(v release.Version) error {
 	if at := fsutil.MountPoint(l.Version(v)); at != "" {
 		return fmt.Errorf("remove version %s: %s is a mount point", v, at)
 	}
@@ -84,15 +84,15 @@ func (l Layout) bury(v release.Version) error {
 	return l.disk.Remove(l.tombstone(v))
 }
 
-// Removing reports whether v has a tombstone: it is absent, and what is left of
-// its directory is still to be removed.
+// Removing reports whether v has a tombstone: v is absent, but its directory may still
+// have to be removed.
 func (l Layout) Removing(v release.Version) bool {
 	_, err := os.Lstat(l.tombstone(v))
 	return err == nil
 }
 
-// FinishRemovals removes what a crash left of versions that were being
-// removed. The caller holds the lock of staging. It continues after errors.
+// FinishRemovals completes the removals that a crash interrupted. The caller holds the
+// lock of staging. It continues after an error, and returns all errors.
 func (l Layout) FinishRemovals() error {
 	entries, err := os.ReadDir(l.Versions())
 	if err != nil {
@@ -104,7 +104,7 @@ func (l Layout) FinishRemovals() error {
 	var errs []error
 	for _, e := range entries {
 		if v, ok := removedVersion(e); ok {
-			errs = append(errs, l.bury(v))
+			errs = append(errs, l.removeBuried(v))
 		} else if strings.HasPrefix(e.Name(), retiredPrefix) {
 			errs = append(errs, l.disk.Discard(filepath.Join(l.Versions(), e.Name())))
 		}
@@ -112,6 +112,7 @@ func (l Layout) FinishRemovals() error {
 	return errors.Join(errs...)
 }
 
+// removedVersion returns the version of a tombstone, and whether e is one.
 func removedVersion(e fs.DirEntry) (release.Version, bool) {
 	name, ok := strings.CutPrefix(e.Name(), removedPrefix)
 	if !ok {
@@ -121,8 +122,8 @@ func removedVersion(e fs.DirEntry) (release.Version, bool) {
 	return v, err == nil
 }
 
-// installed returns the versions among the entries of versions/: directories,
-// and links of an administrator to one, without a tombstone.
+// installed returns the versions among the entries of versions/: the directories, and
+// links to directories, that have no tombstone.
 func (l Layout) installed(entries []fs.DirEntry) []release.Version {
 	removed := map[release.Version]bool{}
 	for _, e := range entries {

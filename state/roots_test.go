@@ -224,7 +224,7 @@ func TestAnUntriedVersionIsNotCalledGood(t *testing.T) {
 				for _, good := range links {
 					s := at(status) // its good version is v1
 					tr := disk
-					tr.Current, tr.LastGood = disk.first(cur), disk.first(good)
+					tr.Current, tr.LastGood = disk.firstOf(cur), disk.firstOf(good)
 					before := tr.LastGood
 					tr.Running = v1
 					s2, t2, _ := Reconcile(s, tr, now)

@@ -11,22 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// start names one start of the service.
+// start identifies one start of the service.
 type start struct {
 	BootID       string `json:"boot_id"`
-	InvocationID string `json:"invocation_id,omitzero"` // of systemd; empty elsewhere
+	InvocationID string `json:"invocation_id,omitzero"` // from systemd; empty elsewhere
 }
 
+// thisStart returns the start that this process belongs to.
 func thisStart() start {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // "" is as good for a comparison
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // "" compares as well
 	return start{strings.TrimSpace(string(b)), os.Getenv("INVOCATION_ID")}
 }
 
-// startSize is the length of the file: it is overwritten in place, which needs
-// no space on most file systems once it is there.
+// startSize is the size of the file, in bytes. The file is overwritten in place, which
+// needs no free space on most file systems.
 const startSize = 256
 
-// RecordStart records that a watchdog ran before this start. It is not synced:
+// RecordStart records that a watchdog ran before this start. The file is not synced, as
 // no other boot reads it.
 func (l Layout) RecordStart() error {
 	b, err := json.Marshal(thisStart())
@@ -36,9 +37,9 @@ func (l Layout) RecordStart() error {
 	return l.writeStart(append(b, bytes.Repeat([]byte{' '}, max(0, startSize-len(b)))...))
 }
 
-// StartRecorded reports whether a watchdog ran before this start already. Only
-// a process that systemd itself executed knows which start this is: any other
-// may have inherited the id of one (systemd sets SYSTEMD_EXEC_PID from 248 on).
+// StartRecorded reports whether a watchdog has already run before this start. It
+// returns false in a process that systemd did not execute itself, which may have
+// inherited the id of another start. (systemd sets SYSTEMD_EXEC_PID from 248 on.)
 func (l Layout) StartRecorded() bool {
 	now := thisStart()
 	if now.InvocationID == "" || os.Getenv("SYSTEMD_EXEC_PID") != strconv.Itoa(os.Getpid()) {
@@ -49,24 +50,23 @@ func (l Layout) StartRecorded() bool {
 	return err == nil && json.Unmarshal(b, &s) == nil && s == now
 }
 
-// TakeStart reports whether a watchdog ran before this start, and forgets it: it
-// is true once, in the process that the watchdog ran before.
+// TakeStart reports whether a watchdog ran before this start, and removes the record.
+// So it is true once, in the process that started after the watchdog.
 func (l Layout) TakeStart() bool {
 	var s start
 	b, err := fsutil.ReadFile(l.startFile(), startSize)
 	recorded := err == nil && json.Unmarshal(b, &s) == nil && s == thisStart()
-	// Also where nothing was recorded: so that the file is there on a disk that
-	// fills up later.
+	// Also without a record, so that the file exists when the disk is full later.
 	if err := l.writeStart(bytes.Repeat([]byte{' '}, startSize)); err != nil {
-		return recorded // a record that cannot be forgotten is of this boot
+		return recorded // a record that stays is of this boot
 	}
 	return recorded
 }
 
-// StartOf reports whether a watchdog ran before the start of another unit that
-// systemd calls invocation. known is false where no watchdog has ever recorded a
-// start, as those of earlier versions do not. The boot is not compared: a sandbox
-// may show another boot id than the watchdog saw, and an invocation is unique.
+// StartOf reports whether a watchdog ran before a start of another unit, which has that
+// invocation id in systemd. known is false if no watchdog has recorded a start, as
+// those of earlier versions do not. The boot id is not compared: a sandbox may show
+// another one, and invocation ids are unique.
 func (l Layout) StartOf(invocation string) (ran, known bool) {
 	var s start
 	b, err := fsutil.ReadFile(l.startFile(), startSize)
@@ -76,7 +76,7 @@ func (l Layout) StartOf(invocation string) (ran, known bool) {
 	return s.InvocationID == invocation, true
 }
 
-// writeStart overwrites the file in place, as one change.
+// writeStart overwrites the file in place.
 //
 //	open(O_CREAT), write
 func (l Layout) writeStart(b []byte) error {

@@ -1,15 +1,26 @@
-// Package state is what a node knows about its own upgrade: the state machine
-// (pure), state.json, the links and directories under the install root, and
-// the outbox of events that the manager has not yet seen. It is the only
-// place that knows paths.
+// Package state records what a node knows of its own upgrades: the state machine,
+// state.json, the links and directories of the install root, and the outbox of
+// reports that the manager has not acknowledged. It is the only package that
+// spells a path of the root (Layout).
 //
-// The one entry for a change is Layout.Do: lock, load, Reconcile, change,
-// then write state.json (the commit point), then the links, then the outbox.
-// A crash anywhere leaves a (state, links) pair that Reconcile settles at the
-// next start, whoever starts: agent, watchdog or command line.
+// A transition is a pure function: it takes a State, a Tree and the time, and
+// returns what is to be. Begin, CountStart, Keep, Revert, Shelve, Apply, RollBack,
+// Start, Succeed and Fail are the transitions. Layout.Do is the only way to make
+// one durable: it locks the root, loads state.json, reconciles, applies the
+// transition, and writes state.json (the commit point), then the links, then the
+// outbox.
 //
-// It does not judge whether a version is healthy, and reads no clock for a
-// decision: times are recorded for people.
+// A crash at any point leaves a pair of state and links that Reconcile repairs in
+// the next Do, whoever calls it: the agent, the watchdog or a command. A report is
+// written together with its transition, under an id that depends on the command
+// alone. So no report is lost, and one that is sent twice counts once.
+//
+// Readers (Layout.Read, Tree, Inspect and Outbox.List) take no lock and change
+// nothing, whatever they find. They report damage; the next Do sets a damaged file
+// aside.
+//
+// The package does not decide whether a version is healthy. No decision depends on
+// a clock: times are recorded for people.
 package state
 
 import (
@@ -26,99 +37,101 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Schema is the newest schema of state.json; Decode takes it and all before.
+// Schema is the newest schema of state.json. Decode accepts it and all earlier ones.
 const Schema = 1
 
 // Limits of state.json.
 const (
 	MaxState    = 256 << 10 // bytes
-	MaxCommands = 16        // outcomes kept, so that a repeated command starts nothing
+	MaxCommands = 16        // commands remembered, so that a repeated one starts nothing
 	MaxAttempts = 10        // upper bound of max_boot_attempts
 )
 
-// DefaultMaxAttempts is how many starts a new version gets, if the
-// configuration does not say.
+// DefaultMaxAttempts is how many starts a new version gets where the configuration
+// sets no number.
 const DefaultMaxAttempts = 3
 
-// Status names where the node stands in an upgrade. Operators know the words.
+// Status is the phase of an upgrade that the node is in. Operators see its values.
 type Status string
 
 const (
 	// Stable: current is the version that last proved healthy.
 	Stable Status = "stable"
-	// StagedManual: Target is complete on disk and waits for an operator.
+	// StagedManual: Target is complete on disk, and an operator has to apply it.
 	StagedManual Status = "staged_manual"
 	// PendingHealth: current is on trial; the watchdog counts its starts.
 	PendingHealth Status = "pending_health"
-	// RolledBack: Target failed its trial, and current is the version before.
+	// RolledBack: Target failed its trial, and current is the previous version.
 	RolledBack Status = "rolled_back"
 )
 
-// State is state.json. The zero State means that it was missing or unreadable.
+// State is the content of state.json. The zero State stands for a file that is
+// missing or unreadable.
 type State struct {
 	Schema int    `json:"schema"`
 	Status Status `json:"status"`
-	// Good is the version that last proved healthy; last-good follows it.
+	// Good is the version that last proved healthy. The link last-good follows it.
 	Good release.Version `json:"good,omitzero"`
 	// Target is the version on trial, staged, or rolled back from.
 	Target release.Version `json:"target,omitzero"`
-	// Previous is where a revert goes.
+	// Previous is the version that Revert returns to.
 	Previous release.Version `json:"previous,omitzero"`
-	// BootAttempts counts the service starts of Target since the swap; written
-	// only by the watchdog. MaxBootAttempts is the configuration's, taken when
-	// the trial began: the watchdog reads no configuration.
+	// BootAttempts counts the service starts of Target since the swap. Only the
+	// watchdog writes it. MaxBootAttempts is copied from the configuration when the
+	// trial begins, because the watchdog reads no configuration.
 	BootAttempts    int `json:"boot_attempts"`
 	MaxBootAttempts int `json:"max_boot_attempts,omitzero"`
-	// TrialID names the trial; the ids of its events derive from it, so that
-	// one told twice is told once.
+	// TrialID names the trial. The ids of its events derive from it, so that an
+	// event that is sent twice has one id.
 	TrialID   string `json:"trial_id,omitzero"`
-	CommandID string `json:"command_id,omitzero"` // that began the trial
+	CommandID string `json:"command_id,omitzero"` // of the command that began the trial
 	Channel   string `json:"channel,omitzero"`
 	Reason    string `json:"reason,omitzero"` // of the last rollback
-	// Since is when Status was reached, by the node's clock, for people.
+	// Since is when Status was reached, by the node's clock.
 	Since time.Time `json:"since,omitzero"`
-	// Floor only rises: see release.Policy. The pending ones become the floor
-	// when Target proves healthy.
+	// Floor is the lowest version that the node may install; see release.Policy. It
+	// never decreases. FloorSequence is the sequence of its manifest; 0: not known.
 	Floor         release.Version `json:"rollback_floor,omitzero"`
 	FloorSequence uint64          `json:"floor_sequence,omitzero"`
-	PendingFloor  release.Version `json:"pending_floor,omitzero"`
-	// PendingFloorSequence is that of the manifest of PendingFloor; 0: not known.
-	PendingFloorSequence uint64 `json:"pending_floor_sequence,omitzero"`
-	// SeenAttempts is BootAttempts as the agent on trial last saw it: a start in
-	// which it has not grown was not counted by a watchdog.
+	// PendingFloor and PendingFloorSequence become the floor when Target proves
+	// healthy.
+	PendingFloor         release.Version `json:"pending_floor,omitzero"`
+	PendingFloorSequence uint64          `json:"pending_floor_sequence,omitzero"`
+	// SeenAttempts is BootAttempts as the agent on trial last read it. If BootAttempts
+	// has not grown since, no watchdog counted the present start.
 	SeenAttempts int `json:"seen_attempts,omitzero"`
-	// FailedStarts says why each start of Target failed, in order; "" where
-	// nobody knows.
+	// FailedStarts holds the cause of each failed start of Target, in order; "":
+	// unknown.
 	FailedStarts []string `json:"failed_starts,omitempty"`
-	// Commands are the last outcomes, oldest first.
+	// Commands are the commands that are remembered, oldest first.
 	Commands []Command `json:"commands,omitempty"`
-	// Owed is what the last transition has to tell and the outbox may not hold
-	// yet. It is written with the transition, so neither is lost without the other.
+	// Owed are the reports of the last transition that the outbox may not hold yet.
+	// They are written together with it, so neither is lost without the other.
 	Owed []Entry `json:"owed,omitempty"`
 }
 
-// Command is an upgrade command and what became of it.
+// Command is an upgrade command, and its outcome.
 type Command struct {
 	ID      string          `json:"id"`
 	Version release.Version `json:"version,omitzero"`
 	From    release.Version `json:"from,omitzero"`
 	Channel string          `json:"channel,omitzero"`
 	Done    bool            `json:"done"`
-	// Status is the outcome of one that succeeded: "staged", "staged_manual" or
-	// "current". Code and Error are those of one that failed.
+	// Status is the outcome of a command that succeeded: "staged", "staged_manual" or
+	// "current". Code and Error describe the failure of one that did not.
 	Status string       `json:"status,omitzero"`
 	Code   release.Code `json:"code,omitzero"`
 	Error  string       `json:"error,omitzero"`
-	// Resumed counts the restarts during staging after which it was begun again,
-	// since the download last grew; Have is how many bytes it then had.
+	// Resumed counts how often staging was resumed after a restart since the download
+	// last grew. Have is the size of the download at that time, in bytes.
 	Resumed int   `json:"resumed,omitzero"`
 	Have    int64 `json:"have,omitzero"`
 }
 
-// Success reports whether the command ended well.
+// Success reports whether the command ended, and did not fail.
 func (c Command) Success() bool { return c.Done && c.Code == "" }
 
-// Event is something that happened in an upgrade.
+// Event is a step of an upgrade, as it is reported to the manager.
 type Event struct {
 	Code         release.Code    `json:"code"`
 	Message      string          `json:"message"`
@@ -128,11 +141,11 @@ type Event struct {
 	Reason       string          `json:"reason,omitzero"`
 	BootAttempts int             `json:"boot_attempts,omitzero"`
 	FailedStarts []string        `json:"failed_starts,omitempty"` // see State
-	// Journal are the last lines of a version that was rolled back.
+	// Journal holds the last journal lines of a version that was rolled back.
 	Journal []string `json:"journal,omitempty"`
 }
 
-// Entry is one thing to tell the manager: an event, or a command's outcome.
+// Entry is one report for the manager: an event, or the outcome of a command.
 type Entry struct {
 	ID    string    `json:"id"`
 	Time  time.Time `json:"time"`
@@ -140,13 +153,14 @@ type Entry struct {
 	Ack   *Command  `json:"ack,omitempty"`
 }
 
-// entryIDs bounds ids of entries: they name files.
+// entryIDs limits the ids of entries, which are part of file names.
 var entryIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._-]{0,127}$`) })
 
-// ErrNewerSchema says that a newer version of the agent wrote state.json.
+// ErrNewerSchema means that a newer version of the agent wrote state.json.
 var ErrNewerSchema = errors.New("written by a newer version")
 
-// Decode reads state.json and checks what the state machine relies on.
+// Decode parses state.json. It refuses a state that breaks a rule of the state
+// machine, and drops a pending report that is damaged.
 func Decode(b []byte) (State, error) {
 	if len(b) > MaxState {
 		return State{}, fmt.Errorf("state: %d bytes, more than %d", len(b), MaxState)
@@ -157,7 +171,7 @@ func Decode(b []byte) (State, error) {
 		return State{}, fmt.Errorf("state: %w", err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return State{}, fmt.Errorf("state: more bytes after its end")
+		return State{}, fmt.Errorf("state: data after its end")
 	}
 	if s.Schema > Schema {
 		return State{}, fmt.Errorf("state: schema %d: %w", s.Schema, ErrNewerSchema)
@@ -165,7 +179,7 @@ func Decode(b []byte) (State, error) {
 	if s.Schema < 1 {
 		return State{}, fmt.Errorf("state: schema is missing")
 	}
-	// One bad entry does not cost the others, nor the trial.
+	// A damaged report must not cost the others, or the trial.
 	s.Owed = slices.DeleteFunc(s.Owed, func(e Entry) bool { return e.check() != nil })
 	if err := s.check(); err != nil {
 		return State{}, fmt.Errorf("state: %w", err)

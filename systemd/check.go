@@ -10,15 +10,14 @@ import (
 	"time"
 )
 
-// Service is a unit, and what an upgrade of it needs. Unit and Layout are
-// required.
+// Service is a unit that is to be upgraded. Unit and Layout are required.
 type Service struct {
 	Unit   string        // like "edge.service"
 	Layout Layout        // of the install root, which may be a symbolic link
-	Binary string        // in a version's directory; empty: any
+	Binary string        // the program, in a version's directory; "": any
 	Window time.Duration // boot_health_window_secs; 0: TimeoutStartSec= is not checked
-	Config string        // the path of config.toml, for the remedies
-	// Attached says that an agent in a unit of its own looks after Unit.
+	Config string        // path of config.toml, for the remedies
+	// Attached means that an agent in a unit of its own upgrades Unit.
 	Attached bool
 }
 
@@ -27,22 +26,22 @@ type Problem struct {
 	Check  string // one of Report.Checks
 	Cause  string
 	Remedy string
-	// Rollback says that the node could not judge a version, or not roll it back:
-	// it must take no upgrade.
+	// Rollback means that a trial could not be decided, or not be rolled back. The node
+	// must refuse upgrades.
 	Rollback bool
 }
 
 func (p Problem) Error() string { return p.Cause + ": " + p.Remedy }
 
-// Report holds the checks that were made, in a fixed order, and the problems
-// that they found. A check without a problem passed.
+// Report lists the checks that were made, in a fixed order, and the problems that they
+// found. A check without a problem passed.
 type Report struct {
 	Checks   []string
 	Problems []Problem
 }
 
-// Rollback returns an error that names the problems because of which the node
-// must take no upgrade, each with its remedy, or nil.
+// Rollback returns an error with the first three problems for which the node must refuse
+// upgrades, each with its remedy, or nil.
 func (r Report) Rollback() error {
 	var errs []error
 	for _, p := range r.Problems {
@@ -53,27 +52,26 @@ func (r Report) Rollback() error {
 	return errors.Join(errs...)
 }
 
-// kind says what a unit is to an upgrade.
+// kind is the role of a unit in an upgrade.
 type kind int
 
 const (
 	linked   kind = 1 << iota // the service, which is the agent itself
 	attached                  // the service, with an agent beside it
-	beside                    // that agent
+	beside                    // the agent of an attached service
 )
 
-// unit is what a check sees.
+// unit is the input of a check.
 type unit struct {
 	Service
 	kind kind
-	p    map[string]string // as systemctl show prints it
-	real string            // Root without links
+	p    map[string]string // properties, as systemctl show prints them
+	real string            // the root, without links
 	// agent is the program that the unit beside an attached service starts.
 	agent string
 }
 
-// checks are made in this order. "unit file" is the first: without a unit the
-// others say nothing.
+// checks are made in this order, after "unit file": without a unit they mean nothing.
 var checks = []struct {
 	name  string
 	kinds kind
@@ -95,7 +93,7 @@ var checks = []struct {
 	{"network", linked | beside, unit.checkNetwork},
 }
 
-// shown are the properties that the checks read.
+// shown lists the properties that the checks read.
 var shown = []string{
 	"LoadState", "LoadError", "FragmentPath", "DropInPaths", "NeedDaemonReload", "UnitFileState",
 	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
@@ -105,8 +103,8 @@ var shown = []string{
 	"RestrictAddressFamilies", "PrivateNetwork", "LimitFSIZE", "LimitFSIZESoft",
 }
 
-// Inspect makes all checks of the unit, and in attached mode those of the
-// agent's units, too. It changes nothing.
+// Inspect makes all checks of the unit, and in attached mode also of the units of the
+// agent. It changes nothing.
 func (s Service) Inspect(ctx context.Context) Report {
 	if err := Booted(); err != nil {
 		return noSystemd(s, err)
@@ -145,12 +143,13 @@ func (s Service) Inspect(ctx context.Context) Report {
 	return all
 }
 
+// noSystemd returns the report of a machine that does not run systemd.
 func noSystemd(s Service, err error) Report {
 	return Report{[]string{"systemd"}, []Problem{{Check: "systemd", Cause: err.Error(), Rollback: true,
 		Remedy: "run the service under systemd; another supervisor must run `edge-agent watchdog --root " + s.Layout.Root() + "` before each start, and restart the service whenever it ends"}}}
 }
 
-// add appends the checks of another unit, with prefix before their names.
+// add appends the report of another unit, with prefix before the names of its checks.
 func (r *Report) add(prefix string, more Report) {
 	for _, c := range more.Checks {
 		r.Checks = append(r.Checks, prefix+c)
@@ -161,7 +160,7 @@ func (r *Report) add(prefix string, more Report) {
 	}
 }
 
-// report makes the checks of one unit. p holds what systemctl show printed.
+// report makes the checks of one unit, with its properties.
 func (s Service) report(k kind, p map[string]string, agent string) Report {
 	u := unit{Service: s, kind: k, p: p, real: resolve(s.Layout.Root()), agent: agent}
 	r := Report{Checks: []string{"unit file"}}
@@ -182,7 +181,7 @@ func (s Service) report(k kind, p map[string]string, agent string) Report {
 	return r
 }
 
-// restartPath checks the unit by which an attached agent restarts its service.
+// restartPath checks the path unit by which an attached agent restarts its service.
 func (s Service) restartPath(path string, p map[string]string) Report {
 	r := Report{Checks: []string{path}}
 	if p["ActiveState"] != "active" {
@@ -190,17 +189,17 @@ func (s Service) restartPath(path string, p map[string]string) Report {
 			Cause:  fmt.Sprintf("%s is %s, so %s could not be restarted into a new version", path, p["ActiveState"], s.Unit),
 			Remedy: "run: systemctl enable --now " + path}}
 	} else if p["UnitFileState"] == "disabled" {
-		r.Problems = []Problem{{Check: path, Cause: path + " is not enabled: it is gone after a reboot", Remedy: "run: systemctl enable " + path}}
+		r.Problems = []Problem{{Check: path, Cause: path + " is not enabled: it does not run after a reboot", Remedy: "run: systemctl enable " + path}}
 	}
 	return r
 }
 
-// Fit returns why a version of this service could not be judged or rolled back,
-// with the remedy, or nil. What systemctl does not tell is no reason.
+// Fit returns an error, with the remedy, if a trial of this service could not be decided
+// or rolled back, or nil. An unknown property is no reason.
 func (s Service) Fit(ctx context.Context) error { return s.Inspect(ctx).Rollback() }
 
-// FitSelf is Fit for the unit whose service this process is. Where this process
-// is not the service of a unit, there is no unit to check, and it returns nil.
+// FitSelf is Fit for the unit of this process. It returns nil if this process is not the
+// service of a unit.
 func (s Service) FitSelf(ctx context.Context) error {
 	name, err := Self()
 	if err != nil || Booted() != nil {
@@ -211,28 +210,27 @@ func (s Service) FitSelf(ctx context.Context) error {
 	if err != nil {
 		return nil
 	}
-	// A process that another service started, as a test runner does, is not it.
+	// A process that another service started, as by a test runner, has no unit to check.
 	if p["MainPID"] != fmt.Sprint(os.Getpid()) && !strings.Contains(p["ExecStart"]+p["ExecStartPre"], s.Layout.Root()+"/") {
 		return nil
 	}
 	return s.report(linked, p, "").Rollback()
 }
 
-// Fit returns why a version of unit, which is the agent itself, could not be
-// judged or rolled back, or nil.
+// Fit is Service.Fit for a unit that is the agent itself.
 func Fit(ctx context.Context, unit string, l Layout) error {
 	return Service{Unit: unit, Layout: l}.Fit(ctx)
 }
 
-// Fit returns why a version of the unit could not be judged, restarted or
-// rolled back, or nil.
+// Fit returns an error, with the remedy, if a trial of the unit could not be decided,
+// restarted or rolled back, or nil.
 func (a Attached) Fit(ctx context.Context) error {
 	return Service{Unit: a.Name, Layout: a.Layout, Attached: true}.Fit(ctx)
 }
 
-// CheckRestarts returns an error if systemd could leave this process's unit
-// stopped before the start that rolls back. What cannot be known is no error.
-// A service that knows its install root uses Service.FitSelf, which checks more.
+// CheckRestarts returns an error if systemd could stop restarting the unit of this
+// process before the start that rolls back. An unknown property is no error. A service
+// that knows its install root uses Service.FitSelf, which checks more.
 func CheckRestarts(ctx context.Context) error {
 	name, err := Self()
 	if err != nil {
@@ -246,7 +244,7 @@ func CheckRestarts(ctx context.Context) error {
 	return Report{Problems: append(u.checkLimits(), u.checkRestart()...)}.Rollback()
 }
 
-// files are the files of the unit, the one that counts most first.
+// files returns the files of the unit, in falling precedence.
 func (u unit) files() []string {
 	dropIns := strings.Fields(u.p["DropInPaths"])
 	var out []string
@@ -256,8 +254,8 @@ func (u unit) files() []string {
 	return append(out, u.p["FragmentPath"])
 }
 
-// setting returns the file in which systemd last found key=, or "".
-func (u unit) setting(key string) string {
+// fileWith returns the file that sets key, with the highest precedence, or "".
+func (u unit) fileWith(key string) string {
 	for _, path := range u.files() {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -272,40 +270,40 @@ func (u unit) setting(key string) string {
 	return ""
 }
 
-// reload makes a changed unit file count.
-func (u unit) reload() string { return "systemctl daemon-reload && systemctl restart " + u.Unit }
+// reloadCommand returns the command that applies a changed unit file.
+func (u unit) reloadCommand() string { return "systemctl daemon-reload && systemctl restart " + u.Unit }
 
-// set is the remedy of a setting that has a wrong value.
-func (u unit) set(section, key, value string) string {
-	switch file := u.setting(key); {
+// setRemedy returns how to correct the value of a setting.
+func (u unit) setRemedy(section, key, value string) string {
+	switch file := u.fileWith(key); {
 	case file == "" && u.p["FragmentPath"] == "":
-		return fmt.Sprintf("set %s=%s in [%s] of %s, then run: %s", key, value, section, u.Unit, u.reload())
+		return fmt.Sprintf("set %s=%s in [%s] of %s, then run: %s", key, value, section, u.Unit, u.reloadCommand())
 	case file == "":
-		return fmt.Sprintf("set %s=%s in [%s] of %s, then run: %s", key, value, section, u.p["FragmentPath"], u.reload())
+		return fmt.Sprintf("set %s=%s in [%s] of %s, then run: %s", key, value, section, u.p["FragmentPath"], u.reloadCommand())
 	case file != u.p["FragmentPath"]:
-		return fmt.Sprintf("remove %s= from %s (it must be %s), then run: %s", key, file, value, u.reload())
+		return fmt.Sprintf("remove %s= from %s (it must be %s), then run: %s", key, file, value, u.reloadCommand())
 	default:
-		return fmt.Sprintf("set %s=%s in [%s] of %s, then run: %s", key, value, section, file, u.reload())
+		return fmt.Sprintf("set %s=%s in [%s] of %s, then run: %s", key, value, section, file, u.reloadCommand())
 	}
 }
 
-// again is the remedy of a unit that lacks what `edge-agent unit` writes: key.
-func (u unit) again(key string) string {
-	if file := u.setting(key); file != "" && file != u.p["FragmentPath"] && !strings.HasSuffix(file, "/50-edge-agent.conf") {
-		return fmt.Sprintf("remove every %s= from %s, then run: %s", key, file, u.reload())
+// rewriteRemedy returns how to restore a setting that `edge-agent unit` writes.
+func (u unit) rewriteRemedy(key string) string {
+	if file := u.fileWith(key); file != "" && file != u.p["FragmentPath"] && !strings.HasSuffix(file, "/50-edge-agent.conf") {
+		return fmt.Sprintf("remove every %s= from %s, then run: %s", key, file, u.reloadCommand())
 	}
-	return "write the unit again: " + u.command()
+	return "write the unit again: " + u.writeCommand()
 }
 
-// command writes the units of this service.
-func (u unit) command() string {
+// writeCommand returns the command that writes the units of this service.
+func (u unit) writeCommand() string {
 	return fmt.Sprintf("edge-agent unit --config %s --user %s --dir /etc/systemd/system, then: %s",
-		cmp.Or(u.Config, u.Layout.ConfigFile()), u.ownerName(), u.reload())
+		cmp.Or(u.Config, u.Layout.ConfigFile()), u.ownerName(), u.reloadCommand())
 }
 
-// Starts returns an error if the unit does not start its program through the
+// CheckExecStart returns an error if the unit does not start its program through the
 // install root.
-func (s Service) Starts(ctx context.Context) error {
+func (s Service) CheckExecStart(ctx context.Context) error {
 	p, err := show(ctx, s.Unit, shown...)
 	if err != nil {
 		return err

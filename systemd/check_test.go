@@ -335,8 +335,8 @@ func TestState(t *testing.T) {
 		{"ActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainCode=1\nExecMainStatus=200\n", false, "CHDIR"},
 	} {
 		s := stateOf("e.service", properties(tt.show))
-		if s.CrashLoop(now, time.Time{}) != tt.loop || !strings.Contains(s.Ended(), tt.ended) || (s.Ended() == "") != (tt.ended == "") {
-			t.Errorf("%q: loop %v, ended %q", tt.show, s.CrashLoop(now, time.Time{}), s.Ended())
+		if s.CrashLoop(now, time.Time{}) != tt.loop || !strings.Contains(s.EndReason(), tt.ended) || (s.EndReason() == "") != (tt.ended == "") {
+			t.Errorf("%q: loop %v, ended %q", tt.show, s.CrashLoop(now, time.Time{}), s.EndReason())
 		}
 		if s.CrashLoop(now, now.Add(-10*time.Second)) && s.Sub == "running" {
 			t.Errorf("%q: a restart of an upgrade is taken for a crash loop", tt.show)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// watchdogSetting is where the watchdog of a kind of service stands.
+// watchdogSetting returns the setting that runs the watchdog of this kind of service.
 func (u unit) watchdogSetting() string {
 	if u.kind == attached {
 		return "ExecCondition"
@@ -16,7 +16,7 @@ func (u unit) watchdogSetting() string {
 	return "ExecStartPre"
 }
 
-// checkWatchdog looks for the watchdog of this root, first in its setting, with
+// checkWatchdog checks that the watchdog of this root comes first in its setting, with
 // the "-".
 func (u unit) checkWatchdog() []Problem {
 	key := u.watchdogSetting()
@@ -32,32 +32,32 @@ func (u unit) checkWatchdog() []Problem {
 		}
 		for _, e := range lines {
 			if e.wraps("watchdog") {
-				return problem(u.again(key), "%s runs the watchdog in %s= through a wrapper (%s): when that fails, or waits, the start is not counted; it must be the command itself", u.Unit, key, e.path)
+				return problem(u.rewriteRemedy(key), "%s runs the watchdog in %s= through a wrapper (%s): when that fails, or waits, the start is not counted; it must be the command itself", u.Unit, key, e.path)
 			}
 		}
-		return problem(u.again(key), "%s does not run the watchdog in %s= (it %s), so its starts are not counted and a bad version restarts forever", u.Unit, key, what)
+		return problem(u.rewriteRemedy(key), "%s does not run the watchdog in %s= (it %s), so its starts are not counted and a bad version restarts forever", u.Unit, key, what)
 	}
 	e := lines[i]
 	if root := rootOf(e.args); root == "" || resolve(root) != u.real {
-		return problem(u.again(key), "the watchdog in %s= of %s is for another install root (%s), so its starts are not counted", key, u.Unit, root)
+		return problem(u.rewriteRemedy(key), "the watchdog in %s= of %s is for another install root (%s), so its starts are not counted", key, u.Unit, root)
 	}
 	if problems := u.watchdogProgram(key, e); problems != nil {
 		return problems
 	}
 	if !e.ignored {
-		return problem(fmt.Sprintf("put a \"-\" before its path in %s=%s, then run: %s", key, strings.Replace(u.in(key), "from", "of", 1), u.reload()),
+		return problem(fmt.Sprintf("put a \"-\" before its path in %s=%s, then run: %s", key, strings.Replace(u.fromFile(key), "from", "of", 1), u.reloadCommand()),
 			"the watchdog in %s= of %s lacks the leading \"-\": a watchdog that fails would keep the service from starting", key, u.Unit)
 	}
 	for _, before := range lines[:i] {
 		if !before.ignored {
-			return problem(fmt.Sprintf("put the watchdog first, or a \"-\" before %s in %s=, then run: %s", before.path, key, u.reload()),
+			return problem(fmt.Sprintf("put the watchdog first, or a \"-\" before %s in %s=, then run: %s", before.path, key, u.reloadCommand()),
 				"%s runs %s before the watchdog in %s=: when that fails, the start is not counted", u.Unit, before.path, key)
 		}
 	}
 	return nil
 }
 
-// watchdogProgram checks which program the watchdog is.
+// watchdogProgram checks which program the watchdog runs.
 func (u unit) watchdogProgram(key string, e execLine) []Problem {
 	problem := func(remedy, format string, args ...any) []Problem {
 		return []Problem{{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf(format, args...)}}
@@ -68,34 +68,33 @@ func (u unit) watchdogProgram(key string, e execLine) []Problem {
 		if u.Binary == "" && inside && strings.HasPrefix(in, want+"/") || u.Binary != "" && in == want {
 			return nil
 		}
-		return problem(u.again(key), "the watchdog in %s= of %s is %s, not %s: a version that cannot run must not be its own watchdog", key, u.Unit, e.path, want)
+		return problem(u.rewriteRemedy(key), "the watchdog in %s= of %s is %s, not %s: a version that cannot run must not be its own watchdog", key, u.Unit, e.path, want)
 	}
 	if inside {
-		return problem(u.again(key), "the watchdog in %s= of %s is %s, inside the install root: root must run nothing there", key, u.Unit, e.path)
+		return problem(u.rewriteRemedy(key), "the watchdog in %s= of %s is %s, inside the install root: root must run nothing there", key, u.Unit, e.path)
 	}
 	if u.agent != "" && resolve(u.agent) != resolve(e.path) {
-		return problem(u.again(key), "the watchdog in %s= of %s is %s, but the agent is %s", key, u.Unit, e.path, u.agent)
+		return problem(u.rewriteRemedy(key), "the watchdog in %s= of %s is %s, but the agent is %s", key, u.Unit, e.path, u.agent)
 	}
 	if st, err := os.Stat(e.path); os.IsNotExist(err) || err == nil && st.Mode()&0o111 == 0 {
-		return problem("install edge-agent as "+e.path+", or "+u.again(key), "the watchdog of %s cannot run: %s is missing or not executable", u.Unit, e.path)
+		return problem("install edge-agent as "+e.path+", or "+u.rewriteRemedy(key), "the watchdog of %s cannot run: %s is missing or not executable", u.Unit, e.path)
 	}
 	if ex := u.p["ExecConditionEx"]; strings.Contains(ex, " watchdog ") && !strings.Contains(ex, "privileged") {
 		if uid, ok := UserID(u.p["User"]); ok && uid != 0 {
 			if owner, known := u.owner(); known && owner != uid {
-				return problem(u.again(key), "the watchdog in %s= of %s lacks the \"+\": as %s it cannot write to %s", key, u.Unit, u.p["User"], u.Layout.Root())
+				return problem(u.rewriteRemedy(key), "the watchdog in %s= of %s lacks the \"+\": as %s it cannot write to %s", key, u.Unit, u.p["User"], u.Layout.Root())
 			}
 		}
 	}
 	return nil
 }
 
-// wraps reports whether a command has word in a text for another program, as a
-// script of a shell.
+// wraps reports whether an argument of the command is word, as in a shell script.
 func (e execLine) wraps(word string) bool {
 	return slices.ContainsFunc(e.args, func(a string) bool { return strings.Trim(a, "\"';&|()") == word })
 }
 
-// rootOf returns the value of --root.
+// rootOf returns the value of --root, or "".
 func rootOf(args []string) string {
 	for i, a := range args {
 		if v, ok := strings.CutPrefix(a, "--root="); ok {
@@ -108,13 +107,14 @@ func rootOf(args []string) string {
 	return ""
 }
 
+// checkExecStart checks that the unit starts the program in the current version.
 func (u unit) checkExecStart() []Problem {
 	current := u.Layout.Current()
 	want := filepath.Join(current, u.Binary)
 	problem := func(format string, args ...any) []Problem {
-		remedy := u.again("ExecStart")
+		remedy := u.rewriteRemedy("ExecStart")
 		if u.kind == attached {
-			remedy = "set ExecStart=" + want + " in " + u.Unit + ", then run: " + u.reload()
+			remedy = "set ExecStart=" + want + " in " + u.Unit + ", then run: " + u.reloadCommand()
 		}
 		return []Problem{{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf(format, args...)}}
 	}

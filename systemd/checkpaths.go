@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// harmless are the settings that may name a path in a version: systemd does not
-// look at it, or only after the watchdog counted the start.
+// harmless lists the settings that may name a path in a version. systemd does not open
+// it, or only after the watchdog counted the start.
 var harmless = []string{
 	"Description", "Documentation", "SourcePath", "RequiresMountsFor", "WantsMountsFor",
 	"Environment", "PassEnvironment", "UnsetEnvironment", "ExecSearchPath", "SyslogIdentifier", "LogExtraFields",
@@ -16,14 +16,14 @@ var harmless = []string{
 	"ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost",
 }
 
-// optional are the settings in which a "-" before a path allows it to be missing.
+// optional lists the settings in which a "-" before a path allows it to be missing.
 var optional = []string{
 	"EnvironmentFile", "WorkingDirectory", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths",
 	"BindPaths", "BindReadOnlyPaths", "ExecCondition",
 }
 
-// checkPaths finds settings that fail before the watchdog when a version lacks
-// a file: systemd then starts nothing, and counts nothing.
+// checkPaths finds settings that fail if a version lacks a file. systemd then starts
+// nothing, not even the watchdog, and no start is counted.
 func (u unit) checkPaths() (out []Problem) {
 	type setting struct{ key, path string }
 	found := map[setting]bool{}
@@ -36,7 +36,7 @@ func (u unit) checkPaths() (out []Problem) {
 		if slices.Contains(optional, key) {
 			remedy = fmt.Sprintf("put a \"-\" before the path in %s= of %s", key, file)
 		}
-		out = append(out, Problem{Rollback: true, Remedy: remedy + ", then run: " + u.reload(),
+		out = append(out, Problem{Rollback: true, Remedy: remedy + ", then run: " + u.reloadCommand(),
 			Cause: fmt.Sprintf("%s has %s=%s, inside a version: a version without it could not start, and its starts would not be counted", u.Unit, key, path)})
 	}
 	for _, a := range u.assignments() {
@@ -47,7 +47,7 @@ func (u unit) checkPaths() (out []Problem) {
 			report(a.file, a.key, path)
 		}
 	}
-	// What systemd made of specifiers, which the text does not tell.
+	// The properties, in which systemd replaced the specifiers of the text.
 	for property, key := range map[string]string{"EnvironmentFiles": "EnvironmentFile", "WorkingDirectory": "", "RootDirectory": "",
 		"ReadWritePaths": "", "ReadOnlyPaths": "", "InaccessiblePaths": ""} {
 		if key == "" {
@@ -58,7 +58,7 @@ func (u unit) checkPaths() (out []Problem) {
 				continue
 			}
 			for _, path := range u.required(key, line) {
-				report(strings.TrimPrefix(u.in(key), " from "), key, path)
+				report(strings.TrimPrefix(u.fromFile(key), " from "), key, path)
 			}
 		}
 	}
@@ -66,7 +66,7 @@ func (u unit) checkPaths() (out []Problem) {
 	return out
 }
 
-// required returns the paths in a version without which a setting fails.
+// required returns the paths in a version that a setting needs.
 func (u unit) required(key, value string) (out []string) {
 	words := strings.Fields(value)
 	for i, word := range words {
@@ -77,9 +77,9 @@ func (u unit) required(key, value string) (out []string) {
 		}
 		switch {
 		case key == "ExecCondition" && i == 0 && strings.Contains(prefix, "-"):
-			return nil // its result does not count
+			return nil // its result is ignored
 		case (strings.HasPrefix(key, "Condition") || strings.HasPrefix(key, "Assert")) && strings.Contains(prefix, "!"):
-			continue // met where the file is missing
+			continue // met if the file is missing
 		case key == "OpenFile" && strings.HasSuffix(word, "graceful"):
 			continue
 		case key != "ExecCondition" && strings.HasPrefix(strings.TrimLeft(word, "+"), "-"):

@@ -11,6 +11,7 @@ import (
 	"time"
 )
 
+// checkLoaded reports whether systemd has the unit, or the problem.
 func (u unit) checkLoaded() (Problem, bool) {
 	p := Problem{Check: "unit file", Rollback: true}
 	switch u.p["LoadState"] {
@@ -19,7 +20,7 @@ func (u unit) checkLoaded() (Problem, bool) {
 	case "masked":
 		p.Cause, p.Remedy = u.Unit+" is masked, so nothing can start it", "run: systemctl unmask "+u.Unit+" && systemctl enable --now "+u.Unit
 	case "not-found":
-		p.Cause, p.Remedy = "there is no unit "+u.Unit, "write it: "+u.command()+" && systemctl enable "+u.Unit
+		p.Cause, p.Remedy = "there is no unit "+u.Unit, "write it: "+u.writeCommand()+" && systemctl enable "+u.Unit
 	default:
 		p.Cause = fmt.Sprintf("systemd cannot load %s (LoadState=%s %s)", u.Unit, u.p["LoadState"], u.p["LoadError"])
 		p.Remedy = "see what is wrong with it: systemd-analyze verify " + u.Unit
@@ -31,7 +32,7 @@ func (u unit) checkReload() []Problem {
 	if u.p["NeedDaemonReload"] != "yes" {
 		return nil
 	}
-	return []Problem{{Cause: "the files of " + u.Unit + " changed on disk, and systemd still uses what it read before", Remedy: "run: " + u.reload()}}
+	return []Problem{{Cause: "the files of " + u.Unit + " changed on disk, and systemd still uses the previous ones", Remedy: "run: " + u.reloadCommand()}}
 }
 
 func (u unit) checkEnabled() []Problem {
@@ -48,53 +49,53 @@ func (u unit) checkEnabled() []Problem {
 
 func (u unit) checkRestart() (out []Problem) {
 	if v := u.p["Restart"]; v != "always" {
-		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "Restart", "always"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "Restart", "always"),
 			Cause: fmt.Sprintf("%s has Restart=%s: it stays stopped when a new version is to start, or a bad one to be rolled back", u.Unit, v)})
 	}
 	if v := u.p["RestartPreventExitStatus"]; v != "" {
-		out = append(out, Problem{Rollback: true, Remedy: "remove RestartPreventExitStatus=" + u.in("RestartPreventExitStatus") + ", then run: " + u.reload(),
-			Cause: fmt.Sprintf("%s has RestartPreventExitStatus=%s: a version that ends so is not started again", u.Unit, v)})
+		out = append(out, Problem{Rollback: true, Remedy: "remove RestartPreventExitStatus=" + u.fromFile("RestartPreventExitStatus") + ", then run: " + u.reloadCommand(),
+			Cause: fmt.Sprintf("%s has RestartPreventExitStatus=%s: a version that ends with it is not restarted", u.Unit, v)})
 	}
 	if u.p["RemainAfterExit"] == "yes" {
-		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RemainAfterExit", "no"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RemainAfterExit", "no"),
 			Cause: u.Unit + " has RemainAfterExit=yes: systemd does not restart it when it ends with exit code 0"})
 	}
 	if u.p["RestartUSec"] == "infinity" {
-		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RestartSec", "1"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RestartSec", "1"),
 			Cause: u.Unit + " has RestartSec=infinity: it is never started again"})
 	}
 	if wait, ok := duration(u.p["RestartUSec"]); ok && wait > maxRestartWait {
-		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RestartSec", "1"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RestartSec", "1"),
 			Cause: fmt.Sprintf("%s has RestartSec=%s: it is down for that long before each start of a new version or of a rollback", u.Unit, u.p["RestartUSec"])})
 	}
 	if steps := u.p["RestartSteps"]; steps != "" && steps != "0" {
 		if wait, ok := duration(u.p["RestartMaxDelayUSec"]); ok && wait > maxRestartWait {
-			out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "RestartSteps", "0"),
+			out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RestartSteps", "0"),
 				Cause: fmt.Sprintf("%s has RestartMaxDelaySec=%s: after some failures it is down for that long before each start", u.Unit, u.p["RestartMaxDelayUSec"])})
 		}
 	}
 	return out
 }
 
-// maxRestartWait is the longest wait between two starts that an upgrade stands:
-// a trial has several.
+// maxRestartWait is the longest acceptable wait between two starts. A trial may wait
+// several times.
 const maxRestartWait = 10 * time.Minute
 
-// checkFileSize finds a limit of the size of files: the kernel ends a process
-// that writes beyond it, and a trial would be ended for that.
+// checkFileSize finds a limit on the size of files. The kernel kills a process that
+// exceeds it, which would fail a trial.
 func (u unit) checkFileSize() []Problem {
 	for _, limit := range []string{u.p["LimitFSIZESoft"], u.p["LimitFSIZE"]} {
 		if limit != "" && limit != "infinity" {
-			return []Problem{{Rollback: true, Remedy: u.set("Service", "LimitFSIZE", "infinity"),
+			return []Problem{{Rollback: true, Remedy: u.setRemedy("Service", "LimitFSIZE", "infinity"),
 				Cause: fmt.Sprintf("%s has LimitFSIZE=%s: the service is killed when it writes a larger file, such as a release", u.Unit, limit)}}
 		}
 	}
 	return nil
 }
 
-// in names the file that a setting is in.
-func (u unit) in(key string) string {
-	if file := u.setting(key); file != "" {
+// fromFile returns " from " and the file that sets key, or else the unit.
+func (u unit) fromFile(key string) string {
+	if file := u.fileWith(key); file != "" {
 		return " from " + file
 	}
 	return " from " + u.Unit
@@ -105,7 +106,7 @@ func (u unit) checkLimits() []Problem {
 	if interval == "" || interval == "0" || burst == "" || burst == "0" {
 		return nil
 	}
-	return []Problem{{Rollback: true, Remedy: u.set("Unit", "StartLimitIntervalSec", "0"),
+	return []Problem{{Rollback: true, Remedy: u.setRemedy("Unit", "StartLimitIntervalSec", "0"),
 		Cause: fmt.Sprintf("%s is started at most %s times in %s, which could end its restarts before the start that rolls back; StartLimitIntervalSec=0 is missing", u.Unit, burst, interval)}}
 }
 
@@ -114,22 +115,22 @@ func (u unit) checkType() (out []Problem) {
 	if u.kind == attached {
 		if t == "oneshot" {
 			out = append(out, Problem{Rollback: true, Cause: u.Unit + " has Type=oneshot: it is not up after its program ended, so a version could not prove healthy",
-				Remedy: u.set("Service", "Type", "exec")})
+				Remedy: u.setRemedy("Service", "Type", "exec")})
 		}
 		return out
 	}
 	if t != "notify" && t != "notify-reload" {
-		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "Type", "notify"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "Type", "notify"),
 			Cause: fmt.Sprintf("%s has Type=%s: systemd does not wait for a version on trial, and does not end one that hangs", u.Unit, t)})
 	}
 	if u.p["NotifyAccess"] == "none" {
-		out = append(out, Problem{Rollback: true, Remedy: u.set("Service", "NotifyAccess", "main"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "NotifyAccess", "main"),
 			Cause: u.Unit + " has NotifyAccess=none: systemd does not hear that the service is ready"})
 	}
 	return out
 }
 
-// owner returns the uid that owns the install root.
+// owner returns the uid of the owner of the install root, if it is known.
 func (u unit) owner() (uint32, bool) {
 	st, err := os.Stat(u.Layout.Root())
 	if err != nil {
@@ -142,6 +143,7 @@ func (u unit) owner() (uint32, bool) {
 	return sys.Uid, true
 }
 
+// ownerName returns the user that the unit should run as.
 func (u unit) ownerName() string {
 	if uid, ok := UserID(u.p["User"]); ok && uid != 0 {
 		return u.p["User"]
@@ -162,8 +164,8 @@ func UserName(uid uint32) string {
 	return id
 }
 
-// UserID returns the uid of User=: a name, a number, or "" for root. It reports
-// false if there is no such user.
+// UserID returns the uid of a value of User=: a name, a number, or "" for root. It
+// reports false if there is no such user.
 func UserID(name string) (uint32, bool) {
 	if name == "" {
 		return 0, true
@@ -183,7 +185,7 @@ func (u unit) checkUser() []Problem {
 	}
 	owner, known := u.owner()
 	if u.p["DynamicUser"] == "yes" {
-		return []Problem{{Rollback: true, Remedy: u.set("Service", "DynamicUser", "no"), Cause: u.Unit + " has DynamicUser=yes: its user is another one after each start, and cannot own " + u.Layout.Root()}}
+		return []Problem{{Rollback: true, Remedy: u.setRemedy("Service", "DynamicUser", "no"), Cause: u.Unit + " has DynamicUser=yes: its user changes with each start, and cannot own " + u.Layout.Root()}}
 	}
 	uid, ok := UserID(name)
 	switch {
@@ -193,7 +195,7 @@ func (u unit) checkUser() []Problem {
 	case !known || uid == owner:
 		return nil
 	case uid == 0: // the root is another user's: the unit lost its User=
-		return []Problem{{Rollback: true, Remedy: u.set("Service", "User", UserName(owner)),
+		return []Problem{{Rollback: true, Remedy: u.setRemedy("Service", "User", UserName(owner)),
 			Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s", u.Unit, shown, u.Layout.Root(), UserName(owner))}}
 	}
 	return []Problem{{Rollback: true, Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s: it cannot record or roll back anything", u.Unit, shown, u.Layout.Root(), UserName(owner)),
@@ -206,7 +208,7 @@ func (u unit) checkTimeout() []Problem {
 		return nil
 	}
 	secs := strconv.Itoa(int(u.Window / time.Second))
-	return []Problem{{Rollback: true, Remedy: u.set("Service", "TimeoutStartSec", secs),
+	return []Problem{{Rollback: true, Remedy: u.setRemedy("Service", "TimeoutStartSec", secs),
 		Cause: fmt.Sprintf("%s has TimeoutStartSec=%s, shorter than boot_health_window_secs (%s s): systemd would end a healthy version in its trial", u.Unit, u.p["TimeoutStartUSec"], secs)}}
 }
 
@@ -214,9 +216,9 @@ func (u unit) checkWatchdogSec() []Problem {
 	have, ok := duration(u.p["WatchdogUSec"])
 	switch {
 	case !ok || have == 0:
-		return []Problem{{Remedy: u.set("Service", "WatchdogSec", "30"), Cause: u.Unit + " has no WatchdogSec=: systemd does not restart an agent that hangs"}}
+		return []Problem{{Remedy: u.setRemedy("Service", "WatchdogSec", "30"), Cause: u.Unit + " has no WatchdogSec=: systemd does not restart an agent that hangs"}}
 	case have < 2*time.Second:
-		return []Problem{{Rollback: true, Remedy: u.set("Service", "WatchdogSec", "30"),
+		return []Problem{{Rollback: true, Remedy: u.setRemedy("Service", "WatchdogSec", "30"),
 			Cause: fmt.Sprintf("%s has WatchdogSec=%s: systemd would end a healthy agent on a busy machine", u.Unit, u.p["WatchdogUSec"])}}
 	}
 	return nil
@@ -224,7 +226,7 @@ func (u unit) checkWatchdogSec() []Problem {
 
 func (u unit) checkNetwork() (out []Problem) {
 	if u.p["PrivateNetwork"] == "yes" {
-		out = append(out, Problem{Cause: u.Unit + " has PrivateNetwork=yes: it cannot reach its manager", Remedy: u.set("Service", "PrivateNetwork", "no")})
+		out = append(out, Problem{Cause: u.Unit + " has PrivateNetwork=yes: it cannot reach its manager", Remedy: u.setRemedy("Service", "PrivateNetwork", "no")})
 	}
 	list := u.p["RestrictAddressFamilies"]
 	denied, isDenied := strings.CutPrefix(list, "~")
@@ -239,7 +241,7 @@ func (u unit) checkNetwork() (out []Problem) {
 	}
 	if missing != nil {
 		out = append(out, Problem{Cause: fmt.Sprintf("%s forbids %s, which the names of hosts and link-local addresses need", u.Unit, strings.Join(missing, " ")),
-			Remedy: "add RestrictAddressFamilies=" + strings.Join(missing, " ") + " in [Service] of " + u.Unit + ", then run: " + u.reload()})
+			Remedy: "add RestrictAddressFamilies=" + strings.Join(missing, " ") + " in [Service] of " + u.Unit + ", then run: " + u.reloadCommand()})
 	}
 	return out
 }

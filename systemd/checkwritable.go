@@ -12,17 +12,17 @@ import (
 type place struct {
 	name string // in the install root
 	real string // without links
-	// linked says that it is outside the root, behind a link of an administrator.
+	// linked means that a link of an administrator points outside the root.
 	linked bool
 }
 
-// places are the install root, and what in it an agent must be able to change.
+// places returns the install root, and what the agent writes to in it.
 func (u unit) places() []place {
 	out := []place{{u.Layout.Root(), u.real, false}}
 	for _, path := range u.Layout.Written() {
 		p := place{path, resolve(filepath.Join(u.real, u.name(path))), false}
 		if _, err := os.Lstat(p.real); err != nil {
-			continue // a dangling link is a check of its own
+			continue // another check finds dangling links
 		}
 		p.linked = !within(p.real, u.real)
 		out = append(out, p)
@@ -30,11 +30,11 @@ func (u unit) places() []place {
 	return out
 }
 
-// rule is what decides whether the service may write to a path: the deepest
-// directory that a setting names.
+// rule decides whether the service may write to a path. It comes from the setting that
+// names the deepest directory.
 type rule struct {
 	depth    int
-	key      string // of the setting, without "="; "": nothing forbids it
+	key      string // the setting, without "="; "": there is none
 	value    string
 	writable bool
 }
@@ -68,21 +68,21 @@ func (u unit) access(path string) rule {
 	return r
 }
 
-// checkWritable finds out whether the sandbox lets the service write to, and
-// run programs from, its install root, and what links in it stand for.
+// checkWritable checks that the sandbox lets the service write to, and run programs
+// from, its install root, and the directories that links in it point to.
 func (u unit) checkWritable() (out []Problem) {
 	places := u.places()
 	root := u.access(u.real)
-	var said []rule
+	var reported []rule
 	for i, p := range places {
 		r := u.access(p.real)
 		if i == 0 || p.linked {
 			out = append(out, u.hidden(p, r.writable)...)
 		}
-		if r.writable || i > 0 && (!p.linked && r == root || p.linked && slices.Contains(said, r) && r.key != "ProtectSystem") {
+		if r.writable || i > 0 && (!p.linked && r == root || p.linked && slices.Contains(reported, r) && r.key != "ProtectSystem") {
 			continue
 		}
-		said = append(said, r)
+		reported = append(reported, r)
 		what, reason := p.name, r.key+"="+r.value
 		if p.linked {
 			what = fmt.Sprintf("%s, to which %s is a link", p.real, p.name)
@@ -90,19 +90,19 @@ func (u unit) checkWritable() (out []Problem) {
 		if r.key == "ProtectSystem" {
 			reason += ", and ReadWritePaths= does not name it"
 		}
-		remedy := u.set("Service", "ReadWritePaths", u.Layout.Root())
+		remedy := u.setRemedy("Service", "ReadWritePaths", u.Layout.Root())
 		switch {
 		case r.key != "ProtectSystem":
-			remedy = fmt.Sprintf("remove %s from %s=%s, keep ReadWritePaths=%s, then run: %s", r.value, r.key, strings.Replace(u.in(r.key), " from", " of", 1), p.real, u.reload())
+			remedy = fmt.Sprintf("remove %s from %s=%s, keep ReadWritePaths=%s, then run: %s", r.value, r.key, strings.Replace(u.fromFile(r.key), " from", " of", 1), p.real, u.reloadCommand())
 		case p.linked:
-			remedy = u.again("ReadWritePaths")
+			remedy = u.rewriteRemedy("ReadWritePaths")
 		}
 		out = append(out, Problem{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf("%s may not write to %s (%s): no upgrade and no rollback can be recorded", u.Unit, what, reason)})
 	}
 	return append(out, u.noExec(places)...)
 }
 
-// hidden finds the settings that replace a place by an empty directory.
+// hidden finds settings that replace a place by an empty directory.
 func (u unit) hidden(p place, writable bool) (out []Problem) {
 	check := func(key string, dirs ...string) {
 		if v := u.p[key]; v == "no" || v == "" || v == "read-only" && writable {
@@ -110,7 +110,7 @@ func (u unit) hidden(p place, writable bool) (out []Problem) {
 		}
 		for _, dir := range dirs {
 			if strings.HasPrefix(p.real, dir+"/") {
-				out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("move %s elsewhere, or %s", p.real, u.set("Service", key, "no")),
+				out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("move %s elsewhere, or %s", p.real, u.setRemedy("Service", key, "no")),
 					Cause: fmt.Sprintf("%s has %s=%s, which hides %s from it", u.Unit, key, u.p[key], p.name)})
 			}
 		}
@@ -120,7 +120,7 @@ func (u unit) hidden(p place, writable bool) (out []Problem) {
 	return out
 }
 
-// noExec finds a setting that forbids the programs of the versions.
+// noExec finds a setting that forbids to execute the programs of the versions.
 func (u unit) noExec(places []place) []Problem {
 	for _, p := range places {
 		if p.name != u.Layout.Root() && p.name != u.Layout.Versions() {
@@ -137,7 +137,7 @@ func (u unit) noExec(places []place) []Problem {
 		deepest("NoExecPaths", &deny)
 		deepest("ExecPaths", &allow)
 		if deny > allow {
-			return []Problem{{Rollback: true, Remedy: "add ExecPaths=" + p.name + " in [Service], then run: " + u.reload(),
+			return []Problem{{Rollback: true, Remedy: "add ExecPaths=" + p.name + " in [Service], then run: " + u.reloadCommand(),
 				Cause: fmt.Sprintf("%s has NoExecPaths=%s: no version can be executed in %s", u.Unit, strings.Join(strings.Fields(u.p["NoExecPaths"]), " "), p.name)}}
 		}
 	}

@@ -10,10 +10,10 @@ import (
 	"os"
 )
 
-// LastEnd says how the start of this unit before this one ended, in words of
-// systemd's journal: "exit status 3", "killed by signal KILL", "the start timed
-// out". It returns "" if nobody knows. The user must be able to read the journal
-// (group systemd-journal).
+// LastEnd returns how the previous start of this process's unit ended, from systemd's
+// journal: "exit status 3", "killed by signal KILL", "the start timed out". It returns
+// "" if that is unknown. The user must be able to read the journal (group
+// systemd-journal).
 func LastEnd(ctx context.Context) string {
 	unit, err := Self()
 	if err != nil {
@@ -26,8 +26,8 @@ func LastEnd(ctx context.Context) string {
 	return endOf(out, os.Getenv("INVOCATION_ID"))
 }
 
-// setupFailures are the exit statuses of systemd's own, before the program runs
-// (systemd.exec(5), "Process Exit Codes").
+// setupFailures are the exit statuses with which systemd itself fails before the program
+// runs (systemd.exec(5), "Process Exit Codes").
 var setupFailures = map[string]string{
 	"200": "the working directory could not be entered",
 	"203": "the program could not be executed",
@@ -36,7 +36,7 @@ var setupFailures = map[string]string{
 	"226": "the sandbox could not be set up",
 }
 
-// endOf finds the end of the last invocation before now in journalctl's JSON.
+// endOf returns how the last invocation before now ended, from journalctl's JSON.
 func endOf(out []byte, now string) string {
 	var last, code, status, result string
 	in := bufio.NewScanner(bytes.NewReader(out))

@@ -1,7 +1,12 @@
-// Package systemd talks to the service manager: sd_notify, unit files, what is
-// wrong with a unit (Service.Inspect), its state, and its journal. It asks
-// systemctl and journalctl, and changes nothing. Outside a unit of Type=notify,
-// where there is no NOTIFY_SOCKET, Notify does nothing.
+// Package systemd is the agent's side of the service manager. It generates unit files
+// (Unit.Files), finds the faults of a unit that prevent upgrades and rollbacks
+// (Service.Inspect, Service.Fit), reads the state of a unit (QueryState) and its
+// journal, and notifies systemd (Notify).
+//
+// It runs systemctl and journalctl, each for 5 s at most, and needs no privilege. It
+// writes no file, and starts and stops nothing; package install does. So nothing of
+// it has to be repaired after a crash. The names in an install root come from a
+// Layout, which state.Layout implements.
 package systemd
 
 import (
@@ -10,7 +15,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// Notify sends state, lines of NAME=VALUE as in sd_notify(3).
+// Notify sends state to systemd: lines of NAME=VALUE, as in sd_notify(3). Without
+// NOTIFY_SOCKET in the environment it does nothing, and returns nil.
 func Notify(state string) error {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		return fmt.Errorf("notify systemd: %w", err)

@@ -13,17 +13,17 @@ import (
 	"strings"
 )
 
-// LastLines bounds.
+// Limits of LastLines.
 const (
 	maxLines = 40
 	maxLine  = 300 // bytes
 )
 
-// ErrNoUnit says that this process is not the service of a unit.
+// ErrNoUnit means that this process is not the service of a unit.
 var ErrNoUnit = errors.New("not a service of systemd")
 
-// Self returns the name of the unit that this process belongs to, like
-// "edge.service", from its control group.
+// Self returns the name of the unit of this process, like "edge.service", from its
+// control group.
 func Self() (string, error) {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -32,8 +32,8 @@ func Self() (string, error) {
 	return unitOf(string(b))
 }
 
-// unitOf finds the unit in the text of /proc/PID/cgroup (cgroups(7)): the
-// unified hierarchy's line, or that of systemd's own.
+// unitOf returns the unit in the text of /proc/PID/cgroup (cgroups(7)), from the line of
+// the unified hierarchy or of systemd's own.
 func unitOf(text string) (string, error) {
 	for line := range strings.Lines(text) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -46,10 +46,9 @@ func unitOf(text string) (string, error) {
 	return "", ErrNoUnit
 }
 
-// LastLines returns what the journal has of the start of this unit before
-// this one: at most 41, of at most 300 bytes
-// each, oldest first. The
-// user must be able to read the journal (group systemd-journal).
+// LastLines returns the journal of the previous start of this process's unit: at most 41
+// lines of at most 300 bytes each, oldest first. The user must be able to read the
+// journal (group systemd-journal).
 func LastLines(ctx context.Context) ([]string, error) {
 	unit, err := Self()
 	if err != nil {
@@ -58,7 +57,7 @@ func LastLines(ctx context.Context) ([]string, error) {
 	return lastLines(ctx, unit, os.Getenv("INVOCATION_ID"))
 }
 
-// lastLines is LastLines of any unit, whose present start is now.
+// lastLines is LastLines of any unit. now is the invocation id of its present start.
 func lastLines(ctx context.Context, unit, now string) ([]string, error) {
 	out, err := output(ctx, "journalctl", "--quiet", "--no-pager", "--output=json", "--lines=500", "--unit="+unit)
 	if err != nil {
@@ -67,9 +66,10 @@ func lastLines(ctx context.Context, unit, now string) ([]string, error) {
 	return linesOf(out, now), nil
 }
 
-// linesOf takes the messages of the last invocation before now out of
-// journalctl's JSON. A process that ends at once can be gone before journald
-// asks for its invocation; its lines are of the one that the line before is of. Of a long one, as a traceback makes it, the middle is left out.
+// linesOf returns the messages of the last invocation before now, from journalctl's JSON.
+// A process that ends at once may be gone before journald learns its invocation; its
+// lines belong to that of the line before. Long output, such as a traceback, loses its
+// middle.
 func linesOf(out []byte, now string) []string {
 	var lines []string
 	last, before := "", ""

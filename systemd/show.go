@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// runtimeDir exists while systemd is the init system (sd_booted(3)).
+// runtimeDir exists if systemd is the init system (sd_booted(3)).
 const runtimeDir = "/run/systemd/system"
 
-// Booted returns an error that says why systemd cannot be asked, or nil.
+// Booted returns nil if systemd is the init system, or an error.
 func Booted() error {
 	if _, err := os.Stat(runtimeDir); err != nil {
 		return fmt.Errorf("this machine does not run systemd: there is no %s", runtimeDir)
@@ -21,7 +21,7 @@ func Booted() error {
 	return nil
 }
 
-// show asks systemctl for properties of a unit.
+// show returns properties of a unit, from systemctl.
 func show(ctx context.Context, unit string, names ...string) (map[string]string, error) {
 	out, err := output(ctx, "systemctl", "show", "-p", strings.Join(names, ","), "--", unit)
 	if err != nil {
@@ -30,8 +30,8 @@ func show(ctx context.Context, unit string, names ...string) (map[string]string,
 	return properties(string(out)), nil
 }
 
-// properties reads what systemctl show prints. A setting with several values,
-// like ExecStartPre=, has a line for each; here they are lines of one value.
+// properties parses the output of systemctl show. A setting with several values, like
+// ExecStartPre=, has a line for each; the result joins them with newlines.
 func properties(text string) map[string]string {
 	values := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -51,7 +51,7 @@ type execLine struct {
 	ignored bool     // "-": the exit code does not matter
 }
 
-// execLines reads the commands of a setting, one a line.
+// execLines parses the commands of a setting, one a line.
 func execLines(value string) []execLine {
 	var out []execLine
 	for line := range strings.Lines(value) {
@@ -76,8 +76,8 @@ func execLines(value string) []execLine {
 	return out
 }
 
-// duration reads a time span as systemctl prints it, like "1min 30s". It
-// reports false for "infinity" and for what it cannot read.
+// duration parses a time span as systemctl prints it, like "1min 30s". It reports false
+// for "infinity" and for any other text.
 func duration(s string) (time.Duration, bool) {
 	if s == "0" {
 		return 0, true
@@ -99,7 +99,8 @@ func duration(s string) (time.Duration, bool) {
 	return total, s != ""
 }
 
-// moment reads a time as systemctl prints it with TZ=UTC.
+// moment parses a time as systemctl prints it with TZ=UTC. It returns the zero time for
+// any other text.
 func moment(s string) time.Time {
 	t, err := time.Parse("Mon 2006-01-02 15:04:05 MST", s)
 	if err != nil {
@@ -108,7 +109,7 @@ func moment(s string) time.Time {
 	return t
 }
 
-// output runs a program of the system for at most 5 s.
+// output runs a program for at most 5 s, and returns its standard output.
 func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

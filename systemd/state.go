@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// State is what systemd says of a unit now.
+// State is the state of a unit, as systemd reports it.
 type State struct {
 	Unit     string
 	Load     string // "loaded", "not-found", "masked", ...
@@ -20,22 +20,22 @@ type State struct {
 	Since    time.Time
 	// Exit is the exit code, or the number of the signal, of the last run.
 	Exit     int
-	Signaled bool   // by which the last run ended
-	Text     string // what the service says of itself (STATUS=)
+	Signaled bool   // the last run was ended by a signal
+	Text     string // the service's own status (STATUS=)
 	User     string
-	// ProtectHome and PrivateTmp say that the unit hides /home and /root, or /tmp
-	// and /var/tmp.
+	// ProtectHome means that the unit hides /home and /root, PrivateTmp that it hides
+	// /tmp and /var/tmp.
 	ProtectHome, PrivateTmp bool
-	// Unmet says that systemd did not start the unit at the last try, because a
-	// Condition...= or Assert...= of it is not met.
+	// Unmet means that the last start failed because a Condition...= or Assert...= of
+	// the unit is not met.
 	Unmet bool
 	// MaxRun is RuntimeMaxSec=, as systemctl prints it; "" if there is none.
 	MaxRun string
 }
 
-// Look asks systemctl for the state of a unit. The error says why it is not
-// known.
-func Look(ctx context.Context, unit string) (State, error) {
+// QueryState returns the state of a unit, from systemctl. The error says why it is
+// unknown. A unit that does not exist is no error: its Load is "not-found".
+func QueryState(ctx context.Context, unit string) (State, error) {
 	if err := Booted(); err != nil {
 		return State{}, err
 	}
@@ -55,7 +55,7 @@ func stateOf(unit string, p map[string]string) State {
 	s.Restarts, _ = strconv.Atoi(p["NRestarts"])
 	s.Exit, _ = strconv.Atoi(p["ExecMainStatus"])
 	s.Signaled = p["ExecMainCode"] == "2" || p["ExecMainCode"] == "3" // CLD_KILLED, CLD_DUMPED
-	// A unit that was never started has "no", too, but no time.
+	// A unit that was never started also has "no", but no time.
 	unmet := func(kind string) bool { return p[kind+"Result"] == "no" && p[kind+"Timestamp"] != "" }
 	s.Unmet = s.Active == "inactive" && (unmet("Condition") || unmet("Assert") && p["ConditionResult"] == "yes")
 	if v := p["RuntimeMaxUSec"]; v != "infinity" && v != "0" {
@@ -73,10 +73,10 @@ const (
 	loopTime     = 30 * time.Second
 )
 
-// CrashLoop reports whether systemd starts the service again and again: it
-// waits for the next start after a failure, or was restarted several times and
-// came up only now, without an upgrade or a rollback that explains it. now is the
-// time of the question; changed is when the upgrade status was reached.
+// CrashLoop reports whether systemd restarts the service again and again. Then the
+// service waits for its next start after a failure; or it was restarted several times
+// and is up for a moment only, although no upgrade or rollback restarted it. changed
+// is when the node reached its upgrade status.
 func (s State) CrashLoop(now, changed time.Time) bool {
 	if strings.HasPrefix(s.Sub, "auto-restart") {
 		return s.Result != "success" || s.Restarts >= loopRestarts
@@ -84,20 +84,20 @@ func (s State) CrashLoop(now, changed time.Time) bool {
 	if s.Active != "active" && s.Active != "activating" || s.Restarts < loopRestarts {
 		return false
 	}
-	return now.Sub(s.Since) < loopTime && !s.Explained(changed)
+	return now.Sub(s.Since) < loopTime && !s.FollowsUpgrade(changed)
 }
 
-// Explained reports whether an upgrade or a rollback, whose result was reached at
-// changed, made the start that runs: a version is kept in its start, and rolled
-// back a moment before the next.
-func (s State) Explained(changed time.Time) bool {
+// FollowsUpgrade reports whether the present start belongs to an upgrade or a rollback
+// that ended at changed. A version is kept during its start, and rolled back shortly
+// before the next one.
+func (s State) FollowsUpgrade(changed time.Time) bool {
 	return !s.Since.After(changed.Add(15 * time.Second))
 }
 
-// Ended describes how the last run ended, and the likely reason; "" if it ended
-// well.
-func (s State) Ended() string {
-	if s.Unmet && s.Result != "exec-condition" { // which has "no" as its result, too
+// EndReason describes how the last run ended, with the likely cause. It returns "" if
+// the run succeeded.
+func (s State) EndReason() string {
+	if s.Unmet && s.Result != "exec-condition" { // whose result is "no" as well
 		return "systemd does not start it: a condition of its unit is not met"
 	}
 	switch s.Result {
@@ -105,7 +105,7 @@ func (s State) Ended() string {
 		return ""
 	case "timeout":
 		if s.MaxRun != "" {
-			return fmt.Sprintf("systemd ended it (result timeout): RuntimeMaxSec=%s was over, or it was not ready in time (TimeoutStartSec=)", s.MaxRun)
+			return fmt.Sprintf("systemd ended it (result timeout): RuntimeMaxSec=%s is over, or it was not ready in time (TimeoutStartSec=)", s.MaxRun)
 		}
 		return "it was not ready in time (TimeoutStartSec=)"
 	case "watchdog":
@@ -133,19 +133,18 @@ func (s State) Ended() string {
 	return fmt.Sprintf("exit code %d", s.Exit)
 }
 
-// Looping describes why a service in a crash loop ended: Ended, or, when it was
-// started again meanwhile, the setting that may have ended it; "" if neither is
-// known.
-func (s State) Looping() string {
-	if ended := s.Ended(); ended != "" || s.MaxRun == "" {
+// LoopReason describes why a service in a crash loop ends: EndReason, or RuntimeMaxSec=
+// if the service has been restarted meanwhile. It returns "" if neither is known.
+func (s State) LoopReason() string {
+	if ended := s.EndReason(); ended != "" || s.MaxRun == "" {
 		return ended
 	}
 	return fmt.Sprintf("RuntimeMaxSec=%s lets it run no longer: systemd ends it with the result timeout", s.MaxRun)
 }
 
-// Start returns the command that starts a stopped unit, or what to do before it
-// where systemd does not start the unit.
-func (s State) Start() string {
+// StartCommand returns the command that starts a stopped unit, and what to do before
+// where systemd would refuse.
+func (s State) StartCommand() string {
 	switch {
 	case s.Load == "masked" || strings.HasPrefix(s.Enabled, "masked"):
 		return fmt.Sprintf("systemctl unmask %s && systemctl start %[1]s", s.Unit)
@@ -155,8 +154,8 @@ func (s State) Start() string {
 	return "systemctl start " + s.Unit
 }
 
-// exitCodes are those that systemd itself ends a service with before its
-// program runs (systemd.exec(5)), and their usual reasons.
+// exitCodes are the exit codes with which systemd itself fails before the program runs
+// (systemd.exec(5)), with their usual causes.
 var exitCodes = map[int]string{
 	200: "CHDIR: the directory of WorkingDirectory= is missing, or its user may not enter it",
 	203: "EXEC: the program cannot be executed: it is missing, is not executable by the service's user, is for another machine, or is on a file system mounted noexec",
@@ -170,8 +169,8 @@ var exitCodes = map[int]string{
 	238: "STATE_DIRECTORY: the state directory cannot be made",
 }
 
-// Environment returns the variables that Environment= of a unit sets to plain
-// values: those that systemctl prints without quotes.
+// Environment returns the variables that Environment= of a unit sets. It leaves out
+// values that systemctl prints with quotes.
 func Environment(ctx context.Context, unit string) (map[string]string, error) {
 	p, err := show(ctx, unit, "Environment")
 	if err != nil {

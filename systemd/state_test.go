@@ -22,8 +22,8 @@ func TestWhyNotStarted(t *testing.T) {
 		{"ActiveState=failed\nResult=something-new", `result is "something-new"`, ""},
 	} {
 		s := stateOf("e.service", properties(tt.show))
-		if why := s.Looping(); !strings.Contains(why, tt.why) || (why == "") != (tt.why == "") || !strings.HasPrefix(s.Start(), tt.start) {
-			t.Errorf("%q: %q, %q; want %q, %q", tt.show, why, s.Start(), tt.why, tt.start)
+		if why := s.LoopReason(); !strings.Contains(why, tt.why) || (why == "") != (tt.why == "") || !strings.HasPrefix(s.StartCommand(), tt.start) {
+			t.Errorf("%q: %q, %q; want %q, %q", tt.show, why, s.StartCommand(), tt.why, tt.start)
 		}
 	}
 }

@@ -18,20 +18,19 @@ var unitTexts embed.FS
 type Unit struct {
 	Name   string // of the service, without ".service"
 	Layout Layout // of the install root
-	Binary string // in a version's directory
-	User   string // that it runs as; it must own the root
+	Binary string // the program, in a version's directory
+	User   string // the user that the unit runs as; it must own the root
 	// WindowSecs is boot_health_window_secs of the configuration.
 	WindowSecs   int
 	RestartSecs  float64 // between two starts; default 1
 	WatchdogSecs int     // without an answer from the agent; default 30
 	Environment  []string
-	Journal      bool // lets it read the journal: see LastLines
-	// Writable are directories outside the root that links in it point to, and that the
-	// service writes to, too.
+	Journal      bool // the agent may read the journal: see LastLines
+	// Writable lists the directories outside the root that links in it point to, and that
+	// the service writes to.
 	Writable []string
-	// Attached is the service that the agent looks after, like "app.service", and
-	// Agent the absolute path of edge-agent; both empty when the service is the
-	// agent itself.
+	// Attached is the service that the agent upgrades, like "app.service", and Agent the
+	// absolute path of edge-agent. Attached is empty if the service is the agent itself.
 	Attached, Agent string
 }
 
@@ -39,15 +38,15 @@ type Unit struct {
 // /etc/systemd/system.
 type File struct{ Name, Text string }
 
-// plain is what a value may consist of, so that it stands for itself in a unit
-// file: no space, quote, backslash, % or $. It does not begin like an option.
+// plain matches a value that a unit file takes literally: it has no space, quote,
+// backslash, % or $, and does not begin like an option.
 var plain = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_./:=@+,][0-9A-Za-z_./:=@+,-]*$`) })
 
-// names is what the name of a unit or of a user may consist of: it stands for a
-// file name, and for an argument of a command.
+// names matches the name of a unit or of a user, which is used in file names and as an
+// argument of commands.
 var names = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z_.@-]{0,99}$`) })
 
-// check returns what must not get into a unit, nor into a path of one.
+// check refuses values that must not get into a unit file or its path.
 func (u Unit) check() error {
 	if u.WindowSecs < 1 {
 		return fmt.Errorf("unit: no health window")
@@ -101,14 +100,15 @@ func (u Unit) check() error {
 	return nil
 }
 
-// in reports whether path is inside dir, by either's name or behind links.
+// in reports whether path is inside dir, by name or through links.
 func in(path, dir string) bool {
 	return strings.HasPrefix(path, dir+"/") || strings.HasPrefix(filepath.Clean(path), dir+"/") || strings.HasPrefix(resolve(path), resolve(dir)+"/")
 }
 
-// Files returns the unit, or, in attached mode, the agent's unit, a drop-in of the
-// service's own, and two by which the agent has the service restarted. It refuses
-// values that would need quoting, or that stand for another file or option.
+// Files returns the text of the unit. In attached mode it returns the agent's unit, a
+// drop-in for the unit of the service, and two units that restart the service when the
+// agent requests it. It refuses values that would need quoting, and names that could
+// be another file or an option.
 func (u Unit) Files() ([]File, error) {
 	if u.RestartSecs == 0 {
 		u.RestartSecs = 1
@@ -140,9 +140,8 @@ func (u Unit) Files() ([]File, error) {
 	return out, nil
 }
 
-// fill returns a unit text with its values. It is not package text/template: that one
-// calls methods by their names, for which the linker keeps every exported method in
-// the program, a quarter of its size.
+// fill replaces the placeholders of a unit text. Package text/template would call methods
+// by name, for which the linker keeps every exported method: a quarter of the program.
 func (u Unit) fill(name string) (string, error) {
 	text, err := unitTexts.ReadFile("units/" + name)
 	if err != nil {
@@ -160,7 +159,7 @@ func (u Unit) fill(name string) (string, error) {
 		extra.WriteString("Environment=" + v + "\n")
 	}
 	for _, dir := range u.Writable {
-		writable.WriteString("# A link in the root points there. \"-\": without it the service starts, too.\nReadWritePaths=-" + dir + "\n")
+		writable.WriteString("# A link in the root points there. \"-\": the service starts without it as well.\nReadWritePaths=-" + dir + "\n")
 	}
 	umask := "0077"
 	if u.Attached != "" {
@@ -182,11 +181,12 @@ func (u Unit) fill(name string) (string, error) {
 	return filled, nil
 }
 
+// base is the name of the attached service, without ".service".
 func (u Unit) base() string { return strings.TrimSuffix(u.Attached, ".service") }
 
 func (u Unit) restartPath() string { return u.base() + "-restart.path" }
 
-// Enable is what must be enabled of Files, and started.
+// Enable returns the units of Files that must be enabled and started.
 func (u Unit) Enable() []string {
 	if u.Attached == "" {
 		return []string{u.Name + ".service"}

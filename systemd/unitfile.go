@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// assignment is a KEY=VALUE line of a unit's files that counts.
+// assignment is a KEY=VALUE line of a unit file that is in effect.
 type assignment struct{ file, section, key, value string }
 
-// single are the settings of which the last line alone counts. Every other one
-// that can name a path is a list.
+// single lists the settings of which only the last line is in effect. Every other
+// setting that can name a path is a list.
 var single = []string{
 	"WorkingDirectory", "RootDirectory", "RootImage", "RootVerity", "RootHash", "RootHashSignature",
 	"StandardInput", "StandardOutput", "StandardError", "TTYPath", "NetworkNamespacePath", "IPCNamespacePath",
 }
 
-// assignments returns what the unit's files set, as systemd reads them: the unit
-// first, then its drop-ins. A file that cannot be read sets nothing.
+// assignments returns the assignments in effect, as systemd reads them: those of the
+// unit first, then those of its drop-ins. It skips unreadable files.
 func (u unit) assignments() []assignment {
 	files := u.files()
 	slices.Reverse(files)
@@ -49,8 +49,8 @@ func (u unit) assignments() []assignment {
 	return out
 }
 
-// resets reports whether an empty key= makes earlier lines of another key void:
-// an empty condition voids all conditions (systemd.unit(5)).
+// resets reports whether an empty key= cancels earlier lines of other. An empty condition
+// cancels all conditions (systemd.unit(5)).
 func resets(key, other string) bool {
 	for _, kind := range []string{"Condition", "Assert"} {
 		if strings.HasPrefix(key, kind) {
@@ -60,8 +60,8 @@ func resets(key, other string) bool {
 	return key == other
 }
 
-// logicalLines returns the lines of a unit file without comments; a line that
-// ends in a backslash and the next one are one line.
+// logicalLines returns the lines of a unit file without comments. A line that ends in a
+// backslash continues in the next one.
 func logicalLines(text string) []string {
 	var out []string
 	joined, open := "", false

@@ -1,13 +1,16 @@
-// Package watchdog is what runs before every start of the service, from the
-// version that last proved healthy (ExecStartPre=last-good/... watchdog). In
-// a trial it counts the start durably, before the new version gets to run, or,
-// when the configured starts are used up, rolls back in this same start.
+// Package watchdog runs before every start of the service, from the version that last
+// proved healthy (ExecStartPre=last-good/... watchdog). During a trial it counts the
+// start durably, before the new version runs. When the configured starts are used up,
+// it rolls back in this same start.
 //
-// The watchdog never blocks a start: it logs its own failures, and the service
-// starts. It ends a trial whose starts it cannot count (a full or read-only
-// disk), because such a trial could otherwise go on for ever; a start that was
-// counted stays counted, whatever fails afterwards. It uses no network, reads no
-// configuration, and decides nothing by a clock.
+// The watchdog never blocks a start: it reports its own failures, and the service
+// starts. If it cannot count a start (full or read-only disk), it ends the trial by
+// the link current alone, since an uncounted trial could last for ever. A start that
+// was counted stays counted, whatever fails afterwards. After a crash the next start
+// repeats or completes its work.
+//
+// It uses no network, reads no configuration, and decides nothing by a clock. It does
+// not judge whether a version is healthy.
 package watchdog
 
 import (
@@ -20,26 +23,26 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// Report says what the watchdog found and did, for the log.
+// Report is what the watchdog found and did.
 type Report struct {
 	Status       state.Status
-	Current      release.Version // what is about to start
-	Target       release.Version // on trial, or rolled back from
+	Current      release.Version // the version that starts next
+	Target       release.Version // the version on trial, or the one that was rolled back
 	BootAttempts int             // starts of Target, this one included
 	MaxAttempts  int
-	Reverted     bool     // in this start
-	Reason       string   // of the revert
-	Notes        []string // what was amiss and settled
-	Errs         []error  // what could not be done
+	Reverted     bool     // whether this start rolled back
+	Reason       string   // of the rollback
+	Notes        []string // damage that was found and repaired
+	Errs         []error  // failures of the watchdog itself
 }
 
-// Run does the watchdog's work under the install root l.
+// Run does the work of the watchdog in an install root.
 func Run(ctx context.Context, l state.Layout) Report {
 	return RunAfter(ctx, l, func(context.Context) string { return "" })
 }
 
-// RunAfter is Run with ended, which says how the start before this one ended, or
-// returns "" (systemd.LastEnd). It is asked only in a trial.
+// RunAfter is Run with ended, which returns how the previous start ended, or "" if that is
+// unknown, as systemd.LastEnd does. It is called during a trial only.
 func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) string) Report {
 	var rep Report
 	l = l.AtStart()
@@ -47,7 +50,7 @@ func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) s
 	counts := !l.StartRecorded()
 	cause := ""
 	if res, err := l.Read(); err == nil && res.State.Status == state.PendingHealth && res.State.BootAttempts > 0 {
-		cause = ended(ctx) // not while the lock is held
+		cause = ended(ctx) // before the lock is taken
 	}
 	var counted state.State
 	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
@@ -65,11 +68,11 @@ func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) s
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)
 		if !errors.Is(err, fsutil.ErrLocked) && !done(l, counted) {
-			res = rep.goBack(l, res)
+			res = rep.revertByLink(l, res)
 		}
 	}
 	if err := l.RecordStart(); err != nil {
-		rep.Notes = append(rep.Notes, "the agent will not know that a watchdog ran, and offers no upgrade: "+err.Error())
+		rep.Notes = append(rep.Notes, "the agent refuses upgrades, since the watchdog could not record that it ran: "+err.Error())
 	}
 	s := res.State
 	rep.Status, rep.Current, rep.Target = s.Status, res.Tree.Current, s.Target
@@ -80,9 +83,8 @@ func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) s
 	return rep
 }
 
-// done reports whether what Do was to write is on disk although it returned an
-// error: then only a report waits to be put in the outbox, and that is no reason
-// to end a trial.
+// done reports whether the state want is on disk although Do returned an error. Then only
+// reports are not in the outbox yet, which is no reason to end a trial.
 func done(l state.Layout, want state.State) bool {
 	now, err := l.Read()
 	if err != nil || want.Status == "" {
@@ -93,9 +95,9 @@ func done(l state.Layout, want state.State) bool {
 		now.State.BootAttempts == want.BootAttempts && now.Tree.Current == have.Current && !have.Current.IsZero()
 }
 
-// Rescue is Run for a node whose current is missing or dangling, and nothing
-// otherwise; then it returns false. It is run from the previous version: whoever
-// removed the running version has removed its watchdog too.
+// Rescue is Run for a node whose link current is missing or dangling. Otherwise it does
+// nothing, and returns false. The unit runs it from the previous version, because the
+// watchdog of a removed version is missing as well.
 func Rescue(ctx context.Context, l state.Layout) (Report, bool) {
 	if t, err := l.Tree(); err == nil && !t.Current.IsZero() {
 		return Report{}, false
@@ -103,15 +105,15 @@ func Rescue(ctx context.Context, l state.Layout) (Report, bool) {
 	return Run(ctx, l), true
 }
 
-// Record is one line for the log.
+// Record is one line of the log.
 type Record struct {
 	Level   string // "info", "warn" or "error"
 	Message string
 	Fields  []any // name, value, name, value ...
 }
 
-// Records are the report in words, one for each thing that was amiss and one
-// for what was done. The caller has the logger; this package needs none.
+// Records returns the lines of the report for the caller's log: one for each note and each
+// error, and one for what the watchdog did.
 func (rep Report) Records() []Record {
 	var rs []Record
 	for _, n := range rep.Notes {
@@ -131,11 +133,11 @@ func (rep Report) Records() []Record {
 	return append(rs, Record{"info", "watchdog has nothing to do", status})
 }
 
-// goBack does by the link alone what could not be recorded: it ends a trial
-// whose starts cannot be counted, and leads a current that is lost to a version
-// that is there. The next Do that can write records it: Reconcile finds a trial
-// whose current is the version before.
-func (rep *Report) goBack(l state.Layout, res state.Result) state.Result {
+// revertByLink changes the link current alone, where state.json cannot be written. It ends
+// a trial whose starts cannot be counted, and repairs a dangling link. The next Do
+// that can write records it, since Reconcile finds a trial whose current is the
+// previous version.
+func (rep *Report) revertByLink(l state.Layout, res state.Result) state.Result {
 	now, err := l.Read()
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)

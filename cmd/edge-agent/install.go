@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// workCommand is what install runs as the service's user.
+// workCommand is the command of the child process that becomes the service's user.
 const workCommand = "install-work"
 
 func newInstallCmd() *cobra.Command {
@@ -20,16 +20,16 @@ func newInstallCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install --device-type TYPE --manager URL --token-file FILE DIR|FILE.tar|URL|VERSION",
 		Short: "Install a release on a bare device, and wait until it has registered",
-		Long: `Install verifies a release, makes its user, install root, unit and config.toml,
+		Long: `Install verifies a release, creates its user, install root, unit and config.toml,
 enables and starts the service, and waits until it has registered with its
-manager. Run it as root; nothing of the release runs before its signature is
-verified, and nothing of it runs as root. It is done once: the manager upgrades
-the node from then on.
+manager. Run it as root. No part of the release runs before its signature is
+verified, and no part of it runs as root. Install a node once: its manager
+upgrades it from then on.
 
 Run it again after an interruption, to repair the unit, or to correct --manager,
---token-file, --cert-fingerprint or --ca-file: what is new is written to
-config.toml, the old file is kept beside it, and the service restarts. Installed
-versions and every other setting stay.`,
+--token-file, --cert-fingerprint or --ca-file. It writes the new settings to
+config.toml, keeps a copy of the old file, and restarts the service. Installed
+versions and all other settings stay.`,
 		Example: `  edge-agent install 1.5.0 --device-type edge --manager wss://manager.example:8443 --token-file token
   edge-agent install /media/stick/edge-1.5.0.tar --device-type edge --manager wss://10.0.0.2:8443 --token-file token --cert-fingerprint 3f...`,
 		Args: cli.ExactArgs(1, "device-type"),
@@ -39,16 +39,17 @@ versions and every other setting stay.`,
 	}
 	f := cmd.Flags()
 	nodeFlags(cmd, &n)
-	f.StringVar(&n.Manager, "manager", "", "wss:// URL of the manager (needed where there is no config.toml yet)")
-	f.StringVar(&n.TokenFile, "token-file", "", "file with the registration token; - is standard input (needed where there is no config.toml yet)")
+	f.StringVar(&n.Manager, "manager", "", "wss:// URL of the manager (required if there is no config.toml yet)")
+	f.StringVar(&n.TokenFile, "token-file", "", "file with the registration token; - is standard input (required if there is no config.toml yet)")
 	f.StringVar(&n.Fingerprint, "cert-fingerprint", "", "SHA-256 of the manager's certificate, in hex, if it is self-signed")
-	f.StringVar(&n.CAFile, "ca-file", "", "PEM of the CA of the manager's certificate, if it is a private CA")
+	f.StringVar(&n.CAFile, "ca-file", "", "PEM file of the CA of the manager's certificate, if it is a private CA")
 	f.DurationVar(&n.Wait, "wait", 2*time.Minute, "how long to wait for the first registration, like 90s; 0s: do not wait")
 	f.Float64Var(&n.RestartSecs, "restart-secs", 1, "seconds between two starts of the service")
 	f.StringArrayVar(&n.Environment, "environment", nil, "NAME=VALUE for the service; may be repeated")
 	return cmd
 }
 
+// nodeFlags adds the flags that install and uninstall share.
 func nodeFlags(cmd *cobra.Command, n *install.Node) {
 	f := cmd.Flags()
 	f.StringVar(&n.DeviceType, "device-type", "", "device type, as in the release's manifest (required)")
@@ -57,11 +58,11 @@ func nodeFlags(cmd *cobra.Command, n *install.Node) {
 	f.StringVar(&n.User, "user", "", "user that the service runs as, and that owns the install root (default: NAME)")
 }
 
-// runInstall checks n and does the work.
+// runInstall checks n, and then calls work.
 func runInstall(cmd *cobra.Command, n *install.Node, name string, work func(context.Context) error) error {
 	n.Child = []string{"/proc/self/exe", workCommand}
 	n.Stdin, n.Out, n.Err = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
-	// What root makes here is for others to read, whatever the caller's umask; secrets have a mode of their own.
+	// Other users must be able to read what root writes. Secrets have a mode of their own.
 	syscall.Umask(0o022)
 	err := n.Check()
 	if err == nil {
@@ -81,7 +82,7 @@ func runInstall(cmd *cobra.Command, n *install.Node, name string, work func(cont
 func newInstallWorkCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:    workCommand,
-		Short:  "Do what install and uninstall have the service's user do",
+		Short:  "Do the part of install and uninstall that the service's user does",
 		Hidden: true,
 		Args:   cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -82,7 +82,7 @@ changes nothing. As root it becomes the owner of the root.`,
 			if t.Previous == t.Current {
 				t.Previous = release.Version{} // there is none to roll back to
 			}
-			service, connection := install.LookAt(cmd.Context(), root, s.Since, s.Status == state.PendingHealth)
+			service, connection := install.QueryStatus(cmd.Context(), root, s.Since, s.Status == state.PendingHealth)
 			rep := statusReport{
 				Root: root, Status: s.Status, Since: s.Since,
 				Current: t.Current, Previous: t.Previous, LastGood: t.LastGood, Target: s.Target,

@@ -13,11 +13,11 @@ func newUninstallCmd() *cobra.Command {
 	var purge bool
 	cmd := &cobra.Command{
 		Use:   "uninstall --device-type TYPE",
-		Short: "Stop a service and remove its unit; with --purge, its install root, too",
+		Short: "Stop a service and remove its unit; with --purge also its install root",
 		Long: `Uninstall stops the service and removes its unit. With --purge it also removes
-the install root: versions, config.toml and its copies, credentials, events. What
-links in the root stand for is emptied of what edge-agent made there; a mount
-point is emptied, and stays.`,
+the install root: versions, config.toml and its copies, credentials, events. In
+directories that links in the root point to, it removes what edge-agent made.
+Mount points are emptied and kept.`,
 		Example: `  edge-agent uninstall --device-type edge
   edge-agent uninstall --device-type edge --purge`,
 		Args: cli.ExactArgs(0, "device-type"),
@@ -26,6 +26,6 @@ point is emptied, and stays.`,
 		},
 	}
 	nodeFlags(cmd, &n)
-	cmd.Flags().BoolVar(&purge, "purge", false, "remove the install root, too")
+	cmd.Flags().BoolVar(&purge, "purge", false, "also remove the install root")
 	return cmd
 }

@@ -18,11 +18,12 @@ func newUnitCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unit --config FILE --user USER",
 		Short: "Print the systemd unit for a config.toml",
-		Long: `Unit prints the unit of the service that the configuration is for. With
-service.unit in it there are four files: the agent's own unit, a drop-in of the
-service's unit, and two by which the agent has the service restarted without a
-privilege of its own. --dir writes them; it replaces no file that edge-agent did
-not write, and changes no service that does not start through the install root.`,
+		Long: `Unit prints the unit of the service that the configuration describes. If the
+configuration sets service.unit, there are four files: the agent's own unit, a
+drop-in for the service's unit, and two units that restart the service when the
+agent, which has no privilege, requests it. --dir writes the files. It replaces
+no file that edge-agent did not write, and changes no service that does not
+start through the install root.`,
 		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge >/etc/systemd/system/edge.service
   edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system`,
 		Args: cli.ExactArgs(0, "config", "user"),
@@ -45,16 +46,16 @@ not write, and changes no service that does not start through the install root.`
 	f := cmd.Flags()
 	f.StringVar(&path, "config", "", "the node's config.toml (required)")
 	f.StringVar(&u.User, "user", "", "the user that the agent runs as, and that owns the install root (required)")
-	f.StringVar(&dir, "dir", "", "write the files there, instead of printing them")
-	f.StringVar(&u.Agent, "agent", "", "with service.unit: where edge-agent is installed (default: this program)")
-	f.Float64Var(&u.RestartSecs, "restart-secs", 1, "seconds between two starts")
-	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "seconds without an answer, after which systemd restarts the agent")
-	f.BoolVar(&u.Journal, "journal", true, "let the agent read the journal, for the event of a rollback (group systemd-journal)")
+	f.StringVar(&dir, "dir", "", "write the files to this directory instead of printing them")
+	f.StringVar(&u.Agent, "agent", "", "with service.unit: path of edge-agent (default: this program)")
+	f.Float64Var(&u.RestartSecs, "restart-secs", 1, "seconds between two starts of the service")
+	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "systemd restarts the agent if it does not answer for this many seconds")
+	f.BoolVar(&u.Journal, "journal", true, "let the agent read the journal, to report why a version failed (group systemd-journal)")
 	f.StringArrayVar(&u.Environment, "environment", nil, "NAME=VALUE for the agent; may be repeated")
 	return cmd
 }
 
-// printUnits prints one file as it is, and several as systemctl cat does.
+// printUnits prints one file as it is, and several files like systemctl cat.
 func printUnits(w io.Writer, files []systemd.File) error {
 	for i, f := range files {
 		if len(files) > 1 {
@@ -73,6 +74,7 @@ func printUnits(w io.Writer, files []systemd.File) error {
 	return nil
 }
 
+// writeUnits writes the files to dir, and prints their paths and the next command.
 func writeUnits(ctx context.Context, w io.Writer, dir string, u systemd.Unit) error {
 	paths, err := install.WriteUnits(ctx, dir, u)
 	for _, path := range paths {

@@ -43,6 +43,7 @@ does nothing. It exits 0 whatever it finds.`,
 	})
 }
 
+// newStartCmd completes a command that runs before each start of the service.
 func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, func(context.Context) string) (watchdog.Report, bool)) *cobra.Command {
 	var root string
 	cmd.Args = cli.ExactArgs(0, "root")
@@ -55,7 +56,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, fun
 		if err != nil {
 			return cli.Usage(fmt.Errorf("--root: %w", err))
 		}
-		// The group, because how the last start ended is in the journal.
+		// The journal of this group has how the last start ended.
 		if err := fsutil.BecomeOwner(root, "systemd-journal"); err != nil {
 			log.Error().Err(err).Msg("the watchdog does nothing; the service starts anyway")
 			return nil

@@ -1,10 +1,11 @@
-// Package box boots a real systemd as PID 1 of namespaces of its own, on an
-// overlay of this machine's own root, in about half a second; nothing is
-// installed. Tests use it to see what systemd does, and to cut the power.
+// Package box boots a real systemd as PID 1 of new namespaces, on an overlay of the root
+// of this machine, in about half a second. Tests use it to see what systemd does, and
+// to cut the power.
 //
-// A box needs root and the namespaces of the kernel: Available says whether
-// this machine can. Its disk outlives Cut, Off and a reboot, until Close.
-// The host's temporary folder is hidden inside; put files in through Path.
+// A box needs root, and kernel support for namespaces; Available reports whether this
+// machine can boot one. The disk of a box survives Cut, Off and a reboot, until Close.
+// The temporary directory of the host is hidden inside; Path gives access to the files
+// of a box. The package changes nothing on the host.
 package box
 
 import (
@@ -24,27 +25,27 @@ import (
 //go:embed box.sh
 var script []byte
 
-// Options of a box; the zero value is a box without a network.
+// Options describes a box. The zero value has no network.
 type Options struct {
 	Name string // also its host name; letters and digits
-	// HostNetwork shares the host's network, so that a server on loopback is
-	// reached; otherwise the box has a loopback of its own and nothing else.
+	// HostNetwork gives the box the network of the host, with its loopback servers.
+	// Otherwise the box has only a loopback of its own.
 	HostNetwork bool
-	// Delegate gives it the controllers that MemoryMax= and TasksMax= need.
+	// Delegate gives the box the controllers that MemoryMax= and TasksMax= need.
 	Delegate bool
-	// DiskMB, if not 0, gives it a disk of its own: ext4 in a file, so that Cut
+	// DiskMB, unless 0, is the size of a disk of its own: ext4 in a file, of which Cut
 	// loses what was not synced.
 	DiskMB int
 }
 
-// Box is a machine. It is down until Boot.
+// Box is a machine. It is powered off until Boot.
 type Box struct {
 	Options
 	dir string // of the script's state
 	sh  string // the script
 }
 
-// New returns a box that keeps everything under dir.
+// New returns a box that keeps its disk and its state below dir.
 func New(dir string, o Options) (*Box, error) {
 	b := &Box{Options: o, dir: dir, sh: filepath.Join(dir, "box.sh")}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -73,10 +74,11 @@ var available = sync.OnceValue(func() error {
 	return b.Close(ctx)
 })
 
-// Available returns nil if this machine can boot boxes, and else why not. The
+// Available returns nil if this machine can boot boxes, or the reason why it cannot. The
 // first call boots one.
 func Available() error { return available() }
 
+// do runs a verb of box.sh, and returns its standard output.
 func (b *Box) do(ctx context.Context, verb string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "bash", append([]string{b.sh, verb, b.Name}, args...)...)
 	cmd.Env = append(os.Environ(), "BOX_DIR="+b.dir)
@@ -88,7 +90,8 @@ func (b *Box) do(ctx context.Context, verb string, args ...string) (string, erro
 	return out.String(), nil
 }
 
-// Boot starts the box, again perhaps, and returns when systemd is up.
+// Boot powers the box on, and returns when systemd is up. It can be repeated after Cut
+// and Off.
 func (b *Box) Boot(ctx context.Context) error {
 	var args []string
 	if b.HostNetwork {
@@ -104,31 +107,32 @@ func (b *Box) Boot(ctx context.Context) error {
 	return err
 }
 
-// Exec runs a command inside and returns what it wrote to its standard output.
-// The error holds its exit status and what it wrote to standard error.
+// Exec runs a command inside, and returns its standard output. The error has the exit
+// status and the standard error.
 func (b *Box) Exec(ctx context.Context, args ...string) (string, error) {
 	return b.do(ctx, "exec", args...)
 }
 
-// Path returns a path, usable from outside while the box is up, of a file inside.
+// Path returns the path by which the host opens a file inside, while the box is up.
 func (b *Box) Path(ctx context.Context, inside string) (string, error) {
 	root, err := b.do(ctx, "root")
 	return filepath.Join(strings.TrimSpace(root), inside), err
 }
 
-// Bus returns the address of its system bus, usable from outside while it is up.
+// Bus returns the address by which the host opens the system bus of the box, while it
+// is up.
 func (b *Box) Bus(ctx context.Context) (string, error) {
 	out, err := b.do(ctx, "bus")
 	return strings.TrimSpace(out), err
 }
 
-// Journal returns the messages of a unit, of all boots, as plain text.
+// Journal returns the journal of a unit, of all boots, as plain text.
 func (b *Box) Journal(ctx context.Context, unit string) (string, error) {
 	return b.Exec(ctx, "journalctl", "--no-pager", "-o", "short-precise", "-u", unit)
 }
 
-// Cut takes the power away. On a disk of its own it loses what was not synced:
-// with flushed, only the data of files, else renames and links as well.
+// Cut cuts the power. A disk of its own then loses what was not synced: the data of
+// files, and unless flushed also renames and links.
 func (b *Box) Cut(ctx context.Context, flushed bool) error {
 	how := "2"
 	if flushed {
@@ -138,19 +142,19 @@ func (b *Box) Cut(ctx context.Context, flushed bool) error {
 	return err
 }
 
-// Off powers the box off in good order.
+// Off shuts the box down.
 func (b *Box) Off(ctx context.Context) error {
 	_, err := b.do(ctx, "off")
 	return err
 }
 
-// WaitOff waits until a box that was told to reboot or power off is down.
+// WaitOff waits until a box that reboots or shuts down is down.
 func (b *Box) WaitOff(ctx context.Context) error {
 	_, err := b.do(ctx, "wait")
 	return err
 }
 
-// Close cuts the power, and forgets the disk.
+// Close cuts the power, and removes the disk.
 func (b *Box) Close(ctx context.Context) error {
 	_, err := b.do(ctx, "rm")
 	return err

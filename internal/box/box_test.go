@@ -1,7 +1,6 @@
 package box_test
 
 import (
-	"context"
 	"os"
 	"strings"
 	"testing"
@@ -9,30 +8,12 @@ import (
 	"github.com/bilbycast/edge-agent/internal/box"
 )
 
-func boot(t *testing.T, o box.Options) *box.Box {
-	t.Helper()
-	box.Need(t)
-	b, err := box.New(t.TempDir(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := b.Boot(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 func TestTwoBoxesAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"one", "two"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := boot(t, box.Options{Name: name})
+			b := box.ForTest(t.Context(), t, box.Options{Name: name})
 			out, err := b.Exec(t.Context(), "hostname")
 			if err != nil || strings.TrimSpace(out) != name {
 				t.Errorf("got %q, %v", out, err)
@@ -47,7 +28,7 @@ func TestTwoBoxesAtOnce(t *testing.T) {
 // What was synced outlives a cut of the power; what was not does not.
 func TestCutLosesWhatWasNotSynced(t *testing.T) {
 	t.Parallel()
-	b := boot(t, box.Options{Name: "cut", DiskMB: 128})
+	b := box.ForTest(t.Context(), t, box.Options{Name: "cut", DiskMB: 128})
 	if _, err := b.Exec(t.Context(), "sh", "-c", "echo kept >/opt/kept && sync && echo lost >/opt/lost"); err != nil {
 		t.Fatal(err)
 	}

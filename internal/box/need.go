@@ -1,14 +1,18 @@
 package box
 
 import (
+	"context"
+	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 )
 
-// RequireEnv, when set, makes a test that this machine cannot run a failure: CI sets it.
+// RequireEnv is an environment variable. If it is set, as in CI, Need fails a test that
+// this machine cannot run.
 const RequireEnv = "EDGE_AGENT_NO_SKIP"
 
-// Need skips the test, and says why, on a machine that can boot no box.
+// Need skips the test, with the reason, on a machine that cannot boot a box.
 func Need(t testing.TB) {
 	t.Helper()
 	err := Available()
@@ -19,4 +23,39 @@ func Need(t testing.TB) {
 	default:
 		t.Skipf("NOT TESTED under real systemd: %v", err)
 	}
+}
+
+var boxes atomic.Int32
+
+// ForTest boots a box, and closes it when the test ends. It skips the test as Need does.
+// A box without a name gets a unique one.
+func ForTest(ctx context.Context, t testing.TB, o Options) *Box {
+	t.Helper()
+	Need(t)
+	if o.Name == "" {
+		o.Name = fmt.Sprintf("box%d-%d", os.Getpid(), boxes.Add(1))
+	}
+	b, err := New(t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := b.Boot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// MustPath is Path, and fails the test where that fails.
+func (b *Box) MustPath(ctx context.Context, t testing.TB, inside string) string {
+	t.Helper()
+	path, err := b.Path(ctx, inside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

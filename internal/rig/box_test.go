@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,55 +24,35 @@ type inBox struct {
 	node *rig.BoxNode
 }
 
-var boxes atomic.Int32
-
 func setupBox(t *testing.T, c rig.NodeConfig, o box.Options) *inBox {
 	t.Helper()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := builds(t)
 	return setupBoxOf(t, c, o, bin, fakerelease.Options{})
 }
 
 // setupBoxOf is setupBox for programs other than edge-agent.
 func setupBoxOf(t *testing.T, c rig.NodeConfig, o box.Options, bin map[string]string, releases fakerelease.Options) *inBox {
 	t.Helper()
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots machines")
-	}
-	box.Need(t)
+	needBox(t)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("the test took too long"))
 	t.Cleanup(cancel)
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	r := newRig(t)
 	b := &inBox{bench: &bench{Rig: r, t: t, ctx: ctx, bin: bin, releases: releases}}
 	b.publish("1.0.0", "")
 	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
-	o.Name, o.HostNetwork = fmt.Sprintf("rig%d-%d", os.Getpid(), boxes.Add(1)), true
-	machine, err := box.New(t.TempDir(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o.HostNetwork = true
+	machine := box.ForTest(ctx, t, o)
 	t.Cleanup(func() {
 		if t.Failed() {
 			journal, _ := machine.Journal(context.Background(), "edge.service")
 			t.Logf("the journal of the unit:\n%s", journal)
 		}
-		if err := machine.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
 	})
-	if err := machine.Boot(ctx); err != nil {
+	node, err := r.InstallInBox(ctx, machine, c)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if b.node, err = r.InstallInBox(ctx, machine, c); err != nil {
-		t.Fatal(err)
-	}
+	b.node = node
 	if err := b.node.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +60,8 @@ func setupBoxOf(t *testing.T, c rig.NodeConfig, o box.Options, bin map[string]st
 	return b
 }
 
-// ends checks, from three sides, that the node runs version, and is stable or
-// went back: its tree, its journal, the manager's record.
+// ends checks that the node runs version and is stable or rolled back, in its install
+// root, its journal, and the manager's record.
 func (b *inBox) ends(version, status, said string) {
 	b.t.Helper()
 	want := fmt.Sprintf("%s %s %s", version, version, status)
@@ -130,7 +109,7 @@ func (b *inBox) failedLines(command string) []string {
 
 func (b *inBox) lastCommand(mark int) string { return b.event(mark, "upgrade_rolled_back").CommandID }
 
-// back waits until the node, having tried a bad version, runs 1.0.0 again.
+// back waits until the node runs 1.0.0 again after a bad version.
 func (b *inBox) back(mark, starts int) time.Duration {
 	b.t.Helper()
 	staged := b.event(mark, "upgrade_staged")
@@ -158,9 +137,8 @@ func TestUnderSystemdUpgradeAndDowngrade(t *testing.T) {
 	}
 }
 
-// Every way to fail ends on the old version, after as many starts as the
-// configuration says, and within (starts + 1) x RestartSec and the time that
-// the starts themselves take.
+// Every kind of failure ends with the old version after the configured number of starts,
+// within (starts + 1) x RestartSec and the time of the starts themselves.
 func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
 	for _, tt := range []struct {
 		fault   fakerelease.Fault
@@ -273,18 +251,15 @@ func TestUnderSystemdASlowLinkWithACut(t *testing.T) {
 	b.ends("1.1.0", "stable", "upgrade completed")
 }
 
-// A sidecar, with signers, releases and a unit of its own, is upgraded and
-// goes back like any other node.
+// A sidecar with its own signers, releases and unit is upgraded and rolls back like any
+// other node.
 func TestUnderSystemdTheSidecar(t *testing.T) {
 	dir := t.TempDir()
 	players, err := rig.BuildCommand(t.Context(), "examples/sidecar", dir, "1.0.0", "1.1.0", "1.2.0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tools, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	tools := builds(t)
 	b := setupBoxOf(t, rig.NodeConfig{BinaryName: "player", Tool: tools["1.0.0"], MaxBootAttempts: 2}, box.Options{}, players,
 		fakerelease.Options{Repository: "acme/player", BinaryName: "player"})
 	b.publish("1.1.0", "")
@@ -298,8 +273,8 @@ func TestUnderSystemdTheSidecar(t *testing.T) {
 	b.ends("1.1.0", "rolled_back", "rolled back: 1.2.0")
 }
 
-// A manager that answers 503 for longer than the window does not cost the new
-// version its trial: systemd is asked for more time.
+// A manager that answers 503 for longer than the window does not end the trial of the new
+// version: the agent requests more time from systemd.
 func TestUnderSystemdTheManagerIsBusyInATrial(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 1}, box.Options{})
 	b.publish("1.1.0", "")

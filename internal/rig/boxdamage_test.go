@@ -9,8 +9,8 @@ import (
 	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
-// Whatever became of the install root, a version that works is started, and
-// `edge-agent status` says what is wrong and what to do.
+// For every kind of damage of the install root, a working version starts, and `edge-agent
+// status` reports the problem and the remedy.
 func TestUnderSystemdDamagedRoots(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
 	b.publish("1.1.0", "")
@@ -29,26 +29,26 @@ func TestUnderSystemdDamagedRoots(t *testing.T) {
 		says         []string // before the start
 	}{
 		{"state.json is missing", "rm state.json", "1.1.0", []string{"there is no state.json yet"}},
-		{"state.json is empty", ": >state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
-		{"state.json is truncated", "truncate -s 40 state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
-		{"state.json is garbage", "head -c 3000 /dev/urandom >state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
-		{"state.json is huge", "truncate -s 1G state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
-		{"state.json is a directory", "rm state.json && mkdir state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
-		{"state.json is a link", "mv state.json /tmp/s && ln -s /tmp/s state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
-		{"state.json is of a newer schema", `echo '{"schema":99,"status":"stable"}' >state.json`, "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
-		{"state.json is unreadable", "chmod 000 state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and goes on from the links"}},
+		{"state.json is empty", ": >state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
+		{"state.json is truncated", "truncate -s 40 state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
+		{"state.json is garbage", "head -c 3000 /dev/urandom >state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
+		{"state.json is huge", "truncate -s 1G state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
+		{"state.json is a directory", "rm state.json && mkdir state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
+		{"state.json is a link", "mv state.json /tmp/s && ln -s /tmp/s state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
+		{"state.json is of a newer schema", `echo '{"schema":99,"status":"stable"}' >state.json`, "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
+		{"state.json is unreadable", "chmod 000 state.json", "1.1.0", []string{"the next start keeps it as state.json.corrupt and continues from the links"}},
 		{"state.json is another's", "chown root:root state.json && chmod 600 state.json", "1.1.0", []string{"state.json belongs to root", "permission denied; the next start keeps it"}},
 		{"everything is another's", "chown -R root:root versions outbox downloads state.json .lock && chmod 600 .lock", "1.1.0", []string{"belongs to root, but the service runs as edge: run: chown -R edge: /opt/edge"}},
-		{"the outbox is a file", "rm -rf outbox && touch outbox", "1.1.0", []string{"outbox is not a directory; it is kept aside"}},
+		{"the outbox is a file", "rm -rf outbox && touch outbox", "1.1.0", []string{"outbox is not a directory; the service renames it"}},
 		{"the lock is another's", "rm -f .lock && touch .lock && chmod 600 .lock && chown root .lock", "1.1.0", []string{".lock belongs to root, but the service runs as edge: run: chown -R edge: /opt/edge"}},
-		{"current is missing", "rm current", "1.1.0", []string{"current was missing or dangling; it points to 1.1.0 now (at the next start)"}},
-		{"current leads nowhere", "ln -sfn versions/9.9.9 current", "1.1.0", []string{"current was missing or dangling; it points to 1.1.0 now (at the next start)"}},
-		{"current leads out", "ln -sfn /etc current", "1.1.0", []string{"current was missing or dangling; it points to 1.1.0 now (at the next start)"}},
-		{"current is a directory", "rm current && mkdir current", "1.1.0", []string{"current was missing or dangling; it points to 1.1.0 now (at the next start)"}},
+		{"current is missing", "rm current", "1.1.0", []string{"current was missing or dangling; it now points to 1.1.0 (at the next start)"}},
+		{"current leads nowhere", "ln -sfn versions/9.9.9 current", "1.1.0", []string{"current was missing or dangling; it now points to 1.1.0 (at the next start)"}},
+		{"current leads out", "ln -sfn /etc current", "1.1.0", []string{"current was missing or dangling; it now points to 1.1.0 (at the next start)"}},
+		{"current is a directory", "rm current && mkdir current", "1.1.0", []string{"current was missing or dangling; it now points to 1.1.0 (at the next start)"}},
 		{"previous is missing", "rm previous", "1.1.0", nil},
 		{"last-good is missing", "rm last-good", "1.1.0", []string{"finished keeping 1.1.0"}},
 		{"last-good leads nowhere", "ln -sfn versions/9.9.9 last-good", "1.1.0", []string{"finished keeping 1.1.0"}},
-		{"the running version was removed", "rm -r versions/1.1.0", "1.0.0", []string{"current was missing or dangling; it points to 1.0.0 now (at the next start)"}},
+		{"the running version was removed", "rm -r versions/1.1.0", "1.0.0", []string{"current was missing or dangling; it now points to 1.0.0 (at the next start)"}},
 		{"the version before was removed", "rm -r versions/1.0.0", "1.1.0", nil},
 		{"versions/ was edited by hand", "mkdir versions/foo versions/1.2 versions/.partial-3.0.0 && touch versions/4.0.0 && ln -s 1.1.0 versions/5.0.0", "1.1.0", nil},
 		{"the file system is read-only", "mount --bind . . && mount -o remount,bind,ro . ", "1.1.0", []string{"mounted read-only: no upgrade and no rollback is possible: mount it read-write"}},

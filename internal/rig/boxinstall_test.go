@@ -3,7 +3,6 @@ package rig_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,26 +15,14 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// The first install on a bare machine: what is refused leaves nothing; what is
-// genuine runs, registers and is upgraded; running it again does no harm; and
-// uninstall takes it away.
+// The first install on a bare machine: a refused release leaves no files; a genuine one
+// runs, registers and is upgraded; a second install changes nothing; uninstall removes it.
 func TestUnderSystemdInstall(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	box.Need(t)
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	needBox(t)
+	bin := builds(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	r := newRig(t)
 	var first fakerelease.Published
 	for v, fault := range map[string]fakerelease.Fault{"1.0.0": "", "1.1.0": "", "1.3.0": fakerelease.WrongIdentity, "1.4.0": fakerelease.BadChecksum} {
 		program := bin[v]
@@ -50,22 +37,8 @@ func TestUnderSystemdInstall(t *testing.T) {
 			first = p
 		}
 	}
-	b, err := box.New(t.TempDir(), box.Options{Name: fmt.Sprintf("inst%d", os.Getpid()), HostNetwork: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close(context.Background())
-	if err := b.Boot(ctx); err != nil {
-		t.Fatal(err)
-	}
-	path := func(inside string) string {
-		t.Helper()
-		p, err := b.Path(ctx, inside)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
+	b := box.ForTest(ctx, t, box.Options{HostNetwork: true})
+	path := func(inside string) string { return b.MustPath(ctx, t, inside) }
 	there := func(inside string) bool {
 		_, err := os.Lstat(path(inside))
 		return err == nil
@@ -93,7 +66,7 @@ func TestUnderSystemdInstall(t *testing.T) {
 	}{
 		{"1.3.0", []string{"--token-file", "/root/token"}, "signer not allowed"},
 		{"1.4.0", []string{"--token-file", "/root/token"}, "SHA-256"},
-		{"1.0.0", nil, "--token-file are needed"},
+		{"1.0.0", nil, "--token-file are required"},
 		{"1.0.0", []string{"--token-file", "/dev/null"}, "holds no token"},
 		{"1.0.0", []string{"--token-file", "/root/token", "--manager", "http://x"}, "http://x"},
 		{"9.9.9", []string{"--token-file", "/root/token"}, "is not there (404)"},
@@ -215,7 +188,7 @@ func TestUnderSystemdInstall(t *testing.T) {
 	if there("/opt/bilbycast/edge") {
 		t.Error("purge leaves the root")
 	}
-	if out := uninstall("--purge"); !strings.Contains(out, "there is no /opt/bilbycast/edge") {
+	if out := uninstall("--purge"); !strings.Contains(out, "/opt/bilbycast/edge does not exist") {
 		t.Errorf("twice: %s", out)
 	}
 }

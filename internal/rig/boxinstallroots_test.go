@@ -3,7 +3,6 @@ package rig_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,12 +10,10 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
-	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// bareBox is a machine on which nothing is installed, with a manager and a
-// release that it can reach.
+// bareBox is a machine without an installed node, with a manager and a release in reach.
 type bareBox struct {
 	*box.Box
 	t                       *testing.T
@@ -26,22 +23,11 @@ type bareBox struct {
 
 func setupBare(t *testing.T, name string, binary string) *bareBox {
 	t.Helper()
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	box.Need(t)
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	needBox(t)
+	bin := builds(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	r := newRig(t)
 	if binary == "" {
 		binary = bin["1.0.0"]
 	}
@@ -51,13 +37,7 @@ func setupBare(t *testing.T, name string, binary string) *bareBox {
 		}
 	}
 	b := &bareBox{t: t, ctx: ctx}
-	if b.Box, err = box.New(t.TempDir(), box.Options{Name: fmt.Sprintf("%s%d", name, os.Getpid()), HostNetwork: true}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close(context.Background()) })
-	if err := b.Boot(ctx); err != nil {
-		t.Fatal(err)
-	}
+	b.Box = box.ForTest(ctx, t, box.Options{HostNetwork: true})
 	b.url, b.token, b.fingerprint = r.Registration()
 	text, err := os.ReadFile(bin["1.0.0"])
 	if err := errors.Join(err, os.WriteFile(b.path("/root/edge-agent"), text, 0o700), os.WriteFile(b.path("/root/token"), []byte(b.token+"\n"), 0o600),
@@ -69,16 +49,9 @@ func setupBare(t *testing.T, name string, binary string) *bareBox {
 	return b
 }
 
-func (b *bareBox) path(inside string) string {
-	b.t.Helper()
-	p, err := b.Path(b.ctx, inside)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return p
-}
+func (b *bareBox) path(inside string) string { return b.MustPath(b.ctx, b.t, inside) }
 
-// sh runs a script, which must succeed, and returns what it printed.
+// sh runs a script, which must succeed, and returns its output.
 func (b *bareBox) sh(script string) string {
 	b.t.Helper()
 	out, err := b.run(script)
@@ -93,7 +66,7 @@ func (b *bareBox) run(script string) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-// install returns the command line; more comes last, and counts.
+// install returns the command line. The flags in more come last, and so override others.
 func (b *bareBox) install(more string) string {
 	return "/root/edge-agent install 1.0.0 --device-type edge --manager " + b.url + " --token-file /root/token --cert-fingerprint " + b.fingerprint +
 		" --environment EDGE_AGENT_SIM_TRUST=/opt/trust --restart-secs 0.1 --wait 20s " + more
@@ -108,9 +81,8 @@ func (b *bareBox) want(out string, words ...string) {
 	}
 }
 
-// Whatever an administrator made of the root, whatever the umask and the PATH:
-// the service runs, all of the root is its user's, doctor is content, and purge
-// leaves nothing.
+// With every kind of install root, umask and PATH, the service runs and its user owns the
+// whole root, doctor finds no problem, and purge leaves nothing.
 func TestUnderSystemdInstallRoots(t *testing.T) {
 	b := setupBare(t, "roots", "")
 	const purge = "/root/edge-agent uninstall --device-type edge --purge "
@@ -155,7 +127,7 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 	}
 }
 
-// What is refused, in words, changes nothing.
+// A refused install prints the reason and changes nothing.
 func TestUnderSystemdInstallRefuses(t *testing.T) {
 	b := setupBare(t, "refuses", "")
 	const purge = "/root/edge-agent uninstall --device-type edge --purge "
@@ -181,8 +153,8 @@ func TestUnderSystemdInstallRefuses(t *testing.T) {
 	}
 }
 
-// A second run applies what is corrected, and says why the first one failed. The
-// release never runs as root, and root's files can be staged.
+// A second install applies corrected values, and the first one reports why it failed. The
+// release never runs as root, and files of root can be staged.
 func TestUnderSystemdInstallAgain(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "edge-agent")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$(id -u) $1\" >>/var/tmp/ran\nexec /opt/bin/edge-agent \"$@\"\n"), 0o755); err != nil {
@@ -219,7 +191,7 @@ func TestUnderSystemdInstallAgain(t *testing.T) {
 
 	// Nothing is new: nothing changes.
 	pid := b.sh("systemctl show -p MainPID --value edge; find " + root + " | sort; stat -c %Y " + config)
-	b.want(b.sh(b.install("")), "has all of it already, and stays", "the node is registered; edge.service runs")
+	b.want(b.sh(b.install("")), "has these settings already, and is not changed", "the node is registered; edge.service is running")
 	if got := b.sh("systemctl show -p MainPID --value edge; find " + root + " | sort; stat -c %Y " + config); got != pid {
 		t.Errorf("a second run with nothing new changed\n%s\nto\n%s", pid, got)
 	}

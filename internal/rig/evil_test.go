@@ -18,20 +18,12 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// A manager that is wholly evil can schedule a genuine release, and nothing
-// else: whatever it sends, nothing that decides what runs is changed, and the
-// agent goes on.
+// A malicious manager can only schedule genuine releases. No message of it changes what
+// decides which version runs, and the agent keeps running.
 func TestAnEvilManager(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	bin := builds(t)
+	r := newRig(t)
 	for v, fault := range map[string]fakerelease.Fault{"1.0.0": "", "1.1.0": "", "1.3.0": fakerelease.WrongIdentity, "1.4.0": fakerelease.BadSignature, "1.5.0": fakerelease.NoLogEntry, "1.6.0": fakerelease.BadChecksum} {
 		program := bin[v]
 		if program == "" {
@@ -177,7 +169,7 @@ func TestAnEvilManager(t *testing.T) {
 	}
 }
 
-// whatRuns is what decides what runs: versions, links, configuration, modes.
+// whatRuns returns what decides which version runs: versions, links, configuration, modes.
 func whatRuns(t *testing.T, root string) map[string]string {
 	t.Helper()
 	out := map[string]string{}

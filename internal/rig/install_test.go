@@ -16,13 +16,9 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// The commands of docs/install.md, all of them, in their order.
+// All commands of docs/install.md, in their order.
 func TestInstallByHand(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("boots a machine")
-	}
-	box.Need(t)
+	needBox(t)
 	doc, err := os.ReadFile("../../docs/install.md")
 	if err != nil {
 		t.Fatal(err)
@@ -31,37 +27,17 @@ func TestInstallByHand(t *testing.T) {
 	if len(blocks) != 6 || !strings.HasPrefix(blocks[0][1], "URL=") {
 		t.Fatalf("docs/install.md has %d blocks of commands", len(blocks))
 	}
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := builds(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	r := newRig(t)
 	for _, v := range []string{"1.0.0", "1.1.0"} {
 		if _, err := r.Publish(fakerelease.Options{Version: v, Binary: bin[v]}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b, err := box.New(t.TempDir(), box.Options{Name: fmt.Sprintf("hand%d", os.Getpid()), HostNetwork: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close(context.Background())
-	if err := b.Boot(ctx); err != nil {
-		t.Fatal(err)
-	}
-	path := func(inside string) string {
-		p, err := b.Path(ctx, inside)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
+	b := box.ForTest(ctx, t, box.Options{HostNetwork: true})
+	path := func(inside string) string { return b.MustPath(ctx, t, inside) }
 	// A simulation build, and so that it finds what it believes.
 	text, err := os.ReadFile(bin["1.0.0"])
 	dropIn := path("/etc/systemd/system/edge.service.d")

@@ -11,8 +11,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// A tarball that is ten times as large as the limit is staged by the real
-// agent below it: nothing of it is held in memory.
+// The real agent stages a tarball ten times as large as its memory limit: it streams the
+// tarball.
 func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes a release of 500 MB")
@@ -52,8 +52,7 @@ func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 	}
 }
 
-// An idle agent with a TLS session keeps to its memory. The test waits for the
-// end of what the start needs.
+// An idle agent with a TLS session stays below its memory limit once its start is over.
 func TestIdleMemory(t *testing.T) {
 	const limit = 17 << 20
 	b := setup(t, rig.NodeConfig{})

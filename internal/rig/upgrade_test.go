@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// programs are simulation builds by version, made once for the package.
+// programs builds the simulation builds, by version, once for the package.
 var programs = sync.OnceValues(func() (map[string]string, error) {
 	dir, err := os.MkdirTemp("", "rig-programs")
 	if err != nil {
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// bench is a rig with one node, running 1.0.0 and registered.
+// bench is a rig with one registered node that runs 1.0.0.
 type bench struct {
 	*rig.Rig
 	t    *testing.T
@@ -51,23 +51,18 @@ type bench struct {
 func setup(t *testing.T, c rig.NodeConfig) *bench {
 	t.Helper()
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := builds(t)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 90*time.Second, fmt.Errorf("the test took too long"))
 	t.Cleanup(cancel)
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(r.Close)
+	r := newRig(t)
 	b := &bench{Rig: r, t: t, ctx: ctx, bin: bin}
 	b.publish("1.0.0", "")
 	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
-	if b.node, err = r.Install(c); err != nil {
+	node, err := r.Install(c)
+	if err != nil {
 		t.Fatal(err)
 	}
+	b.node = node
 	b.node.Start()
 	t.Cleanup(func() {
 		b.node.Stop()
@@ -125,8 +120,8 @@ func (b *bench) upgrade(version string) (mark int, commandID string) {
 	return mark, id
 }
 
-// settled checks, from three sides, which version runs: the links, state.json,
-// and the manager's record.
+// settled checks which version runs: in the links, in state.json, and in the manager's
+// record.
 func (b *bench) settled(version, status, upgradeState string) {
 	b.t.Helper()
 	for _, link := range []string{"current", "last-good"} {
@@ -150,7 +145,7 @@ func (b *bench) settled(version, status, upgradeState string) {
 	}
 }
 
-// upgradeTo takes the node to a version that proves healthy.
+// upgradeTo upgrades the node to a version that proves healthy.
 func (b *bench) upgradeTo(version string) {
 	b.t.Helper()
 	mark, id := b.upgrade(version)
@@ -179,7 +174,7 @@ func (b *bench) upgradeTo(version string) {
 	}
 }
 
-// (a), (c): forwards, back by scheduling the old version, and forwards again.
+// An upgrade, a downgrade to the old version, and another upgrade.
 func TestUpgradeAndBack(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
@@ -191,7 +186,7 @@ func TestUpgradeAndBack(t *testing.T) {
 	b.upgradeTo("1.1.0")
 }
 
-// (b): releases that fail their trial.
+// Releases that fail their trial are rolled back.
 func TestRollback(t *testing.T) {
 	for _, c := range []struct {
 		fault   fakerelease.Fault
@@ -305,15 +300,8 @@ func tree(t *testing.T, root string) []string {
 // (e): a manager that is away does not keep a stable version from being ready.
 func TestManagerAway(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	bin := builds(t)
+	r := newRig(t)
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
@@ -333,15 +321,8 @@ func TestManagerAway(t *testing.T) {
 // Upgrades that are off are not advertised, and the manager says why not.
 func TestDisabled(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := rig.New(t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	bin := builds(t)
+	r := newRig(t)
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
@@ -365,10 +346,7 @@ func TestDisabled(t *testing.T) {
 // The simulation build says so.
 func TestSimulationSaysSo(t *testing.T) {
 	t.Parallel()
-	bin, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := builds(t)
 	out, err := exec.Command(bin["1.0.0"], "version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "edge-agent 1.0.0+sim ") {
 		t.Errorf("got %q, %v", out, err)

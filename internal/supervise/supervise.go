@@ -1,19 +1,19 @@
-// Package supervise runs a service by the rules of a systemd unit, where there
-// is no systemd: for the demo and for tests. It keeps to these directives of
-// systemd.service(5), and to no others:
+// Package supervise runs a service by the rules of a systemd unit on a machine without
+// systemd, for the demo and for tests. It implements these directives of
+// systemd.service(5), and no others:
 //
-//   - Type=notify: a start has succeeded when the service sends READY=1
-//   - ExecStartPre=: runs to its end first; if it fails, so has the start
+//   - Type=notify: a start succeeds when the service sends READY=1
+//   - ExecStartPre=: runs first, to its end; the start fails if it fails
 //   - Restart=always, RestartSec=: also after a clean exit
-//   - TimeoutStartSec=: from the start of ExecStartPre to READY=1; a start that
-//     takes longer is ended, as if it had failed. EXTEND_TIMEOUT_USEC= moves it
+//   - TimeoutStartSec=: from the start of ExecStartPre to READY=1; a start that takes
+//     longer fails. EXTEND_TIMEOUT_USEC= extends it
 //   - TimeoutStopSec=: from SIGTERM to SIGKILL
-//   - KillMode=control-group, as far as a process group goes: nothing of one
-//     start is left when the next begins
-//   - StartLimitIntervalSec=0: it never gives up
+//   - KillMode=control-group, with a process group: no process of one start is left
+//     when the next begins
+//   - StartLimitIntervalSec=0: it never stops restarting
 //
-// A command is looked up at every start, so a path through a link that was swapped
-// runs what it points to now. If this process is killed, so is the service.
+// Each start resolves the path of the program again, so it follows a link that was
+// swapped. The kernel kills the service when this process is killed.
 package supervise
 
 import (
@@ -33,46 +33,46 @@ import (
 	"time"
 )
 
-// Unit is a service.
+// Unit describes a service.
 type Unit struct {
 	ExecStartPre []string // may be empty
 	ExecStart    []string
-	Env          []string // on top of this process's
+	Env          []string // added to the environment of this process
 	Restart      time.Duration
 	TimeoutStart time.Duration
 	TimeoutStop  time.Duration // default 5 s
-	Output       io.Writer     // what all processes write: the journal
-	// OnChange is told what happens, in order, from one goroutine.
+	Output       io.Writer     // gets the output of all processes
+	// OnChange gets every Event, in order. One goroutine calls it.
 	OnChange func(Event)
 }
 
-// Kind of an Event.
+// Kind is the kind of an Event.
 type Kind string
 
-// What can happen to a service.
+// The kinds of events.
 const (
 	PreFailed    Kind = "pre_failed"    // ExecStartPre did not exit with 0
 	ExecFailed   Kind = "exec_failed"   // the program cannot be executed
-	Started      Kind = "started"       // it runs, and is not ready yet
+	Started      Kind = "started"       // the process runs, and is not ready yet
 	Ready        Kind = "ready"         // READY=1
 	StatusText   Kind = "status"        // STATUS=
 	StartTimeout Kind = "start_timeout" // not ready in time
 	Exited       Kind = "exited"
-	Stopped      Kind = "stopped" // because Run was told to
+	Stopped      Kind = "stopped" // because the context of Run ended
 )
 
-// Event is something that happened.
+// Event is a change of the service.
 type Event struct {
 	Time  time.Time
 	Kind  Kind
-	Start int // counts the starts, from 1
+	Start int // number of the start, from 1
 	Text  string
 }
 
-// Run keeps the service running until ctx is done, then stops it. Its error
-// is only about what it needs for itself.
+// Run keeps the service running until ctx ends, and then stops it. It returns an error
+// only if it could not begin.
 func Run(ctx context.Context, u Unit) error {
-	// Pdeathsig is about the thread that starts a process, so this one has to stay.
+	// Pdeathsig follows the thread that started the process, so this thread must stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if u.TimeoutStop == 0 {
@@ -105,7 +105,7 @@ func Run(ctx context.Context, u Unit) error {
 	}
 	s.tell(Stopped, "")
 	s.conn.Close()
-	for range messages { // let the reader end
+	for range messages { // until the reader ends
 	}
 	wg.Wait()
 	return nil
@@ -124,7 +124,7 @@ func (s *supervisor) tell(k Kind, text string) {
 	}
 }
 
-// read passes on what services send, until the socket is closed.
+// read forwards the messages of the service until the socket is closed.
 func (s *supervisor) read(to chan<- string) {
 	defer close(to)
 	b := make([]byte, 4096)
@@ -137,7 +137,7 @@ func (s *supervisor) read(to chan<- string) {
 	}
 }
 
-// once is one start, from ExecStartPre to the end of the service.
+// once runs one start, from ExecStartPre to the end of the service.
 func (s *supervisor) once(ctx context.Context, messages <-chan string) {
 	timeout := time.NewTimer(s.TimeoutStart)
 	defer timeout.Stop()
@@ -170,6 +170,7 @@ func (s *supervisor) once(ctx context.Context, messages <-chan string) {
 	s.end(p)
 }
 
+// follow handles the messages of a running service until it ends or must end.
 func (s *supervisor) follow(ctx context.Context, p *process, messages <-chan string, timeout *time.Timer) {
 	ready := false
 	for {
@@ -212,10 +213,10 @@ func exitText(err error) string {
 	return err.Error()
 }
 
-// process is a command and the group of what it starts.
+// process is a command with its process group.
 type process struct {
 	cmd  *exec.Cmd
-	done chan error // gets the one result, and is then closed
+	done chan error // gets one result, and is then closed
 }
 
 func (s *supervisor) spawn(args []string) (*process, error) {
@@ -223,7 +224,7 @@ func (s *supervisor) spawn(args []string) (*process, error) {
 	cmd.Env = append(append(os.Environ(), s.Env...), "NOTIFY_SOCKET="+s.sock)
 	cmd.Stdout, cmd.Stderr = s.Output, s.Output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = time.Second // a child that keeps the pipes open does not keep us
+	cmd.WaitDelay = time.Second // do not wait longer for a child that keeps the pipes open
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -235,7 +236,7 @@ func (s *supervisor) spawn(args []string) (*process, error) {
 	return p, nil
 }
 
-// end leaves nothing of p running: SIGTERM, then SIGKILL to the whole group.
+// end ends every process of p: SIGTERM, then SIGKILL to the whole group.
 func (s *supervisor) end(p *process) {
 	group := -p.cmd.Process.Pid
 	if syscall.Kill(group, syscall.SIGTERM) == nil {

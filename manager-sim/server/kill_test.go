@@ -193,7 +193,7 @@ func TestRolloutSurvivesKills(t *testing.T) {
 			t.Errorf("a node runs %s", n.Version)
 		}
 	}
-	for i, k := range f.Obeyed() {
+	for i, k := range f.UpgradesStarted() {
 		if k != 1 {
 			t.Errorf("node %d was upgraded %d times", i, k)
 		}

@@ -20,8 +20,8 @@ func source(r *http.Request) string {
 	return host
 }
 
-// local returns the page that a sign-in opens: next if that is a page of this
-// manager, otherwise the nodes.
+// local returns the page to open after a sign-in: next if that is a page of this manager,
+// otherwise the page of nodes.
 func local(next string) string {
 	u, err := url.Parse(next)
 	if err != nil || u.Scheme != "" || u.Host != "" || !strings.HasPrefix(u.Path, "/admin/") || path.Clean(u.Path) != u.Path || strings.HasPrefix(next, "//") {
@@ -79,17 +79,18 @@ func (r *request) signOut() error {
 	return r.to("/admin/sign-in")
 }
 
-// linkUsed is shown with the sign-in form to whoever opens the link of the first
-// administrator too late.
+// linkUsed is shown with the sign-in form if the link for the first administrator was
+// used.
 const linkUsed = "This link was used: an administrator exists. Sign in."
 
-// sentence is an error's text as a page shows it.
+// sentence returns an error's text as a sentence.
 func sentence(err error) string {
 	text := strings.TrimSuffix(err.Error(), ".")
 	return strings.ToUpper(text[:1]) + text[1:] + "."
 }
 
-// claimPage shows the sign-in once there is an administrator.
+// claimPage shows the form for the first administrator, or the sign-in page if there is
+// one.
 func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
 	open, err := w.manager.ClaimOpen(r.Context())
 	if err != nil {

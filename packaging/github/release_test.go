@@ -257,14 +257,7 @@ func installPublished(t *testing.T, r *rig.Rig, published string) {
 	box.Need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	b, err := box.New(t.TempDir(), box.Options{Name: fmt.Sprintf("publ%d", os.Getpid()), HostNetwork: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close(context.Background())
-	if err := b.Boot(ctx); err != nil {
-		t.Fatal(err)
-	}
+	b := box.ForTest(ctx, t, box.Options{HostNetwork: true})
 	url, token, fingerprint := r.Registration()
 	root, err1 := b.Path(ctx, "/root")
 	trust, err2 := b.Path(ctx, "/opt/trust")

@@ -12,11 +12,11 @@ func TestParseConnection(t *testing.T) {
 		{Connected: true, URL: "wss://m:8443/ws/node", Since: at},
 		{URL: "wss://m:8443/ws/node", Since: at, Problem: "connect: refused; twice: really"},
 	} {
-		text := words{service: "1.0.0 runs", upgrade: "staging 1.1.0 (download)", manager: c.String()}.String()
+		text := statusText{service: "1.0.0 runs", upgrade: "staging 1.1.0 (download)", manager: c.String()}.String()
 		if got, ok := ParseConnection(text); !ok || got != c || ParseUnable(text) != "" {
 			t.Errorf("%q: %+v, %t, unable %q", text, got, ok, ParseUnable(text))
 		}
-		text = words{service: "1.0.0 runs", unable: noUpgrades + "a; b: c", manager: c.String()}.String()
+		text = statusText{service: "1.0.0 runs", unavailable: noUpgrades + "a; b: c", manager: c.String()}.String()
 		if got, ok := ParseConnection(text); !ok || got != c || ParseUnable(text) != "a; b: c" {
 			t.Errorf("%q: %+v, %t, unable %q", text, got, ok, ParseUnable(text))
 		}

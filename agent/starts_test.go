@@ -97,10 +97,10 @@ func TestATrialWithoutAWatchdogEnds(t *testing.T) {
 				if err != nil || res.State.BootAttempts != start {
 					t.Errorf("start %d: %v, counted %d", start, err, res.State.BootAttempts)
 				}
-				if counted := a.uncounted == nil; counted != (older && start == 1) {
-					t.Errorf("start %d: %v", start, a.uncounted)
+				if counted := a.uncountedErr == nil; counted != (older && start == 1) {
+					t.Errorf("start %d: %v", start, a.uncountedErr)
 				}
-				a.failStart(t.Context(), fmt.Errorf("cause %d", start))
+				a.recordFailedStart(t.Context(), fmt.Errorf("cause %d", start))
 			}
 			res, _ := l.Read()
 			if got, _ := json.Marshal(res.State.FailedStarts); string(got) != `["cause 1","cause 2","cause 3"]` {

@@ -10,26 +10,26 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// narrow makes the install root the agent's alone. In attached mode the service,
-// which is another user, runs from it.
-func (a *Agent) narrow() {
+// restrictModes lets only the agent's user read and change the install root. In
+// attached mode the service, which is another user, runs from it.
+func (a *Agent) restrictModes() {
 	mode := fs.FileMode(0o750)
-	if a.unitOf != nil {
+	if a.attached != nil {
 		mode = 0o755
 	}
 	changed, err := a.c.Layout.Narrow(mode)
 	if err != nil {
-		a.log.Warn().Err(err).Msg("the modes in the install root could not be narrowed")
+		a.log.Warn().Err(err).Msg("the modes in the install root were not restricted")
 	}
 	if len(changed) > 0 {
-		a.log.Info().Strs("paths", changed).Msg("other users may no longer read or change what is the agent's")
+		a.log.Info().Strs("paths", changed).Msg("modes restricted: other users may no longer read or change these files")
 	}
 }
 
-// settle reconciles the install root, and returns the command that a restart
-// interrupted, if there is one. Whatever is wrong with the root, the service goes
-// on; only upgrades are then not possible.
-func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
+// reconcile repairs the install root, and returns the command that a restart
+// interrupted; the zero Command if there is none. The service runs whatever is wrong
+// with the root; only upgrades are then refused.
+func (a *Agent) reconcile(ctx context.Context) (state.Result, state.Command) {
 	var interrupted state.Command
 	have := a.c.Layout.Downloaded()
 	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
@@ -37,31 +37,31 @@ func (a *Agent) settle(ctx context.Context) (state.Result, state.Command) {
 		return s, t, nil
 	})
 	if err != nil && !errors.Is(err, state.ErrOwed) {
-		a.log.Error().Err(err).Msg("install root is not usable; upgrades are not possible")
+		a.log.Error().Err(err).Msg("install root cannot be changed; upgrades are not possible")
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.unsettled = err
+		a.reconcileErr = err
 		if res, err = a.c.Layout.Read(); err != nil {
-			a.log.Error().Err(err).Msg("install root is not readable")
+			a.log.Error().Err(err).Msg("install root cannot be read")
 		}
-		a.memory = res.State.Owed
+		a.memoryEvents = res.State.Owed
 		return res, state.Command{}
 	}
 	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
 		a.log.Warn().Str("version", a.c.version.String()).Str("current", cur.String()).
-			Msg("this program is not the version that current points to")
+			Msg("current points to another version than this program")
 	}
 	return res, interrupted
 }
 
-// resettle settles a root that could not be settled at the start, once it can
-// be written again. No command is taken before that.
-func (a *Agent) resettle(ctx context.Context) error {
+// retryReconcile repairs a root that could not be repaired at the start, once it can
+// be written again. The node accepts no command before that.
+func (a *Agent) retryReconcile(ctx context.Context) error {
 	tick := time.NewTicker(wire.HealthInterval)
 	defer tick.Stop()
 	for {
 		a.mu.Lock()
-		settled := a.unsettled == nil
+		settled := a.reconcileErr == nil
 		a.mu.Unlock()
 		if settled {
 			return nil
@@ -79,14 +79,14 @@ func (a *Agent) resettle(ctx context.Context) error {
 		}); err != nil && !errors.Is(err, state.ErrOwed) {
 			continue
 		}
-		a.log.Info().Msg("install root is usable again")
+		a.log.Info().Msg("install root can be changed again")
 		a.mu.Lock()
-		a.unsettled, a.memory = nil, nil
+		a.reconcileErr, a.memoryEvents = nil, nil
 		a.mu.Unlock()
 		if interrupted.ID != "" {
 			a.resume(ctx, interrupted)
 		}
 		wake(a.outbox)
-		wake(a.beat)
+		wake(a.healthDue)
 	}
 }

@@ -28,13 +28,13 @@ func (c Connection) String() string {
 	return fmt.Sprintf("not connected to %s since %s: %s", c.URL, since, c.Problem)
 }
 
-// connections matches what String writes; the connection ends the text.
+// connections matches what String writes, at the end of a status text.
 var connections = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(^|; )(not )?connected to (\S+) since ([0-9TZ:-]{20})(?:: (.*))?$`)
 })
 
-// ParseConnection finds the connection in the StatusText of a unit. It reports
-// false for a text that has none, such as that of an earlier version.
+// ParseConnection finds the connection in the StatusText of a unit. It returns false
+// if the text has none, as that of an earlier version.
 func ParseConnection(status string) (Connection, bool) {
 	m := connections().FindStringSubmatch(status)
 	if m == nil {
@@ -47,14 +47,13 @@ func ParseConnection(status string) (Connection, bool) {
 	return Connection{Connected: m[2] == "", URL: m[3], Since: since, Problem: m[5]}, true
 }
 
-// unables matches what words say of upgrades that are not possible; the connection
-// or nothing follows.
+// unables matches why upgrades are not possible; the connection or nothing follows.
 var unables = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?:^|; )` + noUpgrades + `(.*?)(?:; (?:not )?connected to .*)?$`)
 })
 
-// ParseUnable finds in the StatusText of a unit why the node takes no upgrade; it
-// returns "" if it does, or does not say.
+// ParseUnable finds in the StatusText of a unit why the node refuses upgrades. It
+// returns "" if the node accepts them, or does not say.
 func ParseUnable(status string) string {
 	m := unables().FindStringSubmatch(status)
 	if m == nil {
@@ -63,8 +62,8 @@ func ParseUnable(status string) string {
 	return m[1]
 }
 
-// TryManager opens a WebSocket to each manager of c, by the same rules as a
-// session, and closes it without authenticating. It returns nil if one answers,
+// TryManager opens a WebSocket to each manager of c in turn, by the rules of a
+// session, and closes it without authenticating. It returns nil once one answers,
 // and otherwise what is wrong with each.
 func TryManager(ctx context.Context, c config.Config) error {
 	checked, err := c.Resolve()

@@ -12,14 +12,14 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// countStart finds out whether a watchdog ran before this start. Without one a
-// node must not take an upgrade. A trial that was begun all the same (by hand, or
-// before the unit was changed) must end: there the agent does the watchdog's work
-// itself, and returns an error when that rolled back.
+// countStart checks that a watchdog ran before this start. Without one the node
+// refuses upgrades. A trial that began all the same (by hand, or before the unit was
+// changed) must end: then the agent counts the start itself, and returns an error
+// if that rolled the version back.
 //
 // In attached mode the watchdog belongs to another unit: see checkCounted.
 func (a *Agent) countStart(ctx context.Context) error {
-	if a.unitOf != nil {
+	if a.attached != nil {
 		return nil
 	}
 	l := a.c.Layout
@@ -27,7 +27,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 	res, err := l.Read()
 	trial := err == nil && res.State.Status == state.PendingHealth && res.Tree.Current == res.State.Target
 	if trial && res.State.BootAttempts > res.State.SeenAttempts {
-		ran = true // by the watchdog of a version that records nothing else
+		ran = true // the watchdog of an earlier version counts, and records nothing else
 	}
 	if !ran {
 		why := fmt.Errorf("no watchdog ran before this start, so a bad version could not be rolled back: the service must be started by "+
@@ -35,16 +35,16 @@ func (a *Agent) countStart(ctx context.Context) error {
 			filepath.Join(l.LastGood(), a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
 		a.log.Error().Err(why).Msg("upgrades are not possible")
 		a.mu.Lock()
-		a.uncounted = why
+		a.uncountedErr = why
 		a.mu.Unlock()
-		a.sayUnable()
+		a.showUnavailable()
 	}
 	if !trial {
 		return nil
 	}
 	if !ran {
 		rep := watchdog.Run(ctx, l)
-		l.TakeStart() // this was no watchdog before the start
+		l.TakeStart() // the watchdog that just ran did not run before the start
 		for _, r := range rep.Records() {
 			level, _ := zerolog.ParseLevel(r.Level)
 			a.log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
@@ -60,28 +60,28 @@ func (a *Agent) countStart(ctx context.Context) error {
 		return s, t, nil
 	})
 	if err != nil && !errors.Is(err, state.ErrOwed) {
-		a.log.Warn().Err(err).Msg("the start could not be marked as seen")
+		a.log.Warn().Err(err).Msg("the start was not marked as seen")
 	}
 	return nil
 }
 
-// failStart records why this start of a version on trial failed, and returns err.
-// The context of the run is done then, or soon.
-func (a *Agent) failStart(ctx context.Context, err error) error {
+// recordFailedStart records err as the cause of a failed start of the version on
+// trial, and returns err. It needs no ctx that is still open.
+func (a *Agent) recordFailedStart(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if _, e := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
 		return state.NoteFailure(s, err.Error()), t, nil
 	}); e != nil && !errors.Is(e, state.ErrOwed) {
-		a.log.Warn().Err(e).Msg("the cause of the failed start could not be recorded")
+		a.log.Warn().Err(e).Msg("the cause of the failed start was not recorded")
 	}
 	return err
 }
 
 // checkCounted returns an error if the attached service runs in a start that no
-// watchdog saw. A service that does not run has no such start.
+// watchdog counted. A stopped service has no such start.
 func (a *Agent) checkCounted(ctx context.Context) error {
-	start, err := a.unitOf.Active(ctx)
+	start, err := a.attached.Active(ctx)
 	if err != nil {
 		return nil
 	}
@@ -92,16 +92,16 @@ func (a *Agent) checkCounted(ctx context.Context) error {
 	return nil
 }
 
-// unitCheckEvery is how often the unit is looked at while nothing happens.
+// unitCheckEvery is how often the unit is checked while nothing happens.
 const unitCheckEvery = time.Minute
 
-// checkUnit asks whether the unit lets a bad version be rolled back.
+// checkUnit checks whether systemd can roll a bad version back in this unit.
 func (a *Agent) checkUnit(ctx context.Context) {
 	if a.c.CheckUnit == nil {
 		return
 	}
 	err := a.c.CheckUnit(ctx)
-	if err == nil && a.unitOf != nil {
+	if err == nil && a.attached != nil {
 		err = a.checkCounted(ctx)
 	}
 	if ctx.Err() != nil {
@@ -114,17 +114,17 @@ func (a *Agent) checkUnit(ctx context.Context) {
 	switch {
 	case err != nil && (before == nil || before.Error() != err.Error()):
 		a.log.Error().Err(err).Msg("upgrades are not possible: the node could not roll back")
-		wake(a.beat)
+		wake(a.healthDue)
 	case err == nil && before != nil:
 		a.log.Info().Msg("upgrades are possible again")
-		wake(a.beat)
+		wake(a.healthDue)
 	}
-	a.sayUnable()
+	a.showUnavailable()
 }
 
-// recheck looks at the unit now and then: an operator may change it, for good or
-// for bad, without a restart of the service.
-func (a *Agent) recheck(ctx context.Context) error {
+// checkUnitRegularly checks the unit every unitCheckEvery: an operator may change it
+// without a restart of the service.
+func (a *Agent) checkUnitRegularly(ctx context.Context) error {
 	if a.c.CheckUnit == nil {
 		return nil
 	}
