@@ -11,8 +11,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// A tarball that is ten times as large as the limit is staged by the real
-// agent below it: nothing of it is held in memory.
+// The real agent stages a tarball ten times as large as its memory limit: it streams the
+// tarball.
 func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes a release of 500 MB")
