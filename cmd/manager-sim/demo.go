@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -16,19 +14,19 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// demoLimit is how long the demo may take once its programs are built.
+// demoLimit bounds the time of the demo after its programs are built.
 const demoLimit = 60 * time.Second
 
 func newDemoCmd() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Upgrade a real agent, break an upgrade, and see it roll back",
-		Long: `Demo builds a simulation build of edge-agent, publishes it as 1.0.0 and 1.1.0,
-and a 1.2.0 that crashes; starts a manager, a release host, and a node under a
-small supervisor that keeps to the rules of a systemd unit; upgrades the node
-to 1.1.0, tries 1.2.0, and watches it roll back. It needs Go, and nothing else:
-no root, no systemd, nothing is installed. It exits with 0 only if each step was seen.`,
+		Short: "Upgrade a real agent, then see a bad release roll back",
+		Long: `Demo builds edge-agent for the simulation, and publishes it as 1.0.0, 1.1.0, and a
+1.2.0 that crashes. It starts a manager, a release host, and a node under a small
+supervisor that follows the rules of the systemd unit. It upgrades the node to 1.1.0,
+then to 1.2.0, which rolls back. It needs only Go: no root and no systemd, and it
+installs nothing. It exits with 0 only if every step happened.`,
 		Example: `  go run ./cmd/manager-sim demo
   go run ./cmd/manager-sim demo --dir /tmp/demo`,
 		Args: cli.ExactArgs(0),
@@ -59,7 +57,7 @@ next: %[1]s/edge-agent-1.1.0 status --root %[1]s/node
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "keep everything in this directory, new or empty (default: a temporary one)")
+	cmd.Flags().StringVar(&dir, "dir", "", "directory for all files, new or empty (default: a temporary one)")
 	return cmd
 }
 
@@ -75,7 +73,7 @@ func emptyDir(dir string) error {
 }
 
 type demo struct {
-	mu    sync.Mutex // of out: the timeline tells from goroutines of its own
+	mu    sync.Mutex // of out, which several goroutines use
 	out   io.Writer
 	dir   string
 	began time.Time
@@ -85,19 +83,20 @@ type demo struct {
 	id   string
 }
 
+// say prints a line with the time and the part that did something.
 func (d *demo) say(who, format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	fmt.Fprintf(d.out, "%6.2f  %-8s %s\n", time.Since(d.began).Seconds(), who, cli.Plain(fmt.Sprintf(format, args...)))
 }
 
-// tell prints an entry of the timeline in words.
-func (d *demo) tell(e rig.Entry) {
+// printEntry prints an entry of the timeline.
+func (d *demo) printEntry(e rig.Entry) {
 	switch e.Type {
 	case "authenticated":
-		d.say("manager", "the node authenticates with version %s", e.Version)
+		d.say("manager", "the node authenticated with version %s", e.Version)
 	case "disconnected":
-		d.say("manager", "the node disconnects")
+		d.say("manager", "the node disconnected")
 	case "event":
 		d.say("manager", "event %s (%s): %s", e.ErrorCode, e.Severity, e.Message)
 	case "ack":
@@ -112,15 +111,15 @@ func (d *demo) tell(e rig.Entry) {
 }
 
 func (d *demo) run(ctx context.Context) error {
-	d.say("demo", "everything is in %s", d.dir)
+	d.say("demo", "all files are in %s", d.dir)
 	d.say("demo", "building edge-agent 1.0.0, 1.1.0 and 1.2.0 (the first time takes about a minute)")
 	programs, err := rig.Build(ctx, d.dir, "1.0.0", "1.1.0", "1.2.0")
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, fmt.Errorf("a step was not seen within %v", demoLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, fmt.Errorf("a step did not happen within %v", demoLimit))
 	defer cancel()
-	if d.rig, err = rig.New(d.dir, d.tell); err != nil {
+	if d.rig, err = rig.New(d.dir, d.printEntry); err != nil {
 		return err
 	}
 	defer d.rig.Close()
@@ -153,8 +152,8 @@ func (d *demo) run(ctx context.Context) error {
 	return nil
 }
 
-// see waits for an entry of the timeline.
-func (d *demo) see(ctx context.Context, mark int, what string, match func(rig.Entry) bool) (rig.Entry, error) {
+// await waits for an entry of the timeline.
+func (d *demo) await(ctx context.Context, mark int, what string, match func(rig.Entry) bool) (rig.Entry, error) {
 	e, err := d.rig.Timeline.Wait(ctx, mark, match)
 	if err != nil {
 		return e, fmt.Errorf("waiting for %s: %w", what, err)
@@ -163,7 +162,7 @@ func (d *demo) see(ctx context.Context, mark int, what string, match func(rig.En
 }
 
 func (d *demo) register(ctx context.Context) error {
-	e, err := d.see(ctx, 0, "the node to register", func(e rig.Entry) bool { return e.Type == "capabilities" })
+	e, err := d.await(ctx, 0, "the node to register", func(e rig.Entry) bool { return e.Type == "capabilities" })
 	d.id = e.NodeID
 	return err
 }
@@ -174,7 +173,7 @@ func (d *demo) good(ctx context.Context) error {
 	if _, err := d.rig.Upgrade(ctx, d.id, "1.1.0"); err != nil {
 		return err
 	}
-	if _, err := d.see(ctx, mark, "upgrade_completed", event("upgrade_completed")); err != nil {
+	if _, err := d.await(ctx, mark, "upgrade_completed", event("upgrade_completed")); err != nil {
 		return err
 	}
 	return d.check(ctx, "1.1.0", "stable", "updated")
@@ -186,7 +185,7 @@ func (d *demo) bad(ctx context.Context) error {
 	if _, err := d.rig.Upgrade(ctx, d.id, "1.2.0"); err != nil {
 		return err
 	}
-	if _, err := d.see(ctx, mark, "upgrade_rolled_back", event("upgrade_rolled_back")); err != nil {
+	if _, err := d.await(ctx, mark, "upgrade_rolled_back", event("upgrade_rolled_back")); err != nil {
 		return err
 	}
 	crashes := 0
@@ -196,7 +195,7 @@ func (d *demo) bad(ctx context.Context) error {
 		}
 	}
 	if crashes != 3 {
-		return fmt.Errorf("1.2.0 crashed %d times, and not max_boot_attempts = 3 times", crashes)
+		return fmt.Errorf("1.2.0 crashed %d times, not max_boot_attempts = 3 times", crashes)
 	}
 	return d.check(ctx, "1.1.0", "rolled_back", "rolled_back")
 }
@@ -205,8 +204,8 @@ func event(code string) func(rig.Entry) bool {
 	return func(e rig.Entry) bool { return e.Type == "event" && e.ErrorCode == code }
 }
 
-// check looks at the node from three sides: its links, its own status, and
-// the manager's record.
+// check compares the node's links, its own status, and the manager's record with what they
+// should be.
 func (d *demo) check(ctx context.Context, version, status, state string) error {
 	st, err := d.node.Status(ctx)
 	if err != nil {
@@ -216,11 +215,11 @@ func (d *demo) check(ctx context.Context, version, status, state string) error {
 	if err != nil {
 		return err
 	}
-	d.say("demo", "current -> %s, last-good -> %s, status %v; the manager says %s, %s",
+	d.say("demo", "current -> %s, last-good -> %s, status %v; at the manager %s, %s",
 		d.node.Link("current"), d.node.Link("last-good"), st["status"], rec.Version, rec.UpgradeState)
 	if d.node.Link("current") != version || d.node.Link("last-good") != version || st["status"] != status ||
 		rec.Version != version || string(rec.UpgradeState) != state || !rec.Online {
-		return errors.New("the node is not where it should be: want " + filepath.Join(version, status, state))
+		return fmt.Errorf("the node should run %s, with the status %s on the node and %s at the manager", version, status, state)
 	}
 	return nil
 }

@@ -36,20 +36,19 @@ const (
 	demoSlow      = 5
 	usualFaults   = "refused=1,rolled-back=1,slow=1,offline=1,degraded=1"
 	faultRefused  = "refused"
-	faultBack     = "rolled-back"
+	faultRollback = "rolled-back"
 	faultSlow     = "slow"
 	faultOffline  = "offline"
 	faultDegraded = "degraded"
 )
 
-// demoFaults are the faults of --demo-faults, in the order in which the nodes
-// get them.
+// demoFaults are the faults of --demo-faults, in the order in which nodes get them.
 var demoFaults = [][2]string{
 	{faultRefused, "refuses each version once, then accepts it"},
-	{faultBack, "rolls each version back once, then keeps it"},
-	{faultSlow, "takes five times as long for an upgrade"},
+	{faultRollback, "rolls back each version once, then keeps it"},
+	{faultSlow, "needs five times as long for an upgrade"},
 	{faultOffline, "is offline for half a minute after each half minute"},
-	{faultDegraded, "reports that its health is degraded"},
+	{faultDegraded, "reports degraded health"},
 }
 
 func faultHelp() string {
@@ -60,24 +59,24 @@ func faultHelp() string {
 	return b.String()
 }
 
-// demoVersions are what the nodes of the demo fleet can be upgraded to.
+// demoVersions are the versions that are listed for the demo fleet.
 var demoVersions = []string{"2.0.0", "1.2.0", "1.1.0", "1.0.1", "1.0.0"}
 
-// demoFleet is the simulated nodes of `serve`.
+// demoFleet runs the simulated nodes of `serve`.
 type demoFleet struct {
 	nodes  int
-	spec   string        // of --demo-faults
-	faults []string      // by node; those after its end have none
+	spec   string        // value of --demo-faults
+	faults []string      // by node; the other nodes have none
 	step   time.Duration // of fleet.Config; 0: demoStep
 
-	mu    sync.Mutex
-	kept  []fleet.Kept    // by node
-	tried map[string]bool // node and version: a node fails once with each
-	dirty chan struct{}   // kept has changed
+	mu      sync.Mutex
+	saved   []fleet.Saved   // by node
+	failed  map[string]bool // by node and version: a node fails once with each version
+	changed chan struct{}   // signals that saved has changed
 }
 
-// check reads the faults. Of the usual ones a small fleet gets as many as it has
-// nodes.
+// check checks the flags and sets faults. A small fleet gets only as many of the usual
+// faults as it has nodes.
 func (d *demoFleet) check(withFaults bool) error {
 	if d.nodes < 0 || d.nodes > maxDemoNodes {
 		return fmt.Errorf("--demo-fleet %d is not 0 to %d", d.nodes, maxDemoNodes)
@@ -105,17 +104,17 @@ func (d *demoFleet) check(withFaults bool) error {
 	}
 	if len(d.faults) > d.nodes {
 		if d.spec != usualFaults {
-			return fmt.Errorf("--demo-faults: %d faults are too many for --demo-fleet %d: a node has one fault at most", len(d.faults), d.nodes)
+			return fmt.Errorf("--demo-faults: %d faults are too many for --demo-fleet %d: a node has at most one fault", len(d.faults), d.nodes)
 		}
 		d.faults = d.faults[:d.nodes]
 	}
 	return nil
 }
 
-// String says which faults the fleet has.
+// String describes the faults of the fleet.
 func (d *demoFleet) String() string {
 	if len(d.faults) == 0 {
-		return "all of them well"
+		return "all without faults"
 	}
 	var parts []string
 	for _, f := range demoFaults {
@@ -139,33 +138,33 @@ func (d *demoFleet) fault(node int) string {
 	return ""
 }
 
-// fate decides an upgrade: a node that fails does so once with each version.
-func (d *demoFleet) fate(node int, version string) fleet.Fate {
-	fate := map[string]fleet.Fate{faultRefused: fleet.Refused, faultBack: fleet.GoesBack}[d.fault(node)]
-	if fate == fleet.Good {
-		return fate
+// outcome returns the outcome of an upgrade. A node with a fault fails once with each
+// version.
+func (d *demoFleet) outcome(node int, version string) fleet.Outcome {
+	outcome := map[string]fleet.Outcome{faultRefused: fleet.Refused, faultRollback: fleet.RollsBack}[d.fault(node)]
+	if outcome == fleet.Completes {
+		return outcome
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	key := strconv.Itoa(node) + " " + version
-	if d.tried[key] {
-		return fleet.Good
+	if d.failed[key] {
+		return fleet.Completes
 	}
-	d.tried[key] = true
-	return fate
+	d.failed[key] = true
+	return outcome
 }
 
 func (d *demoFleet) traits(node int) fleet.Traits {
 	f := d.fault(node)
-	t := fleet.Traits{Away: f == faultOffline, Degraded: f == faultDegraded}
+	t := fleet.Traits{Offline: f == faultOffline, Degraded: f == faultDegraded}
 	if f == faultSlow {
 		t.Slow = demoSlow
 	}
 	return t
 }
 
-// releases lists what the nodes of the fleet can be upgraded to. Nothing is
-// fetched.
+// releases returns the releases that are listed for the fleet. They have no files.
 func (d *demoFleet) releases(deviceType, channel string) []api.Release {
 	if d.nodes == 0 || deviceType != demoGroup || channel != "" && channel != release.DefaultChannel {
 		return nil
@@ -178,8 +177,8 @@ func (d *demoFleet) releases(deviceType, channel string) []api.Release {
 	return list
 }
 
-// start starts the nodes, with the credentials that the fleet of an earlier
-// process kept. Nodes of an earlier fleet that this one has no use for it removes.
+// start starts the nodes, with the credentials that an earlier process saved. It removes
+// the other nodes of earlier fleets.
 func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st *store.Store, dir, managerURL, token string, cert selfsign.Cert) error {
 	group, err := demoGroupOf(ctx, st)
 	if err != nil {
@@ -196,57 +195,57 @@ func (d *demoFleet) start(ctx context.Context, g *errgroup.Group, st *store.Stor
 	if err := d.removeOthers(ctx, st, c); err != nil {
 		return err
 	}
-	d.tried, d.dirty = map[string]bool{}, make(chan struct{}, 1)
-	kept := slices.Clone(d.kept)
-	d.kept = append(d.kept, make([]fleet.Kept, d.nodes-len(kept))...)
+	d.failed, d.changed = map[string]bool{}, make(chan struct{}, 1)
+	saved := slices.Clone(d.saved)
+	d.saved = append(d.saved, make([]fleet.Saved, d.nodes-len(saved))...)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(cert.PEM)
 	running, stopped := context.WithCancel(context.WithoutCancel(ctx))
 	f, err := fleet.Start(ctx, fleet.Config{
 		URL: "wss" + strings.TrimPrefix(managerURL, "https") + wire.Path, Token: token, TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-		Nodes: d.nodes, Step: cmp.Or(d.step, demoStep), DeviceType: demoGroup, Fate: d.fate, Traits: d.traits, Kept: kept, Changed: d.changed,
+		Nodes: d.nodes, Step: cmp.Or(d.step, demoStep), DeviceType: demoGroup, Outcome: d.outcome, Traits: d.traits, Saved: saved, Save: d.save,
 	})
 	if err != nil {
 		stopped()
 		return err
 	}
 	g.Go(func() error { defer stopped(); f.Wait(); return nil })
-	g.Go(func() error { return d.keep(running, ctx, st, group, path) })
+	g.Go(func() error { return d.write(running, ctx, st, group, path) })
 	return nil
 }
 
-// changed takes over what a node must keep; keep writes it.
-func (d *demoFleet) changed(node int, k fleet.Kept) {
+// save sets the state of a node, which write then writes.
+func (d *demoFleet) save(node int, s fleet.Saved) {
 	d.mu.Lock()
-	d.kept[node] = k
+	d.saved[node] = s
 	d.mu.Unlock()
 	select {
-	case d.dirty <- struct{}{}:
+	case d.changed <- struct{}{}:
 	default:
 	}
 }
 
-// keep writes what the nodes keep, and puts each new node into the group, until
-// running is done: the nodes have stopped.
-func (d *demoFleet) keep(running, ctx context.Context, st *store.Store, group, path string) error {
+// write writes the states of the nodes to a file, and adds new nodes to the group. It
+// ends after running, when the nodes have stopped.
+func (d *demoFleet) write(running, ctx context.Context, st *store.Store, group, path string) error {
 	grouped := map[string]bool{}
 	for last := false; !last; {
 		select {
-		case <-d.dirty:
+		case <-d.changed:
 		case <-running.Done():
 			last = true
 		}
 		d.mu.Lock()
-		kept := slices.Clone(d.kept)
+		saved := slices.Clone(d.saved)
 		d.mu.Unlock()
-		b, err := json.Marshal(map[string]any{"nodes": kept})
+		b, err := json.Marshal(map[string]any{"nodes": saved})
 		if err != nil {
 			return err
 		}
 		if err := writeFileAtomically(path, append(b, '\n'), 0o600); err != nil {
 			return fmt.Errorf("demo fleet: %w", err)
 		}
-		for _, k := range kept {
+		for _, k := range saved {
 			if k.ID == "" || grouped[k.ID] || ctx.Err() != nil {
 				continue
 			}
@@ -259,7 +258,7 @@ func (d *demoFleet) keep(running, ctx context.Context, st *store.Store, group, p
 	return nil
 }
 
-// joinGroup puts a node into a group, unless an operator has put it into one.
+// joinGroup adds a node to a group, unless it is in one.
 func joinGroup(ctx context.Context, st *store.Store, id, group string) error {
 	n, err := st.Node(ctx, id)
 	if err != nil || n.GroupID != "" {
@@ -269,8 +268,8 @@ func joinGroup(ctx context.Context, st *store.Store, id, group string) error {
 	return st.SetGroup(ctx, id, group, api.AuditEntry{Time: time.Now().UTC(), Actor: "demo", Action: "node.group.set", Target: id, Details: details})
 }
 
-// demoGroupOf returns the id of the fleet's group, and makes the group first if
-// there is none.
+// demoGroupOf returns the id of the fleet's group, and creates the group if it is
+// missing.
 func demoGroupOf(ctx context.Context, st *store.Store) (string, error) {
 	now := time.Now().UTC()
 	group := api.Group{ID: uuid.NewString(), Name: demoGroup, CreatedAt: now}
@@ -285,12 +284,12 @@ func demoGroupOf(ctx context.Context, st *store.Store) (string, error) {
 	}
 	i := slices.IndexFunc(all, func(g api.Group) bool { return g.Name == demoGroup })
 	if i < 0 {
-		return "", fmt.Errorf("the group %q was there, and is not any more", demoGroup)
+		return "", fmt.Errorf("the group %q was removed meanwhile", demoGroup)
 	}
 	return all[i].ID, nil
 }
 
-// load reads what an earlier fleet kept, of the nodes that the manager knows.
+// load reads the states of an earlier fleet's nodes, if the manager knows them.
 func (d *demoFleet) load(ctx context.Context, st *store.Store, path string) error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -300,19 +299,19 @@ func (d *demoFleet) load(ctx context.Context, st *store.Store, path string) erro
 		return err
 	}
 	var file struct {
-		Nodes []fleet.Kept `json:"nodes"`
+		Nodes []fleet.Saved `json:"nodes"`
 	}
 	if err := json.Unmarshal(b, &file); err != nil {
-		return fmt.Errorf("%s: %w; remove the file to have new nodes made", path, err)
+		return fmt.Errorf("%s: %w; remove the file to create new nodes", path, err)
 	}
 	for _, k := range file.Nodes {
-		if len(d.kept) == d.nodes {
+		if len(d.saved) == d.nodes {
 			return nil
 		}
 		switch n, err := st.Node(ctx, k.ID); {
-		case err == nil && !n.RemovedAt.IsZero(): // by an operator
+		case err == nil && !n.RemovedAt.IsZero(): // an operator removed it
 		case err == nil:
-			d.kept = append(d.kept, k)
+			d.saved = append(d.saved, k)
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
@@ -320,14 +319,14 @@ func (d *demoFleet) load(ctx context.Context, st *store.Store, path string) erro
 	return nil
 }
 
-// removeOthers removes the nodes of earlier fleets that nothing runs any more.
+// removeOthers removes the nodes of earlier fleets that this one does not run.
 func (d *demoFleet) removeOthers(ctx context.Context, st *store.Store, c *client) error {
 	all, err := st.Nodes(ctx)
 	if err != nil {
 		return err
 	}
 	for _, n := range all {
-		if n.DeviceType != demoGroup || !n.RemovedAt.IsZero() || slices.ContainsFunc(d.kept, func(k fleet.Kept) bool { return k.ID == n.ID }) {
+		if n.DeviceType != demoGroup || !n.RemovedAt.IsZero() || slices.ContainsFunc(d.saved, func(k fleet.Saved) bool { return k.ID == n.ID }) {
 			continue
 		}
 		err := c.RemoveNode(ctx, n.ID, "left by an earlier demo fleet")

@@ -184,7 +184,7 @@ func TestNodeRunPrintsRefusals(t *testing.T) {
 	r := nodeRun{out: &out, node: nodeUnder(t.TempDir(), "my-node")}
 	for _, status := range []string{"1.0.0 runs; connected to wss://m since 2026-01-01T00:00:00Z", "1.0.0 runs; not connected to wss://m since 2026-01-01T00:00:00Z: the manager refuses this node for now: node n was removed",
 		"1.0.0 runs; not connected to wss://m since 2026-01-01T00:00:00Z: the manager refuses this node for now: node n was removed"} {
-		r.tell(supervise.Event{Kind: supervise.StatusText, Text: status})
+		r.printChange(supervise.Event{Kind: supervise.StatusText, Text: status})
 	}
 	if out.String() != "00:00:00  the manager refuses this node for now: node n was removed\n" {
 		t.Errorf("%q", out.String())

@@ -36,7 +36,7 @@ func TestDemo(t *testing.T) {
 	text := out.String()
 	at := 0
 	for _, step := range []string{
-		"upgrade_started", "upgrade_downloaded", "upgrade_staged", "authenticates with version 1.1.0", "upgrade_completed",
+		"upgrade_started", "upgrade_downloaded", "upgrade_staged", "authenticated with version 1.1.0", "upgrade_completed",
 		"current -> 1.1.0, last-good -> 1.1.0, status stable",
 		`{"version":"1.2.0"}`, "upgrade_staged", "exited: exit status 1", "upgrade_rolled_back (critical)",
 		"current -> 1.1.0, last-good -> 1.1.0, status rolled_back", "logs: ", "next: ", "demo: ok in ",

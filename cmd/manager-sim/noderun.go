@@ -29,11 +29,11 @@ import (
 // defaultNode is the name of the node that `node run` runs.
 const defaultNode = "my-node"
 
-// registerHint is how long a node may take to register before `node run` says
-// what could be wrong.
+// registerHint is the time after which `node run` prints a hint if the node has not
+// registered.
 const registerHint = 10 * time.Second
 
-// localNode is a node that `node run` keeps in the data directory.
+// localNode is a node of `node run` in the data directory.
 type localNode struct{ dir string }
 
 func nodeUnder(dir, name string) localNode {
@@ -49,7 +49,7 @@ func (n localNode) layout() state.Layout {
 	return l
 }
 
-// id returns the node's id at the manager; "": it has not registered.
+// id returns the node's id at the manager; "" before it has registered.
 func (n localNode) id() string {
 	b, err := os.ReadFile(n.layout().CredentialsFile())
 	var c struct {
@@ -61,8 +61,7 @@ func (n localNode) id() string {
 	return c.NodeID
 }
 
-// localNames returns the names of the nodes that `node run` keeps in the data
-// directory, by id.
+// localNames returns the names of the nodes of `node run` in the data directory, by id.
 func localNames(dir string) map[string]string {
 	names := map[string]string{}
 	entries, _ := os.ReadDir(filepath.Join(dir, "nodes")) // there may be none
@@ -77,7 +76,7 @@ func localNames(dir string) map[string]string {
 	return names
 }
 
-// version returns the version that a link of the root points to.
+// version returns the version that a link of the install root points to.
 func (n localNode) version(link string) string {
 	target, err := os.Readlink(filepath.Join(n.root(), link))
 	if err != nil {
@@ -88,7 +87,7 @@ func (n localNode) version(link string) string {
 
 var nodeNames = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 
-// checkNodeName refuses a name that could be the beginning of a node's id.
+// checkNodeName refuses invalid names, and those that could abbreviate a node's id.
 func checkNodeName(name string) error {
 	if !nodeNames.MatchString(name) || strings.Trim(name, "0123456789abcdef-") == "" {
 		return fmt.Errorf("--name %q: use 1 to 32 of a-z, 0-9 and -, beginning with a letter, at least one of them g to z", name)
@@ -101,10 +100,10 @@ func newNodeRunCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run a real agent as a node of the manager, until Ctrl-C",
-		Long: `Run makes an install root below --dir from a published release, and runs its
-program, a simulation build of edge-agent, by the rules of the systemd unit: the
-watchdog before each start, and a restart after each end. The node registers with
-the manager of --dir. A second run continues with the same root.
+		Long: `Run creates an install root below --dir from a published release, and runs its
+program, a simulation build of edge-agent, as the systemd unit would: it runs the
+watchdog before each start, and restarts the program after each end. The node
+registers with the manager of --dir. A second run continues with the same root.
 
 The other commands accept --name in place of the node's id.`,
 		Example: `  manager-sim node run
@@ -128,20 +127,20 @@ The other commands accept --name in place of the node's id.`,
 	f := cmd.Flags()
 	f.StringVar(&r.dir, "dir", defaultDir, "data directory of serve")
 	f.StringVar(&r.name, "name", defaultNode, "name of the node; its directory is nodes/NAME in --dir")
-	f.StringVar(&r.version, "version", "", "published version to begin with (default: the oldest)")
-	f.StringVar(&r.binary, "binary", "", "simulation build of edge-agent to begin with, instead of a published version")
+	f.StringVar(&r.version, "version", "", "published version to start with (default: the oldest)")
+	f.StringVar(&r.binary, "binary", "", "simulation build of edge-agent to start with, in place of a published version")
 	f.StringVar(&r.repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO of the release")
-	f.StringVar(&r.url, "url", "", "the manager (default: where serve listens)")
+	f.StringVar(&r.url, "url", "", "URL of the manager (default: the address of serve)")
 	return cmd
 }
 
-// nodeRun is one call of `node run`.
+// nodeRun is one run of `node run`.
 type nodeRun struct {
 	dir, name, version, binary, repository, url string
 
 	out     io.Writer
 	node    localNode
-	refusal string // of the manager, as the program last said it
+	refusal string // the manager's last refusal that was printed
 }
 
 func (r *nodeRun) run(ctx context.Context) error {
@@ -155,7 +154,7 @@ func (r *nodeRun) run(ctx context.Context) error {
 	}
 	unlock, err := lockFile(filepath.Join(r.node.dir, "lock"))
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("the node %q runs already; add --name for another one", r.name)
+		return fmt.Errorf("the node %q is running already; set --name for another one", r.name)
 	}
 	if err != nil {
 		return err
@@ -170,7 +169,7 @@ func (r *nodeRun) run(ctx context.Context) error {
 	}
 	defer journal.Close()
 	unit := c.Supervised(r.node.layout(), absolute(fakerelease.TrustDir(releasesUnder(r.dir))))
-	unit.Restart, unit.Output, unit.OnChange = time.Second, journal, r.tell
+	unit.Restart, unit.Output, unit.OnChange = time.Second, journal, r.printChange
 	fmt.Fprintf(r.out, "node %s runs %s; its log is %s\n", r.name, r.node.version("current"), r.node.journal())
 	watching, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -181,7 +180,7 @@ func (r *nodeRun) run(ctx context.Context) error {
 	return err
 }
 
-// config returns what the node is like, from the data directory of the manager.
+// config returns the configuration of the node, from the data directory of the manager.
 func (r *nodeRun) config() (rig.NodeConfig, error) {
 	c := rig.NodeConfig{Name: r.name, MaxBootAttempts: 3, HoldSecs: 3}
 	token, err := os.ReadFile(filepath.Join(r.dir, "registration.token"))
@@ -203,14 +202,14 @@ func (r *nodeRun) config() (rig.NodeConfig, error) {
 	return c, nil
 }
 
-// layOut makes the install root, or keeps the one that is there. Only where the
-// manager has moved does it write config.toml again.
+// layOut creates the install root, or keeps an existing one. It rewrites config.toml if
+// the manager's address or certificate changed.
 func (r *nodeRun) layOut(ctx context.Context, c rig.NodeConfig) error {
 	root := r.node.root()
 	config := r.node.layout().ConfigFile()
-	kept, err := os.ReadFile(config)
+	old, err := os.ReadFile(config)
 	switch {
-	case err == nil && strings.Contains(string(kept), c.ManagerURL) && strings.Contains(string(kept), c.Fingerprint):
+	case err == nil && strings.Contains(string(old), c.ManagerURL) && strings.Contains(string(old), c.Fingerprint):
 		return nil
 	case err == nil:
 		return rig.WriteConfig(config, root, c)
@@ -231,8 +230,8 @@ func (r *nodeRun) layOut(ctx context.Context, c rig.NodeConfig) error {
 	return os.Rename(filepath.Join(tmp, "root"), root)
 }
 
-// program finds what the node runs first, and its version; it may unpack it in
-// the directory to.
+// program sets the program that the node runs first, and its version. It unpacks a
+// published release in the new directory to.
 func (r *nodeRun) program(ctx context.Context, c *rig.NodeConfig, to string) error {
 	file := r.binary
 	c.Binary = r.binary
@@ -243,7 +242,7 @@ func (r *nodeRun) program(ctx context.Context, c *rig.NodeConfig, to string) err
 				return err
 			}
 			if len(list) == 0 {
-				return errors.New("no release is published yet; publish one first: manager-sim release publish --version 1.0.0")
+				return errors.New("no releases are published yet; publish one first: manager-sim release publish --version 1.0.0")
 			}
 			r.version = list[len(list)-1].Version
 		}
@@ -265,16 +264,16 @@ func (r *nodeRun) program(ctx context.Context, c *rig.NodeConfig, to string) err
 	}
 	stamped, sim := strings.CutSuffix(words[1], "+sim")
 	if !sim {
-		return fmt.Errorf("%s is no simulation build; build it with: go build -tags sim -ldflags \"-X main.version=1.0.0\" ./cmd/edge-agent", file)
+		return fmt.Errorf("%s is not a simulation build; build it with: go build -tags sim -ldflags \"-X main.version=1.0.0\" ./cmd/edge-agent", file)
 	}
 	if r.version != "" && stamped != r.version {
-		return fmt.Errorf("the program of the release %s says that it is %s", r.version, cli.Plain(stamped))
+		return fmt.Errorf("the program of the release %s reports the version %s", r.version, cli.Plain(stamped))
 	}
 	c.Version = stamped
 	return nil
 }
 
-// announce says when the node has registered, or what to look at if it does not.
+// announce prints when the node has registered, and a hint if it does not register.
 func (r *nodeRun) announce(ctx context.Context, url string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -295,19 +294,19 @@ func (r *nodeRun) announce(ctx context.Context, url string) {
 	root := r.node.root()
 	fmt.Fprintf(r.out, `
 Registered as node %s.
-  upgrade it   manager-sim upgrade%s %s VERSION --wait
-  its status   %s/edge-agent status --root %s
+  upgrade   manager-sim upgrade%s %s VERSION --wait
+  status    %s/edge-agent status --root %s
 Ctrl-C stops it. The next run continues with the same root.
 
 `, r.node.id(), at, r.name, r.node.layout().Current(), root)
 }
 
-// refusesNode begins what an agent says of a manager that refuses it, as after the
-// node was removed there.
+// refusesNode is the beginning of an agent's status text after a refusal by its manager,
+// for instance because the node was removed.
 const refusesNode = "the manager refuses this node"
 
-// tell prints what happens to the service.
-func (r *nodeRun) tell(e supervise.Event) {
+// printChange prints a change of the service.
+func (r *nodeRun) printChange(e supervise.Event) {
 	version := r.node.version("current")
 	text := ""
 	switch e.Kind {
@@ -334,7 +333,8 @@ func (r *nodeRun) tell(e supervise.Event) {
 	fmt.Fprintf(r.out, "%s  %s\n", e.Time.Format(time.TimeOnly), cli.Plain(text))
 }
 
-// lockFile holds a lock on path until unlock is called, or this process ends.
+// lockFile locks path until unlock is called or this process ends. It returns EWOULDBLOCK
+// if another process has the lock.
 func lockFile(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -347,7 +347,7 @@ func lockFile(path string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// syncWriter is a writer for several goroutines.
+// syncWriter makes a writer safe for concurrent use.
 type syncWriter struct {
 	mu sync.Mutex
 	w  io.Writer

@@ -26,7 +26,7 @@ func newReleaseCmd() *cobra.Command {
 	return cmd
 }
 
-// releasesUnder is where `serve` looks for releases in its data directory.
+// releasesUnder returns the directory of the releases in a data directory.
 func releasesUnder(dir string) string { return filepath.Join(dir, "releases") }
 
 func newPublishCmd() *cobra.Command {
@@ -40,14 +40,14 @@ func newPublishCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "publish --version X.Y.Z [PROGRAM]",
 		Short: "Publish a program as a signed release",
-		Long: `Publish packs PROGRAM into a tarball, writes its manifest, signs that with the
-simulated Sigstore of the data directory (made at the first call), and puts all
-of it where GitHub would have it: OWNER/REPO/releases/download/vX.Y.Z/.
+		Long: `Publish packs PROGRAM into a tarball, writes the manifest, signs it with the
+simulated Sigstore of the data directory (created at the first call), and stores
+the files in the layout of GitHub: OWNER/REPO/releases/download/vX.Y.Z/.
 
-Without PROGRAM it builds edge-agent for the simulation, stamped with the version.
-That needs Go, in a checkout of edge-agent.
+Without PROGRAM it builds edge-agent for the simulation with this version. That
+needs Go and a checkout of edge-agent.
 
-With --fault the release is bad in one way:
+With --fault the release is bad:
 ` + faults.String(),
 		Example: `  manager-sim release publish --version 1.0.0
   go build -tags sim -ldflags "-X main.version=1.1.0" -o edge-agent ./cmd/edge-agent
@@ -84,23 +84,23 @@ With --fault the release is bad in one way:
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", defaultDir, "data directory, as for serve")
-	f.StringVar(&o.Version, "version", "", "version, as on semver.org (required)")
-	f.StringVar(&o.Repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO that the release is of")
-	f.StringVar(&o.DeviceType, "device-type", "edge", "device type that it is for")
+	f.StringVar(&o.Version, "version", "", "version, as semver.org defines it (required)")
+	f.StringVar(&o.Repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO of the release")
+	f.StringVar(&o.DeviceType, "device-type", "edge", "device type of the release")
 	f.StringVar(&o.Channel, "channel", "stable", "release channel")
 	f.StringVar(&o.Variant, "variant", "default", "variant of the program")
-	f.StringVar(&o.Arch, "arch", "", "architecture (default: this machine's)")
+	f.StringVar(&o.Arch, "arch", "", "architecture (default: the one of this machine)")
 	f.StringVar(&o.BinaryName, "name", "edge-agent", "the program's name in the tarball")
 	f.Uint64Var(&o.Sequence, "sequence", 0, "sequence number (default: the next)")
-	f.StringVar(&o.RollbackFloor, "rollback-floor", "", "lowest version that a node may roll back to once this one has proved healthy")
-	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of that many bytes that do not compress")
-	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log in Rekor v2, with a timestamp authority")
+	f.StringVar(&o.RollbackFloor, "rollback-floor", "", "lowest version that a node may install after this one has proved healthy")
+	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of this many bytes that does not compress")
+	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log the signature in Rekor v2, with a timestamp authority")
 	f.StringVar(&fault, "fault", "", "make the release bad (see above)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-// buildProgram builds the program of o in a directory that remove removes.
+// buildProgram builds the program of o in a temporary directory, which remove removes.
 func buildProgram(cmd *cobra.Command, o *fakerelease.Options) (remove func(), err error) {
 	dir, err := os.MkdirTemp("", "edge-agent-build-")
 	if err != nil {
@@ -110,7 +110,7 @@ func buildProgram(cmd *cobra.Command, o *fakerelease.Options) (remove func(), er
 	programs, err := rig.Build(cmd.Context(), dir, o.Version)
 	if err != nil {
 		os.RemoveAll(dir)
-		return nil, fmt.Errorf("%w\nrun this in a checkout of edge-agent, or name a PROGRAM", err)
+		return nil, fmt.Errorf("%w\nrun this in a checkout of edge-agent, or give a PROGRAM", err)
 	}
 	o.Binary = programs[o.Version]
 	return func() { os.RemoveAll(dir) }, nil
@@ -121,7 +121,7 @@ func newListCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "List what is published, newest first",
+		Short:   "List the published releases, newest first",
 		Example: `  manager-sim release list --dir sim`,
 		Args:    cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -144,8 +144,8 @@ func newListCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", defaultDir, "data directory, as for serve")
-	cmd.Flags().StringVar(&deviceType, "device-type", "", "only those for this device type")
-	cmd.Flags().StringVar(&channel, "channel", "", "only those on this channel")
+	cmd.Flags().StringVar(&deviceType, "device-type", "", "only releases for this device type")
+	cmd.Flags().StringVar(&channel, "channel", "", "only releases on this channel")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -171,8 +171,8 @@ func newBundleCmd() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", defaultDir, "data directory, as for serve")
-	f.StringVar(&repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO that the release is of")
-	f.StringVar(&version, "version", "", "the release's version (required)")
-	f.StringVar(&out, "out", "", "the tar file to write (required)")
+	f.StringVar(&repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO of the release")
+	f.StringVar(&version, "version", "", "version of the release (required)")
+	f.StringVar(&out, "out", "", "tar file to write (required)")
 	return cmd
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/spf13/cobra"
@@ -42,10 +43,10 @@ func newServeCmd() *cobra.Command {
 	var demo demoFleet
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run the manager, and a host for the releases",
-		Long: `Serve runs the manager (the WebSocket of the nodes, and the REST API) and a
-release host, both with TLS and a self-signed certificate, until it is told to
-stop. Everything that it keeps is in the data directory.`,
+		Short: "Run the manager and a release host",
+		Long: `Serve runs the manager (pages, REST API and the WebSocket of the nodes) and a release
+host, both with TLS and a self-signed certificate, until SIGTERM or Ctrl-C. All its
+data is in the data directory.`,
 		Example: `  manager-sim serve
   manager-sim serve --demo-fleet 12 --demo-faults
   curl -k -H "Authorization: Bearer $(cat manager-sim-data/admin.token)" https://127.0.0.1:8443/api/v1/nodes`,
@@ -72,14 +73,14 @@ stop. Everything that it keeps is in the data directory.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&dir, "dir", defaultDir, "data directory; made if it is not there")
+	f.StringVar(&dir, "dir", defaultDir, "data directory; created if it is missing")
 	f.StringVar(&listen, "listen", cmp.Or(os.Getenv(listenEnv), defaultListen), "address of the manager; default also from "+listenEnv)
 	f.StringVar(&releasesListen, "releases-listen", cmp.Or(os.Getenv(releasesListenEnv), defaultReleasesListen), "address of the release host; default also from "+releasesListenEnv)
-	f.StringVar(&database, "database", "", "postgres:// URL of a database to use instead of manager.db in --dir;\nwith a password in it, rather set "+databaseEnv)
-	f.IntVar(&demo.nodes, "demo-fleet", 0, "add that many simulated nodes, in a group of their own; a restart keeps them")
-	f.StringVar(&demo.spec, "demo-faults", "", "faults of nodes of the demo fleet, like refused=2,slow=1; KIND is one of:\n"+faultHelp()+"without a value: "+usualFaults)
+	f.StringVar(&database, "database", "", "postgres:// URL of a database to use instead of manager.db in --dir;\nif it has a password, better set "+databaseEnv)
+	f.IntVar(&demo.nodes, "demo-fleet", 0, "add this many simulated nodes in the group demo; a restart keeps them")
+	f.StringVar(&demo.spec, "demo-faults", "", "faults of the demo fleet, such as refused=2,slow=1; KIND is one of:\n"+faultHelp()+"without a value: "+usualFaults)
 	f.Lookup("demo-faults").NoOptDefVal = usualFaults
-	f.BoolVar(&remote, "allow-remote", false, "let --listen be more than loopback")
+	f.BoolVar(&remote, "allow-remote", false, "allow other addresses than loopback")
 	return cmd
 }
 
@@ -90,7 +91,7 @@ func checkListen(addr string, remote bool) error {
 	}
 	ip := net.ParseIP(host)
 	if !remote && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("%s is not a loopback address; this is a simulation, so add --allow-remote if you mean it", addr)
+		return fmt.Errorf("%s is not a loopback address; manager-sim is for tests; add --allow-remote to allow other addresses", addr)
 	}
 	return nil
 }
@@ -117,7 +118,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 		return err
 	}
 	defer st.Close()
-	if err := st.AddToken(ctx, server.Hash(registration)); err != nil {
+	if err := st.AddToken(ctx, secret.Hash(registration)); err != nil {
 		return err
 	}
 	releases := releasesUnder(dir)
@@ -129,11 +130,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 		Store: st, AdminToken: admin, Log: log,
 		Releases: func(_ context.Context, deviceType, channel string) ([]api.Release, error) {
 			list, err := fakerelease.Index(releases, deviceType, channel)
-			out := make([]api.Release, len(list))
-			for i, r := range list {
-				out[i] = api.Release(r)
-			}
-			return append(out, demo.releases(deviceType, channel)...), err
+			return append(list, demo.releases(deviceType, channel)...), err
 		},
 	})
 	if err != nil {
@@ -198,25 +195,25 @@ func listenTLS(ctx context.Context, g *errgroup.Group, s *http.Server, addr stri
 	})
 	g.Go(func() error {
 		<-ctx.Done()
-		return s.Close() // sessions and streams have no end to wait for
+		return s.Close() // sessions and streams do not end by themselves
 	})
 	return "https://" + l.Addr().String(), nil
 }
 
-// secretFile returns the secret that a file keeps, making it first if there is
-// none. Only its owner can read it.
+// secretFile returns the secret in a file. It creates a missing file, which only the
+// owner can read.
 func secretFile(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		secret := server.NewSecret()
-		return secret, os.WriteFile(path, []byte(secret+"\n"), 0o600)
+		made := secret.New()
+		return made, os.WriteFile(path, []byte(made+"\n"), 0o600)
 	}
 	if err != nil {
 		return "", err
 	}
 	secret := strings.TrimSpace(string(b))
 	if secret == "" {
-		return "", fmt.Errorf("%s is empty; remove it to have a new one made", path)
+		return "", fmt.Errorf("%s is empty; remove it to create a new one", path)
 	}
 	return secret, nil
 }

@@ -66,7 +66,7 @@ func TestPendingNodes(t *testing.T) {
 	pool.AppendCertsFromPEM(m.cert.PEM)
 	ctx, cancel := context.WithCancel(t.Context())
 	f, err := fleet.Start(ctx, fleet.Config{URL: "wss://" + m.addr + wire.Path, TLS: &tls.Config{RootCAs: pool}, Nodes: 1, Step: 50 * time.Millisecond,
-		Kept: []fleet.Kept{{ID: id, Secret: strings.Repeat("s", 52), Version: "1.1.0"}}})
+		Saved: []fleet.Saved{{ID: id, Secret: strings.Repeat("s", 52), Version: "1.1.0"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,8 +26,8 @@ func remedy(code string) string { _, r := web.Meaning(code); return r }
 func TestUpgradeWaitExitCodes(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
-	fates := map[string]fleet.Fate{"1.1.0": fleet.Good, "1.2.0": fleet.GoesBack, "1.3.0": fleet.Refused, "1.4.0": fleet.NeverEnds}
-	id := m.fleet(t.Context(), fleet.Config{Nodes: 1, Fate: func(_ int, v string) fleet.Fate { return fates[v] }})[0].ID
+	fates := map[string]fleet.Outcome{"1.1.0": fleet.Completes, "1.2.0": fleet.RollsBack, "1.3.0": fleet.Refused, "1.4.0": fleet.NeverEnds}
+	id := m.fleet(t.Context(), fleet.Config{Nodes: 1, Outcome: func(_ int, v string) fleet.Outcome { return fates[v] }})[0].ID
 	for _, tt := range []struct {
 		args []string
 		code int
@@ -61,7 +61,7 @@ func TestUpgradeWaitExitCodes(t *testing.T) {
 func TestUpgradeWaitJSON(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
-	id := m.fleet(t.Context(), fleet.Config{Nodes: 1, Fate: func(int, string) fleet.Fate { return fleet.GoesBack }})[0].ID
+	id := m.fleet(t.Context(), fleet.Config{Nodes: 1, Outcome: func(int, string) fleet.Outcome { return fleet.RollsBack }})[0].ID
 	out, errs, code := m.run("upgrade", id, "1.1.0", "--wait", "--json")
 	if code != cli.RolledBack {
 		t.Fatalf("exit code %d: %s", code, errs)
@@ -106,11 +106,11 @@ func TestUpgradeUnreachable(t *testing.T) {
 func TestWaitOutlivesTheManager(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
-	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 2, Fate: func(_ int, v string) fleet.Fate {
+	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 2, Outcome: func(_ int, v string) fleet.Outcome {
 		if v == "1.2.0" {
-			return fleet.GoesBack
+			return fleet.RollsBack
 		}
-		return fleet.Good
+		return fleet.Completes
 	}})
 	m.group("site one", nodes)
 	for _, tt := range []struct {
@@ -149,14 +149,14 @@ func TestRolloutWait(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
 	var failed atomic.Bool
-	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 3, Fate: func(node int, v string) fleet.Fate {
+	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 3, Outcome: func(node int, v string) fleet.Outcome {
 		if node == 1 && v == "1.1.0" && !failed.Swap(true) {
 			return fleet.Refused
 		}
 		if v == "1.2.0" {
 			return fleet.NeverEnds
 		}
-		return fleet.Good
+		return fleet.Completes
 	}})
 	m.group("site one", nodes)
 	check := func(want int, texts []string, args ...string) {

@@ -10,15 +10,15 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// welcome is what `serve` prints when it is ready.
+// welcome is the output of `serve` when it is ready.
 type welcome struct {
 	dir, url, host, fingerprint string
-	claim                       string // of the first administrator; "": there is one
+	claim                       string // secret for the first administrator; "" if one exists
 	demo                        *demoFleet
 }
 
-// print names only files that are there. The link of the first administrator is
-// a block of its own, before the log.
+// print prints the addresses, and only files that exist. The link for the first
+// administrator is a separate block before the log.
 func (w welcome) print(out io.Writer) {
 	at := ""
 	if w.dir != defaultDir {
@@ -29,16 +29,16 @@ pages        %[1]s/admin/nodes
 releases     %[2]s
 admin token  in %[3]s
 
-For the config.toml of a node of your own:
+For the config.toml of your own node:
   urls = ["wss%[4]s"]
   registration_token: in %[5]s
   cert_fingerprint = %[6]q
 `, w.url, w.host, filepath.Join(w.dir, "admin.token"), strings.TrimPrefix(w.url, "https"), filepath.Join(w.dir, "registration.token"), w.fingerprint)
 	trust := fakerelease.TrustDir(releasesUnder(w.dir))
 	if _, err := os.Stat(filepath.Join(trust, "trusted_root.json")); err == nil {
-		fmt.Fprintf(out, "For the environment of its program, a simulation build:\n  EDGE_AGENT_SIM_TRUST=%s\nOr run one from a published release: manager-sim node run%s\n", absolute(trust), at)
+		fmt.Fprintf(out, "For the environment of its program, which must be a simulation build:\n  EDGE_AGENT_SIM_TRUST=%s\nOr run a node from a published release: manager-sim node run%s\n", absolute(trust), at)
 	} else {
-		fmt.Fprintf(out, "No release is published yet. Publish one: manager-sim release publish%s --version 1.0.0\n", at)
+		fmt.Fprintf(out, "No releases are published yet. Publish one: manager-sim release publish%s --version 1.0.0\n", at)
 	}
 	if w.demo.nodes > 0 {
 		fmt.Fprintf(out, "\nDemo fleet: %s in the group %q, %s\n", nodeCount(w.demo.nodes), demoGroup, w.demo)
@@ -48,8 +48,8 @@ For the config.toml of a node of your own:
 	}
 }
 
-// writeFileAtomically replaces a file: a reader, and a crash of this process, see
-// the old file or the new one.
+// writeFileAtomically replaces a file by rename. Readers see the old or the new file, also
+// after a crash of this process.
 func writeFileAtomically(path string, b []byte, mode os.FileMode) error {
 	tmp := path + ".tmp"
 	if err := os.WriteFile(tmp, b, mode); err != nil {

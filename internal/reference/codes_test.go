@@ -3,6 +3,7 @@ package reference
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -64,5 +65,42 @@ func TestTroubleshootHasEveryCode(t *testing.T) {
 	slices.Sort(have)
 	if !slices.Equal(have, want) {
 		t.Errorf("docs/troubleshoot.md has the entries\n%q, want\n%q", have, want)
+	}
+}
+
+// The program contains each reason that docs/troubleshoot.md quotes for a node that offers
+// no upgrades.
+func TestTroubleshootQuotesTheReasonsOfNodes(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/troubleshoot.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## The node offers no upgrades\n")
+	section, _, _ = strings.Cut(section, "\n### ")
+	var source strings.Builder
+	for _, pattern := range []string{"../../agent/*.go", "../../state/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(file, "_test.go") {
+				source.Write(b)
+			}
+		}
+	}
+	quotes := regexp.MustCompile("(?m)^\\| [^|]*`([^`|]+)`[^|]* \\|").FindAllStringSubmatch(section, -1)
+	if len(quotes) < 4 {
+		t.Fatalf("found only the reasons %q", quotes)
+	}
+	for _, q := range quotes {
+		if !strings.Contains(source.String(), q[1]) {
+			t.Errorf("no node reports %q", q[1])
+		}
 	}
 }

@@ -60,8 +60,8 @@ func setupBoxOf(t *testing.T, c rig.NodeConfig, o box.Options, bin map[string]st
 	return b
 }
 
-// ends checks, from three sides, that the node runs version, and is stable or
-// went back: its tree, its journal, the manager's record.
+// ends checks that the node runs version and is stable or rolled back, in its install
+// root, its journal, and the manager's record.
 func (b *inBox) ends(version, status, said string) {
 	b.t.Helper()
 	want := fmt.Sprintf("%s %s %s", version, version, status)
@@ -109,7 +109,7 @@ func (b *inBox) failedLines(command string) []string {
 
 func (b *inBox) lastCommand(mark int) string { return b.event(mark, "upgrade_rolled_back").CommandID }
 
-// back waits until the node, having tried a bad version, runs 1.0.0 again.
+// back waits until the node runs 1.0.0 again after a bad version.
 func (b *inBox) back(mark, starts int) time.Duration {
 	b.t.Helper()
 	staged := b.event(mark, "upgrade_staged")
@@ -137,9 +137,8 @@ func TestUnderSystemdUpgradeAndDowngrade(t *testing.T) {
 	}
 }
 
-// Every way to fail ends on the old version, after as many starts as the
-// configuration says, and within (starts + 1) x RestartSec and the time that
-// the starts themselves take.
+// Every kind of failure ends with the old version after the configured number of starts,
+// within (starts + 1) x RestartSec and the time of the starts themselves.
 func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
 	for _, tt := range []struct {
 		fault   fakerelease.Fault
@@ -252,8 +251,8 @@ func TestUnderSystemdASlowLinkWithACut(t *testing.T) {
 	b.ends("1.1.0", "stable", "upgrade completed")
 }
 
-// A sidecar, with signers, releases and a unit of its own, is upgraded and
-// goes back like any other node.
+// A sidecar with its own signers, releases and unit is upgraded and rolls back like any
+// other node.
 func TestUnderSystemdTheSidecar(t *testing.T) {
 	dir := t.TempDir()
 	players, err := rig.BuildCommand(t.Context(), "examples/sidecar", dir, "1.0.0", "1.1.0", "1.2.0")
@@ -274,8 +273,8 @@ func TestUnderSystemdTheSidecar(t *testing.T) {
 	b.ends("1.1.0", "rolled_back", "rolled back: 1.2.0")
 }
 
-// A manager that answers 503 for longer than the window does not cost the new
-// version its trial: systemd is asked for more time.
+// A manager that answers 503 for longer than the window does not end the trial of the new
+// version: the agent requests more time from systemd.
 func TestUnderSystemdTheManagerIsBusyInATrial(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 1}, box.Options{})
 	b.publish("1.1.0", "")

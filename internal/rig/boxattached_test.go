@@ -16,8 +16,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// app writes the program of a version of a service that links nothing: script
-// is what it does after it said its name.
+// app writes the program of a version of a service that links nothing. It prints its
+// version, then runs script.
 func app(t *testing.T, version, script string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "app-"+version)
@@ -50,7 +50,7 @@ func (b *inBox) sh(script string) string {
 	return strings.TrimSpace(out)
 }
 
-// runs checks that the service runs version, and that everybody says so.
+// runs checks that the service runs version, on the node and at the manager.
 func (b *inBox) runs(version, status string) {
 	b.t.Helper()
 	st, err := b.node.Status(b.ctx)
@@ -73,8 +73,8 @@ func (b *inBox) runs(version, status string) {
 	}
 }
 
-// A service that links nothing is upgraded, and taken back, in every way that
-// it can fail, with an agent beside it that is never restarted.
+// A service that links nothing is upgraded, and rolled back after every kind of failure.
+// The agent beside it never restarts.
 func TestUnderSystemdAttached(t *testing.T) {
 	b := setupAttached(t, rig.NodeConfig{Probe: []string{"/usr/bin/test", "!", "-e", rig.BoxRoot + "/current/ill"}})
 	agentPID := b.sh("systemctl show -p MainPID --value edge-agent.service")
@@ -130,8 +130,8 @@ func TestUnderSystemdAttached(t *testing.T) {
 	b.runs("1.1.0", "rolled_back")
 }
 
-// The agent's user, the service's user, and root have each what they need; and
-// a unit that could not be rolled back takes no upgrade.
+// The agent's user, the service's user and root have only the rights that they need. A
+// unit that could not be rolled back gets no upgrade.
 func TestUnderSystemdAttachedLeastPrivilege(t *testing.T) {
 	b := setupAttached(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")

@@ -14,7 +14,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// The power goes in the middle of a trial: what was counted stays counted.
+// A power cut during a trial keeps the counted starts.
 func TestUnderSystemdPowerCutInATrial(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, box.Options{DiskMB: 512})
 	b.publish("1.2.0", fakerelease.NeverAuthenticates)
@@ -30,7 +30,7 @@ func TestUnderSystemdPowerCutInATrial(t *testing.T) {
 	b.ends("1.0.0", "rolled_back", "rolled back: 1.2.0 did not come up healthy in 2 starts")
 }
 
-// The device is rebooted while a good version holds: the next start proves it.
+// A reboot during the hold time of a good version: the next start proves it healthy.
 func TestUnderSystemdRebootInATrial(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 5}, box.Options{})
 	b.publish("1.1.0", "")
@@ -64,8 +64,7 @@ func (b *inBox) onTrial() {
 	}
 }
 
-// A version whose program cannot even be executed, however it came to be that
-// way after it was staged, is left too.
+// A version whose program cannot be executed after it was staged is rolled back, too.
 func TestUnderSystemdWhatCannotExec(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{}, box.Options{})
 	good, err := os.ReadFile(b.bin["1.2.0"])
@@ -108,7 +107,7 @@ func TestUnderSystemdWhatCannotExec(t *testing.T) {
 	}
 }
 
-// A watchdog that is killed costs no start: the agent counts that one.
+// A killed watchdog loses no start: the agent counts it.
 func TestUnderSystemdTheWatchdogIsKilled(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 2}, box.Options{})
 	dropIn, err := b.node.Path(b.ctx, "/etc/systemd/system/edge.service.d")

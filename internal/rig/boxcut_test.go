@@ -14,12 +14,12 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// boxCutsEnv is how many times the machine goes down; the full run has 25.
+// boxCutsEnv is the number of times that the machine fails; the full run has 25.
 const boxCutsEnv = "EDGE_AGENT_BOX_CUTS"
 
-// A machine loses its power, is rebooted, or has its agent or its watchdog
-// killed, at any moment of upgrades up, down, and to a release that never comes up. After
-// each it settles by itself, and the manager hears one story of each command.
+// A power cut, a reboot, or a killed agent or watchdog, at any moment of upgrades, of
+// downgrades, and of upgrades to a bad release. Each time the node recovers by itself, and
+// the manager gets consistent events of each command.
 func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 	rounds := 4
 	if n, err := strconv.Atoi(os.Getenv(boxCutsEnv)); err == nil {
@@ -88,8 +88,8 @@ func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 	}
 }
 
-// atRest waits until the node runs outside of a trial and has told everything,
-// and returns its version.
+// atRest waits until the node runs without a trial and has delivered all events, and
+// returns its version.
 func (b *inBox) atRest(mark int) string {
 	b.t.Helper()
 	b.wait(mark, "the node to come back", func(e rig.Entry) bool { return e.Type == "authenticated" })
@@ -107,7 +107,8 @@ func (b *inBox) atRest(mark int) string {
 	}
 }
 
-// story is what the manager heard of a command; an ack without error_code is "".
+// story returns the codes of a command's events and acks at the manager; an ack without
+// error_code is "".
 type story struct{ acks, events []string }
 
 func (b *inBox) stories(mark int) map[string]*story {
@@ -132,7 +133,7 @@ func (b *inBox) stories(mark int) map[string]*story {
 	return all
 }
 
-// staging reports whether a command that was begun has no outcome yet.
+// staging reports whether a started command has no outcome yet.
 func (b *inBox) staging() bool {
 	for _, s := range b.stories(0) {
 		if len(s.acks) == 0 {

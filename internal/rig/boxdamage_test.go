@@ -9,8 +9,8 @@ import (
 	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
-// Whatever became of the install root, a version that works is started, and
-// `edge-agent status` says what is wrong and what to do.
+// For every kind of damage of the install root, a working version starts, and `edge-agent
+// status` reports the problem and the remedy.
 func TestUnderSystemdDamagedRoots(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
 	b.publish("1.1.0", "")

@@ -16,7 +16,7 @@ type finding struct {
 	OK                           bool
 }
 
-// doctor runs doctor as root or, with a user, as that one.
+// doctor runs doctor as root or as another user.
 func (b *inBox) doctor(user string) []finding {
 	b.t.Helper()
 	script := "EDGE_AGENT_SIM_TRUST=/opt/trust /opt/bin/edge-agent doctor --json --config " + rig.BoxRoot + "/config.toml 2>/dev/null; echo code $?"
@@ -47,7 +47,7 @@ func (b *inBox) doctor(user string) []finding {
 	return all
 }
 
-// well waits until doctor finds nothing.
+// well waits until doctor finds no problem.
 func (b *inBox) well(after string) {
 	b.t.Helper()
 	for tries := 0; ; tries++ {
@@ -71,25 +71,25 @@ func (b *inBox) well(after string) {
 	}
 }
 
-// fault is broken by a script, found by the check what and by no other, with a
-// cause and a remedy that have these words, and repaired by a script.
+// fault is a fault of a node: a script causes it, only the check what finds it, its cause
+// and remedy contain these words, and another script repairs it.
 type fault struct{ name, spoil, what, cause, remedy, repair string }
 
 const reload = "systemctl daemon-reload"
 
-// dropIn is a fault that a drop-in makes.
+// dropIn returns a fault that a drop-in causes.
 func dropIn(text, what, remedy string) fault {
 	const dir = "/etc/systemd/system/edge.service.d"
 	return fault{text, "mkdir -p " + dir + " && printf '" + text + "' >" + dir + "/x.conf && " + reload, "unit edge.service: " + what, "", remedy, "rm -r " + dir + " && " + reload}
 }
 
-// restarted is a fault that systemd shows after the next start only.
+// restarted returns a fault that systemd reports only after the next start.
 func restarted(f fault) fault {
 	f.spoil, f.repair = f.spoil+" && systemctl restart edge", f.repair+" && systemctl restart edge"
 	return f
 }
 
-// edit is a fault of a line of config.toml, with a restart.
+// edit returns a fault of a line of config.toml, with a restart.
 func edit(name, sed, what, cause, remedy string) fault {
 	const file = rig.BoxRoot + "/config.toml"
 	return fault{name, "cp -p " + file + " /root/config && sed -i '" + sed + "' " + file + " && chown edge: " + file + " && systemctl restart edge", what, cause, remedy,
@@ -124,7 +124,7 @@ func (b *inBox) finds(f fault) {
 	b.sh(f.repair)
 }
 
-// Each fault of a unit, made by an operator's drop-in.
+// Doctor finds each fault of a unit that an operator's drop-in causes.
 func TestUnderSystemdDoctorFindsDropIns(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{}, box.Options{})
 	b.well("the install")
@@ -160,7 +160,7 @@ func TestUnderSystemdDoctorFindsDropIns(t *testing.T) {
 	b.well("all repairs")
 }
 
-// Each fault of the root, the service and the link to the manager.
+// Doctor finds each fault of the install root, the service and the connection.
 func TestUnderSystemdDoctorFindsTheRest(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{}, box.Options{DiskMB: 400})
 	b.well("the install")

@@ -11,8 +11,8 @@ import (
 	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
-// The service has no more than it needs, its secrets are its own, and nobody
-// else can change what it runs.
+// The service has only the rights that it needs, only it can read its secrets, and no
+// other user can change what it runs.
 func TestUnderSystemdLeastPrivilege(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
 	b.publish("1.1.0", "")

@@ -15,9 +15,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// The first install on a bare machine: what is refused leaves nothing; what is
-// genuine runs, registers and is upgraded; running it again does no harm; and
-// uninstall takes it away.
+// The first install on a bare machine: a refused release leaves no files; a genuine one
+// runs, registers and is upgraded; a second install changes nothing; uninstall removes it.
 func TestUnderSystemdInstall(t *testing.T) {
 	needBox(t)
 	bin := builds(t)

@@ -13,8 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// bareBox is a machine on which nothing is installed, with a manager and a
-// release that it can reach.
+// bareBox is a machine without an installed node, with a manager and a release in reach.
 type bareBox struct {
 	*box.Box
 	t                       *testing.T
@@ -52,7 +51,7 @@ func setupBare(t *testing.T, name string, binary string) *bareBox {
 
 func (b *bareBox) path(inside string) string { return b.MustPath(b.ctx, b.t, inside) }
 
-// sh runs a script, which must succeed, and returns what it printed.
+// sh runs a script, which must succeed, and returns its output.
 func (b *bareBox) sh(script string) string {
 	b.t.Helper()
 	out, err := b.run(script)
@@ -67,7 +66,7 @@ func (b *bareBox) run(script string) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-// install returns the command line; more comes last, and counts.
+// install returns the command line. The flags in more come last, and so override others.
 func (b *bareBox) install(more string) string {
 	return "/root/edge-agent install 1.0.0 --device-type edge --manager " + b.url + " --token-file /root/token --cert-fingerprint " + b.fingerprint +
 		" --environment EDGE_AGENT_SIM_TRUST=/opt/trust --restart-secs 0.1 --wait 20s " + more
@@ -82,9 +81,8 @@ func (b *bareBox) want(out string, words ...string) {
 	}
 }
 
-// Whatever an administrator made of the root, whatever the umask and the PATH:
-// the service runs, all of the root is its user's, doctor is content, and purge
-// leaves nothing.
+// With every kind of install root, umask and PATH, the service runs and its user owns the
+// whole root, doctor finds no problem, and purge leaves nothing.
 func TestUnderSystemdInstallRoots(t *testing.T) {
 	b := setupBare(t, "roots", "")
 	const purge = "/root/edge-agent uninstall --device-type edge --purge "
@@ -129,7 +127,7 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 	}
 }
 
-// What is refused, in words, changes nothing.
+// A refused install prints the reason and changes nothing.
 func TestUnderSystemdInstallRefuses(t *testing.T) {
 	b := setupBare(t, "refuses", "")
 	const purge = "/root/edge-agent uninstall --device-type edge --purge "
@@ -155,8 +153,8 @@ func TestUnderSystemdInstallRefuses(t *testing.T) {
 	}
 }
 
-// A second run applies what is corrected, and says why the first one failed. The
-// release never runs as root, and root's files can be staged.
+// A second install applies corrected values, and the first one reports why it failed. The
+// release never runs as root, and files of root can be staged.
 func TestUnderSystemdInstallAgain(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "edge-agent")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$(id -u) $1\" >>/var/tmp/ran\nexec /opt/bin/edge-agent \"$@\"\n"), 0o755); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// A second command while a version is on trial is refused, by the manager and by the
-// node, and disturbs nothing.
+// The manager and the node refuse a second command during a trial, and the trial
+// continues.
 func TestUnderSystemdASecondCommandInATrial(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 4}, box.Options{})
 	b.publish("1.1.0", "")
@@ -35,8 +35,8 @@ func TestUnderSystemdASecondCommandInATrial(t *testing.T) {
 	b.ends("1.1.0", "stable", "upgrade completed")
 }
 
-// A unit whose start limit could end the restarts before the start that goes
-// back takes no upgrade, and says why. Once it is mended, it does.
+// A node whose unit's start limit could end the restarts before the rollback refuses
+// upgrades and reports why. With a corrected unit it accepts them.
 func TestUnderSystemdAStartLimit(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 3}, box.Options{})
 	dropIn, err := b.node.Path(b.ctx, "/etc/systemd/system/edge.service.d")

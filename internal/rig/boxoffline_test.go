@@ -14,8 +14,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// A site without a release host is upgraded from a stick, by root, with the very
-// same checks, and without a request to any host. What is refused leaves nothing.
+// Root upgrades a node without a release host from a stick, with the same checks and
+// without any request. A refused release leaves no files.
 func TestUnderSystemdFromAStick(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
 	var requests atomic.Int32

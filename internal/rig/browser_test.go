@@ -19,18 +19,18 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// screenshotsEnv names a directory for pictures of the pages, in both themes:
-// docs/img is made by it.
+// screenshotsEnv names a directory for pictures of the pages in both themes, such as
+// docs/img.
 const screenshotsEnv = "EDGE_AGENT_SCREENSHOTS"
 
-// browser is a real one, signed in at a manager.
+// browser is a real browser that is signed in at a manager.
 type browser struct {
 	t   *testing.T
 	ctx context.Context
 	url string
 }
 
-// browse starts a browser and claims the manager for its first administrator.
+// browse starts a browser, and creates the manager's first administrator.
 func browse(t *testing.T, r *rig.Rig) *browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium-headless-shell")
@@ -87,7 +87,7 @@ func browse(t *testing.T, r *rig.Rig) *browser {
 	return b
 }
 
-// confirm fills in the dialog of an act that ends something.
+// confirm fills in the dialog that confirms an action.
 func (b *browser) confirm(opener, reason string) {
 	b.t.Helper()
 	b.click(opener)
@@ -107,8 +107,8 @@ func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 
 func (b *browser) open(path string) { b.t.Helper(); b.do("open "+path, chromedp.Navigate(b.url+path)) }
 
-// click clicks. What goes away with its page before it is clicked, because the
-// next page has just come, is looked for again.
+// click clicks an element. It searches again if a new page replaced the element
+// meanwhile.
 func (b *browser) click(selector string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
@@ -131,7 +131,7 @@ func (b *browser) fill(selector, v string) {
 	b.do("fill "+selector, chromedp.SendKeys(chromedp.CSS(selector), v))
 }
 
-// sees waits until the page, without being loaded again, shows the text.
+// sees waits until the page shows a text, without loading the page again.
 func (b *browser) sees(text string) {
 	b.t.Helper()
 	b.holds(fmt.Sprintf("document.body.innerText.includes(%q)", text))
@@ -155,8 +155,8 @@ func (b *browser) holds(expression string) {
 	}
 }
 
-// picture keeps a page's pictures at the width of a laptop's window, if they are
-// wanted.
+// picture saves pictures of a page at the width of a laptop's window, if screenshotsEnv
+// is set.
 func (b *browser) picture(name string) {
 	b.t.Helper()
 	b.pictureAt(name, 1100, 700)
@@ -221,8 +221,7 @@ func (b *browser) fits(width int64) {
 //go:embed testdata/axe-core/axe.min.js
 var axe string
 
-// accessible has axe-core look at the page, in both themes: WCAG 2.2 AA, and
-// what its authors call best practice.
+// accessible checks the page with axe-core in both themes: WCAG 2.2 AA and best practices.
 func (b *browser) accessible() {
 	b.t.Helper()
 	const script = `axe.run({ runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] })

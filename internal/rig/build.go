@@ -1,8 +1,8 @@
 package rig
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +32,7 @@ func BuildCommand(ctx context.Context, command, dir string, versions ...string) 
 		}
 	}
 	wg.Wait()
-	return programs, errors.Join(errs...)
+	return programs, cmp.Or(errs...)
 }
 
 // buildVersion copies a program out of Go's build cache. Go keeps the programs of `go run`

@@ -18,9 +18,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// A manager that is wholly evil can schedule a genuine release, and nothing
-// else: whatever it sends, nothing that decides what runs is changed, and the
-// agent goes on.
+// A malicious manager can only schedule genuine releases. No message of it changes what
+// decides which version runs, and the agent keeps running.
 func TestAnEvilManager(t *testing.T) {
 	t.Parallel()
 	bin := builds(t)
@@ -170,7 +169,7 @@ func TestAnEvilManager(t *testing.T) {
 	}
 }
 
-// whatRuns is what decides what runs: versions, links, configuration, modes.
+// whatRuns returns what decides which version runs: versions, links, configuration, modes.
 func whatRuns(t *testing.T, root string) map[string]string {
 	t.Helper()
 	out := map[string]string{}

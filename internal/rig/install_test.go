@@ -16,7 +16,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
-// The commands of docs/install.md, all of them, in their order.
+// All commands of docs/install.md, in their order.
 func TestInstallByHand(t *testing.T) {
 	needBox(t)
 	doc, err := os.ReadFile("../../docs/install.md")

@@ -16,8 +16,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// The runbook's procedure for one node, with a real agent: each failure has its
-// badge, and its code with what to do.
+// An operator upgrades one node, with a real agent. Each failure shows its badge, its code
+// and the remedy.
 func TestBrowserUpgradesANode(t *testing.T) {
 	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
 	b.publish("1.1.0", "")
@@ -115,7 +115,7 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	w.picture("audit")
 }
 
-// The runbook's procedure for a group, with real agents.
+// An operator upgrades a group of real agents.
 func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
 	b.publish("1.1.0", "")
@@ -147,7 +147,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	w.open("/admin/groups")
 	w.fill("input[name=name]", "devices")
 	w.click("form.bar button.primary")
-	w.sees("No node is in this group")
+	w.sees("No nodes are in this group")
 	for _, id := range ids {
 		w.open("/admin/nodes/" + id)
 		w.holds(`(() => { const s = document.querySelector("[name=group_id]"); s.value = s.options[s.options.length-1].value; return true; })()`)
@@ -187,8 +187,8 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	}
 }
 
-// The runbook's procedure for a group, over simulated nodes: the plan, the
-// waves, the pause at a failure, and what an operator does then.
+// An operator upgrades a group of simulated nodes: the plan, the waves, the pause at a
+// failure, and the actions after it.
 func TestBrowserRollsOutAGroup(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -197,15 +197,15 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	bad := make(chan struct{})
 	_, token, _ := r.Registration()
 	f, err := fleet.Start(ctx, fleet.Config{URL: "wss" + strings.TrimPrefix(r.URL, "https") + wire.Path, Token: token, TLS: r.ClientTLS(), Nodes: 10, Step: 300 * time.Millisecond,
-		Fate: func(_ int, version string) fleet.Fate {
+		Outcome: func(_ int, version string) fleet.Outcome {
 			select {
 			case <-bad:
-				return fleet.Good
+				return fleet.Completes
 			default:
 				if version == "1.2.0" {
-					return fleet.GoesBack
+					return fleet.RollsBack
 				}
-				return fleet.Good
+				return fleet.Completes
 			}
 		}})
 	if err != nil {
@@ -216,7 +216,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.click(`nav a[href="/admin/groups"]`)
 	w.fill("input[name=name]", "site one")
 	w.click("form.bar button.primary")
-	w.sees("No node is in this group")
+	w.sees("No nodes are in this group")
 	at, err := chromedp.Run(w.ctx, chromedp.Location())
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/internal/rig"
 )
 
-// tunnels is a proxy: CONNECT, and nothing else. It remembers to where.
+// tunnels is a proxy that supports only CONNECT, and records the destinations.
 type tunnels struct {
 	sync.Mutex
 	to map[string]bool
@@ -46,7 +46,7 @@ func (p *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	here.Close()
 }
 
-// With manager.proxy, the link to the manager and every fetch go through it.
+// With manager.proxy, the connection to the manager and every download use the proxy.
 func TestUpgradeThroughAProxy(t *testing.T) {
 	proxy := &tunnels{to: map[string]bool{}}
 	s := httptest.NewServer(proxy)

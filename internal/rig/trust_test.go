@@ -13,9 +13,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
 )
 
-// elsewhere publishes a release by another Sigstore than the nodes know, and puts
-// beside it the trust root that vouches for that one, of which targetsKey signed
-// the list.
+// elsewhere publishes a release that an unknown Sigstore signed, and adds the trust root of
+// that Sigstore. targetsKey signed the root's targets.json.
 func elsewhere(t *testing.T, version, program, targetsKey string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -39,7 +38,7 @@ func elsewhere(t *testing.T, version, program, targetsKey string) (dir string) {
 	return dir
 }
 
-// believes puts the TUF root there that the nodes have compiled in.
+// believes writes the TUF root that the nodes have compiled in.
 func believes(t *testing.T, r *rig.Rig) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(r.TrustDir(), "tuf_root.json"), fakesig.TUFRoot(1, "ab", "t", "ab"), 0o644); err != nil {
@@ -47,7 +46,7 @@ func believes(t *testing.T, r *rig.Rig) {
 	}
 }
 
-// trustOf is what `trust show` says of a node.
+// trustOf returns the output of `trust show` for a node.
 func trustOf(t *testing.T, r *rig.Rig, program, root string) (source string, targets int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, "trust", "show", "--json", "--root", root)
@@ -66,10 +65,9 @@ func trustOf(t *testing.T, r *rig.Rig, program, root string) (source string, tar
 	return rep.Source, rep.Targets
 }
 
-// Sigstore gets new keys after the agents of a fleet were built: a release that
-// brings the newer trust root is taken, if the TUF keys prove that root, and
-// the root is kept; one that brings a forged one is refused. Who serves it does
-// not matter.
+// Sigstore's keys change after the agents were built. A release with the newer trust root
+// is installed if the TUF keys prove the root, and the node keeps the root. A release with
+// a forged root is refused. The host of the root does not matter.
 func TestATrustRootComesWithARelease(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
 	believes(t, b.Rig)
@@ -112,7 +110,7 @@ func TestATrustRootComesWithARelease(t *testing.T) {
 	}
 }
 
-// On a stick it is the same, without any network.
+// The same works from a stick without a network.
 func TestATrustRootComesOnAStick(t *testing.T) {
 	t.Parallel()
 	bin := builds(t)

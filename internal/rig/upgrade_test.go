@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// programs are simulation builds by version, made once for the package.
+// programs builds the simulation builds, by version, once for the package.
 var programs = sync.OnceValues(func() (map[string]string, error) {
 	dir, err := os.MkdirTemp("", "rig-programs")
 	if err != nil {
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// bench is a rig with one node, running 1.0.0 and registered.
+// bench is a rig with one registered node that runs 1.0.0.
 type bench struct {
 	*rig.Rig
 	t    *testing.T
@@ -120,8 +120,8 @@ func (b *bench) upgrade(version string) (mark int, commandID string) {
 	return mark, id
 }
 
-// settled checks, from three sides, which version runs: the links, state.json,
-// and the manager's record.
+// settled checks which version runs: in the links, in state.json, and in the manager's
+// record.
 func (b *bench) settled(version, status, upgradeState string) {
 	b.t.Helper()
 	for _, link := range []string{"current", "last-good"} {
@@ -145,7 +145,7 @@ func (b *bench) settled(version, status, upgradeState string) {
 	}
 }
 
-// upgradeTo takes the node to a version that proves healthy.
+// upgradeTo upgrades the node to a version that proves healthy.
 func (b *bench) upgradeTo(version string) {
 	b.t.Helper()
 	mark, id := b.upgrade(version)
@@ -174,7 +174,7 @@ func (b *bench) upgradeTo(version string) {
 	}
 }
 
-// (a), (c): forwards, back by scheduling the old version, and forwards again.
+// An upgrade, a downgrade to the old version, and another upgrade.
 func TestUpgradeAndBack(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
@@ -186,7 +186,7 @@ func TestUpgradeAndBack(t *testing.T) {
 	b.upgradeTo("1.1.0")
 }
 
-// (b): releases that fail their trial.
+// Releases that fail their trial are rolled back.
 func TestRollback(t *testing.T) {
 	for _, c := range []struct {
 		fault   fakerelease.Fault

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/release"
 )
 
@@ -49,21 +49,12 @@ func Handler(dir string) http.Handler {
 	})
 }
 
-// Listed is a release in a manager's list.
-type Listed struct {
-	Version    string    `json:"version"`
-	Channel    string    `json:"channel"`
-	DeviceType string    `json:"device_type"`
-	Sequence   uint64    `json:"sequence"`
-	ReleasedAt time.Time `json:"released_at"`
-}
-
 // indexed is the most releases that Index returns, so that an operator can choose.
 const indexed = 10
 
 // Index returns the newest 10 releases in dir of a device type and a channel, newest
 // version first. An empty device type or channel matches all.
-func Index(dir, deviceType, channel string) ([]Listed, error) {
+func Index(dir, deviceType, channel string) ([]api.Release, error) {
 	repos, err := filepath.Glob(filepath.Join(dir, "www", "*", "*", "releases", "download"))
 	if err != nil {
 		return nil, err
@@ -81,9 +72,9 @@ func Index(dir, deviceType, channel string) ([]Listed, error) {
 		}
 	}
 	slices.SortFunc(found, func(a, b release.Manifest) int { return b.Version.Compare(a.Version) })
-	list := make([]Listed, 0, indexed)
+	list := make([]api.Release, 0, indexed)
 	for _, m := range found[:min(len(found), indexed)] {
-		list = append(list, Listed{m.Version.String(), m.Channel, m.DeviceType, m.Sequence, m.ReleasedAt})
+		list = append(list, api.Release{Version: m.Version.String(), Channel: m.Channel, DeviceType: m.DeviceType, Sequence: m.Sequence, ReleasedAt: m.ReleasedAt})
 	}
 	return list, nil
 }

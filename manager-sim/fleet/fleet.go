@@ -1,7 +1,7 @@
-// Package fleet is many simulated nodes in one process: each holds a WebSocket
-// to a manager and behaves as an agent does, as far as a manager can see. They
-// install nothing. What a node has to tell it tells until it is acknowledged,
-// and a command that is repeated it answers once more and does not obey twice.
+// Package fleet simulates many nodes in one process. Each node has a WebSocket to a
+// manager, and the manager cannot distinguish it from an agent. The nodes install nothing.
+// A node sends each event until the manager acknowledges it. It answers a repeated command
+// again, and does not run it twice.
 package fleet
 
 import (
@@ -14,65 +14,66 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// Fate is what becomes of an upgrade on a node.
-type Fate string
+// Outcome is the outcome of an upgrade on a node.
+type Outcome string
 
-// The fates.
+// The outcomes.
 const (
-	Good      Fate = ""
-	Refused   Fate = "refused"     // staging fails: a bad checksum
-	GoesBack  Fate = "rolled-back" // it does not come up healthy
-	NeverEnds Fate = "never-ends"  // started, and not a word more
+	Completes Outcome = ""
+	Refused   Outcome = "refused"     // staging fails with a bad checksum
+	RollsBack Outcome = "rolled-back" // the new version does not become healthy
+	NeverEnds Outcome = "never-ends"  // the node reports only that the upgrade started
 )
 
-// Traits are how a node differs from one that is well.
+// Traits are the faults of a node.
 type Traits struct {
-	Slow     int  // each step takes so many times as long; 0 is 1
-	Away     bool // it is offline for awaySteps steps after each awaySteps steps online
-	Degraded bool // its health beats say so
+	Slow     int  // factor of the time of each step; 0 means 1
+	Offline  bool // the node is offline for offlineSteps after each offlineSteps online
+	Degraded bool // its health messages are degraded
 }
 
-// awaySteps is how many steps a node with Traits.Away is online, and then offline.
-const awaySteps = 15
+// offlineSteps is the number of steps that a node with Traits.Offline is online, and then
+// offline.
+const offlineSteps = 15
 
-// Kept is what a node keeps when its process ends.
-type Kept struct {
+// Saved is the state of a node that survives its process.
+type Saved struct {
 	ID       string `json:"id"`
 	Secret   string `json:"secret"`
 	Version  string `json:"version"`
 	Previous string `json:"previous,omitempty"`
 }
 
-// Config says what the nodes are like. URL and Token are required.
+// Config describes the nodes. URL and Token are required.
 type Config struct {
 	URL        string // wss://HOST:PORT/ws/node
 	Token      string // registration token
 	TLS        *tls.Config
 	Nodes      int
-	Version    string // that they run at first; default 1.0.0
+	Version    string // first version; default 1.0.0
 	DeviceType string // default "edge"
-	// Fate of an upgrade; nil means that all are good.
-	Fate func(node int, version string) Fate
-	// Traits of a node; nil means that all are well.
+	// Outcome returns the outcome of an upgrade; nil means that all complete.
+	Outcome func(node int, version string) Outcome
+	// Traits returns the faults of a node; nil means that no node has any.
 	Traits func(node int) Traits
-	// Kept is what the nodes kept, by node; there may be fewer than Nodes. One
-	// whose credentials the manager does not know tries again with them.
-	Kept []Kept
-	// Changed, if set, gets what a node must keep, whenever that changes: from the
-	// node's own goroutine.
-	Changed func(node int, k Kept)
-	// Step is how long each step of an upgrade takes, and the pause before a
-	// node connects again, each with jitter; default 200 ms.
+	// Saved has the states of earlier processes, by node; it can be shorter than Nodes.
+	// A node with unknown credentials retries with them.
+	Saved []Saved
+	// Save, unless it is nil, gets each change of a node's state. The goroutine of the
+	// node calls it.
+	Save func(node int, s Saved)
+	// Step is the time of each step of an upgrade, and of the pause before a node
+	// reconnects, each with jitter; default 200 ms.
 	Step time.Duration
 }
 
-// Fleet runs until its context is done.
+// Fleet is a running fleet. It runs until the context of Start ends.
 type Fleet struct {
 	nodes []*node
 	wg    sync.WaitGroup
 }
 
-// Start starts the nodes. Wait for them with Wait once ctx is done.
+// Start starts the nodes. They run until ctx ends; then call Wait.
 func Start(ctx context.Context, c Config) (*Fleet, error) {
 	if c.Version == "" {
 		c.Version = "1.0.0"
@@ -83,8 +84,8 @@ func Start(ctx context.Context, c Config) (*Fleet, error) {
 	if c.Step == 0 {
 		c.Step = 200 * time.Millisecond
 	}
-	if c.Fate == nil {
-		c.Fate = func(int, string) Fate { return Good }
+	if c.Outcome == nil {
+		c.Outcome = func(int, string) Outcome { return Completes }
 	}
 	v, err := release.ParseVersion(c.Version)
 	if err != nil {
@@ -97,8 +98,8 @@ func Start(ctx context.Context, c Config) (*Fleet, error) {
 			n.traits = c.Traits(i)
 			n.step *= time.Duration(max(n.traits.Slow, 1))
 		}
-		if i < len(c.Kept) {
-			n.restore(c.Kept[i])
+		if i < len(c.Saved) {
+			n.restore(c.Saved[i])
 		}
 		f.nodes = append(f.nodes, n)
 		f.wg.Go(func() { n.run(ctx) })
@@ -109,11 +110,11 @@ func Start(ctx context.Context, c Config) (*Fleet, error) {
 // Wait returns when all nodes have stopped.
 func (f *Fleet) Wait() { f.wg.Wait() }
 
-// Obeyed returns how many upgrades each node has begun.
-func (f *Fleet) Obeyed() []int {
+// UpgradesStarted returns the number of upgrades that each node has started.
+func (f *Fleet) UpgradesStarted() []int {
 	out := make([]int, len(f.nodes))
 	for i, n := range f.nodes {
-		out[i] = int(n.obeyed.Load())
+		out[i] = int(n.started.Load())
 	}
 	return out
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// node is one node. All but obeyed belongs to the goroutine of run.
+// node is one node. Only the goroutine of run uses its fields, except started.
 type node struct {
 	c                 Config
 	index             int
@@ -23,28 +23,28 @@ type node struct {
 	step              time.Duration
 	version, previous release.Version
 	commands          map[string]*wire.CommandAck // by id; nil: not ended yet
-	outbox            []wire.Message              // not acknowledged yet, or not sent
-	sent              int                         // of outbox, in this session
+	outbox            []wire.Message              // not sent, or not acknowledged yet
+	sent              int                         // number of messages of outbox sent in this session
 	next              func()                      // the next step of an upgrade
-	restart           bool                        // the session ends, and another version connects
-	obeyed            atomic.Int64
+	restart           bool                        // end the session; another version connects
+	started           atomic.Int64                // upgrades
 }
 
-// restore takes over what the node kept.
-func (n *node) restore(k Kept) {
-	n.id, n.secret = k.ID, k.Secret
-	if v, err := release.ParseVersion(k.Version); err == nil {
+// restore continues with a saved state.
+func (n *node) restore(s Saved) {
+	n.id, n.secret = s.ID, s.Secret
+	if v, err := release.ParseVersion(s.Version); err == nil {
 		n.version, n.previous = v, v
 	}
-	if v, err := release.ParseVersion(k.Previous); err == nil {
+	if v, err := release.ParseVersion(s.Previous); err == nil {
 		n.previous = v
 	}
 }
 
-// changed reports what the node must keep.
-func (n *node) changed() {
-	if n.c.Changed != nil {
-		n.c.Changed(n.index, Kept{n.id, n.secret, n.version.String(), n.previous.String()})
+// save passes on the state of the node.
+func (n *node) save() {
+	if n.c.Save != nil {
+		n.c.Save(n.index, Saved{n.id, n.secret, n.version.String(), n.previous.String()})
 	}
 }
 
@@ -56,19 +56,19 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// refusedSteps is how many steps a node waits whose credentials were refused.
+// refusedSteps is the number of steps that a node waits after a refusal.
 const refusedSteps = 10
 
 func (n *node) run(ctx context.Context) {
 	online := time.Now()
 	for ctx.Err() == nil {
 		session, cancel := ctx, context.CancelFunc(func() {})
-		if n.traits.Away {
-			session, cancel = context.WithDeadline(ctx, online.Add(awaySteps*n.c.Step))
+		if n.traits.Offline {
+			session, cancel = context.WithDeadline(ctx, online.Add(offlineSteps*n.c.Step))
 		}
-		err := n.session(session) // however it ends, the node connects again
+		err := n.session(session) // the node reconnects after any end
 		if session.Err() != nil && ctx.Err() == nil {
-			pause(ctx, awaySteps*n.c.Step)
+			pause(ctx, offlineSteps*n.c.Step)
 			online = time.Now()
 		}
 		cancel()
@@ -118,7 +118,7 @@ func (n *node) session(ctx context.Context) error {
 			}
 			env, err := wire.Decode(b)
 			if err != nil {
-				continue // not known: ignored, as the protocol asks
+				continue // ignored, as the protocol requires
 			}
 			select {
 			case messages <- env.Message:
@@ -145,7 +145,7 @@ func (n *node) session(ctx context.Context) error {
 				}
 			}
 			if n.restart {
-				return goodbye(conn, messages, readErr)
+				return closeSession(conn, messages, readErr)
 			}
 			if step == nil && n.next != nil {
 				step = time.After(n.step/2 + rand.N(n.step))
@@ -168,7 +168,7 @@ func (n *node) session(ctx context.Context) error {
 			switch m := m.(type) {
 			case *wire.RegisterAck:
 				n.id, n.secret, authenticated = m.NodeID, m.NodeSecret, true
-				n.changed()
+				n.save()
 				if err := send(n.health()); err != nil {
 					return err
 				}
@@ -184,7 +184,7 @@ func (n *node) session(ctx context.Context) error {
 					return err
 				}
 			case *wire.EventAck:
-				n.acknowledged(m.EventIDs)
+				n.dropEvents(m.EventIDs)
 			case *wire.Command:
 				n.command(m)
 			}
@@ -201,7 +201,8 @@ func (n *node) health() *wire.Health {
 		Upgrade: &wire.Upgrade{Status: "stable", CurrentVersion: n.version.String(), PreviousVersion: n.previous.String(), Channels: []string{release.DefaultChannel}}}
 }
 
-func (n *node) acknowledged(ids []string) {
+// dropEvents removes acknowledged events from the outbox.
+func (n *node) dropEvents(ids []string) {
 	for _, id := range ids {
 		for i, m := range n.outbox {
 			if e, ok := m.(*wire.Event); ok && e.EventID == id {
@@ -215,15 +216,15 @@ func (n *node) acknowledged(ids []string) {
 	}
 }
 
-// tell puts an event in the outbox.
-func (n *node) tell(command string, code release.Code, from, to release.Version, text string) {
+// report adds an event to the outbox.
+func (n *node) report(command string, code release.Code, from, to release.Version, text string) {
 	n.outbox = append(n.outbox, &wire.Event{
 		EventID: command + "-" + string(code), Severity: code.Severity(), Category: wire.CategoryUpgrade, Message: text,
 		Details: wire.Details{ErrorCode: code, FromVersion: from.String(), ToVersion: to.String(), CommandID: command},
 	})
 }
 
-// command obeys an upgrade, step by step.
+// command starts an upgrade, which next then runs step by step.
 func (n *node) command(c *wire.Command) {
 	if ack, known := n.commands[c.CommandID]; known {
 		if ack != nil {
@@ -233,75 +234,75 @@ func (n *node) command(c *wire.Command) {
 	}
 	to, err := release.ParseVersion(c.Action.Version)
 	if c.Action.Type != wire.ActionUpgrade || err != nil {
-		n.end(&wire.CommandAck{CommandID: c.CommandID, Error: "this node knows upgrades alone", ErrorCode: wire.UnknownAction})
+		n.finish(&wire.CommandAck{CommandID: c.CommandID, Error: "this node supports only upgrades", ErrorCode: wire.UnknownAction})
 		return
 	}
 	from, id := n.version, c.CommandID
 	if n.next != nil {
-		n.end(&wire.CommandAck{CommandID: id, Error: "an upgrade is in progress", ErrorCode: release.InProgress})
+		n.finish(&wire.CommandAck{CommandID: id, Error: "an upgrade is in progress", ErrorCode: release.InProgress})
 		return
 	}
 	ok := &wire.CommandAck{CommandID: id, Success: true, Data: &wire.AckData{Status: "staged", FromVersion: from.String(), ToVersion: to.String(), Channel: c.Action.Channel}}
 	if from == to {
 		ok.Data.Status = "current"
-		n.end(ok)
+		n.finish(ok)
 		return
 	}
-	n.obeyed.Add(1)
+	n.started.Add(1)
 	n.commands[id] = nil
-	n.tell(id, release.Started, from, to, "fetching and checking "+to.String())
-	fate := n.c.Fate(n.index, to.String())
-	if fate == NeverEnds {
+	n.report(id, release.Started, from, to, "fetching and checking "+to.String())
+	outcome := n.c.Outcome(n.index, to.String())
+	if outcome == NeverEnds {
 		return
 	}
 	n.next = func() {
-		if fate == Refused {
-			n.tell(id, release.ChecksumMismatch, from, to, "the tarball has another SHA-256 (simulated)")
-			n.end(&wire.CommandAck{CommandID: id, Error: "the tarball has another SHA-256 (simulated)", ErrorCode: release.ChecksumMismatch})
+		if outcome == Refused {
+			n.report(id, release.ChecksumMismatch, from, to, "the tarball has another SHA-256 (simulated)")
+			n.finish(&wire.CommandAck{CommandID: id, Error: "the tarball has another SHA-256 (simulated)", ErrorCode: release.ChecksumMismatch})
 			return
 		}
-		n.tell(id, release.Downloaded, from, to, to.String()+" is downloaded")
-		n.tell(id, release.Staged, from, to, to.String()+" is staged; restarting into it")
-		n.end(ok)
+		n.report(id, release.Downloaded, from, to, to.String()+" is downloaded")
+		n.report(id, release.Staged, from, to, to.String()+" is staged; restarting into it")
+		n.finish(ok)
 		n.restart, n.version, n.previous = true, to, from
-		n.changed()
+		n.save()
 		n.next = func() {
-			if fate == GoesBack {
-				n.tell(id, release.RolledBack, to, from, fmt.Sprintf("rolled back from %s to %s (simulated)", to, from))
+			if outcome == RollsBack {
+				n.report(id, release.RolledBack, to, from, fmt.Sprintf("rolled back from %s to %s (simulated)", to, from))
 				n.restart, n.version, n.previous = true, from, from
-				n.changed()
+				n.save()
 				return
 			}
-			n.tell(id, release.Completed, from, to, to.String()+" is healthy")
+			n.report(id, release.Completed, from, to, to.String()+" is healthy")
 		}
 	}
 }
 
-// end keeps a command's outcome and sends it. An ack is sent once; a manager
-// that lost it asks again by repeating the command.
-func (n *node) end(ack *wire.CommandAck) {
+// finish keeps and sends the answer to a command. The node sends it once; a manager that
+// lost it repeats the command.
+func (n *node) finish(ack *wire.CommandAck) {
 	n.commands[ack.CommandID] = ack
 	n.outbox = append(n.outbox, ack)
 }
 
-// goodbye closes a session in good order, and returns when the manager has closed
-// the connection, too: it then knows that the node went.
-func goodbye(conn *websocket.Conn, messages <-chan wire.Message, readErr <-chan error) error {
-	const patience = 10 * time.Second
+// closeSession closes a session, and returns when the manager has closed the connection,
+// too: then the manager has recorded the end of the session.
+func closeSession(conn *websocket.Conn, messages <-chan wire.Message, readErr <-chan error) error {
+	const timeout = 10 * time.Second
 	frame := websocket.FormatCloseMessage(websocket.CloseGoingAway, "")
-	if err := conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(patience)); err != nil {
+	if err := conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	late := time.After(patience)
+	late := time.After(timeout)
 	for {
 		select {
-		case <-messages: // sent before the manager read the frame
+		case <-messages: // the manager sent it before it read the close frame
 		case <-readErr: // the manager's own close frame
-			conn.NetConn().SetReadDeadline(time.Now().Add(patience))
-			io.Copy(io.Discard, conn.NetConn()) // however it ends, the session is over
+			conn.NetConn().SetReadDeadline(time.Now().Add(timeout))
+			io.Copy(io.Discard, conn.NetConn()) // the session is over, even after an error
 			return nil
 		case <-late:
-			return errors.New("the manager does not close the session")
+			return errors.New("the manager did not close the session")
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
@@ -67,7 +68,7 @@ func mortal(dir, addr string) error {
 	if err != nil {
 		return err
 	}
-	if err := st.AddToken(context.Background(), server.Hash(registration)); err != nil {
+	if err := st.AddToken(context.Background(), secret.Hash(registration)); err != nil {
 		return err
 	}
 	s, err := server.New(server.Config{Store: st, Rollouts: mortalStore{st, dir}, AdminToken: admin, Log: zerolog.Nop()})
@@ -192,7 +193,7 @@ func TestRolloutSurvivesKills(t *testing.T) {
 			t.Errorf("a node runs %s", n.Version)
 		}
 	}
-	for i, k := range f.Obeyed() {
+	for i, k := range f.UpgradesStarted() {
 		if k != 1 {
 			t.Errorf("node %d was upgraded %d times", i, k)
 		}

@@ -38,10 +38,10 @@ func (m *manager) into(status int, method, path, body string, to any) {
 }
 
 // group starts k simulated nodes and puts them into a group.
-func (m *manager) group(k int, fate func(node int, version string) fleet.Fate) (groupID string, f *fleet.Fleet) {
+func (m *manager) group(k int, fate func(node int, version string) fleet.Outcome) (groupID string, f *fleet.Fleet) {
 	m.t.Helper()
 	f, err := fleet.Start(m.t.Context(), fleet.Config{
-		URL: "ws" + strings.TrimPrefix(m.http.URL, "http") + wire.Path, Token: registration, Nodes: k, Step: 20 * time.Millisecond, Fate: fate})
+		URL: "ws" + strings.TrimPrefix(m.http.URL, "http") + wire.Path, Token: registration, Nodes: k, Step: 20 * time.Millisecond, Outcome: fate})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestRolloutThatGoesWell(t *testing.T) {
 	if r := m.rollout(plan.RolloutID); r.Counts["updated"] != 20 {
 		t.Errorf("%+v", r)
 	}
-	for i, k := range f.Obeyed() {
+	for i, k := range f.UpgradesStarted() {
 		if k != 1 {
 			t.Errorf("node %d obeyed %d times", i, k)
 		}
@@ -148,15 +148,15 @@ func TestRolloutThatGoesWell(t *testing.T) {
 // operator has decided.
 func TestRolloutPauses(t *testing.T) {
 	t.Parallel()
-	for _, fate := range []fleet.Fate{fleet.Refused, fleet.GoesBack} {
+	for _, fate := range []fleet.Outcome{fleet.Refused, fleet.RollsBack} {
 		t.Run(string(fate), func(t *testing.T) {
 			t.Parallel()
 			m := start(t)
 			mended := make(chan struct{})
-			g, f := m.group(10, func(_ int, version string) fleet.Fate {
+			g, f := m.group(10, func(_ int, version string) fleet.Outcome {
 				select {
 				case <-mended:
-					return fleet.Good
+					return fleet.Completes
 				default:
 					return fate
 				}
@@ -171,7 +171,7 @@ func TestRolloutPauses(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 			begun := 0
-			for _, k := range f.Obeyed() {
+			for _, k := range f.UpgradesStarted() {
 				begun += k
 			}
 			if begun != 1 {
@@ -202,7 +202,7 @@ func TestRolloutPauses(t *testing.T) {
 func TestRolloutSkipResumeAbort(t *testing.T) {
 	t.Parallel()
 	m := start(t)
-	g, _ := m.group(4, func(node int, _ string) fleet.Fate {
+	g, _ := m.group(4, func(node int, _ string) fleet.Outcome {
 		return fleet.Refused
 	})
 	var plan struct {

@@ -15,7 +15,7 @@ type chip struct {
 	Kind       string // "plain", "busy", "warn", "good" or "bad"
 }
 
-// ago returns in words how long before now t was.
+// ago returns how long before now t was, such as "3 minutes ago".
 func ago(t, now time.Time) string {
 	d := now.Sub(t)
 	switch {
@@ -43,7 +43,7 @@ func plural(k int, noun string) string {
 	return fmt.Sprintf("%d %ss", k, noun)
 }
 
-// duration returns a duration in words, to the second.
+// duration returns a duration in words, rounded to seconds.
 func duration(d time.Duration) string {
 	secs := int(max(0, d).Round(time.Second) / time.Second)
 	var parts []string
@@ -61,14 +61,13 @@ func duration(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
-// short returns the beginning of an id for a list. The page of the thing shows
-// all of it.
+// short returns the first 8 characters of an id for a list.
 func short(id string) string {
 	r := []rune(id)
 	return string(r[:min(len(r), 8)])
 }
 
-// navEntry is one entry of the menu.
+// navEntry is an entry of the menu.
 type navEntry struct {
 	Page, Word string
 	Here       bool
@@ -88,7 +87,7 @@ func spans(parts []int, of int) []span {
 	return out
 }
 
-// functions are what templates may call.
+// functions are the functions of the templates.
 var functions = template.FuncMap{
 	"nav": func(p page, name, word string) navEntry { return navEntry{name, word, p.Nav == name} },
 	"skew": func(shares []share, of int) []span {

@@ -6,12 +6,12 @@ import (
 	"unicode"
 )
 
-// maxExcerpt is how much of a node's message a list shows, in characters. The
-// node's page shows all of it.
+// maxExcerpt is the most characters of a node's message in a list. The node's page shows
+// the whole message.
 const maxExcerpt = 200
 
-// excerpt returns the beginning of a message for a list. It ends at a word, if
-// there is one.
+// excerpt returns the beginning of a message for a list. It ends after a word if
+// possible.
 func excerpt(s string) string {
 	r := []rune(strings.TrimSpace(s))
 	if len(r) <= maxExcerpt {
@@ -27,17 +27,17 @@ func excerpt(s string) string {
 	return strings.TrimRight(string(r[:end]), " \t\r\n.,;:") + "…"
 }
 
-// cut reports whether an excerpt of s lacks something.
+// cut reports whether excerpt shortens s.
 func cut(s string) bool { return len([]rune(strings.TrimSpace(s))) > maxExcerpt }
 
-// fieldWords are what a page calls the fields of the API.
+// fieldWords replaces the fields of the API by the words of the pages.
 var fieldWords = strings.NewReplacer("settle_secs", "the settle window in seconds", "expires_in_secs", "the time to expiry in seconds",
-	"threshold is", "the number of failures that pause is", "node_id", "node id", "group_id", "group id", "device_type", "device type", "allow_unlisted", "the choice to request it all the same")
+	"threshold is", "the number of failures that pause is", "node_id", "node id", "group_id", "group id", "device_type", "device type", "allow_unlisted", "the choice to request it anyway")
 
 var goList = regexp.MustCompile(`(one of )\[([^\[\]]*)\]`)
 
-// plain returns a refusal of the API in the words of the pages: without names of
-// fields and lists of Go.
+// plain returns the text of a refusal in the words of the pages, without names of fields
+// and Go's syntax of lists.
 func plain(text string) string {
 	text = goList.ReplaceAllStringFunc(text, func(m string) string {
 		parts := goList.FindStringSubmatch(m)
@@ -46,5 +46,5 @@ func plain(text string) string {
 	return fieldWords.Replace(strings.Replace(text, "severity=", "severity ", 1))
 }
 
-// words returns a name of the API as words.
+// words returns a name of the API with spaces in place of underscores.
 func words(s string) string { return strings.ReplaceAll(s, "_", " ") }
