@@ -67,7 +67,7 @@ func TestWriteFileThatFailsKeepsTheOld(t *testing.T) {
 	}
 }
 
-// A reader that looks all the time never finds the link missing.
+// A reader that polls the link never finds it missing.
 func TestSymlinkIsNeverMissing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "current")
@@ -243,14 +243,14 @@ func TestLockFile(t *testing.T) {
 	}
 }
 
-// A lock ends with its holder, however that ends.
+// The kernel releases a lock when its holder ends, even when it is killed.
 func TestLockOfADeadProcess(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), ".lock")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// flock(1) holds the lock, tells so, and never gives it back.
+	// flock(1) holds the lock, prints a line, and never releases it.
 	cmd := exec.Command("flock", path, "sh", "-c", "echo held; exec sleep 600")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
@@ -275,8 +275,8 @@ func TestLockOfADeadProcess(t *testing.T) {
 	l.Unlock()
 }
 
-// A user who opened the lock file of an earlier version, which all users could
-// read, holds no lock any more.
+// A user who opened the lock file of an earlier version, which all users could read,
+// cannot block the lock any more.
 func TestALockThatOthersCouldOpenIsReplaced(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o666} {

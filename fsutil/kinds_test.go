@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// within fails the test if f does not return in time: it waits for a FIFO.
+// within fails the test if f does not return in time, as when it blocks on a FIFO.
 func within(t *testing.T, what string, f func() error) error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -32,7 +32,7 @@ func within(t *testing.T, what string, f func() error) error {
 	}
 }
 
-// notFiles makes what can stand where a file is expected.
+// notFiles creates everything that can be in the place of a file.
 func notFiles(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	at := map[string]string{}
@@ -67,8 +67,8 @@ func notFiles(t *testing.T, dir string) map[string]string {
 	return at
 }
 
-// Whatever stands where a file is expected, nothing waits for it or follows
-// it, and the error names it.
+// Whatever is in the place of a file, no function blocks on it or follows it, and the
+// error has its path.
 func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "kinds") // a socket's path is short
@@ -101,8 +101,8 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	}
 }
 
-// A lock file of an earlier version, which every user can open, is narrowed;
-// one that was removed while somebody waited for it locks out nobody.
+// A lock file of an earlier version, which every user can open, is narrowed. A file that
+// was removed while a process waited for it is no lock.
 func TestLockFileIsTheOwnersAlone(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), ".lock")
@@ -138,7 +138,7 @@ func TestLockFileIsTheOwnersAlone(t *testing.T) {
 		t.Errorf("the lock that was taken is of no file: %v", err)
 	}
 	if uid, ok := LockHolder(path); ok {
-		t.Errorf("nobody holds it, but %d", uid)
+		t.Errorf("no process holds it, but got %d", uid)
 	}
 }
 
@@ -157,7 +157,7 @@ func hasOpen(t *testing.T, path string, n int) bool {
 	return n <= 0
 }
 
-// Root makes the lock in a directory of the service's user for that user.
+// Root gives the lock that it creates in a user's directory to that user.
 func TestLockFileOfRootIsTheDirectorysOwners(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
@@ -191,8 +191,8 @@ func TestLockFileOfRootIsTheDirectorysOwners(t *testing.T) {
 
 const umaskEnv = "EDGE_AGENT_TEST_UMASK"
 
-// Modes are as stated under every umask, which belongs to the whole process:
-// hence a child.
+// Modes do not depend on the umask. The umask belongs to the whole process, so the test
+// runs a child.
 func TestModesWhateverTheUmask(t *testing.T) {
 	if u := os.Getenv(umaskEnv); u != "" {
 		mask, err := strconv.ParseInt(u, 8, 32)

@@ -13,7 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 )
 
-// newOwner is a user that the tests need not have.
+// newOwner is a uid, for which no user need exist.
 const newOwner = 54321
 
 func needRoot(t *testing.T) {
@@ -32,7 +32,7 @@ func ownerOf(t *testing.T, path string) int {
 	return int(st.Sys().(*syscall.Stat_t).Uid)
 }
 
-// build makes files: a name that ends in "/" is a directory, "a -> b" a link,
+// build creates files: a name that ends in "/" is a directory, "a -> b" a link,
 // "a = b" a second name of b.
 func build(t *testing.T, root string, names ...string) {
 	t.Helper()
@@ -81,8 +81,8 @@ func TestGiveTakesTheWholeTreeAndNothingElse(t *testing.T) {
 	}
 }
 
-// What is refused leaves the root itself root's, so that it can be told from one
-// that was handed over.
+// If Give refuses a tree, its top directory still belongs to root, which shows that the
+// tree was not handed over.
 func TestGiveRefuses(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
@@ -115,8 +115,8 @@ func TestGiveRefuses(t *testing.T) {
 	}
 }
 
-// A process of the new owner swaps a directory for a link, while root hands over
-// what is beside it: what the link points to is never given.
+// While root hands over a tree, a process of the new owner replaces a directory by a link.
+// Give never changes the owner of what the link points to.
 func TestGiveAgainstItsNewOwner(t *testing.T) {
 	t.Parallel()
 	needRoot(t)

@@ -130,23 +130,23 @@ func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
 		if err := n.child(ctx, Job{Root: n.real, Config: text}); err != nil {
 			return false, err
 		}
-		n.say("wrote %s", path)
+		n.report("wrote %s", path)
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
 	if changed == nil {
-		n.say("%s has these settings already, and is not changed", path)
+		n.report("%s has these settings already, and is not changed", path)
 		return false, nil
 	}
 	keep := l.ConfigCopy(time.Now())
 	if err := n.child(ctx, Job{Root: n.real, Config: text, Keep: filepath.Base(keep)}); err != nil {
 		return false, err
 	}
-	n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, filepath.Base(keep))
+	n.report("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, filepath.Base(keep))
 	if _, err := os.Lstat(l.CredentialsFile()); err == nil && slices.Contains(changed, "manager.urls") {
-		n.say("the node keeps its registration; if the new manager does not know the node, remove %s and restart the service", l.CredentialsFile())
+		n.report("the node keeps its registration; if the new manager does not know the node, remove %s and restart the service", l.CredentialsFile())
 	}
 	return true, nil
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// node is a doctor whose configuration is for a manager at url.
+// node returns a doctor for a node of the manager at url.
 func node(t *testing.T, url string) *doctor {
 	t.Helper()
 	root := t.TempDir()
@@ -33,7 +33,7 @@ func node(t *testing.T, url string) *doctor {
 	return d
 }
 
-// Each fault of the link has its cause, and a remedy that names what to change.
+// Each fault of the link has a cause, and a remedy that names the setting.
 func TestDoctorManager(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewTLSServer(http.NotFoundHandler())
@@ -74,7 +74,7 @@ func TestDoctorManager(t *testing.T) {
 			}
 		})
 	}
-	// What the service reports counts, where a connection can be made; a token cannot be tried.
+	// The report of the service decides where a connection succeeds, as a token cannot be tried.
 	d := node(t, wss)
 	d.state = systemd.State{Active: "active", Text: agent.Connection{Connected: true, URL: wss, Since: since}.String()}
 	d.manager(t.Context())
@@ -160,7 +160,7 @@ func TestDoctorFiles(t *testing.T) {
 	}
 }
 
-// Without a usable configuration doctor examines what it can, and says so.
+// Without a valid configuration doctor checks what it can, and reports the configuration.
 func TestDoctorWithoutConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -180,8 +180,8 @@ func TestDoctorWithoutConfiguration(t *testing.T) {
 	}
 }
 
-// A directory above the root that the service's user may not enter is named, with
-// the command for it, and not the file below it.
+// Doctor names the directory above the root that the service's user may not enter, with
+// the command that changes it, and not the file below.
 func TestDoctorBlockedDirectory(t *testing.T) {
 	t.Parallel()
 	parent := t.TempDir()

@@ -170,12 +170,13 @@ func (n *Node) unit(l state.Layout, binary string, window int) systemd.Unit {
 	return systemd.Unit{Name: n.Name, Layout: l, Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: linkedDirs(l)}
 }
 
-func (n *Node) say(format string, args ...any) {
+// report writes one line to n.Out.
+func (n *Node) report(format string, args ...any) {
 	// The line may contain text of the service or of its journal.
-	fmt.Fprintln(n.Out, release.Foreign(fmt.Sprintf(format, args...), maxSaid))
+	fmt.Fprintln(n.Out, release.Foreign(fmt.Sprintf(format, args...), maxReport))
 }
 
-const maxSaid = 4000 // bytes of a line
+const maxReport = 4000 // bytes of a line
 
 // Install installs the release that what names: a directory, a tar file, an https URL or
 // a version, as upgrade.Pipeline.Open accepts it. If a version is installed, Install keeps it,
@@ -196,7 +197,7 @@ func (n *Node) Install(ctx context.Context, what string) error {
 	case err != nil:
 		return err
 	default:
-		n.say("%s has a version, which stays", n.Root)
+		n.report("%s has a version, which stays", n.Root)
 		if changed, err = n.again(ctx, l); err != nil {
 			return err
 		}
@@ -258,7 +259,7 @@ func (n *Node) writeUnit(l state.Layout, c config.Config) error {
 		if err := (fsutil.Disk{}).WriteFile(path, []byte(f.Text), 0o644); err != nil {
 			return err
 		}
-		n.say("wrote %s", path)
+		n.report("wrote %s", path)
 	}
 	return nil
 }
@@ -288,7 +289,7 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 		return err
 	}
 	m, s := e.Release.Manifest(), e.Release.Signature()
-	n.say("%s is genuine: signed by %s, of commit %s, at %s", m.Version, s.Workflow, s.Commit, s.Time.Format(time.RFC3339))
+	n.report("%s is genuine: signed by %s, of commit %s, at %s", m.Version, s.Workflow, s.Commit, s.Time.Format(time.RFC3339))
 	if m.DeviceType != n.DeviceType {
 		return fmt.Errorf("%s is for the device type %q, not %q", what, m.DeviceType, n.DeviceType)
 	}
@@ -329,12 +330,12 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	if err != nil {
 		return err
 	}
-	n.say("%s is in %s", t.Current, n.Root)
+	n.report("%s is in %s", t.Current, n.Root)
 	switch {
 	case changed != nil:
-		n.say("changed %s in %s; the old file is %s", strings.Join(changed, " and "), l.ConfigFile(), job.Keep)
+		n.report("changed %s in %s; the old file is %s", strings.Join(changed, " and "), l.ConfigFile(), job.Keep)
 	case job.Config != "":
-		n.say("wrote %s", l.ConfigFile())
+		n.report("wrote %s", l.ConfigFile())
 	}
 	return nil
 }

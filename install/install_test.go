@@ -18,7 +18,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// What must not reach a path, a unit or a command line is refused by name.
+// Check refuses values that must not reach a path, a unit or a command line.
 func TestCheckRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -55,8 +55,8 @@ func TestCheckRefuses(t *testing.T) {
 	}
 }
 
-// Values of a config.toml, which the service's user owns, are checked before root
-// writes a unit of them.
+// The values of a config.toml, which the service's user owns, are checked before root
+// writes them to a unit.
 func TestLoadRefusesForeignValues(t *testing.T) {
 	t.Parallel()
 	for want, line := range map[string]string{
@@ -118,8 +118,8 @@ func tree(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// A new config.toml that is not valid, or that stands in a form that set does not
-// know, leaves the old one; a valid one keeps a copy of it.
+// A new config.toml that is invalid, or has a form that set does not know, does not
+// replace the old one. A valid one does, and the old one is copied.
 func TestReplaceConfig(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -157,7 +157,7 @@ func TestReplaceConfig(t *testing.T) {
 	}
 }
 
-// Purge removes what the root has, also behind links, and nothing else there.
+// Purge removes the content of the root, also behind links, and nothing else there.
 func TestPurgeEmptiesWhatLinksStandFor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -204,7 +204,7 @@ func TestPurgeRefusesWhatIsNoRoot(t *testing.T) {
 		"config of this":     {nil, files{"config.toml": strings.Replace(config, "\n[m", "\ninstall_root = \"ROOT\"\n[m", 1)}, true},
 		"config of another":  {nil, files{"config.toml": strings.Replace(config, "\n[m", "\ninstall_root = \"/opt/x\"\n[m", 1)}, false},
 		"config of a tool":   {nil, files{"config.toml": "[tool]\nx = 1\n"}, false},
-		"an empty config":    {nil, files{"config.toml": ""}, true}, // there is nothing to lose
+		"an empty config":    {nil, files{"config.toml": ""}, true}, // nothing to lose
 		"empty, and a file":  {[]string{"README"}, files{"config.toml": ""}, false},
 		"copy":               {[]string{"config.toml.before-20261125-101112"}, nil, true},
 		"copy of another":    {[]string{"config.toml.before-x"}, nil, false},
@@ -228,8 +228,8 @@ func TestPurgeRefusesWhatIsNoRoot(t *testing.T) {
 	}
 }
 
-// A link whose file could not be removed stays, and each purge names the file,
-// until it is gone.
+// A link whose file cannot be removed is kept, and each purge names the file until it is
+// gone.
 func TestPurgeKeepsTheLinkOfWhatIsLeft(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -247,7 +247,7 @@ func TestPurgeKeepsTheLinkOfWhatIsLeft(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(dir + "/root/config.toml"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the link is left: %v", err)
+		t.Errorf("the link was kept: %v", err)
 	}
 }
 
@@ -271,15 +271,15 @@ func TestClearMount(t *testing.T) {
 	if b, err := os.ReadFile(dir + "/config.toml"); err != nil || len(b) > 0 {
 		t.Errorf("%q, %v", b, err)
 	}
-	// A disk that refuses to change it stands for a mount that is read-only.
+	// A disk that refuses the change behaves like a read-only mount.
 	tree(t, dir, "credentials.json")
 	if err := clearMount(l.On(fsutil.Disk{Seam: readOnly{}}), dir+"/credentials.json"); err == nil || !strings.Contains(err.Error(), "still holds a secret") {
 		t.Errorf("read-only: %v", err)
 	}
 }
 
-// A source that root opened is read after root was given up; a FIFO and a link
-// that leaves the directory are not in it.
+// A source that root opened can be read after root was given up. It leaves out FIFOs, and
+// links that leave the directory.
 func TestOpenSourceHoldsItsFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -327,8 +327,8 @@ func TestAgentUnit(t *testing.T) {
 	}
 }
 
-// What a later call gives is applied to a config.toml that is there, whether a
-// version got in or not; without a change nothing is written.
+// A later call applies its settings to an existing config.toml, with or without an
+// installed version. Without a change nothing is written.
 func TestChangedConfig(t *testing.T) {
 	t.Parallel()
 	const old = "[service]\ndevice_type = \"edge\"\n[manager]\nurls = [\"wss://a:1\"]\nregistration_token = \"old\"\n"

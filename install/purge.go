@@ -30,7 +30,7 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 	_, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		n.say("%s does not exist", path)
+		n.report("%s does not exist", path)
 	case err != nil:
 		return err
 	default:
@@ -48,10 +48,10 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 				return err
 			}
 		}
-		n.say("stopped %s and removed its unit", n.service())
+		n.report("stopped %s and removed its unit", n.service())
 	}
 	if !purge {
-		n.say("kept %s with its versions and config.toml; --purge removes it", n.Root)
+		n.report("kept %s with its versions and config.toml; --purge removes it", n.Root)
 		return nil
 	}
 	return n.purge(ctx)
@@ -94,7 +94,7 @@ func (n *Node) mayPurge(ctx context.Context) error {
 // so that no link there misleads root. The rest is removed as root.
 func (n *Node) purge(ctx context.Context) error {
 	if _, err := os.Lstat(n.real); errors.Is(err, fs.ErrNotExist) {
-		n.say("%s does not exist", n.Root)
+		n.report("%s does not exist", n.Root)
 		return nil
 	}
 	l, err := state.At(n.real)
@@ -122,7 +122,7 @@ func (n *Node) purge(ctx context.Context) error {
 		err := disk.Discard(path)
 		if errors.Is(err, syscall.EBUSY) {
 			if err = clearMount(l, path); err == nil {
-				n.say("emptied %s and kept it, since it is a mount point", filepath.Join(n.Root, e.Name()))
+				n.report("emptied %s and kept it, since it is a mount point", filepath.Join(n.Root, e.Name()))
 				left++
 			}
 		}
@@ -136,10 +136,10 @@ func (n *Node) purge(ctx context.Context) error {
 	err = disk.Remove(n.real)
 	switch {
 	case errors.Is(err, syscall.EBUSY), mounted && err != nil:
-		n.say("emptied %s and kept it, since it is a mount point (umount %s)", n.Root, n.real)
+		n.report("emptied %s and kept it, since it is a mount point (umount %s)", n.Root, n.real)
 		return nil
 	case left > 0 && err != nil:
-		n.say("kept %s, with its mount points", n.Root)
+		n.report("kept %s, with its mount points", n.Root)
 		return nil
 	case err != nil:
 		return err
@@ -151,7 +151,7 @@ func (n *Node) purge(ctx context.Context) error {
 			}
 		}
 	}
-	n.say("removed %s; kept the user %s (userdel %s)", n.Root, n.User, n.User)
+	n.report("removed %s; kept the user %s (userdel %s)", n.Root, n.User, n.User)
 	return nil
 }
 

@@ -25,7 +25,7 @@ func (n *Node) makeUser(ctx context.Context) (uid, gid int, err error) {
 			return 0, 0, fmt.Errorf("%w (create the user %s yourself, and run this again)", err, n.User)
 		}
 		n.madeUser = true
-		n.say("created the user %s", n.User)
+		n.report("created the user %s", n.User)
 		u, err = user.Lookup(n.User)
 	}
 	if err != nil {
@@ -129,7 +129,7 @@ func (n *Node) running(ctx context.Context) error {
 	if s.Active != "active" || s.CrashLoop(time.Now(), time.Time{}) {
 		return n.explain(ctx, "does not run")
 	}
-	n.say("the node is registered; %s is running", n.service())
+	n.report("the node is registered; %s is running", n.service())
 	return nil
 }
 
@@ -137,7 +137,7 @@ func (n *Node) running(ctx context.Context) error {
 // node does not register, await prints doctor's problems and returns an error.
 func (n *Node) await(ctx context.Context, l state.Layout) error {
 	if n.Wait == 0 {
-		n.say("started %s, which registers on its own", n.service())
+		n.report("started %s, which registers on its own", n.service())
 		return nil
 	}
 	waiting, cancel := context.WithTimeout(ctx, n.Wait)
@@ -147,12 +147,12 @@ func (n *Node) await(ctx context.Context, l state.Layout) error {
 	var last systemd.State
 	for {
 		if _, err := os.Lstat(l.CredentialsFile()); err == nil {
-			n.say("registered with the manager, which can upgrade this node from now on")
+			n.report("registered with the manager, which can upgrade this node from now on")
 			return nil
 		}
 		if s, err := systemd.QueryState(waiting, n.service()); err == nil {
 			if s.Text != last.Text && s.Text != "" {
-				n.say("%s: %s", n.Name, s.Text)
+				n.report("%s: %s", n.Name, s.Text)
 			}
 			last = s
 			if s.Active == "failed" || strings.HasPrefix(s.Sub, "auto-restart") && s.Restarts >= 2 {
@@ -179,7 +179,7 @@ func (n *Node) unregistered(ctx context.Context, l state.Layout, s systemd.State
 	}
 	for _, f := range Doctor(ctx, l.ConfigFile()) {
 		if !f.OK {
-			n.say("FIX   %s: %s", f.What, f.Problem)
+			n.report("FIX   %s: %s", f.What, f.Problem)
 		}
 	}
 	return fmt.Errorf("the node has not registered within %s: %s\nit keeps trying; correct --manager, --token-file, --cert-fingerprint or --ca-file and run this again; more: journalctl -u %s -n 50", n.Wait, why, n.service())

@@ -27,7 +27,7 @@ ca_file = '/etc/ca.pem'
 enabled = true
 `
 
-// A value is replaced; every other byte stays.
+// set replaces a value, and no other byte.
 func TestSetChangesOneValueOnly(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ key, value, from, to string }{
@@ -77,7 +77,7 @@ func TestSameIsNoChange(t *testing.T) {
 	}
 }
 
-// A token of any bytes is itself again in the configuration.
+// A token of any bytes survives being written to the configuration.
 func TestQuote(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"plain", `a"b\c`, "tab\there", "\x7f\x01é"} {
@@ -92,7 +92,7 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// Whatever the text is, setting a key ends, and the key is then found.
+// set terminates for any text, and find then finds the key.
 func FuzzSet(f *testing.F) {
 	f.Add(written)
 	f.Add("[manager]\nurls = [\"\"\"")

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// root makes an install root with v1 and v2, current and last-good -> v1.
+// root creates an install root with v1 and v2, current and last-good -> v1.
 func root(t testing.TB) Layout {
 	t.Helper()
 	l, err := At(t.TempDir())
@@ -83,7 +83,7 @@ func TestDoCommitsLinksAndOutbox(t *testing.T) {
 	}
 }
 
-// A crash between any two steps of Do: the next Do carries on.
+// After a crash between any two steps of Do, the next Do continues.
 func TestDoCarriesOnAfterTheCommit(t *testing.T) {
 	t.Parallel()
 	l := root(t)
@@ -100,12 +100,12 @@ func TestDoCarriesOnAfterTheCommit(t *testing.T) {
 	if n := len(entries); n != 2 || entries[1].Event.Code != release.RolledBack {
 		t.Errorf("outbox: %+v", entries)
 	}
-	if err := l.save(s); err != nil { // told, but not recorded as told
+	if err := l.save(s); err != nil { // reported, but still pending in state.json
 		t.Fatal(err)
 	}
 	do(t, l, nil)
 	if entries, _, _ := l.Outbox().List(); len(entries) != 2 {
-		t.Errorf("told twice: %+v", entries)
+		t.Errorf("reported twice: %+v", entries)
 	}
 }
 
@@ -198,7 +198,7 @@ func TestOutboxKeepsOrderAndItsBound(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	box := l.Outbox()
-	// As many as fit, written by hand: a thousand fsyncs would only take time.
+	// Files of the test fill the outbox: a thousand fsyncs would take too long.
 	for i := range MaxEntries {
 		b, _ := json.Marshal(Entry{ID: fmt.Sprint("e", i), Event: &Event{Code: release.Started}})
 		if err := os.WriteFile(filepath.Join(l.OutboxDir(), fmt.Sprintf("%016d-e%d.json", i, i)), b, 0o644); err != nil {
@@ -260,7 +260,7 @@ func TestOutboxSetsHostileFilesAside(t *testing.T) {
 	}
 }
 
-// Every state.json that was ever shipped still loads.
+// Decode loads every form of state.json that was ever shipped.
 func TestEverySchemaLoads(t *testing.T) {
 	t.Parallel()
 	for v := 1; v <= Schema; v++ {
@@ -293,7 +293,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What loads can be worked with, and what is written loads again.
+		// A state that loads can be changed, and the result loads again.
 		for _, cur := range []release.Version{no, v1, v2, s.Target, s.Good} {
 			s2, tr, _ := Reconcile(s, tree(cur, v1), now)
 			s2, tr = CountStart(s2, tr, "", now)
@@ -311,8 +311,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// What Decode would refuse is never written: it would be set aside with all
-// that it held.
+// Do never writes a state that Decode would refuse, since the file would be set aside
+// with everything in it.
 func TestDoWritesNothingThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	l := root(t)
@@ -328,7 +328,7 @@ func TestDoWritesNothingThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// What stands where a link or a directory must be is kept, under another name.
+// A file in the place of a link or a directory is kept under another name.
 func TestWhatIsInTheWayIsKeptAside(t *testing.T) {
 	t.Parallel()
 	l := root(t)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Each fault of a root is one flaw, of its own check, with a remedy; and looking
-// changes nothing.
+// Each fault of a root is one flaw of the right check, with a remedy. Inspect changes
+// nothing.
 func TestInspectFindsEachFlaw(t *testing.T) {
 	t.Parallel()
 	root := os.Geteuid() == 0
@@ -35,7 +35,7 @@ func TestInspectFindsEachFlaw(t *testing.T) {
 			os.Remove(r + "/current")
 			return os.WriteFile(r+"/current", nil, 0o644)
 		}, "links", "is not a link", "mv ", false},
-		{"moved by hand", func(r string) error { return relinked(r, "current", "versions/1.1.0") }, "links", "an operator changed the link", "ln -sfn versions/1.0.0 ", false},
+		{"switched by an operator", func(r string) error { return relinked(r, "current", "versions/1.1.0") }, "links", "an operator changed the link", "ln -sfn versions/1.0.0 ", false},
 		{"no versions", func(r string) error { return os.RemoveAll(r + "/versions") }, "links", "no version is installed", "install one", false},
 		{"no state yet", func(r string) error { return os.Remove(r + "/state.json") }, "", "", "", false},
 		{"torn state", func(r string) error { return os.WriteFile(r+"/state.json", []byte("{"), 0o600) }, "state", "state.json is unreadable", "restart the service", false},

@@ -36,9 +36,9 @@ func tree(current, lastGood release.Version) Tree {
 	return Tree{Current: current, Previous: v1, LastGood: lastGood, Versions: []release.Version{v3, v2, v1}, AtStart: true}
 }
 
-// Every status meets every place that current can lead to: the good version,
-// the target, a third one, nowhere. want is status, current, last-good, and
-// the target; a second Reconcile must change nothing.
+// Every status is combined with every target of current: the good version, the target,
+// a third version, and none. want is status, current, last-good and the target. A
+// second Reconcile must change nothing.
 func TestReconcileEveryPair(t *testing.T) {
 	t.Parallel()
 	started := at(PendingHealth)
@@ -49,12 +49,12 @@ func TestReconcileEveryPair(t *testing.T) {
 		want  string
 	}{
 		{at(""), v1, "stable 1.0.0 1.0.0 "},
-		{at(""), v2, "stable 1.0.0 1.0.0 "}, // never proved healthy: back to last-good
+		{at(""), v2, "stable 1.0.0 1.0.0 "}, // never proved healthy: rolled back to last-good
 		{at(""), v3, "stable 1.0.0 1.0.0 "},
 		{at(""), no, "stable 1.0.0 1.0.0 "},
 
 		{at(Stable), v1, "stable 1.0.0 1.0.0 "},
-		{at(Stable), v2, "pending_health 1.1.0 1.0.0 1.1.0"}, // moved by hand: on trial
+		{at(Stable), v2, "pending_health 1.1.0 1.0.0 1.1.0"}, // an operator changed the link: on trial
 		{at(Stable), v3, "pending_health 1.2.0 1.0.0 1.2.0"},
 		{at(Stable), no, "stable 1.0.0 1.0.0 "},
 
@@ -64,13 +64,13 @@ func TestReconcileEveryPair(t *testing.T) {
 		{at(StagedManual), no, "staged_manual 1.0.0 1.0.0 1.1.0"},
 
 		{at(PendingHealth), v2, "pending_health 1.1.0 1.0.0 1.1.0"}, // the trial
-		{at(PendingHealth), v1, "stable 1.0.0 1.0.0 "},              // crashed before the swap
+		{at(PendingHealth), v1, "stable 1.0.0 1.0.0 "},              // a crash before the swap
 		{started, v1, "rolled_back 1.0.0 1.0.0 1.1.0"},              // a revert that could not be recorded
 		{at(PendingHealth), v3, "pending_health 1.2.0 1.0.0 1.2.0"},
 		{at(PendingHealth), no, "rolled_back 1.0.0 1.0.0 1.1.0"},
 
 		{at(RolledBack), v1, "rolled_back 1.0.0 1.0.0 1.1.0"},
-		{at(RolledBack), v2, "rolled_back 1.0.0 1.0.0 1.1.0"}, // crashed in the revert
+		{at(RolledBack), v2, "rolled_back 1.0.0 1.0.0 1.1.0"}, // a crash in the revert
 		{at(RolledBack), v3, "pending_health 1.2.0 1.0.0 1.2.0"},
 		{at(RolledBack), no, "rolled_back 1.0.0 1.0.0 1.1.0"},
 	}
@@ -100,8 +100,8 @@ func TestReconcileEveryPair(t *testing.T) {
 	}
 }
 
-// Whatever the pair, and whatever has been deleted: as long as one version is
-// on disk, current leads to one, and the state can be loaded again.
+// Whichever version was deleted, in every pair of state and links: while a version is on
+// disk, current points to one, and the state can be loaded again.
 func TestReconcileNeverLosesTheLastVersion(t *testing.T) {
 	t.Parallel()
 	links := []release.Version{no, v1, v2, v3}
@@ -119,7 +119,7 @@ func TestReconcileNeverLosesTheLastVersion(t *testing.T) {
 					for _, good := range links {
 						for _, starts := range []int{0, 1, 3} {
 							tr := disk
-							// A link to what is not there reads as no link.
+							// A dangling link counts as missing.
 							tr.Current, tr.Previous, tr.LastGood = disk.firstOf(cur), disk.firstOf(prev), disk.firstOf(good)
 							s := at(status)
 							if status == PendingHealth {
@@ -203,8 +203,8 @@ func TestKeepMovesLastGoodAndTheFloor(t *testing.T) {
 	}
 }
 
-// With a disk that takes nothing the watchdog makes previous current, and no
-// more: that it is gone tells the next one that the trial is over.
+// On a full disk the watchdog only renames previous to current. The missing link tells
+// the next Reconcile that the trial was rolled back.
 func TestReconcileRecordsARevertByTheLinkAlone(t *testing.T) {
 	t.Parallel()
 	tr := tree(v1, v1)
@@ -262,8 +262,7 @@ func TestCommandsAreBoundedAndInterrupted(t *testing.T) {
 	}
 }
 
-// However many commands are refused meanwhile, the one that is in progress is
-// remembered.
+// The command in progress is remembered, however many others are refused meanwhile.
 func TestTheCommandInProgressIsNeverForgotten(t *testing.T) {
 	t.Parallel()
 	s := Start(at(Stable), Command{ID: "mine", Version: v2}, now)
@@ -289,17 +288,17 @@ func TestEventsToldTwiceHaveOneID(t *testing.T) {
 	}
 }
 
-// Times are recorded for people: a clock that jumps, or is in 1970, decides nothing.
+// A clock that jumps, or starts in 1970, changes no decision.
 func TestDecisionsUseNoClock(t *testing.T) {
 	t.Parallel()
 	run := func(clock func() time.Time) string {
-		var said []string
+		var steps []string
 		s, tr := State{}, tree(v1, v1)
 		step := func(change func()) {
 			var note string
 			change()
 			s, tr, note = Reconcile(s, tr, clock())
-			said = append(said, fmt.Sprint(s.Status, tr.Current, tr.LastGood, s.BootAttempts, len(s.PendingReports), note))
+			steps = append(steps, fmt.Sprint(s.Status, tr.Current, tr.LastGood, s.BootAttempts, len(s.PendingReports), note))
 		}
 		begin := func() {
 			s = Begin(s, Trial{ID: "t", Target: v2, MaxAttempts: 2}, clock())
@@ -309,7 +308,7 @@ func TestDecisionsUseNoClock(t *testing.T) {
 		for _, change := range []func(){func() {}, begin, count, count, count, begin, count, func() { s, tr = Keep(s, tr, "", clock()) }, count} {
 			step(change)
 		}
-		return strings.Join(said, "\n")
+		return strings.Join(steps, "\n")
 	}
 	want := run(func() time.Time { return now })
 	n := 0

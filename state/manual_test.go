@@ -86,9 +86,9 @@ func TestRollBack(t *testing.T) {
 	}
 }
 
-// An operator who changes the link to an older version rolls back: that is
-// reported as a rollback, and completes nothing. One who changes it to a newer
-// version does not. What was still to be reported is kept.
+// An operator who points current to an older version rolls back. That is reported as a
+// rollback, and its trial completes nothing. A newer version is a trial like any
+// other. Pending reports are kept.
 func TestAManualSwitch(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -42,7 +42,7 @@ const UnverifiedSuffix = ".unverified"
 // corruptSuffix ends the name of a damaged file that a writer set aside.
 const corruptSuffix = ".corrupt"
 
-// The paths below say nothing of what is there.
+// The methods below do not check whether the paths exist.
 
 func (l Layout) path(name string) string { return filepath.Join(l.root, name) }
 func (l Layout) lockFile() string        { return l.path(lockName) }

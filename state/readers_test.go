@@ -24,8 +24,8 @@ func (d noChange) Change(op fsutil.Op, _ func() error) error {
 	return errors.New("this test allows no change")
 }
 
-// snapshot describes every file of dir: what fstat tells, with the times of the last
-// change of its content and of its inode, and what it holds.
+// snapshot describes every file of dir: mode, size, times of the last change of content
+// and inode, and content.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -37,7 +37,7 @@ func snapshot(t *testing.T, dir string) map[string]string {
 		if err != nil {
 			return err
 		}
-		b, _ := os.ReadFile(path) // of a file; nil for all else
+		b, _ := os.ReadFile(path) // nil for a directory
 		to, _ := os.Readlink(path)
 		files[path] = fmt.Sprintf("%v %d %v %v %s %x", st.Mode(), st.Size(), st.ModTime(), changed(st), to, b)
 		return nil
@@ -105,7 +105,7 @@ func TestReadersChangeNothing(t *testing.T) {
 			var ops []fsutil.Op
 			r := l.On(fsutil.Disk{Seam: noChange{&ops}})
 			before := snapshot(t, l.Root())
-			for range 2 { // also what the first one would have prepared
+			for range 2 { // a second read must find nothing that the first one left
 				for _, l := range []Layout{r, r.AtStart(), r.RunningAs(v2)} {
 					l.Read()
 				}
@@ -131,8 +131,8 @@ func TestReadersChangeNothing(t *testing.T) {
 	}
 }
 
-// A file that was damaged when a reader saw it, and is whole or gone by now, is not
-// set aside.
+// SetAside keeps a file that has been repaired or removed since a reader found it
+// damaged, and waits for the lock.
 func TestSetAsideLooksAgainUnderTheLock(t *testing.T) {
 	t.Parallel()
 	l := root(t)

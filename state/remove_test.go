@@ -17,7 +17,7 @@ type seam func(op fsutil.Op, make func() error) error
 
 func (s seam) Change(op fsutil.Op, make func() error) error { return s(op, make) }
 
-// versionsOf lists the versions, and what is in versions/.
+// versionsOf lists the installed versions, and the entries of versions/.
 func versionsOf(t *testing.T, l Layout) string {
 	t.Helper()
 	entries, err := os.ReadDir(l.Versions())
@@ -49,8 +49,8 @@ func rootWith(t *testing.T, versions ...string) Layout {
 	return l
 }
 
-// At no instant does a version that is being removed look installed, whether or
-// not its directory can be renamed; a crash is finished later.
+// A version that is being removed never looks installed, whether or not its directory
+// can be renamed. A removal that a crash interrupts is finished later.
 func TestRetire(t *testing.T) {
 	t.Parallel()
 	v := release.MustVersion("1.0.0")
@@ -98,8 +98,8 @@ func TestRetire(t *testing.T) {
 	}
 }
 
-// A leftover of the same version is no obstacle, and one removal that fails
-// does not keep the others.
+// A leftover of the same version is no obstacle, and a removal that fails does not stop
+// the others.
 func TestFinishRemovals(t *testing.T) {
 	t.Parallel()
 	l := rootWith(t, "1.0.0", "2.0.0", "3.0.0", ".partial-removed-1.0.0", ".partial-4.0.0")

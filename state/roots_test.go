@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A layout that an administrator made: each directory of the root, and the root
-// itself, may be a link to another place, by a relative or an absolute target.
+// Each directory of the root, and the root itself, may be a link of an administrator, with
+// a relative or an absolute target.
 func TestDirectoriesMayBeLinks(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"versions", "downloads", "outbox", "trust", "versions/1.0.0", "."} {
@@ -102,7 +102,7 @@ func TestDirectoriesMayBeLinks(t *testing.T) {
 	}
 }
 
-// Linked has what a sandbox must let the agent write to, besides the root.
+// Linked returns what a sandbox must let the agent write to, besides the root.
 func TestLinkedDirectories(t *testing.T) {
 	t.Parallel()
 	l := root(t)
@@ -131,8 +131,8 @@ func TestLinkedDirectories(t *testing.T) {
 	}
 }
 
-// A link to nothing (a disk that is not mounted yet) is refused with a remedy, and
-// left alone: it is not replaced by an empty directory.
+// A dangling link, as to a disk that is not mounted yet, is refused with a remedy. It is
+// not replaced by an empty directory.
 func TestALinkToNothingIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"versions", "downloads", "outbox", "trust"} {
@@ -158,7 +158,7 @@ func TestALinkToNothingIsLeftAlone(t *testing.T) {
 	}
 }
 
-// trust/ as a mount point cannot be replaced in one step: that is refused before
+// KeepTrust refuses trust/ as a mount point, which cannot be replaced in one step, before
 // anything in it changes.
 func TestTrustOnAMountPoint(t *testing.T) {
 	t.Parallel()
@@ -190,8 +190,8 @@ func (e exchangeFails) Change(op fsutil.Op, make func() error) error {
 	return make()
 }
 
-// While versions/ is not mounted nothing is decided, of a trial above all; once it
-// is there again everything goes on.
+// Nothing is decided while versions/ is not mounted, above all no trial. Once it is
+// mounted, everything continues.
 func TestVersionsThatAreNotMounted(t *testing.T) {
 	t.Parallel()
 	for _, status := range []Status{"", Stable, StagedManual, PendingHealth, RolledBack} {
@@ -205,9 +205,9 @@ func TestVersionsThatAreNotMounted(t *testing.T) {
 	}
 }
 
-// While one version runs, no other that never proved healthy becomes last-good,
-// whatever became of the links and directories. At a start, when nothing runs,
-// the last version there is may: a node without a working version is worse.
+// While a version is running, no other version that never proved healthy becomes
+// last-good, in every state of links and directories. At a start, when no version is
+// running, the only installed version may, since a node without a version is worse.
 func TestAnUntriedVersionIsNotCalledGood(t *testing.T) {
 	t.Parallel()
 	links := []release.Version{no, v1, v2, v3}
@@ -243,7 +243,7 @@ func TestAnUntriedVersionIsNotCalledGood(t *testing.T) {
 	}
 }
 
-// Files are for the agent's user alone, and those of earlier versions become so.
+// Only the agent's user may access the files, also those that earlier versions made.
 func TestModesAreNarrow(t *testing.T) {
 	t.Parallel()
 	l := root(t)
@@ -275,8 +275,8 @@ func TestModesAreNarrow(t *testing.T) {
 	}
 }
 
-// A last-good link that was removed is made again, in every status at rest: the
-// watchdog is started through it.
+// A missing last-good link is repaired in every status without a trial, since systemd
+// starts the watchdog through it.
 func TestALostLastGoodIsRepaired(t *testing.T) {
 	t.Parallel()
 	for _, status := range []Status{Stable, StagedManual, RolledBack} {
@@ -290,7 +290,7 @@ func TestALostLastGoodIsRepaired(t *testing.T) {
 	}
 }
 
-// Narrow closes a root that everyone could read and write, and only that.
+// Narrow removes the access of other users to a root, and nothing else.
 func TestNarrow(t *testing.T) {
 	t.Parallel()
 	l := root(t)
@@ -318,8 +318,8 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
-// A state.json that an earlier version let grow, up to the last byte, is read,
-// cut to the limits, and written again.
+// A state.json that grew to the largest size under an earlier version is read, cut to the
+// limits, and written again.
 func TestAStateThatHasGrownRecovers(t *testing.T) {
 	t.Parallel()
 	l := root(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// who runs the tests owns the roots that they make.
+// who returns the user of the tests, who owns the roots that they create.
 func who(t *testing.T) string {
 	t.Helper()
 	u, err := user.Current()
@@ -33,7 +33,7 @@ func at(t *testing.T, root string) state.Layout {
 	return l
 }
 
-// shownGood is what systemctl show prints of the unit that Unit.Files makes.
+// shownGood is what systemctl show prints for the unit of Unit.Files.
 func shownGood(root, user string) string {
 	return strings.NewReplacer("ROOT", root, "WHO", user).Replace(`LoadState=loaded
 FragmentPath=/nonexistent/edge.service
@@ -218,7 +218,7 @@ func replaceLines(text, lines string) string {
 	return out.String() + lines + "\n"
 }
 
-// Faults of a service with an agent beside it.
+// The faults of an attached service.
 func TestInspectAttached(t *testing.T) {
 	t.Parallel()
 	root, agent := t.TempDir(), "/bin/sh" // which exists
@@ -344,7 +344,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// A watchdog in a script is named as what it is.
+// The cause names a watchdog that a script runs.
 func TestWatchdogThroughAWrapper(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

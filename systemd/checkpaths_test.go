@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Every setting that needs a file of a version before the watchdog runs is found
-// in the text of the unit, whichever setting it is.
+// The text of the unit shows every setting that needs a file of a version before the
+// watchdog runs.
 func TestPathsInVersions(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What the links of a root stand for must be writable, too, and so must its own
-// directories, whatever the root itself is.
+// The directories that links in a root point to must be writable, and so must its own
+// directories, even if the root itself is.
 func TestLinkedDirectoriesAreWritable(t *testing.T) {
 	t.Parallel()
 	dir := resolve(t.TempDir())

@@ -36,7 +36,7 @@ func ExampleUnit_Files() {
 	//   Restart=always
 }
 
-// A service tells systemd that it is ready. Without NOTIFY_SOCKET that does nothing.
+// A service notifies systemd that it is ready. Without NOTIFY_SOCKET that does nothing.
 func ExampleNotify() {
 	if err := systemd.Notify("READY=1"); err != nil {
 		fmt.Println(err)

@@ -47,7 +47,7 @@ func TestLinesOf(t *testing.T) {
 	}
 }
 
-// Lines of a process that was gone before journald could ask for its invocation.
+// Lines of a process that was gone before journald learned its invocation.
 func TestLinesOfAProcessThatEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	out := `{"MESSAGE":"nobody's"}

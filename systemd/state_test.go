@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Why systemd does not run a service, and the command that helps.
+// LoopReason and StartCommand of services that do not run.
 func TestWhyNotStarted(t *testing.T) {
 	t.Parallel()
 	const at = "Wed 2026-11-25 22:29:55 UTC"

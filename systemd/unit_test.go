@@ -108,8 +108,8 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 	}
 }
 
-// The targets of an administrator's links are writable in the sandbox, and their
-// absence stops no start.
+// The sandbox permits writing to the targets of an administrator's links. A missing target
+// does not prevent a start.
 func TestUnitOfARootWithLinks(t *testing.T) {
 	t.Parallel()
 	u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 10, Writable: []string{"/data/versions", "/var/lib/outbox"}}

@@ -9,8 +9,8 @@ import (
 	"github.com/bilbycast/edge-agent/watchdog"
 )
 
-// What a service runs for `player watchdog --root DIR`, its ExecStartPre=. It never
-// fails: the service starts whatever the watchdog finds.
+// A service calls RunAfter for `player watchdog --root DIR`, its ExecStartPre=. The
+// command never fails, so the service starts in any case.
 func ExampleRunAfter() {
 	root, err := state.At("/opt/acme/player")
 	if err != nil {

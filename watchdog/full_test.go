@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Going back needs no free byte and no free inode. The file system is a real
-// one that is full: a tmpfs of its own.
+// A rollback needs no free byte and no free inode. The test fills a real file system, a
+// tmpfs.
 func TestGoesBackOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	box.Need(t) // it needs what a box needs: root, and mounts
+	box.Need(t) // for root, and mounts
 	for name, options := range map[string]string{
 		"no inode": "size=1m,nr_inodes=40",
 		"no byte":  "size=64k,nr_inodes=4000",
@@ -56,7 +56,7 @@ func TestGoesBackOnAFullDisk(t *testing.T) {
 			if to, _ := os.Readlink(l.Current()); to != "versions/1.0.0" {
 				t.Errorf("current -> %s", to)
 			}
-			// And again, as long as the disk is full: it stays there.
+			// A second run on the full disk changes nothing.
 			if got := watchdog.Run(t.Context(), l); got.Current != v1 {
 				t.Errorf("the next start: %s", short(got))
 			}
@@ -64,7 +64,7 @@ func TestGoesBackOnAFullDisk(t *testing.T) {
 	}
 }
 
-// fill takes every byte, or every inode.
+// fill uses up every byte, or every inode.
 func fill(t *testing.T, dir string, bytes bool) {
 	t.Helper()
 	for i := 0; ; i++ {

@@ -22,7 +22,7 @@ import (
 
 var v1, v2 = release.MustVersion("1.0.0"), release.MustVersion("1.1.0")
 
-// root is an install root that runs 1.0.0 and has 1.1.0 beside it.
+// root returns an install root that runs 1.0.0, with 1.1.0 installed.
 func root(t testing.TB) state.Layout {
 	t.Helper()
 	l, err := state.At(t.TempDir())
@@ -33,7 +33,7 @@ func root(t testing.TB) state.Layout {
 	return l
 }
 
-// lay puts 1.0.0, which runs, and 1.1.0 into l.
+// lay installs 1.0.0, which runs, and 1.1.0 in l.
 func lay(t testing.TB, l state.Layout) {
 	t.Helper()
 	if err := l.Make(); err != nil {
@@ -52,7 +52,7 @@ func lay(t testing.TB, l state.Layout) {
 	}
 }
 
-// trial is root with 1.1.0 on trial, for max starts.
+// trial returns a root with 1.1.0 on trial, for max starts.
 func trial(t testing.TB, max int) state.Layout {
 	t.Helper()
 	l := root(t)
@@ -97,7 +97,7 @@ func TestCountsThenGoesBackInTheSameStart(t *testing.T) {
 	}
 }
 
-// The count is on disk before the new version gets to run.
+// The count is durable before the new version runs.
 func TestTheCountIsOnDisk(t *testing.T) {
 	t.Parallel()
 	l := trial(t, 3)
@@ -123,7 +123,7 @@ func TestAStableRootIsLeftAlone(t *testing.T) {
 	}
 }
 
-// refuse fails each change of a path that holds a word.
+// refuse fails each change of a path that contains a word.
 type refuse struct {
 	word string
 	err  error
@@ -136,8 +136,8 @@ func (r refuse) Change(op fsutil.Op, make func() error) error {
 	return make()
 }
 
-// A trial whose starts cannot be counted could go on for ever: it ends at
-// once, by the link alone.
+// A trial whose starts cannot be counted could last for ever, so it ends at once, by the
+// link alone.
 func TestATrialThatCannotBeCountedEnds(t *testing.T) {
 	t.Parallel()
 	l := trial(t, 3)
@@ -149,7 +149,7 @@ func TestATrialThatCannotBeCountedEnds(t *testing.T) {
 	if to, _ := os.Readlink(l.Current()); to != "versions/1.0.0" {
 		t.Errorf("current -> %s", to)
 	}
-	// The next that can write records it.
+	// The next watchdog that can write records it.
 	if got := short(watchdog.Run(t.Context(), l)); got != "rolled_back 1.0.0 1/3 reverted=false errs=0" {
 		t.Error(got)
 	}
@@ -159,8 +159,8 @@ func TestATrialThatCannotBeCountedEnds(t *testing.T) {
 	}
 }
 
-// A start that was counted stays counted, whatever else cannot be written: no
-// report, and no state of the outbox, ends a trial.
+// A counted start stays counted, whatever cannot be written afterwards: neither a report
+// nor the state of the outbox ends a trial.
 func TestAReportThatCannotBeWrittenEndsNoTrial(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 70_000)
@@ -203,7 +203,7 @@ func TestAReportThatCannotBeWrittenEndsNoTrial(t *testing.T) {
 			if tt.errs > 0 {
 				return
 			}
-			// What is good was delivered to the outbox, beside what is bad.
+			// The valid reports reached the outbox in spite of the damaged one.
 			entries, bad, err := l.Outbox().List()
 			if err != nil || len(bad) > 0 || len(entries) == 0 {
 				t.Errorf("the outbox: %v, %v, %v", entries, bad, err)
@@ -234,7 +234,7 @@ func pending(entry string) func(t *testing.T, l state.Layout) {
 	}
 }
 
-// The cause of each failed start is kept, and is in the report of the rollback.
+// The cause of each failed start is recorded, and is in the report of the rollback.
 func TestTheCauseOfEachFailedStartIsKept(t *testing.T) {
 	t.Parallel()
 	l := trial(t, 3)
@@ -262,7 +262,7 @@ func TestTheCauseOfEachFailedStartIsKept(t *testing.T) {
 	}
 }
 
-// The agent knows that a watchdog ran before its own start, once.
+// The agent learns that a watchdog ran before its own start, and learns it once.
 func TestTheStartIsRecorded(t *testing.T) {
 	t.Parallel()
 	l := root(t)
@@ -301,8 +301,8 @@ func TestTheStartIsRecorded(t *testing.T) {
 	}
 }
 
-// A unit whose drop-in adds the watchdog once more still counts a start once;
-// where nobody says which start it is, each run is one.
+// A unit whose drop-in adds a second watchdog counts each start once. Where the start is
+// unknown, each run of the watchdog counts.
 func TestAStartIsCountedOnce(t *testing.T) {
 	l := trial(t, 3)
 	t.Setenv("SYSTEMD_EXEC_PID", strconv.Itoa(os.Getpid()))

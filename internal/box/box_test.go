@@ -25,7 +25,7 @@ func TestTwoBoxesAtOnce(t *testing.T) {
 	}
 }
 
-// What was synced outlives a cut of the power; what was not does not.
+// Synced data survives a power cut, and other data does not.
 func TestCutLosesWhatWasNotSynced(t *testing.T) {
 	t.Parallel()
 	b := box.ForTest(t.Context(), t, box.Options{Name: "cut", DiskMB: 128})

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The test binary is the service, too.
+// The test binary is also the service.
 func TestMain(m *testing.M) {
 	if file := os.Getenv("SUPERVISOR"); file != "" {
 		supervise.Run(context.Background(), supervise.Unit{Restart: time.Hour, TimeoutStart: time.Hour,
@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// run supervises u until stop says so of the events until then, and returns
-// these as words: kind, and text where it is told by the service.
+// run supervises u until stop returns true for the events so far. It returns the events as
+// text: the kind, and the status text of the service.
 func run(t *testing.T, u supervise.Unit, stop func([]string) bool) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -84,7 +84,7 @@ func self(args ...string) []string { return append([]string{os.Args[0]}, args...
 func TestRestartAlways(t *testing.T) {
 	t.Parallel()
 	got := run(t, supervise.Unit{ExecStart: self("notify:READY=1\nSTATUS=hello", "exit:0")}, last("2 exited exit status 0"))
-	// A service that exits at once may be gone before its words are read.
+	// A service that exits at once may be gone before its messages are read.
 	var kinds []string
 	for _, g := range got {
 		if !strings.Contains(g, "ready") && !strings.Contains(g, "status hello") {
@@ -100,7 +100,7 @@ func TestRestartAlways(t *testing.T) {
 func TestReadyEndsTheStartTimeout(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "x")
-	// Ready, then longer than the timeout, then an end of its own.
+	// Ready, and then running for longer than the timeout.
 	got := run(t, supervise.Unit{TimeoutStart: 300 * time.Millisecond,
 		ExecStart: []string{"/bin/sh", "-c", `"$0" notify:READY=1 exit:0; sleep 0.5; : > "$1"; exit 3`, os.Args[0], file}},
 		last("1 exited exit status 3"))
@@ -150,7 +150,7 @@ func TestCannotExec(t *testing.T) {
 	}
 }
 
-// What a service leaves behind is killed before the next start.
+// Processes that a service leaves are killed before the next start.
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
@@ -163,8 +163,8 @@ func TestNothingIsLeft(t *testing.T) {
 	await(t, "the service's child is gone", func() bool { return gone(pid) })
 }
 
-// A supervisor that is killed leaves no service behind: the next one would run a
-// second one on the same root.
+// A killed supervisor leaves no service: the next supervisor would run a second one on the
+// same root.
 func TestAKilledSupervisorLeavesNoService(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pid")
@@ -188,7 +188,7 @@ func TestAKilledSupervisorLeavesNoService(t *testing.T) {
 	await(t, "the service is gone", func() bool { return gone(pid) })
 }
 
-// gone reports whether a process has ended; it may still wait for its parent.
+// gone reports whether a process has ended, also as a zombie.
 func gone(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(b), ") Z ")
