@@ -19,6 +19,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
@@ -68,7 +69,7 @@ func startManager(t *testing.T) *testManager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.st.Close() })
-	if err := m.st.AddToken(t.Context(), server.Hash(testToken)); err != nil {
+	if err := m.st.AddToken(t.Context(), secret.Hash(testToken)); err != nil {
 		t.Fatal(err)
 	}
 	m.serve(l)

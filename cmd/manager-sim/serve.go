@@ -20,6 +20,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/spf13/cobra"
@@ -117,7 +118,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 		return err
 	}
 	defer st.Close()
-	if err := st.AddToken(ctx, server.Hash(registration)); err != nil {
+	if err := st.AddToken(ctx, secret.Hash(registration)); err != nil {
 		return err
 	}
 	releases := releasesUnder(dir)
@@ -204,8 +205,8 @@ func listenTLS(ctx context.Context, g *errgroup.Group, s *http.Server, addr stri
 func secretFile(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		secret := server.NewSecret()
-		return secret, os.WriteFile(path, []byte(secret+"\n"), 0o600)
+		made := secret.New()
+		return made, os.WriteFile(path, []byte(made+"\n"), 0o600)
 	}
 	if err != nil {
 		return "", err

@@ -24,6 +24,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/release"
@@ -58,7 +59,7 @@ type Rig struct {
 // is nil, gets every entry of the timeline when it is added.
 func New(dir string, observe func(Entry)) (_ *Rig, err error) {
 	r := &Rig{Dir: dir, Releases: filepath.Join(dir, "releases"), Timeline: newTimeline(observe),
-		adminToken: server.NewSecret(), nodeToken: server.NewSecret()}
+		adminToken: secret.New(), nodeToken: secret.New()}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -77,7 +78,7 @@ func New(dir string, observe func(Entry)) (_ *Rig, err error) {
 	if r.store, err = store.Open(r.ctx, filepath.Join(dir, "manager.db")); err != nil {
 		return nil, err
 	}
-	if err := r.store.AddToken(r.ctx, server.Hash(r.nodeToken)); err != nil {
+	if err := r.store.AddToken(r.ctx, secret.Hash(r.nodeToken)); err != nil {
 		return nil, err
 	}
 	if err := r.newManager(); err != nil {

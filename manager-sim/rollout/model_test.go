@@ -312,9 +312,9 @@ func TestNewRefuses(t *testing.T) {
 	for want, change := range map[string]func(*Plan) []string{
 		"needs an id":    func(p *Plan) []string { p.ID = ""; return []string{"a"} },
 		"strategy":       func(p *Plan) []string { p.Strategy = "fast"; return []string{"a"} },
-		"below zero":     func(p *Plan) []string { p.Settle = -1; return []string{"a"} },
+		"must not be negative":     func(p *Plan) []string { p.Settle = -1; return []string{"a"} },
 		"no node":        func(*Plan) []string { return nil },
-		"is named twice": func(*Plan) []string { return []string{"a", "b", "a"} },
+		"is listed twice": func(*Plan) []string { return []string{"a", "b", "a"} },
 	} {
 		p := good
 		nodes := change(&p)

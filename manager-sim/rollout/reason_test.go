@@ -43,7 +43,7 @@ func TestTheReasonOfAPauseCountsAllFailures(t *testing.T) {
 	if got := r.PauseReason(); got != "" {
 		t.Errorf("after it was resumed: %q", got)
 	}
-	step(rollout.Pause{Why: "paused by alice"})
+	step(rollout.Pause{Reason: "paused by alice"})
 	if got := r.PauseReason(); got != "paused by alice" {
 		t.Errorf("paused by an operator: %q", got)
 	}

@@ -1,40 +1,40 @@
-// Package rollout decides how a release goes to a group of nodes: in waves, each
-// watched for a while before the next, and no further after a failure.
+// Package rollout decides how a release goes to a group of nodes: in waves, with a
+// settle window between two waves, and no further once failures reach a threshold.
 //
-// It is pure. Step takes what is and what happened, and returns what is then
-// and what is to be done; it reads no clock, and keeps nothing. Whoever runs it
-// stores the state and the actions together, and so can be killed at any
-// moment. A node is told at most once for each attempt: the id of its command
-// derives from rollout, node and attempt.
+// The package is pure. Step takes a rollout and an event, and returns the next rollout
+// and the actions to carry out. It reads no clock and keeps nothing. A caller that
+// stores the rollout and its actions together can be killed at any moment. A node gets
+// at most one command per attempt, because the id of the command derives from the
+// rollout, the node and the attempt.
 //
 // The statuses of a rollout, and what leads from one to another:
 //
-//	from      event                                         to
-//	running   all of the wave that are online have ended    settling; waiting or completed after the last wave
-//	running   failures reach the threshold                  paused
-//	settling  the settle window is over                     running, with the next wave
-//	settling  a node rolls back, or fails late              paused, if that reaches the threshold
-//	settling  an offline node of the waves so far is back   running
-//	waiting   an offline node is back                       running
-//	any       Pause                                         paused
-//	paused    Resume                                        running: the failures so far count no more
-//	any       Retry, unless its life is over                running: failed nodes get another attempt
-//	any       Skip                                          the same: the node counts no more
-//	any       the rollout's life is over                    completed, once no node is at work; paused stays paused
-//	any       Abort                                         aborted
+//	from      event                                            to
+//	running   every online node of the wave has an outcome     settling; after the last wave waiting or completed
+//	running   failures reach the threshold                     paused
+//	settling  the settle window has passed                     running, with the next wave
+//	settling  a node rolls back, or fails late                 paused, if failures reach the threshold
+//	settling  an offline node of the waves so far reconnects   running
+//	waiting   an offline node reconnects                       running
+//	any       Pause                                            paused
+//	paused    Resume                                           running; the failures so far no longer count
+//	any       Retry, unless the lifetime is over               running; failed nodes get another attempt
+//	any       Skip                                             unchanged; the node no longer counts
+//	any       the lifetime is over                             completed, once no upgrade is running; paused stays paused
+//	any       Abort                                            aborted
 //
-// completed and aborted are final. "Any" is running, settling, waiting and
-// paused. In paused no node is told anything; what nodes do is still taken down.
+// completed and aborted are final. "Any" means running, settling, waiting and paused.
+// While a rollout is paused no node gets a command, but outcomes are still recorded.
 //
 // The states of a node:
 //
-//	waiting     not its turn yet, or offline
-//	commanded   told, and no outcome yet
-//	updated     runs the version, and has kept it
-//	failed      refused it, or gave no outcome within the limit (code "time_limit": an outcome that comes later still counts)
-//	rolled_back rolled back to the previous version
-//	skipped     by an operator
-//	missed      offline until the rollout's life was over
+//	waiting     its wave has not begun, or it is offline
+//	commanded   it has a command, and no outcome yet
+//	updated     it runs the version, and has proved healthy
+//	failed      it refused the command, or had no outcome within the limit (code "time_limit"; a later outcome still counts)
+//	rolled_back it rolled back to the previous version
+//	skipped     an operator left it out, or it left the group
+//	missed      it was offline until the lifetime was over
 package rollout
 
 import (
@@ -47,14 +47,14 @@ import (
 	"time"
 )
 
-// Status is where a rollout stands.
+// Status is the status of a rollout.
 type Status string
 
 // The statuses; see the package's table.
 const (
 	Running   Status = "running"
 	Settling  Status = "settling"
-	Waiting   Status = "waiting" // for nodes that are offline; all others have ended
+	Waiting   Status = "waiting" // for offline nodes; all others have an outcome
 	Paused    Status = "paused"
 	Completed Status = "completed"
 	Aborted   Status = "aborted"
@@ -63,7 +63,7 @@ const (
 // Final reports whether nothing can change any more.
 func (s Status) Final() bool { return s == Completed || s == Aborted }
 
-// NodeState is where a node stands in a rollout.
+// NodeState is the state of a node in a rollout.
 type NodeState string
 
 // The states of a node; see the package's table.
@@ -77,7 +77,7 @@ const (
 	NodeMissed     NodeState = "missed"
 )
 
-// TimeLimit is the code of a node that gave no outcome within the limit.
+// TimeLimit is the code of a node that had no outcome within the limit.
 const TimeLimit = "time_limit"
 
 // Strategies.
@@ -86,7 +86,7 @@ const (
 	Immediate = "immediate" // all at once
 )
 
-// percent are the cumulative waves of a staged rollout.
+// percent is how much of the group each wave of a staged rollout reaches.
 var percent = []int{10, 50, 100}
 
 // Defaults of Plan.
@@ -97,24 +97,24 @@ const (
 	DefaultThreshold = 1
 )
 
-// Plan is what an operator asks for. Zero values mean the defaults.
+// Plan is what an operator requests. Zero values mean the defaults.
 type Plan struct {
 	ID       string `json:"id"`
 	GroupID  string `json:"group_id"`
 	Version  string `json:"version"`
 	Channel  string `json:"channel"`
 	Strategy string `json:"strategy"`
-	// From is the version that most of the group ran before: where "roll back"
-	// leads. It decides nothing.
+	// From is the version that most of the group ran before, to which an operator can
+	// roll back. It decides nothing.
 	From string `json:"from,omitempty"`
 	// By is the operator who scheduled it. It decides nothing.
 	By string `json:"created_by,omitempty"`
-	// Settle is between a wave and the next; Limit is what a node may take from
-	// its command to an outcome; Life is what the whole may take.
+	// Settle is the time between two waves. Limit is the time from a node's command to
+	// its outcome. Life is the lifetime of the rollout.
 	Settle time.Duration `json:"settle_ns"`
 	Limit  time.Duration `json:"limit_ns"`
 	Life   time.Duration `json:"life_ns"`
-	// Threshold is how many failures pause it.
+	// Threshold is how many failures pause the rollout.
 	Threshold int `json:"threshold"`
 }
 
@@ -122,27 +122,26 @@ type Plan struct {
 type Node struct {
 	ID    string    `json:"id"`
 	State NodeState `json:"state"`
-	// Online is not stored: whoever runs the rollout reports it again (Presence), with
-	// each step. So a manager that starts again, and sees nobody at first, has
-	// nothing to store.
+	// Online is not stored. The caller sets it before each Step, or reports it as
+	// Presence. So a manager that starts, and sees no node at first, stores nothing.
 	Online  bool      `json:"-"`
-	Attempt int       `json:"attempt"`         // of the last command, from 1; 0: none yet
-	Since   time.Time `json:"since,omitzero"`  // it was commanded
+	Attempt int       `json:"attempt"`         // number of the last command, from 1; 0: none yet
+	Since   time.Time `json:"since,omitzero"`  // of the last command
 	Code    string    `json:"code,omitempty"`  // of a failure
-	Known   bool      `json:"known,omitempty"` // the failure was seen by an operator who resumed
+	Known   bool      `json:"known,omitempty"` // an operator resumed after the failure
 }
 
-// failed reports whether n counts as a failure.
+// failed reports whether the node has failed or rolled back.
 func (n Node) failed() bool { return n.State == NodeFailed || n.State == NodeRolledBack }
 
-// Rollout is the state of one. It is a value: Step returns another.
+// Rollout is a rollout and its state. It is a value: Step returns another one.
 type Rollout struct {
 	Plan
 	Status Status `json:"status"`
-	// Reason is why it is paused, if an operator did that; PauseReason has the other cause.
+	// Reason is why an operator paused it. PauseReason adds the failures.
 	Reason string `json:"reason,omitempty"`
-	// Nodes are in the order in which they are taken, and Waves are how many of
-	// them are in the first wave, in the first two, and so on.
+	// Nodes are in the order of the waves. Waves are how many of them are in the first
+	// wave, in the first two, and so on.
 	Nodes       []Node    `json:"nodes"`
 	Waves       []int     `json:"waves"`
 	Wave        int       `json:"wave"` // index of the present one
@@ -151,14 +150,13 @@ type Rollout struct {
 	EndedAt     time.Time `json:"ended_at,omitzero"`
 }
 
-// CommandID is the id of a node's command: the same for the same attempt,
-// however often it is asked for.
+// CommandID returns the id of a node's command. It is the same for the same attempt.
 func (r Rollout) CommandID(n Node) string {
 	h := sha256.Sum256(fmt.Appendf(nil, "%q %q %d", r.ID, n.ID, n.Attempt))
 	return hex.EncodeToString(h[:16])
 }
 
-// Count returns how many nodes are in the state.
+// Count returns how many nodes are in a state.
 func (r Rollout) Count(state NodeState) int {
 	k := 0
 	for _, n := range r.Nodes {
@@ -169,8 +167,8 @@ func (r Rollout) Count(state NodeState) int {
 	return k
 }
 
-// Waves splits n nodes: how many are taken by the end of each wave. A wave that
-// would be empty is left out, so that a small group has fewer of them.
+// Waves returns how many of n nodes are upgraded by the end of each wave. Empty waves
+// are left out, so that a small group has fewer waves.
 func Waves(n int, strategy string) []int {
 	if strategy == Immediate {
 		return []int{n}
@@ -184,9 +182,9 @@ func Waves(n int, strategy string) []int {
 	return waves
 }
 
-// New begins a rollout to these nodes, of which those in online are online.
-// The order is frozen by a hash, so that it does not depend on names and is
-// another one in each rollout.
+// New begins a rollout to the nodes, and returns the actions of its first wave. A hash
+// fixes the order of the nodes: it does not depend on names, and differs between
+// rollouts.
 func New(p Plan, nodes []string, online map[string]bool, now time.Time) (Rollout, []Action, error) {
 	p.Settle, p.Limit = cmp.Or(p.Settle, DefaultSettle), cmp.Or(p.Limit, DefaultLimit)
 	p.Life, p.Threshold = cmp.Or(p.Life, DefaultLife), cmp.Or(p.Threshold, DefaultThreshold)
@@ -197,7 +195,7 @@ func New(p Plan, nodes []string, online map[string]bool, now time.Time) (Rollout
 	case p.Strategy != Staged && p.Strategy != Immediate:
 		return Rollout{}, nil, fmt.Errorf("strategy %q is neither %q nor %q", p.Strategy, Staged, Immediate)
 	case p.Settle < 0 || p.Limit < 0 || p.Life < 0 || p.Threshold < 0:
-		return Rollout{}, nil, errors.New("settle, limit, life and threshold are not below zero")
+		return Rollout{}, nil, errors.New("settle, limit, life and threshold must not be negative")
 	case len(nodes) == 0:
 		return Rollout{}, nil, errors.New("no node is eligible")
 	}
@@ -212,7 +210,7 @@ func New(p Plan, nodes []string, online map[string]bool, now time.Time) (Rollout
 	slices.SortFunc(r.Nodes, func(a, b Node) int { return cmp.Compare(place(a), place(b)) })
 	for i := 1; i < len(r.Nodes); i++ {
 		if r.Nodes[i].ID == r.Nodes[i-1].ID {
-			return Rollout{}, nil, fmt.Errorf("node %q is named twice", r.Nodes[i].ID)
+			return Rollout{}, nil, fmt.Errorf("node %q is listed twice", r.Nodes[i].ID)
 		}
 	}
 	var acts []Action

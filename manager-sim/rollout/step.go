@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// Event is something that happened: one of the types below.
+// Event is something that happened: one of the types of this package with that method.
 type Event interface{ event() }
 
-// Tick says that time passed. NextTick says when the next one matters.
+// Tick reports that time has passed. NextTick returns when the next one matters.
 type Tick struct{}
 
-// Outcome says what became of a node's command. One that is repeated, late, or
-// of an earlier attempt changes nothing.
+// Outcome is the outcome of a node's command. A repeated one, or one of an earlier
+// attempt, changes nothing.
 type Outcome struct {
 	NodeID  string
 	Attempt int
@@ -23,18 +23,18 @@ type Outcome struct {
 	Code    string    // of a failure
 }
 
-// Presence says that a node came, or went.
+// Presence reports that a node connected or disconnected.
 type Presence struct {
 	NodeID string
 	Online bool
 }
 
-// What an operator does. Each may come at any time, and twice.
+// Acts of an operator. Each may come at any time, and repeatedly.
 type (
-	Pause  struct{ Why string }
+	Pause  struct{ Reason string }
 	Resume struct{}
-	Retry  struct{}                // of all that failed
-	Skip   struct{ NodeID string } // a node
+	Retry  struct{}                // all nodes that failed
+	Skip   struct{ NodeID string } // leave out a node
 	Abort  struct{}
 )
 
@@ -47,25 +47,25 @@ func (Retry) event()    {}
 func (Skip) event()     {}
 func (Abort) event()    {}
 
-// Errors of what an operator asks for at the wrong time; nothing changes then.
+// Errors of an operator's act that the rollout does not allow now. Nothing changes.
 var (
 	ErrFinal      = errors.New("the rollout has ended")
 	ErrNotPaused  = errors.New("the rollout is not paused")
 	ErrNoFailure  = errors.New("no node has failed")
-	ErrOver       = errors.New("the rollout's life is over; resume or abort it, and begin another one")
+	ErrOver       = errors.New("the rollout's lifetime is over; resume or abort it, and begin another one")
 	ErrNoSuchNode = errors.New("the node is not in the rollout, or has been updated")
 )
 
-// Action is something to do, once the new state is stored: one of the types below.
+// Action is to be carried out once the new state is stored: a Command or a Note.
 type Action interface{ action() }
 
-// Command tells a node to upgrade.
+// Command is the command to a node to upgrade.
 type Command struct{ NodeID, CommandID string }
 
-// Note is for the audit trail: "group.upgrade.paused" or "group.upgrade.complete".
+// Note is an entry for the audit trail.
 type Note struct {
 	Action  string
-	Wave    int // from 1; of a pause
+	Wave    int // from 1
 	Failed  int // nodes that failed or rolled back, so far
 	Updated int
 }
@@ -73,14 +73,14 @@ type Note struct {
 func (Command) action() {}
 func (Note) action()    {}
 
-// Names of notes.
+// Actions of a Note.
 const (
 	NotePaused   = "group.upgrade.paused"
 	NoteComplete = "group.upgrade.complete"
 )
 
-// Step is what follows from e at now. It does not change r. An error is of an
-// operator's event alone.
+// Step returns the rollout after an event at now, and the actions. It does not change
+// r. Only an act of an operator can return an error.
 func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	operator := false
 	switch e.(type) {
@@ -96,7 +96,7 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	before := r
 	r.Nodes = slices.Clone(r.Nodes)
 	var acts []Action
-	if err := r.take(e, now, &acts); err != nil {
+	if err := r.apply(e, now, &acts); err != nil {
 		return before, nil, err
 	}
 	r.expireNodes(now)
@@ -104,11 +104,12 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	return r, acts, nil
 }
 
-func (r *Rollout) take(e Event, now time.Time, acts *[]Action) error {
+// apply applies an event to the state. advance decides what follows from it.
+func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 	switch e := e.(type) {
 	case Outcome:
 		if i := r.index(e.NodeID); i >= 0 {
-			r.Nodes[i].outcome(e)
+			r.Nodes[i].recordOutcome(e)
 		}
 	case Presence:
 		if i := r.index(e.NodeID); i >= 0 {
@@ -116,7 +117,7 @@ func (r *Rollout) take(e Event, now time.Time, acts *[]Action) error {
 		}
 	case Pause:
 		if r.Status != Paused {
-			r.pause(e.Why, acts)
+			r.pause(e.Reason, acts)
 		}
 	case Resume:
 		if r.Status != Paused {
@@ -128,7 +129,7 @@ func (r *Rollout) take(e Event, now time.Time, acts *[]Action) error {
 		r.run()
 	case Retry:
 		if r.over(now) {
-			return ErrOver // nobody would be told, and the failures would be forgotten
+			return ErrOver // no node would get a command, and the failures would be forgotten
 		}
 		k := 0
 		for i := range r.Nodes {
@@ -153,8 +154,8 @@ func (r *Rollout) take(e Event, now time.Time, acts *[]Action) error {
 	return nil
 }
 
-// outcome takes down what became of a node.
-func (n *Node) outcome(e Outcome) {
+// recordOutcome records the outcome of a node, unless it is of an earlier attempt.
+func (n *Node) recordOutcome(e Outcome) {
 	if e.Attempt != n.Attempt {
 		return
 	}
@@ -181,12 +182,12 @@ func (r *Rollout) index(id string) int {
 
 func (r *Rollout) run() { r.Status, r.Reason, r.SettleUntil = Running, "", time.Time{} }
 
-func (r *Rollout) pause(why string, acts *[]Action) {
-	r.Status, r.Reason, r.SettleUntil = Paused, why, time.Time{}
+func (r *Rollout) pause(reason string, acts *[]Action) {
+	r.Status, r.Reason, r.SettleUntil = Paused, reason, time.Time{}
 	*acts = append(*acts, Note{NotePaused, r.Wave + 1, r.Count(NodeFailed) + r.Count(NodeRolledBack), r.Count(NodeUpdated)})
 }
 
-// expireNodes fails the nodes whose time is up.
+// expireNodes fails the nodes that have reached the time limit.
 func (r *Rollout) expireNodes(now time.Time) {
 	for i := range r.Nodes {
 		if n := &r.Nodes[i]; n.State == NodeCommanded && now.Sub(n.Since) >= r.Limit {
@@ -195,11 +196,11 @@ func (r *Rollout) expireNodes(now time.Time) {
 	}
 }
 
-// over reports whether no node may be told any more.
+// over reports whether the lifetime is over: no node gets a command any more.
 func (r *Rollout) over(now time.Time) bool { return now.Sub(r.CreatedAt) >= r.Life }
 
-// fresh counts the failures that no operator has seen and resumed from.
-func (r Rollout) fresh() (failed, rolledBack int) {
+// newFailures counts the failures after which no operator has resumed.
+func (r Rollout) newFailures() (failed, rolledBack int) {
 	for _, n := range r.Nodes {
 		switch {
 		case n.Known:
@@ -212,17 +213,17 @@ func (r Rollout) fresh() (failed, rolledBack int) {
 	return failed, rolledBack
 }
 
-// PauseReason is why a paused rollout is paused, as it stands now: nodes that fail
-// after the pause are counted, too.
+// PauseReason returns why a rollout is paused, with all failures until now, also those
+// after the pause. It returns Reason for other statuses.
 func (r Rollout) PauseReason() string {
 	if r.Status != Paused {
 		return r.Reason
 	}
-	failed, rolledBack := r.fresh()
+	failed, rolledBack := r.newFailures()
 	if failed+rolledBack == 0 {
 		return r.Reason
 	}
-	if strings.Contains(r.Reason, " failed or went back in wave ") { // as earlier versions stored it
+	if strings.Contains(r.Reason, " failed or went back in wave ") { // stored by an earlier version
 		r.Reason = ""
 	}
 	var parts []string
@@ -238,24 +239,24 @@ func (r Rollout) PauseReason() string {
 			parts = append(parts, fmt.Sprintf("%d nodes %s", p.count, p.word))
 		}
 	}
-	why := fmt.Sprintf("%s in wave %d of %d", strings.Join(parts, ", "), r.Wave+1, len(r.Waves))
+	failures := fmt.Sprintf("%s in wave %d of %d", strings.Join(parts, ", "), r.Wave+1, len(r.Waves))
 	if r.Reason != "" {
-		return r.Reason + "; " + why
+		return r.Reason + "; " + failures
 	}
-	return why
+	return failures
 }
 
-// advance goes on as far as it may.
+// advance takes the rollout as far as its state allows at now.
 func (r *Rollout) advance(now time.Time, acts *[]Action) {
 	for !r.Status.Final() && r.Status != Paused {
-		if failed, rolledBack := r.fresh(); failed+rolledBack >= r.Threshold {
+		if failed, rolledBack := r.newFailures(); failed+rolledBack >= r.Threshold {
 			r.pause("", acts)
 			return
 		}
 		over := r.over(now)
-		atWork, offline, ended := r.wave(now, !over, acts)
+		running, offline, ended := r.commandWaves(now, !over, acts)
 		switch {
-		case atWork > 0:
+		case running > 0:
 			r.run()
 			return
 		case over || r.Wave == len(r.Waves)-1 && offline == 0:
@@ -263,7 +264,7 @@ func (r *Rollout) advance(now time.Time, acts *[]Action) {
 		case r.Wave == len(r.Waves)-1:
 			r.Status, r.SettleUntil = Waiting, time.Time{}
 			return
-		case !ended: // nobody of this wave has shown anything yet
+		case !ended: // no node of this wave has an outcome yet
 			r.run()
 			return
 		case r.Status != Settling:
@@ -278,31 +279,31 @@ func (r *Rollout) advance(now time.Time, acts *[]Action) {
 	}
 }
 
-// wave tells the nodes of the waves so far whose turn it is, if it may, and
-// returns how many of them are at work, how many are offline, and whether one of
-// the present wave has ended.
-func (r *Rollout) wave(now time.Time, may bool, acts *[]Action) (atWork, offline int, ended bool) {
+// commandWaves gives a command to the waiting nodes of the waves so far that are online,
+// if allowed. It returns how many of these waves' nodes run an upgrade, how many are
+// offline, and whether a node of the present wave has an outcome.
+func (r *Rollout) commandWaves(now time.Time, allowed bool, acts *[]Action) (running, offline int, ended bool) {
 	first := 0
 	if r.Wave > 0 {
 		first = r.Waves[r.Wave-1]
 	}
 	for i := range r.Nodes[:r.Waves[r.Wave]] {
 		n := &r.Nodes[i]
-		if n.State == NodeWaiting && n.Online && may {
+		if n.State == NodeWaiting && n.Online && allowed {
 			n.State, n.Since = NodeCommanded, now
 			n.Attempt++
 			*acts = append(*acts, Command{n.ID, r.CommandID(*n)})
 		}
 		switch {
 		case n.State == NodeCommanded:
-			atWork++
+			running++
 		case n.State == NodeWaiting:
 			offline++
 		case i >= first:
 			ended = true
 		}
 	}
-	return atWork, offline, ended
+	return running, offline, ended
 }
 
 func (r *Rollout) complete(now time.Time, acts *[]Action) {
@@ -315,8 +316,8 @@ func (r *Rollout) complete(now time.Time, acts *[]Action) {
 	*acts = append(*acts, Note{NoteComplete, r.Wave + 1, r.Count(NodeFailed) + r.Count(NodeRolledBack), r.Count(NodeUpdated)})
 }
 
-// NextTick returns when a Tick will change something, unless something else
-// does before; false means never.
+// NextTick returns when a Tick will change something, unless another event comes
+// first. It reports false if no Tick will.
 func (r Rollout) NextTick() (time.Time, bool) {
 	if r.Status.Final() {
 		return time.Time{}, false

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
@@ -54,11 +54,11 @@ func (m *manager) follow(body io.ReadCloser) <-chan struct{} {
 }
 
 // asUser opens a stream as package web does: in this process, for a session.
-func (m *manager) asUser(i server.Identity) <-chan struct{} {
+func (m *manager) asUser(i identity.Identity) <-chan struct{} {
 	m.t.Helper()
 	r, w := io.Pipe()
 	go func() {
-		req, _ := http.NewRequestWithContext(server.As(m.t.Context(), i), "GET", "/api/v1/events/stream", nil)
+		req, _ := http.NewRequestWithContext(identity.As(m.t.Context(), i), "GET", "/api/v1/events/stream", nil)
 		m.ServeHTTP(&pipeWriter{w, http.Header{}}, req)
 		w.Close()
 	}()
@@ -74,7 +74,7 @@ func (p *pipeWriter) Header() http.Header { return p.h }
 func (p *pipeWriter) WriteHeader(int)     {}
 func (p *pipeWriter) Flush()              {}
 
-func (m *manager) signedIn(name, password string) (string, server.Identity) {
+func (m *manager) signedIn(name, password string) (string, identity.Identity) {
 	m.t.Helper()
 	secret, err := m.SignIn(m.t.Context(), "192.0.2.9:1234", name, password)
 	if err != nil {
@@ -90,25 +90,25 @@ func (m *manager) signedIn(name, password string) (string, server.Identity) {
 // A stream ends when the right ends by which it is read, and no other stream does.
 func TestStreamsEndWithTheirRight(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(t *testing.T, m *manager, secret string, i server.Identity){
-		"removed": func(t *testing.T, m *manager, _ string, i server.Identity) {
+	for name, end := range map[string]func(t *testing.T, m *manager, secret string, i identity.Identity){
+		"removed": func(t *testing.T, m *manager, _ string, i identity.Identity) {
 			m.into(204, "DELETE", "/api/v1/users/ann", `{"reason":"left the company"}`, nil)
 		},
-		"role": func(t *testing.T, m *manager, _ string, i server.Identity) {
+		"role": func(t *testing.T, m *manager, _ string, i identity.Identity) {
 			m.into(200, "PATCH", "/api/v1/users/ann", `{"role":"viewer"}`, nil)
 		},
-		"groups": func(t *testing.T, m *manager, _ string, i server.Identity) {
+		"groups": func(t *testing.T, m *manager, _ string, i identity.Identity) {
 			m.into(200, "PATCH", "/api/v1/users/ann", `{"groups":[]}`, nil)
 		},
-		"password": func(t *testing.T, m *manager, _ string, i server.Identity) {
+		"password": func(t *testing.T, m *manager, _ string, i identity.Identity) {
 			m.into(200, "PATCH", "/api/v1/users/ann", `{"password":"another password"}`, nil)
 		},
-		"signed out": func(t *testing.T, m *manager, secret string, i server.Identity) {
+		"signed out": func(t *testing.T, m *manager, secret string, i identity.Identity) {
 			if err := m.SignOut(t.Context(), secret, i); err != nil {
 				t.Error(err)
 			}
 		},
-		"own password, in another session": func(t *testing.T, m *manager, _ string, _ server.Identity) {
+		"own password, in another session": func(t *testing.T, m *manager, _ string, _ identity.Identity) {
 			_, i := m.signedIn("ann", password)
 			if status, text := m.page(i, "PUT", "/api/v1/password", `{"old":"`+password+`","new":"another password"}`); status != 204 {
 				t.Errorf("%d %s", status, text)
@@ -126,7 +126,7 @@ func TestStreamsEndWithTheirRight(t *testing.T) {
 			ended := []<-chan struct{}{m.asUser(i)}
 			if name != "signed out" && name != "own password, in another session" {
 				// An identity that has only a name is looked up by it.
-				ended = append(ended, m.asUser(server.Identity{Name: "ann", Role: api.Operator, Groups: []string{"*"}}))
+				ended = append(ended, m.asUser(identity.Identity{Name: "ann", Role: api.Operator, Groups: []string{"*"}}))
 			}
 			bobs := m.asUser(bob)
 			end(t, m, secret, i)
@@ -152,12 +152,12 @@ func TestStreamsEndWithTheirRight(t *testing.T) {
 }
 
 // page makes a call as package web does.
-func (m *manager) page(i server.Identity, method, path, body string) (int, string) {
+func (m *manager) page(i identity.Identity, method, path, body string) (int, string) {
 	m.t.Helper()
 	r, w := io.Pipe()
 	status := make(chan int, 1)
 	go func() {
-		req, _ := http.NewRequestWithContext(server.As(context.WithoutCancel(m.t.Context()), i), method, path, strings.NewReader(body))
+		req, _ := http.NewRequestWithContext(identity.As(context.WithoutCancel(m.t.Context()), i), method, path, strings.NewReader(body))
 		a := &answerWriter{pipeWriter{w, http.Header{}}, 200}
 		m.ServeHTTP(a, req)
 		status <- a.status

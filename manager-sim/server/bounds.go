@@ -6,42 +6,46 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
 const (
 	// bodyTime is how long a request's body may take.
 	bodyTime = 30 * time.Second
-	// writeTime is how long writeChunk bytes of an answer may take; an answer may
-	// take longer in all.
+	// writeTime is how long the client may take to read writeChunk bytes of an answer. The
+	// whole answer may take longer.
 	writeTime  = 30 * time.Second
 	writeChunk = 32 << 10
+
+	// Bounds of requests whose body has not arrived.
+	bodiesBySource = 64
+	bodiesInAll    = 512
 )
 
-// Bounded returns a handler that serves h, and ends requests whose body does not
-// arrive within 30 s and answers that are not read for 30 s. Of many bodies that
-// arrive at once, the oldest end earlier.
-func (s *Server) Bounded(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w, r, done := s.bound(w, r)
-		defer done()
-		h.ServeHTTP(w, r)
-	})
+// bounds limits how long requests and answers take.
+type bounds struct {
+	bodies limit.Room[*boundedBody] // of requests whose body has not arrived
 }
 
-func (s *Server) bound(w http.ResponseWriter, r *http.Request) (_ http.ResponseWriter, _ *http.Request, done func()) {
+func newBounds() *bounds {
+	return &bounds{limit.Room[*boundedBody]{BySource: bodiesBySource, InAll: bodiesInAll}}
+}
+
+// apply returns the request and the answer with their limits. done ends them.
+func (bs *bounds) apply(w http.ResponseWriter, r *http.Request) (_ http.ResponseWriter, _ *http.Request, done func()) {
 	done = func() {}
-	if _, ok := w.(*boundedWriter); ok || r.RemoteAddr == "" { // bounded already, or of this process
+	if _, ok := w.(*boundedWriter); ok || r.RemoteAddr == "" { // bounded already, or from this process
 		return w, r, done
 	}
 	rc := http.NewResponseController(w)
 	served := serving(r.Context())
 	done = served
 	if r.ContentLength != 0 {
-		// Also for a handler that never reads the body: the server does, at the end.
+		// Also for a handler that never reads the body: the HTTP server does, at the end.
 		rc.SetReadDeadline(time.Now().Add(bodyTime))
 		b := &boundedBody{ReadCloser: r.Body, rc: rc}
-		ended := s.bodies.hold(sourceOf(r.RemoteAddr), b)
+		ended := bs.await(limit.SourceOf(r.RemoteAddr), b)
 		done = func() { ended(); served() }
 		r2 := *r
 		r2.Body = b
@@ -54,45 +58,38 @@ func (s *Server) bound(w http.ResponseWriter, r *http.Request) (_ http.ResponseW
 	return &boundedWriter{w, rc}, r, done
 }
 
-// Bounds of requests whose body has not arrived.
-const (
-	bodiesBySource = 64
-	bodiesInAll    = 512
-)
-
-// bodies are those that have not arrived.
-type bodies struct{ room room[*boundedBody] }
-
-// hold puts b in, and returns a function that takes it out.
-func (bs *bodies) hold(source string, b *boundedBody) (done func()) {
-	b.leave = func() { bs.room.remove(source, b) }
-	if old, ended, _ := bs.room.add(source, b, func(*boundedBody) bool { return true }); ended {
-		old.cut()
+// await counts a body until it has arrived or ended is called. If too many are awaited,
+// the oldest one is aborted.
+func (bs *bounds) await(source string, b *boundedBody) (ended func()) {
+	b.leave = func() { bs.bodies.Remove(source, b) }
+	if old, full, _ := bs.bodies.Add(source, b, func(*boundedBody) bool { return true }); full {
+		old.abort()
 	}
 	return b.end
 }
 
-// boundedBody is a request's body, for as long as it has not arrived.
+// boundedBody is a request's body.
 type boundedBody struct {
 	io.ReadCloser
 	rc    *http.ResponseController
-	leave func()
+	leave func() // takes it out of those that are awaited
 
 	mu    sync.Mutex
 	ended bool
 }
 
+// Read reads the body.
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		// What the server reads next is the next request, or the end of the connection.
+		// What the HTTP server reads next is the next request, or the end of the connection.
 		b.end()
 		b.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err
 }
 
-// end takes the body out of those that are waited for.
+// end takes the body out of those that are awaited.
 func (b *boundedBody) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -102,11 +99,11 @@ func (b *boundedBody) end() {
 	}
 }
 
-// cut ends the reading of a body.
-func (b *boundedBody) cut() {
+// abort makes reading the body fail.
+func (b *boundedBody) abort() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.ended { // otherwise the connection may be another request's by now
+	if !b.ended { // otherwise the connection may serve another request by now
 		b.rc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
@@ -117,6 +114,7 @@ type boundedWriter struct {
 	rc *http.ResponseController
 }
 
+// Write writes an answer in parts.
 func (b *boundedWriter) Write(p []byte) (int, error) {
 	for n := 0; ; {
 		part := p[n:min(len(p), n+writeChunk)]
@@ -128,10 +126,11 @@ func (b *boundedWriter) Write(p []byte) (int, error) {
 	}
 }
 
-// FlushError is what a http.ResponseController calls.
+// FlushError is what an http.ResponseController calls.
 func (b *boundedWriter) FlushError() error {
 	b.rc.SetWriteDeadline(time.Now().Add(writeTime))
 	return b.rc.Flush()
 }
 
+// Unwrap returns the answer without its limits.
 func (b *boundedWriter) Unwrap() http.ResponseWriter { return b.ResponseWriter }

@@ -1,91 +1,141 @@
 package server
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/google/uuid"
 )
 
-func (s *Server) listGroups(w http.ResponseWriter, r *http.Request) {
-	gs, err := s.Store.Groups(r.Context())
+// groupRoutes are the routes under /api/v1/groups.
+type groupRoutes struct{ *nodeViews }
+
+func (h *groupRoutes) list(w http.ResponseWriter, r *http.Request) {
+	gs, err := h.store.Groups(r.Context())
 	if err != nil {
-		s.storeFailed(w, err)
+		h.storeFailed(w, err)
 		return
 	}
-	gs = slices.DeleteFunc(gs, func(g api.Group) bool { return !who(r).In(g.ID) })
-	reply(w, http.StatusOK, api.GroupList{Groups: gs})
+	gs = slices.DeleteFunc(gs, func(g api.Group) bool { return !requester(r).In(g.ID) })
+	answer.JSON(w, http.StatusOK, api.GroupList{Groups: gs})
 }
 
-func (s *Server) addGroup(w http.ResponseWriter, r *http.Request) {
+func (h *groupRoutes) create(w http.ResponseWriter, r *http.Request) {
 	var body api.NewGroup
 	if !readBody(w, r, &body) {
 		return
 	}
 	if err := api.CheckGroupName(body.Name); err != nil {
-		fail(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
+		badRequest(w, err)
 		return
 	}
 	g := api.Group{ID: uuid.NewString(), Name: body.Name, CreatedAt: time.Now().UTC()}
-	if err := s.Store.AddGroup(r.Context(), g, audit(g.CreatedAt, who(r).Name, "group.create", g.ID, map[string]any{"name": g.Name})); err != nil {
-		s.storeFailed(w, err)
+	if err := h.store.AddGroup(r.Context(), g, entry(r, "group.create", g.ID, map[string]any{"name": g.Name})); err != nil {
+		h.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusCreated, g)
+	answer.JSON(w, http.StatusCreated, g)
 }
 
-func (s *Server) setGroup(w http.ResponseWriter, r *http.Request) {
-	var body api.Membership
-	if !readBody(w, r, &body) {
-		return
-	}
-	id := r.PathValue("id")
-	n, err := s.Store.Node(r.Context(), id)
+// fromPath returns the group that the path names, and its nodes. If the requester may
+// not see it, or it does not exist, it answers, and returns false.
+func (h *groupRoutes) fromPath(w http.ResponseWriter, r *http.Request) (api.Group, []store.Node, bool) {
+	g, err := h.store.Group(r.Context(), r.PathValue("id"))
 	if err != nil {
-		s.storeFailed(w, err)
-		return
+		h.storeFailed(w, err)
+		return g, nil, false
 	}
-	if !s.inScope(w, r, n.GroupID) || !s.inScope(w, r, body.GroupID) { // out of the one, into the other
-		return
+	if !h.inScope(w, r, g.ID) {
+		return g, nil, false
 	}
-	if err := s.Store.SetGroup(r.Context(), id, body.GroupID, audit(time.Now().UTC(), who(r).Name, "node.group.set", id, map[string]any{"group_id": body.GroupID})); err != nil {
-		s.storeFailed(w, err)
-		return
+	nodes, err := h.store.GroupNodes(r.Context(), g.ID)
+	if err != nil {
+		h.storeFailed(w, err)
 	}
-	reply(w, http.StatusOK, body)
+	return g, nodes, err == nil
 }
 
-func (s *Server) getGroup(w http.ResponseWriter, r *http.Request) {
-	g, err := s.Store.Group(r.Context(), r.PathValue("id"))
-	if err != nil {
-		s.storeFailed(w, err)
+func (h *groupRoutes) get(w http.ResponseWriter, r *http.Request) {
+	g, nodes, ok := h.fromPath(w, r)
+	if !ok {
 		return
 	}
-	if !s.inScope(w, r, g.ID) {
-		return
-	}
-	v := api.GroupDetail{Group: g, Versions: map[string]int{}}
-	nodes, err := s.Store.GroupNodes(r.Context(), g.ID)
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	var ok bool
-	if v.Nodes, ok = s.views(w, r, nodes); !ok {
+	detail := api.GroupDetail{Group: g, Versions: map[string]int{}}
+	if detail.Nodes, ok = h.views(w, r, nodes); !ok {
 		return
 	}
 	for _, n := range nodes {
-		v.Versions[n.Version]++
+		detail.Versions[n.Version]++
 	}
-	active, err := s.Store.Rollouts(r.Context(), g.ID, true, 1)
+	active, err := h.store.Rollouts(r.Context(), g.ID, true, 1)
 	if err != nil {
-		s.storeFailed(w, err)
+		h.storeFailed(w, err)
 		return
 	}
 	if len(active) > 0 {
-		v.Active = active[0].ID
+		detail.Active = active[0].ID
 	}
-	reply(w, http.StatusOK, v)
+	answer.JSON(w, http.StatusOK, detail)
+}
+
+func (h *groupRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
+	var body api.RolloutRequest
+	if !readBody(w, r, &body) {
+		return
+	}
+	if err := checkRollout(body); err != nil {
+		badRequest(w, err)
+		return
+	}
+	g, nodes, ok := h.fromPath(w, r)
+	if !ok {
+		return
+	}
+	plan, err := h.engine.Schedule(r.Context(), g, nodes, body, requester(r).Name)
+	var refused *engine.NotSchedulableError
+	switch {
+	case errors.As(err, &refused):
+		answer.Problem(w, http.StatusConflict, api.CodeNotSchedulable, "%v", refused)
+	case errors.Is(err, store.ErrExists):
+		answer.Problem(w, http.StatusConflict, api.CodeRolloutActive, "group %q has an active rollout; abort it, or wait for its end", g.Name)
+	case err != nil:
+		h.storeFailed(w, err)
+	case body.DryRun:
+		answer.JSON(w, http.StatusOK, plan)
+	default:
+		answer.JSON(w, http.StatusAccepted, plan)
+	}
+}
+
+// checkRollout returns an error unless a request is within its bounds.
+func checkRollout(b api.RolloutRequest) error {
+	if _, err := release.ParseVersion(b.Version); err != nil {
+		return err
+	}
+	if b.Channel != "" {
+		if err := release.CheckName("channel", b.Channel); err != nil {
+			return err
+		}
+	}
+	if b.SettleSecs != nil && (*b.SettleSecs < 0 || *b.SettleSecs > api.MaxSettleSecs) {
+		return fmt.Errorf("settle_secs is not 0 to %d", api.MaxSettleSecs)
+	}
+	if b.LimitSecs != 0 && (b.LimitSecs < api.MinLimitSecs || b.LimitSecs > api.MaxLimitSecs) {
+		return fmt.Errorf("limit_secs is not %d to %d", api.MinLimitSecs, api.MaxLimitSecs)
+	}
+	if b.LifeSecs != 0 && (b.LifeSecs < api.MinLifeSecs || b.LifeSecs > api.MaxLifeSecs) {
+		return fmt.Errorf("life_secs is not %d to %d", api.MinLifeSecs, api.MaxLifeSecs)
+	}
+	if b.Threshold < 0 || b.Threshold > api.MaxThreshold {
+		return fmt.Errorf("threshold is not 1 to %d", api.MaxThreshold)
+	}
+	return api.CheckReason(b.Reason)
 }

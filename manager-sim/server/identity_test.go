@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 )
@@ -104,7 +104,7 @@ func TestSignIn(t *testing.T) {
 	if err != nil || claim == "" {
 		t.Fatal(claim, err)
 	}
-	if err := m.Claim(ctx, "guess", "root", password); !errors.Is(err, server.ErrClaim) {
+	if err := m.Claim(ctx, "guess", "root", password); !errors.Is(err, identity.ErrClaim) {
 		t.Errorf("a guessed claim: %v", err)
 	}
 	if err := m.Claim(ctx, claim, "root", "short"); err == nil || !strings.Contains(err.Error(), "12 to 1024") {
@@ -113,7 +113,7 @@ func TestSignIn(t *testing.T) {
 	if err := m.Claim(ctx, claim, "root", password); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Claim(ctx, claim, "second", password); !errors.Is(err, server.ErrClaim) {
+	if err := m.Claim(ctx, claim, "second", password); !errors.Is(err, identity.ErrClaim) {
 		t.Errorf("a claim twice: %v", err)
 	}
 	if again, err := m.NewClaim(ctx); again != "" || err != nil {
@@ -127,7 +127,7 @@ func TestSignIn(t *testing.T) {
 	if i, err := m.SessionIdentity(ctx, secret); err != nil || i.Name != "root" || !i.May(api.SuperAdmin) {
 		t.Errorf("%+v, %v", i, err)
 	}
-	if err := m.SignOut(ctx, secret, server.Identity{Name: "root"}); err != nil {
+	if err := m.SignOut(ctx, secret, identity.Identity{Name: "root"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.SessionIdentity(ctx, secret); !errors.Is(err, store.ErrNotFound) {
@@ -147,22 +147,22 @@ func TestSignIn(t *testing.T) {
 
 	// Five failures lock the name out from their source, and the source.
 	for i := range 5 {
-		if _, err := m.SignIn(ctx, "stranger", "root", "wrong password"); !errors.Is(err, server.ErrWrong) {
+		if _, err := m.SignIn(ctx, "stranger", "root", "wrong password"); !errors.Is(err, identity.ErrWrong) {
 			t.Errorf("try %d: %v", i, err)
 		}
 	}
-	if _, err := m.SignIn(ctx, "stranger", "root", password); !errors.Is(err, server.ErrLocked) {
+	if _, err := m.SignIn(ctx, "stranger", "root", password); !errors.Is(err, identity.ErrLocked) {
 		t.Errorf("the name is not locked out: %v", err)
 	}
 	if _, err := m.SignIn(ctx, "elsewhere", "root", password); err != nil {
 		t.Errorf("the name is locked out elsewhere: %v", err)
 	}
 	for i := range 5 {
-		if _, err := m.SignIn(ctx, "guesser", fmt.Sprint("user", i), password); !errors.Is(err, server.ErrWrong) {
+		if _, err := m.SignIn(ctx, "guesser", fmt.Sprint("user", i), password); !errors.Is(err, identity.ErrWrong) {
 			t.Errorf("try %d: %v", i, err)
 		}
 	}
-	if _, err := m.SignIn(ctx, "guesser", "another", password); !errors.Is(err, server.ErrLocked) {
+	if _, err := m.SignIn(ctx, "guesser", "another", password); !errors.Is(err, identity.ErrLocked) {
 		t.Errorf("the source is not locked out: %v", err)
 	}
 	_, text := m.call("GET", "/api/v1/audit-log", "")

@@ -20,6 +20,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
@@ -67,7 +68,7 @@ func mortal(dir, addr string) error {
 	if err != nil {
 		return err
 	}
-	if err := st.AddToken(context.Background(), server.Hash(registration)); err != nil {
+	if err := st.AddToken(context.Background(), secret.Hash(registration)); err != nil {
 		return err
 	}
 	s, err := server.New(server.Config{Store: st, Rollouts: mortalStore{st, dir}, AdminToken: admin, Log: zerolog.Nop()})

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -233,7 +233,7 @@ func TestManySourcesLockNobodyOut(t *testing.T) {
 	m := start(t)
 	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"alice","password":"correct horse 42","role":"viewer","groups":["*"]}`, nil)
 	for i := range 70 {
-		if _, err := m.SignIn(t.Context(), fmt.Sprintf("192.0.2.%d", i), "alice", "a wrong password"); !errors.Is(err, server.ErrWrong) {
+		if _, err := m.SignIn(t.Context(), fmt.Sprintf("192.0.2.%d", i), "alice", "a wrong password"); !errors.Is(err, identity.ErrWrong) {
 			t.Fatal(err)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/google/uuid"
@@ -119,9 +119,9 @@ func TestPendingNodes(t *testing.T) {
 		m.into(200, "GET", "/api/v1/pending-nodes", "", &l)
 		return l.Nodes
 	}
-	id, secret := uuid.NewString(), server.NewSecret()
-	reg := &wire.RegisterAck{NodeID: id, NodeSecret: secret}
-	message, pause := m.refused(&wire.Auth{NodeID: id, NodeSecret: secret, SoftwareVersion: "1.0.0\x1b[2J", DeviceType: "edge\n\u202e"})
+	id, nodeSecret := uuid.NewString(), secret.New()
+	reg := &wire.RegisterAck{NodeID: id, NodeSecret: nodeSecret}
+	message, pause := m.refused(&wire.Auth{NodeID: id, NodeSecret: nodeSecret, SoftwareVersion: "1.0.0\x1b[2J", DeviceType: "edge\n\u202e"})
 	if want := "this manager does not know node " + id + "; an administrator can accept it on the manager's page Nodes"; message != want || pause != 30*time.Second {
 		t.Errorf("told %q, %v", message, pause)
 	}
@@ -129,7 +129,7 @@ func TestPendingNodes(t *testing.T) {
 	if len(got) != 1 || got[0].ID != id || got[0].Address != "127.0.0.1" || strings.ContainsAny(got[0].Version+got[0].DeviceType, "\x1b\n\u202e") {
 		t.Fatalf("got %+v", got)
 	}
-	if _, text := m.call("GET", "/api/v1/pending-nodes", ""); strings.Contains(text, secret) || strings.Contains(text, server.Hash(secret)) {
+	if _, text := m.call("GET", "/api/v1/pending-nodes", ""); strings.Contains(text, nodeSecret) || strings.Contains(text, secret.Hash(nodeSecret)) {
 		t.Error("the list has the secret")
 	}
 	path := "/api/v1/pending-nodes/" + id
@@ -194,7 +194,7 @@ func TestARemovedNode(t *testing.T) {
 	m := start(t)
 	now := time.Now()
 	n := store.Node{ID: uuid.NewString(), DeviceType: "edge", RegisteredAt: now, LastSeen: now}
-	if err := m.Store.Register(t.Context(), server.Hash(registration), n); err != nil {
+	if err := m.Store.Register(t.Context(), secret.Hash(registration), n); err != nil {
 		t.Fatal(err)
 	}
 	for _, secret := range []string{"", "x"} {

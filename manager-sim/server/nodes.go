@@ -1,206 +1,201 @@
 package server
 
 import (
-	"context"
-	"errors"
-	"fmt"
+	"cmp"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+	"github.com/bilbycast/edge-agent/manager-sim/server/nodes"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/gorilla/websocket"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/google/uuid"
 )
 
-// groupNames returns the names of the groups by id.
-func (s *Server) groupNames(ctx context.Context) (map[string]string, error) {
-	gs, err := s.Store.Groups(ctx)
-	names := make(map[string]string, len(gs))
-	for _, g := range gs {
-		names[g.ID] = g.Name
-	}
-	return names, err
+// nodeRoutes are the routes under /api/v1/nodes.
+type nodeRoutes struct {
+	*nodeViews
+	hub *nodes.Hub
 }
 
-func (s *Server) view(ctx context.Context, n store.Node, groups map[string]string) (api.Node, error) {
-	st, err := s.standing(ctx, n)
-	if err != nil {
-		return api.Node{}, err
-	}
-	v := api.Node{
-		ID: n.ID, DeviceType: n.DeviceType, GroupID: n.GroupID, GroupName: groups[n.GroupID], Online: s.online(n.ID) != nil, Address: n.Address,
-		Health: n.Health, Version: n.Version, TargetVersion: st.command.Version, UpgradeState: st.state, ErrorCode: st.code, Error: st.message,
-		CommandID: st.command.ID, RequestedBy: st.command.Actor, Capabilities: n.Capabilities, Upgrade: n.Upgrade,
-		UpgradeUnavailable: n.Unavailable, RegisteredAt: n.RegisteredAt, LastSeen: n.LastSeen, RemovedAt: n.RemovedAt,
-	}
-	if !n.Duplicate.Since.IsZero() {
-		v.Duplicate = &n.Duplicate
-	}
-	v.NotUpgradable = s.refuses(n, st)
-	v.Upgradable = v.NotUpgradable == nil
-	return v, nil
-}
-
-func (s *Server) views(w http.ResponseWriter, r *http.Request, nodes []store.Node) ([]api.Node, bool) {
-	groups, err := s.groupNames(r.Context())
-	views := make([]api.Node, len(nodes))
-	for i := 0; i < len(nodes) && err == nil; i++ {
-		views[i], err = s.view(r.Context(), nodes[i], groups)
-	}
-	if err != nil {
-		s.storeFailed(w, err)
-	}
-	return views, err == nil
-}
-
-func (s *Server) listNodes(w http.ResponseWriter, r *http.Request) {
-	list, removed := s.Store.Nodes, false
+func (h *nodeRoutes) list(w http.ResponseWriter, r *http.Request) {
+	list, removed := h.store.Nodes, false
 	q := query{r: r}
 	if q.boolean("removed", &removed); q.failed(w) {
 		return
 	}
 	if removed {
-		list = s.Store.RemovedNodes
+		list = h.store.RemovedNodes
 	}
-	nodes, err := list(r.Context())
+	all, err := list(r.Context())
 	if err != nil {
-		s.storeFailed(w, err)
+		h.storeFailed(w, err)
 		return
 	}
-	prefix := strings.ToLower(r.URL.Query().Get("id_prefix"))
-	nodes = slices.DeleteFunc(nodes, func(n store.Node) bool { return !who(r).In(n.GroupID) || !strings.HasPrefix(n.ID, prefix) })
-	nodes, next, ok := cut(w, r, nodes, func(n store.Node) string { return n.ID })
+	prefix := strings.ToLower(q.text("id_prefix"))
+	all = slices.DeleteFunc(all, func(n store.Node) bool { return !requester(r).In(n.GroupID) || !strings.HasPrefix(n.ID, prefix) })
+	page, next, ok := pageOf(w, r, all, func(n store.Node) string { return n.ID })
 	if !ok {
 		return
 	}
-	if views, ok := s.views(w, r, nodes); ok {
-		reply(w, http.StatusOK, api.NodeList{Nodes: views, Next: next})
+	if views, ok := h.views(w, r, page); ok {
+		answer.JSON(w, http.StatusOK, api.NodeList{Nodes: views, Next: next})
 	}
 }
 
-func (s *Server) getNode(w http.ResponseWriter, r *http.Request) {
-	n, ok := s.node(w, r)
+func (h *nodeRoutes) get(w http.ResponseWriter, r *http.Request) {
+	n, ok := h.fromPath(w, r)
 	if !ok {
 		return
 	}
-	if views, ok := s.views(w, r, []store.Node{n}); ok {
-		reply(w, http.StatusOK, views[0])
+	if views, ok := h.views(w, r, []store.Node{n}); ok {
+		answer.JSON(w, http.StatusOK, views[0])
 	}
 }
 
-// node returns the node of the path, or answers why not.
-func (s *Server) node(w http.ResponseWriter, r *http.Request) (store.Node, bool) {
-	n, err := s.Store.Node(r.Context(), r.PathValue("id"))
+func (h *nodeRoutes) commands(w http.ResponseWriter, r *http.Request) {
+	n, ok := h.fromPath(w, r)
+	if !ok {
+		return
+	}
+	all, err := h.store.Commands(r.Context(), n.ID, -1)
 	if err != nil {
-		s.storeFailed(w, err)
-		return n, false
+		h.storeFailed(w, err)
+		return
 	}
-	return n, s.inScope(w, r, n.GroupID)
+	page, next, ok := pageOf(w, r, all, func(c store.Command) string { return c.ID })
+	if !ok {
+		return
+	}
+	list := api.CommandList{Commands: make([]api.Command, len(page)), Next: next}
+	for i, c := range page {
+		list.Commands[i] = c.API()
+	}
+	answer.JSON(w, http.StatusOK, list)
 }
 
-// nodeByPrefix returns the node with an id, or the one of those that i sees whose id
-// begins so; removed ones, too.
-func (s *Server) nodeByPrefix(ctx context.Context, i Identity, prefix string) (store.Node, error) {
-	n, err := s.Store.Node(ctx, prefix)
-	if !errors.Is(err, store.ErrNotFound) || len(prefix) < api.MinPrefix {
-		return n, err
+func (h *nodeRoutes) connections(w http.ResponseWriter, r *http.Request) {
+	n, ok := h.fromPath(w, r)
+	if !ok {
+		return
 	}
-	var found []store.Node
-	for _, list := range []func(context.Context) ([]store.Node, error){s.Store.Nodes, s.Store.RemovedNodes} {
-		nodes, err := list(ctx)
-		if err != nil {
-			return n, err
+	cs, err := h.store.Connections(r.Context(), n.ID)
+	if err != nil {
+		h.storeFailed(w, err)
+		return
+	}
+	answer.JSON(w, http.StatusOK, api.ConnectionList{Connections: cs})
+}
+
+func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
+	var body api.NodeUpgrade
+	if !readBody(w, r, &body) {
+		return
+	}
+	if _, err := release.ParseVersion(body.Version); err != nil {
+		answer.Problem(w, http.StatusBadRequest, string(release.VersionInvalid), "%v", err)
+		return
+	}
+	body.Channel = cmp.Or(body.Channel, release.DefaultChannel)
+	for what, name := range map[string]string{"channel": body.Channel, "target_arch": body.TargetArch, "variant": body.Variant} {
+		if err := release.CheckName(what, name); name != "" && err != nil {
+			badRequest(w, err)
+			return
 		}
-		for _, n := range nodes {
-			if i.In(n.GroupID) && strings.HasPrefix(n.ID, strings.ToLower(prefix)) {
-				found = append(found, n)
-			}
-		}
 	}
-	switch len(found) {
-	case 0:
-		return n, err
-	case 1:
-		return found[0], nil
-	}
-	return n, fmt.Errorf("node %q: %d ids begin so, %s and %s for instance; give more of the id: %w", prefix, len(found), found[0].ID, found[1].ID, store.ErrNotFound)
-}
-
-func (s *Server) listCommands(w http.ResponseWriter, r *http.Request) {
-	n, ok := s.node(w, r)
+	n, ok := h.fromPath(w, r)
 	if !ok {
 		return
 	}
-	cs, err := s.Store.Commands(r.Context(), n.ID, -1)
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	if cs, next, ok := cut(w, r, cs, func(c store.Command) string { return c.ID }); ok {
-		commands := make([]api.Command, len(cs))
-		for i, c := range cs {
-			commands[i] = c.API()
+	if !body.AllowUnlisted {
+		if f := h.engine.Catalogue.Refusal(r.Context(), n.DeviceType, body.Channel, body.Version); f != nil {
+			answer.Problem(w, http.StatusConflict, f.Code, "%s", f.Detail())
+			return
 		}
-		reply(w, http.StatusOK, api.CommandList{Commands: commands, Next: next})
 	}
-}
-
-func (s *Server) listConnections(w http.ResponseWriter, r *http.Request) {
-	n, ok := s.node(w, r)
-	if !ok {
-		return
-	}
-	cs, err := s.Store.Connections(r.Context(), n.ID)
+	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name}
+	var err error
+	c.Action, err = json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: body.Version, Channel: body.Channel, TargetArch: body.TargetArch, Variant: body.Variant})
 	if err != nil {
-		s.storeFailed(w, err)
+		h.storeFailed(w, err)
 		return
 	}
-	reply(w, http.StatusOK, api.ConnectionList{Connections: cs})
+	f, err := h.engine.Commands.Request(r.Context(), c, body.Replace)
+	switch {
+	case err != nil:
+		h.storeFailed(w, err)
+	case f != nil:
+		answer.Problem(w, http.StatusConflict, f.Code, "%s", f.Detail())
+	default:
+		h.log.Info().Str("node_id", n.ID).Str("command_id", c.ID).Str("to", c.Version).Str("actor", c.Actor).Msg("upgrade requested")
+		answer.JSON(w, http.StatusAccepted, api.CommandCreated{CommandID: c.ID})
+	}
 }
 
-// readReason reads the optional body of a call that cannot be undone, or answers what
-// is wrong with it. The reason is one line.
-func readReason(w http.ResponseWriter, r *http.Request) (string, bool) {
-	var body api.Reason
-	if r.ContentLength != 0 && !readBody(w, r, &body) {
-		return "", false
-	}
-	if len(body.Reason) > api.MaxReason {
-		fail(w, http.StatusBadRequest, api.CodeBadRequest, "reason has %d bytes, more than %d", len(body.Reason), api.MaxReason)
-		return "", false
-	}
-	return release.Foreign(strings.TrimSpace(body.Reason), api.MaxReason), true
-}
-
-// removeNode revokes a node's secret and ends its session; the active rollouts skip it.
+// remove revokes a node's secret and ends its session. Active rollouts skip the node.
 // Its history stays.
-func (s *Server) removeNode(w http.ResponseWriter, r *http.Request) {
+func (h *nodeRoutes) remove(w http.ResponseWriter, r *http.Request) {
 	reason, ok := readReason(w, r)
 	if !ok {
 		return
 	}
-	n, ok := s.node(w, r)
+	n, ok := h.fromPath(w, r)
 	if !ok {
 		return
 	}
-	now := time.Now().UTC()
-	err := s.Store.RemoveNode(r.Context(), n.ID, now, audit(now, who(r).Name, "node.remove", n.ID,
+	err := h.store.RemoveNode(r.Context(), n.ID, time.Now().UTC(), entry(r, "node.remove", n.ID,
 		map[string]any{"reason": reason, "device_type": n.DeviceType, "version": n.Version, "group_id": n.GroupID}))
 	if err != nil {
-		s.storeFailed(w, err)
+		h.storeFailed(w, err)
 		return
 	}
-	s.Log.Info().Str("node_id", n.ID).Str("actor", who(r).Name).Msg("node removed")
-	s.presence.Lock() // a session that was let in before the removal is there by now
-	ss := s.online(n.ID)
-	s.presence.Unlock()
-	if ss != nil {
-		ss.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
-		ss.cancel()
-	}
-	s.look() // the rollouts skip it
+	h.log.Info().Str("node_id", n.ID).Str("actor", requester(r).Name).Msg("node removed")
+	h.hub.Disconnect(n.ID)
+	h.engine.Wake() // so that rollouts skip it
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// resolve ends a node's mark as a duplicate, and sends it the commands that waited.
+func (h *nodeRoutes) resolve(w http.ResponseWriter, r *http.Request) {
+	n, ok := h.fromPath(w, r)
+	if !ok {
+		return
+	}
+	h.hub.ForgetDuplicate(n.ID) // first, so that later evidence counts as new
+	if err := h.store.ClearDuplicate(r.Context(), n.ID, entry(r, "node.duplicate.resolve", n.ID, map[string]any{"addresses": n.Duplicate.Addresses})); err != nil {
+		h.storeFailed(w, err)
+		return
+	}
+	if err := h.hub.Resend(r.Context(), n.ID); err != nil {
+		h.storeFailed(w, err)
+		return
+	}
+	h.engine.NodeChanged(n.ID)
+	h.get(w, r)
+}
+
+func (h *nodeRoutes) setGroup(w http.ResponseWriter, r *http.Request) {
+	var body api.Membership
+	if !readBody(w, r, &body) {
+		return
+	}
+	id := r.PathValue("id")
+	n, err := h.store.Node(r.Context(), id)
+	if err != nil {
+		h.storeFailed(w, err)
+		return
+	}
+	if !h.inScope(w, r, n.GroupID) || !h.inScope(w, r, body.GroupID) { // the old group and the new one
+		return
+	}
+	if err := h.store.SetGroup(r.Context(), id, body.GroupID, entry(r, "node.group.set", id, map[string]any{"group_id": body.GroupID})); err != nil {
+		h.storeFailed(w, err)
+		return
+	}
+	answer.JSON(w, http.StatusOK, body)
 }

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
+	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
@@ -36,7 +38,7 @@ func TestGuessesAtOnce(t *testing.T) {
 				pw = password
 			}
 			_, err := m.SignIn(t.Context(), source(i), "alice", pw)
-			var later *server.TryLater
+			var later *limit.TryLater
 			switch {
 			case errors.As(err, &later):
 				waits.Store(later.Seconds(), true)
@@ -44,7 +46,7 @@ func TestGuessesAtOnce(t *testing.T) {
 					t.Errorf("%v does not say for how long", err)
 				}
 				return "later"
-			case errors.Is(err, server.ErrWrong):
+			case errors.Is(err, identity.ErrWrong):
 				return "evaluated"
 			}
 			return fmt.Sprint(err)
@@ -78,7 +80,7 @@ func TestGuessesAtOnce(t *testing.T) {
 	if _, err := m.SignIn(t.Context(), "203.0.113.6:1", "bob", password); err != nil {
 		t.Errorf("bob, beside a guesser: %v", err)
 	}
-	if _, err := m.SignIn(t.Context(), "203.0.113.6:1", "alice", password); !errors.Is(err, server.ErrLocked) {
+	if _, err := m.SignIn(t.Context(), "203.0.113.6:1", "alice", password); !errors.Is(err, identity.ErrLocked) {
 		t.Errorf("a name that never signed in there: %v", err)
 	}
 }
@@ -96,10 +98,10 @@ func TestClaimsAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Claim(t.Context(), old, "root", password); !errors.Is(err, server.ErrClaim) {
+	if err := m.Claim(t.Context(), old, "root", password); !errors.Is(err, identity.ErrClaim) {
 		t.Errorf("the link of the start before: %v", err)
 	}
-	if err := m.Claim(t.Context(), claim, "root", "short"); err == nil || errors.Is(err, server.ErrClaim) {
+	if err := m.Claim(t.Context(), claim, "root", "short"); err == nil || errors.Is(err, identity.ErrClaim) {
 		t.Errorf("a short password: %v", err)
 	}
 	m.into(201, "POST", "/api/v1/users", `{"name":"user0","password":"`+password+`","role":"viewer"}`, nil)
@@ -108,7 +110,7 @@ func TestClaimsAtOnce(t *testing.T) {
 	}
 	got := parallel(8, func(i int) string {
 		err := m.Claim(t.Context(), claim, fmt.Sprint("root", i), password)
-		if errors.Is(err, server.ErrClaim) {
+		if errors.Is(err, identity.ErrClaim) {
 			return "used"
 		}
 		return fmt.Sprint(err)
@@ -212,7 +214,7 @@ func TestASignInDoesNotOutliveAPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	session := func() error {
-		return m.Store.AddSession(t.Context(), store.Session{Hash: server.NewSecret(), User: "ann", PasswordHash: "old", Expires: time.Now().Add(time.Hour)}, entry)
+		return m.Store.AddSession(t.Context(), store.Session{Hash: secret.New(), User: "ann", PasswordHash: "old", Expires: time.Now().Add(time.Hour)}, entry)
 	}
 	if err := session(); err != nil {
 		t.Fatal(err)

@@ -14,13 +14,13 @@ import (
 
 var pathParams = regexp.MustCompile(`\{(\w+)\}`)
 
-// openAPI describes the routes, as OpenAPI 3.1. The schemas are those of the Go
-// types that the handlers read and write.
+// openAPI describes the routes as OpenAPI 3.1. The schemas are those of the Go types
+// that the handlers read and write.
 func openAPI(routes []route) []byte {
 	type object = map[string]any
 	schemas := object{}
 	reflector := jsonschema.Reflector{Anonymous: true}
-	// ref puts the type's schema, and those that it refers to, among the document's.
+	// ref adds the type's schema, and those that it refers to, to the document.
 	ref := func(v any) object {
 		s := reflector.Reflect(v)
 		for name, d := range s.Definitions {
@@ -31,7 +31,7 @@ func openAPI(routes []route) []byte {
 	content := func(kind string, v any) object {
 		return object{kind: object{"schema": ref(v)}}
 	}
-	problem := object{"description": "why not", "content": content("application/problem+json", api.Problem{})}
+	problem := object{"description": "the reason of a refusal", "content": content("application/problem+json", api.Problem{})}
 	paths := object{}
 	for _, rt := range routes {
 		params := []object{}
@@ -45,18 +45,18 @@ func openAPI(routes []route) []byte {
 			}
 			params = append(params, object{"name": p.name, "in": "query", "description": p.text, "schema": schema})
 		}
-		success := object{"description": http.StatusText(rt.status)}
+		success := object{"description": http.StatusText(rt.success())}
 		if rt.out != nil {
 			success["content"] = content("application/json", rt.out)
 		}
-		responses := object{strconv.Itoa(rt.status): success, "default": problem}
+		responses := object{strconv.Itoa(rt.success()): success, "default": problem}
 		if rt.status == http.StatusAccepted {
 			responses["200"] = success // dry_run
 		}
-		op := object{"summary": rt.summary, "description": "Takes the role " + string(rt.least) + ".", "parameters": params, "responses": responses}
+		op := object{"summary": rt.summary, "description": "Requires the role " + string(rt.role) + ".", "parameters": params, "responses": responses}
 		if rt.method != http.MethodGet {
 			op["parameters"] = append(params, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "maxLength": api.MaxIdempotencyKey},
-				"description": "the same request with the same key is carried out once, and answered alike for a day"})
+				"description": "the manager carries out the same request with the same key once, and answers it alike for a day"})
 		}
 		if rt.in != nil {
 			op["requestBody"] = object{"content": content("application/json", rt.in)}
@@ -69,7 +69,7 @@ func openAPI(routes []route) []byte {
 	doc, err := json.Marshal(object{
 		"openapi":           "3.1.0",
 		"jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
-		"info":              object{"title": "manager-sim", "version": "1", "description": "The manager's API. Give a token: Authorization: Bearer TOKEN."},
+		"info":              object{"title": "manager-sim", "version": "1", "description": "The manager's API. Send a token: Authorization: Bearer TOKEN."},
 		"security":          []object{{"bearer": []string{}}},
 		"paths":             paths,
 		"components": object{
@@ -78,7 +78,7 @@ func openAPI(routes []route) []byte {
 		},
 	})
 	if err != nil {
-		panic(err) // of our own types: it fails at every start, or never
+		panic(err) // the types are our own: it fails at every start, or never
 	}
 	return bytes.ReplaceAll(doc, []byte("#/$defs/"), []byte("#/components/schemas/"))
 }

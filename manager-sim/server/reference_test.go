@@ -12,10 +12,8 @@ func TestReferenceOfTheAPI(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	b.WriteString(reference.Header + "# REST of manager-sim\n\nThe shapes of bodies and answers are in `GET /api/v1/openapi.json`. A refusal is `application/problem+json` with `status`, `code` and `detail`.\n\n")
-	s := &Server{}
-	s.metrics = newMetrics(s)
-	for _, rt := range s.table() {
-		fmt.Fprintf(&b, "## %s %s\n\n%s. Takes the role `%s`; answers %d.\n\n", rt.method, rt.path, rt.summary, rt.least, rt.status)
+	for _, rt := range new(handlers).table() {
+		fmt.Fprintf(&b, "## %s %s\n\n%s. Requires the role `%s`; answers %d.\n\n", rt.method, rt.path, rt.summary, rt.role, rt.success())
 		if len(rt.query) > 0 {
 			b.WriteString("| query | type | meaning |\n| --- | --- | --- |\n")
 			for _, p := range rt.query {

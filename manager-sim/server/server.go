@@ -1,28 +1,31 @@
-// Package server is the simulated manager: the WebSocket that nodes hold, and
-// the REST API that operators and programs use.
+// Package server is the manager: the WebSocket that nodes connect to, and the REST API
+// that operators and programs use.
 //
-// The store is the truth. A command is durable before it is sent, and is sent
-// again at every authentication of its node until the node has acknowledged
-// it; an event is stored before it is acknowledged. So the manager can be
-// killed at any moment, and no command or event is lost.
+// A Server is assembled from three parts that do not know each other. Package nodes has
+// the sessions of nodes, package engine runs upgrades and rollouts, and package identity
+// decides who makes a request. The routes of the API call them; each resource has a type
+// of its own.
+//
+// The store is the truth. A command is durable before it is sent, and an event before it
+// is acknowledged. So the manager can be killed at any moment without losing either.
 package server
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
+	"github.com/bilbycast/edge-agent/manager-sim/server/nodes"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
-	"github.com/gorilla/websocket"
+	"github.com/bilbycast/edge-agent/wire"
 	"github.com/rs/zerolog"
 )
 
@@ -30,62 +33,34 @@ import (
 type Config struct {
 	Store *store.Store
 	// Rollouts stores the transitions of rollouts; nil means Store. Tests make it fail.
-	Rollouts RolloutSaver
+	Rollouts engine.RolloutSaver
 	Log      zerolog.Logger
-	// AdminToken is the bearer token of the REST API; it must not be empty.
+	// AdminToken is the manager's own bearer token; it must not be empty.
 	AdminToken string
-	// Releases lists what is released for a device type on a channel, newest
-	// first; nil means nothing. The answer is kept for five minutes.
+	// Releases lists what is published for a device type on a channel, newest first; nil
+	// means that nothing is known. A list is kept for five minutes.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
 }
 
-// RolloutSaver stores a transition of a rollout: *store.Store is one.
-type RolloutSaver interface {
-	SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error
-}
-
-// Server is the manager. It is an http.Handler; Close ends its sessions.
+// Server is the manager. It is an http.Handler. The methods of its identity.Service sign
+// users in and out.
 type Server struct {
-	Config
-	mux   *http.ServeMux
-	token [32]byte // SHA-256 of AdminToken
+	*identity.Service
+	// Log is Config.Log.
+	Log zerolog.Logger
 
+	store  *store.Store
+	hub    *nodes.Hub
+	bounds *bounds
+	mux    *http.ServeMux
+
+	ctx    context.Context // of streams and rollouts; done after Close
 	stop   context.CancelFunc
-	ctx    context.Context // of all sessions; done after Close
-	wg     sync.WaitGroup
-	adding sync.Mutex // of events
-	// presence orders the records of a node's coming and going with its session.
-	presence sync.Mutex
-	// commanding makes one step of whether a node may have a command, and giving it.
-	commanding sync.Mutex
-	stream     broadcast
-	// What strangers may do, and what ends with a right.
-	refusals attempts // of nodes
-	signins  attempts // of users
-	hashes   hashQueue
-	claiming sync.Mutex
-	sockets  sockets
-	bodies   bodies
-	pending  pendingNodes
-	access   access
-	streams  openStreams
-	uses     tokenUses
-	cache    releaseCache
-	metrics  *metrics
-	// stirred wakes the rollouts, at most once until they have looked.
-	stirred chan struct{}
-
-	mu          sync.Mutex
-	closed      bool
-	sessions    map[string]*session   // by node
-	serial      atomic.Uint64         // of the last session
-	suspicions  map[string]*suspicion // by node
-	dirty       map[string]bool       // nodes of which a rollout should know something new
-	claim       string                // hash of the first super admin's link; "" for none
-	unavailable time.Duration         // Retry-After of new sessions; 0: they are served
+	engine sync.WaitGroup
+	closed atomic.Bool
 }
 
-// New returns a Server.
+// New returns a Server. Close ends it.
 func New(c Config) (*Server, error) {
 	if c.AdminToken == "" {
 		return nil, errors.New("server: AdminToken is empty")
@@ -96,73 +71,108 @@ func New(c Config) (*Server, error) {
 	if c.Rollouts == nil {
 		c.Rollouts = c.Store
 	}
-	s := &Server{Config: c, token: sha256.Sum256([]byte(c.AdminToken)), sessions: make(map[string]*session), dirty: make(map[string]bool), suspicions: make(map[string]*suspicion), stirred: make(chan struct{}, 1)}
+	s := &Server{Service: identity.New(c.Store, c.Log, c.AdminToken), Log: c.Log, store: c.Store, bounds: newBounds(), mux: http.NewServeMux()}
+	// Sessions and rollouts live until Close, longer than any request or caller of New.
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.sockets.room.bySource, s.sockets.room.inAll = strangersBySource, strangersInAll
-	s.bodies.room.bySource, s.bodies.room.inAll = bodiesBySource, bodiesInAll
-	s.stream.subscribers = make(map[chan any]bool)
-	s.cache.kept = make(map[[2]string]cached)
-	s.metrics = newMetrics(s)
-	s.routes()
-	s.wg.Go(func() { s.runRollouts(s.ctx) })
+	h := s.assemble(c)
+	s.routes(h, &once{gate: h.users.gate, key: sha256.Sum256([]byte(c.AdminToken))})
+	e := h.rollouts.engine
+	s.engine.Go(func() { e.Run(s.ctx) })
 	return s, nil
+}
+
+// assemble connects the parts: the engine reaches nodes through the hub, and the hub
+// tells the engine and the event streams what happens.
+func (s *Server) assemble(c Config) *handlers {
+	h := &handlers{stream: streamRoutes{ctx: s.ctx}}
+	h.metrics = newMetrics(func() int { return s.hub.Count() })
+	commands := new(sync.Mutex)
+	s.hub = nodes.New(s.ctx, nodes.Config{Store: c.Store, Log: c.Log, CommandLock: commands, Publish: h.stream.records.send, Metrics: h.metrics,
+		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) }})
+	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases})
+
+	g := &gate{store: c.Store, log: c.Log, identities: s.Service, metrics: h.metrics}
+	v := &nodeViews{gate: g, engine: e, online: s.hub.Online}
+	h.nodes = nodeRoutes{v, s.hub}
+	h.pending = pendingRoutes{g, s.hub, e.NodeChanged}
+	h.groups = groupRoutes{v}
+	h.rollouts = rolloutRoutes{g, e}
+	h.records = recordRoutes{g, e.Catalogue}
+	h.stream.gate = g
+	h.users, h.tokens = userRoutes{g}, tokenRoutes{g}
+	return h
+}
+
+func (s *Server) routes(h *handlers, o *once) {
+	s.mux.Handle("GET "+wire.Path, s.hub)
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		answer.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	s.mux.HandleFunc("GET /readyz", s.ready)
+	routes := h.table()
+	doc := openAPI(routes)
+	s.mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(doc)
+	})
+	for _, rt := range routes {
+		s.mux.HandleFunc(rt.method+" "+rt.path, h.metrics.measured(rt.method+" "+rt.path, o.require(rt.role, o.wrap(rt, rt.handle))))
+	}
+}
+
+// ready reports whether nodes and operators can be served.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	closed := s.closed.Load()
+	if err := s.store.Ping(r.Context()); err != nil || closed {
+		s.Log.Warn().Err(err).Bool("closed", closed).Msg("manager is not ready")
+		answer.Problem(w, http.StatusServiceUnavailable, api.CodeNotReady, "the manager is stopping, or its database cannot be reached; see its log")
+		return
+	}
+	answer.JSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+// Bounded returns a handler that serves h. It ends requests whose body does not arrive
+// within 30 s, and answers that nobody reads for 30 s. If very many bodies are awaited,
+// the oldest end earlier.
+func (s *Server) Bounded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w, r, done := s.bounds.apply(w, r)
+		defer done()
+		h.ServeHTTP(w, r)
+	})
 }
 
 // ServeHTTP serves the WebSocket and the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w, r, done := s.bound(w, r)
+	w, r, done := s.bounds.apply(w, r)
 	defer done()
 	h, pattern := s.mux.Handler(r)
 	if pattern != "" {
 		s.mux.ServeHTTP(w, r)
 		return
 	}
-	// The mux knows why not, and would say so in plain text.
-	why := &statusWriter{ResponseWriter: discard{w.Header()}}
-	h.ServeHTTP(why, r)
-	fail(w, why.status, api.CodeNoSuchCall, "there is no %s %.200s; /api/v1/openapi.json says what there is", r.Method, r.URL.Path)
+	// The mux knows why it has no route (404 or 405), but would answer in plain text.
+	status := &statusWriter{ResponseWriter: headersOnly{w.Header()}}
+	h.ServeHTTP(status, r)
+	answer.Problem(w, status.status, api.CodeNoSuchCall, "there is no %s %.200s; /api/v1/openapi.json lists the calls", r.Method, r.URL.Path)
 }
 
-// discard takes the headers, and drops the rest.
-type discard struct{ header http.Header }
+// headersOnly keeps the headers of an answer, and discards the rest.
+type headersOnly struct{ header http.Header }
 
-func (d discard) Header() http.Header         { return d.header }
-func (d discard) WriteHeader(int)             {}
-func (d discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d headersOnly) Header() http.Header         { return d.header }
+func (d headersOnly) WriteHeader(int)             {}
+func (d headersOnly) Write(b []byte) (int, error) { return len(b), nil }
 
-// Close ends all sessions and waits for them. It tells the nodes that the
-// service restarts (close code 1012): they come back by themselves, each after
-// a random pause.
+// Close ends all sessions, streams and rollouts, and waits for the sessions and the
+// rollouts. Nodes reconnect by themselves, each after a random pause.
 func (s *Server) Close() {
-	s.mu.Lock()
-	s.closed = true
-	sessions := slices.Collect(maps.Values(s.sessions))
-	s.mu.Unlock()
-	if len(sessions) > 0 {
-		s.Log.Info().Int("nodes", len(sessions)).Msg("manager is shutting down; nodes will reconnect")
-	}
-	var told sync.WaitGroup
-	for _, ss := range sessions {
-		told.Go(func() { ss.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })
-	}
-	told.Wait()
+	s.closed.Store(true)
+	s.hub.Close()
 	s.stop()
-	s.wg.Wait()
+	s.engine.Wait()
 }
 
-// SetUnavailable makes the manager answer new sessions with 503 and that
-// Retry-After, as an overloaded one does; 0 ends it.
-func (s *Server) SetUnavailable(retryAfter time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unavailable = retryAfter
-}
-
-// NewSecret returns 256 random bits as text: a token or a node's secret.
-func NewSecret() string { return rand.Text() + rand.Text() }
-
-// Hash is how secrets are kept. They are random, so a plain digest is enough.
-func Hash(secret string) string {
-	h := sha256.Sum256([]byte(secret))
-	return hex.EncodeToString(h[:])
-}
+// SetUnavailable makes the manager refuse new sessions of nodes with 503 and a
+// Retry-After, as an overloaded manager does; 0 ends that.
+func (s *Server) SetUnavailable(retryAfter time.Duration) { s.hub.SetUnavailable(retryAfter) }

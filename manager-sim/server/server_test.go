@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
@@ -26,6 +27,7 @@ const admin, registration = "admin-token", "registration-token"
 
 type manager struct {
 	*server.Server
+	Store   *store.Store
 	t       *testing.T
 	http    *httptest.Server
 	openAPI func() (document, *jsonschema.Compiler)
@@ -38,14 +40,14 @@ func start(t *testing.T) *manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := st.AddToken(t.Context(), server.Hash(registration)); err != nil {
+	if err := st.AddToken(t.Context(), secret.Hash(registration)); err != nil {
 		t.Fatal(err)
 	}
 	s, err := server.New(server.Config{Store: st, AdminToken: admin, Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &manager{Server: s, t: t, http: httptest.NewServer(s)}
+	m := &manager{Server: s, Store: st, t: t, http: httptest.NewServer(s)}
 	m.openAPI = sync.OnceValues(m.readOpenAPI)
 	t.Cleanup(func() { s.Close(); m.http.Close(); st.Close() })
 	return m

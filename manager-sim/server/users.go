@@ -2,98 +2,45 @@ package server
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
+	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-// badUser is a mistake of whoever adds or changes a user.
-type badUser struct{ error }
-
-func checkUser(u store.User) error {
-	if err := api.CheckUserName(u.Name); err != nil {
-		return badUser{err}
-	}
-	return checkRole(u.Role)
-}
-
-func checkRole(role string) error {
-	if err := api.CheckRole(role); err != nil {
-		return badUser{err}
-	}
-	return nil
-}
+// userRoutes are the routes under /api/v1/users, and /api/v1/password.
+type userRoutes struct{ *gate }
 
 // userFailed answers why a user could not be added or changed.
-func (s *Server) userFailed(w http.ResponseWriter, err error) {
-	var bad badUser
-	var later *TryLater
+func (g *gate) userFailed(w http.ResponseWriter, err error) {
+	var invalid *identity.InvalidError
+	var later *limit.TryLater
 	switch {
-	case errors.As(err, &bad):
-		fail(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
+	case errors.As(err, &invalid):
+		badRequest(w, err)
 	case errors.As(err, &later):
 		w.Header().Set("Retry-After", fmt.Sprint(later.Seconds()))
-		fail(w, http.StatusTooManyRequests, api.CodeTooManyAttempts, "%v", later)
+		answer.Problem(w, http.StatusTooManyRequests, api.CodeTooManyAttempts, "%v", later)
 	case errors.Is(err, store.ErrLastSuperAdmin):
-		fail(w, http.StatusConflict, api.CodeLastSuperAdmin, "%v", err)
+		answer.Problem(w, http.StatusConflict, api.CodeLastSuperAdmin, "%v", err)
 	default:
-		s.storeFailed(w, err)
+		g.storeFailed(w, err)
 	}
 }
 
-func (s *Server) listUsers(w http.ResponseWriter, r *http.Request) {
-	us, err := s.Store.Users(r.Context())
-	if err != nil {
-		s.storeFailed(w, err)
-		return
-	}
-	users := make([]api.User, len(us))
-	for i, u := range us {
-		users[i] = u.API()
-	}
-	reply(w, http.StatusOK, api.UserList{Users: users})
-}
-
-func (s *Server) createUser(w http.ResponseWriter, r *http.Request) {
-	var body api.NewUser
-	if !readBody(w, r, &body) {
-		return
-	}
-	u := store.User{Name: body.Name, Role: body.Role, Groups: body.Groups, CreatedAt: time.Now().UTC()}
-	warning := ""
-	err := checkUser(u)
-	if err == nil {
-		warning, err = s.seesNothing(r.Context(), u)
-	}
-	if err == nil {
-		u.Hash, err = s.newHash(r.Context(), who(r).maker(), body.Password)
-	}
-	if err == nil {
-		err = s.Store.AddUser(r.Context(), u, audit(u.CreatedAt, who(r).Name, "user.create", u.Name, map[string]any{"role": u.Role, "groups": u.Groups}))
-	}
-	if err != nil {
-		s.userFailed(w, err)
-		return
-	}
-	reply(w, http.StatusCreated, api.UserCreated{Name: body.Name, Warning: warning})
-}
-
-// seesNothing returns a warning if no group that the user's role is for exists.
-func (s *Server) seesNothing(ctx context.Context, u store.User) (string, error) {
-	i := IdentityOf(u)
-	if i.In("") {
+// warnSeesNothing returns a warning if none of the groups exists that a role is for.
+func (g *gate) warnSeesNothing(ctx context.Context, name, role string, groups []string) (string, error) {
+	if (identity.Identity{Role: api.Role(role), Groups: groups}).In("") {
 		return "", nil
 	}
-	for _, id := range u.Groups {
-		_, err := s.Store.Group(ctx, id)
+	for _, id := range groups {
+		_, err := g.store.Group(ctx, id)
 		if err == nil {
 			return "", nil
 		}
@@ -101,20 +48,57 @@ func (s *Server) seesNothing(ctx context.Context, u store.User) (string, error) 
 			return "", err
 		}
 	}
-	return fmt.Sprintf("%s has the role %s in no group, and sees nothing. Give it a group, or \"*\" for all.", u.Name, u.Role), nil
+	return fmt.Sprintf("%s has the role %s in no group, and sees nothing. Give it a group, or \"*\" for all.", name, role), nil
 }
 
-func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) {
+func (h *userRoutes) list(w http.ResponseWriter, r *http.Request) {
+	us, err := h.store.Users(r.Context())
+	if err != nil {
+		h.storeFailed(w, err)
+		return
+	}
+	list := api.UserList{Users: make([]api.User, len(us))}
+	for i, u := range us {
+		list.Users[i] = u.API()
+	}
+	answer.JSON(w, http.StatusOK, list)
+}
+
+func (h *userRoutes) create(w http.ResponseWriter, r *http.Request) {
+	var body api.NewUser
+	if !readBody(w, r, &body) {
+		return
+	}
+	u := store.User{Name: body.Name, Role: body.Role, Groups: body.Groups, CreatedAt: time.Now().UTC()}
+	warning := ""
+	err := identity.CheckUser(u.Name, u.Role)
+	if err == nil {
+		warning, err = h.warnSeesNothing(r.Context(), u.Name, u.Role, u.Groups)
+	}
+	if err == nil {
+		u.Hash, err = h.identities.HashPassword(r.Context(), requester(r), body.Password)
+	}
+	if err == nil {
+		err = h.store.AddUser(r.Context(), u, entry(r, "user.create", u.Name, map[string]any{"role": u.Role, "groups": u.Groups}))
+	}
+	if err != nil {
+		h.userFailed(w, err)
+		return
+	}
+	answer.JSON(w, http.StatusCreated, api.UserCreated{Name: body.Name, Warning: warning})
+}
+
+func (h *userRoutes) update(w http.ResponseWriter, r *http.Request) {
 	var body api.UserChange
 	if !readBody(w, r, &body) {
 		return
 	}
 	name := r.PathValue("name")
-	c := store.UserChange{Role: body.Role, Groups: body.Groups, KeepSession: who(r).session}
+	c := store.UserChange{Role: body.Role, Groups: body.Groups, KeepSession: requester(r).Session()}
 	changed := map[string]any{}
 	var err error
 	if body.Role != nil {
-		err = checkRole(*body.Role)
+		err = identity.CheckRole(*body.Role)
 		changed["role"] = *body.Role
 	}
 	if body.Groups != nil {
@@ -122,26 +106,26 @@ func (s *Server) updateUser(w http.ResponseWriter, r *http.Request) {
 	}
 	if body.Password != nil && err == nil {
 		var hash string
-		hash, err = s.newHash(r.Context(), who(r).maker(), *body.Password)
+		hash, err = h.identities.HashPassword(r.Context(), requester(r), *body.Password)
 		c.Hash = &hash
 		changed["password"] = "changed"
 	}
 	if len(changed) == 0 {
-		err = badUser{errors.New("nothing to change: give role, groups or password")}
+		err = &identity.InvalidError{Err: errors.New("nothing to change: give role, groups or password")}
 	}
 	var u store.User
 	if err == nil {
-		u, err = s.Store.UpdateUser(r.Context(), name, c, audit(time.Now().UTC(), who(r).Name, "user.update", name, changed))
+		u, err = h.store.UpdateUser(r.Context(), name, c, entry(r, "user.update", name, changed))
 	}
 	if err != nil {
-		s.userFailed(w, err)
+		h.userFailed(w, err)
 		return
 	}
-	s.access.change()
-	reply(w, http.StatusOK, u.API())
+	h.identities.RightsChanged()
+	answer.JSON(w, http.StatusOK, u.API())
 }
 
-func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
+func (h *userRoutes) remove(w http.ResponseWriter, r *http.Request) {
 	reason, ok := readReason(w, r)
 	if !ok {
 		return
@@ -151,78 +135,30 @@ func (s *Server) removeUser(w http.ResponseWriter, r *http.Request) {
 		details = map[string]any{"reason": reason}
 	}
 	name := r.PathValue("name")
-	if err := s.Store.RemoveUser(r.Context(), name, audit(time.Now().UTC(), who(r).Name, "user.remove", name, details)); err != nil {
-		s.userFailed(w, err)
+	if err := h.store.RemoveUser(r.Context(), name, entry(r, "user.remove", name, details)); err != nil {
+		h.userFailed(w, err)
 		return
 	}
-	s.access.change()
+	h.identities.RightsChanged()
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// changePassword changes the password of whoever is signed in. Wrong old passwords
-// are counted like failed attempts to sign in.
-func (s *Server) changePassword(w http.ResponseWriter, r *http.Request) {
+// changePassword changes the password of the user who is signed in.
+func (h *userRoutes) changePassword(w http.ResponseWriter, r *http.Request) {
 	var body api.PasswordChange
 	if !readBody(w, r, &body) {
 		return
 	}
-	i := who(r)
-	if i.fixed || i.token != "" {
-		fail(w, http.StatusConflict, api.CodeNoPassword, "%s is a token, and has no password: sign in to change yours", i.Name)
-		return
+	i := requester(r)
+	err := h.identities.ChangePassword(r.Context(), i, body.Old, body.New)
+	switch {
+	case errors.Is(err, identity.ErrNoPassword):
+		answer.Problem(w, http.StatusConflict, api.CodeNoPassword, "%s is a token, and has no password: sign in to change yours", i.Name)
+	case errors.Is(err, identity.ErrWrong):
+		answer.Problem(w, http.StatusForbidden, api.CodeWrongPassword, "the old password is wrong")
+	case err != nil:
+		h.userFailed(w, err)
+	default:
+		w.WriteHeader(http.StatusNoContent)
 	}
-	if err := s.setPassword(r.Context(), i, body); err != nil {
-		if errors.Is(err, ErrWrong) {
-			fail(w, http.StatusForbidden, api.CodeWrongPassword, "the old password is wrong")
-			return
-		}
-		s.userFailed(w, err)
-		return
-	}
-	s.access.change()
-	w.WriteHeader(http.StatusNoContent)
-}
-
-func (s *Server) setPassword(ctx context.Context, i Identity, body api.PasswordChange) error {
-	now := time.Now()
-	giveBack, wait := s.signins.take(now, limit{"old password " + i.Name, attemptsByPair})
-	if wait > 0 {
-		return &TryLater{wait, "too many failed attempts", ErrLocked}
-	}
-	leave, err := s.hashes.enter(ctx, own, "set "+i.Name, "set "+i.Name)
-	if err != nil {
-		giveBack()
-		return err
-	}
-	right, u, err := s.isPassword(ctx, i.Name, body.Old, leave)
-	if err != nil {
-		giveBack()
-		return err
-	}
-	if !right {
-		if err := s.Store.AddAudit(ctx, audit(now.UTC(), i.Name, "denied", "password", nil)); err != nil {
-			return err
-		}
-		return ErrWrong
-	}
-	giveBack()
-	hash, err := s.newHash(ctx, i.Name, body.New)
-	if err != nil {
-		return err
-	}
-	_, err = s.Store.UpdateUser(ctx, i.Name, store.UserChange{Hash: &hash, OldHash: u.Hash, KeepSession: i.session},
-		audit(now.UTC(), i.Name, "password.change", i.Name, nil))
-	return err
-}
-
-// fingerprint is what an Idempotency-Key is bound to. A body with a password makes
-// one that nobody can check guesses against who has the database alone.
-func (s *Server) fingerprint(r *http.Request, body []byte) string {
-	text := r.Method + " " + r.URL.Path + "\x00" + string(body)
-	if strings.HasPrefix(r.URL.Path, "/api/v1/users") || r.URL.Path == "/api/v1/password" {
-		m := hmac.New(sha256.New, s.token[:])
-		m.Write([]byte(text))
-		return hex.EncodeToString(m.Sum(nil))
-	}
-	return Hash(text)
 }

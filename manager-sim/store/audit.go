@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
@@ -48,4 +49,13 @@ func (s *Store) AuditLog(ctx context.Context, f AuditFilter) ([]api.AuditEntry, 
 		return a, err
 	})
 	return entries, total, err
+}
+
+// NewAuditEntry returns an entry of the audit trail. details are plain values.
+func NewAuditEntry(now time.Time, actor, action, target string, details map[string]any) api.AuditEntry {
+	b, err := json.Marshal(details)
+	if err != nil {
+		b = []byte("{}")
+	}
+	return api.AuditEntry{Time: now.UTC(), Actor: actor, Action: action, Target: target, Details: b}
 }

@@ -31,6 +31,10 @@ type Command struct {
 	Replaces string
 }
 
+// CommandLife is the age up to which a command is sent that its node has not
+// acknowledged.
+const CommandLife = 24 * time.Hour
+
 // API returns the command as the REST API shows it.
 func (c Command) API() api.Command {
 	return api.Command{ID: c.ID, NodeID: c.NodeID, Version: c.Version, Channel: c.Channel, Action: c.Action, CreatedAt: c.CreatedAt, SentAt: c.SentAt,

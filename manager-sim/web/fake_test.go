@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -185,7 +185,7 @@ func (f *fakeAPI) full() (nodes []object) {
 		"left_out": []object{{"node_id": longID, "reason": longText}}})
 	f.on("GET /api/v1/users", 200, object{"users": []object{{"name": "alice", "role": "viewer", "created_at": stamp}, {"name": strings.Repeat("b", 64), "role": "group_admin", "groups": []string{"g1", "g2", strings.Repeat("g", 36)}, "created_at": stamp}}})
 	f.on("GET /api/v1/tokens", 200, object{"tokens": []object{{"id": "t1", "name": strings.Repeat("b", 64), "role": "operator", "groups": []string{"g2"}, "created_at": stamp, "created_by": "alice", "expires_at": stamp, "last_used_at": stamp}}})
-	f.on("POST /api/v1/tokens", 201, object{"id": "t2", "token": server.NewSecret(), "warning": "Token ci has no group and sees no nodes."})
+	f.on("POST /api/v1/tokens", 201, object{"id": "t2", "token": secret.New(), "warning": "Token ci has no group and sees no nodes."})
 	f.on("GET /api/v1/pending-nodes", 200, object{"nodes": []object{{"id": "9" + longID[1:], "address": "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "device_type": "edge", "version": "1.0.0", "first_seen": stamp, "last_seen": stamp},
 		{"id": "8" + longID[1:], "address": "127.0.0.1", "device_type": "edge", "version": "1.0.0", "first_seen": stamp, "last_seen": stamp}}})
 	return nodes

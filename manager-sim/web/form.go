@@ -5,7 +5,7 @@ import (
 	"net"
 	"net/http"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 )
 
 // readForm reads the form of a POST request. An incomplete form is a refusal.
@@ -31,7 +31,7 @@ func readForm(r *http.Request) error {
 func (w *Web) parsed(rw http.ResponseWriter, r *http.Request) bool {
 	err := readForm(r)
 	if refusal, ok := refusalOf(err); ok {
-		w.fail(rw, server.Identity{}, refusal.Status, refusal.Detail)
+		w.fail(rw, identity.Identity{}, refusal.Status, refusal.Detail)
 	}
 	return err == nil
 }
@@ -39,5 +39,5 @@ func (w *Web) parsed(rw http.ResponseWriter, r *http.Request) bool {
 // gone answers a request that its browser ended; a proxy may still read the answer.
 func (w *Web) gone(rw http.ResponseWriter) {
 	w.log.Debug().Msg("browser closed the connection before the answer")
-	w.fail(rw, server.Identity{}, http.StatusBadRequest, "The browser ended the request.")
+	w.fail(rw, identity.Identity{}, http.StatusBadRequest, "The browser ended the request.")
 }

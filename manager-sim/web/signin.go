@@ -11,7 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
+	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
 )
 
 func source(r *http.Request) string {
@@ -44,20 +45,20 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	secret, err := w.manager.SignIn(r.Context(), source(r), r.PostFormValue("name"), r.PostFormValue("password"))
-	var later *server.TryLater
+	var later *limit.TryLater
 	switch {
 	case errors.As(err, &later):
 		rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
 		w.signInForm(rw, http.StatusTooManyRequests, r.PostFormValue("next"), sentence(later))
-	case errors.Is(err, server.ErrWrong):
+	case errors.Is(err, identity.ErrWrong):
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
 	case err != nil && r.Context().Err() != nil:
 		w.gone(rw)
 	case err != nil:
 		w.log.Error().Err(err).Msg("sign in")
-		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
+		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
 	default:
-		setCookie(rw, secret, int(server.SessionLife/time.Second))
+		setCookie(rw, secret, int(identity.SessionLife/time.Second))
 		http.Redirect(rw, r, local(r.PostFormValue("next")), http.StatusSeeOther)
 	}
 }
@@ -94,7 +95,7 @@ func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
 	open, err := w.manager.ClaimOpen(r.Context())
 	if err != nil {
 		w.log.Error().Err(err).Msg("claim")
-		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
+		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}
 	if !open {
@@ -116,17 +117,17 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 	}
 	name, password := r.PostFormValue("name"), r.PostFormValue("password")
 	err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password)
-	var later *server.TryLater
+	var later *limit.TryLater
 	switch open, _ := w.manager.ClaimOpen(r.Context()); {
 	case err == nil:
 	case errors.As(err, &later):
 		rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
 		w.claimForm(rw, http.StatusTooManyRequests, r.PostFormValue("token"), sentence(later))
 		return
-	case errors.Is(err, server.ErrClaim) && !open:
+	case errors.Is(err, identity.ErrClaim) && !open:
 		w.signInForm(rw, http.StatusBadRequest, "", linkUsed)
 		return
-	case server.Mistake(err):
+	case identity.Mistake(err):
 		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
 		return
 	case r.Context().Err() != nil:
@@ -134,7 +135,7 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		return
 	default:
 		w.log.Error().Err(err).Msg("claim")
-		w.fail(rw, server.Identity{}, http.StatusInternalServerError, somethingFailed)
+		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}
 	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)
@@ -142,6 +143,6 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		http.Redirect(rw, r, "/admin/sign-in", http.StatusSeeOther)
 		return
 	}
-	setCookie(rw, secret, int(server.SessionLife/time.Second))
+	setCookie(rw, secret, int(identity.SessionLife/time.Second))
 	http.Redirect(rw, r, "/admin/nodes", http.StatusSeeOther)
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 )
@@ -28,7 +28,7 @@ func TestUnknownNodesAreAcceptedOnThePage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := wire.Encode(&wire.Auth{NodeID: id, NodeSecret: server.NewSecret(), SoftwareVersion: "1.0.0", DeviceType: "edge", ProtocolVersion: wire.ProtocolVersion}, time.Now())
+		b, err := wire.Encode(&wire.Auth{NodeID: id, NodeSecret: secret.New(), SoftwareVersion: "1.0.0", DeviceType: "edge", ProtocolVersion: wire.ProtocolVersion}, time.Now())
 		if err == nil {
 			err = conn.WriteMessage(websocket.TextMessage, b)
 		}

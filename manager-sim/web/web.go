@@ -23,6 +23,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
+	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/rs/zerolog"
 )
 
@@ -118,7 +119,7 @@ func (w *Web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	// A form of another site must not act for a person who is signed in here.
 	if err := w.guard.Check(r); err != nil {
-		w.fail(rw, server.Identity{}, http.StatusForbidden, "The request came from another site.")
+		w.fail(rw, identity.Identity{}, http.StatusForbidden, "The request came from another site.")
 		return
 	}
 	r.Body = http.MaxBytesReader(rw, r.Body, maxForm)
@@ -131,7 +132,7 @@ type request struct {
 	api           *api.Client
 	web           *Web
 	rw            http.ResponseWriter
-	who           server.Identity
+	who           identity.Identity
 }
 
 // signedIn serves a page to people who are signed in, and redirects others to the sign-in
@@ -139,7 +140,7 @@ type request struct {
 func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		c, err := r.Cookie(cookieName)
-		var i server.Identity
+		var i identity.Identity
 		if err == nil {
 			i, err = w.manager.SessionIdentity(r.Context(), c.Value)
 		}
@@ -155,7 +156,7 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 			err = readForm(r)
 		}
 		if err == nil {
-			err = h(&request{r.WithContext(server.As(r.Context(), i)), w.api, w, rw, i})
+			err = h(&request{r.WithContext(identity.As(r.Context(), i)), w.api, w, rw, i})
 		}
 		refusal, refused := refusalOf(err)
 		switch {
@@ -175,7 +176,7 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 type page struct {
 	Title string
 	Nav   string // its entry of the menu
-	Who   server.Identity
+	Who   identity.Identity
 	Live  bool   // a script keeps it up to date
 	Error string // why the last form was refused
 	// Notice reports what the last form did, or what the operator must know about it.
@@ -232,7 +233,7 @@ func (w *Web) render(rw http.ResponseWriter, status int, name string, p page) er
 	return nil
 }
 
-func (w *Web) fail(rw http.ResponseWriter, i server.Identity, status int, text string) {
+func (w *Web) fail(rw http.ResponseWriter, i identity.Identity, status int, text string) {
 	err := w.render(rw, status, "error", page{Title: http.StatusText(status), Who: i, Data: text})
 	if err != nil {
 		w.log.Error().Err(err).Msg("error page")

@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// Commands decides whether a node gets a command.
+type Commands struct {
+	store    *store.Store
+	nodes    Nodes
+	lock     *sync.Mutex // Config.CommandLock
+	statuses Statuses
+}
+
+// stateWords describe the states that are not settled, for a sentence.
+var stateWords = map[api.UpgradeState]string{
+	api.Queued: "waiting to be sent", api.Sent: "sent to the node", api.Staging: "staging", api.Staged: "staged; the node restarts", api.Proving: "on trial",
+}
+
+const timeFormat = "2006-01-02 15:04:05 UTC"
+
+// Refusal returns why n would be refused a command now, or nil. st is its status.
+func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
+	if f := incapable(n, c.nodes.Online(n.ID)); f != nil {
+		return f
+	}
+	if st.State.Settled() {
+		return nil
+	}
+	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.Command.Actor, "An operator"), st.Command.Version,
+		st.Command.CreatedAt.UTC().Format(timeFormat), stateWords[st.State]), Remedy: "Wait until that upgrade has ended."}
+	if st.State == api.Queued && !c.nodes.Online(n.ID) {
+		f.Remedy = "The node is offline and has not received it: request the new version with replace to withdraw it."
+	}
+	return f
+}
+
+// incapable returns why a node cannot carry out any command, or nil.
+func incapable(n store.Node, online bool) *api.NotUpgradable {
+	switch {
+	case !n.RemovedAt.IsZero():
+		return &api.NotUpgradable{Code: api.CodeRemoved, Reason: "The node was removed on " + n.RemovedAt.Format(timeFormat) + ".", Remedy: "Register the device again to manage it."}
+	case !n.Duplicate.Since.IsZero():
+		return &api.NotUpgradable{Code: api.CodeDuplicateIdentity, Reason: "Two devices use the identity of this node: " + n.Duplicate.From() + ".",
+			Remedy: "Give one of them an identity of its own, then mark this as resolved."}
+	case slices.Contains(n.Capabilities, wire.CapabilityUpgrade):
+		return nil
+	case n.Unavailable != "":
+		return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node offers no upgrades. It reports: " + strings.TrimSuffix(n.Unavailable, ".") + ".",
+			Remedy: "Correct this on the device; edge-agent doctor lists every problem with its remedy."}
+	case n.Health == "" && online:
+		return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node has not reported its health yet.", Remedy: "Wait some seconds."}
+	case n.Health == "":
+		return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node went offline before it reported its health.", Remedy: "Check its service and its network on the device."}
+	}
+	return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node offers no upgrades and reports no cause.",
+		Remedy: "Set enabled = true in [upgrade] of its config.toml and restart its service, or install a version that has the upgrade module."}
+}
+
+// Request stores a command that an operator requested, and sends it if its node is
+// online. It returns why the node gets no command now, or nil. Of two requests at the
+// same time one is refused. With replace, the command takes the place of one that was
+// not sent because the node is offline.
+func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool) (*api.NotUpgradable, error) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	n, err := c.store.Node(ctx, cmd.NodeID)
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.statuses.OfNode(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	online := c.nodes.Online(n.ID)
+	if f := c.Refusal(n, st); f != nil {
+		if f.Code != api.CodeUpgradeInProgress || st.State != api.Queued || online || !replace {
+			return f, nil
+		}
+		cmd.Replaces = st.Command.ID
+	}
+	details := map[string]any{"version": cmd.Version, "channel": cmd.Channel}
+	if cmd.Replaces != "" {
+		details["replaces"] = cmd.Replaces
+	}
+	if err := c.store.AddCommand(ctx, cmd, store.NewAuditEntry(cmd.CreatedAt, cmd.Actor, "node.upgrade.request", n.ID, details)); err != nil {
+		return nil, err
+	}
+	c.nodes.Send(cmd)
+	return nil, nil
+}
+
+// avoidBusy calls try until none of the nodes that it would command is busy, each time
+// with the busy nodes found so far. A rollout takes those later, as it takes nodes that
+// are offline. The lock is held.
+func (c *Commands) avoidBusy(ctx context.Context, try func(busy map[string]bool) (commanded []string, err error)) error {
+	busy := map[string]bool{}
+	for {
+		ids, err := try(busy)
+		if err != nil {
+			return err
+		}
+		more, err := c.busy(ctx, ids)
+		if err != nil || len(more) == 0 {
+			return err
+		}
+		maps.Copy(busy, more)
+	}
+}
+
+// busy returns those of the nodes that must get no command now: an upgrade is in
+// progress, two devices use the identity, or the node was removed.
+func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, error) {
+	busy := map[string]bool{}
+	for _, id := range ids {
+		n, err := c.store.Node(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		st, err := c.statuses.OfNode(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		if !st.State.Settled() || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
+			busy[id] = true
+		}
+	}
+	return busy, nil
+}

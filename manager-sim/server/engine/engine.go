@@ -1,0 +1,177 @@
+// Package engine runs upgrades: it accepts or refuses requests to upgrade a node, and
+// takes rollouts to groups through their waves as the outcomes of nodes arrive.
+//
+// Package rollout decides what a rollout does next. The engine stores the new state and
+// its commands in one transaction and then sends the commands, so that the manager can
+// be killed at any moment. A node gets no command while an upgrade of it is in progress.
+//
+// The engine does not know how nodes are connected: see Nodes.
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/rs/zerolog"
+)
+
+// Nodes are the sessions of nodes.
+type Nodes interface {
+	// Online reports whether a node has a session.
+	Online(nodeID string) bool
+	// Send sends a stored command if its node is online. Repeating it is harmless: a
+	// node carries out a command once.
+	Send(c store.Command)
+}
+
+// RolloutSaver stores a transition of a rollout; *store.Store is one.
+type RolloutSaver interface {
+	SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error
+}
+
+// Config is what an Engine needs.
+type Config struct {
+	Store    *store.Store
+	Rollouts RolloutSaver
+	Log      zerolog.Logger
+	Nodes    Nodes
+	// CommandLock is held while a goroutine decides whether a node gets a command, stores
+	// it and sends it, so that the three are one step.
+	CommandLock *sync.Mutex
+	Publish     func(record any) // passes a record to the event streams
+	// Releases lists what is published for a device type on a channel, newest first; nil
+	// means that nothing is known.
+	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+}
+
+// tickInterval is how late a rollout may notice that time has passed.
+const tickInterval = 5 * time.Second
+
+// Engine runs rollouts. Its methods are safe for concurrent use.
+type Engine struct {
+	Config
+	Statuses  Statuses
+	Commands  *Commands
+	Catalogue *Catalogue
+
+	wake chan struct{} // has an entry while the rollouts have to be looked at
+
+	mu      sync.Mutex
+	changed map[string]bool // nodes about which something may be new
+}
+
+// New returns an Engine. Run runs its rollouts.
+func New(c Config) *Engine {
+	statuses := Statuses{c.Store}
+	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses},
+		Catalogue: newCatalogue(c.Releases, c.Log), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
+}
+
+// NodeChanged tells the engine that something about a node may be new.
+func (e *Engine) NodeChanged(nodeID string) {
+	e.mu.Lock()
+	e.changed[nodeID] = true
+	e.mu.Unlock()
+	e.Wake()
+}
+
+// Wake makes the engine look at the rollouts soon.
+func (e *Engine) Wake() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takeChanged returns the nodes about which something may be new, and forgets them.
+func (e *Engine) takeChanged() map[string]bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	changed := e.changed
+	e.changed = make(map[string]bool)
+	return changed
+}
+
+// Run takes all active rollouts forward until ctx is done. It begins with a look at
+// every node, to notice what happened while no manager ran.
+func (e *Engine) Run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	all := true
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-e.wake:
+		}
+		next, err := e.stepAll(ctx, e.takeChanged(), all)
+		all = err != nil // so that no changed node is missed
+		switch {
+		case errors.Is(err, store.ErrConflict): // an operator's act came first
+			next = 0
+		case err != nil && ctx.Err() == nil:
+			e.Log.Error().Err(err).Msg("rollouts could not continue, retrying")
+			next = time.Second
+		}
+		timer.Reset(next)
+	}
+}
+
+// stepAll takes every active rollout forward, and returns when to look again at the
+// latest.
+func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool) (time.Duration, error) {
+	rs, err := e.Store.Rollouts(ctx, "", true, -1)
+	if err != nil {
+		return 0, err
+	}
+	next := tickInterval
+	for _, stored := range rs {
+		r, err := e.transition(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
+			return e.outcomes(ctx, r, changed, all)
+		}, "manager")
+		if err != nil {
+			return 0, err
+		}
+		if at, ok := r.NextTick(); ok {
+			next = min(next, max(0, time.Until(at)))
+		}
+	}
+	return next, nil
+}
+
+// outcomes returns the new outcomes of the changed nodes of a rollout, and a Tick.
+func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[string]bool, all bool) ([]rollout.Event, error) {
+	var events []rollout.Event
+	for _, n := range r.Nodes {
+		if !all && !changed[n.ID] {
+			continue
+		}
+		if n.Attempt == 0 || n.State == rollout.NodeSkipped || n.State == rollout.NodeWaiting {
+			continue
+		}
+		c, err := e.Store.Command(ctx, r.CommandID(n))
+		if err != nil {
+			return nil, err
+		}
+		rec, err := e.Store.Node(ctx, n.ID)
+		if err != nil {
+			return nil, err
+		}
+		st, err := e.Statuses.OfCommand(ctx, c, rec)
+		if err != nil {
+			return nil, err
+		}
+		outcome := map[api.UpgradeState]rollout.NodeState{api.Updated: rollout.NodeUpdated, api.Failed: rollout.NodeFailed, api.RolledBack: rollout.NodeRolledBack}[st.State]
+		// The rollout has a time limit of its own.
+		if outcome != "" && outcome != n.State && st.Code != rollout.TimeLimit {
+			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: st.Code})
+		}
+	}
+	return append(events, rollout.Tick{}), nil
+}

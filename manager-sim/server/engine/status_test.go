@@ -1,0 +1,66 @@
+package engine_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+)
+
+func TestStateOf(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	queued := store.Command{Version: "1.1.0"}
+	sent := queued
+	sent.SentAt = at
+	staged := sent
+	staged.AckedAt, staged.Success = at, true
+	failed := sent
+	failed.AckedAt, failed.ErrorCode = at, "upgrade_disk_full"
+	queued.CreatedAt = at
+	old := func(c store.Command, age time.Duration) store.Command {
+		c.CreatedAt = at.Add(-age)
+		if !c.SentAt.IsZero() {
+			c.SentAt = at.Add(-age)
+		}
+		return c
+	}
+	for _, tt := range []struct {
+		c       store.Command
+		codes   string
+		version string
+		want    string
+	}{
+		{queued, "", "1.0.0", "queued "},
+		{sent, "", "1.0.0", "sent "},
+		{sent, "upgrade_started", "1.0.0", "staging "},
+		{staged, "upgrade_started upgrade_downloaded upgrade_staged", "1.0.0", "staged "},
+		{staged, "", "1.0.0", "staged "}, // the events are lost
+		{staged, "upgrade_started upgrade_staged", "1.1.0", "proving "},
+		{sent, "upgrade_started upgrade_staged", "1.1.0", "proving "}, // the ack is lost
+		{staged, "upgrade_staged upgrade_completed", "1.1.0", "updated "},
+		{staged, "", "1.1.0", "updated "},
+		{staged, "upgrade_staged upgrade_rolled_back", "1.0.0", "rolled_back upgrade_rolled_back"},
+		{failed, "", "1.0.0", "failed upgrade_disk_full"},
+		{sent, "upgrade_started upgrade_network_error", "1.0.0", "failed upgrade_network_error"},
+		// Nothing waits for ever; and what comes after the time limit still counts.
+		{old(queued, 23*time.Hour), "", "1.0.0", "queued "},
+		{old(queued, 24*time.Hour), "", "1.0.0", "failed time_limit"},
+		{old(sent, 59*time.Minute), "", "1.0.0", "sent "},
+		{old(sent, time.Hour), "", "1.0.0", "failed time_limit"},
+		{old(sent, time.Hour), "upgrade_started", "1.0.0", "failed time_limit"},
+		{old(staged, time.Hour), "upgrade_staged", "1.0.0", "failed time_limit"},
+		{old(staged, time.Hour), "upgrade_staged", "1.1.0", "failed time_limit"},
+		{old(staged, 9*time.Hour), "upgrade_staged upgrade_completed", "1.1.0", "updated "},
+		{old(staged, 9*time.Hour), "upgrade_staged upgrade_rolled_back", "1.0.0", "rolled_back upgrade_rolled_back"},
+		{old(failed, 9*time.Hour), "", "1.0.0", "failed upgrade_disk_full"},
+	} {
+		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), tt.version, at)
+		if got := fmt.Sprintf("%s %s", s, code); got != tt.want {
+			t.Errorf("%q at %s: %q, want %q", tt.codes, tt.version, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,43 @@
+package identity
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"strings"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// Parameters of argon2id, as RFC 9106 section 4 recommends them where 2 GiB are too
+// much.
+const (
+	argonTime    = 3
+	argonMemory  = 64 << 10 // KiB
+	argonThreads = 4
+	argonSalt    = 16
+	argonKey     = 32
+	argonPrefix  = "$argon2id$v=19$m=65536,t=3,p=4$"
+)
+
+// hashPassword returns the argon2id string by which a password is stored.
+func hashPassword(password string) string {
+	salt := make([]byte, argonSalt)
+	rand.Read(salt) // never fails
+	key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)
+	return argonPrefix + base64.RawStdEncoding.EncodeToString(salt) + "$" + base64.RawStdEncoding.EncodeToString(key)
+}
+
+func checkPassword(hash, password string) bool {
+	rest, ok := strings.CutPrefix(hash, argonPrefix)
+	saltText, keyText, ok2 := strings.Cut(rest, "$")
+	salt, err1 := base64.RawStdEncoding.DecodeString(saltText)
+	key, err2 := base64.RawStdEncoding.DecodeString(keyText)
+	if !ok || !ok2 || err1 != nil || err2 != nil {
+		return false
+	}
+	return subtle.ConstantTimeCompare(argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey), key) == 1
+}
+
+// noHash is checked for a name that does not exist, so that the answer takes as long.
+var noHash = hashPassword(rand.Text())

@@ -1,0 +1,150 @@
+package nodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
+	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+)
+
+const (
+	// maxAuth bounds the first message of a session, in bytes: a stranger cannot make the
+	// manager keep more.
+	maxAuth = 16 << 10
+	// refusalsBySource is how many wrong secrets and tokens of a source are answered one
+	// by one within a minute. Beyond it, the source is told to wait. A right secret is
+	// always accepted.
+	refusalsBySource = 5
+	// Pauses of nodes for which an operator has to act first.
+	unknownPause = 30 * time.Second
+	removedPause = 5 * time.Minute
+)
+
+// refusal is the reason why a node is not accepted. It wraps store.ErrDenied.
+type refusal struct {
+	reason string
+	// pause, if set, means that the secret itself may be right, and when to try again: a
+	// version on trial is not at fault.
+	pause time.Duration
+	// node is a node whose secret is wrong; "": another fault.
+	node string
+}
+
+func (r *refusal) Error() string { return r.reason }
+func (r *refusal) Unwrap() error { return store.ErrDenied }
+
+// authenticate reads the auth message, and answers it if the node is accepted.
+func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
+	s.conn.SetReadLimit(maxAuth)
+	s.conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
+	_, b, err := s.conn.ReadMessage()
+	if err != nil {
+		return nil, err
+	}
+	env, err := wire.Decode(b)
+	if err != nil {
+		return nil, &refusal{reason: fmt.Sprintf("not accepted: the first message is not auth: %v", err)}
+	}
+	auth, ok := env.Message.(*wire.Auth)
+	if !ok {
+		return nil, &refusal{reason: "not accepted: the first message is not auth"}
+	}
+	var answer wire.Message
+	features := []string{wire.FeatureEventAck}
+	if auth.NodeID == "" {
+		answer, err = s.register(ctx, auth, features)
+	} else {
+		answer, err = &wire.AuthOK{Features: features}, s.identify(ctx, auth)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !s.hub.strangers.authenticated(s) { // ended meanwhile, to make room
+		return nil, errors.New("the session ended while it authenticated")
+	}
+	s.conn.SetReadLimit(wire.MaxMessage)
+	return auth, s.write(answer)
+}
+
+// register adds a node that has a registration token.
+func (s *session) register(ctx context.Context, auth *wire.Auth, features []string) (wire.Message, error) {
+	now, nodeSecret := time.Now(), secret.New()
+	n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: secret.Hash(nodeSecret),
+		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: s.address}
+	err := s.hub.presence.register(ctx, s, secret.Hash(auth.RegistrationToken), n)
+	if errors.Is(err, store.ErrDenied) {
+		return nil, &refusal{reason: "not accepted: the registration token is wrong"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &wire.RegisterAck{NodeID: n.ID, NodeSecret: nodeSecret, Features: features}, nil
+}
+
+// identify accepts a node that has credentials.
+func (s *session) identify(ctx context.Context, auth *wire.Auth) error {
+	n, err := s.hub.Store.Node(ctx, auth.NodeID)
+	if errors.Is(err, store.ErrNotFound) {
+		return s.hub.Pending.refuse(s.source, auth)
+	}
+	if err != nil {
+		return err
+	}
+	if n.SecretHash == "" {
+		return removedNode(n.ID)
+	}
+	if !secret.Matches(n.SecretHash, auth.NodeSecret) {
+		return &refusal{reason: "not accepted: the secret of node " + n.ID + " is wrong", node: n.ID}
+	}
+	s.nodeID = n.ID
+	err = s.hub.presence.connect(ctx, s, auth.SoftwareVersion, time.Now())
+	if errors.Is(err, store.ErrDenied) {
+		return removedNode(n.ID)
+	}
+	return err
+}
+
+func removedNode(id string) error {
+	return &refusal{reason: fmt.Sprintf("node %s was removed from this manager; to use the device again, remove its credentials.json and set manager.registration_token", id), pause: removedPause}
+}
+
+// refuse tells a node why it is not accepted, and when it may try again.
+func (s *session) refuse(r *refusal) {
+	now := time.Now()
+	s.hub.Metrics.AuthenticationRefused()
+	code, text := websocket.CloseNormalClosure, ""
+	if r.pause > 0 {
+		code, text = wire.CloseTryLater, wire.TryLater("an administrator has to act first", r.pause)
+	} else if wait := s.hub.refusals.count(now, s.source, r.node); wait > 0 {
+		s.close(wire.CloseTryLater, wire.TryLater("too many failed authentications from this address", wait))
+		return
+	}
+	s.write(&wire.AuthError{Message: r.reason})
+	s.close(code, text)
+}
+
+// refusals counts nodes that are not accepted.
+type refusals struct{ attempts limit.Attempts }
+
+// count counts a refusal, and returns how long the source has to wait; 0: the refusal
+// is answered. A node with a wrong secret is answered once a minute, whatever its
+// neighbours do: it must learn that its own credentials are at fault.
+func (r *refusals) count(now time.Time, source, node string) time.Duration {
+	first := false
+	if node != "" {
+		_, wait := r.attempts.Take(now, limit.Rule{Key: "node " + source + " " + node, PerMinute: 1})
+		first = wait == 0
+	}
+	_, wait := r.attempts.Take(now, limit.Rule{Key: "source " + source, PerMinute: refusalsBySource})
+	if first {
+		return 0
+	}
+	return wait
+}

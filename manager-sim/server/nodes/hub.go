@@ -1,0 +1,197 @@
+// Package nodes serves the WebSockets of nodes: it authenticates them, sends them
+// commands, and stores their health, events and acknowledgements.
+//
+// A command is stored before it is sent, and sent again at every authentication of its
+// node until the node has acknowledged it. An event is stored before it is
+// acknowledged. So the manager can be killed at any moment without losing either.
+//
+// The package does not decide who gets a command. It never sends one to a node whose
+// identity two devices use.
+package nodes
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+	"github.com/rs/zerolog"
+)
+
+// Config is what a Hub needs.
+type Config struct {
+	Store *store.Store
+	Log   zerolog.Logger
+	// CommandLock is held while a goroutine decides whether a node gets a command, stores
+	// it and sends it, so that the three are one step. The Hub holds it while it sends
+	// commands again.
+	CommandLock *sync.Mutex
+	Publish     func(record any)    // passes a record to the event streams
+	NodeChanged func(nodeID string) // reports that something about a node is new
+	Metrics     Metrics
+}
+
+// Metrics counts what happens.
+type Metrics interface {
+	EventStored(severity string)
+	CommandSent()
+	CommandAcknowledged(success bool)
+	AuthenticationRefused()
+}
+
+// Hub is the sessions of all nodes. It is the http.Handler of wire.Path. Its methods
+// are safe for concurrent use.
+type Hub struct {
+	Config
+	// Pending are the nodes whose credentials the manager does not know.
+	Pending Pending
+
+	ctx        context.Context // of all sessions; done after Close
+	stop       context.CancelFunc
+	wg         sync.WaitGroup
+	strangers  strangers
+	refusals   refusals
+	duplicates duplicates
+	presence   presence
+	serial     atomic.Uint64 // of the last session
+	adding     sync.Mutex    // makes events appear in the streams in the order of their Seq
+
+	mu          sync.Mutex
+	closed      bool
+	unavailable time.Duration // Retry-After of new sessions; 0: they are served
+}
+
+// New returns a Hub whose sessions end with ctx.
+func New(ctx context.Context, c Config) *Hub {
+	h := &Hub{Config: c}
+	h.presence = presence{Config: c, duplicates: &h.duplicates, sessions: make(map[string]*session)}
+	h.ctx, h.stop = context.WithCancel(ctx)
+	h.strangers.room = limit.Room[*session]{BySource: strangersBySource, InAll: strangersInAll}
+	return h
+}
+
+// ServeHTTP serves the session of one node.
+func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	retry, closed := h.unavailable, h.closed
+	if !closed {
+		h.wg.Add(1)
+		defer h.wg.Done()
+	}
+	h.mu.Unlock()
+	if retry > 0 || closed {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(retry/time.Second))))
+		answer.Problem(w, http.StatusServiceUnavailable, api.CodeUnavailable, "the manager is not available; come back later")
+		return
+	}
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return // the upgrader has answered
+	}
+	defer conn.Close()
+	h.serve(conn, r.RemoteAddr)
+}
+
+// Close ends all sessions and waits for them. It tells the nodes that the service
+// restarts (close code 1012), so that each reconnects after a random pause.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	sessions := h.presence.all()
+	if len(sessions) > 0 {
+		h.Log.Info().Int("nodes", len(sessions)).Msg("manager is shutting down; nodes will reconnect")
+	}
+	var closing sync.WaitGroup
+	for _, s := range sessions {
+		closing.Go(func() { s.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })
+	}
+	closing.Wait()
+	h.stop()
+	h.wg.Wait()
+}
+
+// SetUnavailable makes the Hub refuse new sessions with 503 and a Retry-After, as an
+// overloaded manager does; 0 ends that.
+func (h *Hub) SetUnavailable(retryAfter time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unavailable = retryAfter
+}
+
+// Online reports whether a node has a session.
+func (h *Hub) Online(nodeID string) bool { return h.presence.session(nodeID) != nil }
+
+// Count returns how many nodes have a session.
+func (h *Hub) Count() int { return len(h.presence.all()) }
+
+// Send sends a stored command if its node is online. Otherwise the node gets it when it
+// authenticates. The caller holds CommandLock.
+func (h *Hub) Send(c store.Command) {
+	if s := h.presence.session(c.NodeID); s != nil {
+		s.sendCommand(c)
+	}
+}
+
+// Resend sends a node again what it has not acknowledged, if it is online.
+func (h *Hub) Resend(ctx context.Context, nodeID string) error {
+	if s := h.presence.session(nodeID); s != nil {
+		return s.resend(ctx)
+	}
+	return nil
+}
+
+// Disconnect ends the session of a node that was removed from the store.
+func (h *Hub) Disconnect(nodeID string) {
+	// A session that authenticated before the removal exists by now.
+	if s := h.presence.sessionAfterChange(nodeID); s != nil {
+		s.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
+		s.cancel()
+	}
+}
+
+// ForgetDuplicate discards what suggests that two devices use a node's identity. What
+// arrives later counts as new.
+func (h *Hub) ForgetDuplicate(nodeID string) { h.duplicates.forget(nodeID) }
+
+// addEvent stores an event and publishes it.
+func (h *Hub) addEvent(ctx context.Context, e *api.Event) (added bool, err error) {
+	h.adding.Lock()
+	defer h.adding.Unlock()
+	added, err = h.Store.AddEvent(ctx, e)
+	if added {
+		h.Publish(api.EventRecord{Type: api.RecordEvent, Event: *e})
+	}
+	return added, err
+}
+
+// serve runs the session of a connection.
+func (h *Hub) serve(conn *websocket.Conn, remote string) {
+	ctx, cancel := context.WithCancel(h.ctx)
+	defer cancel()
+	s := newSession(h, conn, remote, cancel)
+	stop := context.AfterFunc(ctx, func() {
+		if s.replaced.Load() {
+			// The reader waits for the answer, which shows that a device is still connected.
+			s.close(wire.CloseReplaced, "another connection of this node took its place")
+			conn.SetReadDeadline(time.Now().Add(closePatience))
+			return
+		}
+		s.close(websocket.CloseGoingAway, "")
+		conn.Close()
+	})
+	defer stop()
+	h.strangers.enter(s)
+	defer h.strangers.leave(s)
+	if err := s.run(ctx); err != nil && h.ctx.Err() == nil {
+		h.Log.Info().Str("node_id", s.nodeID).Err(err).Msg("session ended")
+	}
+}

@@ -1,0 +1,128 @@
+package nodes
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// resend queues what the node has not acknowledged, oldest first. It queues nothing for
+// a node whose identity two devices use.
+func (s *session) resend(ctx context.Context) error {
+	h := s.hub
+	h.CommandLock.Lock()
+	defer h.CommandLock.Unlock()
+	n, err := h.Store.Node(ctx, s.nodeID)
+	if err != nil || !n.Duplicate.Since.IsZero() {
+		return err
+	}
+	cs, err := h.Store.Commands(ctx, s.nodeID, queueLen/2)
+	if err != nil {
+		return err
+	}
+	for _, c := range slices.Backward(cs) {
+		if c.AckedAt.IsZero() && time.Since(c.CreatedAt) < store.CommandLife {
+			s.sendCommand(c)
+		}
+	}
+	return nil
+}
+
+func (s *session) sendCommand(c store.Command) {
+	m := &wire.Command{CommandID: c.ID}
+	if err := json.Unmarshal(c.Action, &m.Action); err != nil {
+		s.hub.Log.Error().Str("command_id", c.ID).Err(err).Msg("stored command is unreadable")
+		return
+	}
+	s.send(m)
+}
+
+// handle stores the content of a message. An error is the store's.
+func (s *session) handle(ctx context.Context, env wire.Envelope) error {
+	switch m := env.Message.(type) {
+	case *wire.Health:
+		return s.health(ctx, m)
+	case *wire.Event:
+		return s.event(ctx, env.Time, m)
+	case *wire.CommandAck:
+		return s.ack(ctx, m)
+	case *wire.Ping:
+		s.send(&wire.Pong{})
+	default:
+		s.hub.Log.Debug().Str("node_id", s.nodeID).Type("message", m).Msg("message ignored")
+	}
+	return nil
+}
+
+func (s *session) health(ctx context.Context, m *wire.Health) error {
+	now := time.Now()
+	n := store.Node{ID: s.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...),
+		Health: m.Status, Unavailable: m.UpgradeUnavailable}
+	if m.Upgrade != nil {
+		b, err := json.Marshal(m.Upgrade)
+		if err != nil {
+			return err
+		}
+		n.Upgrade = b
+	}
+	if err := s.hub.Store.RecordHealth(ctx, n); err != nil {
+		return err
+	}
+	s.hub.checkUptime(s, m.UptimeSecs, now)
+	if s.beats++; s.beats == 1 || !slices.Equal(s.caps, m.Capabilities) {
+		s.caps = m.Capabilities
+		s.hub.Publish(api.CapabilityRecord{Type: api.RecordCapabilities, Time: now.UTC(), NodeID: s.nodeID, Version: m.Version, Capabilities: n.Capabilities})
+	}
+	return nil
+}
+
+func (s *session) event(ctx context.Context, at time.Time, m *wire.Event) error {
+	h := s.hub
+	details, err := answer.Encode(m.Details)
+	if err != nil {
+		return err
+	}
+	e := api.Event{
+		EventID: m.EventID, NodeID: s.nodeID, Time: at, ReceivedAt: time.Now().UTC(), Severity: string(m.Severity), Category: m.Category,
+		Message: m.Message, ErrorCode: string(m.Details.ErrorCode), CommandID: m.Details.CommandID, Details: details,
+	}
+	added, err := h.addEvent(ctx, &e)
+	if err != nil {
+		return err
+	}
+	if m.EventID != "" {
+		s.send(&wire.EventAck{EventIDs: []string{m.EventID}})
+	}
+	if added {
+		h.Metrics.EventStored(e.Severity) // one of release.Severities
+		h.Log.Info().Str("node_id", s.nodeID).Str("command_id", e.CommandID).Str("error_code", e.ErrorCode).Msg(e.Message)
+		h.NodeChanged(s.nodeID)
+	}
+	return nil
+}
+
+func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
+	h := s.hub
+	c := store.Command{ID: m.CommandID, NodeID: s.nodeID, AckedAt: time.Now(), Success: m.Success, ErrorCode: string(m.ErrorCode), Error: m.Error}
+	if m.Data != nil {
+		b, err := json.Marshal(m.Data)
+		if err != nil {
+			return err
+		}
+		c.Data = b
+	}
+	first, err := h.Store.RecordAck(ctx, c)
+	if err == nil && first {
+		h.Metrics.CommandAcknowledged(c.Success)
+		h.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.ID).Bool("success", c.Success).Str("error_code", c.ErrorCode).Msg("command acknowledged")
+		h.Publish(api.AckRecord{Type: api.RecordAck, Time: time.Now().UTC(), NodeID: s.nodeID, CommandID: c.ID, Success: c.Success, ErrorCode: c.ErrorCode})
+		h.NodeChanged(s.nodeID)
+	}
+	return err
+}

@@ -1,0 +1,157 @@
+package nodes
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
+)
+
+const (
+	queueLen = 64 // messages that wait for a node; with more, the node is too slow
+
+	// How much of a session is read. A node that reconnects delivers at once an outbox of
+	// at most 1,000 events, and then little. Beyond this it waits, and delays no other.
+	messageRate, messageBurst = 100, 2_000
+	byteRate, byteBurst       = 4 << 20, 32 << 20
+)
+
+// session is the connection of one node. Sessions are compared by address: an old one
+// that ends late does not take its successor offline.
+type session struct {
+	socket
+	hub     *Hub
+	source  string // as limits count it
+	address string
+	nodeID  string
+	queue   chan wire.Message // to the writer
+	cancel  context.CancelFunc
+	caps    []string // of the last health beat; only the reader uses it
+	beats   int      // health beats so far; only the reader uses it
+
+	replaced  atomic.Bool  // another connection of the node took its place
+	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
+
+	serial   uint64   // of the session, among all of the Hub
+	evidence evidence // guarded by duplicates.mu
+}
+
+func newSession(h *Hub, conn *websocket.Conn, remote string, cancel context.CancelFunc) *session {
+	s := &session{socket: socket{conn}, hub: h, source: limit.SourceOf(remote), queue: make(chan wire.Message, queueLen), cancel: cancel, serial: h.serial.Add(1)}
+	s.address, _, _ = net.SplitHostPort(remote)
+	return s
+}
+
+// run authenticates the node and serves it until the connection or ctx ends.
+func (s *session) run(ctx context.Context) error {
+	h := s.hub
+	defer h.presence.disconnect(ctx, s)
+	auth, err := s.authenticate(ctx)
+	if err != nil {
+		if r := (*refusal)(nil); errors.As(err, &r) {
+			s.refuse(r)
+		}
+		return err
+	}
+	h.NodeChanged(s.nodeID)
+	h.Log.Info().Str("node_id", s.nodeID).Str("version", auth.SoftwareVersion).Msg("node authenticated")
+	h.Publish(api.NodeRecord{Type: api.RecordAuthenticated, Time: time.Now().UTC(), NodeID: s.nodeID, Version: auth.SoftwareVersion})
+
+	writer := make(chan struct{})
+	go func() {
+		defer close(writer)
+		s.writeAll(ctx)
+		s.cancel() // which ends the reader
+	}()
+	defer func() { s.cancel(); <-writer }()
+	// A session that is replaced meanwhile still waits for the answer to its close frame.
+	if err := s.resend(ctx); err != nil && !s.replaced.Load() {
+		return err
+	}
+	err = s.readAll(ctx)
+	if s.replaced.Load() && websocket.IsCloseError(err, wire.CloseReplaced) {
+		h.answeredReplaced(s)
+	}
+	h.presence.disconnect(ctx, s) // before the connection closes: a node that waits for that finds its end recorded
+	return err
+}
+
+// send queues m. A node that reads too slowly is disconnected; it gets what it missed
+// when it reconnects.
+func (s *session) send(m wire.Message) {
+	select {
+	case s.queue <- m:
+	default:
+		s.cancel()
+	}
+}
+
+func (s *session) writeAll(ctx context.Context) {
+	ping := time.NewTicker(wire.HealthInterval)
+	defer ping.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-s.queue:
+			if c, ok := m.(*wire.Command); ok {
+				// Before it is sent, and even if the session is ending: a command that may have
+				// arrived is never taken for one that was not sent.
+				if err = s.hub.Store.RecordSent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
+					break
+				}
+				s.hub.Metrics.CommandSent()
+			}
+			err = s.write(m)
+		case <-ping.C:
+			err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (s *session) readAll(ctx context.Context) error {
+	alive := func() {
+		if s.replaced.Load() {
+			return
+		}
+		s.lastFrame.Store(time.Now().Unix())
+		s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
+	}
+	alive()
+	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
+	answer := s.conn.PingHandler()
+	s.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
+	s.conn.SetPongHandler(func(string) error { alive(); return nil })
+	for {
+		_, b, err := s.conn.ReadMessage()
+		if err != nil {
+			return err
+		}
+		if s.replaced.Load() {
+			continue // the session that took its place receives what counts
+		}
+		alive()
+		if err := errors.Join(messages.Wait(ctx), bytes.WaitN(ctx, len(b))); err != nil && !s.replaced.Load() {
+			return err
+		}
+		env, err := wire.Decode(b)
+		if err != nil {
+			s.hub.Log.Debug().Str("node_id", s.nodeID).Err(err).Msg("message ignored")
+			continue
+		}
+		if err := s.handle(ctx, env); err != nil && !s.replaced.Load() {
+			return err
+		}
+	}
+}
