@@ -13,7 +13,8 @@ import (
 	"strings"
 )
 
-// Config is a config.toml, one field a section.
+// Config is a config.toml, one field a section. The comments of the keys are the
+// rows of docs/reference/config.md, which is generated from them.
 type Config struct {
 	Service Service `toml:"service" json:"service"`
 	Manager Manager `toml:"manager" json:"manager"`
@@ -23,68 +24,97 @@ type Config struct {
 
 // Service is the section [service].
 type Service struct {
-	Name        string `toml:"name" json:"name"`                 // for people; default: the device type
-	DeviceType  string `toml:"device_type" json:"device_type"`   // releases must be made for it
-	InstallRoot string `toml:"install_root" json:"install_root"` // absolute; default /opt/bilbycast/<name>
-	Variant     string `toml:"variant" json:"variant"`           // default "default"
-	Binary      string `toml:"binary" json:"binary"`             // in a version's directory; default: this program's file name
-	// Unit is the service that the agent looks after, like "app.service"; empty
-	// when the service is the agent itself. See agent.Attend.
+	// Names the unit, and is shown to people. Default: the name of service.unit, or the
+	// device type.
+	Name string `toml:"name" json:"name"`
+	// A release must be for this device type. Required.
+	DeviceType string `toml:"device_type" json:"device_type"`
+	// An absolute path: the root of versions, links and state. Default:
+	// /opt/bilbycast/<name>.
+	InstallRoot string `toml:"install_root" json:"install_root"`
+	// Variant of the release. Default: default.
+	Variant string `toml:"variant" json:"variant"`
+	// The program's file name, in a version's directory. Default: this program's file
+	// name, or the name of service.unit.
+	Binary string `toml:"binary" json:"binary"`
+	// The service that the agent upgrades, such as app.service. Without it, the service
+	// is the agent itself. See docs/attach.md.
 	Unit string `toml:"unit" json:"unit,omitempty"`
 }
 
-// Health is the section [health]: what is asked whether the service is
-// well, besides the program's own check. All of it must be well.
+// Health is the section [health]: what checks the service, besides the program's own
+// check. Every check must pass.
 type Health struct {
-	HTTP        string   `toml:"http" json:"http,omitempty"`                 // a URL that answers 2xx; no redirects
-	Command     []string `toml:"command" json:"command,omitempty"`           // a program by its absolute path, and its arguments; exit code 0
-	TimeoutSecs int      `toml:"timeout_secs" json:"timeout_secs,omitempty"` // of each; 1 to 9; default 5
+	// A URL that answers 2xx while the service is healthy; no redirects, no proxy.
+	HTTP string `toml:"http" json:"http,omitempty"`
+	// A program by its absolute path, and its arguments. It runs as the agent's user,
+	// without a shell, and exits 0 while the service is healthy.
+	Command []string `toml:"command" json:"command,omitempty"`
+	// Limit of each check, in seconds: 1 to 9. Default: 5.
+	TimeoutSecs int `toml:"timeout_secs" json:"timeout_secs,omitempty"`
 }
 
 // Manager is the section [manager].
 type Manager struct {
-	URLs              []string `toml:"urls" json:"urls"` // wss://HOST:PORT, 1 to 16, tried in turn
-	RegistrationToken string   `toml:"registration_token" json:"-"`
-	// CertFingerprint pins the manager's certificate: its SHA-256, in hex. Any of
-	// several will do, so that a certificate can be replaced.
+	// 1 to 16 of wss://HOST:PORT, tried in this order. Required.
+	URLs []string `toml:"urls" json:"urls"`
+	// For the first connection. The file must then have mode 0600.
+	RegistrationToken string `toml:"registration_token" json:"-"`
+	// SHA-256 of the manager's certificate, in hex; only this certificate is accepted. A
+	// string, or a list of up to 16 of which one must match, so that a certificate can
+	// be replaced.
 	CertFingerprint Pins `toml:"cert_fingerprint" json:"cert_fingerprint,omitempty"`
-	// KeyFingerprint pins the key of the manager's certificate: the SHA-256 of its
-	// SubjectPublicKeyInfo, in hex. It stays when a certificate is renewed with the
-	// same key. With both kinds of pins, any one will do.
+	// SHA-256 of the SubjectPublicKeyInfo of the manager's certificate, in hex; a string
+	// or a list. It stays the same when a certificate is renewed with its key. With both
+	// kinds of fingerprint, one must match.
 	KeyFingerprint Pins `toml:"key_fingerprint" json:"key_fingerprint,omitempty"`
-	// AcceptSelfSignedCert turns certificate checks off. What runs is still only
-	// what is signed, but anybody on the path can then pose as the manager.
-	AcceptSelfSignedCert bool   `toml:"accept_self_signed_cert" json:"accept_self_signed_cert,omitempty"`
-	CAFile               string `toml:"ca_file" json:"ca_file,omitempty"`
-	// Proxy is for the manager's link and for downloads alike: http://, https:// or
-	// socks5:// HOST:PORT, or "none". Default: as the environment says
-	// (HTTPS_PROXY, NO_PROXY). It may hold a password, and is not shown.
+	// Accepts any certificate: anybody on the network path can then pose as the manager,
+	// but can install only signed releases. Default: false.
+	AcceptSelfSignedCert bool `toml:"accept_self_signed_cert" json:"accept_self_signed_cert,omitempty"`
+	// PEM of the CAs that may sign the manager's certificate; read again for each
+	// connection. Default: the system's.
+	CAFile string `toml:"ca_file" json:"ca_file,omitempty"`
+	// For the manager and for downloads: http://, https:// or socks5:// HOST:PORT, or
+	// none. The system's CAs verify the certificate of an https proxy. It may contain a
+	// password, and is not shown. Default: HTTPS_PROXY and NO_PROXY.
 	Proxy string `toml:"proxy" json:"-"`
-	// AllowInsecure lets URLs be ws://, to loopback only.
+	// Allows ws:// URLs, to loopback only. Default: false.
 	AllowInsecure bool `toml:"allow_insecure" json:"allow_insecure,omitempty"`
 }
 
 // Upgrade is the section [upgrade].
 type Upgrade struct {
-	Enabled         bool     `toml:"enabled" json:"enabled"`
-	AllowedChannels []string `toml:"allowed_channels" json:"allowed_channels"` // default ["stable"]
-	MinVersion      string   `toml:"min_version" json:"min_version,omitempty"`
-	// RollbackGrace is how many minor versions back a request may go; default 1.
+	// Accepts upgrades that the manager requests. Default: false.
+	Enabled bool `toml:"enabled" json:"enabled"`
+	// Channels from which the node accepts releases. Default: ["stable"].
+	AllowedChannels []string `toml:"allowed_channels" json:"allowed_channels"`
+	// The lowest version that the node accepts.
+	MinVersion string `toml:"min_version" json:"min_version,omitempty"`
+	// How many minor versions a downgrade may go back. Default: 1.
 	RollbackGrace *uint64 `toml:"rollback_grace" json:"rollback_grace"`
-	// RollbackMajors are lower majors that a request may go back to.
-	RollbackMajors       []uint64 `toml:"rollback_majors" json:"rollback_majors,omitempty"`
-	BootHealthWindowSecs int      `toml:"boot_health_window_secs" json:"boot_health_window_secs"` // 10 to 86400; default 120
-	MaxBootAttempts      int      `toml:"max_boot_attempts" json:"max_boot_attempts"`             // 1 to 10; default 3
-	HealthHoldSecs       *int     `toml:"health_hold_secs" json:"health_hold_secs"`               // below the window; default 10
-	KeepVersions         int      `toml:"keep_versions" json:"keep_versions"`                     // 2 to 100; default 3
-	// ManualOnly stages what is asked for and leaves the swap to an operator:
-	// edge-agent apply.
+	// Lower major versions to which a downgrade is allowed. Default: none.
+	RollbackMajors []uint64 `toml:"rollback_majors" json:"rollback_majors,omitempty"`
+	// Seconds in which each start of a version on trial must become healthy: 10 to
+	// 86400. Default: 120.
+	BootHealthWindowSecs int `toml:"boot_health_window_secs" json:"boot_health_window_secs"`
+	// Starts of a version on trial before it is rolled back: 1 to 10. Default: 3.
+	MaxBootAttempts int `toml:"max_boot_attempts" json:"max_boot_attempts"`
+	// Seconds for which a version must stay healthy; less than the window. Default: 10,
+	// or half of a shorter window.
+	HealthHoldSecs *int `toml:"health_hold_secs" json:"health_hold_secs"`
+	// Installed versions, including the new one: 2 to 100. Staging a release removes
+	// failed and superseded versions first, then the oldest; more of them if the space
+	// is still too small. It never removes a version that runs or that a rollback needs.
+	// Default: 3.
+	KeepVersions int `toml:"keep_versions" json:"keep_versions"`
+	// Stages a release, and leaves the swap to edge-agent apply. Default: false.
 	ManualOnly bool `toml:"manual_only" json:"manual_only,omitempty"`
-	// MaxBandwidth of downloads, like "500KiB/s" or "2MB/s"; at least 1KiB/s.
+	// Limit of downloads, such as 500KiB/s or 2MB/s; at least 1KiB/s. Default: none.
 	MaxBandwidth string `toml:"max_bandwidth" json:"max_bandwidth,omitempty"`
-	// AllowPrivateRedirects lets the release host redirect to private addresses.
+	// Lets the release host redirect to private addresses. Default: false.
 	AllowPrivateRedirects bool `toml:"allow_private_redirects" json:"allow_private_redirects,omitempty"`
-	DrainSecs             *int `toml:"drain_secs" json:"drain_secs"` // 0 to 3600; default 5
+	// Seconds that the service gets to finish before it restarts: 0 to 3600. Default: 5.
+	DrainSecs *int `toml:"drain_secs" json:"drain_secs"`
 }
 
 // Pins are fingerprints: in config.toml a text, or a list of texts.

@@ -4,9 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"reflect"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,35 +86,6 @@ func TestProxyOfTheConfiguration(t *testing.T) {
 		if _, err := c.Resolve(); (err == nil) != ok {
 			t.Errorf("%q: %v", proxy, err)
 		}
-	}
-}
-
-// docs/config.md has every key, and no other.
-func TestEveryKeyIsDocumented(t *testing.T) {
-	t.Parallel()
-	doc, err := os.ReadFile("../docs/config.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []string
-	sections := reflect.TypeFor[Config]()
-	for i := range sections.NumField() {
-		section := sections.Field(i)
-		if section.Tag.Get("toml") == "-" {
-			continue
-		}
-		for j := range section.Type.NumField() {
-			want = append(want, section.Tag.Get("toml")+"."+section.Type.Field(j).Tag.Get("toml"))
-		}
-	}
-	var got []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z]+\\.[a-z_]+)`").FindAllSubmatch(doc, -1) {
-		got = append(got, string(m[1]))
-	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("docs/config.md has %q, want %q", got, want)
 	}
 }
 
