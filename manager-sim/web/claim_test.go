@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The link of the first administrator says that it was used, and shows the sign-in.
+// A used link for the first administrator shows the sign-in page.
 func TestAClaimThatWasUsed(t *testing.T) {
 	t.Parallel()
 	s := open(t)

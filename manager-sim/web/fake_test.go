@@ -17,8 +17,8 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// fakeAPI answers the calls of the pages with records that the test chose, and
-// keeps the calls that change something.
+// fakeAPI answers the calls of the pages with records of the test, and records the
+// calls that change something.
 type fakeAPI struct {
 	t   *testing.T
 	mux *http.ServeMux
@@ -85,8 +85,8 @@ func refusal(status int, code, detail string) object {
 	return object{"status": status, "code": code, "detail": detail}
 }
 
-// overFake is a manager whose pages show a fake API, and its first
-// administrator, who is signed in. The caller adds the answers.
+// overFake returns a fake API and a person. The pages show the fake API, and the person
+// is signed in as the first administrator. The caller adds the answers.
 func overFake(t *testing.T) (*fakeAPI, *person) {
 	t.Helper()
 	s := open(t)
@@ -112,7 +112,7 @@ var (
 	longText = "open /opt/edge/versions/1.2.0/" + strings.Repeat("very-long-directory-name/", 12) + ": no space left on device"
 )
 
-// failedNodes are a node for each code of a failure, with the node's message.
+// failedNodes returns a node for each code of a failure, with the node's message.
 func failedNodes() []object {
 	var list []object
 	for i, code := range release.Codes() {
@@ -138,7 +138,7 @@ func nodeRecord(id string, more object) object {
 	return n
 }
 
-// full answers every call, with the longest and worst that a manager shows.
+// full answers every call with the longest texts that a manager can return.
 func (f *fakeAPI) full() (nodes []object) {
 	nodes = append(failedNodes(),
 		nodeRecord(longID, object{"upgrade_state": "failed", "error_code": "upgrade_disk_full", "error": longText, "requested_by": strings.Repeat("a", 64), "target_version": "1.2.0-" + strings.Repeat("rc.", 20) + "1",
