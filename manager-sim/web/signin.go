@@ -53,7 +53,7 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, identity.ErrWrong):
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
 	case err != nil && r.Context().Err() != nil:
-		w.gone(rw)
+		w.failAborted(rw)
 	case err != nil:
 		w.log.Error().Err(err).Msg("sign in")
 		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
@@ -131,7 +131,7 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
 		return
 	case r.Context().Err() != nil:
-		w.gone(rw)
+		w.failAborted(rw)
 		return
 	default:
 		w.log.Error().Err(err).Msg("claim")

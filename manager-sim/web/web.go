@@ -182,7 +182,7 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 		case refused:
 			w.fail(rw, i, refusal.Status, refusal.Detail)
 		case r.Context().Err() != nil:
-			w.gone(rw)
+			w.failAborted(rw)
 		default:
 			w.log.Error().Err(err).Str("path", r.URL.Path).Msg("page")
 			w.fail(rw, i, http.StatusInternalServerError, somethingFailed)
