@@ -213,3 +213,47 @@ func goFiles(t *testing.T) (paths []string) {
 	}
 	return paths
 }
+
+// A transition gets its time from Layout.Do, which alone reads the clock: neither a
+// function of package state nor a state.Change of a caller does.
+func TestTransitionsReadNoClock(t *testing.T) {
+	t.Parallel()
+	changes := 0
+	for _, path := range goFiles(t) {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refuse := func(n ast.Node) {
+			ast.Inspect(n, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Now" {
+					if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
+						t.Errorf("%s: a transition reads the clock; use the time that it gets", fset.Position(n.Pos()))
+					}
+				}
+				return true
+			})
+		}
+		if filepath.Dir(path) == "state" && filepath.Base(path) != "do.go" {
+			refuse(f)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			lit, ok := n.(*ast.FuncLit)
+			if !ok || lit.Type.Params.NumFields() != 3 || lit.Type.Results.NumFields() != 3 {
+				return true
+			}
+			if sel, ok := lit.Type.Params.List[0].Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "State" {
+				changes++
+				refuse(lit.Body)
+			}
+			return true
+		})
+	}
+	if changes < 5 {
+		t.Errorf("only %d changes were found", changes)
+	}
+}

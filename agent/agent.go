@@ -215,7 +215,7 @@ func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, erro
 func (a *Agent) checkRoot(res state.Result, err error) {
 	var refused *release.Error
 	switch {
-	case errors.Is(err, state.ErrOwed), errors.As(err, &refused):
+	case errors.Is(err, state.ErrReportsPending), errors.As(err, &refused):
 		err = nil
 	case err != nil:
 	case res.Tree.Current.IsZero():

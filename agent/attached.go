@@ -123,8 +123,8 @@ func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 
 // revert rolls back if the watchdog does not count.
 func (a *Agent) revert(ctx context.Context, windows int) {
-	a.record(ctx, "the rollback", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), time.Now().UTC())
+	a.record(ctx, "the rollback", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), now)
 		return s, t, nil
 	}, nil)
 }

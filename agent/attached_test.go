@@ -53,7 +53,7 @@ func attachedRoot(t *testing.T) (node, state.Layout) {
 	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 2}, time.Now())
 		tr.Previous, tr.Current = v1, v2
 		return s, tr, nil
@@ -113,7 +113,7 @@ func TestAttachedGoesBackWithoutAWatchdog(t *testing.T) {
 
 // count is what the watchdog does before a start.
 func count(l state.Layout) error {
-	_, err := l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, err := l.Do(context.Background(), func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s, t = state.CountStart(s, t, "", time.Now())
 		return s, t, nil
 	})

@@ -25,7 +25,7 @@ func (a *Agent) keepInMemory(c state.Command, code release.Code, why string) {
 	s := state.Fail(state.Accept(state.State{}, c), c.ID, code, why, time.Now().UTC())
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, e := range s.Owed {
+	for _, e := range s.PendingReports {
 		if e.Event != nil {
 			a.memoryEvents = append(a.memoryEvents, e)
 		}

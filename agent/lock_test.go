@@ -35,7 +35,7 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 2*state.LockWait)
 		defer cancel()
-		if _, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) { return s, t, nil }); err != nil {
+		if _, err := l.Do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) { return s, t, nil }); err != nil {
 			t.Errorf("while %s: %v", while, err)
 		}
 	}
@@ -61,7 +61,7 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 	c.Handlers = map[string]Handler{"reboot": func(context.Context, wire.Action) error { tryLock("a handler runs"); return nil }}
 	// The last upgrade was rolled back, so that the journal is read.
 	v := release.MustVersion("1.1.0")
-	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v}, time.Now())
 		s, tr = state.Revert(s, tr, "test", time.Now())
 		return s, tr, nil

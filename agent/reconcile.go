@@ -32,11 +32,11 @@ func (a *Agent) restrictModes() {
 func (a *Agent) reconcile(ctx context.Context) (state.Result, state.Command) {
 	var interrupted state.Command
 	have := a.c.Layout.Downloaded()
-	res, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		s, interrupted = state.Resume(s, have, time.Now().UTC())
+	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s, interrupted = state.Resume(s, have, now)
 		return s, t, nil
 	})
-	if err != nil && !errors.Is(err, state.ErrOwed) {
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
 		a.log.Error().Err(err).Msg("install root cannot be changed; upgrades are not possible")
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -44,7 +44,7 @@ func (a *Agent) reconcile(ctx context.Context) (state.Result, state.Command) {
 		if res, err = a.c.Layout.Read(); err != nil {
 			a.log.Error().Err(err).Msg("install root cannot be read")
 		}
-		a.memoryEvents = res.State.Owed
+		a.memoryEvents = res.State.PendingReports
 		return res, state.Command{}
 	}
 	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
@@ -73,10 +73,10 @@ func (a *Agent) retryReconcile(ctx context.Context) error {
 		}
 		var interrupted state.Command
 		have := a.c.Layout.Downloaded()
-		if _, err := a.c.Layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-			s, interrupted = state.Resume(s, have, time.Now().UTC())
+		if _, err := a.c.Layout.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			s, interrupted = state.Resume(s, have, now)
 			return s, t, nil
-		}); err != nil && !errors.Is(err, state.ErrOwed) {
+		}); err != nil && !errors.Is(err, state.ErrReportsPending) {
 			continue
 		}
 		a.log.Info().Msg("install root can be changed again")

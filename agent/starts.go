@@ -53,13 +53,13 @@ func (a *Agent) countStart(ctx context.Context) error {
 			return fmt.Errorf("rolled back to %s, because no watchdog did: %s", rep.Current, rep.Reason)
 		}
 	}
-	_, err = a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, err = a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			s.SeenAttempts = s.BootAttempts
 		}
 		return s, t, nil
 	})
-	if err != nil && !errors.Is(err, state.ErrOwed) {
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
 		a.log.Warn().Err(err).Msg("the start was not marked as seen")
 	}
 	return nil
@@ -70,9 +70,9 @@ func (a *Agent) countStart(ctx context.Context) error {
 func (a *Agent) recordFailedStart(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if _, e := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	if _, e := a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.NoteFailure(s, err.Error()), t, nil
-	}); e != nil && !errors.Is(e, state.ErrOwed) {
+	}); e != nil && !errors.Is(e, state.ErrReportsPending) {
 		a.log.Warn().Err(e).Msg("the cause of the failed start was not recorded")
 	}
 	return err

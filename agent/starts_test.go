@@ -74,7 +74,7 @@ func TestATrialWithoutAWatchdogEnds(t *testing.T) {
 			o := newTrial(t, t.TempDir()) // its first start was counted by a watchdog
 			l := o.c.Layout
 			if !older {
-				if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+				if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 					s.BootAttempts = 0
 					return s, tr, nil
 				}); err != nil {
@@ -118,7 +118,7 @@ func TestACommandAfterTheSwapIsRefused(t *testing.T) {
 	o.c.Policy = release.Policy{Enabled: true, Channels: []string{"stable"}}
 	o.busy = true // as begin does
 	o.closeSwap()
-	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.RollBack(s, tr, release.Version{}, time.Now())
 	}); err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestAnInterruptedUpgradeIsResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.AtStart().Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	if _, err := l.AtStart().Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.Accept(s, state.Command{ID: "mine", Version: release.MustVersion("1.1.0"), Channel: "beta"}), tr, nil
 	}); err != nil {
 		t.Fatal(err)

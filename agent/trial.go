@@ -124,9 +124,9 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 		note = "the trial was extended: " + extended
 	}
 	var before state.State
-	_, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		before = s
-		s, t = state.Keep(s, t, note, time.Now().UTC())
+		s, t = state.Keep(s, t, note, now)
 		return s, t, nil
 	}, func(res state.Result) {
 		a.ready(res)

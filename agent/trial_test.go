@@ -58,7 +58,7 @@ func newTrial(t *testing.T, dir string) *onTrial {
 	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
 		t.Fatal(err)
 	}
-	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2}, time.Now())
 		tr.Previous, tr.Current = v1, v2
 		s, tr = state.CountStart(s, tr, "", time.Now())

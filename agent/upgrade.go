@@ -28,7 +28,7 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	var answer *wire.CommandAck
 	var taken bool
 
-	_, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	_, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		known, answer, taken = nil, nil, false
 		if s.Status == "" { // no state can record a command
 			return s, t, release.Errorf(release.Internal, "this node cannot be upgraded: no version is installed under %s", a.c.Layout.Root())
@@ -37,7 +37,6 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 			known = &old
 			return s, t, nil
 		}
-		now := time.Now().UTC()
 		err := reqErr
 		if !a.c.Policy.Enabled || err == nil {
 			err = a.refuse(req, s, t)
@@ -70,7 +69,7 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	case answer != nil:
 		log.Debug().Str("error_code", string(record.Code)).Msg("command answered and not recorded: too many were refused")
 		return answer
-	case err != nil && !errors.Is(err, state.ErrOwed):
+	case err != nil && !errors.Is(err, state.ErrReportsPending):
 		code, why := codeAndText(err)
 		if a.refusals.Allow() {
 			log.Error().Err(err).Str("error_code", string(code)).Msg("upgrade refused: it was not recorded")
@@ -238,8 +237,8 @@ func (a *Agent) runUpgrade(ctx context.Context, id string, req release.Request) 
 
 // fail records the failure of an accepted command.
 func (a *Agent) fail(ctx context.Context, id string, code release.Code, why string) {
-	a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		return state.Fail(s, id, code, why, time.Now().UTC()), t, nil
+	a.record(ctx, "the failed upgrade", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		return state.Fail(s, id, code, why, now), t, nil
 	}, nil)
 }
 
@@ -253,8 +252,8 @@ func (a *Agent) runPipeline(ctx context.Context, id string, req release.Request)
 	_, err := a.pipeline.Run(ctx, src, upgrade.Request{
 		Version: req.Version, Channel: req.Channel, CommandID: id, End: end,
 		Downloaded: func() {
-			if _, err := a.do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-				return state.Downloaded(s, id, time.Now().UTC()), t, nil
+			if _, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+				return state.Downloaded(s, id, now), t, nil
 			}); err != nil {
 				a.log.Warn().Err(err).Msg("the completed download was not reported")
 			}

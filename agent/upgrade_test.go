@@ -17,7 +17,7 @@ import (
 func TestARepeatedCommandStartsNothing(t *testing.T) {
 	t.Parallel()
 	o := newTrial(t, t.TempDir())
-	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s = state.Succeed(state.Accept(s, state.Command{ID: "done", Version: release.MustVersion("1.1.0")}), "done", "staged", o.startedAt)
 		s = state.Fail(state.Accept(s, state.Command{ID: "failed", Version: release.MustVersion("1.1.0")}), "failed", release.DiskFull, "no space", o.startedAt)
 		return state.Accept(s, state.Command{ID: "busy", Version: release.MustVersion("1.1.0")}), tr, nil
@@ -75,7 +75,7 @@ func TestKeepJournal(t *testing.T) {
 	if asked != 0 {
 		t.Error("asked without a rollback")
 	}
-	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	if _, err := o.do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s, tr = state.Revert(s, tr, "why", o.startedAt)
 		return s, tr, nil
 	}); err != nil {

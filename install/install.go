@@ -109,7 +109,7 @@ func (n *Node) Check() error {
 		return errors.Join(fmt.Errorf("%s exists, and was not written by edge-agent for %s: choose another --name, or move the file away", path, n.Root), err)
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("run this as root, since it creates a user and a unit: sudo edge-agent ...")
+		return errors.New("run this as root (sudo edge-agent ...), since it creates a user and a unit")
 	}
 	return nil
 }

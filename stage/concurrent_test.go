@@ -57,12 +57,12 @@ func TestAllAtOnce(t *testing.T) {
 	}
 	beside(func(s *Stager) { watchdog.Run(t.Context(), s.Layout) })
 	beside(func(s *Stager) {
-		hand := []func(state.State, state.Tree) (state.State, state.Tree, error){
-			func(st state.State, tr state.Tree) (state.State, state.Tree, error) {
-				return state.Apply(st, tr, time.Now())
+		hand := []state.Change{
+			func(st state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+				return state.Apply(st, tr, now)
 			},
-			func(st state.State, tr state.Tree) (state.State, state.Tree, error) {
-				return state.RollBack(st, tr, release.Version{}, time.Now())
+			func(st state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+				return state.RollBack(st, tr, release.Version{}, now)
 			},
 		}[rand.IntN(2)]
 		s.Layout.Do(t.Context(), hand) // mostly refused

@@ -69,7 +69,7 @@ func verified(t *testing.T, host *Stager) releases {
 }
 
 func ignoreOwed(err error) error {
-	if errors.Is(err, state.ErrOwed) {
+	if errors.Is(err, state.ErrReportsPending) {
 		return nil
 	}
 	return err
@@ -85,7 +85,7 @@ func upgrade(rs releases, version string, hand func(context.Context, state.Layou
 func upgradeAs(rs releases, id, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
 	return func(ctx context.Context, s *Stager, p *promised) error {
 		v := release.MustVersion(version)
-		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
+		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 			return state.Start(st, state.Command{ID: id, Version: v, From: t.Current}, time.Now()), t, nil
 		})
 		if ignoreOwed(err) != nil {
@@ -94,7 +94,7 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 		p.commands = append(p.commands, id)
 		k := rs[version]
 		staged, err := s.Stage(ctx, s.Host(k.rel.Manifest().Version), k.rel, k.art, func() {
-			s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
+			s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 				return state.Downloaded(st, id, time.Now()), t, nil
 			})
 		})
@@ -106,7 +106,7 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 			return nil
 		}
 		for range 2 { // the agent tries for ever
-			if _, e := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
+			if _, e := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 				return state.Fail(st, id, release.Internal, err.Error(), time.Now()), t, nil
 			}); e == nil {
 				break
@@ -133,7 +133,7 @@ func boot(ctx context.Context, s *Stager, _ *promised) error {
 // prove is what the agent of a healthy version does.
 func prove(ctx context.Context, s *Stager, _ *promised) error {
 	now := time.Now()
-	if _, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
+	if _, err := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return resumed(st, now), t, nil
 	}); ignoreOwed(err) != nil {
 		return err
@@ -141,7 +141,7 @@ func prove(ctx context.Context, s *Stager, _ *promised) error {
 	if err := s.Tidy(ctx); err != nil {
 		return err
 	}
-	res, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
+	res, err := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		st, t = state.Keep(st, t, "", now)
 		return st, t, nil
 	})
@@ -173,7 +173,7 @@ func rollBack(s state.State, t state.Tree, now time.Time) (state.State, state.Tr
 
 func by(change func(state.State, state.Tree, time.Time) (state.State, state.Tree, error)) step {
 	return func(ctx context.Context, s *Stager, _ *promised) error {
-		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree) (state.State, state.Tree, error) {
+		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 			return change(st, t, time.Now())
 		})
 		return err

@@ -128,8 +128,8 @@ func (m *matrix) settled(l state.Layout, running release.Version, healthy bool, 
 	if t.Current != running || t.LastGood != running || s.Good != running {
 		violated("runs %s, but current is %s, last-good %s, good %s", running, t.Current, t.LastGood, s.Good)
 	}
-	if s.Status == state.PendingHealth || len(s.Owed) != 0 {
-		violated("status %s, owed %d", s.Status, len(s.Owed))
+	if s.Status == state.PendingHealth || len(s.PendingReports) != 0 {
+		violated("status %s, %d pending reports", s.Status, len(s.PendingReports))
 	}
 	for _, v := range t.Versions {
 		if d, err := digest(l, v); err != nil || !m.known(d) {

@@ -106,7 +106,7 @@ func TestReplayOfEveryManifest(t *testing.T) {
 			kept.running, kept.before = i, n.running
 			lost.s, lost.t = state.Revert(trial, tree, "it did not come up", now)
 			for what, after := range map[string]node{"kept": kept, "lost": lost} {
-				after.s.Owed, after.s.Commands = nil, nil
+				after.s.PendingReports, after.s.Commands = nil, nil
 				if after.s.Floor.Compare(n.s.Floor) < 0 || after.s.FloorSequence < n.s.FloorSequence {
 					t.Errorf("%s: the floor falls when %s is %s", key(n), m.Version, what)
 				}

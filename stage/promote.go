@@ -59,7 +59,7 @@ func (s *Stager) takeAway(ctx context.Context, v release.Version, cause error) e
 		return err
 	}
 	// previous may still point there; the ordinary way sets it to another version.
-	if _, err := l.Do(ctx, nil); err != nil && !errors.Is(err, state.ErrOwed) {
+	if _, err := l.Do(ctx, nil); err != nil && !errors.Is(err, state.ErrReportsPending) {
 		return err
 	}
 	if err := free(); err != nil && l.Removing(v) {

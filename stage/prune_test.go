@@ -42,7 +42,7 @@ func installed(t testing.TB, l state.Layout) string {
 // set changes the state of l.
 func set(t testing.TB, l state.Layout, change func(*state.State, *state.Tree)) {
 	t.Helper()
-	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		change(&s, &tr)
 		return s, tr, nil
 	}); err != nil {

@@ -340,7 +340,7 @@ func (s *Stager) clean(keep func(download string) bool) {
 
 // full gives an error that means "no space" the code that says so.
 func full(err error) error {
-	if fsutil.IsNoSpace(err) && !isCode(err, release.DiskFull) && !errors.Is(err, state.ErrOwed) {
+	if fsutil.IsNoSpace(err) && !isCode(err, release.DiskFull) && !errors.Is(err, state.ErrReportsPending) {
 		return release.Errorf(release.DiskFull, "the disk is full: %w", err)
 	}
 	return err

@@ -42,8 +42,8 @@ func Install(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (st
 	if err != nil {
 		return state.Result{}, err
 	}
-	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-		s = state.Install(s, tr, time.Now().UTC())
+	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s = state.Install(s, tr, now)
 		t.LastGood, t.Current = tr.Target, tr.Target
 		return s, t, nil
 	})
@@ -66,7 +66,7 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 	if err != nil {
 		return state.Result{}, err
 	}
-	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
 		}
@@ -76,7 +76,6 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 		if !t.Has(tr.Target) {
 			return s, t, release.Errorf(release.Internal, "swap: %s is not on disk", tr.Target)
 		}
-		now := time.Now().UTC()
 		s, t = next(s, t, tr, now)
 		if tr.CommandID != "" {
 			s = state.Succeed(s, tr.CommandID, outcome, now)

@@ -19,9 +19,9 @@ const (
 	maxCause = 200     // why one start failed
 	maxLines = 48      // of the journal
 	maxLine  = 300
-	// maxOwed limits the pending reports. One transition adds three at the most, and
+	// maxPendingReports limits the pending reports. One transition adds three at the most, and
 	// they stay only while the outbox cannot be written.
-	maxOwed = 12
+	maxPendingReports = 12
 )
 
 // bounded returns e with every text cut to its limit.
@@ -88,14 +88,14 @@ func (s State) bounded() State {
 	for i := range s.Commands {
 		s.Commands[i] = s.Commands[i].bounded()
 	}
-	s.Owed = slices.Clone(s.Owed)
-	if over := len(s.Owed) - maxOwed; over > 0 { // the oldest are dropped, as in the outbox
-		s.Owed = s.Owed[over:]
+	s.PendingReports = slices.Clone(s.PendingReports)
+	if over := len(s.PendingReports) - maxPendingReports; over > 0 { // the oldest are dropped, as in the outbox
+		s.PendingReports = s.PendingReports[over:]
 	}
-	for i := range s.Owed {
-		s.Owed[i] = s.Owed[i].bounded()
-		if s.Owed[i].Event != nil {
-			s.Owed[i].Event.Journal = nil // it is added in the outbox: see Outbox.Amend
+	for i := range s.PendingReports {
+		s.PendingReports[i] = s.PendingReports[i].bounded()
+		if s.PendingReports[i].Event != nil {
+			s.PendingReports[i].Event.Journal = nil // it is added in the outbox: see Outbox.Amend
 		}
 	}
 	return s

@@ -95,7 +95,7 @@ func (s State) end(id string, now time.Time, change func(*Command)) State {
 		c.Done = true
 		change(c)
 		ended := *c
-		s.Owed = append(s.Owed[:len(s.Owed):len(s.Owed)], Entry{ID: entryID(id, "ack"), Time: now, Ack: &ended})
+		s.PendingReports = append(s.PendingReports[:len(s.PendingReports):len(s.PendingReports)], Entry{ID: entryID(id, "ack"), Time: now, Ack: &ended})
 	}
 	return s
 }

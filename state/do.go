@@ -19,9 +19,10 @@ import (
 // milliseconds of a few fsyncs.
 const LockWait = 5 * time.Second
 
-// Change is a transition, as Do applies it: it returns the state and the links that
-// are to be. With an error nothing changes beyond what Reconcile repaired.
-type Change func(State, Tree) (State, Tree, error)
+// Change is a transition, as Do applies it. It gets the reconciled state and links, and
+// the time of the transition in UTC, and returns what is to be. With an error nothing
+// changes beyond what Reconcile repaired.
+type Change func(State, Tree, time.Time) (State, Tree, error)
 
 // Result is the state and the links that Do left on disk.
 type Result struct {
@@ -37,8 +38,8 @@ type Result struct {
 //	without the reports that the outbox has
 //
 // It writes nothing if nothing changes. After an error that follows the commit, or a
-// crash, the next Do continues from there. An error that is ErrOwed leaves only
-// reports to be written.
+// crash, the next Do continues from there. After an error that is ErrReportsPending,
+// only reports are left to be written.
 func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 	e := l.Locked(ctx, func() error {
 		res, err = l.do(change)
@@ -65,9 +66,9 @@ func (l Layout) Locked(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// ErrOwed means that a transition is complete, but its reports are still in state.json
-// and not yet in the outbox. The next Do tries again.
-var ErrOwed = errors.New("the outbox could not be written")
+// ErrReportsPending means that a transition is complete, but that its reports are still
+// in state.json, and not yet in the outbox. The next Do tries again.
+var ErrReportsPending = errors.New("the outbox could not be written")
 
 func (l Layout) do(change Change) (Result, error) {
 	s, note := l.load()
@@ -87,7 +88,7 @@ func (l Layout) do(change Change) (Result, error) {
 	}
 	var refused error
 	if change != nil {
-		s2, t2, err := change(s, want)
+		s2, t2, err := change(s, want, now)
 		if err != nil {
 			refused = err
 		} else {
@@ -111,25 +112,25 @@ func (l Layout) apply(was, s State, have, want Tree) (State, error) {
 	if err := l.relink(have, want, s.Status); err != nil {
 		return s, err
 	}
-	if len(s.Owed) == 0 {
+	if len(s.PendingReports) == 0 {
 		return s, nil
 	}
 	left := s
-	left.Owed = nil
+	left.PendingReports = nil
 	var errs []error
-	for _, e := range s.Owed {
+	for _, e := range s.PendingReports {
 		if err := l.Outbox().Put(e); err != nil { // one failure must not delay the other reports
-			left.Owed, errs = append(left.Owed, e), append(errs, err)
+			left.PendingReports, errs = append(left.PendingReports, e), append(errs, err)
 		}
 	}
-	if len(left.Owed) == len(s.Owed) {
-		return s, fmt.Errorf("%w: %w", ErrOwed, errors.Join(errs...))
+	if len(left.PendingReports) == len(s.PendingReports) {
+		return s, fmt.Errorf("%w: %w", ErrReportsPending, errors.Join(errs...))
 	}
 	if err := l.save(left); err != nil {
-		return s, fmt.Errorf("%w: %w", ErrOwed, err)
+		return s, fmt.Errorf("%w: %w", ErrReportsPending, err)
 	}
 	if errs != nil {
-		return left, fmt.Errorf("%w: %w", ErrOwed, errors.Join(errs...))
+		return left, fmt.Errorf("%w: %w", ErrReportsPending, errors.Join(errs...))
 	}
 	return left, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -45,7 +46,7 @@ func do(t testing.TB, l Layout, change Change) Result {
 	return res
 }
 
-func begin(s State, t Tree) (State, Tree, error) {
+func begin(s State, t Tree, now time.Time) (State, Tree, error) {
 	s = Begin(s, Trial{ID: "c", CommandID: "c", Target: v2}, now)
 	t.Previous, t.Current = s.Previous, v2
 	return s, t, nil
@@ -68,7 +69,7 @@ func TestDoCommitsLinksAndOutbox(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	res := do(t, l, begin)
-	if res.State.Status != PendingHealth || len(res.State.Owed) != 0 {
+	if res.State.Status != PendingHealth || len(res.State.PendingReports) != 0 {
 		t.Errorf("got %+v", res.State)
 	}
 	for name, want := range map[string]string{"current": "versions/1.1.0", "previous": "versions/1.0.0", "last-good": "versions/1.0.0"} {
@@ -116,7 +117,7 @@ func TestDoWithARefusedChangeStillSettles(t *testing.T) {
 		t.Fatal(err)
 	}
 	why := errors.New("no")
-	res, err := l.Do(t.Context(), func(s State, t Tree) (State, Tree, error) { return State{}, Tree{}, why })
+	res, err := l.Do(t.Context(), func(s State, t Tree, _ time.Time) (State, Tree, error) { return State{}, Tree{}, why })
 	if !errors.Is(err, why) || res.State.Status != RolledBack {
 		t.Errorf("got %v, %s", err, res.State.Status)
 	}
@@ -317,7 +318,7 @@ func TestDoWritesNothingThatCannotBeRead(t *testing.T) {
 	l := root(t)
 	do(t, l, nil)
 	before, _ := os.ReadFile(l.StateFile())
-	if _, err := l.Do(t.Context(), func(s State, tr Tree) (State, Tree, error) {
+	if _, err := l.Do(t.Context(), func(s State, tr Tree, _ time.Time) (State, Tree, error) {
 		return Begin(s, Trial{ID: "t", Target: tr.Current}, now), tr, nil // back to itself
 	}); err == nil || !strings.Contains(err.Error(), "target equal to previous") {
 		t.Errorf("got %v", err)

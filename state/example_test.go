@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// root returns an install root with these versions, of which the first one runs.
+// exampleRoot returns an install root with these versions, of which the first one runs.
 func exampleRoot(versions ...string) (l state.Layout, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -25,10 +24,12 @@ func exampleRoot(versions ...string) (l state.Layout, remove func(), err error) 
 			err = os.Mkdir(l.Version(release.MustVersion(v)), 0o755)
 		}
 	}
-	for _, link := range []string{"current", "last-good"} {
-		if err == nil {
-			err = os.Symlink(filepath.Join("versions", versions[0]), filepath.Join(dir, link))
-		}
+	if err == nil {
+		_, err = l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			first := release.MustVersion(versions[0])
+			t.LastGood, t.Current = first, first
+			return state.Install(s, state.Trial{Target: first}, now), t, nil
+		})
 	}
 	return l, func() { os.RemoveAll(dir) }, err
 }
@@ -42,9 +43,8 @@ func ExampleLayout_Do() {
 		return
 	}
 	defer remove()
-	now := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
 	target := release.MustVersion("1.5.0")
-	r, err := l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	r, err := l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c1", Target: target, MaxAttempts: 3}, now)
 		t.Previous, t.Current = s.Previous, target
 		return s, t, nil
@@ -57,7 +57,7 @@ func ExampleLayout_Do() {
 
 	// The watchdog counts the starts of the trial; after the last one it rolls back.
 	for range 4 {
-		r, err = l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		r, err = l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 			s, t = state.CountStart(s, t, "exit status 1", now)
 			return s, t, nil
 		})

@@ -87,7 +87,7 @@ func atRest(s State, status Status, good release.Version, now time.Time) State {
 	return State{
 		Status: status, Good: good, MaxBootAttempts: s.MaxBootAttempts, Since: now,
 		Floor: s.Floor, FloorSequence: s.FloorSequence,
-		Commands: s.Commands, Owed: s.Owed,
+		Commands: s.Commands, PendingReports: s.PendingReports,
 	}
 }
 
@@ -222,13 +222,13 @@ func abandon(s State, now time.Time) State {
 	if c, ok := s.Command(s.CommandID); ok && c.Status == stagedManual {
 		n := atRest(s, StagedManual, s.Previous, now)
 		n.Target, n.TrialID = s.Target, s.TrialID
-		n.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(e Entry) bool { return e.ID == staged })
+		n.PendingReports = slices.DeleteFunc(slices.Clone(s.PendingReports), func(e Entry) bool { return e.ID == staged })
 		n.CommandID, n.Channel = s.CommandID, s.Channel
 		n.PendingFloor, n.PendingFloorSequence = s.PendingFloor, s.PendingFloorSequence
 		return n
 	}
 	n := atRest(s, Stable, s.Previous, now)
-	n.Owed = slices.DeleteFunc(slices.Clone(s.Owed), func(e Entry) bool { return e.ID == staged || e.ID == ack })
+	n.PendingReports = slices.DeleteFunc(slices.Clone(s.PendingReports), func(e Entry) bool { return e.ID == staged || e.ID == ack })
 	n.TrialID = s.TrialID
 	const why = "interrupted before the swap; nothing was changed"
 	if s.CommandID != "" {
@@ -251,7 +251,7 @@ func (s State) reportAs(what string, now time.Time, e Event) State {
 	if id == "" {
 		id = s.TrialID
 	}
-	s.Owed = append(s.Owed[:len(s.Owed):len(s.Owed)], Entry{ID: entryID(id, what), Time: now, Event: &e})
+	s.PendingReports = append(s.PendingReports[:len(s.PendingReports):len(s.PendingReports)], Entry{ID: entryID(id, what), Time: now, Event: &e})
 	return s
 }
 

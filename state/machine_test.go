@@ -154,7 +154,7 @@ func TestReconcileWithNothingInstalled(t *testing.T) {
 
 func codes(s State) []release.Code {
 	var c []release.Code
-	for _, e := range s.Owed {
+	for _, e := range s.PendingReports {
 		if e.Event != nil {
 			c = append(c, e.Event.Code)
 		}
@@ -218,7 +218,7 @@ func TestReconcileRecordsARevertByTheLinkAlone(t *testing.T) {
 func TestAbandonTakesBackWhatWasOwed(t *testing.T) {
 	t.Parallel()
 	s := Start(at(Stable), Command{ID: "c", Version: v2, From: v1}, now)
-	s.Owed = nil // delivered
+	s.PendingReports = nil // delivered
 	s = Begin(s, Trial{ID: "c", CommandID: "c", Target: v2}, now)
 	s = Succeed(s, "c", "staged", now)
 	s, tr, _ := Reconcile(s, tree(v1, v1), now)
@@ -246,10 +246,10 @@ func TestCommandsAreBoundedAndInterrupted(t *testing.T) {
 	if len(s.Commands) != MaxCommands {
 		t.Errorf("%d commands are kept, not %d", len(s.Commands), MaxCommands)
 	}
-	owed := len(s.Owed)
+	pending := len(s.PendingReports)
 	for i := range maxResumed {
 		var c Command
-		if s, c = Resume(s, 0, now); c.ID != fmt.Sprint("c", MaxCommands+4) || c.Done || c.Resumed != i+1 || len(s.Owed) != owed {
+		if s, c = Resume(s, 0, now); c.ID != fmt.Sprint("c", MaxCommands+4) || c.Done || c.Resumed != i+1 || len(s.PendingReports) != pending {
 			t.Fatalf("after restart %d: %+v", i+1, c)
 		}
 	}
@@ -284,8 +284,8 @@ func TestEventsToldTwiceHaveOneID(t *testing.T) {
 	s := Begin(at(Stable), Trial{ID: "c", CommandID: "c", Target: v2}, now)
 	a, _ := Revert(s, tree(v2, v1), "x", now)
 	b, _ := Revert(s, tree(v2, v1), "x", now.Add(time.Hour))
-	if a.Owed[1].ID != b.Owed[1].ID || a.Owed[0].ID == a.Owed[1].ID {
-		t.Errorf("ids %s, %s, %s", a.Owed[0].ID, a.Owed[1].ID, b.Owed[1].ID)
+	if a.PendingReports[1].ID != b.PendingReports[1].ID || a.PendingReports[0].ID == a.PendingReports[1].ID {
+		t.Errorf("ids %s, %s, %s", a.PendingReports[0].ID, a.PendingReports[1].ID, b.PendingReports[1].ID)
 	}
 }
 
@@ -299,7 +299,7 @@ func TestDecisionsUseNoClock(t *testing.T) {
 			var note string
 			change()
 			s, tr, note = Reconcile(s, tr, clock())
-			said = append(said, fmt.Sprint(s.Status, tr.Current, tr.LastGood, s.BootAttempts, len(s.Owed), note))
+			said = append(said, fmt.Sprint(s.Status, tr.Current, tr.LastGood, s.BootAttempts, len(s.PendingReports), note))
 		}
 		begin := func() {
 			s = Begin(s, Trial{ID: "t", Target: v2, MaxAttempts: 2}, clock())

@@ -17,12 +17,12 @@ func TestShelveAndApply(t *testing.T) {
 	}
 	s = Shelve(s, Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 2, RollbackFloor: v1}, now)
 	if got := fmt.Sprint(codes(s)); s.Status != StagedManual || got != "[upgrade_staged_manual]" {
-		t.Errorf("%s, owed %s", s.Status, got)
+		t.Errorf("%s, pending %s", s.Status, got)
 	}
 	if r, rt, note := Reconcile(s, tree, now); note != "" || r.Status != StagedManual || rt.Current != v1 {
 		t.Errorf("a version that waits is not at rest: %s", note)
 	}
-	s.Owed = nil
+	s.PendingReports = nil
 	s, tree, err := Apply(s, tree, now)
 	if err != nil || s.Status != PendingHealth || tree.Current != v2 || tree.Previous != v1 || s.MaxBootAttempts != 2 {
 		t.Fatalf("%+v, %+v, %v", s, tree, err)
@@ -59,7 +59,7 @@ func TestRollBack(t *testing.T) {
 			t.Errorf("in the trial: %+v, %v", back, err)
 		}
 		ids := map[string]bool{}
-		for _, e := range back.Owed {
+		for _, e := range back.PendingReports {
 			ids[e.ID] = true
 		}
 		if len(ids) != 2 {

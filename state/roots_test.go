@@ -64,7 +64,7 @@ func TestDirectoriesMayBeLinks(t *testing.T) {
 				if err := runs.Make(); err != nil {
 					t.Error(err)
 				}
-				res, err := runs.Do(t.Context(), func(s State, tr Tree) (State, Tree, error) {
+				res, err := runs.Do(t.Context(), func(s State, tr Tree, _ time.Time) (State, Tree, error) {
 					s = Begin(s, Trial{ID: "t", Target: v2}, time.Now())
 					tr.Previous, tr.Current = v1, v2
 					return s, tr, nil
@@ -72,7 +72,7 @@ func TestDirectoriesMayBeLinks(t *testing.T) {
 				if err != nil || res.Tree.Current != v2 || res.Tree.LastGood != v1 || len(res.Notes) > 0 {
 					t.Fatalf("a swap: %+v, %v", res, err)
 				}
-				if res, err = l.RunningAs(v2).Do(t.Context(), func(s State, tr Tree) (State, Tree, error) {
+				if res, err = l.RunningAs(v2).Do(t.Context(), func(s State, tr Tree, _ time.Time) (State, Tree, error) {
 					s, tr = Keep(s, tr, "", time.Now())
 					return s, tr, nil
 				}); err != nil || res.Tree.LastGood != v2 {
@@ -255,7 +255,7 @@ func TestModesAreNarrow(t *testing.T) {
 	if err := l.Make(); err != nil {
 		t.Fatal(err)
 	}
-	do(t, l, func(s State, tr Tree) (State, Tree, error) {
+	do(t, l, func(s State, tr Tree, _ time.Time) (State, Tree, error) {
 		return Start(s, Command{ID: "c", Version: v2}, now), tr, nil
 	})
 	if err := errors.Join(l.RecordStart(), l.KeepTrust(map[string][]byte{"a": nil})); err != nil {
@@ -330,7 +330,7 @@ func TestAStateThatHasGrownRecovers(t *testing.T) {
 		s.Commands = append(s.Commands, Command{ID: fmt.Sprint("c", i), Version: v2, Done: true, Code: release.Internal, Error: strings.Repeat("<", 4<<10)})
 	}
 	for i := range 20 {
-		s.Owed = append(s.Owed, Entry{ID: fmt.Sprint("e", i), Event: &Event{Code: release.Internal, Message: strings.Repeat("x", 4<<10), Journal: []string{strings.Repeat("y", 500)}}})
+		s.PendingReports = append(s.PendingReports, Entry{ID: fmt.Sprint("e", i), Event: &Event{Code: release.Internal, Message: strings.Repeat("x", 4<<10), Journal: []string{strings.Repeat("y", 500)}}})
 	}
 	b, err := encodeJSON(s, "")
 	if err != nil {
@@ -347,7 +347,7 @@ func TestAStateThatHasGrownRecovers(t *testing.T) {
 	if err := errors.Join(os.WriteFile(l.StateFile(), b, 0o600), l.point(l.Current(), v2), l.point(l.Previous(), v1)); err != nil {
 		t.Fatal(err)
 	}
-	res, err := l.AtStart().Do(t.Context(), func(s State, tr Tree) (State, Tree, error) {
+	res, err := l.AtStart().Do(t.Context(), func(s State, tr Tree, _ time.Time) (State, Tree, error) {
 		s, tr = CountStart(s, tr, "", now)
 		return s, tr, nil
 	})

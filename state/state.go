@@ -16,8 +16,8 @@
 // alone. So no report is lost, and one that is sent twice counts once.
 //
 // Readers (Layout.Read, Tree, Inspect and Outbox.List) take no lock and change
-// nothing, whatever they find. They report damage; the next Do sets a damaged file
-// aside.
+// nothing, whatever they find. They report damage. Only a writer that holds the lock
+// sets a damaged file aside.
 //
 // The package does not decide whether a version is healthy. No decision depends on
 // a clock: times are recorded for people.
@@ -105,9 +105,9 @@ type State struct {
 	FailedStarts []string `json:"failed_starts,omitempty"`
 	// Commands are the commands that are remembered, oldest first.
 	Commands []Command `json:"commands,omitempty"`
-	// Owed are the reports of the last transition that the outbox may not hold yet.
+	// PendingReports are those of the last transition that the outbox may not hold yet.
 	// They are written together with it, so neither is lost without the other.
-	Owed []Entry `json:"owed,omitempty"`
+	PendingReports []Entry `json:"owed,omitempty"`
 }
 
 // Command is an upgrade command, and its outcome.
@@ -180,7 +180,7 @@ func Decode(b []byte) (State, error) {
 		return State{}, fmt.Errorf("state: schema is missing")
 	}
 	// A damaged report must not cost the others, or the trial.
-	s.Owed = slices.DeleteFunc(s.Owed, func(e Entry) bool { return e.check() != nil })
+	s.PendingReports = slices.DeleteFunc(s.PendingReports, func(e Entry) bool { return e.check() != nil })
 	if err := s.check(); err != nil {
 		return State{}, fmt.Errorf("state: %w", err)
 	}
@@ -213,7 +213,7 @@ func (s State) check() error {
 	if s.BootAttempts < 0 {
 		return fmt.Errorf("boot_attempts %d is negative", s.BootAttempts)
 	}
-	for _, e := range s.Owed {
+	for _, e := range s.PendingReports {
 		if err := e.check(); err != nil {
 			return err
 		}

@@ -12,13 +12,13 @@ import (
 // Apply puts the version that Shelve left for an operator on trial at the next
 // start. The rollback floors apply: one may have risen since it was staged.
 func Apply(ctx context.Context, l state.Layout) (state.Result, error) {
-	return l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	return l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.StagedManual {
 			if err := aboveFloor(s, s.Target, stage.SequenceOf(l, s.Target)); err != nil {
 				return s, t, err
 			}
 		}
-		return state.Apply(s, t, time.Now().UTC())
+		return state.Apply(s, t, now)
 	})
 }
 

@@ -134,7 +134,7 @@ func nodeWith(t *testing.T, v string, floor string) config.Settings {
 	if err := os.MkdirAll(n.Layout.Version(good), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	do(t, n.Layout, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	do(t, n.Layout, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		t.LastGood, t.Current = good, good
 		return state.Install(s, tr, time.Now()), t, nil
 	})

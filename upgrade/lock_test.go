@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -27,7 +28,7 @@ func TestTheLockIsFreeWhileOthersAreSlow(t *testing.T) {
 	tryLock := func(while string) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*state.LockWait)
 		defer cancel()
-		if _, err := n.Layout.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) { return s, t, nil }); err != nil {
+		if _, err := n.Layout.Do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) { return s, t, nil }); err != nil {
 			t.Errorf("while %s: %v", while, err)
 		}
 		mu.Lock()

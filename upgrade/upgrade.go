@@ -163,7 +163,7 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
 	}[r.End]
 	_, err := end(ctx, l, staged, trial)
-	if errors.Is(err, state.ErrOwed) { // the commit is done, and the next start reports it
+	if errors.Is(err, state.ErrReportsPending) { // the commit is done, and the next start reports it
 		p.c.Log.Warn().Err(err).Str("command_id", r.CommandID).Msg("the swap will be reported after the restart")
 		err = nil
 	}

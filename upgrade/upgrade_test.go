@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
@@ -229,7 +230,7 @@ func TestApplyBelowTheFloor(t *testing.T) {
 		t.Fatal(err)
 	}
 	raise := func(floor string, sequence uint64) {
-		do(t, n.Layout, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+		do(t, n.Layout, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 			s.Floor, s.FloorSequence = release.MustVersion(floor), sequence
 			return s, t, nil
 		})

@@ -40,7 +40,7 @@ func TestGoesBackOnAFullDisk(t *testing.T) {
 				t.Fatal(err)
 			}
 			lay(t, l)
-			_, err = l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+			_, err = l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 				s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 3}, time.Now())
 				tr.Previous, tr.Current = v1, v2
 				return s, tr, nil

@@ -53,13 +53,13 @@ func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) s
 		cause = ended(ctx) // before the lock is taken
 	}
 	var counted state.State
-	res, err := l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		before := s.Status
 		if !counts {
 			counted = s
 			return s, t, nil
 		}
-		s, t = state.CountStart(s, t, cause, time.Now().UTC())
+		s, t = state.CountStart(s, t, cause, now)
 		rep.Reverted = before == state.PendingHealth && s.Status == state.RolledBack
 		counted = s
 		return s, t, nil

@@ -56,7 +56,7 @@ func lay(t testing.TB, l state.Layout) {
 func trial(t testing.TB, max int) state.Layout {
 	t.Helper()
 	l := root(t)
-	_, err := l.Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+	_, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: max}, time.Now())
 		tr.Previous, tr.Current = v1, v2
 		return s, tr, nil
@@ -177,18 +177,18 @@ func TestAReportThatCannotBeWrittenEndsNoTrial(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, errs: 1},
-		"an entry is too large":      {spoil: owe(`{"id":"t.big","time":"2026-11-25T00:00:00Z","event":{"code":"upgrade_staged","message":"` + big + `"}}`)},
-		"an entry has no content":    {spoil: owe(`{"id":"t.none","time":"2026-11-25T00:00:00Z"}`)},
-		"an entry's id names a path": {spoil: owe(`{"id":"../../x","time":"2026-11-25T00:00:00Z","event":{"code":"upgrade_staged","message":"m"}}`)},
+		"an entry is too large":      {spoil: pending(`{"id":"t.big","time":"2026-11-25T00:00:00Z","event":{"code":"upgrade_staged","message":"` + big + `"}}`)},
+		"an entry has no content":    {spoil: pending(`{"id":"t.none","time":"2026-11-25T00:00:00Z"}`)},
+		"an entry's id names a path": {spoil: pending(`{"id":"../../x","time":"2026-11-25T00:00:00Z","event":{"code":"upgrade_staged","message":"m"}}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := root(t)
-			if _, err := l.On(fsutil.Disk{Seam: refuse{"/outbox", syscall.EROFS}}).Do(t.Context(), func(s state.State, tr state.Tree) (state.State, state.Tree, error) {
+			if _, err := l.On(fsutil.Disk{Seam: refuse{"/outbox", syscall.EROFS}}).Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 				s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 3}, time.Now())
 				tr.Previous, tr.Current = v1, v2
 				return s, tr, nil
-			}); !errors.Is(err, state.ErrOwed) {
+			}); !errors.Is(err, state.ErrReportsPending) {
 				t.Fatal(err)
 			}
 			if tt.spoil != nil {
@@ -212,8 +212,8 @@ func TestAReportThatCannotBeWrittenEndsNoTrial(t *testing.T) {
 	}
 }
 
-// owe puts an entry in front of those that state.json owes.
-func owe(entry string) func(t *testing.T, l state.Layout) {
+// pending adds an entry in front of the pending reports of state.json.
+func pending(entry string) func(t *testing.T, l state.Layout) {
 	return func(t *testing.T, l state.Layout) {
 		path := filepath.Join(l.Root(), "state.json")
 		b, err := os.ReadFile(path)

@@ -47,8 +47,8 @@ versions.`,
 			}
 		}
 		return func(ctx context.Context, l state.Layout) (state.Result, error) {
-			return l.Do(ctx, func(s state.State, t state.Tree) (state.State, state.Tree, error) {
-				return state.RollBack(s, t, to, time.Now().UTC())
+			return l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+				return state.RollBack(s, t, to, now)
 			})
 		}, nil
 	})

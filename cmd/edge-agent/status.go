@@ -87,7 +87,7 @@ changes nothing. As root it becomes the owner of the root.`,
 				Root: root, Status: s.Status, Since: s.Since,
 				Current: t.Current, Previous: t.Previous, LastGood: t.LastGood, Target: s.Target,
 				BootAttempts: s.BootAttempts, MaxBootAttempts: s.MaxBootAttempts, Reason: s.Reason, FailedStarts: s.FailedStarts,
-				Versions: t.Versions, Undelivered: len(entries) + len(s.Owed), Service: service, Connection: connection, Notes: res.Notes,
+				Versions: t.Versions, Undelivered: len(entries) + len(s.PendingReports), Service: service, Connection: connection, Notes: res.Notes,
 			}
 			rep.Summary = summary(s, t, service, broken)
 			if asJSON {

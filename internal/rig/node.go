@@ -134,9 +134,9 @@ func LayOut(dir, root string, c NodeConfig) error {
 	} else if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
-	if _, err := l.Do(context.Background(), func(s state.State, t state.Tree) (state.State, state.Tree, error) {
+	if _, err := l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		t.LastGood, t.Current = v, v
-		return state.Install(s, state.Trial{Target: v}, time.Now().UTC()), t, nil
+		return state.Install(s, state.Trial{Target: v}, now), t, nil
 	}); err != nil {
 		return err
 	}

@@ -310,11 +310,11 @@ func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	good := Plan{ID: "r", Version: "1.1.0"}
 	for want, change := range map[string]func(*Plan) []string{
-		"needs an id":    func(p *Plan) []string { p.ID = ""; return []string{"a"} },
-		"strategy":       func(p *Plan) []string { p.Strategy = "fast"; return []string{"a"} },
-		"must not be negative":     func(p *Plan) []string { p.Settle = -1; return []string{"a"} },
-		"no node":        func(*Plan) []string { return nil },
-		"is listed twice": func(*Plan) []string { return []string{"a", "b", "a"} },
+		"needs an id":          func(p *Plan) []string { p.ID = ""; return []string{"a"} },
+		"strategy":             func(p *Plan) []string { p.Strategy = "fast"; return []string{"a"} },
+		"must not be negative": func(p *Plan) []string { p.Settle = -1; return []string{"a"} },
+		"no node":              func(*Plan) []string { return nil },
+		"is listed twice":      func(*Plan) []string { return []string{"a", "b", "a"} },
 	} {
 		p := good
 		nodes := change(&p)
