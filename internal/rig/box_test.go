@@ -139,7 +139,7 @@ func TestUnderSystemdUpgradeAndDowngrade(t *testing.T) {
 
 // Every kind of failure ends with the old version after the configured number of starts,
 // within (starts + 1) x RestartSec and the time of the starts themselves.
-func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
+func TestUnderSystemdBadReleasesRollBack(t *testing.T) {
 	for _, tt := range []struct {
 		fault   fakerelease.Fault
 		options box.Options

@@ -7,7 +7,7 @@ import (
 )
 
 // A used link for the first administrator shows the sign-in page.
-func TestAClaimThatWasUsed(t *testing.T) {
+func TestUsedClaimLink(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	claim, err := s.m.NewClaim(t.Context())

@@ -15,6 +15,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/rs/zerolog"
 )
 
 // fakeAPI answers the calls of the pages with records of the test, and records the
@@ -92,7 +93,7 @@ func overFake(t *testing.T) (*fakeAPI, *person) {
 	s := open(t)
 	root := s.root()
 	f := &fakeAPI{t: t, mux: http.NewServeMux()}
-	pages, err := web.NewBefore(s.m, f)
+	pages, err := web.New(f, s.m, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,7 +98,7 @@ func TestHostileTextIsText(t *testing.T) {
 	}
 }
 
-func TestOnlyWhoIsSignedInComesIn(t *testing.T) {
+func TestPagesNeedASession(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	s.root()
@@ -304,12 +304,12 @@ func TestRecordsAreFoundByName(t *testing.T) {
 
 // An incomplete form changes nothing on any page, and is not logged as an error of the
 // manager.
-func TestCutFormsAreRefused(t *testing.T) {
+func TestIncompleteFormsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	root := s.root()
 	var logged bytes.Buffer
-	pages, err := web.New(s.m, zerolog.New(&logged).Level(zerolog.WarnLevel))
+	pages, err := web.New(s.m, s.m, zerolog.New(&logged).Level(zerolog.WarnLevel))
 	if err != nil {
 		t.Fatal(err)
 	}
