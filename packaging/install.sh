@@ -1,14 +1,12 @@
 #!/bin/sh
-# The release workflow fills in what stands between @ signs, so that the copy in a
-# release installs that release of that repository.
-#
-# Downloads edge-agent, checks it, and runs `edge-agent install`:
+# Downloads edge-agent, verifies it, and runs `edge-agent install`. The release workflow
+# replaces the words between @ signs, so that a release's copy installs that release:
 #
 #	sh install.sh --device-type edge --manager wss://manager.example:8443 --token-file token
 #
-# cosign checks it if it is installed (the signer, and the transparency log), and
-# the digest below otherwise. edge-agent then verifies the release once more, by
-# itself, before it installs it.
+# If cosign is installed, it verifies the signer and the transparency log. Otherwise the
+# script compares the digest below. edge-agent then verifies the release again before it
+# installs it.
 set -eu
 umask 022
 export PATH="$PATH:/usr/sbin:/sbin"
@@ -33,7 +31,7 @@ esac
 case $(uname -m) in
 x86_64) arch=x86_64-linux pinned=$sha256_x86_64 ;;
 aarch64) arch=aarch64-linux pinned=$sha256_aarch64 ;;
-*) fail "there is no release for $(uname -m)" ;;
+*) fail "no release for $(uname -m)" ;;
 esac
 
 dir=$(mktemp -d)

@@ -6,7 +6,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// A node's policy decides whether a request may be tried at all.
+// A node's policy decides whether a request is allowed.
 func ExamplePolicy_Check() {
 	policy := release.Policy{Enabled: true, Channels: []string{"stable"}, RollbackGrace: 1}
 	running := release.MustVersion("1.4.0")
@@ -24,7 +24,7 @@ func ExamplePolicy_Check() {
 	// 1.1.0 1.1.0 is 3 minor versions behind the running 1.4.0; rollback_grace of this node's [upgrade] is 1
 }
 
-// A text of another program is made safe before it is logged or shown.
+// Foreign makes a text of another program safe to log and to show.
 func ExampleForeign() {
 	fmt.Println(release.Foreign("disk full\x1b[2J\nforged line", 40))
 	// Output: disk full?[2J forged line

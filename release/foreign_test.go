@@ -59,7 +59,7 @@ func FuzzForeign(f *testing.F) {
 	})
 }
 
-// An error about a manifest quotes no more of it than a line.
+// An error about a manifest quotes at most one line of it.
 func TestErrorsOfAManifestAreShort(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("y\u202e", 100_000)

@@ -13,8 +13,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// manifest.schema.json says what Parse takes: the same names, the same limits,
-// the same answer.
+// manifest.schema.json accepts the same manifests as Parse, with the same names and
+// limits.
 func TestManifestSchema(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("manifest.schema.json")

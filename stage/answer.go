@@ -9,8 +9,8 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// parseAnswer returns what a response to a request for the bytes from at on
-// holds, or an error that may pass. It does not read the body.
+// parseAnswer returns what a response to a request for the bytes from at on contains. An
+// error is retried. It does not read the body.
 func parseAnswer(resp *http.Response, at int64) (Part, error) {
 	refuse := func(format string, args ...any) (Part, error) {
 		return Part{}, fmt.Errorf("the host "+format+": a captive portal?", args...)
@@ -55,12 +55,11 @@ func parseAnswer(resp *http.Response, at int64) (Part, error) {
 	return p, nil
 }
 
-// maxETag bounds what is sent back to a host, in bytes.
+// maxETag bounds an ETag that is sent back to a host, in bytes.
 const maxETag = 1 << 10
 
-// accept returns the bounds of a part of the tarball, or an error if the part
-// contradicts the signed size or what is on disk already. It changes nothing on
-// disk. Errors about a remote part may pass.
+// accept returns the bounds of a part of the tarball, or an error if the part contradicts
+// the signed size or the bytes on disk. It changes nothing on disk.
 func (d *download) accept(p Part) (Part, error) {
 	refuse := func(format string, args ...any) (Part, error) {
 		return Part{}, fmt.Errorf("the host "+format+": a captive portal?", args...)
@@ -85,7 +84,7 @@ func (d *download) accept(p Part) (Part, error) {
 	case p.Total > 0 && d.limit > 0 && p.Total != d.limit:
 		return refuse("answers with a file of %d bytes, but the signed manifest says %d", p.Total, d.limit)
 	case p.Total > release.MaxTarball:
-		return Part{}, passing{release.Errorf(release.ManifestInvalid, "the host answers with a file of %d bytes, more than %d", p.Total, int64(release.MaxTarball))}
+		return Part{}, retryable{release.Errorf(release.ManifestInvalid, "the host answers with a file of %d bytes, more than %d", p.Total, int64(release.MaxTarball))}
 	case p.Total > 0 && d.total > 0 && p.Total != d.total:
 		d.doubt = true
 		return refuse("answers with a file of %d bytes, but it had %d before", p.Total, d.total)

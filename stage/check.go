@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// selfCheck runs `<binary> version` in dir: a binary for another machine, or
-// one whose loader or library is missing, is found here, before anything is
-// swapped. What it prints does not matter.
+// selfCheck runs `<binary> version` in dir, before anything is swapped. It finds a
+// program for another machine, or one whose loader or library is missing. The output
+// does not matter.
 func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	s.Progress(PhaseCheck, 0, 0)
 	bin := filepath.Join(dir, s.Binary)
@@ -28,7 +28,7 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return release.Errorf(release.ExtractFailed, "the release has no %s", s.Binary)
 	case errors.Is(err, fs.ErrPermission):
-		return release.Errorf(release.ExtractFailed, "self-check: %s of the release cannot be reached: %s: %w", s.Binary, forbidden(bin), err)
+		return release.Errorf(release.ExtractFailed, "self-check: %s of the release cannot be reached: %s: %w", s.Binary, explainForbidden(bin), err)
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
@@ -43,8 +43,8 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	defer cancel()
 	for {
 		err = s.runVersion(ctx, bin, dir)
-		// A fork elsewhere in this process may still hold the file open for
-		// writing for an instant (golang.org/issue/22315).
+		// A fork elsewhere in this process may still have the file open for writing for an
+		// instant (golang.org/issue/22315).
 		if !errors.Is(err, syscall.ETXTBSY) {
 			break
 		}
@@ -65,17 +65,17 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return release.Errorf(release.ExtractFailed, "self-check: `%s version` did not end within %v", s.Binary, s.CheckTimeout)
 	case errors.Is(err, fs.ErrPermission):
-		return release.Errorf(release.ExtractFailed, "self-check: `%s version` may not be executed: %s: %w", s.Binary, forbidden(bin), err)
+		return release.Errorf(release.ExtractFailed, "self-check: `%s version` may not be executed: %s: %w", s.Binary, explainForbidden(bin), err)
 	default:
 		return release.Errorf(release.ExtractFailed, "self-check: `%s version`: %w", s.Binary, err)
 	}
 }
 
-// forbidden says why the kernel does not execute bin, which has its x bits, and
-// what to look at.
-func forbidden(bin string) string {
+// explainForbidden returns why the kernel does not execute bin although its x bits are
+// set, and what to check.
+func explainForbidden(bin string) string {
 	if fsutil.NoExec(bin) {
-		return noexec(bin)
+		return explainNoExec(bin)
 	}
 	closed := "" // the topmost directory that this user may not enter
 	for dir := filepath.Dir(bin); ; dir = filepath.Dir(dir) {
@@ -95,15 +95,15 @@ func forbidden(bin string) string {
 	return "the modes allow it, so a security module does not: look for SELinux, AppArmor or fapolicyd in the journal (journalctl -k)"
 }
 
-// noexec says that nothing in dir can be executed.
-func noexec(dir string) string {
+// explainNoExec returns why nothing in dir can be executed.
+func explainNoExec(dir string) string {
 	return fmt.Sprintf("%s is on a file system mounted noexec: mount it with exec, or set service.install_root elsewhere", dir)
 }
 
 func (s *Stager) runVersion(ctx context.Context, bin, dir string) error {
 	cmd := exec.CommandContext(ctx, bin, "version")
 	cmd.Dir = dir
-	// The environment of the service is not for it: NOTIFY_SOCKET above all.
+	// The program gets nothing of the service's environment, above all not NOTIFY_SOCKET.
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 	var out head
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -117,7 +117,7 @@ func (s *Stager) runVersion(ctx context.Context, bin, dir string) error {
 	return err
 }
 
-// head keeps the first bytes of what a program says, on one line.
+// head keeps the first bytes of a program's output, on one line.
 type head struct{ b []byte }
 
 func (h *head) Write(p []byte) (int, error) {

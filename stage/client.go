@@ -24,12 +24,12 @@ const (
 	maxRetryAfter = 5 * time.Minute // of what a server may ask for
 )
 
-// client is what every fetch goes through: manifest, signature and tarball take
-// the same proxy, the same certificates and the same rules.
+// client sends every request: manifest, signature and tarball use the same proxy, the
+// same certificates and the same rules.
 type client struct {
 	http.Client
-	// trusted are the hosts that may have private addresses: the release host, as
-	// it is compiled in or as an operator names it, and proxies.
+	// trusted are the hosts that may have private addresses: proxies, and the release host
+	// as it is compiled in or as an operator names it.
 	trusted sync.Map
 }
 
@@ -39,7 +39,7 @@ func newClient(c Config) (*client, error) {
 	hc := &client{Client: http.Client{CheckRedirect: checkRedirect}}
 	tr := http.DefaultTransport.(*http.Transport).Clone()
 	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: c.Now}
-	// HTTP/1.1 alone: a few files, one after another. A release build leaves HTTP/2 out.
+	// HTTP/1.1 suffices for a few files in sequence. A release build omits HTTP/2.
 	tr.Protocols = new(http.Protocols)
 	tr.Protocols.SetHTTP1(true)
 	tr.DisableCompression = true // a tarball's bytes are what its digest is of
@@ -49,7 +49,7 @@ func newClient(c Config) (*client, error) {
 		tr.Proxy = c.Proxy
 	}
 	if pem := c.Trust.ReleaseCA(); pem != nil {
-		// Beside the system's: a proxy before that host is checked by those.
+		// In addition to the system's, which check a proxy before that host.
 		pool, err := x509.SystemCertPool()
 		if err != nil {
 			pool = x509.NewCertPool()
@@ -87,13 +87,13 @@ func newClient(c Config) (*client, error) {
 	return hc, nil
 }
 
-// written is before any release of this code. A clock that says less has not
-// been set yet, as that of a device that boots in 1970.
+// written is before any release of this code. A clock that shows an earlier time is not
+// set, as on a device that boots in 1970.
 var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 
-// CertificateTime returns the time that certificates of the manager and of the
-// release host are judged by: now, or the time of this code if the clock says
-// less. It decides nothing else: releases are verified without a clock.
+// CertificateTime returns the time at which the certificates of the manager and of the
+// release host must be valid: now, or the time of this code if the clock shows an
+// earlier one. Releases are verified without it.
 func CertificateTime() time.Time {
 	if now := time.Now(); now.After(written) {
 		return now
@@ -101,8 +101,8 @@ func CertificateTime() time.Time {
 	return written
 }
 
-// refusePrivate is a net.Dialer's Control: it sees the address that the name
-// was resolved to, which a check of the name would not.
+// refusePrivate is a net.Dialer's Control. It gets the resolved address; a check of the
+// name would not see it.
 func refusePrivate(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -110,23 +110,23 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 	}
 	ip := ap.Addr().Unmap()
 	if !ip.IsGlobalUnicast() || ip.IsPrivate() || carrierNAT.Contains(ip) {
-		return passing{release.Errorf(release.URLInvalid, "redirected to the private address %s (a captive portal?); set upgrade.allow_private_redirects if that is meant", ip)}
+		return retryable{release.Errorf(release.URLInvalid, "redirected to the private address %s (a captive portal?); set upgrade.allow_private_redirects if that is meant", ip)}
 	}
 	return nil
 }
 
 var carrierNAT = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598
 
-// githubAssets is where github.com redirects downloads of release assets to.
+// githubAssets is the domain to which github.com redirects downloads of release assets.
 const githubAssets = ".githubusercontent.com"
 
-// checkRedirect keeps a fetch on https, and on the host that was compiled in
-// or its asset hosts. The bytes are verified anyway; this keeps a node from
-// being sent about its own network. A refusal may pass: portals of hotels and
-// other guest networks redirect every request until somebody signs in.
+// checkRedirect allows https only, and only the original host or its asset hosts. The
+// bytes are verified anyway; this keeps a node from requests to its own network. A
+// refusal may pass: portals of guest networks redirect every request until somebody
+// signs in.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	refuse := func(format string, args ...any) error {
-		return passing{release.Errorf(release.URLInvalid, format+" (a captive portal?)", args...)}
+		return retryable{release.Errorf(release.URLInvalid, format+" (a captive portal?)", args...)}
 	}
 	if len(via) > maxRedirects {
 		return refuse("more than %d redirects", maxRedirects)
@@ -141,8 +141,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return refuse("redirect from %s to %s: not an allowed host", from.Host, release.Foreign(to.Host, release.ForeignLimit))
 }
 
-// throttle reads from r at most perSecond bytes a second, on average, and in
-// pieces that take no longer than a quarter of one. 0 is no limit.
+// throttle reads at most perSecond bytes a second from r, on average, in pieces that take
+// at most a quarter of a second. 0 is no limit.
 func throttle(ctx context.Context, r io.Reader, perSecond int64) io.Reader {
 	if perSecond == 0 {
 		return r

@@ -196,7 +196,7 @@ func crashCases(rs releases) []crashCase {
 		})
 	}
 	old := raw(func(l state.Layout) error { return writeVersion(l, "1.8.0", "old") })
-	takeAway := raw(func(l state.Layout) error { return os.RemoveAll(l.Version(release.MustVersion(newVersion))) })
+	removeInstalled := raw(func(l state.Layout) error { return os.RemoveAll(l.Version(release.MustVersion(newVersion))) })
 	lower := func(version string) step {
 		return raw(func(l state.Layout) error {
 			return errors.Join(writeVersion(l, version, "of the image"), os.WriteFile(filepath.Join(l.Version(release.MustVersion(version)), lowerFile), nil, 0o644))
@@ -238,7 +238,7 @@ func crashCases(rs releases) []crashCase {
 		{name: "manual rollback in a trial", before: []step{up, boot}, step: by(rollBack)},
 		{name: "manual rollback", before: []step{up, boot, prove}, step: by(rollBack), proved: true},
 		{name: "manual rollback kept", before: []step{up, boot, prove, by(rollBack), boot}, step: prove, proved: true},
-		{name: "upgrade again after a revert", before: []step{up, boot, boot, boot, prove, takeAway}, step: up},
+		{name: "upgrade again after a revert", before: []step{up, boot, boot, boot, prove, removeInstalled}, step: up},
 		{name: "first start of a root", before: []step{raw(func(l state.Layout) error {
 			return errors.Join(os.Remove(filepath.Join(l.Root(), "state.json")), os.Remove(filepath.Join(l.Root(), "last-good")))
 		})}, step: boot},
@@ -246,7 +246,7 @@ func crashCases(rs releases) []crashCase {
 		{name: "state.json torn in a trial", before: []step{up, boot, garbage}, step: boot, torn: true},
 		{name: "current led nowhere", before: []step{point("current", "9.9.9")}, step: boot, lost: true},
 		{name: "current moved by hand", before: []step{old, point("current", "1.8.0")}, step: boot},
-		{name: "version taken away in a trial", before: []step{up, boot, takeAway}, step: boot, lost: true},
+		{name: "version taken away in a trial", before: []step{up, boot, removeInstalled}, step: boot, lost: true},
 	}
 }
 

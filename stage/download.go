@@ -20,16 +20,16 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// progress that all tries of a download together must make, to get as many again.
+// progress is how many bytes all attempts together must add to get as many attempts again.
 const progress = 1 << 20
 
-// download brings the tarball to Layout.Download, with the digest that a
-// names, sets a.Size, and returns the file. It resumes what an earlier try left.
+// download fetches the tarball to Layout.Download, with the digest of a, sets a.Size, and
+// returns the file. It resumes what an earlier attempt left.
 //
-// A response that contradicts the signed size, or what is on disk, uses one of
-// the tries and leaves what is on disk as it is. A wrong digest is final,
-// unless the bytes came from more than one response, or no size was signed:
-// then the download begins once more, since any of the responses may be to blame.
+// A response that contradicts the signed size, or the bytes on disk, uses one
+// attempt and changes nothing on disk. A wrong digest is final, unless the bytes came
+// from more than one response or no size was signed: then any response may be wrong,
+// and the download starts once more.
 func (s *Stager) download(ctx context.Context, src Source, name string, a *release.Artefact) (_ *fsutil.File, err error) {
 	path := s.Layout.Download(a.SHA256)
 	disk := s.Layout.Disk()
@@ -40,7 +40,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 		f, err = disk.Create(path, os.O_RDWR, 0o600)
 	}
 	if err != nil {
-		return nil, full(err)
+		return nil, withDiskFull(err)
 	}
 	defer func() {
 		if err != nil {
@@ -52,7 +52,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 		return nil, err
 	}
 	if a.Size > 0 {
-		if err := s.room(ctx, tarballSize{size: a.Size, unpacked: a.UnpackedSize, have: d.have}); err != nil {
+		if err := s.makeRoom(ctx, tarballSize{size: a.Size, unpacked: a.UnpackedSize, have: d.have}); err != nil {
 			disk.Discard(path)
 			return nil, err
 		}
@@ -60,7 +60,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 	again := true // the download may begin once more
 	for {
 		before := d.have
-		err = s.retry(ctx, src.Describe(name), func() error { return d.more(ctx) })
+		err = s.retry(ctx, src.Describe(name), func() error { return d.fetchRest(ctx) })
 		switch {
 		case isCode(err, release.NetworkError) && d.have-before >= progress:
 			continue // a bad link, but it gets there: the tries begin again
@@ -74,7 +74,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 			if d.have == 0 || isCode(err, release.DiskFull) || isCode(err, release.ManifestInvalid) {
 				disk.Discard(path)
 			}
-			return nil, full(err)
+			return nil, withDiskFull(err)
 		}
 		if got := hex.EncodeToString(d.sum.Sum(nil)); got != a.SHA256 {
 			if again && (d.leftover || d.responses > 1 || d.limit == 0) && (!src.Local() || d.leftover) {
@@ -97,7 +97,7 @@ func isCode(err error, code release.Code) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// download is one tarball on its way to disk; have bytes of it are in f and sum.
+// download is one tarball being downloaded; f and sum have its first have bytes.
 type download struct {
 	s         *Stager
 	f         *fsutil.File
@@ -114,7 +114,7 @@ type download struct {
 	doubt     bool   // the last error may be the fault of the bytes on disk
 }
 
-// rehash takes what an earlier process left into account.
+// rehash adds what an earlier process left to have and sum.
 func (d *download) rehash() error {
 	n, err := io.Copy(d.sum, d.f)
 	d.have = n
@@ -128,7 +128,7 @@ func (d *download) rehash() error {
 	return nil
 }
 
-// restart forgets all bytes.
+// restart removes all bytes.
 func (d *download) restart() error {
 	d.sum.Reset()
 	d.etag, d.total, d.responses, d.leftover = "", 0, 0, false
@@ -144,7 +144,7 @@ func (d *download) truncate(size int64) error {
 	return err
 }
 
-// mark is a length that the download can be set back to.
+// mark is a state to which the download can be set back.
 type mark struct {
 	have, total int64
 	responses   int
@@ -157,7 +157,7 @@ func (d *download) mark() (mark, error) {
 	return mark{d.have, d.total, d.responses, d.etag, sum}, err
 }
 
-// reset forgets the bytes after m.
+// reset removes the bytes after m.
 func (d *download) reset(m mark) error {
 	if err := d.sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(m.sum); err != nil {
 		return err
@@ -166,9 +166,8 @@ func (d *download) reset(m mark) error {
 	return d.truncate(m.have)
 }
 
-// more fetches the rest. An error that is not final leaves the bytes that were
-// there, and perhaps more.
-func (d *download) more(ctx context.Context) error {
+// fetchRest fetches the rest. An error that is not final keeps the bytes so far.
+func (d *download) fetchRest(ctx context.Context) error {
 	if d.limit > 0 && d.have == d.limit {
 		return nil
 	}
@@ -187,17 +186,17 @@ func (d *download) more(ctx context.Context) error {
 	} else if err := d.restart(); err != nil { // reading a local file again costs less than comparing
 		return err
 	}
-	return d.take(ctx, p, bufio.NewReaderSize(body, 4<<10))
+	return d.readPart(ctx, p, bufio.NewReaderSize(body, 4<<10))
 }
 
-// take reads body, which is that of p. A body that turns out not to be p leaves
-// what was on disk before it.
-func (d *download) take(ctx context.Context, p Part, body *bufio.Reader) error {
+// readPart reads body, which is that of p. A body that turns out not to be p leaves the
+// disk as it was.
+func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) error {
 	before, err := d.mark()
 	if err != nil {
 		return err
 	}
-	// A tarball is never text where it begins, and nowhere looks like a page.
+	// A tarball never begins with text, and nowhere looks like a page.
 	if b, err := body.Peek(512); !d.src.Local() && len(b) > 0 {
 		if kind := http.DetectContentType(b); strings.HasPrefix(kind, "text/html") || p.From == 0 && strings.HasPrefix(kind, "text/") {
 			if err != nil && err != io.EOF { // it says more than the beginning
@@ -206,7 +205,7 @@ func (d *download) take(ctx context.Context, p Part, body *bufio.Reader) error {
 			return fmt.Errorf("the host answers with text, not with a tarball: a captive portal? It begins with %q", release.Foreign(string(b[:min(len(b), 40)]), 60))
 		}
 	}
-	if err := d.skip(p, body); err != nil {
+	if err := d.compare(p, body); err != nil {
 		return err
 	}
 	d.etag = p.ETag
@@ -231,10 +230,10 @@ func (d *download) take(ctx context.Context, p Part, body *bufio.Reader) error {
 	return err
 }
 
-// skip compares the bytes of body that are on disk already with those there: a
-// server that ignores ranges sends them again. If they differ, and the whole
-// file has the right length, the bytes on disk may be the wrong ones.
-func (d *download) skip(p Part, body io.Reader) error {
+// compare reads the bytes of body that are on disk already, and compares them: a server
+// that ignores ranges sends them again. If they differ and the whole file has the
+// right length, the bytes on disk may be the wrong ones.
+func (d *download) compare(p Part, body io.Reader) error {
 	n := d.have - p.From
 	ours := bufio.NewReaderSize(io.NewSectionReader(d.f.File, 0, n), 32<<10)
 	var a, b [32 << 10]byte
@@ -263,11 +262,11 @@ var (
 	errShorter = errors.New("the connection ended")
 )
 
-// copy appends body, which ends at byte end of the tarball; 0: that is not known.
+// copy appends body, which ends at byte end of the tarball; 0: the end is not known.
 func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	total := max(d.limit, d.total)
 	if d.limit == 0 && total > 0 {
-		if err := d.s.room(ctx, tarballSize{size: total, unpacked: d.unpacked, have: d.have}); err != nil {
+		if err := d.s.makeRoom(ctx, tarballSize{size: total, unpacked: d.unpacked, have: d.have}); err != nil {
 			return err
 		}
 	}
@@ -276,7 +275,7 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 		most = release.MaxTarball
 	}
 	if err := fsutil.Reserve(d.f.File, total); err != nil {
-		return full(err)
+		return withDiskFull(err)
 	}
 	w := io.MultiWriter(&toDisk{ctx: ctx, d: d, open: total == 0}, d.sum, counter(func(n int64) {
 		d.have += n
@@ -300,9 +299,9 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	return nil
 }
 
-// toDisk writes to the download. Errors of the disk get a code, as another try
-// would meet them again. With open, the length is not known, and the free space
-// is looked at as the file grows.
+// toDisk writes to the download. Errors of the disk get a code, because another attempt
+// would meet them again. With open, the length is not known, and the free space is
+// checked as the file grows.
 type toDisk struct {
 	ctx     context.Context
 	d       *download
@@ -313,7 +312,7 @@ type toDisk struct {
 func (w *toDisk) Write(b []byte) (int, error) {
 	if to := w.d.have + int64(len(b)); w.open && to > w.checked {
 		w.checked = to + growth
-		if err := w.d.s.room(w.ctx, tarballSize{size: w.checked, unpacked: w.d.unpacked, have: w.d.have, open: true}); err != nil {
+		if err := w.d.s.makeRoom(w.ctx, tarballSize{size: w.checked, unpacked: w.d.unpacked, have: w.d.have, open: true}); err != nil {
 			return 0, err
 		}
 	}
@@ -321,7 +320,7 @@ func (w *toDisk) Write(b []byte) (int, error) {
 	if err != nil && !fsutil.IsNoSpace(err) {
 		err = release.Errorf(release.Internal, "write the download: %w", err)
 	}
-	return n, full(err)
+	return n, withDiskFull(err)
 }
 
 type counter func(n int64)

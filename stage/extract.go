@@ -28,11 +28,11 @@ const (
 	maxTrailer = 1 << 20 // bytes after the end of the tar stream (padding)
 )
 
-// extract unpacks the gzipped tar file from into the empty directory to,
-// and syncs it. It makes regular files, directories, and links that stay
-// inside; every other entry, and every name that is not plain, is refused.
-// Owners, times, set-id bits and all modes but "executable" are dropped: a
-// directory has mode 0755, and a file 0644 or 0755, whatever the umask.
+// extract unpacks the gzipped tar file from into the empty directory to, and syncs it. It
+// creates regular files, directories, and links that stay inside; it refuses every
+// other entry and every name that is not plain. It ignores owners, times, set-id bits
+// and all modes but "executable": a directory gets mode 0755, a file 0644 or 0755,
+// whatever the umask.
 func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a release.Artefact) error {
 	root, err := os.OpenRoot(to)
 	if err != nil {
@@ -81,7 +81,7 @@ func (x *extractor) run(ctx context.Context, packed io.Reader) error {
 		return fmt.Errorf("not a gzip file: %w", err)
 	}
 	gz.Multistream(false) // a second member would be bytes that nobody counts
-	// Headers are bounded with the bytes: PAX records, too, come out of limit.
+	// The limit covers headers, too: PAX records count.
 	stream := &io.LimitedReader{R: gz, N: x.limit + int64(maxEntries)*1024 + maxTrailer}
 	t := tar.NewReader(stream)
 	for {
@@ -103,7 +103,7 @@ func (x *extractor) run(ctx context.Context, packed io.Reader) error {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)
 		}
 	}
-	// To the end of the gzip member: its checksum is there.
+	// Read to the end of the gzip member, which has the checksum.
 	if n, err := io.Copy(io.Discard, io.LimitReader(gz, maxTrailer+1)); err != nil {
 		return fmt.Errorf("after the last entry: %w", err)
 	} else if n > maxTrailer {
@@ -169,18 +169,18 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 			return fmt.Errorf("hard link: %w", err)
 		}
 		if x.seen[target] != isFile {
-			return fmt.Errorf("hard link to %.200q, which is no file of the archive before it", h.Linkname)
+			return fmt.Errorf("hard link to %.200q, which is not an earlier file of the archive", h.Linkname)
 		}
 		x.seen[name] = isFile
 		return x.disk.Do(fsutil.Op{Kind: fsutil.OpLink, Path: x.path(name), To: x.path(target)},
 			func() error { return x.root.Link(target, name) })
 	default:
-		return fmt.Errorf("is of type %q; only files, directories and links are taken", h.Typeflag)
+		return fmt.Errorf("is of type %q; only files, directories and links are accepted", h.Typeflag)
 	}
 }
 
-// parents makes the directories above an entry. One that is a link, or a
-// file, is refused: nothing is ever written through a link.
+// parents creates the directories above an entry. It refuses a parent that is a link or
+// a file: nothing is ever written through a link.
 func (x *extractor) parents(dir string) error {
 	if dir == "." {
 		return nil
@@ -241,12 +241,12 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	return err
 }
 
-// onlyWriter hides ReadFrom, which would make a buffer for every file.
+// onlyWriter hides ReadFrom, which would allocate a buffer for every file.
 type onlyWriter struct{ io.Writer }
 
 func (x *extractor) path(name string) string { return path.Join(x.top, name) }
 
-// sync makes the names durable; the files were synced as they were written.
+// sync makes the names durable; the files are synced when they are written.
 func (x *extractor) sync() error {
 	for i := len(x.dirs) - 1; i >= 0; i-- {
 		if err := x.disk.SyncDir(x.path(x.dirs[i])); err != nil {
@@ -256,8 +256,8 @@ func (x *extractor) sync() error {
 	return nil
 }
 
-// cleanName returns the name of an entry in its shortest form, or an error if
-// it is not a plain path inside the archive.
+// cleanName returns the shortest form of an entry's name, or an error if it is not a plain
+// path inside the archive.
 func cleanName(name string) (string, error) {
 	if err := checkBytes(name); err != nil {
 		return "", err
@@ -271,7 +271,7 @@ func cleanName(name string) (string, error) {
 	}
 	for _, p := range parts {
 		if p == ".." {
-			return "", errors.New("the name holds \"..\"")
+			return "", errors.New("the name contains \"..\"")
 		}
 		if len(p) > 255 {
 			return "", fmt.Errorf("the name has an element of %d bytes, more than 255", len(p))
@@ -280,10 +280,10 @@ func cleanName(name string) (string, error) {
 	return path.Clean(name), nil
 }
 
-// checkTarget lets a symbolic link stay inside: its ".." elements, which must
-// all come first, may not lead above the top of the archive. As no entry lies
-// below a link, the link's own directory is what its name says; and with no
-// ".." after that, a way through other links cannot leave either.
+// checkTarget returns an error if a symbolic link leaves the archive. Its ".." elements
+// must all come first, and must not go above the top. No entry lies below a link, so
+// the link's own directory is the one that its name gives; and without ".." after
+// that, other links on the way cannot leave either.
 func checkTarget(name, target string) error {
 	if err := checkBytes(target); err != nil {
 		return fmt.Errorf("link target: %w", err)
@@ -322,7 +322,7 @@ func checkBytes(s string) error {
 	}
 	for _, r := range s {
 		if r < ' ' || r == 0x7f {
-			return errors.New("the name holds a control character")
+			return errors.New("the name contains a control character")
 		}
 	}
 	return nil

@@ -17,14 +17,14 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// passing is an error that has a code already and may still pass by itself: a
-// captive portal's redirect, for example. It uses one of the tries.
-type passing struct{ error }
+// retryable is an error with a code that may still pass by itself: a captive portal's
+// redirect, for example. It uses one attempt.
+type retryable struct{ error }
 
-func (p passing) Unwrap() error { return p.error }
+func (p retryable) Unwrap() error { return p.error }
 
-// retry runs fetch until it succeeds, fails for good (a *release.Error that is
-// not passing), or has failed Tries times.
+// retry runs fetch until it succeeds, fails for good (a *release.Error that is not
+// retryable), or has failed Tries times.
 func (s *Stager) retry(ctx context.Context, what string, fetch func() error) error {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = s.FirstPause, s.MaxPause
@@ -54,10 +54,10 @@ func (s *Stager) retry(ctx context.Context, what string, fetch func() error) err
 	return release.Errorf(code, "fetch %s: gave up after %d tries: %w", what, tries, err)
 }
 
-// final reports whether another try cannot help.
+// final reports whether another attempt cannot help.
 func final(err error) bool {
 	var coded *release.Error
-	var again passing
+	var again retryable
 	return errors.As(err, &coded) && !errors.As(err, &again)
 }
 
@@ -66,11 +66,11 @@ type smallFile struct {
 	name     string
 	limit    int64        // bytes
 	tooLarge release.Code // of a file that has more
-	// optional: the file may be absent, so that a 404 needs no second try. What
-	// is in one that is there is for its reader to judge.
+	// optional: the file may be absent, so that a 404 is not retried. The reader of the file
+	// checks its content.
 	optional bool
-	// keys are members that the JSON object has, each with its alternatives: an
-	// object without them is somebody else's answer, and not a forged file.
+	// keys are members of the JSON object, each with its alternatives. An object without them
+	// is not a forged file but the answer of another server.
 	keys [][]string
 }
 
@@ -83,7 +83,7 @@ var (
 func (s *Stager) read(ctx context.Context, src Source, f smallFile) ([]byte, error) {
 	var body []byte
 	err := s.retry(ctx, src.Describe(f.name), func() error {
-		// A host that sends a byte now and then must not hold the node for ever.
+		// A host that sends single bytes must not delay the node for ever.
 		most := smallStalls * s.StallTimeout
 		ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("not complete after %v", most))
 		defer cancel()
@@ -108,8 +108,8 @@ func (s *Stager) read(ctx context.Context, src Source, f smallFile) ([]byte, err
 	return body, err
 }
 
-// check returns what is wrong with b, a file that src gave with that media type:
-// it is too large, or, if it came over a network, a captive portal's answer.
+// check returns what is wrong with b, a file of that media type from src: it is too large,
+// or the answer of a captive portal.
 func (f smallFile) check(src Source, mediaType string, b []byte) error {
 	page := !src.Local() && isPage(mediaType, b)
 	if int64(len(b)) > f.limit && (f.optional || !page) {

@@ -108,7 +108,7 @@ func (h *host) get(ctx context.Context, u string, header http.Header, want ...in
 func requestError(err error) error {
 	var coded *release.Error
 	if errors.As(err, &coded) {
-		return passing{coded}
+		return retryable{coded}
 	}
 	var u *url.Error
 	if errors.As(err, &u) {

@@ -12,13 +12,12 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// lockStaging takes the lock of staging, waiting for at most wait.
+// lockStaging takes the lock of staging, and waits for at most wait.
 //
-// Versions of the agent from before that file lock the directory downloads/
-// itself, so that is locked, too. But they left it open to other users, and
-// a user who once opened it can hold that lock until their process ends. So the
-// directory becomes the owner's alone, and a holder that is neither the owner,
-// nor root, nor this user is ignored.
+// Earlier versions of the agent lock the directory downloads/ itself, so that is
+// locked, too. They left it open to other users, and a user who opened it can hold
+// that lock until their process ends. So the directory becomes the owner's alone, and
+// a holder who is neither the owner, root, nor this user is ignored.
 func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unlock func(), err error) {
 	dir := l.Downloads()
 	st, err := os.Stat(dir)
@@ -55,7 +54,7 @@ func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unloc
 	}, nil
 }
 
-// ours reports whether a process of the agent may hold the lock of dir.
+// ours reports whether the lock of dir may be held by a process of the agent.
 func ours(dir string, st fs.FileInfo) bool {
 	uid, ok := fsutil.LockHolder(dir)
 	if !ok {
@@ -65,8 +64,8 @@ func ours(dir string, st fs.FileInfo) bool {
 	return uid == 0 || uid == uint32(os.Geteuid()) || ok && uid == owner.Uid
 }
 
-// setAside removes what stands where a file of downloads/ belongs and is none:
-// everything there is the agent's, and can be made again.
+// setAside removes anything but a regular file at path. Everything in downloads/ belongs to
+// the agent and can be made again.
 func setAside(l state.Layout, path string) {
 	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
 		l.Disk().Discard(path)

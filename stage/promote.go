@@ -11,10 +11,10 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// promote gives the complete directory its name. A directory that has the name
-// already (installed by hand, or made from other bytes) is exchanged for it,
-// so that links to it are never dangling. Where that is not possible, the old
-// one is removed first, if nothing needs it.
+// promote renames the complete directory to its final name. A directory of that name
+// (installed by hand, or made from other bytes) is exchanged for it, so that links to
+// it are never dangling. Where that is impossible, promote removes the old directory
+// first, if nothing needs it.
 func (s *Stager) promote(ctx context.Context, v release.Version, dir string) error {
 	l := s.Layout
 	final := l.Version(v)
@@ -33,15 +33,16 @@ func (s *Stager) promote(ctx context.Context, v release.Version, dir string) err
 	if !state.Immovable(err) {
 		return release.Errorf(release.Internal, "%s is in the way of the new files of %s and cannot be replaced: %w", final, v, err)
 	}
-	if err := s.takeAway(ctx, v, err); err != nil {
+	if err := s.removeInstalled(ctx, v, err); err != nil {
 		return err
 	}
 	return l.Disk().Rename(dir, final) // the version is complete from here
 }
 
-// takeAway removes version v, which could not be exchanged for cause. It is
-// absent before anything of it goes, so that a crash leaves no half version.
-func (s *Stager) takeAway(ctx context.Context, v release.Version, cause error) error {
+// removeInstalled removes version v, which cause prevented from being exchanged. It
+// renames the directory before it removes anything, so that a crash leaves no half
+// version.
+func (s *Stager) removeInstalled(ctx context.Context, v release.Version, cause error) error {
 	l := s.Layout
 	var free func() error
 	err := l.Locked(ctx, func() error {
@@ -68,8 +69,8 @@ func (s *Stager) takeAway(ctx context.Context, v release.Version, cause error) e
 	return nil
 }
 
-// inUse reports whether v runs, is on trial, or is what a rollback would run.
-// The version that previous points to at rest is not: another can take its place.
+// inUse reports whether v runs, is on trial, or is the target of a rollback. At rest the
+// target of previous is not in use: another version can take its place.
 func (s *Stager) inUse(v release.Version) (bool, error) {
 	t, err := s.Layout.Tree()
 	if err != nil {
@@ -91,8 +92,8 @@ func (s *Stager) inUse(v release.Version) (bool, error) {
 	return false, nil
 }
 
-// replaceable refuses a release, before anything is downloaded, whose version
-// is installed from other files and could not be replaced.
+// replaceable refuses, before the download, a release whose version is installed from other
+// files and cannot be replaced.
 func (s *Stager) replaceable(v release.Version) error {
 	dir := s.Layout.Version(v)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {

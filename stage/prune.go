@@ -13,10 +13,10 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// Prune removes versions until keep are left: failed and superseded ones
-// first, then the oldest. It never removes one that a link points to, that the
-// state needs, or that is running. What it cannot remove it skips; the errors
-// are joined. While a release is being staged it does nothing, as Stage prunes.
+// Prune removes versions until keep are left: failed and superseded ones first, then the
+// oldest. It keeps versions that a link points to, that the state needs, or that run.
+// It skips what it cannot remove, and joins the errors. While a release is being
+// staged it does nothing, because Stage prunes.
 func Prune(ctx context.Context, l state.Layout, keep int, running release.Version) error {
 	if _, err := os.Stat(l.Downloads()); err == nil { // otherwise nothing was ever staged here
 		unlock, err := lockStaging(ctx, l, time.Second)
@@ -31,7 +31,7 @@ func Prune(ctx context.Context, l state.Layout, keep int, running release.Versio
 		return err
 	}
 	p := pruner{l: l, running: running}
-	for p.one(ctx, keep, release.Version{}) {
+	for p.removeOne(ctx, keep, release.Version{}) {
 	}
 	return errors.Join(p.errs...)
 }
@@ -44,9 +44,9 @@ type pruner struct {
 	errs    []error
 }
 
-// one removes the version that is needed least, if there are more than keep
-// besides not. It reports whether it removed one.
-func (p *pruner) one(ctx context.Context, keep int, not release.Version) bool {
+// removeOne removes the version that is needed least, if there are more than keep besides
+// not. It reports whether it removed one.
+func (p *pruner) removeOne(ctx context.Context, keep int, not release.Version) bool {
 	var free func() error
 	err := p.l.Locked(ctx, func() error {
 		t, err := p.l.Tree()
@@ -79,8 +79,8 @@ func (p *pruner) one(ctx context.Context, keep int, not release.Version) bool {
 	if free == nil {
 		return false
 	}
-	// Without the root's lock: removing thousands of files may take long, and a
-	// watchdog that starts meanwhile must not wait.
+	// Without the root's lock: removing thousands of files may take long, and the watchdog of
+	// the next start must not wait.
 	if err := free(); err != nil {
 		p.errs = append(p.errs, err)
 	}
@@ -95,9 +95,8 @@ func (p *pruner) failed(v release.Version, err error) {
 	p.errs = append(p.errs, err)
 }
 
-// neededBy returns the versions that must not be removed: those that the links
-// point to now or once they are reconciled, those that the state names, and
-// the running one.
+// neededBy returns the versions that must stay: the targets of the links now and after
+// they are reconciled, those that the state names, and the running one.
 func neededBy(t state.Tree, res state.Result, running release.Version) map[release.Version]bool {
 	needed := map[release.Version]bool{
 		t.Current: true, t.Previous: true, t.LastGood: true,
@@ -108,15 +107,15 @@ func neededBy(t state.Tree, res state.Result, running release.Version) map[relea
 	if res.State.Status != state.RolledBack {
 		needed[failed] = true
 	} else if failed != t.Current && failed != t.LastGood && failed != running {
-		// previous points to a version that failed only for want of another one.
+		// previous points to a failed version only because there is no other one.
 		delete(needed, failed)
 	}
 	return needed
 }
 
-// leastNeeded returns the versions, given newest first, in the order in which
-// they may go: those that failed or were superseded before they proved healthy,
-// as far as the state remembers, and then the others; in both the oldest first.
+// leastNeeded returns the versions, given newest first, in the order in which they may be
+// removed: first those that failed or were superseded before they proved healthy, as
+// far as the state remembers, then the others; the oldest first in both groups.
 func leastNeeded(versions []release.Version, s state.State) []release.Version {
 	staged, ran := map[release.Version]bool{}, map[release.Version]bool{s.Good: true, s.Previous: true}
 	for _, c := range s.Commands {

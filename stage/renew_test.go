@@ -29,7 +29,7 @@ func TestATrustRootBesideTheRelease(t *testing.T) {
 		refuse string
 	}{
 		"proven":     {files: true},
-		"unproven":   {files: true, proof: unproven, refuse: "not taken: " + unproven.Error()},
+		"unproven":   {files: true, proof: unproven, refuse: "not accepted: " + unproven.Error()},
 		"not there":  {refuse: "no entry of a log"},
 		"not a file": {files: true, proof: fs.ErrNotExist, refuse: "no entry of a log"},
 	} {

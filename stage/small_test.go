@@ -162,8 +162,8 @@ func TestASmallFileThatDrips(t *testing.T) {
 			}
 		})
 	})
-	s.Tries, s.StallTimeout = 2, 100*time.Millisecond
-	if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); code(err) != release.NetworkError || !strings.Contains(err.Error(), "not complete after 1s") {
+	s.Tries, s.StallTimeout = 2, 300*time.Millisecond
+	if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); code(err) != release.NetworkError || !strings.Contains(err.Error(), "not complete after 3s") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -19,18 +19,17 @@ import (
 // its tarballs. A release host, a directory and a tar file are Sources; none is
 // trusted, since the signed manifest decides about every byte.
 type Source interface {
-	// Open returns the file of that name, from byte at on or from its beginning.
-	// etag is that of the Part which the bytes before at came from, or "". The
-	// caller closes the body.
+	// Open returns the file of that name, from byte at on or from its beginning. etag is
+	// that of the Part from which the bytes before at came, or "". The caller closes
+	// the body.
 	//
-	// A *release.Error is final; every other error may pass, and is retried.
-	// An error that wraps fs.ErrNotExist says that there is no such file.
+	// A *release.Error is final; every other error is retried. An error that wraps
+	// fs.ErrNotExist reports that there is no such file.
 	Open(ctx context.Context, name string, at int64, etag string) (Part, error)
-	// Local reports whether reading needs no network: nothing else answers in the
-	// place of the Source, and another try reads the same.
+	// Local reports whether reading needs no network: nothing else answers in place of the
+	// Source, and another attempt reads the same.
 	Local() bool
-	// Describe returns how messages call the file of that name: a URL without
-	// secrets, or the name.
+	// Describe returns the name of the file in messages: a URL without secrets, or name.
 	Describe(name string) string
 	// Close releases what the Source holds. It does not end a Part.
 	io.Closer
@@ -44,8 +43,7 @@ type Part struct {
 	Total int64  // size of the whole file; 0: not known
 	ETag  string // names these bytes of the file for a later Open; may be empty
 	Type  string // the media type that the host gives; may be empty
-	// Cut: the end of the connection is the end of Body, so that a body that was
-	// cut cannot be told from a complete one.
+	// Cut: Body ends with the connection, so that a body that was cut looks complete.
 	Cut bool
 	// PastEnd: the file has no byte at the requested place.
 	PastEnd bool
@@ -72,8 +70,8 @@ func OpenSource(path string) (Source, error) {
 	return openDir(path)
 }
 
-// openDir opens all files of a directory, since a process that gives up root
-// reads them afterwards.
+// openDir opens all files of a directory, because a process that gives up root reads them
+// afterwards.
 func openDir(path string) (Source, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -99,8 +97,7 @@ func openDir(path string) (Source, error) {
 	}
 	files := dirSource{}
 	for _, name := range names {
-		// Links that leave the directory are not followed (os.Root), and no FIFO is
-		// waited for.
+		// os.Root follows no link that leaves the directory. O_NONBLOCK waits for no FIFO.
 		f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
 			continue // if the release needs it, Open says that it is missing

@@ -8,23 +8,23 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// minInodes must be free before a release is staged. Most have a handful of
-// files; one with more still fails cleanly when they run out.
+// minInodes must be free before a release is staged. Most releases have a few files; one
+// with more fails cleanly when the inodes run out.
 const minInodes = 64
 
-// What a tarball may take whose length nobody says.
+// Limits for a tarball of unknown length.
 const (
 	reserve = 16 << 20 // bytes that stay free
 	growth  = 1 << 20  // bytes that it may grow until the free space is read again
 )
 
-// need is what must be free to stage a tarball of size bytes: three times its
-// size, or what it unpacks to and the tarball itself, if that is more.
+// need returns the bytes that must be free to stage a tarball of size bytes: three times
+// its size, or its unpacked size and its own, if that is more.
 func need(size, unpacked int64) uint64 {
 	return uint64(max(3*size, size+unpacked))
 }
 
-// tarballSize is what is known of a tarball while it is on its way.
+// tarballSize is what is known of the size of a tarball.
 type tarballSize struct {
 	size     int64 // bytes; if open, at least so many
 	unpacked int64 // bytes that the manifest says; 0: it does not
@@ -32,8 +32,8 @@ type tarballSize struct {
 	open     bool  // the length is not known
 }
 
-// fits says whether the rest of a tarball, and what is in it, will fit. The two
-// may be on different file systems.
+// fits returns an error unless the rest of a tarball and its content fit. The two may be
+// on different file systems.
 func (s *Stager) fits(t tarballSize) error {
 	downloads, versions := s.Layout.Downloads(), s.Layout.Versions()
 	d, err := fsutil.Free(downloads)
@@ -67,16 +67,16 @@ func (s *Stager) fits(t tarballSize) error {
 	return enough(downloads, d, t.have, uint64(t.size))
 }
 
-// room makes room for a tarball: it is fits, but removes versions that nothing
-// needs, one at a time, while there is too little.
-func (s *Stager) room(ctx context.Context, t tarballSize) error {
+// makeRoom is fits, but removes versions that nothing needs, one at a time, while there is
+// too little space.
+func (s *Stager) makeRoom(ctx context.Context, t tarballSize) error {
 	p := pruner{l: s.Layout, running: s.Running}
 	for {
 		err := s.fits(t)
 		if s.KeepVersions == 0 || !isCode(err, release.DiskFull) {
 			return err
 		}
-		if !p.one(ctx, 0, release.Version{}) {
+		if !p.removeOne(ctx, 0, release.Version{}) {
 			if len(p.errs) > 0 {
 				err = release.Errorf(release.DiskFull, "%w; %w", err, errors.Join(p.errs...))
 			}
@@ -85,13 +85,13 @@ func (s *Stager) room(ctx context.Context, t tarballSize) error {
 	}
 }
 
-// makePlace removes versions until the one to be staged is one of KeepVersions.
+// pruneFor removes versions until the one to be staged is one of KeepVersions.
 // What cannot be removed is no reason to refuse a release that still fits.
-func (s *Stager) makePlace(ctx context.Context, v release.Version) {
+func (s *Stager) pruneFor(ctx context.Context, v release.Version) {
 	if s.KeepVersions == 0 {
 		return
 	}
 	p := pruner{l: s.Layout, running: s.Running}
-	for p.one(ctx, s.KeepVersions-1, v) {
+	for p.removeOne(ctx, s.KeepVersions-1, v) {
 	}
 }

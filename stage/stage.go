@@ -1,15 +1,14 @@
-// Package stage turns a verified release into a complete directory under
-// versions/, and swaps the links to it.
+// Package stage turns a verified release into a complete directory under versions/, and
+// swaps the links to it.
 //
 // After a crash a version is complete or absent: it is extracted into
-// versions/.partial-X, synced, checked by running it, and only then renamed.
-// What a refused or failed release leaves behind is at most a resumable
-// download, whose name says that nobody has checked it.
+// versions/.partial-X, synced, checked by running it, and only then renamed. A
+// refused or failed release leaves at most a download that can be resumed, with a
+// name that marks it as unverified.
 //
-// Everything that comes from the release host is hostile until the signed
-// manifest vouches for it, and bounded before it is read. Memory does not grow
-// with the size of a release. The package does not judge whether the node
-// should want a release, nor whether it is healthy.
+// Everything from a release host is hostile until the signed manifest proves it, and
+// bounded before it is read. Memory does not grow with the size of a release. The
+// package does not decide whether the node wants a release, or whether it is healthy.
 package stage
 
 import (
@@ -32,7 +31,7 @@ import (
 	"github.com/bilbycast/edge-agent/verify"
 )
 
-// Phases of staging, as progress names them.
+// Phases of staging, as Progress names them.
 const (
 	PhaseVerify   = "verify"
 	PhaseDownload = "download"
@@ -40,12 +39,12 @@ const (
 	PhaseCheck    = "check"
 )
 
-// Trust is what is believed of releases, and where they are; verify.Trust is one.
+// Trust is what a Stager trusts, and where releases are; verify.Trust is one.
 type Trust interface {
 	// Release verifies a manifest of the release host.
 	Release(manifest, bundle []byte) (verify.Release, error)
-	// BaseURL is where the manifest of v says that its files are, FetchURL where
-	// they are fetched from. They differ only in a simulation.
+	// BaseURL is the URL under which the manifest of v names its files, FetchURL the one
+	// from which they are fetched. They differ only in a simulation.
 	BaseURL(v release.Version) string
 	FetchURL(v release.Version) string
 	// ReleaseCA is the only CA (PEM) of the release host, or nil for the system's.
@@ -58,36 +57,35 @@ type Config struct {
 	Trust  Trust
 	// Binary is the service's program, relative to a version's directory.
 	Binary string
-	// NoRun leaves out the self-check of running `<binary> version`: the service
-	// is not of our making, and may not know the word.
+	// NoRun omits the self-check, which runs `<binary> version`: an attached service need
+	// not know that command.
 	NoRun bool
-	// Renew, if set, returns the trust that the files beside a release make, if
-	// Sigstore's keys prove them; it is asked when a signature does not hold by
-	// Trust. See verify.Renew.
+	// Renew, if set, returns the trust that the files beside a release prove. Fetch calls
+	// it when Trust does not verify a signature. See verify.Renew.
 	Renew func(ctx context.Context, beside fs.FS) (Trust, error)
-	// KeepVersions is how many versions may be installed once a release is
-	// staged: before the space is looked at, those that nothing needs are removed
-	// (see Prune), and more of them if it does not fit otherwise. 0 removes none.
+	// KeepVersions is how many versions may be installed once a release is staged. Before
+	// Stage checks the free space it removes versions that nothing needs (see Prune),
+	// and more of them if the release does not fit otherwise. 0 removes none.
 	KeepVersions int
-	// Running is the version of this process, which is never removed; zero: it
-	// is the one that current points to.
+	// Running is the version of this process, which is never removed; zero: the one that
+	// current points to.
 	Running release.Version
-	// Progress, if set, is told how far staging has come; total is 0 while it
-	// is not known. It must return quickly.
+	// Progress, if set, receives how far staging is; total is 0 while it is not known. It
+	// must return quickly.
 	Progress func(phase string, done, total int64)
 
-	// Proxy says through which proxy a request goes; nil means as the
-	// environment says (HTTPS_PROXY, NO_PROXY).
+	// Proxy returns the proxy of a request; nil means HTTPS_PROXY and NO_PROXY of the
+	// environment.
 	Proxy func(*http.Request) (*url.URL, error)
 	// MaxBandwidth of the download, in bytes a second; 0 is no limit.
 	MaxBandwidth int64
 	// AllowPrivate lets the release host redirect to private addresses.
 	AllowPrivate bool
-	// Now is the clock that certificates of hosts are judged by; nil means
-	// CertificateTime. Nothing else reads a clock.
+	// Now is the clock for the certificates of hosts; nil means CertificateTime. Nothing
+	// else reads a clock.
 	Now func() time.Time
 
-	// The rest has defaults; tests shorten it.
+	// These have defaults; tests shorten them.
 	Tries        int           // of each fetch that fails for a passing reason; default 6
 	FirstPause   time.Duration // before the second try, doubling up to MaxPause; default 1 s
 	MaxPause     time.Duration // default 30 s
@@ -139,7 +137,7 @@ func New(c Config) (*Stager, error) {
 // the signature fails and Renew is set, it tries once more with the trust root
 // beside the release.
 func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err error) {
-	defer func() { err = full(err) }() // Renew writes a trust root
+	defer func() { err = withDiskFull(err) }() // Renew writes a trust root
 	s.Progress(PhaseVerify, 0, 0)
 	file := func(f smallFile) ([]byte, error) { return s.read(ctx, src, f) }
 	manifest, err := file(manifestFile)
@@ -155,12 +153,12 @@ func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err e
 	if s.Renew == nil || !errors.As(err, &coded) || coded.Code != release.RekorInvalid && coded.Code != release.SignatureInvalid {
 		return rel, err
 	}
-	// Logs and authorities get new keys. The release may bring them along; then it
-	// is verified once more.
+	// Logs and authorities change their keys. The release may come with the new ones: then
+	// it is verified once more.
 	trust, renewErr := s.Renew(ctx, beside(file))
 	if renewErr != nil {
 		if !errors.Is(renewErr, fs.ErrNotExist) {
-			err = release.Errorf(coded.Code, "%w; and the trust root beside the release is not taken: %w", errors.Unwrap(err), renewErr)
+			err = release.Errorf(coded.Code, "%w; and the trust root beside the release is not accepted: %w", errors.Unwrap(err), renewErr)
 		}
 		return rel, err
 	}
@@ -168,7 +166,7 @@ func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err e
 	return trust.Release(manifest, bundle)
 }
 
-// beside is the files of a release as Renew reads them.
+// beside are the files of a release as Renew reads them.
 type beside func(smallFile) ([]byte, error)
 
 func (b beside) Open(name string) (fs.File, error) {
@@ -179,8 +177,8 @@ func (b beside) Open(name string) (fs.File, error) {
 	return fsutil.MemFile(data), nil
 }
 
-// Marker is the file, in the top of a version's directory, that says from what
-// it was made. It is written last; an archive cannot bring one.
+// Marker is the file in the top of a version's directory that records what the version
+// was made from. It is written last; an archive cannot contain one.
 const Marker = state.ReleaseFile
 
 type marker struct {
@@ -195,17 +193,16 @@ type marker struct {
 // and has the signed digest. A version that is already installed from the same
 // tarball is not made again.
 func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a release.Artefact, downloaded func()) (_ Staged, err error) {
-	defer func() { err = full(err) }()
+	defer func() { err = withDiskFull(err) }()
 	if !rel.OK() {
-		return Staged{}, release.Errorf(release.Internal, "stage: a release that nobody verified")
+		return Staged{}, release.Errorf(release.Internal, "stage: the release was not verified")
 	}
 	v := rel.Manifest().Version
 	disk := s.Layout.Disk()
 	if err := s.Layout.Make(); err != nil {
 		return Staged{}, err
 	}
-	// A program that is just being started may still share the lock for an
-	// instant, hence the wait.
+	// A program that is just starting may still hold the lock for an instant.
 	unlock, err := lockStaging(ctx, s.Layout, time.Second)
 	if errors.Is(err, fsutil.ErrLocked) {
 		return Staged{}, release.Errorf(release.InProgress, "another process is staging a release: %w", err)
@@ -215,7 +212,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	defer unlock()
 
-	s.clean(func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
+	s.removeLeftovers(func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
 	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && !s.Layout.Removing(v) {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
@@ -227,9 +224,9 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, err
 	}
 	if dir := s.Layout.Versions(); !s.NoRun && fsutil.NoExec(dir) {
-		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", noexec(dir))
+		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", explainNoExec(dir))
 	}
-	s.makePlace(ctx, v)
+	s.pruneFor(ctx, v)
 	name, err := a.File(s.Trust.BaseURL(v))
 	if err != nil {
 		return Staged{}, err
@@ -242,7 +239,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	downloaded()
 	if err := s.build(ctx, rel.Manifest(), a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
-		// The tarball is what was signed, so another try would fail again.
+		// The tarball has the signed digest, so another attempt would fail again.
 		disk.Discard(s.Layout.Download(a.SHA256))
 		return Staged{}, err
 	}
@@ -252,8 +249,8 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	return Staged{rel}, nil
 }
 
-// build extracts the tarball, checks, and promotes. The tarball is read through
-// the descriptor that it was verified by.
+// build extracts, checks and promotes. It reads the tarball through the descriptor by
+// which the digest was checked.
 func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefact, tarball *os.File) error {
 	v := m.Version
 	dir := s.Layout.Partial(v)
@@ -298,8 +295,8 @@ func readMarker(l state.Layout, v release.Version) (marker, error) {
 	return m, nil
 }
 
-// Tidy removes what a crash left behind: partial directories and temporary
-// files. Downloads stay, to be resumed; the next Stage keeps only its own. It
+// Tidy removes what a crash left behind: partial directories and temporary files. It
+// keeps downloads, which can be resumed; the next Stage removes all but its own. It
 // does nothing while a release is being staged.
 func (s *Stager) Tidy(ctx context.Context) error {
 	if _, err := os.Lstat(s.Layout.Downloads()); errors.Is(err, fs.ErrNotExist) {
@@ -313,14 +310,14 @@ func (s *Stager) Tidy(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	s.clean(func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) })
+	s.removeLeftovers(func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) })
 	return s.Layout.Sweep(ctx)
 }
 
-// clean removes partial directories, what is left of versions that were being
-// removed, and the downloads that keep does not want. Leftovers are harmless, so
+// removeLeftovers removes partial directories, the rest of versions that were being
+// removed, and the downloads for which keep returns false. Leftovers are harmless, so
 // errors are ignored.
-func (s *Stager) clean(keep func(download string) bool) {
+func (s *Stager) removeLeftovers(keep func(download string) bool) {
 	l := s.Layout
 	sweep := func(dir string, old func(name string) bool) {
 		entries, err := os.ReadDir(dir)
@@ -338,8 +335,8 @@ func (s *Stager) clean(keep func(download string) bool) {
 	l.FinishRemovals()
 }
 
-// full gives an error that means "no space" the code that says so.
-func full(err error) error {
+// withDiskFull gives an error that means "no space" the code disk_full.
+func withDiskFull(err error) error {
 	if fsutil.IsNoSpace(err) && !isCode(err, release.DiskFull) && !errors.Is(err, state.ErrReportsPending) {
 		return release.Errorf(release.DiskFull, "the disk is full: %w", err)
 	}

@@ -34,8 +34,8 @@ func Shelve(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (sta
 	})
 }
 
-// Install makes a staged release the first version of a root that has none. It
-// is the good one at once, as there is nothing to roll back to, and its floors
+// Install makes a staged release the first version of a root that has none. The version
+// counts as good at once, because there is nothing to roll back to, and its floors
 // hold from now on.
 func Install(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
 	tr, err := st.trial(l, tr)
@@ -47,7 +47,7 @@ func Install(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (st
 		t.LastGood, t.Current = tr.Target, tr.Target
 		return s, t, nil
 	})
-	return res, full(err)
+	return res, withDiskFull(err)
 }
 
 // trial completes tr with what the staged release says.
@@ -82,20 +82,20 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 		}
 		return s, t, nil
 	})
-	return res, full(err)
+	return res, withDiskFull(err)
 }
 
-// SequenceOf returns the sequence of the manifest that an installed version was
-// made from; 0: its marker does not say.
+// SequenceOf returns the sequence of the manifest from which an installed version was made;
+// 0: its marker does not have it.
 func SequenceOf(l state.Layout, v release.Version) uint64 {
 	m, _ := readMarker(l, v)
 	return m.Sequence
 }
 
-// floorOf is what m sets once it has proved healthy: the lowest version to go
-// back to, and the sequence of that version's manifest, below which is an
-// earlier publication of it. The manifest itself knows only its own; installed
-// says that of a version that is there, or 0.
+// floorOf returns the floors that m sets once its version is healthy: the lowest version
+// for a downgrade, and the sequence of that version's manifest, below which are
+// earlier publications of it. m knows only its own sequence; installed returns that of
+// an installed version, or 0.
 func floorOf(m release.Manifest, installed func(release.Version) uint64) (release.Version, uint64) {
 	switch m.RollbackFloor {
 	case release.Version{}:

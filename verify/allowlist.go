@@ -18,14 +18,14 @@ var (
 	signerOwnerID      string
 )
 
-// DefaultSigners are the rows of edge-agent itself, or the one that the build set
-// in place of them. A row that is incomplete is returned as it is: Load refuses it.
-// A sidecar passes its own rows to Load.
+// DefaultSigners returns the rows of edge-agent itself, or the one that the build set in
+// their place. An incomplete row is returned as it is, and Load refuses it. A sidecar
+// passes its own rows to Load.
 func DefaultSigners() []Signer {
 	return signersOf(Signer{Repository: signerRepository, Workflow: signerWorkflow, Ref: signerRef, RepositoryID: signerRepositoryID, OwnerID: signerOwnerID})
 }
 
-// signersOf completes the row of a build; without one the rows are ours.
+// signersOf returns the row of a build, or our rows if the build sets none.
 func signersOf(row Signer) []Signer {
 	if row == (Signer{}) {
 		return ourSigners()

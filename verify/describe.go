@@ -9,8 +9,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 )
 
-// Key is one party that a trust root believes, and when it does. A zero End is
-// open.
+// Key is a party that a trust root trusts, and when. A zero End means no end.
 type Key struct {
 	Kind  string    `json:"kind"` // "certificate authority", "CT log", "transparency log", "timestamp authority"
 	URL   string    `json:"url"`
@@ -18,7 +17,7 @@ type Key struct {
 	End   time.Time `json:"end,omitzero"`
 }
 
-// Keys lists whom v believes, by kind, oldest first.
+// Keys returns the parties that v trusts, by kind, oldest first.
 func (v *Verifier) Keys() []Key {
 	var keys []Key
 	add := func(kind, url string, start, end time.Time) { keys = append(keys, Key{kind, url, start, end}) }

@@ -28,8 +28,8 @@ type legacy struct {
 	} `json:"rekorBundle"`
 }
 
-// parseLegacy turns cosign 2's JSON into the bundle v0.1 that it amounts to: the
-// log's signed promise to include the entry, and no proof that it did.
+// parseLegacy converts cosign 2's JSON into the bundle v0.1 that it is equivalent to: it
+// has the log's signed promise to include the entry, and no proof of inclusion.
 func parseLegacy(b []byte, digest []byte) (*bundle.Bundle, error) {
 	var l legacy
 	if err := json.Unmarshal(b, &l); err != nil {
@@ -67,7 +67,7 @@ func parseLegacy(b []byte, digest []byte) (*bundle.Bundle, error) {
 	})
 }
 
-// isLegacy tells cosign 2's JSON from everything else.
+// isLegacy reports whether b is cosign 2's JSON.
 func isLegacy(b []byte) bool {
 	var l struct {
 		Signature json.RawMessage `json:"base64Signature"`

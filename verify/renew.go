@@ -19,7 +19,7 @@ const (
 	rootSuffix      = ".root.json"
 )
 
-// IsRenewalFile reports whether Renewal.Files has files of that name.
+// IsRenewalFile reports whether Renewal.Files can have a file of that name.
 func IsRenewalFile(name string) bool {
 	return name == targetsFile || name == trustedRootFile || strings.HasSuffix(name, rootSuffix)
 }
@@ -28,9 +28,10 @@ func IsRenewalFile(name string) bool {
 // Sigstore makes about two a year.
 const maxRoots = 256
 
-// Renewal is a trust root that Sigstore's TUF keys vouch for. Only Renew makes one.
+// Renewal is a trust root that Sigstore's TUF keys prove. Only Renew makes one.
 type Renewal struct {
-	// Files are what proves it, by name: what Renew reads, and what to keep.
+	// Files are the files that prove it, by name: those that Renew reads, and that the
+	// caller keeps.
 	Files          map[string][]byte
 	RootVersion    int64 // of the TUF root
 	TargetsVersion int64
@@ -38,23 +39,23 @@ type Renewal struct {
 	root *metadata.Metadata[metadata.RootType]
 }
 
-// TrustedRoot is the trusted_root.json.
+// TrustedRoot returns the trusted_root.json.
 func (r Renewal) TrustedRoot() []byte { return r.Files[trustedRootFile] }
 
-// anchor is what a renewal starts from.
+// anchor is where a renewal starts from in a new program.
 type anchor struct {
 	root    []byte // TUF root.json
 	targets int64  // the version that the compiled-in trust root is of
 }
 
-// Renew reads a newer trust root from dir, and proves it by the TUF keys that
-// are compiled in and by nothing else: whoever brings the files is not
-// believed. kept, if not nil, is what was accepted before; nothing older than
-// that, nor than what is compiled in, is taken.
+// Renew reads a newer trust root from dir, and proves it by the compiled-in TUF keys and
+// nothing else: the source of the files is not trusted. kept, if not nil, has the
+// files of the last renewal; nothing older than those, or than what is compiled in,
+// is accepted.
 //
-// In dir are N.root.json for each version after the known one, targets.json and
-// trusted_root.json, as Sigstore's TUF repository has them. Expiry dates are
-// not looked at: a device that cannot tell the time must come to the same answer.
+// dir has N.root.json for each version after the known one, targets.json and
+// trusted_root.json, as in Sigstore's TUF repository. Renew ignores expiry dates: a
+// device that does not know the time must get the same result.
 func Renew(dir, kept fs.FS) (Renewal, error) {
 	a, err := loadAnchor()
 	if err != nil {
@@ -81,7 +82,7 @@ func (a anchor) renew(dir, kept fs.FS) (Renewal, error) {
 	return r, nil
 }
 
-// known is where a renewal starts: the anchor, or what was kept since.
+// known returns where a renewal starts: at the anchor, or at what was kept since.
 func (a anchor) known(kept fs.FS) (Renewal, error) {
 	root, err := metadata.Root().FromBytes(a.root)
 	if err != nil {
@@ -94,7 +95,7 @@ func (a anchor) known(kept fs.FS) (Renewal, error) {
 	return r.next(kept)
 }
 
-// next is r and what dir has after it.
+// next returns the renewal that the files in dir make after r.
 func (r Renewal) next(dir fs.FS) (Renewal, error) {
 	n := Renewal{Files: map[string][]byte{}, RootVersion: r.RootVersion, root: r.root}
 	for name, b := range r.Files {

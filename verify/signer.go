@@ -8,15 +8,15 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/fulcio/certificate"
 )
 
-// Signer is a row of the allowlist: one workflow of one repository whose
-// releases are believed. Every field that is set must match; Issuer,
-// Repository, Workflow and Ref must be set.
+// Signer is a row of the allowlist: one workflow of one repository whose releases are
+// trusted. Every field that is set must match; Issuer, Repository, Workflow and Ref
+// must be set.
 type Signer struct {
-	// Issuer of the OIDC token that the certificate was given for (Fulcio
-	// extension .8), exact.
+	// Issuer of the OIDC token for which the certificate was issued (Fulcio extension
+	// .8), exact.
 	Issuer string `json:"issuer"`
 	// Repository is the URL of the source repository (.12), exact:
-	// https://github.com/OWNER/REPO. Releases are fetched from there, too.
+	// https://github.com/OWNER/REPO. Releases are fetched from it, too.
 	Repository string `json:"repository"`
 	// Workflow is the path of the workflow that was started, in Repository
 	// (.18): .github/workflows/release.yml
@@ -24,26 +24,26 @@ type Signer struct {
 	// Ref is the git ref that was built (.14). One star at its end stands for
 	// one or more of [0-9A-Za-z._+-]: refs/tags/v*
 	Ref string `json:"ref"`
-	// RepositoryID and OwnerID are the numeric ids (.15, .17): a repository that
-	// was deleted and made again under the same name has others.
+	// RepositoryID and OwnerID are the numeric ids (.15, .17): a repository that was
+	// deleted and created again under the same name has others.
 	RepositoryID string `json:"repository_id,omitempty"`
 	OwnerID      string `json:"owner_id,omitempty"`
 	// Runner is the runner environment (.11); empty means "github-hosted".
 	Runner string `json:"runner,omitempty"`
-	// SignerWorkflow and SignerRef name the reusable workflow that signs, where
-	// it is not Workflow itself: the URL of its file, and its ref, both exact.
-	// The certificate's SAN and .9 name it, all else names the caller.
+	// SignerWorkflow and SignerRef name the reusable workflow that signs, if that is not
+	// Workflow itself: the URL of its file, and its ref, both exact. Then the
+	// certificate's SAN and .9 name it, and all other claims name the caller.
 	SignerWorkflow string `json:"signer_workflow,omitempty"`
 	SignerRef      string `json:"signer_ref,omitempty"`
-	// Legacy also takes signatures in cosign 2's JSON, which have the log's signed
-	// promise to include the entry, and no proof that it did.
+	// Legacy also accepts signatures in cosign 2's JSON, which has the log's signed promise
+	// to include the entry, and no proof of inclusion.
 	Legacy bool `json:"legacy,omitempty"`
 }
 
 // GitHubIssuer is the issuer of GitHub Actions' tokens.
 const GitHubIssuer = "https://token.actions.githubusercontent.com"
 
-// check refuses a row that would match more than its author can have meant.
+// check refuses a row that matches more than its author can have meant.
 func (s Signer) check() error {
 	if s.Issuer == "" {
 		return fmt.Errorf("issuer is missing")
@@ -75,8 +75,8 @@ func (s Signer) check() error {
 	return nil
 }
 
-// match compares every claim of the certificate; the error names the first
-// that differs, with what the row allows and what was found.
+// match compares every claim of the certificate. The error names the first one that
+// differs, what the row allows, and what the certificate has.
 func (s Signer) match(c *certificate.Summary) error {
 	runner := s.Runner
 	if runner == "" {

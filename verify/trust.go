@@ -8,7 +8,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Trust is what a node believes, and where it looks for releases.
+// Trust is what a node trusts, and where it looks for releases.
 type Trust struct {
 	*Verifier
 	renewed    *Renewal
@@ -17,18 +17,17 @@ type Trust struct {
 	ca         []byte // simulation only: PEM of the release host's CA
 }
 
-// Load returns the compiled-in trust: Sigstore's production root and the rows
-// given, or DefaultSigners if there are none. In a simulation build it reads
-// both from a directory instead.
+// Load returns the compiled-in trust: Sigstore's production root with the given rows, or
+// with DefaultSigners if there are none. A simulation build reads both from a
+// directory instead.
 func Load(signers []Signer) (Trust, error) {
 	t, _, err := LoadKept(signers, nil)
 	return t, err
 }
 
-// LoadKept is Load with the trust root of an earlier Renew, whose files are
-// kept. They are proven again each time: what is on the disk is not trusted.
-// unfit says why they are not used, if they are not; then it is the compiled-in
-// root that is.
+// LoadKept is Load with the trust root of an earlier Renew, whose files are in kept. They
+// are proven again each time: files on the disk are not trusted. unfit is why they
+// cannot be used; then t has the compiled-in root.
 func LoadKept(signers []Signer, kept fs.FS) (t Trust, unfit error, err error) {
 	if len(signers) == 0 {
 		signers = DefaultSigners()
@@ -55,8 +54,8 @@ func LoadKept(signers []Signer, kept fs.FS) (t Trust, unfit error, err error) {
 	return t, nil, nil
 }
 
-// Renewed returns the versions of the TUF root and targets of a root that was
-// renewed; ok is false for the compiled-in one.
+// Renewed returns the versions of the TUF root and of the targets of a renewed root. ok is
+// false for the compiled-in root.
 func (t Trust) Renewed() (rootVersion, targetsVersion int64, ok bool) {
 	if t.renewed == nil {
 		return 0, 0, false
@@ -64,11 +63,11 @@ func (t Trust) Renewed() (rootVersion, targetsVersion int64, ok bool) {
 	return t.renewed.RootVersion, t.renewed.TargetsVersion, true
 }
 
-// BaseURL is where the manifest of v says that its files are; FetchURL is
+// BaseURL returns the URL under which the manifest of v names its files. FetchURL returns
 // where they are fetched from. The two differ only in a simulation build.
 func (t Trust) BaseURL(v release.Version) string { return release.BaseURL(t.repository, v) }
 
-// FetchURL is the base of the URLs that the files of v are fetched from.
+// FetchURL returns the URL below which the files of v are fetched.
 func (t Trust) FetchURL(v release.Version) string {
 	if t.host == "" {
 		return t.BaseURL(v)
@@ -76,6 +75,6 @@ func (t Trust) FetchURL(v release.Version) string {
 	return release.BaseURL(strings.Replace(t.repository, "https://github.com", t.host, 1), v)
 }
 
-// ReleaseCA returns the only CA (PEM) that the release host may use, or nil
-// for the system's.
+// ReleaseCA returns the only CA (PEM) that the release host may use, or nil for those of
+// the system.
 func (t Trust) ReleaseCA() []byte { return t.ca }

@@ -19,7 +19,7 @@ const productionTargets = 14
 
 func loadAnchor() (anchor, error) { return anchor{productionTUFRoot, productionTargets}, nil }
 
-// Simulation says whether this build believes a simulated Sigstore.
+// Simulation reports whether this build trusts a simulated Sigstore.
 const Simulation = false
 
 // VersionSuffix marks the version that a simulation build prints.

@@ -11,14 +11,14 @@ import (
 	"slices"
 )
 
-// Simulation says whether this build believes a simulated Sigstore.
+// Simulation reports whether this build trusts a simulated Sigstore.
 const Simulation = true
 
 // VersionSuffix marks the version that a simulation build prints.
 const VersionSuffix = "+sim"
 
-// TrustDirEnv names the directory with trusted_root.json, sim.json and
-// release_ca.pem, as `manager-sim release publish` writes it.
+// TrustDirEnv names the environment variable of the directory with trusted_root.json,
+// sim.json and release_ca.pem, as "manager-sim release publish" writes it.
 const TrustDirEnv = "EDGE_AGENT_SIM_TRUST"
 
 // loadAnchor reads the TUF root of a simulated Sigstore, if it has one.
@@ -30,8 +30,8 @@ func loadAnchor() (anchor, error) {
 	return anchor{root: b}, nil
 }
 
-// load takes keys and host from the directory. So it does the rows, in place of
-// ours; rows of another publisher, of the build or of a sidecar, hold as they do in
+// load reads keys and host from the directory. It reads the rows there, too, in place of
+// ours. Rows of another publisher, set by the build or by a sidecar, hold as in
 // production.
 func load(signers []Signer) (Trust, error) {
 	dir := os.Getenv(TrustDirEnv)

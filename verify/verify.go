@@ -1,29 +1,29 @@
-// Package verify turns bytes from a release host into a Release: the proof
-// that an allowed workflow signed this manifest, that a transparency log has
-// it, and when. Nothing else in the program can make a Release, and nothing is
+// Package verify turns bytes from a release host into a Release: the proof that an
+// allowed workflow signed this manifest, that a transparency log has the signature,
+// and when it was made. No other package can make a Release, and nothing is
 // installed without one.
 //
-// Who may sign is compiled in (DefaultSigners, or the rows that a sidecar
-// passes in code), and so is Sigstore's trust root: no flag, environment
-// variable, configuration key or command of the manager adds to them. A newer
-// trust root is taken only with the proof of Sigstore's own TUF keys (Renew),
-// whoever brings it. Only a simulation build (build tag "sim") reads both from a directory, and says so.
+// The allowed signers are compiled in (DefaultSigners, or the rows that a sidecar
+// passes in code), and so is Sigstore's trust root. No flag, environment variable,
+// configuration key or command of the manager adds to them. A newer trust root is
+// accepted only with the proof of Sigstore's own TUF keys (Renew), from any source.
+// Only a simulation build (build tag "sim") reads both from a directory; its
+// version says so.
 //
-// The time of a signature is what a log or a timestamp authority signed, never
-// the local clock: a device that thinks it is 1970 comes to the same answer.
+// The time of a signature is what a log or a timestamp authority signed, never the
+// local clock: a device whose clock is at 1970 gets the same result.
 //
-// The threat model. The manager, the release host, the network, and whoever
-// brings files on a stick are all taken to be hostile: what they can do is to
-// delay, and to offer a release that is genuine. A fork, another workflow, a
-// reusable workflow of somebody else's caller, a stolen certificate without a
-// log entry, and a replayed manifest under another version are refused, each by
-// a claim that is compared. Who holds the publisher's account and can run the
-// signing workflow is believed; the log then has what was signed. SECURITY.md
-// has the parties with the test that shows each limit; TestVerification is the
-// table of what is refused, and testdata/verification.golden its words.
+// The threat model: the manager, the release host, the network, and files on a stick
+// are hostile. They can delay an upgrade, and offer a genuine release. A fork,
+// another workflow, a reusable workflow that another caller runs, a stolen
+// certificate without a log entry, and a manifest replayed under another version are
+// refused, each because a claim differs. An attacker who can run the publisher's
+// signing workflow is trusted; the log then shows what was signed. SECURITY.md lists
+// the parties with the test for each limit. TestVerification is the table of what is
+// refused, and testdata/verification.golden its messages.
 //
-// What it does not do: it fetches nothing, and it does not say whether this
-// node should want the release (package release does).
+// The package fetches nothing, and does not decide whether a node wants a release:
+// package release does.
 package verify
 
 import (
@@ -43,8 +43,8 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// Limits, checked before a byte is parsed, as sigstore-go bounds counts but
-// no sizes. Real bundles have 5 to 16 KiB, the production root 7 KiB.
+// Limits, checked before parsing: sigstore-go limits counts, not sizes. Real bundles
+// have 5 to 16 KiB, the production root 7 KiB.
 const (
 	MaxBundle = 64 << 10
 	MaxRoot   = 64 << 10
@@ -59,16 +59,16 @@ var mediaTypes = map[string]bool{
 	"application/vnd.dev.sigstore.bundle+json;version=0.3": true,
 }
 
-// Verifier checks releases against one trust root and one allowlist. It is
-// safe for concurrent use.
+// Verifier checks releases against one trust root and one allowlist. It is safe for
+// concurrent use.
 type Verifier struct {
 	v       *verify.Verifier
 	root    *root.TrustedRoot
 	signers []Signer
 }
 
-// New returns a Verifier for the trusted_root.json and the rows given. No
-// rows, or a row that is not complete, is an error: never "anyone".
+// New returns a Verifier for a trusted_root.json and rows of the allowlist. An empty
+// allowlist or an incomplete row is an error.
 func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
 	if len(signers) == 0 {
 		return nil, errors.New("the allowlist of signers is empty")
@@ -103,8 +103,8 @@ func newTrusted(trustedRoot []byte) (*root.TrustedRoot, error) {
 	return tr, nil
 }
 
-// Release is a manifest that an allowed signer signed. Only Verifier.Release
-// makes one; the zero Release is refused by all who take one.
+// Release is a manifest that an allowed signer signed. Only Verifier.Release makes one;
+// every function that takes a Release refuses the zero value.
 type Release struct {
 	manifest release.Manifest
 	signed   Signature
@@ -117,7 +117,7 @@ func (r Release) OK() bool { return r.ok }
 // Manifest returns what was signed.
 func (r Release) Manifest() release.Manifest { return r.manifest }
 
-// Signature says who signed, and when.
+// Signature returns who signed, and when.
 func (r Release) Signature() Signature { return r.signed }
 
 // Signature is the identity behind a Release.
@@ -134,9 +134,9 @@ type Signature struct {
 	TimeSource string    `json:"time_source"` // who signed the time
 }
 
-// Release verifies bundle as a signature over manifest, matches the signer
-// against the allowlist, and then, not before, parses the manifest. Every
-// error is a *release.Error and one line long.
+// Release verifies bundle as a signature over manifest, matches the signer against the
+// allowlist, and parses the manifest only then. Every error is a *release.Error on
+// one line.
 func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 	if len(manifest) > release.MaxManifest {
 		return Release{}, release.Errorf(release.ManifestInvalid, "manifest of %d bytes, more than %d", len(manifest), release.MaxManifest)
@@ -192,14 +192,14 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 	return r, nil
 }
 
-// allowed returns nil if a row matches, or what each of them misses.
+// allowed returns nil if a row matches, and otherwise what differs in each row.
 func (v *Verifier) allowed(c *certificate.Summary, legacy bool) error {
 	const most = 3
 	var misses []string
 	for _, s := range v.signers {
 		err := s.match(c)
 		if err == nil && legacy && !s.Legacy {
-			err = errors.New("this row does not take cosign 2's legacy JSON")
+			err = errors.New("this row does not accept cosign 2's legacy JSON")
 		}
 		if err == nil {
 			return nil
@@ -212,14 +212,14 @@ func (v *Verifier) allowed(c *certificate.Summary, legacy bool) error {
 	return errors.New(strings.Join(misses, "; "))
 }
 
-// parse reads a bundle v0.3, or cosign 2's JSON where a row takes that.
+// parse reads a bundle v0.3, or cosign 2's JSON if a row accepts that.
 func (v *Verifier) parse(manifest, b []byte) (pb *bundle.Bundle, legacy bool, err error) {
 	if len(b) > MaxBundle {
 		return nil, false, fmt.Errorf("%d bytes, more than %d", len(b), MaxBundle)
 	}
 	if isLegacy(b) {
 		if !slices.ContainsFunc(v.signers, func(s Signer) bool { return s.Legacy }) {
-			return nil, true, errors.New("this is cosign 2's legacy JSON, which no row of the allowlist takes; a bundle v0.3 is required (cosign 3 writes it)")
+			return nil, true, errors.New("this is cosign 2's legacy JSON, which no row of the allowlist accepts; a bundle v0.3 is required (cosign 3 writes it)")
 		}
 		digest := sha256.Sum256(manifest)
 		pb, err = parseLegacy(b, digest[:])
@@ -253,8 +253,8 @@ func parseBundle(b []byte) (*bundle.Bundle, error) {
 	return &pb, nil
 }
 
-// oneLine makes a library's error fit to log: one line, bounded, without the
-// marks of a %w that had nothing to wrap.
+// oneLine returns a library's error on one line of bounded length, without the marks
+// of a %w that had nothing to wrap.
 func oneLine(err error) string {
 	const most = 300
 	s := strings.ReplaceAll(err.Error(), "%!w(<nil>)", "unknown")

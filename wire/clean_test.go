@@ -14,8 +14,8 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// hostile has what a terminal, a log or a page must never get from a node: a
-// clipboard sequence, a forged line, a change of the writing direction, C1.
+// hostile has everything that no terminal, log or page may get from a node: a clipboard
+// sequence, a forged line, a change of the writing direction, C1.
 const hostile = "a\x1b]52;c;cm0gLXJm\x07b\r\nnode forged\u202egnp.exe\u009b2J\x00\u2028end"
 
 // fill sets every text of v to s, and every list to n entries.
@@ -69,7 +69,7 @@ func printable(t *testing.T, m wire.Message) {
 	})
 }
 
-// Whatever a node says, in any field, is one line of printable characters.
+// Every text of a node, in any field, becomes one line of printable characters.
 func TestDecodeCleansWhatANodeSays(t *testing.T) {
 	t.Parallel()
 	for _, m := range []wire.Message{&wire.Health{}, &wire.CommandAck{}, &wire.Event{}} {
@@ -103,7 +103,7 @@ func TestDecodeCleansWhatANodeSays(t *testing.T) {
 	}
 }
 
-// What a node says fits into bounds, whatever it sends.
+// Every list and text of a node is bounded.
 func TestDecodeBoundsWhatANodeSays(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("c", 1000)
@@ -155,7 +155,8 @@ func TestDecodeBoundsWhatANodeSays(t *testing.T) {
 	}
 }
 
-// A time that no device has is no time: JSON could not carry it further.
+// A time that no device can have becomes the zero time, because JSON cannot represent
+// it.
 func TestDecodeRefusesImpossibleTimes(t *testing.T) {
 	t.Parallel()
 	for stamp, zero := range map[string]bool{

@@ -86,8 +86,8 @@ func TestDecodeCommand(t *testing.T) {
 	}
 }
 
-// A text that no version, channel, arch or variant can have is cut, so that the
-// command can be answered, and none becomes valid by that.
+// A text that is too long for a version, channel, arch or variant is shortened, so that
+// the node can answer the command. It stays invalid.
 func TestDecodeCutsLongTextsOfAnAction(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("1.0.0", 100)
@@ -129,7 +129,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// A node always sends all three keys, and what is encoded decodes to the same.
+// A frame always has all three keys, and decodes to the message that was encoded.
 func TestEncode(t *testing.T) {
 	t.Parallel()
 	for _, c := range frames {
@@ -159,7 +159,8 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// FuzzDecode: whatever decodes also encodes, and decodes to the same again.
+// FuzzDecode checks that every decoded message encodes, and decodes to the same
+// message.
 func FuzzDecode(f *testing.F) {
 	for _, c := range frames {
 		f.Add([]byte(c.frame))

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The README's first command ends well, and reports what it does before it is built.
+// The README's first command succeeds, and reports its progress while it builds.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -36,7 +36,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// Package os alone keeps the time until the first line short.
+// Few imports keep the time until the first line short.
 func TestImportsLittle(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command("go", "list", "-deps", ".").Output()

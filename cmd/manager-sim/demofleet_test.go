@@ -44,7 +44,7 @@ func TestDemoFaults(t *testing.T) {
 	}
 }
 
-// demo starts a demo fleet at m; it returns what stops the fleet.
+// demo starts a demo fleet at m, and returns a function that stops it.
 func (m *testManager) demo(nodes int, spec string) (stop func()) {
 	m.t.Helper()
 	d := demoFleet{nodes: nodes, spec: spec, step: 20 * time.Millisecond}
@@ -64,7 +64,7 @@ func (m *testManager) demo(nodes int, spec string) (stop func()) {
 	}
 }
 
-// grouped waits until the fleet's group has so many nodes, and returns their ids.
+// grouped waits until the fleet's group has a number of nodes, and returns their ids.
 func (m *testManager) grouped(nodes int) []string {
 	m.t.Helper()
 	var ids []string
@@ -84,8 +84,8 @@ func (m *testManager) grouped(nodes int) []string {
 	return ids
 }
 
-// With the usual faults an operator can try pause, retry, resume and abort: a
-// rollout pauses, and goes on after each retry until it completes.
+// With the usual faults a rollout pauses, and continues after each retry until it
+// completes. So an operator can try pause, retry, resume and abort.
 func TestDemoFaultsPauseAndRetry(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -112,7 +112,7 @@ func TestDemoFaultsPauseAndRetry(t *testing.T) {
 	}
 }
 
-// A node with the fault "offline" disconnects, and connects again.
+// A node with the fault "offline" disconnects and reconnects.
 func TestDemoOffline(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -128,7 +128,7 @@ func TestDemoOffline(t *testing.T) {
 	})
 }
 
-// A manager that starts again has the same nodes, at the versions that they ran.
+// A restarted manager has the same nodes with the same versions.
 func TestDemoFleetIsReused(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -187,7 +187,7 @@ func TestDemoFleetIsReused(t *testing.T) {
 	}
 }
 
-// What degrades a node is in the list of nodes.
+// The list of nodes shows degraded nodes.
 func TestDemoDegraded(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 )
 
-// newLineContext is a context for a command that does not end by itself.
+// newLineContext returns the context of a command that does not end by itself.
 func newLineContext(t *testing.T) (context.Context, context.CancelFunc) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -24,7 +24,7 @@ func newLineContext(t *testing.T) (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// lineWriter calls cancel once it has got so many lines.
+// lineWriter calls cancel after a number of lines.
 type lineWriter struct {
 	mu     sync.Mutex
 	b      strings.Builder
@@ -83,8 +83,8 @@ func TestPick(t *testing.T) {
 	}
 }
 
-// A node is found by an abbreviated id by every command that takes one, and an
-// ambiguous one lists the candidates. A node of `node run` has a name.
+// Every command accepts an abbreviated id, and lists the candidates of an ambiguous
+// one. A node of `node run` has a name.
 func TestNodesByAbbreviation(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -125,8 +125,8 @@ func TestNodesByAbbreviation(t *testing.T) {
 	}
 }
 
-// A removed node is found by an abbreviated id where its history is asked for, and
-// everything else says that it was removed.
+// An abbreviated id of a removed node shows its history. Every other command reports
+// that the node was removed.
 func TestRemovedNodes(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -156,7 +156,7 @@ func TestRemovedNodes(t *testing.T) {
 	}
 }
 
-// An upgrade is called the same as on the pages.
+// The states of upgrades have the same names as on the pages.
 func TestUpgradeWords(t *testing.T) {
 	t.Parallel()
 	for state, want := range map[api.UpgradeState]string{
@@ -177,7 +177,7 @@ func TestUpgradeWords(t *testing.T) {
 	}
 }
 
-// A manager's refusal is printed by "node run" itself, once.
+// "node run" prints a refusal by the manager once.
 func TestNodeRunPrintsRefusals(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
@@ -200,8 +200,8 @@ func TestNodeNames(t *testing.T) {
 	}
 }
 
-// A severity that is none is an error that names the valid ones; an empty result
-// is said.
+// An unknown severity is an error that lists the valid ones. An empty result is
+// reported.
 func TestEventsThatMatchNothing(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A value that a flag cannot have is wrong usage, and needs no manager to say so.
+// An invalid value of a flag is wrong usage, and no manager is needed to detect it.
 func TestWrongValuesOfFlags(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -48,7 +48,7 @@ func TestWrongValuesOfFlags(t *testing.T) {
 	}
 }
 
-// What the manager finds wrong with a value is wrong usage, too.
+// A value that the manager refuses is wrong usage, too.
 func TestValuesThatTheManagerRefuses(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)

@@ -16,9 +16,9 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// hostile is what a node or a manager could do to a terminal: the clipboard (OSC
-// 52), colours and erased lines (CSI, in 7 and 8 bits), a forged line, a changed
-// direction of writing, a carriage return, and what is no UTF-8.
+// hostile has everything with which a node or a manager could attack a terminal: the
+// clipboard (OSC 52), colours and erased lines (CSI, in 7 and 8 bits), a forged line, a
+// change of the writing direction, a carriage return, and invalid UTF-8.
 const hostile = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2K\x1b[31mc\u009b2Jd\nmanager-sim: all is well\re\u202ef\u2066g\u200bh\x00i\x7fj\tk"
 
 // validTime is the only text that hostileTree keeps.
@@ -138,8 +138,7 @@ func hostileManager(t *testing.T) (dir string) {
 	return dir
 }
 
-// No command passes a text of a node or a manager to the terminal as it is, or
-// lets it begin a line.
+// Every command cleans the texts of nodes and managers, and none of them begins a line.
 func TestForeignTextsAreHarmlessOnATerminal(t *testing.T) {
 	t.Parallel()
 	dir := hostileManager(t)
@@ -167,7 +166,7 @@ func TestForeignTextsAreHarmlessOnATerminal(t *testing.T) {
 	}
 }
 
-// With --json a text arrives as it is.
+// With --json a text is not changed.
 func TestForeignTextsInJSON(t *testing.T) {
 	t.Parallel()
 	dir := hostileManager(t)
@@ -186,7 +185,7 @@ func TestForeignTextsInJSON(t *testing.T) {
 	}
 }
 
-// What the stream sends while following is treated alike.
+// The records of the event stream are cleaned, too.
 func TestForeignTextsWhileFollowing(t *testing.T) {
 	t.Parallel()
 	dir := hostileManager(t)

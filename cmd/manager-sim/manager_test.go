@@ -93,7 +93,7 @@ func (m *testManager) stop() {
 	m.srv.Close()
 }
 
-// start starts the manager again, at the same address.
+// start restarts the manager at the same address.
 func (m *testManager) start() {
 	m.t.Helper()
 	l, err := net.Listen("tcp", m.addr)
@@ -165,7 +165,7 @@ func (m *testManager) newestEvent() int64 {
 	return seq
 }
 
-// await returns when is does.
+// await waits until is returns true.
 func (m *testManager) await(what string, is func() bool) {
 	m.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)

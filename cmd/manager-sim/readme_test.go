@@ -45,7 +45,7 @@ func readmeBlocks(t *testing.T, section string) [][]string {
 	return blocks
 }
 
-// copyRepository copies what is built into a new directory.
+// copyRepository copies the sources to a new directory.
 func copyRepository(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -84,7 +84,7 @@ type shell struct {
 	dir string
 }
 
-// untilInterrupted marks a command that ends by Ctrl-C alone.
+// untilInterrupted marks a command that only Ctrl-C ends.
 const untilInterrupted = "# Ctrl-C ends it"
 
 var exitCodes = regexp.MustCompile(`# .*exit code (\d+)$`)
@@ -171,8 +171,8 @@ func (w *watchedBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// README's "A manager to try it with" works as it is written: every command is
-// run in its order, with the exit code that stands beside it.
+// The commands in README's "A manager to try it with" work in their order, with the
+// exit codes beside them.
 func TestReadmeWalk(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -230,7 +230,7 @@ func TestReadmeWalk(t *testing.T) {
 	}
 }
 
-// What the walk leaves behind is nothing for git.
+// Git ignores the files of the walk.
 func TestGitIgnoresTheDataDirectory(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("../../.gitignore")

@@ -8,8 +8,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 )
 
-// A failed node is printed with its own message first, then with what the code means
-// and what to do; also if the manager knows no such code.
+// A failed node is printed with its own message first, then with the meaning and the
+// remedy of the code, if the code is known.
 func TestRolloutShowsFailures(t *testing.T) {
 	t.Parallel()
 	r := api.Rollout{ID: "r", Version: "1.1.0", Status: rollout.Paused, Waves: []int{3}}

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// streamer is a manager whose stream a test writes.
+// streamer returns a client of a manager whose stream a test writes.
 func streamer(t *testing.T, stream http.HandlerFunc) (*client, *cobra.Command) {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -35,8 +35,8 @@ func listening(w http.ResponseWriter, more string) {
 	w.(http.Flusher).Flush()
 }
 
-// A stream that ends is taken up again after the last event, and each time the
-// state is asked for. Begin is called once.
+// After the end of a stream, follow continues after the last event and checks the
+// state. It calls begin once.
 func TestFollowOutlivesTheStream(t *testing.T) {
 	t.Parallel()
 	var since []string
@@ -66,8 +66,7 @@ func TestFollowOutlivesTheStream(t *testing.T) {
 	}
 }
 
-// A manager that answers and has nothing to report is not a silent one; one that
-// refuses is not waited for.
+// A manager that answers without news is not silent. A refusal ends the waiting.
 func TestFollowEnds(t *testing.T) {
 	t.Parallel()
 	c, cmd := streamer(t, func(w http.ResponseWriter, r *http.Request) {

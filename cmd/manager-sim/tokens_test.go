@@ -15,7 +15,7 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// A token that was created works until it is revoked.
+// A created token works until it is revoked.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -53,8 +53,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// A node whose credentials the manager does not know is listed, and connects after
-// an operator has accepted it.
+// A node with unknown credentials is listed, and connects after an operator has
+// accepted it.
 func TestPendingNodes(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)

@@ -63,13 +63,13 @@ type upgrade struct {
 	replace, wait bool
 	timeout       time.Duration
 
-	cmd       *cobra.Command
-	node      string // its id
-	version   string
-	commandID string
-	already   bool  // the node ran the version when it was requested
-	met       bool  // the node has been online
-	printed   int64 // Seq of the last event that was printed
+	cmd        *cobra.Command
+	node       string // its id
+	version    string
+	commandID  string
+	ranVersion bool  // the node ran the version when it was requested
+	wasOnline  bool  // the node has been online
+	printed    int64 // Seq of the last event that was printed
 }
 
 func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
@@ -98,7 +98,7 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	switch {
 	case errors.Is(err, errTimeout) && w.silent():
 		return unreachable(fmt.Errorf("the manager does not answer; the upgrade continues, see: manager-sim node show %s", u.node))
-	case errors.Is(err, errTimeout) && w.begun && !u.met:
+	case errors.Is(err, errTimeout) && w.begun && !u.wasOnline:
 		return unreachable(fmt.Errorf("node %s did not connect within %v; the command waits for it", u.node, u.timeout))
 	case errors.Is(err, errTimeout):
 		return cli.Exit(cli.TimedOut, fmt.Errorf("no outcome of the upgrade to %s within %v; it continues, see: manager-sim node show %s", version, u.timeout, u.node))
@@ -138,7 +138,7 @@ func (u *upgrade) request(ctx context.Context) error {
 		return err
 	}
 	n, err := u.state(ctx)
-	u.already = err == nil && n.Version == u.version
+	u.ranVersion = err == nil && n.Version == u.version
 	if err == nil && !n.Online {
 		fmt.Fprintf(u.cmd.ErrOrStderr(), "Node %s is offline since %s; the command waits for it.\n", cli.Plain(u.node), stamp(n.LastSeen))
 	}
@@ -152,7 +152,7 @@ func withFlag(remedy string) string {
 
 func (u *upgrade) state(ctx context.Context) (api.Node, error) {
 	n, err := u.Node(ctx, u.node)
-	u.met = u.met || n.Online
+	u.wasOnline = u.wasOnline || n.Online
 	return n, err
 }
 
@@ -162,7 +162,7 @@ func (u *upgrade) record(ctx context.Context, r api.Record) (bool, error) {
 	if r.NodeID != u.node {
 		return false, nil
 	}
-	u.met = u.met || r.Type == api.RecordAuthenticated
+	u.wasOnline = u.wasOnline || r.Type == api.RecordAuthenticated
 	if u.json && r.CommandID == u.commandID && r.Type != api.RecordEvent {
 		if err := write(u.cmd, append(r.Raw, '\n')); err != nil {
 			return true, err
@@ -195,20 +195,20 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	}
 	switch {
 	case n.UpgradeState == api.RolledBack:
-		return true, u.ended(cli.RolledBack, "rolled back", n.ErrorCode, n.Error)
+		return true, u.failure(cli.RolledBack, "rolled back", n.ErrorCode, n.Error)
 	case n.UpgradeState == api.Failed && n.ErrorCode == rollout.TimeLimit:
-		return true, u.ended(cli.TimedOut, "no outcome", n.ErrorCode, n.Error)
+		return true, u.failure(cli.TimedOut, "no outcome", n.ErrorCode, n.Error)
 	case n.UpgradeState == api.Failed:
-		return true, u.ended(cli.Refused, "failed", n.ErrorCode, n.Error)
+		return true, u.failure(cli.Refused, "failed", n.ErrorCode, n.Error)
 	}
-	if u.already {
-		return true, u.nothingToDo()
+	if u.ranVersion {
+		return true, u.printAlreadyRuns()
 	}
 	return true, nil
 }
 
-// nothingToDo prints that the node runs the version already.
-func (u *upgrade) nothingToDo() error {
+// printAlreadyRuns prints that the node runs the version already.
+func (u *upgrade) printAlreadyRuns() error {
 	if u.json {
 		return nil
 	}
@@ -248,11 +248,11 @@ func (u *upgrade) printEvents(ctx context.Context) (bool, error) {
 	}
 	switch {
 	case rolledBack != nil:
-		return true, u.ended(cli.RolledBack, "rolled back", rolledBack.ErrorCode, rolledBack.Message)
+		return true, u.failure(cli.RolledBack, "rolled back", rolledBack.ErrorCode, rolledBack.Message)
 	case completed != nil:
 		return true, nil
 	case failed != nil:
-		return true, u.ended(cli.Refused, "failed", failed.ErrorCode, failed.Message)
+		return true, u.failure(cli.Refused, "failed", failed.ErrorCode, failed.Message)
 	}
 	return false, nil
 }
@@ -269,17 +269,17 @@ func (u *upgrade) acknowledged(ctx context.Context) (bool, error) {
 		switch {
 		case c.ID != u.commandID || c.AckedAt.IsZero():
 		case !c.Success:
-			return true, u.ended(cli.Refused, "failed", c.ErrorCode, c.Error)
+			return true, u.failure(cli.Refused, "failed", c.ErrorCode, c.Error)
 		case len(c.Data) > 0 && json.Unmarshal(c.Data, &data) == nil && data.Status == "current":
-			return true, u.nothingToDo()
+			return true, u.printAlreadyRuns()
 		}
 	}
 	return false, nil
 }
 
-// ended returns the error of an upgrade that did not complete, with the node's own
+// failure returns the error of an upgrade that did not complete, with the node's own
 // message and the remedy of the code.
-func (u *upgrade) ended(exit int, how, code, message string) error {
+func (u *upgrade) failure(exit int, how, code, message string) error {
 	text := fmt.Sprintf("upgrade of %s to %s: %s (%s)", cli.Plain(u.node), cli.Plain(u.version), how, cli.Plain(code))
 	if message != "" {
 		text += ": " + cli.Plain(message)

@@ -21,8 +21,8 @@ func meaning(code string) string { m, _ := web.Meaning(code); return m }
 
 func remedy(code string) string { _, r := web.Meaning(code); return r }
 
-// Each outcome of an upgrade has an exit code of its own, and the error has the
-// node's message and the remedy.
+// Each outcome of an upgrade has its own exit code. The error has the node's message
+// and the remedy.
 func TestUpgradeWaitExitCodes(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -57,7 +57,7 @@ func TestUpgradeWaitExitCodes(t *testing.T) {
 	}
 }
 
-// JSON of a wait is one object a line, and has the outcome.
+// With --json, --wait prints one object a line, including the outcome.
 func TestUpgradeWaitJSON(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -77,8 +77,8 @@ func TestUpgradeWaitJSON(t *testing.T) {
 	}
 }
 
-// An offline node is named at once; what never connects is unreachable, as is a
-// manager that gives no answer.
+// An offline node is reported at once. A node that never connects is unreachable, and
+// so is a manager that does not answer.
 func TestUpgradeUnreachable(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -101,8 +101,8 @@ func TestUpgradeUnreachable(t *testing.T) {
 	m.start()
 }
 
-// A manager that restarts in the middle of an upgrade does not lose its outcome,
-// whatever happened while no stream was open.
+// A restart of the manager during an upgrade does not hide its outcome, even if it
+// happened while no stream was open.
 func TestWaitOutlivesTheManager(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
@@ -144,7 +144,7 @@ func TestWaitOutlivesTheManager(t *testing.T) {
 	}
 }
 
-// A rollout that pauses at a failure is 4; its retry, which succeeds, is 0.
+// A rollout that pauses at a failure exits with 4, and its successful retry with 0.
 func TestRolloutWait(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)

@@ -18,7 +18,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// product is a tree to be packed, written in any order, at any time.
+// product writes a tree of files to pack, in any order and at any time.
 func product(t *testing.T, backwards bool, at time.Time) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -50,8 +50,8 @@ func call(t *testing.T, args ...string) (string, int) {
 	return out.String(), code
 }
 
-// The same files give the same bytes, whenever and in whatever order they were
-// made.
+// The same files give the same bytes, independent of the time and order of their
+// creation.
 func TestBuildIsReproducible(t *testing.T) {
 	t.Parallel()
 	read := func(dir string) map[string]string {
@@ -138,7 +138,8 @@ func TestBuildRefuses(t *testing.T) {
 	}
 }
 
-// Built, signed by a fake Sigstore, checked; and what was changed since is found.
+// A release is built, signed with a fake Sigstore, and checked. The check finds later
+// changes.
 func TestPublisherEndToEnd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

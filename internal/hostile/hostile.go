@@ -105,7 +105,7 @@ func Cases() []Case {
 		lines   []string
 	}{
 		{"empty", nil},
-		{`"../outside": the name holds ".."`, []string{"file ../outside = x"}},
+		{`"../outside": the name contains ".."`, []string{"file ../outside = x"}},
 		{`"a/../../outside"`, []string{"file a/../../outside = x"}},
 		{`".."`, []string{"dir .."}},
 		{`"/etc/passwd"`, []string{"file /etc/passwd = x"}},

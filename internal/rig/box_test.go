@@ -139,7 +139,7 @@ func TestUnderSystemdUpgradeAndDowngrade(t *testing.T) {
 
 // Every kind of failure ends with the old version after the configured number of starts,
 // within (starts + 1) x RestartSec and the time of the starts themselves.
-func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
+func TestUnderSystemdBadReleasesRollBack(t *testing.T) {
 	for _, tt := range []struct {
 		fault   fakerelease.Fault
 		options box.Options
@@ -152,7 +152,7 @@ func TestUnderSystemdBadReleasesGoBack(t *testing.T) {
 		{fakerelease.ReadyThenHangs, box.Options{}, 2*(3+2)*time.Second + 5*time.Second, "Watchdog timeout"},
 		{fakerelease.Hangs, box.Options{}, 2*12*time.Second + 5*time.Second, "start operation timed out"},
 		{fakerelease.NeverAuthenticates, box.Options{}, 2*12*time.Second + 5*time.Second, "not connected to the manager"},
-		{fakerelease.WrongVersion, box.Options{}, 5 * time.Second, "but this program says that it is 0.0.1"},
+		{fakerelease.WrongVersion, box.Options{}, 5 * time.Second, "but this program reports version 0.0.1"},
 		{fakerelease.EatsMemory, box.Options{Delegate: true}, 10 * time.Second, "code=killed, status=9/KILL"},
 		{fakerelease.DeletesPrevious, box.Options{}, 5 * time.Second, "simulated crash"},
 		{fakerelease.FillsDisk, box.Options{DiskMB: 300}, 10 * time.Second, "simulated crash with a full disk"},

@@ -65,7 +65,7 @@ func (b *inBox) onTrial() {
 }
 
 // A version whose program cannot be executed after it was staged is rolled back, too.
-func TestUnderSystemdWhatCannotExec(t *testing.T) {
+func TestUnderSystemdProgramsThatCannotExec(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{}, box.Options{})
 	good, err := os.ReadFile(b.bin["1.2.0"])
 	if err != nil {

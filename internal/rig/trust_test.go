@@ -134,7 +134,7 @@ func TestATrustRootComesOnAStick(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := stage("t"); err == nil || !strings.Contains(out, "the trust root beside the release is not taken") {
+	if out, err := stage("t"); err == nil || !strings.Contains(out, "the trust root beside the release is not accepted") {
 		t.Errorf("a forged root: %v %s", err, out)
 	}
 	if out, err := stage("u"); err != nil || !strings.Contains(out, "1.1.0 is staged") {

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// The model: every state that a small fleet can come to, by every event in every
-// order, with time in steps. Restarts are in it, as each state must survive
-// being stored; lost and repeated messages too, as outcomes may come at any
-// time, twice, or never.
+// The model visits every state that a small fleet can reach, by every event in every
+// order, with time in steps. It includes restarts, because each state must survive being
+// stored, and lost and repeated messages, because an outcome may arrive at any time, twice
+// or never.
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -88,7 +88,7 @@ func (f fleet) events(r Rollout) []Event {
 	return es
 }
 
-// check returns what is wrong with a transition.
+// check returns the rule that a transition breaks, or "".
 func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time.Time) string {
 	commands, completes, pauses := 0, 0, 0
 	for _, a := range acts {
@@ -171,7 +171,7 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 	return ""
 }
 
-// goesOn returns what is wrong with a state: that there is no way on from it.
+// goesOn returns why a rollout cannot continue from a state, or "".
 func (f fleet) goesOn(p place) string {
 	r := p.r
 	if r.Status.Final() {
@@ -310,11 +310,11 @@ func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	good := Plan{ID: "r", Version: "1.1.0"}
 	for want, change := range map[string]func(*Plan) []string{
-		"needs an id":    func(p *Plan) []string { p.ID = ""; return []string{"a"} },
-		"strategy":       func(p *Plan) []string { p.Strategy = "fast"; return []string{"a"} },
-		"must not be negative":     func(p *Plan) []string { p.Settle = -1; return []string{"a"} },
-		"no node":        func(*Plan) []string { return nil },
-		"is listed twice": func(*Plan) []string { return []string{"a", "b", "a"} },
+		"needs an id":          func(p *Plan) []string { p.ID = ""; return []string{"a"} },
+		"strategy":             func(p *Plan) []string { p.Strategy = "fast"; return []string{"a"} },
+		"must not be negative": func(p *Plan) []string { p.Settle = -1; return []string{"a"} },
+		"no node":              func(*Plan) []string { return nil },
+		"is listed twice":      func(*Plan) []string { return []string{"a", "b", "a"} },
 	} {
 		p := good
 		nodes := change(&p)
@@ -324,7 +324,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// The order is the rollout's own, and the same each time.
+// The order of the nodes differs between rollouts, and is the same each time.
 func TestOrderIsFrozen(t *testing.T) {
 	t.Parallel()
 	var nodes []string

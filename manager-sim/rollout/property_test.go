@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// Fleets that are too large for the model, under random events, times and
-// restarts: every step is checked as the model checks it, and when the world
-// calms down, every rollout ends.
+// Fleets that are too large for the model get random events, times and restarts. Every
+// step is checked as in the model, and once the events stop, every rollout ends.
 func TestRandomFleets(t *testing.T) {
 	t.Parallel()
 	const rounds = 120

@@ -87,7 +87,7 @@ func (m *manager) signedIn(name, password string) (string, identity.Identity) {
 	return secret, i
 }
 
-// A stream ends when the right ends by which it is read, and no other stream does.
+// A stream ends when the right to read it ends. Other streams continue.
 func TestStreamsEndWithTheirRight(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(t *testing.T, m *manager, secret string, i identity.Identity){
@@ -315,7 +315,7 @@ func TestPasswords(t *testing.T) {
 	m.into(404, "PATCH", "/api/v1/users/nobody", `{"role":"viewer"}`, nil)
 }
 
-// unknown tries to authenticate, and returns what the node is told and the pause.
+// unknown tries to authenticate, and returns the message and the pause of the refusal.
 func (m *manager) unknown(id, secret string) (string, time.Duration) {
 	m.t.Helper()
 	return m.refused(&wire.Auth{NodeID: id, NodeSecret: secret, SoftwareVersion: "1.0.0", DeviceType: "edge", ProtocolVersion: wire.ProtocolVersion})

@@ -14,7 +14,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Pages that are gone through by "next" have each entry once, whatever is added
+// Pages that are followed by "next" have each entry once, even if entries are added
 // meanwhile.
 func TestPagesAreStable(t *testing.T) {
 	t.Parallel()
@@ -54,8 +54,8 @@ func TestPagesAreStable(t *testing.T) {
 	}
 }
 
-// A request with a key is carried out once, and answered alike; the same key
-// with another request is refused.
+// A request with a key is carried out once, and repetitions get the same answer. The
+// same key with another request is refused.
 func TestIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -124,7 +124,7 @@ func TestIdempotencyKeys(t *testing.T) {
 	}
 }
 
-// A stream that is taken up again begins with what was missed, in order, once.
+// A stream that is resumed begins with the missed events, in order, each once.
 func TestStreamReplaysWhatWasMissed(t *testing.T) {
 	t.Parallel()
 	m := start(t)

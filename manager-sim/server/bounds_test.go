@@ -20,8 +20,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// pipes is a net.Listener whose connections are pipes without a buffer: what is not
-// read is not written.
+// pipes is a net.Listener whose connections are pipes without a buffer: a write waits
+// until it is read.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -39,8 +39,8 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { close(p.closed); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
 
-// simulated serves a manager in simulated time, and calls test with what opens a
-// connection to it.
+// simulated serves a manager in simulated time, and calls test with a function that
+// opens a connection to it.
 func simulated(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -78,8 +78,8 @@ func simulated(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
 
 const head = "Host: x\r\nAuthorization: Bearer " + admin + "\r\n"
 
-// A request whose body does not arrive ends within its time, whatever call it is
-// of; a body that is slow and arrives in time is taken.
+// A request of any call whose body does not arrive in time ends. A slow body that
+// arrives in time is accepted.
 func TestSlowBodies(t *testing.T) {
 	t.Parallel()
 	for name, begin := range map[string]string{
@@ -136,7 +136,8 @@ func TestSlowBodies(t *testing.T) {
 	})
 }
 
-// An answer, and a stream, that nobody reads ends; a stream that is read does not.
+// An answer or a stream that the client does not read ends. A stream that it reads
+// continues.
 func TestAnswersThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/api/v1/openapi.json", "/api/v1/events/stream"} {
@@ -208,7 +209,7 @@ func TestAStreamEndsWhenItsTokenExpires(t *testing.T) {
 	})
 }
 
-// Streams are bounded by whoever reads them.
+// The number of streams is bounded by identity.
 func TestStreamsAreBounded(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -235,8 +236,8 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 }
 
-// Connections of a source are bounded, by those that are idle longest. Sessions of
-// nodes do not count.
+// The number of connections of a source is bounded: the ones that are idle longest end.
+// Sessions of nodes do not count.
 func TestConnectionsAreBounded(t *testing.T) {
 	t.Parallel()
 	m := start(t)

@@ -63,7 +63,8 @@ func TestTwoDevicesWithOneIdentity(t *testing.T) {
 	a.command()
 }
 
-// A command that waits is not sent while two devices use the identity, and is sent after.
+// A waiting command is not sent while two devices use the identity, and is sent after
+// an operator has resolved that.
 func TestAWaitingCommandOfADuplicate(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -83,8 +84,8 @@ func TestAWaitingCommandOfADuplicate(t *testing.T) {
 	a.command()
 }
 
-// One device whose network changes replaces its own sessions, too. Nobody answers on the
-// old connection, so nothing is marked.
+// One device whose network changes replaces its own sessions, too. No device answers on
+// the old connection, so the node is not marked.
 func TestOneDeviceThatReconnects(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -101,8 +102,8 @@ func TestOneDeviceThatReconnects(t *testing.T) {
 	}
 }
 
-// Two processes that take turns are two, however they go: their uptimes contradict each
-// other.
+// Two processes that take turns are noticed, however their sessions end: their uptimes
+// contradict each other.
 func TestUptimesContradict(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -133,8 +134,8 @@ func TestUptimesContradict(t *testing.T) {
 	}
 }
 
-// A device whose link is cut without a word comes back many times while its old sessions
-// look alive: its beats show one process.
+// A device whose link is cut reconnects many times while its old sessions look alive.
+// Its health beats show one process, so the node is not marked.
 func TestADeviceWhoseLinkFlaps(t *testing.T) {
 	t.Parallel()
 	m := start(t)

@@ -43,7 +43,7 @@ func request(t *testing.T, method, path string, body io.Reader) *http.Request {
 	return req
 }
 
-// The limits of bodies and answers are those of an HTTP/2 stream, too.
+// The limits of bodies and answers apply to HTTP/2 streams, too.
 func TestLimitsOfHTTP2(t *testing.T) {
 	t.Parallel()
 	t.Run("slow body", func(t *testing.T) {
@@ -105,8 +105,8 @@ func TestLimitsOfHTTP2(t *testing.T) {
 	})
 }
 
-// Of bodies that arrive at once from a source, the oldest end, and a new one is
-// taken.
+// When too many bodies of a source arrive at once, the oldest ones end, and a new one
+// is accepted.
 func TestBodiesAtOnce(t *testing.T) {
 	t.Parallel()
 	m := start(t)

@@ -15,7 +15,7 @@ import (
 
 const password = "correct horse battery"
 
-// Every call, by every role, on something of its own group and of another's.
+// Every call by every role, about its own group and about another one.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	m := start(t)

@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// mortalStore dies before each transition of a rollout is stored, once, and
-// after it is.
+// mortalStore kills the process once before each transition of a rollout is stored,
+// and once after.
 type mortalStore struct {
 	*store.Store
 	dir string

@@ -31,8 +31,8 @@ func (n *node) at(stamp string, e *wire.Event) {
 	}
 }
 
-// No time that a node sends, and none that an earlier version stored, empties a list or
-// ends a stream.
+// No time that a node sends, or that an earlier version stored, empties a list or ends
+// a stream.
 func TestTimesThatNoDeviceHas(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -62,7 +62,7 @@ func TestTimesThatNoDeviceHas(t *testing.T) {
 	}
 }
 
-// Severities are few, whatever nodes make up.
+// The severities are a fixed list, whatever nodes send.
 func TestSeveritiesAreFew(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -86,8 +86,8 @@ func TestSeveritiesAreFew(t *testing.T) {
 	}
 }
 
-// A list of nodes stays small, whatever the nodes say of themselves, and costs no more
-// when a node has reported very much.
+// A list of nodes stays small, whatever the nodes report, and is not slower when a node
+// has reported very many events.
 func TestAListOfNodesStaysSmall(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -127,7 +127,7 @@ func TestAListOfNodesStaysSmall(t *testing.T) {
 	}
 }
 
-// One node's events have a bound; its oldest are deleted, and nobody else's.
+// One node's events are bounded: its oldest ones are deleted, and no other node's.
 func TestANodesShareOfTheStore(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -156,7 +156,7 @@ func TestANodesShareOfTheStore(t *testing.T) {
 	}
 }
 
-// Bounds of texts bound the answers, whatever the texts consist of.
+// Bounds of texts bound the answers, whatever characters the texts have.
 func TestAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -206,7 +206,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
-// A stream takes no body that never ends: that would hold it up, beyond its own right.
+// A stream refuses a body that never ends: it would delay the stream beyond its right.
 func TestAStreamTakesNoBody(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -227,7 +227,7 @@ func TestAStreamTakesNoBody(t *testing.T) {
 	}
 }
 
-// Strangers, however many, do not lock a person out by name.
+// Strangers, however many, cannot lock a user out by name.
 func TestManySourcesLockNobodyOut(t *testing.T) {
 	t.Parallel()
 	m := start(t)

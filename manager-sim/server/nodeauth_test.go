@@ -49,8 +49,8 @@ func (m *manager) back(reg *wire.RegisterAck) wire.Message {
 	return n.next()
 }
 
-// Whatever wrong credentials come from an address, a right secret and a right
-// token from there are accepted, and a wrong one is told how long to wait.
+// A right secret and a right token are accepted from an address, whatever wrong
+// credentials came from there. A wrong one is refused with the time to wait.
 func TestANodeIsNotRefusedForItsNeighbours(t *testing.T) {
 	t.Parallel()
 	for name, wrong := range map[string]func(reg *wire.RegisterAck, i int) *wire.Auth{
@@ -101,8 +101,8 @@ func TestANodeIsNotRefusedForItsNeighbours(t *testing.T) {
 	}
 }
 
-// A manager that was restored from an older backup does not know a node: an
-// operator accepts it, and it authenticates with the credentials that it has.
+// A manager that was restored from an older backup does not know a node. An operator
+// accepts it, and it authenticates with its own credentials.
 func TestPendingNodes(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -188,7 +188,8 @@ func TestPendingNodes(t *testing.T) {
 	}
 }
 
-// A node that was removed has no secret. It is told so, and is not listed.
+// A removed node has no secret. The refusal says that it was removed, and the node is not
+// listed.
 func TestARemovedNode(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -207,8 +208,8 @@ func TestARemovedNode(t *testing.T) {
 	}
 }
 
-// Sockets that do not authenticate are bounded, by the oldest of them, and an
-// honest neighbour comes in whenever it tries.
+// The number of sockets that do not authenticate is bounded: the oldest ones end. An
+// honest node behind the same address always gets in.
 func TestSocketsThatDoNotAuthenticate(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -268,7 +269,7 @@ func parallel[T comparable](k int, f func(i int) T) map[T]int {
 	return counts
 }
 
-// status is call without a look at openapi.json, for many at once.
+// status is call without the check against openapi.json, for many calls at once.
 func (m *manager) status(method, path, body string) int {
 	resp := m.do(admin, method, path, body, nil)
 	resp.Body.Close()

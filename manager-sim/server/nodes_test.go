@@ -33,7 +33,7 @@ func (n *node) ack(a *wire.CommandAck) {
 	n.synced("ack-" + a.CommandID)
 }
 
-// synced returns when the manager has handled all that the node sent.
+// synced returns when the manager has handled everything that the node sent.
 func (n *node) synced(id string) {
 	n.t.Helper()
 	n.send(event(id))
@@ -64,7 +64,7 @@ func (n *node) health(version string) {
 	n.send(&wire.Health{Status: "ok", Version: version, Capabilities: []string{wire.CapabilityUpgrade}})
 }
 
-// again connects with credentials.
+// again reconnects with credentials.
 func (m *manager) again(reg *wire.RegisterAck, version string) *node {
 	m.t.Helper()
 	n := m.dial()
@@ -108,8 +108,8 @@ func (m *manager) node(id string) (n nodeOf) {
 	return n
 }
 
-// While an upgrade is in progress no other one is accepted, in any of its states, and
-// the answer names who requested what.
+// While an upgrade is in progress, in any of its states, no other one is accepted. The
+// refusal names the version and who requested it.
 func TestASecondCommandIsRefused(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -170,8 +170,8 @@ func TestTwoOperatorsAtOnce(t *testing.T) {
 	n.synced("end")
 }
 
-// A command that a node refused because another one was in progress decides nothing: an
-// earlier manager sent such commands.
+// A command that a node refused because another one was in progress does not decide its
+// state. Earlier managers sent such commands.
 func TestTheDecidingCommand(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -209,7 +209,7 @@ func TestTheDecidingCommand(t *testing.T) {
 	}
 }
 
-// An offline node's command that was not sent can be replaced, and nothing else can.
+// Only a command that was not sent, because the node is offline, can be replaced.
 func TestACommandIsReplacedBeforeItIsSent(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -262,7 +262,7 @@ func TestAVersionThatWasChangedOnTheDevice(t *testing.T) {
 	}
 }
 
-// The cause of a failed upgrade is the node's own message; health is shown.
+// The API shows the node's own message for a failed upgrade, and its health.
 func TestTheCauseIsTheNodes(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -281,7 +281,7 @@ func TestTheCauseIsTheNodes(t *testing.T) {
 	}
 }
 
-// A removed node is gone from the lists and cannot come back; its history stays.
+// A removed node is in no list and cannot reconnect. Its history stays.
 func TestANodeIsRemoved(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -335,7 +335,7 @@ func TestANodeIsRemoved(t *testing.T) {
 	}
 }
 
-// An answer is complete or an error, and what does not exist is named.
+// An answer is complete or an error, and the error names what does not exist.
 func TestQueriesThatMatchNothing(t *testing.T) {
 	t.Parallel()
 	m := start(t)

@@ -16,8 +16,8 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-// Guesses that are made at once count like those that are made one by one, and
-// hold up nobody else.
+// Guesses that are made at once count like those that are made one by one, and delay no
+// other user.
 func TestGuessesAtOnce(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -85,8 +85,8 @@ func TestGuessesAtOnce(t *testing.T) {
 	}
 }
 
-// A link for the first super admin makes one, however often it is used at once, and
-// one that was refused for its password is still good.
+// A link for the first super admin makes one, however often it is used at once. A refused
+// password does not use it up.
 func TestClaimsAtOnce(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -123,8 +123,8 @@ func TestClaimsAtOnce(t *testing.T) {
 	}
 }
 
-// Every rule of which one may pass, or one must be left, holds for requests that
-// are made at once.
+// Every rule that lets one request pass, or keeps one entry, holds for requests that are
+// made at once.
 func TestRulesThatRequestsAtOnceCannotBreak(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -203,7 +203,7 @@ func TestRulesThatRequestsAtOnceCannotBreak(t *testing.T) {
 	one("a password", 204, got, 409, 403)
 }
 
-// A sign-in that is checked while the password is changed, or the user removed,
+// A sign-in that is being checked while the password is changed or the user is removed
 // makes no session.
 func TestASignInDoesNotOutliveAPassword(t *testing.T) {
 	t.Parallel()

@@ -30,8 +30,7 @@ type content map[string]struct {
 	}
 }
 
-// readOpenAPI returns the manager's description of itself, and what compiles the
-// schemas in it.
+// readOpenAPI returns the manager's openapi.json, and a compiler of its schemas.
 func (m *manager) readOpenAPI() (document, *jsonschema.Compiler) {
 	m.t.Helper()
 	resp := m.do("", "GET", "/api/v1/openapi.json", "", nil)
@@ -75,7 +74,7 @@ func (m *manager) fits(ref, text string) error {
 
 var inPath = regexp.MustCompile(`\\\{\w+\\\}`)
 
-// template returns the path of the document that a path is one of.
+// template returns the path of the document that matches a path.
 func (d document) template(path string) string {
 	path, _, _ = strings.Cut(path, "?")
 	if _, ok := d.Paths[path]; ok {
@@ -89,7 +88,7 @@ func (d document) template(path string) string {
 	return ""
 }
 
-// described checks an answer against what openapi.json says.
+// described checks an answer against openapi.json.
 func (m *manager) described(method, path string, resp *http.Response, body []byte) {
 	m.t.Helper()
 	d, _ := m.openAPI()
@@ -124,8 +123,8 @@ func (m *manager) described(method, path string, resp *http.Response, body []byt
 	}
 }
 
-// Every call that openapi.json describes is made, with a body that it allows,
-// and answered as it says; and it describes every call of the program's own.
+// Every call that openapi.json describes is made, with a body that it allows, and answered
+// as it describes. It describes every route of the program.
 func TestEveryCallIsAsDescribed(t *testing.T) {
 	t.Parallel()
 	m := start(t)

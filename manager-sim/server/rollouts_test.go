@@ -87,7 +87,7 @@ func (m *manager) rollout(id string) rolloutOf {
 	return r
 }
 
-// actions are the audit trail's, oldest first, with the group's rollouts only.
+// actions returns the actions in the audit trail about the group's rollouts, oldest first.
 func (m *manager) actions() []string {
 	m.t.Helper()
 	var log struct {
@@ -144,8 +144,8 @@ func TestRolloutThatGoesWell(t *testing.T) {
 	}
 }
 
-// The first failure pauses it; the waves after that do not run until an
-// operator has decided.
+// The first failure pauses the rollout. The next waves do not run until an operator has
+// decided.
 func TestRolloutPauses(t *testing.T) {
 	t.Parallel()
 	for _, fate := range []fleet.Outcome{fleet.Refused, fleet.RollsBack} {
@@ -198,7 +198,7 @@ func TestRolloutPauses(t *testing.T) {
 	}
 }
 
-// An operator can leave out what fails, go on in spite of it, or end it all.
+// An operator can leave out nodes that fail, resume in spite of failures, or abort.
 func TestRolloutSkipResumeAbort(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -262,8 +262,8 @@ func TestGroupsRefuse(t *testing.T) {
 	}
 }
 
-// A node that carries out another operator's command is taken when that has ended, as a
-// node that is offline is taken when it is back; a removed node is taken out.
+// A rollout commands a node that carries out another operator's command when that has
+// ended, like an offline node when it reconnects. It skips a removed node.
 func TestARolloutAndOtherCommands(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -314,8 +314,8 @@ func TestARolloutAndOtherCommands(t *testing.T) {
 	}
 }
 
-// A rollout is for its group: a node that was moved to another one gets no command from
-// it, neither in its turn nor by a retry.
+// A rollout is for its group: a node that was moved to another group gets no command from
+// it, neither in its wave nor by a retry.
 func TestARolloutLeavesMovedNodesAlone(t *testing.T) {
 	t.Parallel()
 	m := start(t)

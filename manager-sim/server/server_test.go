@@ -138,7 +138,7 @@ func auth() *wire.Auth {
 	return &wire.Auth{RegistrationToken: registration, SoftwareVersion: "1.0.0", DeviceType: "edge", ProtocolVersion: wire.ProtocolVersion}
 }
 
-// register returns a node that is registered and says that it can be upgraded.
+// register returns a registered node that reports the capability to upgrade.
 func (m *manager) register() (*node, *wire.RegisterAck) {
 	m.t.Helper()
 	n := m.dial()
@@ -257,8 +257,8 @@ func TestACommandIsSentAgainUntilItIsAcked(t *testing.T) {
 	}
 }
 
-// A node that comes back before its old connection is known to be dead stays
-// online when that one ends.
+// A node that reconnects before the manager notices the end of its old connection stays
+// online when the old one ends.
 func TestAnOldConnectionThatEndsLate(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -291,7 +291,7 @@ func TestAnOldConnectionThatEndsLate(t *testing.T) {
 	}
 }
 
-// A node that offers no upgrades says why, and the API passes it on.
+// A node that offers no upgrades reports the reason, and the API shows it.
 func TestWhyANodeOffersNoUpgrades(t *testing.T) {
 	t.Parallel()
 	m := start(t)
@@ -309,7 +309,7 @@ func TestWhyANodeOffersNoUpgrades(t *testing.T) {
 	}
 }
 
-// What a node could not have is not sent to one.
+// A request with values that no release can have is refused, and no node gets it.
 func TestNamesOfAnUpgradeAreChecked(t *testing.T) {
 	t.Parallel()
 	m := start(t)

@@ -11,7 +11,7 @@ import (
 
 func TestOldTokensStayValid(t *testing.T) { each(t, testOldTokensStayValid) }
 
-// A token of a manager that knew no end of tokens has none.
+// A token of an earlier version, which had no expiry, does not expire.
 func testOldTokensStayValid(t *testing.T, path string) {
 	driver, files := "sqlite", []string{"sqlite/0001.sql", "sqlite/0002.sql", "sqlite/0003.sql", "sqlite/0004.sql"}
 	version := "PRAGMA user_version = 4"

@@ -15,8 +15,8 @@ func entry(action string) api.AuditEntry {
 	return api.AuditEntry{Time: now, Actor: "admin", Action: action, Target: "a", Details: json.RawMessage(`{}`)}
 }
 
-// A removed node has no secret, is in no list, and keeps its history; nothing brings it
-// back by accident.
+// A removed node has no secret, is in no list, and keeps its history. No late change
+// restores it.
 func TestARemovedNode(t *testing.T) { each(t, testARemovedNode) }
 
 func testARemovedNode(t *testing.T, path string) {
@@ -53,7 +53,7 @@ func testARemovedNode(t *testing.T, path string) {
 	}
 }
 
-// A mark of two devices with one identity is made once, and cleared once.
+// A node is marked as a duplicate once, and cleared once.
 func TestDuplicates(t *testing.T) { each(t, testDuplicates) }
 
 func testDuplicates(t *testing.T, path string) {
@@ -76,7 +76,7 @@ func testDuplicates(t *testing.T, path string) {
 	}
 }
 
-// A command is replaced only while it was not sent.
+// Only a command that was not sent can be replaced.
 func TestReplacedCommands(t *testing.T) { each(t, testReplacedCommands) }
 
 func testReplacedCommands(t *testing.T, path string) {
@@ -99,8 +99,8 @@ func testReplacedCommands(t *testing.T, path string) {
 	}
 }
 
-// Each node has its share of the events, by number and by size; the oldest go, and what
-// decides a command is read without the rest of the events.
+// Each node's events are bounded by number and by size; the oldest are deleted. The
+// events that decide a command are read without the others.
 func TestEventsHaveABound(t *testing.T) { each(t, testEventsHaveABound) }
 
 func testEventsHaveABound(t *testing.T, path string) {

@@ -97,7 +97,7 @@ func run(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// each runs a test with each kind of database: name names an empty one.
+// each runs a test with each kind of database; name is an empty database.
 func each(t *testing.T, test func(t *testing.T, name string)) {
 	t.Parallel()
 	t.Run("SQLite", func(t *testing.T) { t.Parallel(); test(t, filepath.Join(t.TempDir(), "db")) })

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The link of the first administrator says that it was used, and shows the sign-in.
-func TestAClaimThatWasUsed(t *testing.T) {
+// A used link for the first administrator shows the sign-in page.
+func TestUsedClaimLink(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	claim, err := s.m.NewClaim(t.Context())

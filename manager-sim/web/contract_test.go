@@ -10,7 +10,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 )
 
-// has checks that a page has all of the texts, in this order.
+// has checks that a page has all the texts in this order.
 func has(t *testing.T, body string, texts ...string) {
 	t.Helper()
 	rest := html.UnescapeString(body)
@@ -33,8 +33,8 @@ func hasNot(t *testing.T, body string, texts ...string) {
 	}
 }
 
-// An act that ends something has a page that says what will happen; its form
-// works without JavaScript and sends the reason.
+// Every action that removes or ends something has a page that describes the effects.
+// Its form works without JavaScript and sends the reason.
 func TestActsAreConfirmed(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -72,7 +72,7 @@ func TestActsAreConfirmed(t *testing.T) {
 	}
 }
 
-// A refusal of the API is shown on the page of the act, with the reason kept.
+// The page of an action shows a refusal by the API, and keeps the reason.
 func TestRefusedActsAreShownAgain(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -97,8 +97,8 @@ func TestRefusedActsAreShownAgain(t *testing.T) {
 	has(t, body, "<h1>Managed nodes</h1>", "no longer pending")
 }
 
-// The node's own message comes before the general help on a code, and what the
-// API says of a refusal is shown word for word.
+// The node's own message comes before the general help on a code. A refusal by the API
+// is shown unchanged.
 func TestCausesComeFirst(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -139,7 +139,7 @@ func TestCausesComeFirst(t *testing.T) {
 	hasNot(t, body, "what only a newer node knows", "lookup releases.example") // messages of other upgrades
 }
 
-// A rollout counts each kind of failure, and after its end no node waits.
+// A rollout counts each kind of failure. After its end no node waits.
 func TestRolloutsCountTheirNodes(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -218,7 +218,7 @@ func TestPendingNodes(t *testing.T) {
 	}
 }
 
-// A list that is empty says why.
+// An empty list shows why it is empty.
 func TestEmptyListsSayWhy(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -240,7 +240,7 @@ func TestEmptyListsSayWhy(t *testing.T) {
 	has(t, root.get("/admin/audit?actor=nobody", 200), "No records match.", "Clear the filter")
 }
 
-// What the API refuses of a filter is text above the form, which stays as it was.
+// A refusal of a filter is shown above the form, which keeps its values.
 func TestRefusedFilters(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -257,8 +257,8 @@ func TestRefusedFilters(t *testing.T) {
 	}
 }
 
-// An upgrade to a version that is not published shows what is published, and
-// can be requested all the same.
+// An upgrade to an unpublished version shows the published ones, and can be requested
+// anyway.
 func TestUnpublishedVersions(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -298,7 +298,7 @@ func TestQueuedUpgradesCanBeReplaced(t *testing.T) {
 	}
 }
 
-// Rolling a group back says what it does, and sends the reason.
+// The form that rolls a group back describes its effects, and sends the reason.
 func TestRollBackIsConfirmed(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)
@@ -319,8 +319,8 @@ func TestRollBackIsConfirmed(t *testing.T) {
 	has(t, body, `The settle window must be a whole number, not "soon".`, "<form")
 }
 
-// A list shows the beginning of a long cause of "No upgrade now", and the node's
-// page all of it.
+// A list shows the beginning of a long cause of "No upgrade now", and the node's page
+// the whole cause.
 func TestLongCausesAreShortInLists(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)

@@ -15,10 +15,11 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/web"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/rs/zerolog"
 )
 
-// fakeAPI answers the calls of the pages with records that the test chose, and
-// keeps the calls that change something.
+// fakeAPI answers the calls of the pages with records of the test, and records the
+// calls that change something.
 type fakeAPI struct {
 	t   *testing.T
 	mux *http.ServeMux
@@ -85,14 +86,14 @@ func refusal(status int, code, detail string) object {
 	return object{"status": status, "code": code, "detail": detail}
 }
 
-// overFake is a manager whose pages show a fake API, and its first
-// administrator, who is signed in. The caller adds the answers.
+// overFake returns a fake API and a person. The pages show the fake API, and the person
+// is signed in as the first administrator. The caller adds the answers.
 func overFake(t *testing.T) (*fakeAPI, *person) {
 	t.Helper()
 	s := open(t)
 	root := s.root()
 	f := &fakeAPI{t: t, mux: http.NewServeMux()}
-	pages, err := web.NewBefore(s.m, f)
+	pages, err := web.New(f, s.m, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ var (
 	longText = "open /opt/edge/versions/1.2.0/" + strings.Repeat("very-long-directory-name/", 12) + ": no space left on device"
 )
 
-// failedNodes are a node for each code of a failure, with the node's message.
+// failedNodes returns a node for each code of a failure, with the node's message.
 func failedNodes() []object {
 	var list []object
 	for i, code := range release.Codes() {
@@ -138,7 +139,7 @@ func nodeRecord(id string, more object) object {
 	return n
 }
 
-// full answers every call, with the longest and worst that a manager shows.
+// full answers every call with the longest texts that a manager can return.
 func (f *fakeAPI) full() (nodes []object) {
 	nodes = append(failedNodes(),
 		nodeRecord(longID, object{"upgrade_state": "failed", "error_code": "upgrade_disk_full", "error": longText, "requested_by": strings.Repeat("a", 64), "target_version": "1.2.0-" + strings.Repeat("rc.", 20) + "1",

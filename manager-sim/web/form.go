@@ -36,8 +36,8 @@ func (w *Web) parsed(rw http.ResponseWriter, r *http.Request) bool {
 	return err == nil
 }
 
-// gone answers a request that its browser ended; a proxy may still read the answer.
-func (w *Web) gone(rw http.ResponseWriter) {
+// failAborted answers a request that its browser ended; a proxy may still read the answer.
+func (w *Web) failAborted(rw http.ResponseWriter) {
 	w.log.Debug().Msg("browser closed the connection before the answer")
 	w.fail(rw, identity.Identity{}, http.StatusBadRequest, "The browser ended the request.")
 }

@@ -29,11 +29,11 @@ const (
 	screenshotsEnv = "EDGE_AGENT_LAYOUT_SCREENSHOTS"
 )
 
-// widths are a monitor, a laptop's window, a phone, and the narrowest that WCAG
-// 1.4.10 names.
+// widths are those of a monitor, a laptop's window, a phone, and the minimum of WCAG
+// 1.4.10.
 var widths = []int64{1440, 1100, 390, 320}
 
-// window is a browser without JavaScript's help from the page.
+// window is a browser that runs no script of the page.
 type window struct {
 	t   *testing.T
 	ctx context.Context
@@ -158,7 +158,7 @@ func TestLayoutShowsEverything(t *testing.T) {
 	}
 }
 
-// accessible has axe-core look at the page in both themes: WCAG 2.2 AA.
+// accessible checks the page with axe-core in both themes: WCAG 2.2 AA.
 func (w *window) accessible(name string, width int64) {
 	w.t.Helper()
 	axe, err := os.ReadFile("../../internal/rig/testdata/axe-core/axe.min.js")
@@ -186,7 +186,7 @@ func (w *window) theme(name string) {
 	}))
 }
 
-// picture keeps a picture of the whole page in both themes, if they are wanted.
+// picture saves a picture of the whole page in both themes, if that is enabled.
 func (w *window) picture(name string, width int64) {
 	w.t.Helper()
 	dir := os.Getenv(screenshotsEnv)

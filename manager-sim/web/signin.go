@@ -44,7 +44,7 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 	if !w.parsed(rw, r) {
 		return
 	}
-	secret, err := w.manager.SignIn(r.Context(), source(r), r.PostFormValue("name"), r.PostFormValue("password"))
+	secret, err := w.people.SignIn(r.Context(), source(r), r.PostFormValue("name"), r.PostFormValue("password"))
 	var later *limit.TryLater
 	switch {
 	case errors.As(err, &later):
@@ -53,7 +53,7 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, identity.ErrWrong):
 		w.signInForm(rw, http.StatusUnauthorized, r.PostFormValue("next"), "The name or the password is wrong.")
 	case err != nil && r.Context().Err() != nil:
-		w.gone(rw)
+		w.failAborted(rw)
 	case err != nil:
 		w.log.Error().Err(err).Msg("sign in")
 		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
@@ -70,7 +70,7 @@ func setCookie(rw http.ResponseWriter, secret string, maxAge int) {
 func (r *request) signOut() error {
 	c, err := r.Cookie(cookieName)
 	if err == nil {
-		err = r.web.manager.SignOut(r.Context(), c.Value, r.who)
+		err = r.web.people.SignOut(r.Context(), c.Value, r.who)
 	}
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func sentence(err error) string {
 // claimPage shows the form for the first administrator, or the sign-in page if there is
 // one.
 func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
-	open, err := w.manager.ClaimOpen(r.Context())
+	open, err := w.people.ClaimOpen(r.Context())
 	if err != nil {
 		w.log.Error().Err(err).Msg("claim")
 		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
@@ -116,9 +116,9 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, password := r.PostFormValue("name"), r.PostFormValue("password")
-	err := w.manager.Claim(r.Context(), r.PostFormValue("token"), name, password)
+	err := w.people.Claim(r.Context(), r.PostFormValue("token"), name, password)
 	var later *limit.TryLater
-	switch open, _ := w.manager.ClaimOpen(r.Context()); {
+	switch open, _ := w.people.ClaimOpen(r.Context()); {
 	case err == nil:
 	case errors.As(err, &later):
 		rw.Header().Set("Retry-After", strconv.Itoa(later.Seconds()))
@@ -131,14 +131,14 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		w.claimForm(rw, http.StatusBadRequest, r.PostFormValue("token"), sentence(err))
 		return
 	case r.Context().Err() != nil:
-		w.gone(rw)
+		w.failAborted(rw)
 		return
 	default:
 		w.log.Error().Err(err).Msg("claim")
 		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}
-	secret, err := w.manager.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)
+	secret, err := w.people.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)
 	if err != nil {
 		http.Redirect(rw, r, "/admin/sign-in", http.StatusSeeOther)
 		return

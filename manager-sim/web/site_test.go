@@ -63,7 +63,7 @@ func open(t *testing.T) *site {
 	return s
 }
 
-// person is a browser of one person.
+// person is the browser of one person.
 type person struct {
 	*site
 	c *http.Client
@@ -110,14 +110,13 @@ func (p *person) do(req *http.Request, status int) (*http.Response, string) {
 	return resp, string(b)
 }
 
-// inline finds what the policy does not allow, once the values of attributes are
-// out of the way.
+// inline matches what the policy forbids, in a page without the values of attributes.
 var (
 	inline = regexp.MustCompile(`(?i)<script(?: [^>]*)?>[^<]|<style|<[^>]+ (?:style|on\w+)=|<img`)
 	value  = regexp.MustCompile(`"[^"]*"`)
 )
 
-// strict checks what every answer to a browser has to have.
+// strict checks the headers and the content of every answer to a browser.
 func (p *person) strict(path string, resp *http.Response, body string) {
 	p.t.Helper()
 	for key, want := range map[string]string{"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Strict-Transport-Security": "max-age"} {
@@ -175,7 +174,7 @@ func (p *person) user(name, role, group string) *person {
 	return u
 }
 
-// node adds one that can be upgraded and says hostile things.
+// node adds a node that can be upgraded and reports hostile texts.
 func (s *site) node(id, group string) {
 	s.t.Helper()
 	ctx, now := s.t.Context(), time.Now()
@@ -204,14 +203,14 @@ func (s *site) event(e api.Event) {
 	}
 }
 
-// group adds one by its form and returns its id.
+// group adds a group with its form and returns its id.
 func (p *person) group(name string) string {
 	p.t.Helper()
 	resp, _ := p.post("/admin/groups", 303, url.Values{"name": {name}})
 	return strings.TrimPrefix(resp.Header.Get("Location"), "/admin/groups/")
 }
 
-// end ends the node's commands, as a refusal of the node does.
+// end ends the node's commands, as a refusal by the node does.
 func (s *site) end(node string) {
 	s.t.Helper()
 	cs, err := s.store.Commands(s.t.Context(), node, -1)

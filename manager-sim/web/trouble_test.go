@@ -13,8 +13,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// A node whose credentials the manager does not know is accepted or dismissed on
-// the page of nodes, and only by a super admin.
+// A super admin accepts or dismisses a node with unknown credentials on the page of
+// nodes. Nobody else can.
 func TestUnknownNodesAreAcceptedOnThePage(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -50,7 +50,7 @@ func TestUnknownNodesAreAcceptedOnThePage(t *testing.T) {
 	root.post("/admin/pending-nodes/"+dismissed+"/accept", 404, nil)
 }
 
-// A node that two devices are is marked until an operator resolves it.
+// A node whose identity two devices use is marked until an operator resolves it.
 func TestDuplicatesAreResolvedOnThePage(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -71,8 +71,8 @@ func TestDuplicatesAreResolvedOnThePage(t *testing.T) {
 	hasNot(t, root.get("/admin/nodes/n1", 200), "Two devices use this identity")
 }
 
-// A version that is not published is refused with what is published, for a node
-// and for a group, unless the operator asks for it all the same.
+// An unpublished version is refused with a list of the published ones, for a node and
+// for a group, unless the operator requests it anyway.
 func TestUnpublishedVersionsOfTheManager(t *testing.T) {
 	t.Parallel()
 	s := open(t)

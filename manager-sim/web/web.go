@@ -11,6 +11,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"embed"
 	"errors"
 	"fmt"
@@ -22,7 +23,6 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
-	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/rs/zerolog"
 )
@@ -45,7 +45,7 @@ const (
 
 // Web serves the pages of one manager.
 type Web struct {
-	manager *server.Server
+	people  People
 	handler http.Handler // of the API
 	api     *api.Client  // calls handler
 	log     zerolog.Logger
@@ -54,9 +54,27 @@ type Web struct {
 	guard   *http.CrossOriginProtection
 }
 
-// New returns the pages of a manager.
-func New(m *server.Server, log zerolog.Logger) (*Web, error) {
-	w := &Web{manager: m, handler: m, api: newClient(m), log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
+// People signs people in and out. Its methods are those of identity.Service.
+type People interface {
+	SignIn(ctx context.Context, source, name, password string) (sessionSecret string, err error)
+	SessionIdentity(ctx context.Context, sessionSecret string) (identity.Identity, error)
+	SignOut(ctx context.Context, sessionSecret string, i identity.Identity) error
+	ClaimOpen(ctx context.Context) (bool, error)
+	Claim(ctx context.Context, claimSecret, name, password string) error
+}
+
+// Manager is a manager whose pages are served. It is the handler of its own API, such as
+// a *server.Server.
+type Manager interface {
+	http.Handler
+	People
+	// Bounded limits the requests of h as those of the API.
+	Bounded(h http.Handler) http.Handler
+}
+
+// New returns the pages of the people of an API.
+func New(handler http.Handler, people People, log zerolog.Logger) (*Web, error) {
+	w := &Web{people: people, handler: handler, api: newClient(handler), log: log, pages: map[string]*template.Template{}, mux: http.NewServeMux(), guard: http.NewCrossOriginProtection()}
 	base, err := template.New("").Funcs(functions).ParseFS(pageFiles, "pages/layout.html")
 	if err != nil {
 		return nil, err
@@ -94,8 +112,8 @@ func New(m *server.Server, log zerolog.Logger) (*Web, error) {
 }
 
 // Handler serves the API and the nodes with m, and the pages.
-func Handler(m *server.Server, log zerolog.Logger) (http.Handler, error) {
-	pages, err := New(m, log)
+func Handler(m Manager, log zerolog.Logger) (http.Handler, error) {
+	pages, err := New(m, m, log)
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +160,9 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 		c, err := r.Cookie(cookieName)
 		var i identity.Identity
 		if err == nil {
-			i, err = w.manager.SessionIdentity(r.Context(), c.Value)
+			i, err = w.people.SessionIdentity(r.Context(), c.Value)
 		}
-		if errors.Is(err, http.ErrNoCookie) || errors.Is(err, server.ErrNoSession) {
+		if errors.Is(err, http.ErrNoCookie) || errors.Is(err, identity.ErrNoSession) {
 			to := "/admin/sign-in"
 			if r.Method == http.MethodGet {
 				to += "?next=" + url.QueryEscape(r.URL.RequestURI())
@@ -164,7 +182,7 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 		case refused:
 			w.fail(rw, i, refusal.Status, refusal.Detail)
 		case r.Context().Err() != nil:
-			w.gone(rw)
+			w.failAborted(rw)
 		default:
 			w.log.Error().Err(err).Str("path", r.URL.Path).Msg("page")
 			w.fail(rw, i, http.StatusInternalServerError, somethingFailed)

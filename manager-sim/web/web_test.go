@@ -22,7 +22,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Everything that is done here is done by plain links and forms.
+// This test uses only plain links and forms.
 func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -83,7 +83,7 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	root.get("/admin/nodes", 303)
 }
 
-// What a node says is text, wherever it is shown.
+// A text of a node is shown as text everywhere.
 func TestHostileTextIsText(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -98,7 +98,7 @@ func TestHostileTextIsText(t *testing.T) {
 	}
 }
 
-func TestOnlyWhoIsSignedInComesIn(t *testing.T) {
+func TestPagesNeedASession(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	s.root()
@@ -145,7 +145,7 @@ func TestAnotherSitesFormsAreRefused(t *testing.T) {
 	}
 }
 
-// Who may not do something is not offered it, and not let either; that is
+// A person without a right sees no button for it, and a request is refused and
 // recorded.
 func TestRolesOfPages(t *testing.T) {
 	t.Parallel()
@@ -195,8 +195,8 @@ func TestRolesOfPages(t *testing.T) {
 	}
 }
 
-// An export has all that the filter takes, once, and nothing that a spreadsheet
-// would take for a formula.
+// An export has every matching record once, and nothing that a spreadsheet would run as
+// a formula.
 func TestExports(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -244,8 +244,7 @@ func TestExports(t *testing.T) {
 	}
 }
 
-// A reason that an operator gives reaches the audit trail, and a removed node
-// keeps its page.
+// An operator's reason reaches the audit trail, and a removed node keeps its page.
 func TestReasonsAreInTheAuditTrail(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -284,8 +283,8 @@ func TestReasonsAreInTheAuditTrail(t *testing.T) {
 	}
 }
 
-// The audit trail shows a group by its name, and the events of a node are found
-// by the beginning of its id.
+// The audit trail shows the names of groups. The beginning of a node's id finds its
+// events.
 func TestRecordsAreFoundByName(t *testing.T) {
 	t.Parallel()
 	s := open(t)
@@ -303,14 +302,14 @@ func TestRecordsAreFoundByName(t *testing.T) {
 	has(t, root.get("/admin/audit?target=site+one", 200), "1 record", "group.create")
 }
 
-// A form that does not arrive whole is the browser's fault, on every page: it
-// changes nothing and is no error of the manager.
-func TestCutFormsAreRefused(t *testing.T) {
+// An incomplete form changes nothing on any page, and is not logged as an error of the
+// manager.
+func TestIncompleteFormsAreRefused(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	root := s.root()
 	var logged bytes.Buffer
-	pages, err := web.New(s.m, zerolog.New(&logged).Level(zerolog.WarnLevel))
+	pages, err := web.New(s.m, s.m, zerolog.New(&logged).Level(zerolog.WarnLevel))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +350,7 @@ func TestCutFormsAreRefused(t *testing.T) {
 	}
 }
 
-// Users and passwords are changed by the pages, as the manager allows it.
+// The pages change users and passwords within the manager's rules.
 func TestUsersAreChanged(t *testing.T) {
 	t.Parallel()
 	s := open(t)

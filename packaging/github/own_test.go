@@ -6,18 +6,19 @@ import (
 	"testing"
 )
 
-// own is in what this project's workflow differs from the one that publishers copy.
+// own has the differences between this project's workflow and the one that publishers
+// copy.
 var own = [][2]string{
-	{`# Builds, signs and publishes a release when a tag v* is pushed: of any repository,
-# in any language. docs/publish.md of edge-agent explains it step by step.
+	{`# Builds, signs and publishes a release of any repository, in any language, when a tag v*
+# is pushed. docs/publish.md of edge-agent explains it step by step.
 #
 # Copy it to .github/workflows/release.yml. The path is part of what nodes trust
 # (verify.Signer.Workflow). Before you move it, publish a release from the old path
 # that trusts the new one.
 #
-# What is yours is marked with YOURS. No action of a third party runs here: git, Go
-# and gh are on the runner, and the tools are Go modules whose hashes the checksum
-# database vouches for.
+# Lines marked YOURS are yours to change. No third-party action runs here: git, Go and gh
+# are on the runner, and the checksum database verifies the hashes of the other tools,
+# which are Go modules.
 `, `# Builds, signs and publishes edge-agent itself when a tag v* is pushed. It is
 # packaging/github/release.yml, which publishers copy, with the programs of this
 # checkout; a test keeps the two alike. Its path is part of what nodes trust.
@@ -54,7 +55,7 @@ var own = [][2]string{
 `, ``},
 }
 
-// This project publishes as it tells others to.
+// This project's workflow is the one that publishers copy, except for own.
 func TestOurOwnWorkflow(t *testing.T) {
 	t.Parallel()
 	template, err := os.ReadFile("release.yml")

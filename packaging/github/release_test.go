@@ -23,8 +23,8 @@ const (
 	tag        = "v2.0.0"
 )
 
-// As cosign, this program signs with a simulated Sigstore, with the identity of the
-// workflow run that the environment describes.
+// Run as cosign, this program signs with a simulated Sigstore, with the identity of the
+// workflow run in the environment.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("FAKE_COSIGN"); dir != "" {
 		if err := signBlob(dir, os.Args[1:]); err != nil {
@@ -57,9 +57,9 @@ func signBlob(dir string, args []string) error {
 	return os.WriteFile(args[3], bundle, 0o644)
 }
 
-// fakes are the programs of the runner that a test cannot have. go builds for the
-// simulation, from this checkout in place of the module proxy; what it builds for
-// another machine is a stand-in, as nobody runs it here.
+// fakes replace the runner's programs that a test cannot use. go builds for the
+// simulation, from this checkout in place of the module proxy. Its output for another
+// machine is a placeholder, because nothing runs it here.
 var fakes = map[string]string{
 	"cosign": "#!/bin/sh\nFAKE_COSIGN=$FAKE_SIGSTORE exec \"$FAKE_SELF\" \"$@\"\n",
 	"gh": `#!/bin/sh -e
@@ -101,8 +101,8 @@ type publisher struct {
 	workspace string
 }
 
-// newPublisher makes a repository with nothing of this project in it but a copy of
-// install.sh, tagged, and a runner for r.
+// newPublisher returns a tagged repository that has only a copy of install.sh of this
+// project, and a runner for r.
 func newPublisher(t *testing.T, r *rig.Rig) *publisher {
 	t.Helper()
 	dir := t.TempDir()
@@ -167,9 +167,9 @@ func (p *publisher) try(script string) (string, error) {
 	return string(out), err
 }
 
-// The steps of release.yml publish a release of another repository, signed by its
-// own workflow, and the install.sh of that release installs it on a bare device: with
-// an edge-agent that trusts that workflow and no other.
+// The steps of release.yml publish a release of another repository, signed by its own
+// workflow. The install.sh of that release installs it on a bare device, with an edge-
+// agent that trusts only that workflow.
 func TestAnotherPublisher(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -241,7 +241,7 @@ func firstCommands(t *testing.T) string {
 	return text
 }
 
-// release is the name of this machine in a release.
+// release returns the name of this machine in a release.
 func release(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("uname", "-m").Output()
@@ -251,8 +251,8 @@ func release(t *testing.T) string {
 	return strings.TrimSpace(string(out)) + "-linux"
 }
 
-// installPublished runs the published install.sh on a bare device, and waits until
-// the manager has the node.
+// installPublished runs the published install.sh on a bare device, and waits until the
+// node has registered.
 func installPublished(t *testing.T, r *rig.Rig, published string) {
 	box.Need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -285,7 +285,7 @@ func installPublished(t *testing.T, r *rig.Rig, published string) {
 	}
 }
 
-// The template itself says what it is.
+// The unfilled template refuses to run.
 func TestInstallScriptIsATemplate(t *testing.T) {
 	t.Parallel()
 	out, err := exec.CommandContext(t.Context(), "sh", "../install.sh").CombinedOutput()

@@ -12,8 +12,8 @@ import (
 // step is a step of a workflow that runs a script.
 type step struct{ name, script string }
 
-// parseWorkflow reads the scripts of release.yml and the job's environment. It
-// knows the few forms of YAML that this file has.
+// parseWorkflow reads the scripts of release.yml and the job's environment. It supports
+// only the YAML of this file.
 func parseWorkflow(t *testing.T) (steps []step, env map[string]string) {
 	t.Helper()
 	b, err := os.ReadFile("release.yml")
@@ -57,8 +57,8 @@ func parseWorkflow(t *testing.T) (steps []step, env map[string]string) {
 	return steps, env
 }
 
-// No step needs a file of this project in the publisher's repository, runs an
-// action of a third party, or has an owner's name in it.
+// No step needs a file of this project in the publisher's repository, runs a third-
+// party action, or contains an owner's name.
 func TestWorkflowIsForAnyRepository(t *testing.T) {
 	t.Parallel()
 	b, err := os.ReadFile("release.yml")
@@ -92,8 +92,8 @@ func TestWorkflowIsForAnyRepository(t *testing.T) {
 	}
 }
 
-// A pre-release is published on a channel of its own and marked as one. A "-" in the
-// build metadata of a version makes no pre-release.
+// A pre-release is published on its own channel and marked as a pre-release. A "-" in
+// the build metadata of a version does not make it one.
 func TestPrereleases(t *testing.T) {
 	t.Parallel()
 	steps, env := parseWorkflow(t)

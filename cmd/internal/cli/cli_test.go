@@ -14,8 +14,8 @@ import (
 
 const hostile = "a\x1b]52;c;ZXZpbA==\x07\x1b[2Kb\u009b2J\u202ec\r\nroot: all is well\x00"
 
-// An error is printed as text alone, however it came by its text, and only its
-// first line begins a line.
+// An error is printed without control characters, and only its first line begins a
+// line.
 func TestErrorsAreHarmlessOnATerminal(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
@@ -40,7 +40,7 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// A log on a terminal is text, too.
+// A log on a terminal has no control characters.
 func TestConsoleIsHarmlessOnATerminal(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

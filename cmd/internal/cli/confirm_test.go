@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// noTerminal skips a test where no terminal can be made; in CI it fails.
+// noTerminal skips a test if no terminal can be created; in CI it fails.
 func noTerminal(t *testing.T, err error) {
 	t.Helper()
 	if os.Getenv("EDGE_AGENT_NO_SKIP") != "" {
@@ -43,7 +43,7 @@ func pty(t *testing.T) (keyboard, screen *os.File) {
 	return keyboard, screen
 }
 
-// On a terminal nothing but yes is a confirmation.
+// On a terminal only yes confirms.
 func TestConfirmOnATerminal(t *testing.T) {
 	t.Parallel()
 	for typed, ok := range map[string]bool{"y\n": true, "Yes\n": true, " YES \n": true, "\n": false, "n\n": false, "yesterday\n": false, "\x04": false, "\x00\n": false} {
@@ -64,7 +64,7 @@ func TestConfirmOnATerminal(t *testing.T) {
 	}
 }
 
-// A script is not asked, and neither is --yes on a terminal.
+// Confirm does not ask a script, nor with --yes.
 func TestConfirmWithoutATerminal(t *testing.T) {
 	t.Parallel()
 	null, err := os.Open(os.DevNull)

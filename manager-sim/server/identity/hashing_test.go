@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 )
 
-// One password is hashed at a time, sources take turns, whoever signed in before
-// goes first, and what would wait too long is refused at once.
+// One password is hashed at a time. Sources take turns, users who signed in before go
+// first, and a request that would wait too long is refused at once.
 func TestHashQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -73,8 +73,7 @@ type tokenError string
 func (e tokenError) Error() string        { return string(e) }
 func (e tokenError) Is(target error) bool { return target == store.ErrNotFound }
 
-// SessionIdentity returns the identity of a session, by its secret, or
-// store.ErrNotFound.
+// SessionIdentity returns the identity of a session by its secret, or ErrNoSession.
 func (s *Service) SessionIdentity(ctx context.Context, sessionSecret string) (Identity, error) {
 	return s.bySession(ctx, secret.Hash(sessionSecret))
 }

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// A name that is guessed from many sources is slowed down for strangers only after
-// many, and what is remembered is bounded.
+// Attempts are limited by key and minute, and the memory for them is bounded.
 func TestAttempts(t *testing.T) {
 	t.Parallel()
 	var a Attempts

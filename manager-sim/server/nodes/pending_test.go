@@ -8,7 +8,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-// The list of pending nodes is bounded, and a source that fills it gives way.
+// The list of pending nodes is bounded, and a source that fills it makes room for others.
 func TestPendingNodesAreBounded(t *testing.T) {
 	t.Parallel()
 	var p Pending
