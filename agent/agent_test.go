@@ -46,7 +46,7 @@ func TestAProgramNeedsItsVersion(t *testing.T) {
 	t.Parallel()
 	c := bareNode(t)
 	c.Version = "dev"
-	if _, err := newOf(c); err == nil || !strings.Contains(err.Error(), "Version: version \"dev\" is not") {
+	if _, err := newOf(c); err == nil || !strings.Contains(err.Error(), "the program's version: version \"dev\" is not") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
-	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
 
@@ -37,29 +35,7 @@ func attachedRoot(t *testing.T) (node, state.Layout) {
 	c.Service.Unit = "app.service"
 	c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
 	c.Upgrade = config.Upgrade{Enabled: true, BootHealthWindowSecs: 10, MaxBootAttempts: 2}
-	l, err := state.At(c.Service.InstallRoot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Make(); err != nil {
-		t.Fatal(err)
-	}
-	v1, v2 := release.MustVersion("1.0.0"), release.MustVersion("1.1.0")
-	for _, v := range []release.Version{v1, v2} {
-		if err := os.Mkdir(l.Version(v), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
-		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 2}, time.Now())
-		tr.Previous, tr.Current = v1, v2
-		return s, tr, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	l, _ := trialRoot(t, c.Service.InstallRoot, c.Upgrade.MaxBootAttempts)
 	return c, l
 }
 

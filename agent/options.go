@@ -66,7 +66,7 @@ func resolve(c config.Config, o Options) (settings, error) {
 	errs := []error{err}
 	if c.Service.Unit == "" || o.Version != "" {
 		if r.version, err = release.ParseVersion(o.Version); err != nil {
-			errs = append(errs, fmt.Errorf("Version: %w", err))
+			errs = append(errs, fmt.Errorf("the program's version: %w", err))
 		}
 	}
 	if o.Notify == nil {

@@ -40,7 +40,9 @@ type onTrial struct {
 	notified []string
 }
 
-func newTrial(t *testing.T, dir string) *onTrial {
+// trialRoot lays out a root in dir whose version 1.1.0 is on trial, with 1.0.0 to roll
+// back to. It was not started yet.
+func trialRoot(t *testing.T, dir string, attempts int) (state.Layout, release.Version) {
 	t.Helper()
 	l, err := state.At(dir)
 	if err != nil {
@@ -58,10 +60,21 @@ func newTrial(t *testing.T, dir string) *onTrial {
 	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
 		t.Fatal(err)
 	}
-	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
-		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2}, time.Now())
+	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: attempts}, now)
 		tr.Previous, tr.Current = v1, v2
-		s, tr = state.CountStart(s, tr, "", time.Now())
+		return s, tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return l, v2
+}
+
+func newTrial(t *testing.T, dir string) *onTrial {
+	t.Helper()
+	l, v2 := trialRoot(t, dir, state.DefaultMaxAttempts)
+	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s, tr = state.CountStart(s, tr, "", now)
 		return s, tr, nil
 	})
 	if err != nil {

@@ -41,7 +41,7 @@ func TestAnotherCertificateIsRefused(t *testing.T) {
 	s := setup(t, nil)
 	c := s.Config
 	x := c.Trust.(trust)
-	x.ca = nil // the system's: the test host is not among them
+	x.CA = nil // the system's: the test host is not among them
 	c.Trust, c.Tries = x, 1
 	s, err := New(c)
 	if err != nil {
@@ -154,7 +154,7 @@ func TestRedirectsToPrivateAddressesAreRefused(t *testing.T) {
 	}
 	// Where the dialer meets it: localhost is another host than 127.0.0.1.
 	s := setup(t, nil)
-	u := strings.Replace(s.Trust.(trust).host, "127.0.0.1", "localhost", 1)
+	u := strings.Replace(s.Trust.(trust).Host, "127.0.0.1", "localhost", 1)
 	if _, err := s.client.Get(u); code(err) != release.URLInvalid || !strings.Contains(err.Error(), "private address") {
 		t.Errorf("%s: %v", u, err)
 	}

@@ -149,14 +149,6 @@ type absent struct{}
 func (absent) Error() string        { return "" }
 func (absent) Is(target error) bool { return target == fs.ErrNotExist }
 
-func redact(u string) string {
-	p, err := url.Parse(u)
-	if err != nil {
-		return "URL"
-	}
-	return p.Redacted()
-}
-
 // stallWatch ends a request that delivers no byte for a while. There is no
 // limit on the whole: a slow link may take hours.
 type stallWatch struct {

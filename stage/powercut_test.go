@@ -172,7 +172,7 @@ func cutPower(t *testing.T, p plan) harm {
 		}
 		p.Digests = append(p.Digests, d)
 	}
-	p.Dir, p.Published, p.URL, p.CA = t.TempDir(), published.dir, s.Trust.(trust).host, s.Trust.ReleaseCA()
+	p.Dir, p.Published, p.URL, p.CA = t.TempDir(), published.dir, s.Trust.(trust).Host, s.Trust.ReleaseCA()
 	p.Seed = rand.Uint64()
 	cmd := p.command(t.Context(), "harness")
 	if p.FS != "" {

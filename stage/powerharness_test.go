@@ -18,6 +18,7 @@ import (
 	"unsafe"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
@@ -231,11 +232,11 @@ func (p plan) remembered(name string) []string {
 }
 
 func (p plan) stager(seam fsutil.Seam) (*Stager, error) {
-	v, err := verifierOf(p.Published)
+	x, err := fakerelease.NewTrust(p.Published, p.URL, p.CA)
 	if err != nil {
 		return nil, err
 	}
-	return at(Config{Binary: "edge-agent", Trust: trust{v, p.URL, p.CA}}, p.root(), seam)
+	return at(Config{Binary: "edge-agent", Trust: x}, p.root(), seam)
 }
 
 // write upgrades, proves and goes back until it is killed. What is on disk for

@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -19,8 +18,6 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/verify"
 )
-
-const repository = "https://github.com/" + fakerelease.DefaultRepository
 
 // published is where the releases of this package's tests are, made once.
 var published struct {
@@ -77,29 +74,8 @@ func publishAll() error {
 	return err
 }
 
-// trust believes the fake Sigstore of published.dir and fetches from host.
-type trust struct {
-	*verify.Verifier
-	host string
-	ca   []byte
-}
-
-func (x trust) BaseURL(v release.Version) string { return release.BaseURL(repository, v) }
-func (x trust) FetchURL(v release.Version) string {
-	return release.BaseURL(x.host+"/"+fakerelease.DefaultRepository, v)
-}
-func (x trust) ReleaseCA() []byte { return x.ca }
-
-// verifierOf believes the fake Sigstore that published dir.
-func verifierOf(dir string) (*verify.Verifier, error) {
-	var sim struct{ Signers []verify.Signer }
-	b, err1 := os.ReadFile(filepath.Join(dir, "trust/sim.json"))
-	root, err2 := os.ReadFile(filepath.Join(dir, "trust/trusted_root.json"))
-	if err := errors.Join(err1, err2, json.Unmarshal(b, &sim)); err != nil {
-		return nil, err
-	}
-	return verify.New(root, sim.Signers)
-}
+// trust is the trust in the releases of published.dir.
+type trust = fakerelease.Trust
 
 // setup returns a Stager of an empty root, with a release host that wrap, if
 // given, may spoil.
@@ -119,13 +95,13 @@ func setup(t testing.TB, wrap func(http.Handler) http.Handler) *Stager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := verifierOf(published.dir)
+	x, err := fakerelease.NewTrust(published.dir, host.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s, err := New(Config{
 		Layout: l, Binary: "edge-agent", FirstPause: time.Millisecond, MaxPause: 5 * time.Millisecond,
-		Trust: trust{v, host.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw})},
+		Trust: x,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package upgrade
 
 import (
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http"
@@ -17,7 +16,6 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/bilbycast/edge-agent/verify"
 )
 
 // published are the releases of all tests, made once.
@@ -63,25 +61,8 @@ func publishAll() error {
 	return err
 }
 
-// fakeTrust is the fake Sigstore of the published releases, and their host.
-type fakeTrust struct {
-	*verify.Verifier
-	host string
-	ca   []byte
-}
-
-func (f fakeTrust) BaseURL(v release.Version) string {
-	return release.BaseURL("https://github.com/"+fakerelease.DefaultRepository, v)
-}
-
-func (f fakeTrust) FetchURL(v release.Version) string {
-	return release.BaseURL(f.host+"/"+fakerelease.DefaultRepository, v)
-}
-
-func (f fakeTrust) ReleaseCA() []byte { return f.ca }
-
 // trusted returns the trust in the published releases, served through wrap.
-func trusted(t *testing.T, wrap func(http.Handler) http.Handler) fakeTrust {
+func trusted(t *testing.T, wrap func(http.Handler) http.Handler) fakerelease.Trust {
 	t.Helper()
 	published.once.Do(func() { published.err = publishAll() })
 	if published.err != nil {
@@ -93,18 +74,11 @@ func trusted(t *testing.T, wrap func(http.Handler) http.Handler) fakeTrust {
 	}
 	host := httptest.NewTLSServer(h)
 	t.Cleanup(host.Close)
-	var sim struct{ Signers []verify.Signer }
-	trust := fakerelease.TrustDir(published.dir)
-	b, err1 := os.ReadFile(filepath.Join(trust, "sim.json"))
-	root, err2 := os.ReadFile(filepath.Join(trust, "trusted_root.json"))
-	if err := errors.Join(err1, err2, json.Unmarshal(b, &sim)); err != nil {
-		t.Fatal(err)
-	}
-	v, err := verify.New(root, sim.Signers)
+	trust, err := fakerelease.NewTrust(published.dir, host.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fakeTrust{v, host.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw})}
+	return trust
 }
 
 // emptyNode returns the settings of a node that has no version.
