@@ -171,13 +171,13 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
-	g.Go(func() error { return a.retryReconcile(ctx) })
+	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
 	g.Go(func() error { return a.checkUnitRegularly(ctx) })
 	if interrupted.ID != "" {
 		a.resume(ctx, interrupted)
 	}
 	if trial {
-		g.Go(func() error { return a.runTrial(ctx, res) })
+		g.Go(func() error { return a.runTrial(ctx, res, a.startedAt) })
 	}
 	if a.attached != nil {
 		g.Go(func() error { return a.watchCurrent(ctx) })

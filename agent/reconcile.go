@@ -55,8 +55,10 @@ func (a *Agent) reconcile(ctx context.Context) (state.Result, state.Command) {
 }
 
 // retryReconcile repairs a root that could not be repaired at the start, once it can
-// be written again. The node accepts no command before that.
-func (a *Agent) retryReconcile(ctx context.Context) error {
+// be changed again. The node accepts no command before that. known is whether the state
+// could be read at the start; if not, this version may be on trial, and the trial begins
+// once that is known.
+func (a *Agent) retryReconcile(ctx context.Context, known bool) error {
 	tick := time.NewTicker(wire.HealthInterval)
 	defer tick.Stop()
 	for {
@@ -73,10 +75,11 @@ func (a *Agent) retryReconcile(ctx context.Context) error {
 		}
 		var interrupted state.Command
 		have := a.c.Layout.Downloaded()
-		if _, err := a.c.Layout.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		res, err := a.c.Layout.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 			s, interrupted = state.Resume(s, have, now)
 			return s, t, nil
-		}); err != nil && !errors.Is(err, state.ErrReportsPending) {
+		})
+		if err != nil && !errors.Is(err, state.ErrReportsPending) {
 			continue
 		}
 		a.log.Info().Msg("install root can be changed again")
@@ -88,5 +91,8 @@ func (a *Agent) retryReconcile(ctx context.Context) error {
 		}
 		wake(a.outbox)
 		wake(a.healthDue)
+		if !known && res.State.Status == state.PendingHealth && res.State.Target == a.c.version {
+			return a.runTrial(ctx, res, time.Now())
+		}
 	}
 }

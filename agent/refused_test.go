@@ -66,7 +66,7 @@ func TestRefusalsInATrial(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			var wg sync.WaitGroup
 			wg.Go(func() { o.connect(ctx) })
-			err = o.runTrial(ctx, o.res)
+			err = o.runTrial(ctx, o.res, o.startedAt)
 			if ctx.Err() != nil || (err == nil) != tt.kept {
 				t.Errorf("after %d attempts: %v, kept should be %t", attempts.Load(), err, tt.kept)
 			}

@@ -287,8 +287,7 @@ func (s *session) deliver(ctx context.Context) error {
 	box := s.a.c.Layout.Outbox()
 	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
 	if err != nil {
-		s.a.log.Error().Err(err).Msg("the outbox cannot be read")
-		entries = nil
+		s.a.log.Error().Err(err).Msg("the outbox cannot be read; trying again")
 	}
 	for _, b := range bad {
 		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is damaged; kept as .corrupt")

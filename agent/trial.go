@@ -12,7 +12,7 @@ import (
 )
 
 // runTrial decides whether the version on trial is healthy: within the window, which
-// begins with this process, the node is authenticated to the manager as the new
+// starts at began, the node is authenticated to the manager as the new
 // version and its own check passes, both for health_hold_secs without a break. Then
 // runTrial keeps the version and returns nil. Otherwise it returns an error, which
 // ends the process.
@@ -23,7 +23,7 @@ import (
 // A manager that answers 429 or 5xx does not let the node authenticate. That is not
 // the fault of the version, so each such answer extends the window. All times are
 // monotonic.
-func (a *Agent) runTrial(ctx context.Context, res state.Result) error {
+func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time) error {
 	target := res.State.Target.String()
 	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
 	log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
@@ -31,7 +31,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result) error {
 		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
 	})
 
-	end := a.startedAt.Add(a.c.Window)
+	end := began.Add(a.c.Window)
 	var healthySince time.Time
 	var extended string
 	why := "the manager was never reached"

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/unreadable"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
@@ -98,6 +100,37 @@ func newTrial(t *testing.T, dir string) *onTrial {
 	return o
 }
 
+// A version on trial whose state.json cannot be read at its start is judged once it can:
+// no restart is needed, and its window begins then.
+func TestATrialThatCannotBeReadAtTheStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := newTrial(t, dir)
+		text, err := os.ReadFile(o.c.Layout.StateFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Reading it fails in a way that says nothing about its content.
+		unreadable.While(t, dir, o.c.Layout.StateFile(), func() {
+			if res, _ := o.reconcile(t.Context()); res.State.Status != "" || o.unavailable() == nil {
+				t.Errorf("status %s, unavailable: %v", res.State.Status, o.unavailable())
+			}
+		})
+		if now, err := os.ReadFile(o.c.Layout.StateFile()); err != nil || !bytes.Equal(now, text) {
+			t.Errorf("state.json changed: %s, %v", now, err)
+		}
+		time.Sleep(5 * o.c.Window) // a long time passes
+		o.setAuthenticated(true)
+		if err := o.retryReconcile(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		if res, err := o.c.Layout.Read(); err != nil || res.State.Status != state.Stable || res.Tree.LastGood != o.c.version {
+			t.Errorf("the version was not kept: %+v, %v", res.State, err)
+		}
+	})
+}
+
 func (o *onTrial) said(what string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -113,7 +146,7 @@ func (o *onTrial) judged(t *testing.T, script func()) (time.Duration, error) {
 	if script != nil {
 		wg.Go(script)
 	}
-	err := o.runTrial(ctx, o.res)
+	err := o.runTrial(ctx, o.res, o.startedAt)
 	took := time.Since(o.startedAt)
 	cancel()
 	wg.Wait()
@@ -266,7 +299,7 @@ func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
 		}
 
 		full.Store(false)
-		if err := o.retryReconcile(t.Context()); err != nil {
+		if err := o.retryReconcile(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 		entries, _, _ := o.c.Layout.Outbox().List()

@@ -34,7 +34,7 @@ func openRegular(path string, flags int) (*os.File, error) {
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: not a regular file", path)
+		err = fmt.Errorf("open %s: %w", path, ErrNotRegular)
 	}
 	if err != nil {
 		f.Close()

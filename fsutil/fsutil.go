@@ -176,6 +176,17 @@ func (d Disk) Mkdir(dir string, mode fs.FileMode) error {
 // ErrTooLarge means that a file is larger than the limit of ReadFile or ReadLinked.
 var ErrTooLarge = errors.New("file is too large")
 
+// ErrNotRegular means that a directory, a FIFO or a device is where a file should be.
+var ErrNotRegular = errors.New("not a regular file")
+
+// WrongKind reports whether err of ReadFile says that something else than a file of that
+// size is at the path: a link, a directory, a FIFO, a file that is too large. Another
+// attempt gives the same. Every other error but fs.ErrNotExist may pass, and says
+// nothing about the content: too few descriptors, no permission, an error of the disk.
+func WrongKind(err error) bool {
+	return errors.Is(err, ErrNotRegular) || errors.Is(err, ErrTooLarge) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR)
+}
+
 // ReadFile reads the regular file at path, of at most limit bytes. It follows no link at
 // path, and never blocks on a FIFO.
 func ReadFile(path string, limit int64) ([]byte, error) {

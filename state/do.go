@@ -71,7 +71,10 @@ func (l Layout) Locked(ctx context.Context, f func() error) error {
 var ErrReportsPending = errors.New("the outbox could not be written")
 
 func (l Layout) do(change Change) (Result, error) {
-	s, note := l.load()
+	s, note, err := l.load()
+	if err != nil {
+		return Result{}, err
+	}
 	var notes []string
 	if note != "" {
 		notes = append(notes, note)
@@ -163,9 +166,13 @@ func (l Layout) Sweep(ctx context.Context) error {
 	})
 }
 
+// ErrUnreadable means that state.json cannot be read now: no permission, too few file
+// descriptors, an error of the disk. Its content may be sound, so nothing is changed.
+var ErrUnreadable = errors.New("state.json cannot be read now")
+
 // Read returns the state and the links as the next Do would reconcile them. It takes
 // no lock and changes nothing. The notes describe damage, and what the next start
-// will do about it.
+// will do about it. With ErrUnreadable the result has only the links.
 func (l Layout) Read() (Result, error) {
 	if _, err := os.Stat(l.root); err != nil {
 		return Result{}, err
@@ -182,6 +189,8 @@ func (l Layout) Read() (Result, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		r.Notes = append(r.Notes, "there is no state.json yet")
+	case notReadable(b, err):
+		return r, fmt.Errorf("%w: %w", ErrUnreadable, err)
 	case err != nil:
 		r.Notes = append(r.Notes, fmt.Sprintf("state.json is unreadable: %v; the next start keeps it as state.json.corrupt and continues from the links", err))
 	}
@@ -193,18 +202,28 @@ func (l Layout) Read() (Result, error) {
 	return r, nil
 }
 
-// load reads state.json. It renames an unusable file to state.json.corrupt, and treats
-// it as missing: it must not prevent a start. The caller holds the root's lock.
-func (l Layout) load() (State, string) {
+// notReadable reports whether err, of reading a file with the content b and of parsing it,
+// says nothing about the content.
+func notReadable(b []byte, err error) bool {
+	return err != nil && b == nil && !errors.Is(err, fs.ErrNotExist) && !fsutil.WrongKind(err)
+}
+
+// load reads state.json. It renames a file that was read and does not parse to
+// state.json.corrupt, and treats it as missing: it must not prevent a start. A file
+// that cannot be read is left alone (ErrUnreadable). The caller holds the root's lock.
+func (l Layout) load() (State, string, error) {
 	path := l.StateFile()
 	b, err := fsutil.ReadFile(path, MaxState)
 	if errors.Is(err, fs.ErrNotExist) {
-		return State{}, ""
+		return State{}, "", nil
+	}
+	if notReadable(b, err) {
+		return State{}, "", fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	if err == nil {
 		var s State
 		if s, err = Decode(b); err == nil {
-			return s, ""
+			return s, "", nil
 		}
 	}
 	aside := path + corruptSuffix
@@ -212,7 +231,7 @@ func (l Layout) load() (State, string) {
 	if err := l.disk.Rename(path, aside); err != nil {
 		note = fmt.Sprintf("%s, but that failed too: %v", note, err)
 	}
-	return State{}, note
+	return State{}, note, nil
 }
 
 func (l Layout) save(s State) error {

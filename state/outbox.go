@@ -108,7 +108,8 @@ func (b BadEntry) Error() string { return fmt.Sprintf("outbox: %s: %v", b.name.f
 func (b BadEntry) Unwrap() error { return b.err }
 
 // List returns the entries, oldest first, and the damaged files. It takes no lock and
-// changes nothing.
+// changes nothing. An entry that cannot be read now is neither: the error names it, and
+// the others are returned all the same.
 func (o Outbox) List() (entries []Entry, bad []BadEntry, err error) {
 	return o.ListExcept(func(string) bool { return false })
 }
@@ -120,6 +121,7 @@ func (o Outbox) ListExcept(skip func(id string) bool) (entries []Entry, bad []Ba
 	if err != nil {
 		return nil, nil, err
 	}
+	var errs []error
 	for _, n := range names {
 		if skip(n.id) {
 			continue
@@ -127,20 +129,25 @@ func (o Outbox) ListExcept(skip func(id string) bool) (entries []Entry, bad []Ba
 		e, err := o.read(n)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // delivered meanwhile
+		case errors.Is(err, errEntryUnreadable):
+			errs = append(errs, err)
 		case err != nil:
 			bad = append(bad, BadEntry{n, err})
 		default:
 			entries = append(entries, e)
 		}
 	}
-	return entries, bad, nil
+	return entries, bad, errors.Join(errs...)
 }
+
+// errEntryUnreadable means that a file of the outbox cannot be read now. It may be sound.
+var errEntryUnreadable = errors.New("an entry of the outbox cannot be read now")
 
 // SetAside renames a file that List found damaged, to its name and ".corrupt". It
 // takes the root's lock, and does nothing if the file is gone or readable by now.
 func (o Outbox) SetAside(ctx context.Context, b BadEntry) error {
 	return o.l.Locked(ctx, func() error {
-		if _, err := o.read(b.name); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if _, err := o.read(b.name); err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errEntryUnreadable) {
 			return nil
 		}
 		path := filepath.Join(o.dir, b.name.file)
@@ -152,6 +159,9 @@ func (o Outbox) SetAside(ctx context.Context, b BadEntry) error {
 func (o Outbox) read(n entryName) (Entry, error) {
 	var e Entry
 	b, err := fsutil.ReadFile(filepath.Join(o.dir, n.file), MaxEntry)
+	if notReadable(b, err) {
+		err = fmt.Errorf("%w: %w", errEntryUnreadable, err)
+	}
 	if err != nil {
 		return e, err
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 )
 
 // LastEnd returns how the previous start of this process's unit ended, from systemd's
@@ -24,6 +25,21 @@ func LastEnd(ctx context.Context) string {
 		return ""
 	}
 	return endOf(out, os.Getenv("INVOCATION_ID"))
+}
+
+// Restarts returns how often systemd has restarted the unit of this process by itself since
+// an operator, or the boot, started it. It returns 0 if that is unknown.
+func Restarts(ctx context.Context) int {
+	unit, err := Self()
+	if err != nil {
+		return 0
+	}
+	p, err := show(ctx, unit, "NRestarts")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(p["NRestarts"])
+	return n
 }
 
 // setupFailures are the exit statuses with which systemd itself fails before the program

@@ -17,7 +17,7 @@ func ExampleRunAfter() {
 		fmt.Println(err)
 		return
 	}
-	report := watchdog.RunAfter(context.Background(), root, systemd.LastEnd)
+	report := watchdog.RunAfter(context.Background(), root, watchdog.Systemd{LastEnd: systemd.LastEnd, Restarts: systemd.Restarts})
 	for _, r := range report.Records() {
 		fmt.Println(r.Level, r.Message, r.Fields)
 	}

@@ -16,6 +16,7 @@ package watchdog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -36,21 +37,35 @@ type Report struct {
 	Errs         []error  // failures of the watchdog itself
 }
 
-// Run does the work of the watchdog in an install root.
-func Run(ctx context.Context, l state.Layout) Report {
-	return RunAfter(ctx, l, func(context.Context) string { return "" })
+// Systemd answers what the watchdog asks of systemd. The zero value knows nothing.
+type Systemd struct {
+	// LastEnd returns how the previous start ended, or "" if that is unknown
+	// (systemd.LastEnd). It is called during a trial only.
+	LastEnd func(context.Context) string
+	// Restarts returns how often systemd has restarted the service by itself since an
+	// operator, or the boot, started it; 0 if that is unknown (systemd.Restarts). It is
+	// called only while state.json cannot be read.
+	Restarts func(context.Context) int
 }
 
-// RunAfter is Run with ended, which returns how the previous start ended, or "" if that is
-// unknown, as systemd.LastEnd does. It is called during a trial only.
-func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) string) Report {
+// Run does the work of the watchdog in an install root.
+func Run(ctx context.Context, l state.Layout) Report { return RunAfter(ctx, l, Systemd{}) }
+
+// maxBlindRestarts is how many restarts in a row the watchdog permits while it cannot read
+// state.json, and so cannot tell whether a version is on trial.
+const maxBlindRestarts = 9
+
+// RunAfter is Run with what systemd knows of the service.
+func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 	var rep Report
 	l = l.AtStart()
 	// A unit may run the watchdog more than once before a start.
 	counts := !l.StartRecorded()
 	cause := ""
 	if res, err := l.Read(); err == nil && res.State.Status == state.PendingHealth && res.State.BootAttempts > 0 {
-		cause = ended(ctx) // before the lock is taken
+		if systemd.LastEnd != nil {
+			cause = systemd.LastEnd(ctx) // before the lock is taken
+		}
 	}
 	var counted state.State
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
@@ -67,7 +82,10 @@ func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) s
 	rep.Notes = res.Notes
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)
-		if !errors.Is(err, fsutil.ErrLocked) && !done(l, counted) {
+		switch {
+		case errors.Is(err, state.ErrUnreadable):
+			res = rep.revertBlind(ctx, l, systemd)
+		case !errors.Is(err, fsutil.ErrLocked) && !done(l, counted):
 			res = rep.revertByLink(l, res)
 		}
 	}
@@ -81,6 +99,37 @@ func RunAfter(ctx context.Context, l state.Layout, ended func(context.Context) s
 		rep.Reason = s.Reason
 	}
 	return rep
+}
+
+// revertBlind acts while state.json cannot be read. Its content may be sound, so it changes
+// nothing, unless current is dangling, or systemd has restarted a version that is not
+// last-good maxBlindRestarts times in a row: then it points current to last-good.
+func (rep *Report) revertBlind(ctx context.Context, l state.Layout, systemd Systemd) state.Result {
+	t, err := l.Tree()
+	if err != nil {
+		rep.Errs = append(rep.Errs, err)
+		return state.Result{}
+	}
+	res := state.Result{Tree: t}
+	if t.LastGood.IsZero() || t.Current == t.LastGood {
+		return res
+	}
+	restarts := 0
+	if systemd.Restarts != nil {
+		restarts = systemd.Restarts(ctx)
+	}
+	if !t.Current.IsZero() && restarts < maxBlindRestarts {
+		return res
+	}
+	if err := l.PointCurrent(t.LastGood); err != nil {
+		rep.Errs = append(rep.Errs, err)
+		return res
+	}
+	rep.Reverted = true
+	res.State = state.State{Status: state.RolledBack, Target: t.Current,
+		Reason: fmt.Sprintf("state.json cannot be read, and systemd restarted %s %d times in a row", t.Current, restarts)}
+	res.Tree.Current = t.LastGood
+	return res
 }
 
 // done reports whether the state want is on disk although Do returned an error. Then only

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/unreadable"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
@@ -240,13 +241,13 @@ func TestTheCauseOfEachFailedStartIsKept(t *testing.T) {
 	l := trial(t, 3)
 	causes := []string{"exit status 3", "signal: killed\nsecond line", ""}
 	for i := range 4 {
-		watchdog.RunAfter(t.Context(), l, func(context.Context) string {
+		watchdog.RunAfter(t.Context(), l, watchdog.Systemd{LastEnd: func(context.Context) string {
 			if i == 0 {
 				t.Error("the first start is asked how the start before it ended")
 				return ""
 			}
 			return causes[i-1]
-		})
+		}})
 	}
 	res, err := l.Read()
 	if err != nil || res.State.Status != state.RolledBack {
@@ -354,5 +355,31 @@ func BenchmarkStableRoot(b *testing.B) {
 	l := root(b)
 	for b.Loop() {
 		watchdog.Run(b.Context(), l)
+	}
+}
+
+// A state.json that cannot be read may be sound: the watchdog changes nothing. Only when
+// systemd has restarted a version that is not last-good nine times in a row does it
+// roll back, by the link; the state follows once it can be written.
+func TestAnUnreadableState(t *testing.T) {
+	t.Parallel()
+	for _, restarts := range []int{0, 8, 9} {
+		l := trial(t, 3)
+		report := watchdog.Report{}
+		unreadable.While(t, l.Root(), l.StateFile(), func() {
+			report = watchdog.RunAfter(t.Context(), l, watchdog.Systemd{Restarts: func(context.Context) int { return restarts }})
+		})
+		want := v2
+		if restarts == 9 {
+			want = v1
+		}
+		tree, err := l.Tree()
+		if err != nil || tree.Current != want || report.Reverted != (want == v1) {
+			t.Errorf("%d restarts: current points to %s, reverted %t, %v", restarts, tree.Current, report.Reverted, err)
+		}
+		res, err := l.Do(t.Context(), nil)
+		if err != nil || res.Tree.Current != want || (res.State.Status == state.PendingHealth) != (want == v2) || res.State.BootAttempts != 0 && want == v2 {
+			t.Errorf("%d restarts: then %+v, %v", restarts, res.State, err)
+		}
 	}
 }

@@ -25,8 +25,8 @@ start. In a stable root it changes nothing.
 As root it becomes the owner of DIR first. It exits 0 whatever it finds, so that
 it never keeps a working version from starting; it logs what is wrong.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
-	}, func(ctx context.Context, l state.Layout, ended func(context.Context) string) (watchdog.Report, bool) {
-		return watchdog.RunAfter(ctx, l, ended), true
+	}, func(ctx context.Context, l state.Layout) (watchdog.Report, bool) {
+		return watchdog.RunAfter(ctx, l, watchdog.Systemd{LastEnd: systemd.LastEnd, Restarts: systemd.Restarts}), true
 	})
 }
 
@@ -38,13 +38,11 @@ func newRescueCmd() *cobra.Command {
 version was removed, and its watchdog with it. If current points to a version, it
 does nothing. It exits 0 whatever it finds.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/previous/edge-agent rescue --root /opt/bilbycast/edge`,
-	}, func(ctx context.Context, l state.Layout, _ func(context.Context) string) (watchdog.Report, bool) {
-		return watchdog.Rescue(ctx, l)
-	})
+	}, watchdog.Rescue)
 }
 
 // newStartCmd completes a command that runs before each start of the service.
-func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, func(context.Context) string) (watchdog.Report, bool)) *cobra.Command {
+func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (watchdog.Report, bool)) *cobra.Command {
 	var root string
 	cmd.Args = cli.ExactArgs(0, "root")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -61,7 +59,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, fun
 			log.Error().Err(err).Msg("the watchdog does nothing; the service starts anyway")
 			return nil
 		}
-		rep, done := run(cmd.Context(), l, systemd.LastEnd)
+		rep, done := run(cmd.Context(), l)
 		if !done {
 			return nil
 		}

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		for _, r := range watchdog.RunAfter(ctx, root, systemd.LastEnd).Records() {
+		for _, r := range watchdog.RunAfter(ctx, root, watchdog.Systemd{LastEnd: systemd.LastEnd, Restarts: systemd.Restarts}).Records() {
 			level, _ := zerolog.ParseLevel(r.Level)
 			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
 		}
