@@ -1,7 +1,9 @@
 package systemd_test
 
 import (
+	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -29,5 +31,15 @@ func TestNotify(t *testing.T) {
 	n, err := c.Read(b)
 	if err != nil || string(b[:n]) != "READY=1\nSTATUS=1.0.0 runs" {
 		t.Errorf("got %q, %v", b[:n], err)
+	}
+
+	// A systemd that reads nothing delays nobody: once its queue is full, Notify fails.
+	for range 1 << 16 {
+		if err = systemd.Notify("WATCHDOG=1"); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a full queue: %v", err)
 	}
 }

@@ -51,7 +51,7 @@ restarts it, not itself.`,
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the node's config.toml (required)")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	return cmd
+	return cli.Service(cmd)
 }
 
 func runAgent(ctx context.Context, c config.Config, o agent.Options) error {

@@ -70,5 +70,5 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 		return nil
 	}
 	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
-	return cmd
+	return cli.Service(cmd)
 }

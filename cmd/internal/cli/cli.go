@@ -88,6 +88,12 @@ func Main(root *cobra.Command) {
 
 // Run runs a root command, prints its error to stderr, and returns the exit code.
 func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
+	if isService(root, args) {
+		survivePipes()
+		p := newPatientWriter(stderr)
+		defer p.close()
+		stderr = p
+	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // the flag belongs to an unknown command
@@ -142,6 +148,19 @@ func console(w io.Writer) zerolog.ConsoleWriter {
 	return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FormatMessage: plain, FormatFieldValue: plain, FormatErrFieldValue: plain}
 }
 
+// isTerminal reports whether w is a terminal, or another character device.
+func isTerminal(w io.Writer) bool {
+	if p, ok := w.(*patientWriter); ok {
+		return p.terminal
+	}
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
 // NewLogger returns a logger that writes lines of JSON, or text if w is a terminal. An
 // unknown level is a usage error.
 func NewLogger(w io.Writer, level string) (zerolog.Logger, error) {
@@ -149,10 +168,8 @@ func NewLogger(w io.Writer, level string) (zerolog.Logger, error) {
 	if err != nil || level == "" {
 		return zerolog.Logger{}, Usage(fmt.Errorf("--log-level %q: use debug, info, warn or error", level))
 	}
-	if f, ok := w.(*os.File); ok {
-		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
-			w = console(w)
-		}
+	if isTerminal(w) {
+		w = console(w)
 	}
 	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
 	zerolog.DurationFieldUnit = time.Second
