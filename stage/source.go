@@ -147,12 +147,12 @@ func (d dirSource) Open(ctx context.Context, name string, _ int64, _ string) (Pa
 	if !held {
 		var err error
 		if f, err = d.open(name); err != nil {
-			return Part{}, unreadable(name, err)
+			return Part{}, localError(name, err)
 		}
 	}
 	st, err := f.Stat()
 	if err != nil {
-		return Part{}, unreadable(name, err)
+		return Part{}, localError(name, err)
 	}
 	p := localPart(ctx, name, io.NewSectionReader(f, 0, st.Size()), st.Size())
 	if !held {
@@ -175,26 +175,26 @@ func (*tarSource) Describe(name string) string { return name }
 
 func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (Part, error) {
 	if _, err := s.f.Seek(0, io.SeekStart); err != nil {
-		return Part{}, unreadable(name, err)
+		return Part{}, localError(name, err)
 	}
 	r := tar.NewReader(s.f)
 	for range maxEntries {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return Part{}, unreadable(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
+			return Part{}, localError(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
 		}
 		if err != nil {
-			return Part{}, unreadable(name, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err))
+			return Part{}, localError(name, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err))
 		}
 		if h.Typeflag == tar.TypeReg && (h.Name == name || h.Name == "./"+name) {
 			return localPart(ctx, name, r, h.Size), nil
 		}
 	}
-	return Part{}, unreadable(name, fmt.Errorf("more than %d entries", maxEntries))
+	return Part{}, localError(name, fmt.Errorf("more than %d entries", maxEntries))
 }
 
-// unreadable returns the final error of a local file.
-func unreadable(name string, err error) error {
+// localError returns the final error of a local file.
+func localError(name string, err error) error {
 	return release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
 }
 
@@ -217,7 +217,7 @@ func (b *localBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p)
 	if err != nil && err != io.EOF {
-		err = unreadable(b.name, err)
+		err = localError(b.name, err)
 	}
 	return n, err
 }
