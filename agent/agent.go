@@ -131,13 +131,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.log.Info().Msg("agent stops")
+	a.log.Info().Msg("agent stopped")
 	return nil
 }
 
 func (a *Agent) run(ctx context.Context) error {
 	start := a.log.Info().Str("version", a.c.version.String()).Str("root", a.c.Layout.Root()).Str("device_type", a.c.Host.DeviceType)
-	start.Msg("agent starts")
+	start.Msg("agent started")
 	if verify.Simulation {
 		a.log.Warn().Msg("SIMULATION BUILD: it trusts a simulated Sigstore; never install it on a device")
 	}
@@ -246,6 +246,9 @@ func (a *Agent) unavailable() error {
 func (a *Agent) ready(res state.Result) {
 	a.setStatus(func(w *statusText) {
 		w.service, w.upgrade = a.c.version.String()+" runs", ""
+		if a.c.version.IsZero() {
+			w.service = "no version is installed"
+		}
 		if res.State.Status == state.RolledBack {
 			w.upgrade = fmt.Sprintf("rolled back from %s: %s", res.State.Target, res.State.Reason)
 		}
@@ -267,7 +270,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	defer cancel()
 	if a.c.Drain != nil {
 		if err := a.c.Drain(ctx); err != nil {
-			a.log.Warn().Err(err).Msg("the service did not drain; restarting all the same")
+			a.log.Warn().Err(err).Msg("the service did not drain; restarting anyway")
 		}
 	}
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -82,7 +82,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			if err := notify("STOPPING=1"); err != nil {
 				a.log.Warn().Err(err).Msg("systemd was not notified")
 			}
-			a.log.Info().Msg("agent stops")
+			a.log.Info().Msg("agent stopped")
 			return nil
 		case errors.Is(err, errCurrentMoved): // the watchdog or the operator starts the unit
 			failures = 0

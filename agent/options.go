@@ -14,8 +14,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Options is what a program gives its agent besides the configuration. Version
-// is required; the functions that are nil do nothing.
+// Options is what a program gives its agent besides the configuration. New needs Version,
+// and Attend needs Notify. A function that is nil does nothing.
 type Options struct {
 	// Version is the program's own version, as it was stamped when it was built. The
 	// node reports it to the manager, and a trial expects it.

@@ -63,9 +63,9 @@ func (a *Agent) retryReconcile(ctx context.Context, known bool) error {
 	defer tick.Stop()
 	for {
 		a.mu.Lock()
-		settled := a.reconcileErr == nil
+		reconciled := a.reconcileErr == nil
 		a.mu.Unlock()
-		if settled {
+		if reconciled {
 			return nil
 		}
 		select {

@@ -13,9 +13,9 @@ import (
 )
 
 // countStart checks that a watchdog ran before this start. Without one the node
-// refuses upgrades. A trial that began all the same (by hand, or before the unit was
-// changed) must end: then the agent counts the start itself, and returns an error
-// if that rolled the version back.
+// refuses upgrades. If an operator started a trial anyway, or the unit was changed
+// during one, the trial must end: then the agent counts the start itself, and returns
+// an error if that rolled the version back.
 //
 // In attached mode the watchdog belongs to another unit: see checkCounted.
 func (a *Agent) countStart(ctx context.Context) error {

@@ -47,7 +47,7 @@ func TestConfigRefuses(t *testing.T) {
 		"service.unit \"app\"":                     func(c *Config) { c.Service.Unit = "app" },
 		"service.unit \"a b.service\"":             func(c *Config) { c.Service.Unit = "a b.service" },
 		"health.http \"ftp://x/\"":                 func(c *Config) { c.Health.HTTP = "ftp://x/" },
-		"health.command [\"true\"]":                func(c *Config) { c.Health.Command = []string{"true"} },
+		"health.command begins with \"true\"":      func(c *Config) { c.Health.Command = []string{"true"} },
 		"health.timeout_secs = 10":                 func(c *Config) { c.Health.TimeoutSecs = 10 },
 		"service.binary \"../sh\"":                 func(c *Config) { c.Service.Binary = "../sh" },
 		"manager.urls has 0 entries":               func(c *Config) { c.Manager.URLs = nil },

@@ -66,9 +66,14 @@ func explainTOML(err error, text string) error {
 		return err
 	}
 	row, col := dec.Position()
-	key := strings.Join(dec.Key(), ".")
-	if want, ok := configKeys()[key]; ok {
-		return fmt.Errorf("line %d: %s must be %s%s", row, key, want, notThis(key, text, row))
+	keys := configKeys()
+	for i := len(dec.Key()); i > 0; i-- { // a value may itself be a table, with keys of its own
+		known := strings.Join(dec.Key()[:i], ".")
+		if want, ok := keys[known]; ok && i == len(dec.Key()) {
+			return fmt.Errorf("line %d: %s must be %s%s", row, known, want, notThis(known, text, row))
+		} else if ok {
+			return fmt.Errorf("line %d: %s must be %s", row, known, want)
+		}
 	}
 	what := release.Foreign(strings.TrimPrefix(dec.Error(), "toml: "), 300)
 	if _, why, ok := strings.Cut(what, "struct field config."); ok { // a name of the program, not of the file

@@ -73,3 +73,34 @@ func TestFingerprintsAreATextOrAList(t *testing.T) {
 		}
 	}
 }
+
+// No error quotes what may be a secret: not the token, not a password or a query in any
+// URL, not the arguments of the health command.
+func TestNoErrorQuotesASecret(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"manager.urls with a password":  "urls = [\"wss://u:hunter2@m\"]",
+		"manager.urls with a query":     "urls = [\"wss://m/?token=hunter2\"]",
+		"manager.urls that is no URL":   "urls = [\"u:hunter2@m:x y\"]",
+		"another scheme, a password":    "urls = [\"http://u:hunter2@m\"]",
+		"manager.proxy":                 "urls = [\"wss://m\"]\nproxy = \"ftp://u:hunter2@p\"",
+		"a token that is a table":       "urls = [\"wss://m\"]\nregistration_token.hunter2 = 1",
+		"a token that is a number":      "urls = [\"wss://m\"]\nregistration_token = 42424242",
+		"health.http with a password":   "urls = [\"wss://m\"]\n[health]\nhttp = \"http://u:hunter2@h/\"",
+		"arguments of the health check": "urls = [\"wss://m\"]\n[health]\ncommand = [\"curl\", \"-H\", \"X: hunter2\"]",
+	} {
+		path := filepath.Join(t.TempDir(), "config.toml")
+		if err := os.WriteFile(path, []byte("[service]\ndevice_type = \"edge\"\n[manager]\n"+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Read(path)
+		switch {
+		case err == nil:
+			t.Errorf("%s: accepted", name)
+		case strings.Contains(err.Error(), "hunter2"), strings.Contains(err.Error(), "42424242"), strings.Contains(err.Error(), "struct field"):
+			t.Errorf("%s: %v", name, err)
+		case !strings.Contains(err.Error(), "manager.") && !strings.Contains(err.Error(), "health."):
+			t.Errorf("%s: the error names no key: %v", name, err)
+		}
+	}
+}

@@ -166,7 +166,7 @@ func (r *Settings) resolveManager() error {
 	for _, s := range m.URLs {
 		u, err := url.Parse(s)
 		if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			return fmt.Errorf("urls: %q is not like wss://manager.example:8443", s)
+			return fmt.Errorf("urls: %q is not like wss://manager.example:8443", withoutSecret(s))
 		}
 		switch {
 		case u.Scheme == "wss":
@@ -194,6 +194,24 @@ func (r *Settings) resolveManager() error {
 		return fmt.Errorf("key_fingerprint: %w", err)
 	}
 	return nil
+}
+
+// withoutSecret returns a URL without what may be a password: its user, and its query.
+func withoutSecret(s string) string {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		scheme, rest = "", s
+	} else {
+		scheme += "://"
+	}
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		rest = "...@" + rest[i+1:]
+	}
+	rest, _, found := strings.Cut(rest, "?")
+	if found {
+		rest += "?..."
+	}
+	return scheme + rest
 }
 
 // bandwidth reads a number of bytes a second: "500KiB/s", "2MB/s".
@@ -232,11 +250,11 @@ func (h *Health) resolve() error {
 	if h.HTTP != "" {
 		u, err := url.Parse(h.HTTP)
 		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("http %q is not like http://127.0.0.1:8080/healthz", h.HTTP)
+			return fmt.Errorf("http %q is not like http://127.0.0.1:8080/healthz", withoutSecret(h.HTTP))
 		}
 	}
 	if len(h.Command) > 0 && !filepath.IsAbs(h.Command[0]) {
-		return fmt.Errorf("command %q does not start with the absolute path of a program", h.Command)
+		return fmt.Errorf("command begins with %q, which is not the absolute path of a program", h.Command[0])
 	}
 	if h.TimeoutSecs == 0 {
 		h.TimeoutSecs = 5

@@ -264,24 +264,10 @@ func (n *Node) writeUnit(l state.Layout, c config.Config) error {
 	return nil
 }
 
-// examine verifies the release that what names, as for any node.
-func examine(ctx context.Context, what string) (upgrade.Examination, error) {
-	p, err := upgrade.New(upgrade.Config{})
-	if err != nil {
-		return upgrade.Examination{}, err
-	}
-	src, version, err := p.Open(what)
-	if err != nil {
-		return upgrade.Examination{}, err
-	}
-	defer src.Close()
-	return p.Examine(ctx, src, version)
-}
-
 // layOut creates the user, the root, config.toml and the first version. If it fails, it
 // removes the user and the root that it created.
 func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err error) {
-	e, err := examine(ctx, what)
+	e, err := upgrade.Examine(ctx, upgrade.Config{}, what)
 	if err == nil && !e.Release.OK() {
 		err = e.Refused
 	}
@@ -340,6 +326,24 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	return nil
 }
 
+// resumable reports whether a root without the link current has no state yet, or the one
+// that an interrupted installation left: it records the version before the links.
+func resumable(l state.Layout) bool {
+	b, err := fsutil.ReadFile(l.StateFile(), state.MaxState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	if err != nil {
+		return false
+	}
+	s, err := state.Decode(b)
+	if err != nil {
+		return false
+	}
+	t, err := l.Tree()
+	return err == nil && s.Status == state.Stable && t.Has(s.Good)
+}
+
 // makeRoot creates the install root and its missing parents, and gives the root, with
 // everything in it, to the user. Existing parents keep their modes.
 func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
@@ -370,11 +374,10 @@ func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
 		}
 	}
 	owner, _, _ := ownerIDs(st)
-	_, damaged := os.Lstat(l.StateFile())
 	switch {
 	case int(owner) != uid && owner != 0:
 		return fmt.Errorf("%s belongs to %s, and has no version. If it is a damaged install, see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
-	case damaged == nil:
+	case !resumable(l):
 		return fmt.Errorf("%s has a state.json but no version, so it is a damaged install: see edge-agent doctor --config %s", n.Root, l.ConfigFile())
 	case int(owner) == uid: // an earlier run was interrupted
 		return nil

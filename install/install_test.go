@@ -10,9 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
@@ -383,6 +385,50 @@ func TestIsMask(t *testing.T) {
 	for name, want := range map[string]bool{"unit": false, "mask": true, "link": false, "empty": true, "none": false} {
 		if isMask(dir+"/"+name) != want {
 			t.Errorf("%s: %v", name, !want)
+		}
+	}
+}
+
+// An installation that ended between state.json and the links is continued; a root whose
+// state.json says that it was more than that is not.
+func TestAnInterruptedInstallationIsContinued(t *testing.T) {
+	t.Parallel()
+	v := release.MustVersion("1.0.0")
+	lay := func(t *testing.T) state.Layout {
+		l, err := state.At(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(l.Version(v), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+			tr.LastGood, tr.Current = v, v
+			return state.Install(s, state.Trial{Target: v}, now), tr, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(l.Current()); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	for name, tt := range map[string]struct {
+		change func(l state.Layout) error
+		want   bool
+	}{
+		"no link":             {func(l state.Layout) error { return os.Remove(l.LastGood()) }, true},
+		"last-good only":      {func(state.Layout) error { return nil }, true},
+		"no state":            {func(l state.Layout) error { return os.Remove(l.StateFile()) }, true},
+		"the version is gone": {func(l state.Layout) error { return os.Remove(l.Version(v)) }, false},
+		"a damaged state":     {func(l state.Layout) error { return os.WriteFile(l.StateFile(), []byte("{"), 0o600) }, false},
+	} {
+		l := lay(t)
+		if err := tt.change(l); err != nil {
+			t.Fatal(err)
+		}
+		if got := resumable(l); got != tt.want {
+			t.Errorf("%s: %t", name, got)
 		}
 	}
 }

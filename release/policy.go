@@ -84,8 +84,8 @@ func (p Policy) Check(r Request, running Version) error {
 	if r.Version.Compare(p.MinVersion) < 0 {
 		return Errorf(VersionTooOld, "%s is below min_version %s of this node's [upgrade]", r.Version, p.MinVersion)
 	}
-	if r.Version.Compare(p.Floor) < 0 {
-		return Errorf(VersionTooOld, "%s is below %s, the rollback floor that an installed release set", r.Version, p.Floor)
+	if err := p.CheckFloor(r.Version); err != nil {
+		return err
 	}
 	majors, minors := running.stepsBack(r.Version)
 	if major := r.Version.Major(); majors > 0 && !slices.Contains(p.RollbackMajors, major) {
@@ -95,6 +95,14 @@ func (p Policy) Check(r Request, running Version) error {
 	if minors > p.RollbackGrace {
 		return Errorf(VersionTooOld, "%s is %d minor versions behind the running %s; rollback_grace of this node's [upgrade] is %d",
 			r.Version, minors, running, p.RollbackGrace)
+	}
+	return nil
+}
+
+// CheckFloor returns an error if v is below the rollback floor.
+func (p Policy) CheckFloor(v Version) error {
+	if v.Compare(p.Floor) < 0 {
+		return Errorf(VersionTooOld, "%s is below %s, the rollback floor that an installed release set", v, p.Floor)
 	}
 	return nil
 }

@@ -57,13 +57,13 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 			return nil, err
 		}
 	}
-	again := true // the download may begin once more
+	again := true // the download may restart once
 	for {
 		before := d.have
 		err = s.retry(ctx, src.Describe(name), func() error { return d.fetchRest(ctx) })
 		switch {
 		case isCode(err, release.NetworkError) && d.have-before >= progress:
-			continue // a bad link, but it gets there: the tries begin again
+			continue // a slow link that makes progress: it gets as many attempts again
 		case err != nil && d.doubt && again && d.have > 0 && ctx.Err() == nil:
 			again = false
 			if err := d.restart(); err != nil {

@@ -50,7 +50,7 @@ type Part struct {
 }
 
 // OpenSource opens a directory, or a tar file that is not compressed, with the
-// files of a release in its top. It opens every file now, and opens none later.
+// files of a release in its top.
 func OpenSource(path string) (Source, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -70,75 +70,98 @@ func OpenSource(path string) (Source, error) {
 	return openDir(path)
 }
 
-// openDir opens all files of a directory, because a process that gives up root reads them
-// afterwards.
+// openDir opens all files of a directory, up to maxFiles, because a process that gives up
+// root reads them afterwards. Others are opened when they are needed.
 func openDir(path string) (Source, error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	d := dirSource{root, map[string]*os.File{}}
 	dir, err := root.Open(".")
+	if err == nil {
+		var names []string
+		names, err = dir.Readdirnames(-1)
+		dir.Close()
+		for _, name := range names {
+			if f, err := d.open(name); err == nil && len(d.held) < maxFiles && releaseFile(name) {
+				d.held[name] = f
+			} else if err == nil {
+				f.Close()
+			}
+		}
+	}
 	if err != nil {
+		d.Close()
 		return nil, err
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	if len(names) > maxFiles { // a stick with much else on it
-		names = slices.DeleteFunc(names, func(name string) bool {
-			return !slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
-		})
-	}
-	if len(names) > maxFiles {
-		return nil, fmt.Errorf("%s has more than %d files that may be a release's: give a directory with one release", path, maxFiles)
-	}
-	files := dirSource{}
-	for _, name := range names {
-		// os.Root follows no link that leaves the directory. O_NONBLOCK waits for no FIFO.
-		f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			continue // if the release needs it, Open says that it is missing
-		}
-		if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-			f.Close()
-			continue
-		}
-		files[name] = f
-	}
-	return files, nil
+	return d, nil
+}
+
+// releaseFile reports whether a file may belong to a release, by its name.
+func releaseFile(name string) bool {
+	return slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
 // maxFiles bounds the open files of a directory.
 const maxFiles = 200
 
-// dirSource has the files of a directory, open.
-type dirSource map[string]*os.File
+// dirSource is a directory, with files that are open already.
+type dirSource struct {
+	root *os.Root
+	held map[string]*os.File
+}
+
+// open opens a regular file. os.Root follows no link that leaves the directory, and
+// O_NONBLOCK waits for no FIFO.
+func (d dirSource) open(name string) (*os.File, error) {
+	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
 
 func (dirSource) Local() bool { return true }
 
 func (dirSource) Describe(name string) string { return name }
 
 func (d dirSource) Close() error {
-	var errs []error
-	for _, f := range d {
+	errs := []error{d.root.Close()}
+	for _, f := range d.held {
 		errs = append(errs, f.Close())
 	}
 	return errors.Join(errs...)
 }
 
 func (d dirSource) Open(ctx context.Context, name string, _ int64, _ string) (Part, error) {
-	f, ok := d[name]
-	if !ok {
-		return Part{}, unreadable(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
+	f, held := d.held[name]
+	if !held {
+		var err error
+		if f, err = d.open(name); err != nil {
+			return Part{}, localError(name, err)
+		}
 	}
 	st, err := f.Stat()
 	if err != nil {
-		return Part{}, unreadable(name, err)
+		return Part{}, localError(name, err)
 	}
-	return localPart(ctx, name, io.NewSectionReader(f, 0, st.Size()), st.Size()), nil
+	p := localPart(ctx, name, io.NewSectionReader(f, 0, st.Size()), st.Size())
+	if !held {
+		p.Body = struct {
+			io.Reader
+			io.Closer
+		}{p.Body, f}
+	}
+	return p, nil
 }
 
 // tarSource is a tar file, which is searched again for each name.
@@ -152,26 +175,26 @@ func (*tarSource) Describe(name string) string { return name }
 
 func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (Part, error) {
 	if _, err := s.f.Seek(0, io.SeekStart); err != nil {
-		return Part{}, unreadable(name, err)
+		return Part{}, localError(name, err)
 	}
 	r := tar.NewReader(s.f)
 	for range maxEntries {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return Part{}, unreadable(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
+			return Part{}, localError(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
 		}
 		if err != nil {
-			return Part{}, unreadable(name, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err))
+			return Part{}, localError(name, fmt.Errorf("not a tar file of a release (one that is not compressed): %w", err))
 		}
 		if h.Typeflag == tar.TypeReg && (h.Name == name || h.Name == "./"+name) {
 			return localPart(ctx, name, r, h.Size), nil
 		}
 	}
-	return Part{}, unreadable(name, fmt.Errorf("more than %d entries", maxEntries))
+	return Part{}, localError(name, fmt.Errorf("more than %d entries", maxEntries))
 }
 
-// unreadable returns the final error of a local file.
-func unreadable(name string, err error) error {
+// localError returns the final error of a local file.
+func localError(name string, err error) error {
 	return release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
 }
 
@@ -194,7 +217,7 @@ func (b *localBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Read(p)
 	if err != nil && err != io.EOF {
-		err = unreadable(b.name, err)
+		err = localError(b.name, err)
 	}
 	return n, err
 }

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -34,15 +35,23 @@ func Shelve(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (sta
 	})
 }
 
+// ErrInstalled reports that a root has a version already.
+var ErrInstalled = errors.New("a version is installed already")
+
 // Install makes a staged release the first version of a root that has none. The version
 // counts as good at once, because there is nothing to roll back to, and its floors
-// hold from now on.
+// hold from now on. If the root has another version by now, it returns ErrInstalled.
+//
+//	state.json (COMMIT), then last-good and current; repeating it completes it
 func Install(ctx context.Context, l state.Layout, st Staged, tr state.Trial) (state.Result, error) {
 	tr, err := st.trial(l, tr)
 	if err != nil {
 		return state.Result{}, err
 	}
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		if s.Status == state.PendingHealth || !t.Current.IsZero() && t.Current != tr.Target {
+			return s, t, ErrInstalled
+		}
 		s = state.Install(s, tr, now)
 		t.LastGood, t.Current = tr.Target, tr.Target
 		return s, t, nil
@@ -69,6 +78,9 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
 			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
+		}
+		if t.Current.IsZero() {
+			return s, t, release.Errorf(release.Internal, "swap: no version is installed under %s", l.Root())
 		}
 		if t.Current == tr.Target {
 			return s, t, release.Errorf(release.InProgress, "an operator has put %s in place meanwhile; nothing is left to do", tr.Target)

@@ -196,7 +196,10 @@ func (l Layout) Read() (Result, error) {
 	}
 	s, want, note := l.reconcile(r.State, t, time.Now().UTC())
 	if note != "" {
-		r.Notes = append(r.Notes, note+" (at the next start)")
+		if !reflect.DeepEqual(want, t) || !reflect.DeepEqual(s, r.State) { // the next start changes something
+			note += " (at the next start)"
+		}
+		r.Notes = append(r.Notes, note)
 	}
 	r.State, r.Tree = s, want
 	return r, nil

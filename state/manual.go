@@ -64,8 +64,8 @@ func RollBack(s State, t Tree, to release.Version, now time.Time) (State, Tree, 
 	case !t.Has(to):
 		return refuse("%s is not installed", to)
 	}
-	if to.Compare(s.Floor) < 0 {
-		return refuse("%s is below the rollback floor %s, which a signed release set", to, s.Floor)
+	if err := (release.Policy{Floor: s.Floor}).CheckFloor(to); err != nil {
+		return refuse("%w", err)
 	}
 	from := s.Good
 	s = beginTrial(s, Trial{

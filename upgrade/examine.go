@@ -27,8 +27,8 @@ type Examination struct {
 
 // Examine takes the release in src through the steps of Run up to the choice of
 // an artefact, and compares the digest of a local tarball. It changes nothing.
-// version, if set, is what the release must be. An error means that there is
-// nothing to judge: the source cannot be read.
+// version, if set, is what the release must be. An error means that the
+// source cannot be read.
 func (p *Pipeline) Examine(ctx context.Context, src stage.Source, version release.Version) (Examination, error) {
 	s := *p.stager
 	s.Renew = nil // it would write the renewed trust root
@@ -53,6 +53,21 @@ func (p *Pipeline) Examine(ctx context.Context, src stage.Source, version releas
 		e.Tarball, e.Refused = digestOf(ctx, src, e.Chosen)
 	}
 	return e, nil
+}
+
+// Examine examines the release that what names, as Pipeline.Open accepts it, for the node
+// of c or, without one, as by a new node.
+func Examine(ctx context.Context, c Config, what string) (Examination, error) {
+	p, err := New(c)
+	if err != nil {
+		return Examination{}, err
+	}
+	src, version, err := p.Open(what)
+	if err != nil {
+		return Examination{}, err
+	}
+	defer src.Close()
+	return p.Examine(ctx, src, version)
 }
 
 // digestOf compares the tarball of a local Source with its signed digest.

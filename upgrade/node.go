@@ -2,10 +2,12 @@ package upgrade
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 )
 
@@ -88,12 +90,21 @@ func newNode(m release.Manifest) standing {
 }
 
 // ErrInstalled reports that the root has a version already.
-var ErrInstalled = errors.New("a version is installed already")
+var ErrInstalled = stage.ErrInstalled
 
-// vacant returns ErrInstalled if current is there, whatever it points to.
-func vacant(l state.Layout) error {
-	if _, err := os.Lstat(l.Current()); !errors.Is(err, fs.ErrNotExist) {
+// ready returns an error unless the root is one for that last step: an installation needs
+// one without a version, every other step needs a version to return to.
+func ready(l state.Layout, end End) error {
+	_, err := os.Lstat(l.Current())
+	switch absent := errors.Is(err, fs.ErrNotExist); {
+	case end == Install && absent:
+		return nil
+	case end == Install:
 		return errors.Join(ErrInstalled, err)
 	}
-	return nil
+	res, err := l.Read()
+	if err == nil && res.Tree.Current.IsZero() {
+		err = fmt.Errorf("no version is installed under %s: install one with edge-agent install", l.Root())
+	}
+	return err
 }

@@ -1,7 +1,7 @@
-// Package upgrade is the one way of a release onto a node: fetch, check, choose,
-// stage, commit.
+// Package upgrade takes a release through every step on its way to a node: fetch,
+// verify, choose, stage, commit.
 //
-// A manager's command, a stick, a first installation and a mere check run the
+// A manager's command, a stick, a first installation and a check all run the
 // same steps. They differ in the Source that they open, and in their last step,
 // the End. The node's policy and rollback floors apply to all of them.
 //
@@ -30,7 +30,7 @@ import (
 // Config says for which node a Pipeline works.
 type Config struct {
 	// Node is the node's configuration; nil: there is no node, and a release is
-	// judged as by a new one that accepts its channel.
+	// checked as for a new one that accepts its channel.
 	Node *config.Settings
 	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
 	Signers []verify.Signer
@@ -90,15 +90,15 @@ const (
 	Install            // make it the first version of a node that has none
 )
 
-// Request says which release is wanted, who wants it, and what becomes of it.
+// Request is a request for a release.
 type Request struct {
 	// Version and Channel, if set, are what the release must be; otherwise the
 	// release's own count.
 	Version release.Version
 	Channel string
-	// CommandID is that of the manager's command; "": somebody at the node
-	// requests it. upgrade.enabled is the manager's permission, and counts only
-	// for its commands.
+	// CommandID is that of the manager's command; "": an operator on the node
+	// requests the release. upgrade.enabled permits the manager's commands, and
+	// counts only for them.
 	CommandID string
 	End       End
 	// Downloaded, if set, is called once the tarball is complete and has the
@@ -113,10 +113,8 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if n == nil {
 		return verify.Release{}, errors.New("upgrade: there is no node to install on")
 	}
-	if r.End == Install {
-		if err := vacant(n.Layout); err != nil {
-			return verify.Release{}, err
-		}
+	if err := ready(n.Layout, r.End); err != nil {
+		return verify.Release{}, err
 	}
 	rel, err := p.Fetch(ctx, src)
 	if err != nil {
@@ -130,6 +128,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 		return rel, err
 	}
 	node.policy.Enabled = node.policy.Enabled || r.CommandID == ""
+	if r.End == Install { // an interrupted installation may have recorded its version already
+		node.running, node.current = release.Version{}, release.Version{}
+	}
 	artefact, err := node.choose(rel.Manifest(), r.Version, r.Channel)
 	if err != nil {
 		return rel, err

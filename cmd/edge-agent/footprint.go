@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -14,30 +13,57 @@ import (
 // shrinkAfter is when a started agent has its session, and idles.
 const shrinkAfter = 10 * time.Second
 
-// shrink gives back the memory that only the start needed: the heap's free pages,
-// and the mappings of the program's own code and constants. The latter stay in the
-// page cache: those that an idle agent uses are mapped again without a read of the
-// disk. It takes 10 MB from the resident memory of an idle agent.
+// shrink gives back the memory that only the start needed: the heap's free pages, and
+// the mappings of the program's own code and constants. The latter stay in the page
+// cache: those that an idle agent uses are mapped again without a read of the disk. It
+// takes 10 MB from the resident memory of an idle agent.
 func shrink() {
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return
 	}
-	f, err := os.Open("/proc/self/maps")
+	text, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var from, to uintptr
-		var mode string
-		if _, err := fmt.Sscanf(s.Text(), "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasSuffix(s.Text(), exe) {
+	for _, m := range unmodified(string(text), exe) {
+		// An error leaves the pages mapped, which is harmless.
+		unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED)
+	}
+}
+
+type mapping struct{ from, to uintptr }
+
+// unmodified returns the mappings of the file exe in smaps, the text of /proc/PID/smaps
+// (proc(5)), that the program cannot write and that have no page which differs from
+// the file. A loader may have written relocations before it took the right to write
+// away, as in a position-independent program: those pages must stay.
+func unmodified(smaps, exe string) []mapping {
+	var all []mapping
+	var m mapping
+	ours, clean := false, false
+	add := func() {
+		if ours && clean {
+			all = append(all, m)
+		}
+		ours, clean = false, false
+	}
+	for line := range strings.Lines(smaps) {
+		line = strings.TrimSuffix(line, "\n")
+		key, value, isField := strings.Cut(line, ":")
+		if isField && !strings.Contains(key, " ") {
+			if key == "Anonymous" {
+				clean = strings.TrimSpace(value) == "0 kB"
+			}
 			continue
 		}
-		if mode == "r-xp" || mode == "r--p" { // never what the program may have written
-			// An error leaves the pages mapped, which is harmless.
-			unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
+		add()
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &m.from, &m.to, &mode); err == nil {
+			ours = (mode == "r-xp" || mode == "r--p") && strings.HasSuffix(line, " "+exe)
 		}
 	}
+	add()
+	return all
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -47,9 +46,7 @@ versions.`,
 			}
 		}
 		return func(ctx context.Context, l state.Layout) (state.Result, error) {
-			return l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-				return state.RollBack(s, t, to, now)
-			})
+			return upgrade.RollBack(ctx, l, to)
 		}, nil
 	})
 }

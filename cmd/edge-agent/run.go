@@ -43,7 +43,7 @@ restarts it, not itself.`,
 			defer time.AfterFunc(shrinkAfter, shrink).Stop()
 			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log}
 			if err := runAgent(cmd.Context(), c, o); err != nil {
-				log.Error().Err(err).Msg("agent ends")
+				log.Error().Err(err).Msg("agent failed")
 				return err
 			}
 			return nil

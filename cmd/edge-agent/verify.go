@@ -36,14 +36,15 @@ func newVerifyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify DIR|FILE.tar|URL|VERSION",
 		Short: "Print who signed a release, and whether this node would install it",
-		Long: `Verify makes the same checks of a release as an upgrade, and installs nothing: signature, certificate, transparency log, signer, channel, version,
-architecture and, where the tarball is at hand, its digest.
+		Long: `Verify checks a release as an upgrade does, and installs nothing: signature,
+certificate, transparency log, signer, channel, version, architecture and, if
+the tarball is local, its digest.
 
-A URL is that of the directory with manifest.json; a VERSION is fetched from
-where this node gets its releases. With --config it is judged by that node's
-policy, running version and rollback floor; without, as by a new node.
+A URL names the directory with manifest.json. A VERSION is fetched from the
+release host of this program. With --config the policy, the running version and
+the rollback floor of that node apply; without it, those of a new node.
 
-The exit code is 0 if it would be installed, 1 if not, 2 for a wrong call.`,
+Exit codes: 0 it would be installed, 1 it would not, 2 wrong usage.`,
 		Example: `  edge-agent verify 1.5.0 --config /opt/bilbycast/edge/config.toml
   edge-agent verify /media/stick/edge-1.5.0.tar --json | jq .signature
   edge-agent verify https://github.com/acme/edge/releases/download/v1.5.0`,
@@ -60,16 +61,7 @@ The exit code is 0 if it would be installed, 1 if not, 2 for a wrong call.`,
 					return err
 				}
 			}
-			p, err := upgrade.New(c)
-			if err != nil {
-				return fmt.Errorf("verify: %w", err)
-			}
-			src, version, err := p.Open(args[0])
-			if err != nil {
-				return fmt.Errorf("verify: %w", err)
-			}
-			defer src.Close()
-			e, err := p.Examine(cmd.Context(), src, version)
+			e, err := upgrade.Examine(cmd.Context(), c, args[0])
 			if err != nil {
 				return fmt.Errorf("verify: %w", err)
 			}

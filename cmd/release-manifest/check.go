@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -19,20 +18,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// examine checks a release by that row of the allowlist alone.
-func examine(ctx context.Context, what string, row verify.Signer) (upgrade.Examination, error) {
-	p, err := upgrade.New(upgrade.Config{Signers: []verify.Signer{row}})
-	if err != nil {
-		return upgrade.Examination{}, err
-	}
-	src, version, err := p.Open(what)
-	if err != nil {
-		return upgrade.Examination{}, err
-	}
-	defer src.Close()
-	return p.Examine(ctx, src, version)
-}
-
 func newCheckCmd() *cobra.Command {
 	row := verify.Signer{Issuer: verify.GitHubIssuer}
 	var repository string
@@ -46,7 +31,7 @@ and the digest and size of each tarball. Do not publish a release that it refuse
 		Args:    cli.ExactArgs(1, "repository", "workflow"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			row.Repository = "https://github.com/" + repository
-			e, err := examine(cmd.Context(), args[0], row)
+			e, err := upgrade.Examine(cmd.Context(), upgrade.Config{Signers: []verify.Signer{row}}, args[0])
 			var coded *release.Error
 			switch {
 			case err != nil:

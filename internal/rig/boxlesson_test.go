@@ -10,6 +10,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
 
@@ -21,7 +22,7 @@ func TestUnderSystemdASecondCommandInATrial(t *testing.T) {
 	b.publish("1.2.0", "")
 	mark, _ := b.upgrade("1.1.0")
 	b.wait(mark, "the trial", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.1.0" })
-	if _, err := b.Upgrade(b.ctx, b.id, "1.2.0"); err == nil || !strings.Contains(err.Error(), "upgrade_in_progress") {
+	if _, err := b.Upgrade(b.ctx, b.id, "1.2.0"); !api.IsCode(err, "upgrade_in_progress") {
 		t.Errorf("the manager answers %v", err)
 	}
 	second := b.Timeline.Mark()
