@@ -113,7 +113,7 @@ func (r *Rig) newManager() error {
 	if err != nil {
 		return err
 	}
-	h, err := web.Handler(m, m.Log)
+	h, err := web.Handler(m, m.Users, m.Log)
 	if err != nil {
 		m.Close()
 		return err
