@@ -119,7 +119,7 @@ func TestATrustRootComesOnAStick(t *testing.T) {
 		t.Fatal(err)
 	}
 	believes(t, r)
-	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"]})
+	n, err := r.Install(t.Context(), rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"]})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func setup(t *testing.T, c rig.NodeConfig) *bench {
 	b := &bench{Rig: r, t: t, ctx: ctx, bin: bin}
 	b.publish("1.0.0", "")
 	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
-	node, err := r.Install(c)
+	node, err := r.Install(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,17 +124,15 @@ func (b *bench) upgrade(version string) (mark int, commandID string) {
 // record.
 func (b *bench) settled(version, status, upgradeState string) {
 	b.t.Helper()
-	for _, link := range []string{"current", "last-good"} {
-		if got := b.node.Link(link); got != version {
-			b.t.Errorf("%s leads to %s, want %s", link, got, version)
-		}
+	if tree, err := b.node.Tree(); err != nil || tree.Current.String() != version || tree.LastGood.String() != version {
+		b.t.Errorf("current points to %s and last-good to %s (%v), want %s", tree.Current, tree.LastGood, err, version)
 	}
 	st, err := b.node.Status(b.ctx)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if st["status"] != status || st["current"] != version {
-		b.t.Errorf("status is %v at %v, want %s at %s", st["status"], st["current"], status, version)
+	if string(st.Status) != status || st.Current != version {
+		b.t.Errorf("status is %s at %s, want %s at %s", st.Status, st.Current, status, version)
 	}
 	n, err := b.Client.Node(b.ctx, b.id)
 	if err != nil {
@@ -179,8 +177,8 @@ func TestUpgradeAndBack(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
 	b.upgradeTo("1.1.0")
-	if got := b.node.Link("previous"); got != "1.0.0" {
-		t.Errorf("previous leads to %s", got)
+	if tree, err := b.node.Tree(); err != nil || tree.Previous.String() != "1.0.0" {
+		t.Errorf("previous points to %s (%v)", tree.Previous, err)
 	}
 	b.upgradeTo("1.0.0")
 	b.upgradeTo("1.1.0")
@@ -305,7 +303,7 @@ func TestManagerAway(t *testing.T) {
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
-	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss://127.0.0.1:1"})
+	n, err := r.Install(t.Context(), rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +324,7 @@ func TestDisabled(t *testing.T) {
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
-	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], Disabled: true})
+	n, err := r.Install(t.Context(), rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], Disabled: true})
 	if err != nil {
 		t.Fatal(err)
 	}
