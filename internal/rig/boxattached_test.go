@@ -94,7 +94,7 @@ func TestUnderSystemdAttached(t *testing.T) {
 	b.event(mark, "upgrade_completed")
 	b.runs("1.1.0", "stable")
 
-	// It ends at once: systemd starts it, the watchdog counts, and goes back.
+	// It ends at once: systemd restarts it, and the watchdog counts the starts and rolls back.
 	b.publish("1.2.0", "")
 	mark, _ = b.upgrade("1.2.0")
 	e := b.event(mark, "upgrade_rolled_back")
@@ -131,7 +131,7 @@ func TestUnderSystemdAttached(t *testing.T) {
 	b.sh("systemctl stop edge-agent.service; ln -sfn versions/1.2.0 " + rig.BoxRoot + "/current; systemctl restart edge.service")
 	for tick := time.Tick(50 * time.Millisecond); b.current() != "1.1.0"; <-tick {
 		if b.ctx.Err() != nil {
-			t.Fatal("it did not go back")
+			t.Fatal("it was not rolled back")
 		}
 	}
 	mark = b.Timeline.Mark()

@@ -120,9 +120,9 @@ func (b *bench) upgrade(version string) (mark int, commandID string) {
 	return mark, id
 }
 
-// settled checks which version runs: in the links, in state.json, and in the manager's
+// checkRuns checks which version runs: in the links, in state.json, and in the manager's
 // record.
-func (b *bench) settled(version, status, upgradeState string) {
+func (b *bench) checkRuns(version, status, upgradeState string) {
 	b.t.Helper()
 	if tree, err := b.node.Tree(); err != nil || tree.Current.String() != version || tree.LastGood.String() != version {
 		b.t.Errorf("current points to %s and last-good to %s (%v), want %s", tree.Current, tree.LastGood, err, version)
@@ -151,7 +151,7 @@ func (b *bench) upgradeTo(version string) {
 	if done.CommandID != id {
 		b.t.Errorf("completed by command %s, want %s", done.CommandID, id)
 	}
-	b.settled(version, "stable", "updated")
+	b.checkRuns(version, "stable", "updated")
 
 	var codes []string
 	acks := 0
@@ -173,7 +173,7 @@ func (b *bench) upgradeTo(version string) {
 }
 
 // An upgrade, a downgrade to the old version, and another upgrade.
-func TestUpgradeAndBack(t *testing.T) {
+func TestUpgradeAndDowngrade(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
 	b.upgradeTo("1.1.0")
@@ -206,10 +206,10 @@ func TestRollback(t *testing.T) {
 				t.Errorf("event %+v", back)
 			}
 			b.wait(mark, "1.0.0 again", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.0.0" })
-			b.settled("1.0.0", "rolled_back", "rolled_back")
+			b.checkRuns("1.0.0", "rolled_back", "rolled_back")
 
 			// Starts of the bad version: all between the one that the swap ended and
-			// the one that went back.
+			// the one that was rolled back.
 			starts := 0
 			for _, e := range b.Timeline.Since(mark) {
 				if e.From == rig.FromNode && (e.Type == "started" || e.Type == "exec_failed") {
@@ -248,7 +248,7 @@ func TestRefused(t *testing.T) {
 			if ack.Success || ack.ErrorCode != code || ack.CommandID != id {
 				t.Errorf("ack %+v, want %s", ack, code)
 			}
-			b.settled("1.0.0", "stable", "failed")
+			b.checkRuns("1.0.0", "stable", "failed")
 			if d := cmp.Diff(before, tree(t, b.node.Root)); d != "" {
 				t.Errorf("the tree changed:\n%s", d)
 			}
@@ -341,8 +341,8 @@ func TestDisabled(t *testing.T) {
 	}
 }
 
-// The simulation build says so.
-func TestSimulationSaysSo(t *testing.T) {
+// The version of a simulation build ends in "+sim".
+func TestSimulationBuildNamesItself(t *testing.T) {
 	t.Parallel()
 	bin := builds(t)
 	out, err := exec.Command(bin["1.0.0"], "version").Output()
