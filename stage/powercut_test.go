@@ -21,9 +21,9 @@ import (
 // namespace of its own, for a number of cuts; the harness mounts a disk, lets a
 // writer upgrade and roll back on it, and takes its power away.
 const (
-	roleEnv = "EDGE_AGENT_TEST_ROLE"
+	roleEnv    = "EDGE_AGENT_TEST_ROLE"
 	settingEnv = "EDGE_AGENT_TEST_SETTING"
-	cutsEnv = "EDGE_AGENT_POWER_CUTS" // on each file system, and kills without one
+	cutsEnv    = "EDGE_AGENT_POWER_CUTS" // on each file system, and kills without one
 )
 
 // goodVersions prove healthy when they run; neverHealthy does not.
