@@ -205,7 +205,7 @@ func TestListsThatDoNotEnd(t *testing.T) {
 	_, err := clientOf(func(w http.ResponseWriter, r *http.Request) {
 		pages++
 		fmt.Fprintf(w, `{"nodes":[],"next":%q}`, map[string]string{"": "a", "a": "b", "b": "a"}[r.URL.Query().Get("after")])
-	}).Nodes(t.Context(), api.NodeQuery{})
+	}).AllNodes(t.Context(), api.NodeQuery{})
 	if err == nil || !strings.Contains(err.Error(), "does not end") || pages != 3 {
 		t.Errorf("after %d pages: %v", pages, err)
 	}
