@@ -205,40 +205,6 @@ func TestFilesAreChangedThroughFsutil(t *testing.T) {
 	}
 }
 
-// SECURITY.md and ARCHITECTURE.md name only tests that there are.
-func TestDocumentsNameTheirTests(t *testing.T) {
-	t.Parallel()
-	known := map[string]bool{}
-	err := filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(string(b), -1) {
-			known[m[1]] = true
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, doc := range []string{"SECURITY.md", "ARCHITECTURE.md"} {
-		b, err := os.ReadFile(doc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		names := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(string(b), -1)
-		if len(names) == 0 {
-			t.Errorf("%s names no test", doc)
-		}
-		for _, m := range names {
-			if !known[m[1]] {
-				t.Errorf("%s names %s, which there is not", doc, m[1])
-			}
-		}
-	}
-}
-
 // docs/lessons.md names only tests that there are.
 func TestEveryLessonNamesItsTests(t *testing.T) {
 	t.Parallel()

@@ -100,7 +100,7 @@ func TestErrorsForTheManagerAreBounded(t *testing.T) {
 	}
 }
 
-// A manager that says that it has a problem is told from one that refuses.
+// An answer that the manager is busy differs from a refusal.
 func TestBusyManagers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -132,8 +132,8 @@ func TestBusyManagers(t *testing.T) {
 	}
 }
 
-// A manager is believed by its pinned certificate, or by a CA; without either,
-// one that nobody vouches for is not.
+// The agent trusts a manager by its pinned certificate, or by a CA. Without either it
+// refuses the connection.
 func TestAnotherManagersCertificateIsRefused(t *testing.T) {
 	t.Parallel()
 	right := httptest.NewTLSServer(http.NotFoundHandler())

@@ -70,7 +70,7 @@ func attend(t *testing.T, c node, l state.Layout, u fakeUnit, until func(state.R
 
 // Nothing counts starts (no watchdog, or no restart ever comes): the agent goes
 // back by itself, after as many windows as there are starts, and one.
-func TestAttachedGoesBackWithoutAWatchdog(t *testing.T) {
+func TestAttachedRollsBackWithoutAWatchdog(t *testing.T) {
 	t.Parallel()
 	c, l := attachedRoot(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -96,9 +96,9 @@ func count(l state.Layout) error {
 	return err
 }
 
-// A unit that is up in one and the same start is kept; one that is started anew
-// again and again is not, though it is up whenever somebody looks.
-func TestAttachedJudges(t *testing.T) {
+// A unit that stays up in the same start is kept. A unit that restarts again and again
+// is not, although it is up at every check.
+func TestAttachedTrials(t *testing.T) {
 	t.Parallel()
 	for name, longSession := range map[string]bool{"longSession": true, "restarting": false} {
 		t.Run(name, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestAttachedJudges(t *testing.T) {
 	}
 }
 
-// A service that somebody stopped is neither judged nor started.
+// A service that an operator stopped is neither started nor rolled back.
 func TestAttachedWaitsForAStoppedService(t *testing.T) {
 	t.Parallel()
 	c, l := attachedRoot(t)
@@ -146,7 +146,7 @@ func TestAttachedWaitsForAStoppedService(t *testing.T) {
 	})
 }
 
-func TestRunAndAttendAreNotMixedUp(t *testing.T) {
+func TestRunAndAttendRefuseEachOthersMode(t *testing.T) {
 	t.Parallel()
 	c, _ := attachedRoot(t)
 	a, err := newOf(c)

@@ -170,7 +170,7 @@ func TestOneIdentityOnTwoDevices(t *testing.T) {
 			if n := sessions.Load(); n > sharedSessions {
 				t.Errorf("after %d sessions", n)
 			}
-			wait(t, "the manager is excused", func() bool {
+			wait(t, "the trial is extended", func() bool {
 				a.mu.Lock()
 				defer a.mu.Unlock()
 				return a.managerFaultUntil.After(time.Now().Add(sharedPause / 4))
@@ -179,8 +179,8 @@ func TestOneIdentityOnTwoDevices(t *testing.T) {
 	}
 }
 
-// The answers of what is no manager say what to look at, in bounded texts.
-func TestWhatIsNoManager(t *testing.T) {
+// The error for a server that is no manager names the likely cause, in a bounded text.
+func TestServersThatAreNoManager(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		status int

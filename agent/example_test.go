@@ -1,11 +1,18 @@
+//go:build !sim
+
 package agent_test
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/rs/zerolog"
@@ -33,4 +40,54 @@ func Example() {
 	if err := a.Run(context.Background()); err != nil {
 		panic(err) // the trial of this version failed
 	}
+}
+
+// A stable version is ready at once, without its manager. Run returns nil when its
+// context ends.
+func ExampleAgent_Run() {
+	err := func(ctx context.Context) error {
+		dir, err := os.MkdirTemp("", "example")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		root, err := state.At(dir)
+		if err != nil {
+			return err
+		}
+		installed := release.MustVersion("1.5.0")
+		if err := os.MkdirAll(root.Version(installed), 0o755); err != nil {
+			return err
+		}
+		_, err = root.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			t.LastGood, t.Current = installed, installed
+			return state.Install(s, state.Trial{Target: installed}, now), t, nil
+		})
+		if err != nil {
+			return err
+		}
+		stopped, stop := context.WithCancel(ctx)
+		a, err := agent.New(config.Config{
+			Service: config.Service{DeviceType: "player", Binary: "player", InstallRoot: dir},
+			Manager: config.Manager{URLs: []string{"wss://manager.example:8443"}, RegistrationToken: "token"},
+		}, agent.Options{
+			Version: installed.String(), Log: zerolog.Nop(),
+			Notify: func(s string) error {
+				if strings.Contains(s, "READY=1") {
+					fmt.Println("ready")
+					stop() // a service ends it by SIGTERM
+				}
+				return nil
+			},
+		})
+		if err != nil {
+			stop()
+			return err
+		}
+		return a.Run(stopped)
+	}(context.Background())
+	fmt.Println(err)
+	// Output:
+	// ready
+	// <nil>
 }

@@ -25,9 +25,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Texts of a manager, of any length and of any bytes, are answered as what they
-// are, and poison nothing: the next upgrade is taken, and state.json stays small.
-func TestLongTextsOfAManagerPoisonNothing(t *testing.T) {
+// Texts of a manager may have any length and any bytes. The node refuses such a command,
+// state.json stays small, and the next upgrade starts.
+func TestLongTextsOfAManagerAreBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 80<<10)
 	done := make(chan struct{})

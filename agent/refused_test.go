@@ -14,9 +14,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// A manager that tells a node to try later is at fault, not the version on trial;
-// one that says that the credentials are wrong is not, and what it says then to
-// slow the node down is no excuse.
+// If a manager answers "try later", the manager is at fault, and the trial is extended.
+// If it refuses the credentials, the version on trial is at fault. A "try later" that
+// follows such a refusal extends nothing.
 func TestRefusalsInATrial(t *testing.T) {
 	t.Parallel()
 	later := wire.TryLater("too many failed authentications", time.Second)
@@ -40,8 +40,8 @@ func TestRefusalsInATrial(t *testing.T) {
 					p.drain()
 					return
 				}
-				text, code, told := strings.Cut(how, " ")
-				if told {
+				text, code, both := strings.Cut(how, " ")
+				if both {
 					p.send(&wire.AuthError{Message: text})
 				} else {
 					code = text

@@ -137,8 +137,8 @@ func (o *onTrial) said(what string) bool {
 	return strings.Contains(strings.Join(o.notified, "\n"), what)
 }
 
-// judged runs the trial, with script beside it, and returns how long it took.
-func (o *onTrial) judged(t *testing.T, script func()) (time.Duration, error) {
+// run runs the trial, with script beside it, and returns how long it took.
+func (o *onTrial) run(t *testing.T, script func()) (time.Duration, error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -165,7 +165,7 @@ func TestTrialIsKeptAfterTheHold(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
-		took, err := o.judged(t, func() {
+		took, err := o.run(t, func() {
 			time.Sleep(20 * time.Second)
 			if o.said("READY=1") {
 				t.Error("READY=1 before the version proved healthy")
@@ -182,7 +182,7 @@ func TestTrialIsKeptAfterTheHold(t *testing.T) {
 		}
 		// The status text goes first: systemctl status shows it once systemctl start returns.
 		if !o.said("STATUS=" + o.c.version.String() + " runs\nREADY=1") {
-			t.Errorf("systemd was told %q", o.notified)
+			t.Errorf("systemd got %q", o.notified)
 		}
 	})
 }
@@ -212,7 +212,7 @@ func TestTrialEndsWithTheWindow(t *testing.T) {
 				if name == "its check fails" {
 					o.c.Check = func(context.Context) error { return errors.New("no disk") }
 				}
-				took, err := o.judged(t, func() { tt.script(o) })
+				took, err := o.run(t, func() { tt.script(o) })
 				if err == nil || !strings.Contains(err.Error(), tt.why) {
 					t.Errorf("got %v, want %q", err, tt.why)
 				}
@@ -231,7 +231,7 @@ func TestTrialIsExtendedWhileTheManagerIsAtFault(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
-		took, err := o.judged(t, func() {
+		took, err := o.run(t, func() {
 			for range 10 { // 200 s: more than three windows
 				o.setManagerFault(&busyError{why: "the manager answers 503"})
 				time.Sleep(20 * time.Second)
@@ -243,7 +243,7 @@ func TestTrialIsExtendedWhileTheManagerIsAtFault(t *testing.T) {
 		}
 		about(t, took, 210*time.Second)
 		if !o.said("EXTEND_TIMEOUT_USEC=60000000") {
-			t.Error("systemd was not told")
+			t.Error("systemd got no extension")
 		}
 		entries, _, _ := o.c.Layout.Outbox().List()
 		last := entries[len(entries)-1].Event
@@ -253,12 +253,13 @@ func TestTrialIsExtendedWhileTheManagerIsAtFault(t *testing.T) {
 	})
 }
 
-func TestAnExcuseThatEndsIsNoExcuseForEver(t *testing.T) {
+// A fault of the manager extends the trial by one window, and not without end.
+func TestAnExtensionEnds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
-		took, err := o.judged(t, func() {
+		took, err := o.run(t, func() {
 			time.Sleep(30 * time.Second)
 			o.setManagerFault(&busyError{why: "the manager answers 503"})
 		})
@@ -269,10 +270,10 @@ func TestAnExcuseThatEndsIsNoExcuseForEver(t *testing.T) {
 	})
 }
 
-// A watchdog on a full disk goes back by the link alone. The agent cannot
-// record it either, and tells the manager all the same; once the disk takes
-// writes again, it is recorded.
-func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
+// On a full disk the watchdog rolls back by the link alone. The agent cannot record the
+// rollback either, but it reports it to the manager. It records it once the disk can be
+// written again.
+func TestARollbackThatCannotBeRecordedIsReported(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -290,12 +291,12 @@ func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
 			t.Errorf("status %s, unusable: %v", res.State.Status, o.unavailable())
 		}
 		if len(o.memoryEvents) != 1 || o.memoryEvents[0].Event.Code != release.RolledBack {
-			t.Fatalf("to tell: %+v", o.memoryEvents)
+			t.Fatalf("pending events: %+v", o.memoryEvents)
 		}
-		told := o.memoryEvents[0].ID
+		reported := o.memoryEvents[0].ID
 		o.checkRoot(res, nil) // as a health beat does
 		if o.unavailable() == nil {
-			t.Error("an upgrade is possible on a root that could not be settled")
+			t.Error("an upgrade is possible on a root that could not be reconciled")
 		}
 
 		full.Store(false)
@@ -303,11 +304,11 @@ func TestARollbackThatCannotBeRecordedIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		entries, _, _ := o.c.Layout.Outbox().List()
-		if n := len(entries); n == 0 || entries[n-1].ID != told {
-			t.Errorf("the outbox holds %+v, not %s", entries, told)
+		if n := len(entries); n == 0 || entries[n-1].ID != reported {
+			t.Errorf("the outbox holds %+v, not %s", entries, reported)
 		}
 		if o.reconcileErr != nil || o.memoryEvents != nil {
-			t.Error("still reconcileErr")
+			t.Error("the root still counts as unreconciled")
 		}
 	})
 }

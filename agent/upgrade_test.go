@@ -65,13 +65,13 @@ func TestNoVersionIsInstalled(t *testing.T) {
 	}
 }
 
-// The event of a rollback takes the failed start's journal along, once.
+// The event of a rollback contains the failed start's journal, once.
 func TestKeepJournal(t *testing.T) {
 	t.Parallel()
 	o := newTrial(t, t.TempDir())
 	asked := 0
 	o.c.Journal = func(context.Context) ([]string, error) { asked++; return []string{"panic: no", "exit status 2"}, nil }
-	o.attachJournal(t.Context()) // nothing went back yet
+	o.attachJournal(t.Context()) // nothing was rolled back yet
 	if asked != 0 {
 		t.Error("asked without a rollback")
 	}

@@ -158,7 +158,7 @@ func TestRenameAcrossDirectories(t *testing.T) {
 	}
 }
 
-func TestReadFileRefusesWhatIsNoFile(t *testing.T) {
+func TestReadFileRefusesNonFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := func(n string) string { return filepath.Join(dir, n) }

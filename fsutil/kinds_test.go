@@ -103,7 +103,7 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 
 // A lock file of an earlier version, which every user can open, is narrowed. A file that
 // was removed while a process waited for it is no lock.
-func TestLockFileIsTheOwnersAlone(t *testing.T) {
+func TestOnlyTheOwnerCanOpenTheLockFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), ".lock")
 	if err := os.WriteFile(path, nil, 0o666); err != nil {
@@ -158,7 +158,7 @@ func hasOpen(t *testing.T, path string, n int) bool {
 }
 
 // Root gives the lock that it creates in a user's directory to that user.
-func TestLockFileOfRootIsTheDirectorysOwners(t *testing.T) {
+func TestLockFileOfRootBelongsToTheDirectorysOwner(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")

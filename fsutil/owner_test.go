@@ -56,7 +56,7 @@ func build(t *testing.T, root string, names ...string) {
 	}
 }
 
-func TestGiveTakesTheWholeTreeAndNothingElse(t *testing.T) {
+func TestGiveChangesTheWholeTreeAndNothingElse(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	dir := t.TempDir()

@@ -160,7 +160,7 @@ func TestReplaceConfig(t *testing.T) {
 }
 
 // Purge removes the content of the root, also behind links, and nothing else there.
-func TestPurgeEmptiesWhatLinksStandFor(t *testing.T) {
+func TestPurgeEmptiesTheTargetsOfLinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
@@ -188,7 +188,7 @@ func TestPurgeEmptiesWhatLinksStandFor(t *testing.T) {
 	}
 }
 
-func TestPurgeRefusesWhatIsNoRoot(t *testing.T) {
+func TestPurgeRefusesOtherDirectories(t *testing.T) {
 	t.Parallel()
 	const config = "[service]\ndevice_type = \"edge\"\n[manager]\nurls = [\"wss://m:1\"]\nregistration_token = \"t\"\n"
 	type files map[string]string
@@ -232,7 +232,7 @@ func TestPurgeRefusesWhatIsNoRoot(t *testing.T) {
 
 // A link whose file cannot be removed is kept, and each purge names the file until it is
 // gone.
-func TestPurgeKeepsTheLinkOfWhatIsLeft(t *testing.T) {
+func TestPurgeKeepsALinkWhoseTargetRemains(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	// A directory in the place of the file cannot be removed: it is not empty.

@@ -18,7 +18,7 @@ import (
 )
 
 // The agent, the watchdog and operators at the command line work on one root
-// at once. At every instant current leads to a complete version, and in the end
+// at once. At every instant current points to a complete version, and in the end
 // the manager hears one story of each command.
 func TestAllAtOnce(t *testing.T) {
 	t.Parallel()
@@ -77,9 +77,9 @@ func TestAllAtOnce(t *testing.T) {
 			return
 		}
 		if st, err := os.Stat(filepath.Join(root, to, "edge-agent")); err != nil || st.Size() == 0 {
-			// It may have been pruned since; what current leads to now may not.
+			// It may have been pruned since; what current points to now may not.
 			if now, _ := os.Readlink(s.Layout.Current()); now == to {
-				t.Errorf("current leads to %s: %v", to, err)
+				t.Errorf("current points to %s: %v", to, err)
 			}
 		}
 	})

@@ -68,7 +68,7 @@ func (m *matrix) start(ctx context.Context, conf Config, root, what string, heal
 	}
 	if to, err := os.Readlink(filepath.Join(root, "last-good")); err == nil {
 		if d, err := digest(s.Layout, release.MustVersion(filepath.Base(to))); err != nil || !m.known(d) {
-			violated("before the start, last-good leads to %s: %v", to, err)
+			violated("before the start, last-good points to %s: %v", to, err)
 		}
 	}
 	running := release.Version{}
@@ -83,11 +83,11 @@ func (m *matrix) start(ctx context.Context, conf Config, root, what string, heal
 		}
 		v, err := release.ParseVersion(filepath.Base(to))
 		if err != nil {
-			violated("start %d: current leads to %s", starts, to)
+			violated("start %d: current points to %s", starts, to)
 			return
 		}
 		if d, err := digest(s.Layout, v); err != nil || !m.known(d) {
-			violated("start %d: current leads to %s, which is not complete: %v", starts, v, err)
+			violated("start %d: current points to %s, which is not complete: %v", starts, v, err)
 			return
 		}
 		if healthy || v.String() == oldVersion {
@@ -105,7 +105,7 @@ func (m *matrix) start(ctx context.Context, conf Config, root, what string, heal
 		violated("the agent's start: %v", err)
 		return
 	}
-	m.settled(s.Layout, running, healthy, p, violated)
+	m.checkAtRest(s.Layout, running, healthy, p, violated)
 }
 
 func (m *matrix) known(d string) bool {
@@ -114,8 +114,8 @@ func (m *matrix) known(d string) bool {
 	return m.digests[d]
 }
 
-// settled checks a root whose version runs and proved healthy.
-func (m *matrix) settled(l state.Layout, running release.Version, healthy bool, p promised, violated func(string, ...any)) {
+// checkAtRest checks a root whose version runs and proved healthy.
+func (m *matrix) checkAtRest(l state.Layout, running release.Version, healthy bool, p promised, violated func(string, ...any)) {
 	res, err := l.Read()
 	if err != nil {
 		violated("%v", err)
@@ -145,11 +145,11 @@ func (m *matrix) settled(l state.Layout, running release.Version, healthy bool, 
 		}
 		return err
 	})
-	m.told(l, s, p, violated)
+	m.checkReports(l, s, p, violated)
 }
 
-// told checks that what the manager hears of each command is one story.
-func (m *matrix) told(l state.Layout, s state.State, p promised, violated func(string, ...any)) {
+// checkReports checks that the reports of each command are complete and agree.
+func (m *matrix) checkReports(l state.Layout, s state.State, p promised, violated func(string, ...any)) {
 	entries, damaged, err := l.Outbox().List()
 	if err != nil || damaged != nil {
 		violated("outbox: %v %v", err, damaged)

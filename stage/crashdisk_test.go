@@ -20,8 +20,8 @@ type fault int
 
 const (
 	none      fault = iota
-	fails           // it is not made, and the caller is told so
-	failsDone       // it is made, and the caller is told that it failed
+	fails           // it is not made, and returns an error
+	failsDone       // it is made, but returns an error
 	noSpace         // from it on nothing can be made: the disk is full
 	readOnly        // from it on nothing can be changed
 	noSync          // from it on every fsync fails
@@ -199,7 +199,7 @@ func (n *node) content(lost int) []byte {
 	return n.data[:(len(n.data)+len(n.durable))/2]
 }
 
-// String is equal for trees that cannot be told apart once written.
+// String is equal for trees that do not differ once written.
 func (n *node) describe(b *strings.Builder, lost int) {
 	if n.names == nil {
 		fmt.Fprintf(b, "%v %x\n", n.mode, sha256.Sum256(n.content(lost)))

@@ -91,7 +91,7 @@ func TestDownloadResumesWhatAnEarlierProcessLeft(t *testing.T) {
 	}
 }
 
-func TestDownloadStartsAfreshWhenTheLeftoverIsWrong(t *testing.T) {
+func TestDownloadRestartsIfTheLeftoverIsWrong(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
 	rel, a := fetch(t, s, "1.0.0")
@@ -109,7 +109,7 @@ func TestDownloadStartsAfreshWhenTheLeftoverIsWrong(t *testing.T) {
 	}
 }
 
-func TestReleaseHostMisbehaves(t *testing.T) {
+func TestReleaseHostFaults(t *testing.T) {
 	t.Parallel()
 	status := func(code int) func(http.ResponseWriter, *http.Request, http.Handler) {
 		return func(w http.ResponseWriter, r *http.Request, _ http.Handler) { w.WriteHeader(code) }

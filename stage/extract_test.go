@@ -90,8 +90,8 @@ func TestExtract(t *testing.T) {
 	}
 }
 
-// What the manifest says is a limit, and not below it.
-func TestExtractTakesWhatTheManifestSays(t *testing.T) {
+// The size in the manifest is a limit: a tarball of exactly that size is accepted.
+func TestExtractAcceptsTheSizeOfTheManifest(t *testing.T) {
 	t.Parallel()
 	zeros := archive(t, "file zeros = "+strings.Repeat("0", 20<<20))
 	if _, err := unpack(t, zeros, release.Artefact{UnpackedSize: 20 << 20}); err != nil {
@@ -112,7 +112,7 @@ func FuzzExtract(f *testing.F) {
 		// Whatever was made, a walk through its links stays inside.
 		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if real, err := filepath.EvalSymlinks(path); err == nil && real != dir && !strings.HasPrefix(real, dir+"/") {
-				t.Errorf("%s leads to %s", path, real)
+				t.Errorf("%s points to %s", path, real)
 			}
 			return nil
 		})

@@ -25,7 +25,7 @@ func TestReplayOfEveryManifest(t *testing.T) {
 	}
 	releases := []release.Manifest{
 		manifest("1.3.0", 13, ""),
-		manifest("1.4.0", 12, ""), // a first publication that was taken back,
+		manifest("1.4.0", 12, ""), // a first publication that was withdrawn,
 		manifest("1.4.0", 14, ""), // and the second
 		manifest("1.5.0", 15, "1.4.0"),
 		manifest("1.5.1", 16, "1.5.1"),

@@ -42,10 +42,9 @@ func heldBy(t *testing.T, uid int, path string) {
 	}
 }
 
-// Another user who could once open downloads/ holds its lock for ever: that
-// must not keep releases from being staged. An earlier version of the agent,
-// which locks it, too, must.
-func TestWhoHoldsTheOldLock(t *testing.T) {
+// Another user, who could once open downloads/, holds its lock for ever. That does not
+// prevent staging. The lock of an earlier version of the agent does.
+func TestAnotherUserHoldsTheOldLock(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")

@@ -21,9 +21,9 @@ import (
 // namespace of its own, for a number of cuts; the harness mounts a disk, lets a
 // writer upgrade and roll back on it, and takes its power away.
 const (
-	roleEnv = "EDGE_AGENT_TEST_ROLE"
-	planEnv = "EDGE_AGENT_TEST_PLAN"
-	cutsEnv = "EDGE_AGENT_POWER_CUTS" // on each file system, and kills without one
+	roleEnv    = "EDGE_AGENT_TEST_ROLE"
+	settingEnv = "EDGE_AGENT_TEST_SETTING"
+	cutsEnv    = "EDGE_AGENT_POWER_CUTS" // on each file system, and kills without one
 )
 
 // goodVersions prove healthy when they run; neverHealthy does not.
@@ -31,8 +31,8 @@ var goodVersions = []string{bigVersion, newVersion}
 
 const neverHealthy = "2.3.0"
 
-// plan is what the parts tell each other.
-type plan struct {
+// setting is what the test passes to the harness, and the harness to the writer.
+type setting struct {
 	FS, Drop       string // drop: "kind place", the fsyncs to leave out
 	Cuts           int
 	Seed           uint64
@@ -42,14 +42,14 @@ type plan struct {
 	Digests        []string
 }
 
-func (p plan) file(name string) string { return filepath.Join(p.Dir, name) }
+func (p setting) file(name string) string { return filepath.Join(p.Dir, name) }
 
-func (p plan) root() string { return filepath.Join(p.Dir, "mnt", "root") }
+func (p setting) root() string { return filepath.Join(p.Dir, "mnt", "root") }
 
-func (p plan) command(ctx context.Context, role string) *exec.Cmd {
+func (p setting) command(ctx context.Context, role string) *exec.Cmd {
 	b, _ := json.Marshal(p)
 	cmd := exec.CommandContext(ctx, os.Args[0])
-	cmd.Env = append(os.Environ(), roleEnv+"="+role, planEnv+"="+string(b))
+	cmd.Env = append(os.Environ(), roleEnv+"="+role, settingEnv+"="+string(b))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
@@ -60,8 +60,8 @@ func play() {
 	if role == "" {
 		return
 	}
-	var p plan
-	err := json.Unmarshal([]byte(os.Getenv(planEnv)), &p)
+	var p setting
+	err := json.Unmarshal([]byte(os.Getenv(settingEnv)), &p)
 	switch {
 	case err != nil:
 	case role == "harness":
@@ -89,7 +89,7 @@ func rounds(usual int) int {
 // TestKill ends the process by SIGKILL, at the same moments.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	got := cutPower(t, plan{Cuts: rounds(50)})
+	got := cutPower(t, setting{Cuts: rounds(50)})
 	t.Logf("kills: %d, %d bricked, %d events lost", got.Cuts, len(got.Bricked), len(got.Lost))
 	for _, w := range append(got.Bricked, got.Lost...) {
 		t.Error(w)
@@ -103,7 +103,7 @@ func TestPowerCut(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		t.Run(fs, func(t *testing.T) {
 			t.Parallel()
-			got := cutPower(t, plan{FS: fs, Cuts: cuts})
+			got := cutPower(t, setting{FS: fs, Cuts: cuts})
 			t.Logf("power cuts: %d on %s, %d bricked, %d events lost", got.Cuts, fs, len(got.Bricked), len(got.Lost))
 			for _, w := range append(got.Bricked, got.Lost...) {
 				t.Error(w)
@@ -115,7 +115,7 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// The controls: without these calls to fsync the cuts must do harm.
+// The controls: without these calls to fsync the cuts must lose something.
 func TestPowerCutFindsMissingSyncs(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -124,7 +124,7 @@ func TestPowerCutFindsMissingSyncs(t *testing.T) {
 	for _, drop := range []string{"fsync directory root", "fsync root", "fsync versions", "fsync outbox"} {
 		t.Run(drop, func(t *testing.T) {
 			t.Parallel()
-			got := cutPower(t, plan{FS: "ext4", Cuts: 300, Drop: drop})
+			got := cutPower(t, setting{FS: "ext4", Cuts: 300, Drop: drop})
 			if len(got.Bricked)+len(got.Lost) == 0 {
 				t.Errorf("%d cuts without %s, and nothing was found", got.Cuts, drop)
 			} else {
@@ -134,8 +134,8 @@ func TestPowerCutFindsMissingSyncs(t *testing.T) {
 	}
 }
 
-// harm is what the harness reports.
-type harm struct {
+// outcome is what the harness reports.
+type outcome struct {
 	Cuts, Completed, RolledBack int
 	Bricked, Lost               []string
 }
@@ -156,7 +156,7 @@ func needDisk(t *testing.T, fs string) {
 	}
 }
 
-func cutPower(t *testing.T, p plan) harm {
+func cutPower(t *testing.T, p setting) outcome {
 	if p.FS != "" {
 		needDisk(t, p.FS)
 	}
@@ -183,7 +183,7 @@ func cutPower(t *testing.T, p plan) harm {
 	if err != nil {
 		t.Fatalf("seed %d: %v", p.Seed, err)
 	}
-	var got harm
+	var got outcome
 	if err := json.Unmarshal(out, &got); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -25,8 +25,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// harness cuts the power p.Cuts times, or until there is harm in a control.
-func (p plan) harness() error {
+// harness cuts the power p.Cuts times, or until a control loses something.
+func (p setting) harness() error {
 	mnt := p.file("mnt")
 	sh := func(format string, args ...any) error {
 		c := fmt.Sprintf(format, args...)
@@ -66,7 +66,7 @@ func (p plan) harness() error {
 	}
 	p.Digests = append(p.Digests, d)
 
-	var got harm
+	var got outcome
 	rng := rand.New(rand.NewPCG(p.Seed, 0))
 	for got.Cuts < p.Cuts && (p.Drop == "" || len(got.Bricked)+len(got.Lost) == 0) {
 		got.Cuts++
@@ -90,8 +90,8 @@ func (p plan) harness() error {
 }
 
 // cut lets a writer work, and takes the power away at a random moment: half
-// the time right after it was told that something is on disk.
-func (p plan) cut(rng *rand.Rand) error {
+// the time right after the writer reported that something is on disk.
+func (p setting) cut(rng *rand.Rand) error {
 	cmd := p.command(context.Background(), "writer")
 	var said strings.Builder
 	cmd.Stderr = &said
@@ -151,8 +151,8 @@ func shutdown(mnt string, how uint32) error {
 	return nil
 }
 
-// inspect starts the node once, and looks for harm.
-func (p plan) inspect(got *harm) {
+// inspect starts the node once, and adds what was lost to got.
+func (p setting) inspect(got *outcome) {
 	ctx := context.Background()
 	bricked := func(format string, args ...any) {
 		got.Bricked = append(got.Bricked, fmt.Sprintf("cut %d, seed %d: ", got.Cuts, p.Seed)+fmt.Sprintf(format, args...))
@@ -183,11 +183,11 @@ func (p plan) inspect(got *harm) {
 		}
 		v, err := release.ParseVersion(filepath.Base(to))
 		if err != nil {
-			bricked("current leads to %s", to)
+			bricked("current points to %s", to)
 			return
 		}
 		if d, err := digest(s.Layout, v); err != nil || !slices.Contains(p.Digests, d) {
-			bricked("current leads to %s, which is not complete (%v)", v, err)
+			bricked("current points to %s, which is not complete (%v)", v, err)
 			return
 		}
 		if v.String() != neverHealthy {
@@ -217,7 +217,7 @@ func (p plan) inspect(got *harm) {
 }
 
 // remember appends to a file outside of the disk that loses its power.
-func (p plan) remember(name, line string) error {
+func (p setting) remember(name, line string) error {
 	f, err := os.OpenFile(p.file(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -226,12 +226,12 @@ func (p plan) remember(name, line string) error {
 	return errors.Join(err, f.Close())
 }
 
-func (p plan) remembered(name string) []string {
+func (p setting) remembered(name string) []string {
 	b, _ := os.ReadFile(p.file(name))
 	return strings.Fields(string(b))
 }
 
-func (p plan) stager(seam fsutil.Seam) (*Stager, error) {
+func (p setting) stager(seam fsutil.Seam) (*Stager, error) {
 	x, err := fakerelease.NewTrust(p.Published, p.URL, p.CA)
 	if err != nil {
 		return nil, err
@@ -239,9 +239,9 @@ func (p plan) stager(seam fsutil.Seam) (*Stager, error) {
 	return at(Config{Binary: "edge-agent", Trust: x}, p.root(), seam)
 }
 
-// write upgrades, proves and goes back until it is killed. What is on disk for
+// write upgrades, proves and rolls back until it is killed. What is on disk for
 // sure it says on standard output, after remembering it.
-func (p plan) write() error {
+func (p setting) write() error {
 	ctx := context.Background()
 	var seam fsutil.Seam
 	if p.Drop != "" {
@@ -323,8 +323,8 @@ func (p plan) write() error {
 	}
 }
 
-// dropSyncs leaves out the fsyncs that the plan names.
-type dropSyncs struct{ p plan }
+// dropSyncs leaves out the fsyncs that the setting names.
+type dropSyncs struct{ p setting }
 
 func (d dropSyncs) Change(op fsutil.Op, make func() error) error {
 	rel, _ := filepath.Rel(d.p.root(), op.Path)

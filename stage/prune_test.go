@@ -59,7 +59,7 @@ func newLayout(t testing.TB) state.Layout {
 	return l
 }
 
-func TestPruneNeverTakesWhatIsNeeded(t *testing.T) {
+func TestPruneKeepsWhatIsNeeded(t *testing.T) {
 	t.Parallel()
 	v := release.MustVersion
 	staged := func(s *state.State, from string, versions ...string) {

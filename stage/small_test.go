@@ -100,7 +100,7 @@ func TestAbsentOptionalFilesAreAskedForOnce(t *testing.T) {
 }
 
 // No text of a host reaches an error as it is.
-func TestTextsOfAHostAreCut(t *testing.T) {
+func TestTextsOfAHostAreBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("y", 60<<10)
 	for name, answer := range map[string]string{

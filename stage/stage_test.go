@@ -149,21 +149,21 @@ func TestStage(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
 	rel, a := fetch(t, s, "1.0.0")
-	told := 0
-	st, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { told++ })
+	downloads := 0
+	st, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { downloads++ })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st.Version().String() != "1.0.0" || told != 1 {
-		t.Errorf("staged %s, told %d times", st.Version(), told)
+	if st.Version().String() != "1.0.0" || downloads != 1 {
+		t.Errorf("staged %s, reported the download %d times", st.Version(), downloads)
 	}
 	const complete = "downloads outbox versions versions/1.0.0 versions/1.0.0/.release.json versions/1.0.0/edge-agent versions/1.0.0/padding"
 	if got := left(t, s); got != complete {
 		t.Errorf("on disk: %s", got)
 	}
 	before, _ := os.Stat(s.Layout.Version(st.Version()))
-	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { told++ }); err != nil || told != 2 {
-		t.Errorf("staging again: %v, told %d", err, told)
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() { downloads++ }); err != nil || downloads != 2 {
+		t.Errorf("staging again: %v, reported the download %d times", err, downloads)
 	}
 	if after, _ := os.Stat(s.Layout.Version(st.Version())); !os.SameFile(before, after) {
 		t.Error("a version that is there already is made again")
@@ -229,7 +229,7 @@ func TestStageRefusesWhatCannotRun(t *testing.T) {
 	}
 }
 
-func TestStageTakesNothingUnverified(t *testing.T) {
+func TestStageRefusesUnverifiedBytes(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
 	if _, err := s.Stage(t.Context(), s.Host(verify.Release{}.Manifest().Version), verify.Release{}, release.Artefact{}, func() {}); code(err) != release.Internal {

@@ -91,8 +91,8 @@ func TestTidyRemovesOnlyLeftovers(t *testing.T) {
 	}
 }
 
-// An operator who went back by hand may be faster than a release that is staged.
-func TestSwapToWhatRunsAlreadyIsRefused(t *testing.T) {
+// An operator may roll back while a release is being staged.
+func TestSwapRefusesTheRunningVersion(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
 	install(t, s.Layout, "1.0.0")

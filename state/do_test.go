@@ -84,7 +84,7 @@ func TestDoCommitsLinksAndOutbox(t *testing.T) {
 }
 
 // After a crash between any two steps of Do, the next Do continues.
-func TestDoCarriesOnAfterTheCommit(t *testing.T) {
+func TestDoContinuesAfterTheCommit(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	res := do(t, l, begin)
@@ -109,7 +109,7 @@ func TestDoCarriesOnAfterTheCommit(t *testing.T) {
 	}
 }
 
-func TestDoWithARefusedChangeStillSettles(t *testing.T) {
+func TestDoReconcilesIfTheChangeIsRefused(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	do(t, l, begin)
@@ -123,7 +123,7 @@ func TestDoWithARefusedChangeStillSettles(t *testing.T) {
 	}
 }
 
-func TestCorruptStateIsKeptAsideAndLastGoodRuns(t *testing.T) {
+func TestACorruptStateIsSetAsideAndLastGoodRuns(t *testing.T) {
 	t.Parallel()
 	for name, bytes := range map[string][]byte{
 		"torn": []byte(`{"schema":1,"status":"pend`), "empty": {}, "zeros": make([]byte, 4096),
@@ -329,7 +329,7 @@ func TestDoWritesNothingThatCannotBeRead(t *testing.T) {
 }
 
 // A file in the place of a link or a directory is kept under another name.
-func TestWhatIsInTheWayIsKeptAside(t *testing.T) {
+func TestFilesInTheWayAreSetAside(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	do(t, l, nil)

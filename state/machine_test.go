@@ -162,7 +162,7 @@ func codes(s State) []release.Code {
 	return c
 }
 
-func TestTrialCountsThenGoesBack(t *testing.T) {
+func TestTrialCountsThenRollsBack(t *testing.T) {
 	t.Parallel()
 	s := Start(at(Stable), Command{ID: "c", Version: v2, From: v1}, now)
 	s = Begin(s, Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: 2}, now)
@@ -215,7 +215,7 @@ func TestReconcileRecordsARevertByTheLinkAlone(t *testing.T) {
 	}
 }
 
-func TestAbandonTakesBackWhatWasOwed(t *testing.T) {
+func TestAnAbandonedTrialIsReportedAsFailed(t *testing.T) {
 	t.Parallel()
 	s := Start(at(Stable), Command{ID: "c", Version: v2, From: v1}, now)
 	s.PendingReports = nil // delivered
@@ -278,7 +278,7 @@ func TestTheCommandInProgressIsNeverForgotten(t *testing.T) {
 	}
 }
 
-func TestEventsToldTwiceHaveOneID(t *testing.T) {
+func TestRepeatedEventsHaveOneID(t *testing.T) {
 	t.Parallel()
 	s := Begin(at(Stable), Trial{ID: "c", CommandID: "c", Target: v2}, now)
 	a, _ := Revert(s, tree(v2, v1), "x", now)

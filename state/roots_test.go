@@ -133,7 +133,7 @@ func TestLinkedDirectories(t *testing.T) {
 
 // A dangling link, as to a disk that is not mounted yet, is refused with a remedy. It is
 // not replaced by an empty directory.
-func TestALinkToNothingIsLeftAlone(t *testing.T) {
+func TestADanglingLinkIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"versions", "downloads", "outbox", "trust"} {
 		l, err := At(t.TempDir())
@@ -208,7 +208,7 @@ func TestVersionsThatAreNotMounted(t *testing.T) {
 // While a version is running, no other version that never proved healthy becomes
 // last-good, in every state of links and directories. At a start, when no version is
 // running, the only installed version may, since a node without a version is worse.
-func TestAnUntriedVersionIsNotCalledGood(t *testing.T) {
+func TestAnUnprovenVersionIsNotLastGood(t *testing.T) {
 	t.Parallel()
 	links := []release.Version{no, v1, v2, v3}
 	for _, status := range []Status{"", Stable, StagedManual, RolledBack} {

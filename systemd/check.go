@@ -228,22 +228,6 @@ func (a Attached) Fit(ctx context.Context) error {
 	return Service{Unit: a.Name, Layout: a.Layout, Attached: true}.Fit(ctx)
 }
 
-// CheckRestarts returns an error if systemd could stop restarting the unit of this
-// process before the start that rolls back. An unknown property is no error. A service
-// that knows its install root uses Service.FitSelf, which checks more.
-func CheckRestarts(ctx context.Context) error {
-	name, err := Self()
-	if err != nil {
-		return nil
-	}
-	p, err := show(ctx, name, shown...)
-	if err != nil {
-		return nil
-	}
-	u := unit{Service: Service{Unit: name}, kind: linked, p: p}
-	return Report{Problems: append(u.checkLimits(), u.checkRestart()...)}.Rollback()
-}
-
 // files returns the files of the unit, in falling precedence.
 func (u unit) files() []string {
 	dropIns := strings.Fields(u.p["DropInPaths"])

@@ -21,7 +21,7 @@ func TestClocks(t *testing.T) {
 		t.Skip("this is the build with another clock")
 	}
 	if testing.Short() {
-		t.Skip("compiles the standard library anew")
+		t.Skip("compiles the standard library")
 	}
 	t.Parallel()
 	dir := t.TempDir()

@@ -19,7 +19,7 @@ import (
 // the fake is like the real thing. It is optional: cosign takes minutes to build.
 //
 //	CGO_ENABLED=0 go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.2
-func TestCosignTakesOurBundles(t *testing.T) {
+func TestCosignAcceptsOurBundles(t *testing.T) {
 	t.Parallel()
 	cosign, err := exec.LookPath("cosign")
 	if err != nil {
@@ -56,9 +56,9 @@ func TestCosignTakesOurBundles(t *testing.T) {
 	}
 }
 
-// What real cosign signs, keyless and in its new format, with a fake Fulcio and
-// Rekor, is taken here like any other; and by its claims alone.
-func TestCosignSignsForUs(t *testing.T) {
+// A bundle of real cosign, keyless and in its new format, with a fake Fulcio and Rekor,
+// is accepted like any other. Only its claims decide.
+func TestBundlesOfCosignAreAccepted(t *testing.T) {
 	t.Parallel()
 	cosign, err := exec.LookPath("cosign")
 	if err != nil {

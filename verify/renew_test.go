@@ -100,7 +100,7 @@ func TestRenew(t *testing.T) {
 }
 
 // A renewed root replaces the old one: a log that it no longer names is no
-// longer believed.
+// longer trusted.
 func TestARenewedRootReplaces(t *testing.T) {
 	t.Parallel()
 	before, old := sigstore(t)
@@ -164,7 +164,7 @@ func FuzzRenew(f *testing.F) {
 	f.Fuzz(func(t *testing.T, next, targets []byte) {
 		a := anchor{root: root}
 		if _, err := a.renew(dirOf(map[string][]byte{"15.root.json": next, targetsFile: targets, trustedRootFile: []byte("{}")}), nil); err == nil {
-			t.Error("something was believed")
+			t.Error("something was trusted")
 		}
 	})
 }

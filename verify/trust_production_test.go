@@ -14,7 +14,7 @@ import (
 	"github.com/bilbycast/edge-agent/verify"
 )
 
-// A production build does not believe a simulated Sigstore, not even one that
+// A production build does not trust a simulated Sigstore, not even one that
 // claims to be our own workflow, and not with the simulation's variable set.
 func TestProductionRefusesSimulation(t *testing.T) {
 	dir := t.TempDir()

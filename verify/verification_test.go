@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write testdata/verification.golden anew")
+var update = flag.Bool("update", false, "rewrite testdata/verification.golden")
 
 // random is what differs from run to run in a text: keys, digests, times.
 var random = regexp.MustCompile(`[0-9a-f]{32,}|[A-Za-z0-9+/]{40,}=*|\d{4}-\d\d-\d\d[T ][0-9:.]+(?: ?[Z+-]\d*(?: \w+)?)?|\[[0-9 ]+(?:\]|\.\.\.)|line 1:\d+|\d{5,} bytes`)
@@ -87,7 +87,7 @@ func TestVerification(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), golden.String()); diff != "" {
-		t.Errorf("the texts are not those of %s (go test ./verify -update writes it anew):\n%s", path, diff)
+		t.Errorf("the texts are not those of %s (go test ./verify -update rewrites it):\n%s", path, diff)
 	}
 	t.Logf("verification: %d cases, %d wrong", n, wrong)
 }

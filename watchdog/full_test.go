@@ -17,7 +17,7 @@ import (
 
 // A rollback needs no free byte and no free inode. The test fills a real file system, a
 // tmpfs.
-func TestGoesBackOnAFullDisk(t *testing.T) {
+func TestRollsBackOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	box.Need(t) // for root, and mounts
 	for name, options := range map[string]string{

@@ -72,7 +72,7 @@ func short(r watchdog.Report) string {
 	return fmt.Sprintf("%s %s %d/%d reverted=%v errs=%d", r.Status, r.Current, r.BootAttempts, r.MaxAttempts, r.Reverted, len(r.Errs))
 }
 
-func TestCountsThenGoesBackInTheSameStart(t *testing.T) {
+func TestCountsThenRollsBackInTheSameStart(t *testing.T) {
 	t.Parallel()
 	l := trial(t, 2)
 	for _, want := range []string{
@@ -112,7 +112,7 @@ func TestTheCountIsOnDisk(t *testing.T) {
 	}
 }
 
-func TestAStableRootIsLeftAlone(t *testing.T) {
+func TestAStableRootIsNotChanged(t *testing.T) {
 	t.Parallel()
 	l := root(t)
 	before, _ := os.Stat(filepath.Join(l.Root(), "state.json"))

@@ -70,7 +70,7 @@ func printable(t *testing.T, m wire.Message) {
 }
 
 // Every text of a node, in any field, becomes one line of printable characters.
-func TestDecodeCleansWhatANodeSays(t *testing.T) {
+func TestDecodeCleansTextsOfNodes(t *testing.T) {
 	t.Parallel()
 	for _, m := range []wire.Message{&wire.Health{}, &wire.CommandAck{}, &wire.Event{}} {
 		fill(reflect.ValueOf(m).Elem(), hostile, 3)
@@ -104,7 +104,7 @@ func TestDecodeCleansWhatANodeSays(t *testing.T) {
 }
 
 // Every list and text of a node is bounded.
-func TestDecodeBoundsWhatANodeSays(t *testing.T) {
+func TestDecodeBoundsTextsOfNodes(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("c", 1000)
 	var caps []string

@@ -88,7 +88,7 @@ func TestDecodeCommand(t *testing.T) {
 
 // A text that is too long for a version, channel, arch or variant is shortened, so that
 // the node can answer the command. It stays invalid.
-func TestDecodeCutsLongTextsOfAnAction(t *testing.T) {
+func TestDecodeShortensLongTextsOfAnAction(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("1.0.0", 100)
 	e, err := wire.Decode([]byte(`{"type":"command","payload":{"command_id":"u","action":{"type":"upgrade_binary","version":"` + long + `","channel":"` + long + `","target_arch":"` + long + `","variant":"a\u0000b\n"}}}`))

@@ -119,7 +119,7 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, demoLimit, fmt.Errorf("a step did not happen within %v", demoLimit))
 	defer cancel()
-	if d.rig, err = rig.New(d.dir, d.printEntry); err != nil {
+	if d.rig, err = rig.New(ctx, d.dir, d.printEntry); err != nil {
 		return err
 	}
 	defer d.rig.Close()
@@ -138,7 +138,7 @@ func (d *demo) run(ctx context.Context) error {
 		}
 		d.say("demo", "published %s%s: %s (%.1f MB)", p.Version, what, p.Tarball, float64(p.Size)/1e6)
 	}
-	d.node, err = d.rig.Install(rig.NodeConfig{Version: "1.0.0", Binary: programs["1.0.0"], MaxBootAttempts: 3, HoldSecs: 1})
+	d.node, err = d.rig.Install(ctx, rig.NodeConfig{Version: "1.0.0", Binary: programs["1.0.0"], MaxBootAttempts: 3, HoldSecs: 1})
 	if err != nil {
 		return err
 	}
@@ -215,9 +215,13 @@ func (d *demo) check(ctx context.Context, version, status, state string) error {
 	if err != nil {
 		return err
 	}
-	d.say("demo", "current -> %s, last-good -> %s, status %v; at the manager %s, %s",
-		d.node.Link("current"), d.node.Link("last-good"), st["status"], rec.Version, rec.UpgradeState)
-	if d.node.Link("current") != version || d.node.Link("last-good") != version || st["status"] != status ||
+	tree, err := d.node.Tree()
+	if err != nil {
+		return err
+	}
+	d.say("demo", "current -> %s, last-good -> %s, status %s; at the manager %s, %s",
+		tree.Current, tree.LastGood, st.Status, rec.Version, rec.UpgradeState)
+	if tree.Current.String() != version || tree.LastGood.String() != version || string(st.Status) != status ||
 		rec.Version != version || string(rec.UpgradeState) != state || !rec.Online {
 		return fmt.Errorf("the node should run %s, with the status %s on the node and %s at the manager", version, status, state)
 	}

@@ -157,7 +157,7 @@ func TestRemovedNodes(t *testing.T) {
 }
 
 // The states of upgrades have the same names as on the pages.
-func TestUpgradeWords(t *testing.T) {
+func TestUpgradeStateNames(t *testing.T) {
 	t.Parallel()
 	for state, want := range map[api.UpgradeState]string{
 		api.Idle: "idle", api.Queued: "queued", api.Sent: "queued", api.Staging: "staging", api.Staged: "restarting", api.Proving: "proving",

@@ -57,7 +57,7 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-func TestDemoThatFailsSaysWhy(t *testing.T) {
+func TestDemoThatFailsReportsWhy(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -51,14 +50,11 @@ func (n localNode) layout() state.Layout {
 
 // id returns the node's id at the manager; "" before it has registered.
 func (n localNode) id() string {
-	b, err := os.ReadFile(n.layout().CredentialsFile())
-	var c struct {
-		NodeID string `json:"node_id"`
-	}
-	if err != nil || json.Unmarshal(b, &c) != nil {
+	id, err := rig.NodeID(n.layout())
+	if err != nil {
 		return ""
 	}
-	return c.NodeID
+	return id
 }
 
 // localNames returns the names of the nodes of `node run` in the data directory, by id.
@@ -76,13 +72,13 @@ func localNames(dir string) map[string]string {
 	return names
 }
 
-// version returns the version that a link of the install root points to.
-func (n localNode) version(link string) string {
-	target, err := os.Readlink(filepath.Join(n.root(), link))
-	if err != nil {
+// version returns the version that current points to; "?" if there is none.
+func (n localNode) version() string {
+	tree, err := n.layout().Tree()
+	if err != nil || tree.Current.IsZero() {
 		return "?"
 	}
-	return filepath.Base(target)
+	return tree.Current.String()
 }
 
 var nodeNames = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
@@ -170,7 +166,7 @@ func (r *nodeRun) run(ctx context.Context) error {
 	defer journal.Close()
 	unit := c.Supervised(r.node.layout(), absolute(fakerelease.TrustDir(releasesUnder(r.dir))))
 	unit.Restart, unit.Output, unit.OnChange = time.Second, journal, r.printChange
-	fmt.Fprintf(r.out, "node %s runs %s; its log is %s\n", r.name, r.node.version("current"), r.node.journal())
+	fmt.Fprintf(r.out, "node %s runs %s; its log is %s\n", r.name, r.node.version(), r.node.journal())
 	watching, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { r.announce(watching, c.ManagerURL) })
@@ -224,7 +220,7 @@ func (r *nodeRun) layOut(ctx context.Context, c rig.NodeConfig) error {
 	if err := r.program(ctx, &c, filepath.Join(tmp, "program")); err != nil {
 		return err
 	}
-	if err := rig.LayOut(filepath.Join(tmp, "root"), root, c); err != nil {
+	if err := rig.LayOut(ctx, filepath.Join(tmp, "root"), root, c); err != nil {
 		return err
 	}
 	return os.Rename(filepath.Join(tmp, "root"), root)
@@ -307,7 +303,7 @@ const refusesNode = "the manager refuses this node"
 
 // printChange prints a change of the service.
 func (r *nodeRun) printChange(e supervise.Event) {
-	version := r.node.version("current")
+	version := r.node.version()
 	text := ""
 	switch e.Kind {
 	case supervise.Started:

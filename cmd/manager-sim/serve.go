@@ -140,7 +140,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 
 	g, ctx := errgroup.WithContext(ctx)
 	hs := m.HTTPServer()
-	if hs.Handler, err = web.Handler(m, m.Log); err != nil {
+	if hs.Handler, err = web.Handler(m, m.Users, m.Log); err != nil {
 		return err
 	}
 	url, err := listenTLS(ctx, g, hs, listen, cert)
@@ -162,7 +162,7 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 			return err
 		}
 	}
-	claim, err := m.NewClaim(ctx)
+	claim, err := m.Users.NewClaim(ctx)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ var available = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	ctx := context.Background()
+	ctx := context.Background() // all callers share the result, so no caller's context may end this
 	if err := b.Boot(ctx); err != nil {
 		return fmt.Errorf("a box does not boot here: %w", err)
 	}

@@ -40,7 +40,7 @@ func ForTest(ctx context.Context, t testing.TB, o Options) *Box {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := b.Close(context.Background()); err != nil {
+		if err := b.Close(context.WithoutCancel(ctx)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -69,7 +69,11 @@ func (b *inBox) ends(version, status, said string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if got := fmt.Sprintf("%s %s %s", b.node.Link(b.ctx, "current"), b.node.Link(b.ctx, "last-good"), st["status"]); got != want {
+	tree, err := b.node.Tree(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%s %s %s", tree.Current, tree.LastGood, st.Status); got != want {
 		b.t.Errorf("on the node: %s, want %s", got, want)
 	}
 	journal, err := b.node.UnitJournal(b.ctx)

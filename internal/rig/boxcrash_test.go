@@ -12,6 +12,7 @@ import (
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // A power cut during a trial keeps the counted starts.
@@ -55,7 +56,7 @@ func TestUnderSystemdRebootInATrial(t *testing.T) {
 func (b *inBox) onTrial() {
 	b.t.Helper()
 	for tick := time.Tick(20 * time.Millisecond); ; <-tick {
-		if st, err := b.node.Status(b.ctx); err == nil && st["status"] == "pending_health" && st["boot_attempts"] == 1.0 {
+		if st, err := b.node.Status(b.ctx); err == nil && st.Status == state.PendingHealth && st.BootAttempts == 1 {
 			return
 		}
 		if b.ctx.Err() != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // boxCutsEnv is the number of times that the machine fails; the full run has 25.
@@ -95,14 +96,14 @@ func (b *inBox) atRest(mark int) string {
 	b.wait(mark, "the node to come back", func(e rig.Entry) bool { return e.Type == "authenticated" })
 	for tick := time.Tick(50 * time.Millisecond); ; <-tick {
 		st, err := b.node.Status(b.ctx)
-		if err == nil && (st["status"] == "stable" || st["status"] == "rolled_back") && st["undelivered_events"] == 0.0 && !b.staging() {
-			if st["current"] == "1.2.0" || st["current"] != st["last_good"] {
-				b.t.Fatalf("at rest: %v", st)
+		if err == nil && (st.Status == state.Stable || st.Status == state.RolledBack) && st.Undelivered == 0 && !b.staging() {
+			if st.Current == "1.2.0" || st.Current != st.LastGood {
+				b.t.Fatalf("at rest: %+v", st)
 			}
-			return st["current"].(string)
+			return st.Current
 		}
 		if b.ctx.Err() != nil {
-			b.t.Fatalf("not at rest: %v, %v", st, err)
+			b.t.Fatalf("not at rest: %+v, %v", st, err)
 		}
 	}
 }

@@ -146,7 +146,7 @@ func TestUnderSystemdInstall(t *testing.T) {
 		t.Errorf("again: %v %s", err, out)
 	}
 	if to, err := os.Readlink(path("/opt/bilbycast/edge/current")); err != nil || to != "versions/1.1.0" {
-		t.Errorf("again: current leads to %s, %v", to, err)
+		t.Errorf("again: current points to %s, %v", to, err)
 	}
 	if out, err := b.Exec(ctx, "systemctl", "is-active", "edge.service"); err != nil {
 		t.Errorf("again: %v %s", err, out)

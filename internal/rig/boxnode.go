@@ -2,7 +2,6 @@ package rig
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -45,7 +44,7 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	if err := errors.Join(os.MkdirAll(filepath.Dir(tool), 0o755), copyProgram(c.Tool, tool)); err != nil {
 		return nil, err
 	}
-	if err := LayOut(dir, BoxRoot, c); err != nil {
+	if err := LayOut(ctx, dir, BoxRoot, c); err != nil {
 		return nil, err
 	}
 	if err := os.CopyFS(trust, os.DirFS(r.TrustDir())); err != nil {
@@ -109,29 +108,6 @@ func (n *BoxNode) Start(ctx context.Context) error {
 	}
 	_, err := n.Exec(ctx, "sync")
 	return err
-}
-
-// Link returns the version that a link of the install root points to.
-func (n *BoxNode) Link(ctx context.Context, name string) string {
-	path, err := n.Path(ctx, filepath.Join(BoxRoot, name))
-	if err != nil {
-		return ""
-	}
-	target, err := os.Readlink(path)
-	if err != nil {
-		return ""
-	}
-	return filepath.Base(target)
-}
-
-// Status returns the output of `edge-agent status --json` for the node's install root.
-func (n *BoxNode) Status(ctx context.Context) (map[string]any, error) {
-	out, err := n.Exec(ctx, boxTool, "status", "--json", "--root", BoxRoot)
-	if err != nil {
-		return nil, err
-	}
-	var m map[string]any
-	return m, json.Unmarshal([]byte(out), &m)
 }
 
 // Show returns properties of the unit, as systemctl show prints them.

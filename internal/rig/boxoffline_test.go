@@ -80,7 +80,7 @@ func TestUnderSystemdFromAStick(t *testing.T) {
 	if out, err := stage("/opt/stick/1.1.0.tar"); err != nil || !strings.Contains(out, "1.1.0 is staged: signed by https://github.com/acme/edge/.github/workflows/release.yml@refs/tags/v1.1.0") {
 		t.Fatalf("%v, %s", err, out)
 	}
-	if got := b.node.Link(b.ctx, "current"); got != "1.0.0" {
+	if got := b.current(); got != "1.0.0" {
 		t.Errorf("current is %s before apply", got)
 	}
 	b.sh(rig.BoxRoot + "/current/edge-agent apply --root " + rig.BoxRoot + " && systemctl restart edge.service")

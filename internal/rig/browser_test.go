@@ -73,7 +73,7 @@ func browse(t *testing.T, r *rig.Rig) *browser {
 			t.Logf("the page was:\n%s", text)
 		}
 	})
-	claim, err := r.Manager.NewClaim(t.Context())
+	claim, err := r.Manager.Users.NewClaim(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

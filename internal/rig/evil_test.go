@@ -57,7 +57,7 @@ func TestAnEvilManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss" + strings.TrimPrefix(url, "https"), MaxBootAttempts: 1})
+	n, err := r.Install(t.Context(), rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss" + strings.TrimPrefix(url, "https"), MaxBootAttempts: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,8 +147,8 @@ func TestAnEvilManager(t *testing.T) {
 		if a := ack(id); a.Success {
 			t.Errorf("%v is done", action)
 		}
-		if got := n.Link("current"); got != "1.0.0" {
-			t.Fatalf("after %v the node runs %s", action, got)
+		if tree, err := n.Tree(); err != nil || tree.Current.String() != "1.0.0" {
+			t.Fatalf("after %v the node runs %s (%v)", action, tree.Current, err)
 		}
 	}
 	if diff := differ(before, whatRuns(t, n.Root)); diff != "" {
@@ -164,8 +164,8 @@ func TestAnEvilManager(t *testing.T) {
 		e, ok := m.(*wire.Event)
 		return ok && e.Details.ErrorCode == release.Completed
 	})
-	if got := n.Link("last-good"); got != "1.1.0" {
-		t.Errorf("last-good leads to %s", got)
+	if tree, err := n.Tree(); err != nil || tree.LastGood.String() != "1.1.0" {
+		t.Errorf("last-good points to %s (%v)", tree.LastGood, err)
 	}
 }
 

@@ -38,7 +38,7 @@ func TestInstallByHand(t *testing.T) {
 	}
 	b := box.ForTest(ctx, t, box.Options{HostNetwork: true})
 	path := func(inside string) string { return b.MustPath(ctx, t, inside) }
-	// A simulation build, and so that it finds what it believes.
+	// It is a simulation build: this is the trust that it uses.
 	text, err := os.ReadFile(bin["1.0.0"])
 	dropIn := path("/etc/systemd/system/edge.service.d")
 	if err := errors.Join(err, os.WriteFile(path("/root/edge-agent"), text, 0o755), os.CopyFS(path("/opt/trust"), os.DirFS(r.TrustDir())),

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"text/template"
@@ -111,7 +109,7 @@ func (c *NodeConfig) defaults(r *Rig) {
 // LayOut creates an install root in dir, which must be new or empty, as an install by
 // hand does: the version, the links, the configuration. root is the path of dir on the
 // node. c must have a manager, a token and a fingerprint.
-func LayOut(dir, root string, c NodeConfig) error {
+func LayOut(ctx context.Context, dir, root string, c NodeConfig) error {
 	c.defaults(nil)
 	l, err := state.At(dir)
 	if err != nil {
@@ -134,7 +132,7 @@ func LayOut(dir, root string, c NodeConfig) error {
 	} else if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
-	if _, err := l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+	if _, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		t.LastGood, t.Current = v, v
 		return state.Install(s, state.Trial{Target: v}, now), t, nil
 	}); err != nil {
@@ -174,10 +172,10 @@ func (c NodeConfig) Supervised(l state.Layout, trust string) supervise.Unit {
 }
 
 // Install lays out a node under a supervisor, and does not start it.
-func (r *Rig) Install(c NodeConfig) (*Node, error) {
+func (r *Rig) Install(ctx context.Context, c NodeConfig) (*Node, error) {
 	c.defaults(r)
 	n := &Node{Name: c.Name, Root: filepath.Join(r.Dir, c.Name), Journal: filepath.Join(r.Dir, c.Name+".journal"), rig: r}
-	if err := LayOut(n.Root, n.Root, c); err != nil {
+	if err := LayOut(ctx, n.Root, n.Root, c); err != nil {
 		return nil, err
 	}
 	l, err := state.At(n.Root)
@@ -213,11 +211,9 @@ func copyProgram(from, to string) error {
 	return err
 }
 
-func (n *Node) path(name string) string { return filepath.Join(n.Root, name) }
-
 // Start starts the service. It can follow Stop.
 func (n *Node) Start() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) // the service runs until Stop, longer than its caller
 	n.stop = cancel
 	n.wg.Go(func() {
 		if err := supervise.Run(ctx, n.unit); err != nil {
@@ -236,32 +232,4 @@ func (n *Node) Stop() {
 }
 
 // ID returns the node's id at the manager; an error before it has registered.
-func (n *Node) ID() (string, error) {
-	b, err := os.ReadFile(n.layout.CredentialsFile())
-	if err != nil {
-		return "", err
-	}
-	var c struct {
-		NodeID string `json:"node_id"`
-	}
-	return c.NodeID, json.Unmarshal(b, &c)
-}
-
-// Link returns the version that a link of the install root points to.
-func (n *Node) Link(name string) string {
-	target, err := os.Readlink(n.path(name))
-	if err != nil {
-		return ""
-	}
-	return filepath.Base(target)
-}
-
-// Status returns the output of `edge-agent status --json` on the node.
-func (n *Node) Status(ctx context.Context) (map[string]any, error) {
-	out, err := exec.CommandContext(ctx, filepath.Join(n.layout.LastGood(), "edge-agent"), "status", "--json", "--root", n.Root).Output()
-	if err != nil {
-		return nil, err
-	}
-	var m map[string]any
-	return m, json.Unmarshal(out, &m)
-}
+func (n *Node) ID() (string, error) { return NodeID(n.layout) }

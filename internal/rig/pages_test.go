@@ -124,7 +124,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 	mark := 0
 	for i, disabled := range []bool{false, false, true} {
 		c := rig.NodeConfig{Name: fmt.Sprint("node", i+2), MaxBootAttempts: 1, Version: "1.0.0", Binary: b.bin["1.0.0"], Disabled: disabled}
-		n, err := b.Install(c)
+		n, err := b.Install(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -55,12 +55,13 @@ type Rig struct {
 	log                   *os.File
 }
 
-// New starts a manager and a release host with all their files in dir. observe, unless it
-// is nil, gets every entry of the timeline when it is added.
-func New(dir string, observe func(Entry)) (_ *Rig, err error) {
+// New starts a manager and a release host with all their files in dir. They run until
+// Close; ctx bounds only their start. observe, unless it is nil, gets every entry of the
+// timeline when it is added.
+func New(ctx context.Context, dir string, observe func(Entry)) (_ *Rig, err error) {
 	r := &Rig{Dir: dir, Releases: filepath.Join(dir, "releases"), Timeline: newTimeline(observe),
 		adminToken: secret.New(), nodeToken: secret.New()}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			r.Close()
@@ -75,10 +76,10 @@ func New(dir string, observe func(Entry)) (_ *Rig, err error) {
 	if r.log, err = os.Create(filepath.Join(dir, "manager.log")); err != nil {
 		return nil, err
 	}
-	if r.store, err = store.Open(r.ctx, filepath.Join(dir, "manager.db")); err != nil {
+	if r.store, err = store.Open(ctx, filepath.Join(dir, "manager.db")); err != nil {
 		return nil, err
 	}
-	if err := r.store.AddToken(r.ctx, secret.Hash(r.nodeToken)); err != nil {
+	if err := r.store.AddToken(ctx, secret.Hash(r.nodeToken)); err != nil {
 		return nil, err
 	}
 	if err := r.newManager(); err != nil {
@@ -113,7 +114,7 @@ func (r *Rig) newManager() error {
 	if err != nil {
 		return err
 	}
-	h, err := web.Handler(m, m.Log)
+	h, err := web.Handler(m, m.Users, m.Log)
 	if err != nil {
 		m.Close()
 		return err

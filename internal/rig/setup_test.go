@@ -20,7 +20,7 @@ func builds(t *testing.T) map[string]string {
 // newRig returns a rig that is closed when the test ends.
 func newRig(t *testing.T) *rig.Rig {
 	t.Helper()
-	r, err := rig.New(t.TempDir(), nil)
+	r, err := rig.New(t.Context(), t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

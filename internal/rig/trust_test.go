@@ -38,8 +38,8 @@ func elsewhere(t *testing.T, version, program, targetsKey string) (dir string) {
 	return dir
 }
 
-// believes writes the TUF root that the nodes have compiled in.
-func believes(t *testing.T, r *rig.Rig) {
+// writeTUFRoot writes the TUF root that the nodes have compiled in.
+func writeTUFRoot(t *testing.T, r *rig.Rig) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(r.TrustDir(), "tuf_root.json"), fakesig.TUFRoot(1, "ab", "t", "ab"), 0o644); err != nil {
 		t.Fatal(err)
@@ -68,9 +68,9 @@ func trustOf(t *testing.T, r *rig.Rig, program, root string) (source string, tar
 // Sigstore's keys change after the agents were built. A release with the newer trust root
 // is installed if the TUF keys prove the root, and the node keeps the root. A release with
 // a forged root is refused. The host of the root does not matter.
-func TestATrustRootComesWithARelease(t *testing.T) {
+func TestATrustRootIsRenewedByARelease(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
-	believes(t, b.Rig)
+	writeTUFRoot(t, b.Rig)
 	publish := func(version, targetsKey string) {
 		t.Helper()
 		const at = "www/acme/edge/releases/download"
@@ -103,7 +103,7 @@ func TestATrustRootComesWithARelease(t *testing.T) {
 	if source, targets := trustOf(t, b.Rig, b.bin["1.0.0"], b.node.Root); source != "renewed" || targets != 7 {
 		t.Errorf("the trust is %s, of targets %d", source, targets)
 	}
-	// The log that the new root does not know any more is not believed any more.
+	// The log that the new root no longer lists is no longer trusted.
 	b.publish("1.3.0", "")
 	if e := end("1.3.0"); e.ErrorCode != "upgrade_rekor_invalid" {
 		t.Errorf("by the log that was replaced: %s %s", e.ErrorCode, e.Message)
@@ -111,15 +111,15 @@ func TestATrustRootComesWithARelease(t *testing.T) {
 }
 
 // The same works from a stick without a network.
-func TestATrustRootComesOnAStick(t *testing.T) {
+func TestATrustRootIsRenewedFromAStick(t *testing.T) {
 	t.Parallel()
 	bin := builds(t)
 	r := newRig(t)
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil { // for the trust directory
 		t.Fatal(err)
 	}
-	believes(t, r)
-	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"]})
+	writeTUFRoot(t, r)
+	n, err := r.Install(t.Context(), rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"]})
 	if err != nil {
 		t.Fatal(err)
 	}

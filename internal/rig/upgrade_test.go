@@ -58,7 +58,7 @@ func setup(t *testing.T, c rig.NodeConfig) *bench {
 	b := &bench{Rig: r, t: t, ctx: ctx, bin: bin}
 	b.publish("1.0.0", "")
 	c.Version, c.Binary = "1.0.0", bin["1.0.0"]
-	node, err := r.Install(c)
+	node, err := r.Install(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,21 +120,19 @@ func (b *bench) upgrade(version string) (mark int, commandID string) {
 	return mark, id
 }
 
-// settled checks which version runs: in the links, in state.json, and in the manager's
+// checkRuns checks which version runs: in the links, in state.json, and in the manager's
 // record.
-func (b *bench) settled(version, status, upgradeState string) {
+func (b *bench) checkRuns(version, status, upgradeState string) {
 	b.t.Helper()
-	for _, link := range []string{"current", "last-good"} {
-		if got := b.node.Link(link); got != version {
-			b.t.Errorf("%s leads to %s, want %s", link, got, version)
-		}
+	if tree, err := b.node.Tree(); err != nil || tree.Current.String() != version || tree.LastGood.String() != version {
+		b.t.Errorf("current points to %s and last-good to %s (%v), want %s", tree.Current, tree.LastGood, err, version)
 	}
 	st, err := b.node.Status(b.ctx)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if st["status"] != status || st["current"] != version {
-		b.t.Errorf("status is %v at %v, want %s at %s", st["status"], st["current"], status, version)
+	if string(st.Status) != status || st.Current != version {
+		b.t.Errorf("status is %s at %s, want %s at %s", st.Status, st.Current, status, version)
 	}
 	n, err := b.Client.Node(b.ctx, b.id)
 	if err != nil {
@@ -153,7 +151,7 @@ func (b *bench) upgradeTo(version string) {
 	if done.CommandID != id {
 		b.t.Errorf("completed by command %s, want %s", done.CommandID, id)
 	}
-	b.settled(version, "stable", "updated")
+	b.checkRuns(version, "stable", "updated")
 
 	var codes []string
 	acks := 0
@@ -175,12 +173,12 @@ func (b *bench) upgradeTo(version string) {
 }
 
 // An upgrade, a downgrade to the old version, and another upgrade.
-func TestUpgradeAndBack(t *testing.T) {
+func TestUpgradeAndDowngrade(t *testing.T) {
 	b := setup(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
 	b.upgradeTo("1.1.0")
-	if got := b.node.Link("previous"); got != "1.0.0" {
-		t.Errorf("previous leads to %s", got)
+	if tree, err := b.node.Tree(); err != nil || tree.Previous.String() != "1.0.0" {
+		t.Errorf("previous points to %s (%v)", tree.Previous, err)
 	}
 	b.upgradeTo("1.0.0")
 	b.upgradeTo("1.1.0")
@@ -208,10 +206,10 @@ func TestRollback(t *testing.T) {
 				t.Errorf("event %+v", back)
 			}
 			b.wait(mark, "1.0.0 again", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.0.0" })
-			b.settled("1.0.0", "rolled_back", "rolled_back")
+			b.checkRuns("1.0.0", "rolled_back", "rolled_back")
 
 			// Starts of the bad version: all between the one that the swap ended and
-			// the one that went back.
+			// the one that was rolled back.
 			starts := 0
 			for _, e := range b.Timeline.Since(mark) {
 				if e.From == rig.FromNode && (e.Type == "started" || e.Type == "exec_failed") {
@@ -250,7 +248,7 @@ func TestRefused(t *testing.T) {
 			if ack.Success || ack.ErrorCode != code || ack.CommandID != id {
 				t.Errorf("ack %+v, want %s", ack, code)
 			}
-			b.settled("1.0.0", "stable", "failed")
+			b.checkRuns("1.0.0", "stable", "failed")
 			if d := cmp.Diff(before, tree(t, b.node.Root)); d != "" {
 				t.Errorf("the tree changed:\n%s", d)
 			}
@@ -305,7 +303,7 @@ func TestManagerAway(t *testing.T) {
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
-	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss://127.0.0.1:1"})
+	n, err := r.Install(t.Context(), rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], ManagerURL: "wss://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +324,7 @@ func TestDisabled(t *testing.T) {
 	if _, err := r.Publish(fakerelease.Options{Version: "1.0.0", Binary: bin["1.0.0"]}); err != nil {
 		t.Fatal(err)
 	}
-	n, err := r.Install(rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], Disabled: true})
+	n, err := r.Install(t.Context(), rig.NodeConfig{Version: "1.0.0", Binary: bin["1.0.0"], Disabled: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,8 +341,8 @@ func TestDisabled(t *testing.T) {
 	}
 }
 
-// The simulation build says so.
-func TestSimulationSaysSo(t *testing.T) {
+// The version of a simulation build ends in "+sim".
+func TestSimulationBuildNamesItself(t *testing.T) {
 	t.Parallel()
 	bin := builds(t)
 	out, err := exec.Command(bin["1.0.0"], "version").Output()

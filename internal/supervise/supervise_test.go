@@ -151,7 +151,7 @@ func TestCannotExec(t *testing.T) {
 }
 
 // Processes that a service leaves are killed before the next start.
-func TestNothingIsLeft(t *testing.T) {
+func TestLeftProcessesAreKilled(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	run(t, supervise.Unit{Output: &out,

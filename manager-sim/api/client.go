@@ -97,8 +97,8 @@ func (c *Client) send(ctx context.Context, method, path string, body any, header
 		header.Set("Content-Type", "application/json")
 	}
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.BaseURL, "/")+path, content)
-	if err != nil {
-		return nil, err
+	if err != nil { // it quotes the URL, which may have a password
+		return nil, fmt.Errorf("%s %s: the manager's URL is not valid", method, path)
 	}
 	req.Header = header
 	token := c.Token
@@ -163,9 +163,9 @@ func reasonBody(reason string) any {
 	return Reason{reason}
 }
 
-// collect reads a list to its end, page by page. It fails if a page repeats itself.
+// collect reads a list to its end, page by page. It fails if a page comes again.
 func collect[T any](page func(after string) ([]T, string, error)) ([]T, error) {
-	list, after := []T{}, ""
+	list, after, seen := []T{}, "", map[string]bool{}
 	for {
 		some, next, err := page(after)
 		if err != nil {
@@ -175,9 +175,10 @@ func collect[T any](page func(after string) ([]T, string, error)) ([]T, error) {
 		if next == "" {
 			return list, nil
 		}
-		if next == after {
-			return nil, fmt.Errorf("the list does not end: page %.80q names itself as the next one", next)
+		if seen[next] {
+			return nil, fmt.Errorf("the list does not end: page %.80q comes again", next)
 		}
+		seen[next] = true
 		after = next
 	}
 }

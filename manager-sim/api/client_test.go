@@ -196,3 +196,21 @@ func TestRolesIncludeTheOnesBefore(t *testing.T) {
 		}
 	}
 }
+
+// A manager whose pages name each other in turn is no list without end, and an URL that
+// is not one is not quoted: it may have a password.
+func TestListsThatDoNotEnd(t *testing.T) {
+	t.Parallel()
+	pages := 0
+	_, err := clientOf(func(w http.ResponseWriter, r *http.Request) {
+		pages++
+		fmt.Fprintf(w, `{"nodes":[],"next":%q}`, map[string]string{"": "a", "a": "b", "b": "a"}[r.URL.Query().Get("after")])
+	}).AllNodes(t.Context(), api.NodeQuery{})
+	if err == nil || !strings.Contains(err.Error(), "does not end") || pages != 3 {
+		t.Errorf("after %d pages: %v", pages, err)
+	}
+	c := api.Client{BaseURL: "https://u:hunter2@host:port"}
+	if err := c.Call(t.Context(), "GET", "/x", nil, nil); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+}

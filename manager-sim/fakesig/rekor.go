@@ -89,6 +89,7 @@ func (i *Instance) promise(body []byte, at time.Time) (entry map[string]any, set
 func (i *Instance) checkpoint(inc inclusion) []byte {
 	const treeID = 1193050959916656506
 	s := must(signature.LoadECDSASignerVerifier(i.rekor1, crypto.SHA256))
+	// The key is in memory: signing waits for nothing that a context could end.
 	return must(rekorutil.CreateAndSignCheckpoint(context.Background(), hostname(rekor1URL), treeID, uint64(inc.size), inc.root, s))
 }
 
@@ -106,6 +107,7 @@ func (i *Instance) entryV2(digest, sig []byte, leaf *x509.Certificate, o Opt) *p
 	}))))
 	inc := include(body, o.BadProof)
 	origin := hostname(rekor2URL)
+	// The key is in memory, as in checkpoint.
 	signer := must(tilesnote.NewNoteSigner(context.Background(), origin, must(signature.LoadED25519SignerVerifier(i.rekor2))))
 	checkpoint := must(note.Sign(&note.Note{Text: string(flog.Checkpoint{Origin: origin, Size: uint64(inc.size), Hash: inc.root}.Marshal())}, signer))
 	return &prekor.TransparencyLogEntry{

@@ -50,7 +50,7 @@ func key(r Rollout, now int) string {
 	return string(b)
 }
 
-// fleet is one model: its plan, its size, and what may happen.
+// fleet is one model: its size, its plan, and the events that may happen.
 type fleet struct {
 	nodes, threshold int
 	strategy         string
@@ -99,13 +99,13 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 			before := from.index(a.NodeID)
 			switch {
 			case to.Nodes[i].Attempt != from.Nodes[before].Attempt+1:
-				return "a node is told twice in one attempt"
+				return "a node gets two commands in one attempt"
 			case a.CommandID != to.CommandID(to.Nodes[i]):
 				return "a command has another attempt's id"
 			case i >= to.Waves[to.Wave]:
-				return "a node is told before its wave"
+				return "a node gets a command before its wave"
 			case !to.Nodes[i].Online:
-				return "a node is told that is offline"
+				return "an offline node gets a command"
 			}
 		case Note:
 			if a.Action == NoteComplete {
@@ -117,26 +117,26 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 	}
 	if _, resumed := e.(Resume); commands > 0 && from.Status == Paused && !resumed {
 		if _, retried := e.(Retry); !retried {
-			return "a node is told in a pause"
+			return "a node gets a command in a pause"
 		}
 	}
 	switch {
 	case from.Status.Final() && (len(acts) > 0 || !reflect.DeepEqual(from, to)):
-		return "what is final changes"
+		return "a rollout that has ended changes"
 	case to.Status.Final() && commands > 0:
-		return "a node is told by a rollout that ends"
+		return "a rollout that ends sends a command"
 	case to.Wave > from.Wave && (from.Status != Settling || now.Before(from.SettleUntil)):
-		return "a wave begins before the one before has settled"
+		return "a wave begins before the settle time of the previous one is over"
 	case to.Wave > from.Wave+1 || to.Wave < from.Wave:
-		return "a wave is jumped over"
+		return "a wave is skipped"
 	case err != nil && (len(acts) > 0 || !reflect.DeepEqual(from, to)):
 		return "an error changes something"
 	case completes != 0 && (to.Status != Completed || completes > 1), completes == 0 && to.Status == Completed && from.Status != Completed:
-		return "completion is not told once"
+		return "completion is not noted once"
 	case pauses > 1, pauses == 1 && from.Status == Paused && to.Status != Paused, from.Status != Paused && to.Status == Paused && pauses != 1:
-		return "a pause is not told once"
+		return "a pause is not noted once"
 	case to.Status == Completed && to.Count(NodeWaiting)+to.Count(NodeCommanded) > 0:
-		return "it completes with nodes that have not ended"
+		return "it completes while nodes are waiting or upgrading"
 	}
 	fresh := 0
 	for i, n := range to.Nodes {
@@ -149,9 +149,9 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 			if e.NodeID != n.ID || from.Status.Final() {
 				break
 			}
-			told := was.State == NodeCommanded || was.State == NodeUpdated || was.Code == TimeLimit
-			if e.Attempt == was.Attempt && e.State == NodeRolledBack && told && n.State != NodeRolledBack {
-				return "a node went back, and it does not count"
+			asked := was.State == NodeCommanded || was.State == NodeUpdated || was.Code == TimeLimit
+			if e.Attempt == was.Attempt && e.State == NodeRolledBack && asked && n.State != NodeRolledBack {
+				return "a node rolled back, and that does not count"
 			}
 			if e.Attempt != was.Attempt && n.State != was.State && n.Code != TimeLimit {
 				return "an outcome of an earlier attempt counts"
@@ -166,24 +166,24 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 		}
 	}
 	if fresh >= to.Threshold && to.Status != Paused && !to.Status.Final() {
-		return "it goes on with as many failures as should pause it"
+		return "it continues after as many failures as should pause it"
 	}
 	return ""
 }
 
-// goesOn returns why a rollout cannot continue from a state, or "".
-func (f fleet) goesOn(p place) string {
+// stuck returns why a rollout cannot continue from a state, or "".
+func (f fleet) stuck(p place) string {
 	r := p.r
 	if r.Status.Final() {
 		return ""
 	}
 	if r.Status == Paused {
 		if _, _, err := Step(r, Resume{}, epoch); err != nil {
-			return "a pause cannot be left"
+			return "a pause cannot be resumed"
 		}
 		return ""
 	}
-	// Time alone leads to an end, or to an operator.
+	// With time alone the rollout ends, or pauses for an operator.
 	for range 10 * f.steps {
 		next, ok := r.NextTick()
 		if !ok {
@@ -195,10 +195,10 @@ func (f fleet) goesOn(p place) string {
 			return ""
 		}
 		if reflect.DeepEqual(before, r) {
-			return "a tick that matters changes nothing"
+			return "a tick at the time of NextTick changes nothing"
 		}
 	}
-	return "time alone leads nowhere"
+	return "time alone does not end it"
 }
 
 func (f fleet) explore(t *testing.T) (states, violations int) {
@@ -235,7 +235,7 @@ func (f fleet) explore(t *testing.T) (states, violations int) {
 		}
 		seen[k] = true
 		states++
-		if what := f.goesOn(p); what != "" {
+		if what := f.stuck(p); what != "" {
 			violation(p, nil, what)
 		}
 		if states%16 == 0 { // a restart
@@ -292,6 +292,9 @@ func TestModel(t *testing.T) {
 		t.Logf("%+v: %d states", f, states)
 	}
 	t.Logf("rollout model: %d states, %d violations", total, bad)
+	if least := 121_000; total < least {
+		t.Errorf("only %d states, fewer than %d", total, least)
+	}
 }
 
 func TestWaves(t *testing.T) {

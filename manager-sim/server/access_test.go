@@ -76,11 +76,11 @@ func (p *pipeWriter) Flush()              {}
 
 func (m *manager) signedIn(name, password string) (string, identity.Identity) {
 	m.t.Helper()
-	secret, err := m.SignIn(m.t.Context(), "192.0.2.9:1234", name, password)
+	secret, err := m.Users.SignIn(m.t.Context(), "192.0.2.9:1234", name, password)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	i, err := m.SessionIdentity(m.t.Context(), secret)
+	i, err := m.Users.SessionIdentity(m.t.Context(), secret)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestStreamsEndWithTheirRight(t *testing.T) {
 			m.into(200, "PATCH", "/api/v1/users/ann", `{"password":"another password"}`, nil)
 		},
 		"signed out": func(t *testing.T, m *manager, secret string, i identity.Identity) {
-			if err := m.SignOut(t.Context(), secret, i); err != nil {
+			if err := m.Users.SignOut(t.Context(), secret, i); err != nil {
 				t.Error(err)
 			}
 		},
@@ -295,10 +295,10 @@ func TestPasswords(t *testing.T) {
 	if got := change(password, "another password"); got != 204 {
 		t.Fatalf("the right one: %d", got)
 	}
-	if _, err := m.SessionIdentity(t.Context(), first); err != nil {
+	if _, err := m.Users.SessionIdentity(t.Context(), first); err != nil {
 		t.Errorf("the session itself ended: %v", err)
 	}
-	if _, err := m.SessionIdentity(t.Context(), second); err == nil {
+	if _, err := m.Users.SessionIdentity(t.Context(), second); err == nil {
 		t.Error("the other session goes on")
 	}
 	for range 5 {

@@ -111,16 +111,16 @@ func TestIdempotencyKeys(t *testing.T) {
 			}
 		}()
 	}
-	told := map[string]bool{}
+	answers := map[string]bool{}
 	for range many {
 		if id := <-ids; id != "" {
-			told[id] = true
+			answers[id] = true
 		}
 	}
 	var list struct{ Commands []any }
 	m.into(200, "GET", "/api/v1/nodes/"+ack.NodeID+"/commands", "", &list)
-	if len(list.Commands) != 2 || len(told) != 1 {
-		t.Errorf("%d commands, %d answers", len(list.Commands), len(told))
+	if len(list.Commands) != 2 || len(answers) != 1 {
+		t.Errorf("%d commands, %d answers", len(list.Commands), len(answers))
 	}
 }
 
@@ -207,7 +207,7 @@ func TestReadyMetricsAndAnOrderlyEnd(t *testing.T) {
 			}
 		}
 		if !websocket.IsCloseError(err, websocket.CloseServiceRestart) {
-			t.Errorf("a node is told %v", err)
+			t.Errorf("a node gets %v", err)
 		}
 		break
 	}

@@ -16,7 +16,10 @@ import (
 )
 
 // groupRoutes are the routes under /api/v1/groups.
-type groupRoutes struct{ *nodeViews }
+type groupRoutes struct {
+	*gate
+	views *nodeViews
+}
 
 func (h *groupRoutes) list(w http.ResponseWriter, r *http.Request) {
 	gs, err := h.store.Groups(r.Context())
@@ -69,7 +72,7 @@ func (h *groupRoutes) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	detail := api.GroupDetail{Group: g, Versions: map[string]int{}}
-	if detail.Nodes, ok = h.views(w, r, nodes); !ok {
+	if detail.Nodes, ok = h.views.list(w, r, nodes); !ok {
 		return
 	}
 	for _, n := range nodes {
@@ -99,7 +102,7 @@ func (h *groupRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	plan, err := h.engine.Schedule(r.Context(), g, nodes, body, requester(r).Name)
+	plan, err := h.views.engine.Schedule(r.Context(), g, nodes, body, requester(r).Name)
 	var refused *engine.NotSchedulableError
 	switch {
 	case errors.As(err, &refused):

@@ -100,69 +100,69 @@ func TestSignIn(t *testing.T) {
 	t.Parallel()
 	m := start(t)
 	ctx := t.Context()
-	claim, err := m.NewClaim(ctx)
+	claim, err := m.Users.NewClaim(ctx)
 	if err != nil || claim == "" {
 		t.Fatal(claim, err)
 	}
-	if err := m.Claim(ctx, "guess", "root", password); !errors.Is(err, identity.ErrClaim) {
+	if err := m.Users.Claim(ctx, "guess", "root", password); !errors.Is(err, identity.ErrClaim) {
 		t.Errorf("a guessed claim: %v", err)
 	}
-	if err := m.Claim(ctx, claim, "root", "short"); err == nil || !strings.Contains(err.Error(), "12 to 1024") {
+	if err := m.Users.Claim(ctx, claim, "root", "short"); err == nil || !strings.Contains(err.Error(), "12 to 1024") {
 		t.Errorf("a short password: %v", err)
 	}
-	if err := m.Claim(ctx, claim, "root", password); err != nil {
+	if err := m.Users.Claim(ctx, claim, "root", password); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Claim(ctx, claim, "second", password); !errors.Is(err, identity.ErrClaim) {
+	if err := m.Users.Claim(ctx, claim, "second", password); !errors.Is(err, identity.ErrClaim) {
 		t.Errorf("a claim twice: %v", err)
 	}
-	if again, err := m.NewClaim(ctx); again != "" || err != nil {
+	if again, err := m.Users.NewClaim(ctx); again != "" || err != nil {
 		t.Errorf("a claim with a user there: %v", err)
 	}
 
-	secret, err := m.SignIn(ctx, "here", "root", password)
+	secret, err := m.Users.SignIn(ctx, "here", "root", password)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i, err := m.SessionIdentity(ctx, secret); err != nil || i.Name != "root" || !i.May(api.SuperAdmin) {
+	if i, err := m.Users.SessionIdentity(ctx, secret); err != nil || i.Name != "root" || !i.May(api.SuperAdmin) {
 		t.Errorf("%+v, %v", i, err)
 	}
-	if err := m.SignOut(ctx, secret, identity.Identity{Name: "root"}); err != nil {
+	if err := m.Users.SignOut(ctx, secret, identity.Identity{Name: "root"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.SessionIdentity(ctx, secret); !errors.Is(err, store.ErrNotFound) {
+	if _, err := m.Users.SessionIdentity(ctx, secret); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("after signing out: %v", err)
 	}
 	// A user who is removed is out at once.
-	secret, err = m.SignIn(ctx, "here", "root", password)
+	secret, err = m.Users.SignIn(ctx, "here", "root", password)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"second","password":"`+password+`","role":"super_admin"}`, nil)
 	m.into(http.StatusNoContent, "DELETE", "/api/v1/users/root", "", nil)
-	if _, err := m.SessionIdentity(ctx, secret); !errors.Is(err, store.ErrNotFound) {
+	if _, err := m.Users.SessionIdentity(ctx, secret); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("after being removed: %v", err)
 	}
 	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"root","password":"`+password+`","role":"viewer","groups":["*"]}`, nil)
 
 	// Five failures lock the name out from their source, and the source.
 	for i := range 5 {
-		if _, err := m.SignIn(ctx, "stranger", "root", "wrong password"); !errors.Is(err, identity.ErrWrong) {
+		if _, err := m.Users.SignIn(ctx, "stranger", "root", "wrong password"); !errors.Is(err, identity.ErrWrong) {
 			t.Errorf("try %d: %v", i, err)
 		}
 	}
-	if _, err := m.SignIn(ctx, "stranger", "root", password); !errors.Is(err, identity.ErrLocked) {
+	if _, err := m.Users.SignIn(ctx, "stranger", "root", password); !errors.Is(err, identity.ErrLocked) {
 		t.Errorf("the name is not locked out: %v", err)
 	}
-	if _, err := m.SignIn(ctx, "elsewhere", "root", password); err != nil {
+	if _, err := m.Users.SignIn(ctx, "elsewhere", "root", password); err != nil {
 		t.Errorf("the name is locked out elsewhere: %v", err)
 	}
 	for i := range 5 {
-		if _, err := m.SignIn(ctx, "guesser", fmt.Sprint("user", i), password); !errors.Is(err, identity.ErrWrong) {
+		if _, err := m.Users.SignIn(ctx, "guesser", fmt.Sprint("user", i), password); !errors.Is(err, identity.ErrWrong) {
 			t.Errorf("try %d: %v", i, err)
 		}
 	}
-	if _, err := m.SignIn(ctx, "guesser", "another", password); !errors.Is(err, identity.ErrLocked) {
+	if _, err := m.Users.SignIn(ctx, "guesser", "another", password); !errors.Is(err, identity.ErrLocked) {
 		t.Errorf("the source is not locked out: %v", err)
 	}
 	_, text := m.call("GET", "/api/v1/audit-log", "")

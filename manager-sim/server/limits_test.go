@@ -233,11 +233,11 @@ func TestManySourcesLockNobodyOut(t *testing.T) {
 	m := start(t)
 	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"alice","password":"correct horse 42","role":"viewer","groups":["*"]}`, nil)
 	for i := range 70 {
-		if _, err := m.SignIn(t.Context(), fmt.Sprintf("192.0.2.%d", i), "alice", "a wrong password"); !errors.Is(err, identity.ErrWrong) {
+		if _, err := m.Users.SignIn(t.Context(), fmt.Sprintf("192.0.2.%d", i), "alice", "a wrong password"); !errors.Is(err, identity.ErrWrong) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := m.SignIn(t.Context(), "198.51.100.1", "alice", "correct horse 42"); err != nil {
+	if _, err := m.Users.SignIn(t.Context(), "198.51.100.1", "alice", "correct horse 42"); err != nil {
 		t.Errorf("alice: %v", err)
 	}
 }

@@ -35,7 +35,7 @@ func (m *manager) refused(a *wire.Auth) (message string, pause time.Duration) {
 		if e, ok := env.Message.(*wire.AuthError); err == nil && ok {
 			message = e.Message
 		} else {
-			m.t.Errorf("the node is told %s", b)
+			m.t.Errorf("the node got %s", b)
 			return message, 0
 		}
 	}
@@ -91,7 +91,7 @@ func TestANodeIsNotRefusedForItsNeighbours(t *testing.T) {
 				t.Error("the node whose secret was guessed is refused")
 			}
 			m.register()
-			// A node whose own secret is wrong is told so, too.
+			// A node whose own secret is wrong gets that reason, too.
 			if name == "tokens" || name == "no ids" {
 				if message, _ := m.refused(&wire.Auth{NodeID: reg.NodeID, NodeSecret: "wrong"}); !strings.Contains(message, "the secret of node "+reg.NodeID+" is wrong") {
 					t.Errorf("a wrong secret behind that address: %q", message)
@@ -123,7 +123,7 @@ func TestPendingNodes(t *testing.T) {
 	reg := &wire.RegisterAck{NodeID: id, NodeSecret: nodeSecret}
 	message, pause := m.refused(&wire.Auth{NodeID: id, NodeSecret: nodeSecret, SoftwareVersion: "1.0.0\x1b[2J", DeviceType: "edge\n\u202e"})
 	if want := "this manager does not know node " + id + "; an administrator can accept it on the manager's page Nodes"; message != want || pause != 30*time.Second {
-		t.Errorf("told %q, %v", message, pause)
+		t.Errorf("got %q, %v", message, pause)
 	}
 	got := list()
 	if len(got) != 1 || got[0].ID != id || got[0].Address != "127.0.0.1" || strings.ContainsAny(got[0].Version+got[0].DeviceType, "\x1b\n\u202e") {
@@ -200,7 +200,7 @@ func TestARemovedNode(t *testing.T) {
 	}
 	for _, secret := range []string{"", "x"} {
 		if message, pause := m.refused(&wire.Auth{NodeID: n.ID, NodeSecret: secret}); !strings.Contains(message, "was removed") || pause < time.Minute {
-			t.Errorf("told %q, %v", message, pause)
+			t.Errorf("got %q, %v", message, pause)
 		}
 	}
 	if _, text := m.call("GET", "/api/v1/pending-nodes", ""); strings.Contains(text, n.ID) {
@@ -277,7 +277,7 @@ func (m *manager) status(method, path, body string) int {
 }
 
 // A node that authenticates while it is removed has no session afterwards.
-func TestANodeIsNotLetInWhileItIsRemoved(t *testing.T) {
+func TestANodeDoesNotAuthenticateWhileItIsRemoved(t *testing.T) {
 	t.Parallel()
 	m := start(t)
 	for range 10 {

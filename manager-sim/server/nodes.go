@@ -19,8 +19,9 @@ import (
 
 // nodeRoutes are the routes under /api/v1/nodes.
 type nodeRoutes struct {
-	*nodeViews
-	hub *nodes.Hub
+	*gate
+	views *nodeViews
+	hub   *nodes.Hub
 }
 
 func (h *nodeRoutes) list(w http.ResponseWriter, r *http.Request) {
@@ -43,23 +44,23 @@ func (h *nodeRoutes) list(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if views, ok := h.views(w, r, page); ok {
+	if views, ok := h.views.list(w, r, page); ok {
 		answer.JSON(w, http.StatusOK, api.NodeList{Nodes: views, Next: next})
 	}
 }
 
 func (h *nodeRoutes) get(w http.ResponseWriter, r *http.Request) {
-	n, ok := h.fromPath(w, r)
+	n, ok := h.views.fromPath(w, r)
 	if !ok {
 		return
 	}
-	if views, ok := h.views(w, r, []store.Node{n}); ok {
+	if views, ok := h.views.list(w, r, []store.Node{n}); ok {
 		answer.JSON(w, http.StatusOK, views[0])
 	}
 }
 
 func (h *nodeRoutes) commands(w http.ResponseWriter, r *http.Request) {
-	n, ok := h.fromPath(w, r)
+	n, ok := h.views.fromPath(w, r)
 	if !ok {
 		return
 	}
@@ -80,7 +81,7 @@ func (h *nodeRoutes) commands(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *nodeRoutes) connections(w http.ResponseWriter, r *http.Request) {
-	n, ok := h.fromPath(w, r)
+	n, ok := h.views.fromPath(w, r)
 	if !ok {
 		return
 	}
@@ -108,12 +109,12 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	n, ok := h.fromPath(w, r)
+	n, ok := h.views.fromPath(w, r)
 	if !ok {
 		return
 	}
 	if !body.AllowUnlisted {
-		if f := h.engine.Catalogue.Refusal(r.Context(), n.DeviceType, body.Channel, body.Version); f != nil {
+		if f := h.views.engine.Catalogue.Refusal(r.Context(), n.DeviceType, body.Channel, body.Version); f != nil {
 			answer.Problem(w, http.StatusConflict, f.Code, "%s", f.Detail())
 			return
 		}
@@ -125,7 +126,7 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
-	f, err := h.engine.Commands.Request(r.Context(), c, body.Replace)
+	f, err := h.views.engine.Commands.Request(r.Context(), c, body.Replace)
 	switch {
 	case err != nil:
 		h.storeFailed(w, err)
@@ -144,7 +145,7 @@ func (h *nodeRoutes) remove(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	n, ok := h.fromPath(w, r)
+	n, ok := h.views.fromPath(w, r)
 	if !ok {
 		return
 	}
@@ -156,13 +157,13 @@ func (h *nodeRoutes) remove(w http.ResponseWriter, r *http.Request) {
 	}
 	h.log.Info().Str("node_id", n.ID).Str("actor", requester(r).Name).Msg("node removed")
 	h.hub.Disconnect(n.ID)
-	h.engine.Wake() // so that rollouts skip it
+	h.views.engine.Wake() // so that rollouts skip it
 	w.WriteHeader(http.StatusNoContent)
 }
 
 // resolve ends a node's mark as a duplicate, and sends it the commands that waited.
 func (h *nodeRoutes) resolve(w http.ResponseWriter, r *http.Request) {
-	n, ok := h.fromPath(w, r)
+	n, ok := h.views.fromPath(w, r)
 	if !ok {
 		return
 	}
@@ -175,7 +176,7 @@ func (h *nodeRoutes) resolve(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
-	h.engine.NodeChanged(n.ID)
+	h.views.engine.NodeChanged(n.ID)
 	h.get(w, r)
 }
 

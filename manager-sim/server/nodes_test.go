@@ -263,7 +263,7 @@ func TestAVersionThatWasChangedOnTheDevice(t *testing.T) {
 }
 
 // The API shows the node's own message for a failed upgrade, and its health.
-func TestTheCauseIsTheNodes(t *testing.T) {
+func TestTheCauseIsThatOfTheNode(t *testing.T) {
 	t.Parallel()
 	m := start(t)
 	n, reg := m.register()

@@ -21,8 +21,8 @@ type nodeViews struct {
 }
 
 // groupNames returns the names of the groups by id.
-func (g *gate) groupNames(ctx context.Context) (map[string]string, error) {
-	gs, err := g.store.Groups(ctx)
+func groupNames(ctx context.Context, st *store.Store) (map[string]string, error) {
+	gs, err := st.Groups(ctx)
 	names := make(map[string]string, len(gs))
 	for _, g := range gs {
 		names[g.ID] = g.Name
@@ -49,9 +49,9 @@ func (v *nodeViews) view(ctx context.Context, n store.Node, groups map[string]st
 	return node, nil
 }
 
-// views returns the views of nodes. If that fails, it answers, and returns false.
-func (v *nodeViews) views(w http.ResponseWriter, r *http.Request, nodes []store.Node) ([]api.Node, bool) {
-	groups, err := v.groupNames(r.Context())
+// list returns the views of nodes. If that fails, it answers, and returns false.
+func (v *nodeViews) list(w http.ResponseWriter, r *http.Request, nodes []store.Node) ([]api.Node, bool) {
+	groups, err := groupNames(r.Context(), v.store)
 	list := make([]api.Node, len(nodes))
 	for i := 0; i < len(nodes) && err == nil; i++ {
 		list[i], err = v.view(r.Context(), nodes[i], groups)

@@ -24,7 +24,7 @@ func TestGuessesAtOnce(t *testing.T) {
 	for _, name := range []string{"alice", "bob"} {
 		m.into(201, "POST", "/api/v1/users", `{"name":"`+name+`","password":"`+password+`","role":"viewer","groups":["*"]}`, nil)
 	}
-	if _, err := m.SignIn(t.Context(), "198.51.100.1:1", "alice", password); err != nil {
+	if _, err := m.Users.SignIn(t.Context(), "198.51.100.1:1", "alice", password); err != nil {
 		t.Fatal(err)
 	}
 	for name, source := range map[string]func(i int) string{
@@ -37,7 +37,7 @@ func TestGuessesAtOnce(t *testing.T) {
 			if i == 90 {
 				pw = password
 			}
-			_, err := m.SignIn(t.Context(), source(i), "alice", pw)
+			_, err := m.Users.SignIn(t.Context(), source(i), "alice", pw)
 			var later *limit.TryLater
 			switch {
 			case errors.As(err, &later):
@@ -65,22 +65,22 @@ func TestGuessesAtOnce(t *testing.T) {
 	// Meanwhile, and afterwards, alice signs in where she did before, and where
 	// nobody guessed; and bob does.
 	for source, name := range map[string]string{"198.51.100.1:2": "alice", "203.0.113.5:1": "alice", "203.0.113.6:1": "bob"} {
-		if _, err := m.SignIn(t.Context(), source, name, password); err != nil {
+		if _, err := m.Users.SignIn(t.Context(), source, name, password); err != nil {
 			t.Errorf("%s from %s: %v", name, source, err)
 		}
 	}
 	// Somebody who signed in from an address is not locked out there by guesses at
 	// other names.
-	if _, err := m.SignIn(t.Context(), "203.0.113.6:1", "bob", password); err != nil {
+	if _, err := m.Users.SignIn(t.Context(), "203.0.113.6:1", "bob", password); err != nil {
 		t.Error(err)
 	}
 	for i := range 6 {
-		m.SignIn(t.Context(), "203.0.113.6:9", fmt.Sprint("name", i), password)
+		m.Users.SignIn(t.Context(), "203.0.113.6:9", fmt.Sprint("name", i), password)
 	}
-	if _, err := m.SignIn(t.Context(), "203.0.113.6:1", "bob", password); err != nil {
+	if _, err := m.Users.SignIn(t.Context(), "203.0.113.6:1", "bob", password); err != nil {
 		t.Errorf("bob, beside a guesser: %v", err)
 	}
-	if _, err := m.SignIn(t.Context(), "203.0.113.6:1", "alice", password); !errors.Is(err, identity.ErrLocked) {
+	if _, err := m.Users.SignIn(t.Context(), "203.0.113.6:1", "alice", password); !errors.Is(err, identity.ErrLocked) {
 		t.Errorf("a name that never signed in there: %v", err)
 	}
 }
@@ -90,26 +90,26 @@ func TestGuessesAtOnce(t *testing.T) {
 func TestClaimsAtOnce(t *testing.T) {
 	t.Parallel()
 	m := start(t)
-	old, err := m.NewClaim(t.Context())
+	old, err := m.Users.NewClaim(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	claim, err := m.NewClaim(t.Context()) // as of another start
+	claim, err := m.Users.NewClaim(t.Context()) // as of another start
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Claim(t.Context(), old, "root", password); !errors.Is(err, identity.ErrClaim) {
+	if err := m.Users.Claim(t.Context(), old, "root", password); !errors.Is(err, identity.ErrClaim) {
 		t.Errorf("the link of the start before: %v", err)
 	}
-	if err := m.Claim(t.Context(), claim, "root", "short"); err == nil || errors.Is(err, identity.ErrClaim) {
+	if err := m.Users.Claim(t.Context(), claim, "root", "short"); err == nil || errors.Is(err, identity.ErrClaim) {
 		t.Errorf("a short password: %v", err)
 	}
 	m.into(201, "POST", "/api/v1/users", `{"name":"user0","password":"`+password+`","role":"viewer"}`, nil)
-	if err := m.Claim(t.Context(), claim, "user0", password); !errors.Is(err, store.ErrExists) {
+	if err := m.Users.Claim(t.Context(), claim, "user0", password); !errors.Is(err, store.ErrExists) {
 		t.Errorf("the name of a viewer: %v", err)
 	}
 	got := parallel(8, func(i int) string {
-		err := m.Claim(t.Context(), claim, fmt.Sprint("root", i), password)
+		err := m.Users.Claim(t.Context(), claim, fmt.Sprint("root", i), password)
 		if errors.Is(err, identity.ErrClaim) {
 			return "used"
 		}
@@ -118,7 +118,7 @@ func TestClaimsAtOnce(t *testing.T) {
 	if got["<nil>"] != 1 || got["used"] != 7 {
 		t.Errorf("got %v", got)
 	}
-	if open, err := m.ClaimOpen(t.Context()); open || err != nil {
+	if open, err := m.Users.ClaimOpen(t.Context()); open || err != nil {
 		t.Errorf("after it: %t, %v", open, err)
 	}
 }

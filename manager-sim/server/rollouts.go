@@ -26,7 +26,7 @@ func (h *rolloutRoutes) list(w http.ResponseWriter, r *http.Request) {
 	if q.boolean("active", &active); q.failed(w) {
 		return
 	}
-	groups, err := h.groupNames(r.Context())
+	groups, err := groupNames(r.Context(), h.store)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
@@ -67,7 +67,7 @@ func (h *rolloutRoutes) get(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	groups, err := h.groupNames(r.Context())
+	groups, err := groupNames(r.Context(), h.store)
 	if err != nil {
 		h.storeFailed(w, err)
 		return

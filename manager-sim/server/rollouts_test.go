@@ -316,7 +316,7 @@ func TestARolloutAndOtherCommands(t *testing.T) {
 
 // A rollout is for its group: a node that was moved to another group gets no command from
 // it, neither in its wave nor by a retry.
-func TestARolloutLeavesMovedNodesAlone(t *testing.T) {
+func TestARolloutSkipsMovedNodes(t *testing.T) {
 	t.Parallel()
 	m := start(t)
 	n, reg := m.register()

@@ -42,10 +42,10 @@ type Config struct {
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
 }
 
-// Server is the manager. It is an http.Handler. The methods of its identity.Service sign
-// users in and out.
+// Server is the manager. It is an http.Handler.
 type Server struct {
-	*identity.Service
+	// Users signs users in and out, and creates the first administrator.
+	Users *identity.Service
 	// Log is Config.Log.
 	Log zerolog.Logger
 
@@ -71,7 +71,7 @@ func New(c Config) (*Server, error) {
 	if c.Rollouts == nil {
 		c.Rollouts = c.Store
 	}
-	s := &Server{Service: identity.New(c.Store, c.Log, c.AdminToken), Log: c.Log, store: c.Store, bounds: newBounds(), mux: http.NewServeMux()}
+	s := &Server{Users: identity.New(c.Store, c.Log, c.AdminToken), Log: c.Log, store: c.Store, bounds: newBounds(), mux: http.NewServeMux()}
 	// Sessions and rollouts live until Close, longer than any request or caller of New.
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	h := s.assemble(c)
@@ -91,11 +91,11 @@ func (s *Server) assemble(c Config) *handlers {
 		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) }})
 	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases})
 
-	g := &gate{store: c.Store, log: c.Log, identities: s.Service, metrics: h.metrics}
+	g := &gate{store: c.Store, log: c.Log, identities: s.Users, metrics: h.metrics}
 	v := &nodeViews{gate: g, engine: e, online: s.hub.Online}
-	h.nodes = nodeRoutes{v, s.hub}
+	h.nodes = nodeRoutes{g, v, s.hub}
 	h.pending = pendingRoutes{g, s.hub, e.NodeChanged}
-	h.groups = groupRoutes{v}
+	h.groups = groupRoutes{g, v}
 	h.rollouts = rolloutRoutes{g, e}
 	h.records = recordRoutes{g, e.Catalogue}
 	h.stream.gate = g

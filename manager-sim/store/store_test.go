@@ -120,10 +120,10 @@ func testEventsAreStoredOnceAndFound(t *testing.T, path string) {
 	if !add("0", "a\x00b", "info") { // a text that not every database can hold
 		t.Error("a NUL")
 	}
-	if !add("1", "100% done_", "info") || !add("2", "went back", "critical") || !add("", "no id", "info") || !add("", "no id", "info") {
+	if !add("1", "100% done_", "info") || !add("2", "rolled back", "critical") || !add("", "no id", "info") || !add("", "no id", "info") {
 		t.Error("a new event is not added")
 	}
-	if add("2", "went back", "critical") {
+	if add("2", "rolled back", "critical") {
 		t.Error("a repeated event is added")
 	}
 	count := func(f store.EventFilter) int {

@@ -10,7 +10,7 @@ import (
 func TestUsedClaimLink(t *testing.T) {
 	t.Parallel()
 	s := open(t)
-	claim, err := s.m.NewClaim(t.Context())
+	claim, err := s.m.Users.NewClaim(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func overFake(t *testing.T) (*fakeAPI, *person) {
 	s := open(t)
 	root := s.root()
 	f := &fakeAPI{t: t, mux: http.NewServeMux()}
-	pages, err := web.New(f, s.m, zerolog.Nop())
+	pages, err := web.New(f, s.m.Users, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func (w *Web) signInPage(rw http.ResponseWriter, r *http.Request) {
 
 func (w *Web) signInForm(rw http.ResponseWriter, status int, next, problem string) {
 	if err := w.render(rw, status, "signin", page{Title: "Sign in", Error: problem, Data: local(next)}); err != nil {
-		w.log.Error().Err(err).Msg("page")
+		w.log.Error().Err(err).Msg("sign-in page was not rendered")
 	}
 }
 
@@ -55,7 +55,7 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 	case err != nil && r.Context().Err() != nil:
 		w.failAborted(rw)
 	case err != nil:
-		w.log.Error().Err(err).Msg("sign in")
+		w.log.Error().Err(err).Msg("sign-in failed")
 		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
 	default:
 		setCookie(rw, secret, int(identity.SessionLife/time.Second))
@@ -94,7 +94,7 @@ func sentence(err error) string {
 func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
 	open, err := w.people.ClaimOpen(r.Context())
 	if err != nil {
-		w.log.Error().Err(err).Msg("claim")
+		w.log.Error().Err(err).Msg("claim page failed")
 		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}
@@ -107,7 +107,7 @@ func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
 
 func (w *Web) claimForm(rw http.ResponseWriter, status int, token, problem string) {
 	if err := w.render(rw, status, "claim", page{Title: "First administrator", Error: problem, Data: token}); err != nil {
-		w.log.Error().Err(err).Msg("page")
+		w.log.Error().Err(err).Msg("claim page was not rendered")
 	}
 }
 
@@ -134,7 +134,7 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		w.failAborted(rw)
 		return
 	default:
-		w.log.Error().Err(err).Msg("claim")
+		w.log.Error().Err(err).Msg("claim failed")
 		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
 		return
 	}

@@ -53,7 +53,7 @@ func open(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := web.Handler(m, zerolog.Nop())
+	h, err := web.Handler(m, m.Users, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func (s *site) stranger() *person {
 // root is the first administrator.
 func (s *site) root() *person {
 	s.t.Helper()
-	claim, err := s.m.NewClaim(s.t.Context())
+	claim, err := s.m.Users.NewClaim(s.t.Context())
 	if err != nil {
 		s.t.Fatal(err)
 	}

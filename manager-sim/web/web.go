@@ -67,7 +67,6 @@ type People interface {
 // a *server.Server.
 type Manager interface {
 	http.Handler
-	People
 	// Bounded limits the requests of h as those of the API.
 	Bounded(h http.Handler) http.Handler
 }
@@ -111,9 +110,9 @@ func New(handler http.Handler, people People, log zerolog.Logger) (*Web, error) 
 	return w, nil
 }
 
-// Handler serves the API and the nodes with m, and the pages.
-func Handler(m Manager, log zerolog.Logger) (http.Handler, error) {
-	pages, err := New(m, m, log)
+// Handler serves the API and the nodes with m, and the pages, where people signs users in.
+func Handler(m Manager, people People, log zerolog.Logger) (http.Handler, error) {
+	pages, err := New(m, people, log)
 	if err != nil {
 		return nil, err
 	}

@@ -309,7 +309,7 @@ func TestIncompleteFormsAreRefused(t *testing.T) {
 	s := open(t)
 	root := s.root()
 	var logged bytes.Buffer
-	pages, err := web.New(s.m, s.m, zerolog.New(&logged).Level(zerolog.WarnLevel))
+	pages, err := web.New(s.m, s.m.Users, zerolog.New(&logged).Level(zerolog.WarnLevel))
 	if err != nil {
 		t.Fatal(err)
 	}

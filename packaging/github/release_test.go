@@ -175,7 +175,7 @@ func TestAnotherPublisher(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs, and boots a machine")
 	}
-	r, err := rig.New(t.TempDir(), nil)
+	r, err := rig.New(t.Context(), t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,10 +142,13 @@ func summarize(leftOut []api.NodeLeftOut) string {
 	return strings.Join(parts, " ")
 }
 
-// mostCommonVersion returns the version that most nodes run.
+// mostCommonVersion returns the version that most nodes run, of those that run one.
 func mostCommonVersion(nodes []store.Node) string {
 	count, most := map[string]int{}, ""
 	for _, n := range nodes {
+		if n.Version == "" {
+			continue
+		}
 		if count[n.Version]++; most == "" || count[n.Version] > count[most] {
 			most = n.Version
 		}

@@ -42,9 +42,9 @@ func (r *refusal) Unwrap() error { return store.ErrDenied }
 
 // authenticate reads the auth message, and answers it if the node is accepted.
 func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
-	s.conn.SetReadLimit(maxAuth)
-	s.conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
-	_, b, err := s.conn.ReadMessage()
+	s.socket.conn.SetReadLimit(maxAuth)
+	s.socket.conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
+	_, b, err := s.socket.conn.ReadMessage()
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +69,8 @@ func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 	if !s.hub.strangers.authenticated(s) { // ended meanwhile, to make room
 		return nil, errors.New("the session ended while it authenticated")
 	}
-	s.conn.SetReadLimit(wire.MaxMessage)
-	return auth, s.write(answer)
+	s.socket.conn.SetReadLimit(wire.MaxMessage)
+	return auth, s.socket.write(answer)
 }
 
 // register adds a node that has a registration token.
@@ -123,11 +123,11 @@ func (s *session) refuse(r *refusal) {
 	if r.pause > 0 {
 		code, text = wire.CloseTryLater, wire.TryLater("an administrator has to act first", r.pause)
 	} else if wait := s.hub.refusals.count(now, s.source, r.node); wait > 0 {
-		s.close(wire.CloseTryLater, wire.TryLater("too many failed authentications from this address", wait))
+		s.socket.close(wire.CloseTryLater, wire.TryLater("too many failed authentications from this address", wait))
 		return
 	}
-	s.write(&wire.AuthError{Message: r.reason})
-	s.close(code, text)
+	s.socket.write(&wire.AuthError{Message: r.reason})
+	s.socket.close(code, text)
 }
 
 // refusals counts nodes that are not accepted.

@@ -112,7 +112,7 @@ func (h *Hub) Close() {
 	}
 	var closing sync.WaitGroup
 	for _, s := range sessions {
-		closing.Go(func() { s.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })
+		closing.Go(func() { s.socket.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })
 	}
 	closing.Wait()
 	h.stop()
@@ -153,7 +153,7 @@ func (h *Hub) Resend(ctx context.Context, nodeID string) error {
 func (h *Hub) Disconnect(nodeID string) {
 	// A session that authenticated before the removal exists by now.
 	if s := h.presence.sessionAfterChange(nodeID); s != nil {
-		s.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
+		s.socket.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
 		s.cancel()
 	}
 }
@@ -181,11 +181,11 @@ func (h *Hub) serve(conn *websocket.Conn, remote string) {
 	stop := context.AfterFunc(ctx, func() {
 		if s.replaced.Load() {
 			// The reader waits for the answer, which shows that a device is still connected.
-			s.close(wire.CloseReplaced, "another connection of this node took its place")
+			s.socket.close(wire.CloseReplaced, "another connection of this node took its place")
 			conn.SetReadDeadline(time.Now().Add(closePatience))
 			return
 		}
-		s.close(websocket.CloseGoingAway, "")
+		s.socket.close(websocket.CloseGoingAway, "")
 		conn.Close()
 	})
 	defer stop()

@@ -26,7 +26,7 @@ const (
 // session is the connection of one node. Sessions are compared by address: an old one
 // that ends late does not take its successor offline.
 type session struct {
-	socket
+	socket  socket
 	hub     *Hub
 	source  string // as limits count it
 	address string
@@ -110,9 +110,9 @@ func (s *session) writeAll(ctx context.Context) {
 				}
 				s.hub.Metrics.CommandSent()
 			}
-			err = s.write(m)
+			err = s.socket.write(m)
 		case <-ping.C:
-			err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
+			err = s.socket.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
 		}
 		if err != nil {
 			return
@@ -126,15 +126,15 @@ func (s *session) readAll(ctx context.Context) error {
 			return
 		}
 		s.lastFrame.Store(time.Now().Unix())
-		s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
+		s.socket.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
 	}
 	alive()
 	messages, bytes := rate.NewLimiter(messageRate, messageBurst), rate.NewLimiter(byteRate, byteBurst)
-	answer := s.conn.PingHandler()
-	s.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
-	s.conn.SetPongHandler(func(string) error { alive(); return nil })
+	answer := s.socket.conn.PingHandler()
+	s.socket.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
+	s.socket.conn.SetPongHandler(func(string) error { alive(); return nil })
 	for {
-		_, b, err := s.conn.ReadMessage()
+		_, b, err := s.socket.conn.ReadMessage()
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func (t *strangers) leave(s *session) { t.room.Remove(s.source, s) }
 // crowdedOut ends a session that did not authenticate while others connected.
 func (s *session) crowdedOut() {
 	go func() { // the peer may not read; the close frame has a deadline
-		s.close(websocket.CloseTryAgainLater, "too many sockets from this address have not authenticated")
+		s.socket.close(websocket.CloseTryAgainLater, "too many sockets from this address have not authenticated")
 		s.cancel()
 	}()
 }
