@@ -21,7 +21,8 @@ func (m MemFS) Open(name string) (fs.File, error) {
 // MemFile returns a file in memory, to be read. Its Stat returns fs.ErrInvalid.
 func MemFile(b []byte) fs.File { return memFile{bytes.NewReader(b)} }
 
-type memFile struct{ *bytes.Reader }
+type memFile struct{ r *bytes.Reader }
 
-func (memFile) Close() error               { return nil }
-func (memFile) Stat() (fs.FileInfo, error) { return nil, fs.ErrInvalid }
+func (f memFile) Read(b []byte) (int, error) { return f.r.Read(b) }
+func (memFile) Close() error                 { return nil }
+func (memFile) Stat() (fs.FileInfo, error)   { return nil, fs.ErrInvalid }

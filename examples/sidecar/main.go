@@ -1,8 +1,8 @@
 // Command sidecar is a complete service that its manager can upgrade. It has all the
 // code that an author must write, and marks where the service's own work goes.
 //
-// Build it with -tags grpcnotrace,nethttpomithttp2 -ldflags "-s -w". Without the tags
-// the program has 20.3 MB instead of 14.6 MB.
+// Build it with -tags grpcnotrace,nethttpomithttp2 -ldflags "-s -w -funcalign=16". Without the tags
+// the program has 20.3 MB instead of 14.5 MB.
 package main
 
 import (
