@@ -36,7 +36,7 @@ func rootWith(t *testing.T, url string) node {
 	c.Upgrade.DrainSecs = &zero
 	c.Manager = config.Manager{URLs: []string{url}, AllowInsecure: true, RegistrationToken: "token", Proxy: "none"}
 	dir := filepath.Join(c.Service.InstallRoot, "versions", "1.0.0")
-	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Symlink("versions/1.0.0", filepath.Join(c.Service.InstallRoot, "current")),
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, c.Service.Binary), []byte("program"), 0o755), os.Symlink("versions/1.0.0", filepath.Join(c.Service.InstallRoot, "current")),
 		os.Symlink("versions/1.0.0", filepath.Join(c.Service.InstallRoot, "last-good"))); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,7 +56,7 @@ func trialRoot(t *testing.T, dir string, attempts int) (state.Layout, release.Ve
 	}
 	v1, v2 := release.MustVersion("1.0.0"), release.MustVersion("1.1.0")
 	for _, v := range []release.Version{v1, v2} {
-		if err := os.Mkdir(l.Version(v), 0o755); err != nil {
+		if err := errors.Join(os.Mkdir(l.Version(v), 0o755), os.WriteFile(filepath.Join(l.Version(v), "app"), []byte("program"), 0o755)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -94,6 +94,7 @@ func (c Config) Resolve() (Settings, error) {
 	if r.Layout, err = state.At(s.InstallRoot); err != nil {
 		bad("service.install_root: %w", err)
 	}
+	r.Layout = r.Layout.WithProgram(s.Binary)
 	r.Host = release.Host{DeviceType: s.DeviceType, Arch: release.HostArch(), Variant: s.Variant}
 	if err := r.resolveManager(); err != nil {
 		bad("manager.%w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -58,11 +59,11 @@ func (p *pruner) removeOne(ctx context.Context, keep int, not release.Version) b
 			return err
 		}
 		needed := neededBy(t, res, p.running)
-		others := slices.DeleteFunc(slices.Clone(t.Versions), func(v release.Version) bool { return v == not })
+		others := slices.DeleteFunc(append(slices.Clone(t.Versions), slices.Collect(maps.Keys(t.Damaged))...), func(v release.Version) bool { return v == not })
 		if len(others) <= keep {
 			return nil
 		}
-		for _, v := range leastNeeded(t.Versions, res.State) {
+		for _, v := range leastNeeded(t, res.State) {
 			if needed[v] || p.skip[v] || keep > 0 && v == not {
 				continue
 			}
@@ -114,9 +115,9 @@ func neededBy(t state.Tree, res state.Result, running release.Version) map[relea
 }
 
 // leastNeeded returns the versions, given newest first, in the order in which they may be
-// removed: first those that failed or were superseded before they proved healthy, as
+// removed: first those that cannot be started, then those that failed or were superseded before they proved healthy, as
 // far as the state remembers, then the others; the oldest first in both groups.
-func leastNeeded(versions []release.Version, s state.State) []release.Version {
+func leastNeeded(t state.Tree, s state.State) []release.Version {
 	staged, ran := map[release.Version]bool{}, map[release.Version]bool{s.Good: true, s.Previous: true}
 	for _, c := range s.Commands {
 		if c.Status == "staged" || c.Status == "staged_manual" {
@@ -129,8 +130,8 @@ func leastNeeded(versions []release.Version, s state.State) []release.Version {
 	unproved := func(v release.Version) bool {
 		return s.Status == state.RolledBack && v == s.Target || !ran[v] && (staged[v] || v.Compare(s.Good) > 0)
 	}
-	var first, rest []release.Version
-	for _, v := range slices.Backward(versions) {
+	first, rest := slices.Collect(maps.Keys(t.Damaged)), []release.Version(nil)
+	for _, v := range slices.Backward(t.Versions) {
 		if unproved(v) {
 			first = append(first, v)
 		} else {

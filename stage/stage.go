@@ -186,6 +186,9 @@ type marker struct {
 	SHA256  string          `json:"sha256"` // of the tarball
 	// Sequence is the manifest's; 0 in a marker of an agent that did not know it.
 	Sequence uint64 `json:"sequence,omitzero"`
+	// Program is the service's program, relative to the directory; "" in a marker of
+	// an agent that did not record it.
+	Program string `json:"program,omitzero"`
 }
 
 // Stage makes the directory of rel from the artefact a of its manifest, whose
@@ -213,7 +216,11 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	defer unlock()
 
 	s.removeLeftovers(func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
-	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && !s.Layout.Removing(v) {
+	tree, err := s.Layout.Tree()
+	if err != nil {
+		return Staged{}, err
+	}
+	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && tree.Has(v) {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
@@ -270,7 +277,7 @@ func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefa
 	if err := s.selfCheck(ctx, dir); err != nil {
 		return err
 	}
-	b, err := json.Marshal(marker{v, a.SHA256, m.Sequence})
+	b, err := json.Marshal(marker{v, a.SHA256, m.Sequence, s.Binary})
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ type Layout struct {
 	disk    fsutil.Disk
 	running release.Version // see RunningAs
 	atStart bool            // see AtStart
+	program string          // see WithProgram
 }
 
 // At returns the layout of root, which must be an absolute path. It reads nothing.
@@ -179,7 +180,7 @@ func (l Layout) Tree() (Tree, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return t, err
 	}
-	t.Versions = l.installed(entries)
+	t.Versions, t.Damaged = l.installed(entries)
 	sort.Slice(t.Versions, func(i, j int) bool {
 		a, b := t.Versions[i], t.Versions[j]
 		if c := b.Compare(a); c != 0 {

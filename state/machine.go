@@ -15,7 +15,9 @@ import (
 // that points to no version in versions/, is the zero Version.
 type Tree struct {
 	Current, Previous, LastGood release.Version
-	Versions                    []release.Version // complete ones, newest first
+	Versions                    []release.Version // complete ones that can be started, newest first
+	// Damaged are the versions that cannot be started, with the reason.
+	Damaged map[release.Version]string
 
 	Running release.Version // version of this process; see Layout.RunningAs
 	AtStart bool            // no version is running; see Layout.AtStart

@@ -78,7 +78,7 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 			}
 			return s, t, fmt.Sprintf("the upgrade to %s was interrupted before the swap; nothing was changed", target)
 		case release.Version{}: // the swap is atomic, so the directory of the target was removed
-			s, t = Revert(s, t, fmt.Sprintf("the directory of %s is missing", s.Target), now)
+			s, t = Revert(s, t, t.whyAbsent(s.Target), now)
 			return s, t, s.Reason
 		default:
 			return adoptManualSwitch(abandon(s, now), t, now)
@@ -98,6 +98,14 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 		}
 	}
 	return adoptRoot(s, t, now)
+}
+
+// whyAbsent returns why v cannot be started, though it was installed.
+func (t Tree) whyAbsent(v release.Version) string {
+	if why, ok := t.Damaged[v]; ok {
+		return fmt.Sprintf("%s cannot be started: %s", v, why)
+	}
+	return fmt.Sprintf("the directory of %s is missing", v)
 }
 
 // withLastGood repairs a missing or dangling last-good while the good version runs:
@@ -145,6 +153,13 @@ func repairCurrent(s State, t Tree, now time.Time) (State, Tree, string) {
 	}
 	t.Current = run
 	note := fmt.Sprintf("current was missing or dangling; it now points to %s", run)
+	if why, ok := t.Damaged[s.Good]; ok && run != s.Good {
+		note = fmt.Sprintf("%s cannot be started: %s; current now points to %s", s.Good, why, run)
+		// The same version may be damaged again later, which is another event.
+		id := entryID(fmt.Sprintf("damaged %s %d", s.Good, now.Unix()), string(release.Internal))
+		s.PendingReports = append(s.PendingReports[:len(s.PendingReports):len(s.PendingReports)], Entry{ID: id, Time: now,
+			Event: &Event{Code: release.Internal, From: s.Good, To: run, Message: note, Reason: why}})
+	}
 	if run == s.Good {
 		if t.LastGood != run {
 			t.LastGood = run

@@ -123,15 +123,14 @@ func removedVersion(e fs.DirEntry) (release.Version, bool) {
 }
 
 // installed returns the versions among the entries of versions/: the directories, and
-// links to directories, that have no tombstone.
-func (l Layout) installed(entries []fs.DirEntry) []release.Version {
+// links to directories, that have no tombstone. damaged are those that cannot be started.
+func (l Layout) installed(entries []fs.DirEntry) (vs []release.Version, damaged map[release.Version]string) {
 	removed := map[release.Version]bool{}
 	for _, e := range entries {
 		if v, ok := removedVersion(e); ok {
 			removed[v] = true
 		}
 	}
-	var vs []release.Version
 	for _, e := range entries {
 		v, err := release.ParseVersion(e.Name())
 		if err != nil || removed[v] {
@@ -142,9 +141,17 @@ func (l Layout) installed(entries []fs.DirEntry) []release.Version {
 			st, err := os.Stat(l.Version(v))
 			isDir = err == nil && st.IsDir()
 		}
-		if isDir {
-			vs = append(vs, v)
+		if !isDir {
+			continue
 		}
+		if why := l.damage(v); why != "" {
+			if damaged == nil {
+				damaged = map[release.Version]string{}
+			}
+			damaged[v] = why
+			continue
+		}
+		vs = append(vs, v)
 	}
-	return vs
+	return vs, damaged
 }

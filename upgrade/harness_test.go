@@ -108,6 +108,9 @@ func nodeWith(t *testing.T, v string, floor string) config.Settings {
 	if err := os.MkdirAll(n.Layout.Version(good), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(n.Layout.Version(good), n.Service.Binary), []byte("program"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	do(t, n.Layout, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		t.LastGood, t.Current = good, good
 		return state.Install(s, tr, time.Now()), t, nil

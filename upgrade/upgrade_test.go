@@ -3,6 +3,7 @@ package upgrade
 import (
 	"cmp"
 	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -125,7 +126,7 @@ func TestEveryWayMeetsTheSameRules(t *testing.T) {
 // installation: state.json, with its floors, is still there.
 func withoutVersion(t *testing.T, n config.Settings) config.Settings {
 	t.Helper()
-	for _, path := range []string{n.Layout.Current(), n.Layout.LastGood(), n.Layout.Version(release.MustVersion("0.9.0"))} {
+	for _, path := range []string{n.Layout.Current(), n.Layout.LastGood(), filepath.Join(n.Layout.Version(release.MustVersion("0.9.0")), n.Service.Binary), n.Layout.Version(release.MustVersion("0.9.0"))} {
 		if err := n.Layout.Disk().Remove(path); err != nil {
 			t.Fatal(err)
 		}

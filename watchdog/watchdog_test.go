@@ -383,3 +383,30 @@ func TestAnUnreadableState(t *testing.T) {
 		}
 	}
 }
+
+// The running version's program is gone, and the watchdog's with it: rescue, which is the
+// previous version's, has the previous version start.
+func TestRescueOfADamagedProgram(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	for _, v := range []release.Version{v1, v2} {
+		if err := os.WriteFile(filepath.Join(l.Version(v), "edge"), []byte("program"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+		tr.Previous, tr.Current, tr.LastGood = v1, v2, v2
+		return state.Install(s, state.Trial{Target: v2}, now), tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(l.Version(v2), "edge"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l = l.WithProgramAt(filepath.Join(l.Version(v1), "edge"))
+	report, acted := watchdog.Rescue(t.Context(), l)
+	tree, err := l.Tree()
+	if err != nil || !acted || report.Current != v1 || tree.Current != v1 || tree.LastGood != v1 {
+		t.Errorf("acted %t, %+v, %+v, %v", acted, report, tree, err)
+	}
+}

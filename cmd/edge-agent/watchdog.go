@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -53,6 +54,9 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 		l, err := state.At(root)
 		if err != nil {
 			return cli.Usage(fmt.Errorf("--root: %w", err))
+		}
+		if exe, err := os.Executable(); err == nil {
+			l = l.WithProgramAt(exe)
 		}
 		// The journal of this group has how the last start ended.
 		if err := fsutil.BecomeOwner(root, "systemd-journal"); err != nil {
