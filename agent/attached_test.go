@@ -68,8 +68,8 @@ func attend(t *testing.T, c node, l state.Layout, u fakeUnit, until func(state.R
 	return res, restarts
 }
 
-// Nothing counts starts (no watchdog, or no restart ever comes): the agent goes
-// back by itself, after as many windows as there are starts, and one.
+// Without a watchdog, or if no restart happens, nothing counts starts. Then the agent
+// rolls back by itself, one window after as many windows as there are starts.
 func TestAttachedRollsBackWithoutAWatchdog(t *testing.T) {
 	t.Parallel()
 	c, l := attachedRoot(t)
@@ -108,11 +108,11 @@ func TestAttachedTrials(t *testing.T) {
 				t.Fatal(err)
 			}
 			synctest.Test(t, func(t *testing.T) {
-				looks := 0
+				checks := 0
 				res, restarts := attend(t, c, l, fakeUnit{
 					restart: func() error { return count(l) },
 					active: func() (string, error) {
-						looks++
+						checks++
 						if longSession {
 							return "start", nil
 						}
@@ -191,8 +191,8 @@ func TestAskRestartNeedsNoSpace(t *testing.T) {
 	}
 }
 
-// An attached service that runs in a start that no watchdog saw takes no upgrade;
-// one whose watchdog is of an earlier version, which records nothing, does.
+// If no watchdog ran before this start of the attached service, upgrades are refused. A
+// watchdog of an earlier version records nothing; with it they are accepted.
 func TestAnAttachedStartWithoutAWatchdog(t *testing.T) {
 	c, l := attachedRoot(t)
 	up := "start 1"

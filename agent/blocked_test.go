@@ -13,7 +13,8 @@ import (
 	"github.com/bilbycast/edge-agent/watchdog"
 )
 
-// What is no regular file, wherever the agent reads one, blocks nothing.
+// A file of another kind (a FIFO, a socket), wherever the agent reads one, does not block
+// the start.
 func TestNothingBlocksTheStart(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]func(string) error{

@@ -127,7 +127,7 @@ func TestAnHTTPSProxy(t *testing.T) {
 	}
 	_, err = dial(t.Context(), d, r.URLs[0])
 	if err == nil || !strings.Contains(err.Error(), "proxy https://user:xxxxx@") || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "certificate") {
-		t.Errorf("a proxy that nobody vouches for: %v", err)
+		t.Errorf("a proxy with an unknown certificate: %v", err)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(proxy.Certificate())
@@ -145,11 +145,11 @@ func TestAnHTTPSProxy(t *testing.T) {
 	}
 }
 
-// Two devices with one identity end each other's sessions: each says so in plain
-// words, and waits, and no version on trial is blamed.
+// Two devices with one identity end each other's sessions. Each device logs that and
+// waits, and no version on trial fails because of it.
 func TestOneIdentityOnTwoDevices(t *testing.T) {
 	t.Parallel()
-	for name, code := range map[string]int{"the manager says so": wire.CloseReplaced, "another code": websocket.CloseNormalClosure} {
+	for name, code := range map[string]int{"the manager's own code": wire.CloseReplaced, "another code": websocket.CloseNormalClosure} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var sessions atomic.Int64
@@ -164,7 +164,7 @@ func TestOneIdentityOnTwoDevices(t *testing.T) {
 			c := rootWith(t, url)
 			c.Log = c.Log.Output(log)
 			a := runAgent(t, c)
-			wait(t, "it says so", func() bool {
+			wait(t, "the agent logs it", func() bool {
 				return strings.Contains(log.String(), "another device probably uses this node's credentials.json")
 			})
 			if n := sessions.Load(); n > sharedSessions {

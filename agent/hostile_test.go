@@ -48,7 +48,7 @@ func TestLongTextsOfAManagerAreBounded(t *testing.T) {
 				t.Errorf("%d: %s, error of %d bytes", i, a.ErrorCode, len(a.Error))
 			}
 		}
-		// An honest command is taken, as far as the release host.
+		// An honest command starts an upgrade, which reaches the release host.
 		p.send(upgradeTo("honest", "1.1.0"))
 		p.until("upgrade_started", func(m wire.Message) bool {
 			e, ok := m.(*wire.Event)
@@ -144,7 +144,7 @@ func TestAnEventAckOfManyIDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := wire.Decode(b); err == nil {
-		t.Error("an event_ack of any number of ids is taken")
+		t.Error("an event_ack of any number of ids is accepted")
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// Health says why upgrades are not offered.
+// Health messages report why upgrades are not offered.
 func TestUpgradesAreOfferedOnlyIfAWatchdogRan(t *testing.T) {
 	t.Parallel()
 	for _, ran := range []bool{false, true} {

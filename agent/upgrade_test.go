@@ -122,7 +122,7 @@ func TestAResumedUpgradeWaitsForTheNetwork(t *testing.T) {
 		cancel()
 		o.networkDeadline = time.Now().Add(resumeWait)
 		if o.waitForNetwork(ctx, away) {
-			t.Error("it goes on although the process ends")
+			t.Error("it continues although the process ends")
 		}
 	})
 }

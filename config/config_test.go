@@ -109,7 +109,7 @@ func TestBandwidth(t *testing.T) {
 	}
 	for _, s := range []string{"1", "500", "1KiB", "-1KiB/s", "1.5MB/s", "1000B/s", "MB/s", "2mb/s", "2M/s", "9999999GiB/s", "/s"} {
 		if got, err := bandwidth(s); err == nil {
-			t.Errorf("%q is taken as %d", s, got)
+			t.Errorf("%q is parsed as %d", s, got)
 		}
 	}
 }

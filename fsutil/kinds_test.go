@@ -102,7 +102,7 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 }
 
 // A lock file of an earlier version, which every user can open, is narrowed. A file that
-// was removed while a process waited for it is no lock.
+// was removed while a process waited for it does not lock anything.
 func TestOnlyTheOwnerCanOpenTheLockFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), ".lock")
@@ -135,7 +135,7 @@ func TestOnlyTheOwnerCanOpenTheLockFile(t *testing.T) {
 	l.Unlock()
 	(<-got).Unlock()
 	if _, err := os.Stat(path); err != nil {
-		t.Errorf("the lock that was taken is of no file: %v", err)
+		t.Errorf("the lock is on a removed file: %v", err)
 	}
 	if uid, ok := LockHolder(path); ok {
 		t.Errorf("no process holds it, but got %d", uid)

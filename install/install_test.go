@@ -239,7 +239,7 @@ func TestPurgeKeepsALinkWhoseTargetRemains(t *testing.T) {
 	tree(t, dir, "root/", "etc/config.toml/x", "root/config.toml -> DIR/etc/config.toml", "root/state.json -> DIR/none")
 	for range 2 {
 		if err := work(t, Job{Root: dir + "/root", Purge: true}); err == nil || !strings.Contains(err.Error(), "remove "+dir+"/etc/config.toml") {
-			t.Errorf("it names nothing: %v", err)
+			t.Errorf("the error names no file: %v", err)
 		}
 	}
 	if err := os.RemoveAll(dir + "/etc"); err != nil {

@@ -112,7 +112,7 @@ func TestVersionsAreStrict(t *testing.T) {
 	for _, s := range []string{"", "1", "1.2", "v1.2.3", "01.2.3", "1.2.3-", "1.2.3-01", "1.2.3/..", "1.2.3 ", " 1.2.3", "1.2.3\n", "..", "１.2.3",
 		"99999999999999999999.0.0", "1.0.0-" + strings.Repeat("a", 64)} {
 		if v, err := ParseVersion(s); err == nil {
-			t.Errorf("%q is taken for %v", s, v)
+			t.Errorf("%q is parsed as %v", s, v)
 		} else if c := code(t, err); c != VersionInvalid {
 			t.Errorf("%q has the code %s", s, c)
 		}

@@ -96,7 +96,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
-// Every fetch goes through the proxy; one that is private is no redirect.
+// Every fetch goes through the proxy. A proxy with a private address does not count as a
+// redirect to one.
 func TestProxy(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)

@@ -19,7 +19,7 @@ import (
 
 // The agent, the watchdog and operators at the command line work on one root
 // at once. At every instant current points to a complete version, and in the end
-// the manager hears one story of each command.
+// the reports of each command agree.
 func TestAllAtOnce(t *testing.T) {
 	t.Parallel()
 	host := setup(t, nil)
@@ -57,7 +57,7 @@ func TestAllAtOnce(t *testing.T) {
 	}
 	beside(func(s *Stager) { watchdog.Run(t.Context(), s.Layout) })
 	beside(func(s *Stager) {
-		hand := []state.Change{
+		change := []state.Change{
 			func(st state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
 				return state.Apply(st, tr, now)
 			},
@@ -65,7 +65,7 @@ func TestAllAtOnce(t *testing.T) {
 				return state.RollBack(st, tr, release.Version{}, now)
 			},
 		}[rand.IntN(2)]
-		s.Layout.Do(t.Context(), hand) // mostly refused
+		s.Layout.Do(t.Context(), change) // mostly refused
 		if _, err := s.Layout.Read(); err != nil {
 			t.Error(err)
 		}
@@ -88,8 +88,8 @@ func TestAllAtOnce(t *testing.T) {
 	staged := 0
 	for i := range 20 {
 		to := []string{bigVersion, newVersion}[i%2]
-		hand := []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve}[i/2%2]
-		err := upgradeAs(rs, fmt.Sprint("c", i), to, hand)(t.Context(), s, &p)
+		commit := []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve}[i/2%2]
+		err := upgradeAs(rs, fmt.Sprint("c", i), to, commit)(t.Context(), s, &p)
 		if err == nil {
 			staged++
 		} else if c := code(err); c != release.InProgress && c != release.Internal {

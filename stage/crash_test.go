@@ -147,7 +147,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 	// What it does when nothing goes wrong, and when each change fails.
 	var whole crashDisk
 	whole.at = -1
-	var taken string // the command that the step takes, durably after change takenAt
+	var taken string // the command that the step accepts, durable after change takenAt
 	takenAt := 0
 	for kind := none; kind <= noSync; kind++ {
 		for i := 0; ; i++ {

@@ -40,10 +40,10 @@ type crashCase struct {
 }
 
 // step is one thing that a process does, as the agent, the watchdog or the
-// command line does it. What it was told to be durable it adds to p.
+// command line does it. It adds to p what is durable when it returns.
 type step func(ctx context.Context, s *Stager, p *promised) error
 
-// promised is what an operation was told to be on disk, and what the manager has.
+// promised is what must be on disk after an operation, and what the manager has.
 type promised struct {
 	commands  []string
 	delivered []state.Entry
@@ -68,7 +68,7 @@ func verified(t *testing.T, host *Stager) releases {
 	return rs
 }
 
-func ignoreOwed(err error) error {
+func ignorePendingReports(err error) error {
 	if errors.Is(err, state.ErrReportsPending) {
 		return nil
 	}
@@ -76,19 +76,19 @@ func ignoreOwed(err error) error {
 }
 
 // upgrade is agent/upgrade.go, without a manager.
-func upgrade(rs releases, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
+func upgrade(rs releases, version string, commit func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
 	return func(ctx context.Context, s *Stager, p *promised) error {
-		return upgradeAs(rs, fmt.Sprintf("upgrade-%s-%d", version, len(p.commands)), version, hand)(ctx, s, p)
+		return upgradeAs(rs, fmt.Sprintf("upgrade-%s-%d", version, len(p.commands)), version, commit)(ctx, s, p)
 	}
 }
 
-func upgradeAs(rs releases, id, version string, hand func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
+func upgradeAs(rs releases, id, version string, commit func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error)) step {
 	return func(ctx context.Context, s *Stager, p *promised) error {
 		v := release.MustVersion(version)
 		_, err := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 			return state.Start(st, state.Command{ID: id, Version: v, From: t.Current}, time.Now()), t, nil
 		})
-		if ignoreOwed(err) != nil {
+		if ignorePendingReports(err) != nil {
 			return err
 		}
 		p.commands = append(p.commands, id)
@@ -99,8 +99,8 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 			})
 		})
 		if err == nil {
-			_, err = hand(ctx, s.Layout, staged, state.Trial{ID: id, CommandID: id, MaxAttempts: matrixAttempts})
-			err = ignoreOwed(err)
+			_, err = commit(ctx, s.Layout, staged, state.Trial{ID: id, CommandID: id, MaxAttempts: matrixAttempts})
+			err = ignorePendingReports(err)
 		}
 		if err == nil {
 			return nil
@@ -116,8 +116,7 @@ func upgradeAs(rs releases, id, version string, hand func(context.Context, state
 	}
 }
 
-// resumed is what becomes of a command that a restart interrupted, when it fails
-// in the end.
+// resumed resumes a command that a restart interrupted, and lets it fail.
 func resumed(st state.State, now time.Time) state.State {
 	st, c := state.Resume(st, 0, now)
 	if c.ID != "" {
@@ -135,7 +134,7 @@ func prove(ctx context.Context, s *Stager, _ *promised) error {
 	now := time.Now()
 	if _, err := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return resumed(st, now), t, nil
-	}); ignoreOwed(err) != nil {
+	}); ignorePendingReports(err) != nil {
 		return err
 	}
 	if err := s.Tidy(ctx); err != nil {

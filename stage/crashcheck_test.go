@@ -15,7 +15,7 @@ import (
 	"github.com/bilbycast/edge-agent/watchdog"
 )
 
-// learn takes the digests of the versions that an undisturbed run left.
+// learn records the digests of the versions that an undisturbed run left.
 func (m *matrix) learn(l state.Layout) error {
 	t, err := l.Tree()
 	if err != nil {
@@ -44,9 +44,9 @@ func digest(l state.Layout, v release.Version) (string, error) {
 }
 
 // start runs the ordinary start sequence until a version runs, and checks what
-// must hold. healthy says whether a version other than the old one comes up.
-// With last false the disk still fails: then only what starts is checked, and a
-// disk that takes nothing at all cannot be helped to another version.
+// must hold. healthy reports whether a version other than the old one is healthy. If
+// last is false, the disk still fails: then only what starts is checked, and on a
+// read-only disk no other version can start.
 func (m *matrix) start(ctx context.Context, conf Config, root, what string, healthy bool, disk *crashDisk, p promised, last bool) {
 	var bad []string
 	violated := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }

@@ -27,8 +27,8 @@ const (
 	noSync          // from it on every fsync fails
 )
 
-// crashDisk is a fsutil.Seam that keeps what was done, and fails what it is
-// told to. It makes no fsync: the model below knows what one would have saved.
+// crashDisk is a fsutil.Seam that records every change, and fails the one at index at.
+// It makes no fsync: the model below computes what one would have saved.
 type crashDisk struct {
 	at    int // the change that the fault happens at
 	fault fault
@@ -124,7 +124,7 @@ type node struct {
 	names   map[string]*node
 }
 
-// readTree takes what is under dir, all of it durable.
+// readTree reads what is under dir; all of it is durable.
 func readTree(dir string) (*node, error) {
 	st, err := os.Lstat(dir)
 	if err != nil {

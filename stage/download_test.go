@@ -211,8 +211,8 @@ func (i *into) Write(p []byte) (int, error) { return i.b.Write(p) }
 
 func (i *into) WriteHeader(int) {}
 
-// A connection that ends at any byte is taken up again there, by If-Range with
-// the entity tag of what is there already.
+// After a connection ends at any byte, the download resumes there, by If-Range with the
+// entity tag of the first part.
 func TestDownloadResumesAtAnyByte(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -75,9 +75,9 @@ func TestReplayOfEveryManifest(t *testing.T) {
 			err := accepted(n, m)
 			switch {
 			case err == nil && m.Version.Compare(n.s.Floor) < 0:
-				t.Errorf("%s: %s is below the floor, and taken", key(n), m.Version)
+				t.Errorf("%s: %s is below the floor, and accepted", key(n), m.Version)
 			case err == nil && m.Sequence < n.s.FloorSequence:
-				t.Errorf("%s: sequence %d is below the floor's, and taken", key(n), m.Sequence)
+				t.Errorf("%s: sequence %d is below the floor's, and accepted", key(n), m.Sequence)
 			case i == n.before && err != nil && m.Version.Compare(n.s.Floor) >= 0 && m.Sequence >= n.s.FloorSequence && minors(releases[n.running].Version, m.Version) <= 1:
 				t.Errorf("%s: the release that ran before is refused: %v", key(n), err)
 			}

@@ -35,7 +35,7 @@ func newSmallDisk(t *testing.T) smallDisk {
 	return smallDisk{filepath.Join(mnt, "root"), filepath.Join(mnt, "ballast")}
 }
 
-// leave takes what is free but bytes, or but inodes.
+// leave fills the disk until free bytes or inodes are left; unit is "bytes" or "inodes".
 func (d smallDisk) leave(unit string, free uint64) error {
 	if err := os.Mkdir(d.ballast, 0o755); err != nil {
 		return err
@@ -53,7 +53,7 @@ func (d smallDisk) leave(unit string, free uint64) error {
 			return err
 		}
 		if unit == "bytes" {
-			// Not more than there is: what is taken for the extents may be missing then.
+			// Less than there is, if the extents need blocks of their own.
 			for size := int64(have.Bytes - free); size > 0; size /= 2 {
 				if err = unix.Fallocate(int(f.Fd()), 0, 0, size); err != unix.ENOSPC {
 					break
@@ -67,10 +67,9 @@ func (d smallDisk) leave(unit string, free uint64) error {
 	}
 }
 
-// TestFullDisk upgrades with each amount of free space: from the start, taken
-// in the middle by somebody else, and in the trial. What happens is refused or
-// fails cleanly, something runs throughout, and once there is space again the
-// manager hears one story.
+// TestFullDisk upgrades with each amount of free space: from the start, when another
+// program fills the disk meanwhile, and in the trial. The upgrade is refused or fails
+// cleanly, and a version runs throughout. Once there is space again, the reports agree.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	numbers := regexp.MustCompile(`has \d+ (bytes|inodes) free; \d+ are needed`)

@@ -93,7 +93,7 @@ func TestNoExec(t *testing.T) {
 	}
 }
 
-// A program that may not be executed for another reason says what to look at.
+// If a program may not be executed for another reason, the error names the likely cause.
 // The test runs as another user in a child, since root may enter everything.
 func TestForbidden(t *testing.T) {
 	if dir := os.Getenv("EDGE_AGENT_TEST_FORBIDDEN"); dir != "" {

@@ -137,7 +137,7 @@ func TestAVersionInUseOnAnOverlayIsRefused(t *testing.T) {
 	}
 }
 
-// Elsewhere only the exchange tells: then the release is refused with all as it was.
+// Elsewhere only the exchange itself fails. Then the release is refused, and nothing changes.
 func TestAVersionInUseThatCannotBeExchanged(t *testing.T) {
 	t.Parallel()
 	for _, cause := range []error{unix.EXDEV, unix.EINVAL, unix.ENOSYS, unix.EBUSY, unix.EPERM} {

@@ -108,7 +108,7 @@ func part(w http.ResponseWriter, r *http.Request, size, n int64) {
 	w.Write(make([]byte, n))
 }
 
-// Half of the tarball is here when the host, or somebody in its place, gives
+// Half of the tarball is here when the host, or another server in its place, gives
 // another answer, two times or always. The half stays, and is used once the
 // host answers again.
 func TestAnAnswerThatContradictsKeepsWhatIsHere(t *testing.T) {
@@ -195,7 +195,7 @@ func TestAnAnswerThatContradictsAtFirst(t *testing.T) {
 }
 
 // A server that ignores ranges sends the beginning again: it is compared, and
-// what differs is not taken at once, but only when it stays so.
+// different bytes are accepted only if the server keeps sending them.
 func TestAnotherBeginning(t *testing.T) {
 	t.Parallel()
 	for _, wrong := range []string{"the host's, for a while", "the host's", "ours"} {

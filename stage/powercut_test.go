@@ -17,9 +17,9 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// The test binary plays three parts. The test asks the harness, in a mount
+// The test binary has three roles. The test asks the harness, in a mount
 // namespace of its own, for a number of cuts; the harness mounts a disk, lets a
-// writer upgrade and roll back on it, and takes its power away.
+// writer upgrade and roll back on it, and cuts its power.
 const (
 	roleEnv    = "EDGE_AGENT_TEST_ROLE"
 	settingEnv = "EDGE_AGENT_TEST_SETTING"

@@ -89,7 +89,7 @@ func (p setting) harness() error {
 	return json.NewEncoder(os.Stdout).Encode(got)
 }
 
-// cut lets a writer work, and takes the power away at a random moment: half
+// cut runs a writer, and cuts the power at a random moment: half
 // the time right after the writer reported that something is on disk.
 func (p setting) cut(rng *rand.Rand) error {
 	cmd := p.command(context.Background(), "writer")
@@ -136,7 +136,7 @@ func reap() error {
 	}
 }
 
-// shutdown takes the power of the file system at mnt (EXT4_IOC_SHUTDOWN and
+// shutdown cuts the power of the file system at mnt (EXT4_IOC_SHUTDOWN and
 // XFS_IOC_GOINGDOWN): with how 1 its journal is flushed, and the data is not;
 // with 2 neither.
 func shutdown(mnt string, how uint32) error {

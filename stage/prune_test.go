@@ -226,7 +226,7 @@ func TestLinkedVersions(t *testing.T) {
 	}
 }
 
-// While somebody stages, Prune leaves it to them.
+// While a release is being staged, Prune does nothing: Stage prunes.
 func TestPruneWhileAReleaseIsStaged(t *testing.T) {
 	t.Parallel()
 	l := newLayout(t)

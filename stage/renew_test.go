@@ -16,10 +16,9 @@ import (
 	"github.com/bilbycast/edge-agent/verify"
 )
 
-// A node whose trust root does not know the release's log takes the root that
-// lies beside the release, if that is proven, and the release with it; a
-// release without such files is refused as before, and so is one whose files
-// prove nothing.
+// If the node's trust root does not list the release's log, the node adopts the trust
+// root beside the release, provided that its files prove it. Otherwise the release is
+// refused.
 func TestATrustRootBesideTheRelease(t *testing.T) {
 	t.Parallel()
 	unproven := errors.New("not signed by the keys")

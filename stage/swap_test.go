@@ -101,8 +101,8 @@ func TestSwapRefusesTheRunningVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, hand := range []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve} {
-		if _, err := hand(t.Context(), s.Layout, staged, state.Trial{ID: "t"}); code(err) != release.InProgress {
+	for _, commit := range []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve} {
+		if _, err := commit(t.Context(), s.Layout, staged, state.Trial{ID: "t"}); code(err) != release.InProgress {
 			t.Errorf("got %v", err)
 		}
 	}

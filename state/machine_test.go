@@ -203,7 +203,7 @@ func TestKeepMovesLastGoodAndTheFloor(t *testing.T) {
 	}
 }
 
-// On a full disk the watchdog only renames previous to current. The missing link tells
+// On a full disk the watchdog only renames previous to current. The missing link shows
 // the next Reconcile that the trial was rolled back.
 func TestReconcileRecordsARevertByTheLinkAlone(t *testing.T) {
 	t.Parallel()

@@ -339,7 +339,7 @@ func TestState(t *testing.T) {
 			t.Errorf("%q: loop %v, ended %q", tt.show, s.CrashLoop(now, time.Time{}), s.EndReason())
 		}
 		if s.CrashLoop(now, now.Add(-10*time.Second)) && s.Sub == "running" {
-			t.Errorf("%q: a restart of an upgrade is taken for a crash loop", tt.show)
+			t.Errorf("%q: a restart of an upgrade counts as a crash loop", tt.show)
 		}
 	}
 }

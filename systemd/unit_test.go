@@ -125,7 +125,7 @@ func TestUnitOfARootWithLinks(t *testing.T) {
 	for _, bad := range []string{"data", "/data/../etc", "/data/a b", "/data/%n", "/data\nExecStart=/bin/sh"} {
 		u.Writable = []string{bad}
 		if _, err := u.Files(); err == nil {
-			t.Errorf("%q is taken", bad)
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestTheLockIsFreeWhileOthersAreSlow(t *testing.T) {
 		}
 		f.Close()
 		tryLock("the program runs")
-		if f, err = os.OpenFile(wait, os.O_WRONLY, 0); err != nil { // the program goes on
+		if f, err = os.OpenFile(wait, os.O_WRONLY, 0); err != nil { // the program continues
 			t.Error(err)
 			return
 		}

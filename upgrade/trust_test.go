@@ -13,7 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// slowFS has no file, and takes its time to say so.
+// slowFS has no files, and answers slowly.
 type slowFS struct{ asked, answer chan struct{} }
 
 func (s slowFS) Open(name string) (fs.File, error) {

@@ -15,7 +15,7 @@ import (
 	"github.com/bilbycast/edge-agent/verify"
 )
 
-// Real cosign takes our fake bundles, and refuses one for another manifest: so
+// Real cosign accepts our fake bundles, and refuses one for another manifest: so
 // the fake is like the real thing. It is optional: cosign takes minutes to build.
 //
 //	CGO_ENABLED=0 go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.2
@@ -51,7 +51,7 @@ func TestCosignAcceptsOurBundles(t *testing.T) {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 		if out, err := run("other.json"); err == nil {
-			t.Errorf("%s: cosign takes another manifest\n%s", name, out)
+			t.Errorf("%s: cosign accepts another manifest\n%s", name, out)
 		}
 	}
 }

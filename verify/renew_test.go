@@ -51,7 +51,7 @@ func TestRenew(t *testing.T) {
 	for name, tt := range map[string]struct {
 		kept  Renewal
 		files map[string][]byte
-		want  string // "" means that it is taken
+		want  string // "" means that it is accepted
 	}{
 		"the same root, newer targets":    {none, map[string][]byte{targetsFile: fakesig.TUFTargets(6, fresh, "t"), trustedRootFile: fresh}, ""},
 		"the version that is compiled in": {none, map[string][]byte{targetsFile: fakesig.TUFTargets(5, old, "t"), trustedRootFile: old}, ""},

@@ -123,7 +123,7 @@ func changes(t *testing.T, o fakesig.Opt) (n, wrong int) {
 		n++
 		if r, err := v.Release(m, b); err == nil && !same(r, right) {
 			wrong++
-			t.Errorf("%s changed: it is taken, and says %+v", where, r.Signature())
+			t.Errorf("%s changed: it is accepted, with %+v", where, r.Signature())
 		}
 	}
 	var root any

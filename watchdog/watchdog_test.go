@@ -273,7 +273,7 @@ func TestTheStartIsRecorded(t *testing.T) {
 	for range 2 {
 		watchdog.Run(t.Context(), l)
 		if !l.TakeStart() || l.TakeStart() {
-			t.Error("a record is taken once")
+			t.Error("a record does not count exactly once")
 		}
 	}
 	watchdog.Run(t.Context(), l)

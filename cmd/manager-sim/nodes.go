@@ -228,8 +228,8 @@ func newNodeRemoveCmd() *cobra.Command {
 		Use:   "remove NODE",
 		Short: "Remove a node: revoke its secret, end its session, keep its history",
 		Long: `Remove revokes the secret of a node and ends its session. Its history stays:
-"nodes --removed" and "events" show it. The device cannot connect until somebody
-registers it again. Give at least 8 characters of the node's id. On a terminal the
+"nodes --removed" and "events" show it. The device cannot connect until it is
+registered again. Give at least 8 characters of the node's id. On a terminal the
 command asks for confirmation.`,
 		Example: `  manager-sim node remove 1e8821f6 --reason 'sold'`,
 		Args:    cli.ExactArgs(1),
@@ -249,7 +249,7 @@ command asks for confirmation.`,
 				return fmt.Errorf("node %s was removed already, at %s", cli.Plain(id), stamp(n.RemovedAt))
 			}
 			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes node %s (%s, %s): its secret is revoked and its session ends.\n"+
-				"The device cannot connect until somebody registers it again. The history stays.", id, n.DeviceType, stateOf(n)))
+				"The device cannot connect until it is registered again. The history stays.", id, n.DeviceType, stateOf(n)))
 			if err != nil {
 				return err
 			}

@@ -100,7 +100,7 @@ func TestUnderSystemdProgramsThatCannotExec(t *testing.T) {
 		if _, err := b.node.Exec(b.ctx, "ln", "-sfn", "versions/"+version, rig.BoxRoot+"/current"); err != nil {
 			t.Fatal(err)
 		}
-		b.node.Exec(b.ctx, "systemctl", "restart", "edge.service") // says that it failed, and goes on
+		b.node.Exec(b.ctx, "systemctl", "restart", "edge.service") // it fails; systemd tries again
 		if e := b.event(mark, "upgrade_rolled_back"); !strings.Contains(e.Message, "rolled back from "+version+" to 1.0.0") || !strings.Contains(e.Message, "in 3 starts") {
 			t.Errorf("%s: the event says %q", tt.name, e.Message)
 		}

@@ -66,7 +66,7 @@ func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 			t.Fatalf("%s: %v", how, err)
 		}
 		running = b.atRest(mark)
-		if how == "kill the watchdog" { // without one, a node takes no upgrade until its next start
+		if how == "kill the watchdog" { // without one, a node accepts no upgrade until its next start
 			mark = b.Timeline.Mark()
 			if _, err := b.node.Exec(b.ctx, "systemctl", "restart", "edge.service"); err != nil {
 				t.Fatal(err)

@@ -82,7 +82,7 @@ func TestUnderSystemdInstall(t *testing.T) {
 			t.Errorf("install %s %q leaves something", tt.what, tt.more)
 		}
 	}
-	// A service of somebody else keeps its unit.
+	// A unit that edge-agent did not write is kept.
 	foreign := path("/etc/systemd/system/edge.service")
 	if err := os.WriteFile(foreign, []byte("[Service]\nExecStart=/bin/true\n"), 0o644); err != nil {
 		t.Fatal(err)

@@ -67,8 +67,8 @@ func TestUnderSystemdFromAStick(t *testing.T) {
 			t.Errorf("%s leaves something:\n%s\nbefore:\n%s", tt.fault, after, before)
 		}
 	}
-	for path, says := range map[string]string{"/opt/stick": "manifest.json", "/opt/none.tar": "no such file", "/dev/null": "neither a directory nor a tar file", "/etc/passwd": "not a tar file"} {
-		if out, err := stage(path); err == nil || !strings.Contains(out, says) {
+	for path, want := range map[string]string{"/opt/stick": "manifest.json", "/opt/none.tar": "no such file", "/dev/null": "neither a directory nor a tar file", "/etc/passwd": "not a tar file"} {
+		if out, err := stage(path); err == nil || !strings.Contains(out, want) {
 			t.Errorf("%s: %v, %s", path, err, out)
 		}
 	}

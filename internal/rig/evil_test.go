@@ -81,8 +81,8 @@ func TestAnEvilManager(t *testing.T) {
 			t.Fatalf("%.100q: %v", b, err)
 		}
 	}
-	// until reads messages until one is it; every event is acknowledged, so that the
-	// outbox is no place to hide in.
+	// until reads messages until one is it; it acknowledges every event, so
+	// that none stays in the outbox.
 	until := func(what string, it func(wire.Message) bool) wire.Message {
 		t.Helper()
 		for {
@@ -123,7 +123,7 @@ func TestAnEvilManager(t *testing.T) {
 	}
 	before := whatRuns(t, n.Root)
 
-	// What is no message at all.
+	// Frames that are no messages.
 	for _, b := range [][]byte{nil, []byte("hello"), []byte("{}"), []byte("[]"), []byte(`{"type":"command"}`), []byte(`{"type":"command","payload":null}`),
 		[]byte(strings.Repeat("[", 50_000)), []byte(`{"type":"shell","payload":{"cmd":"id"}}`), []byte("\x00\xff\xfe"), []byte(`{"type":"register_ack","payload":{"node_id":"x","node_secret":"y"}}`)} {
 		send(websocket.TextMessage, b)
@@ -138,14 +138,14 @@ func TestAnEvilManager(t *testing.T) {
 		{"type": "upgrade_binary", "version": "1.1.0", "target_arch": "../../x"}, {"type": "upgrade_binary", "version": "1.1.0", "target_arch": "mips-linux"}, {"type": "upgrade_binary", "version": "1.1.0", "variant": "; id"},
 		{"type": "upgrade_binary", "version": "0.0.1"}, {"type": "upgrade_binary", "version": "6.6.6"},
 		{"type": "upgrade_binary", "version": "1.3.0"}, {"type": "upgrade_binary", "version": "1.4.0"}, {"type": "upgrade_binary", "version": "1.5.0"}, {"type": "upgrade_binary", "version": "1.6.0"},
-		// What a manager says beside the version is not heard.
+		// Fields beside the version are ignored.
 		{"type": "upgrade_binary", "version": "1.4.0", "url": "https://evil.example/x.tar.gz", "sha256": strings.Repeat("0", 64), "insecure": true, "signers": []any{}, "skip_verify": true},
 	}
 	for i, action := range evil {
 		id := fmt.Sprint("evil", i)
 		command(id, action)
 		if a := ack(id); a.Success {
-			t.Errorf("%v is done", action)
+			t.Errorf("%v succeeded", action)
 		}
 		if tree, err := n.Tree(); err != nil || tree.Current.String() != "1.0.0" {
 			t.Fatalf("after %v the node runs %s (%v)", action, tree.Current, err)

@@ -67,8 +67,8 @@ func TestBrowserUpgradesANode(t *testing.T) {
 	}
 	w.picture("nodes-failed")
 	w.pictureAt("nodes-phone", 390, 900)
-	// What the node's own policy refuses: an older major, and a channel that only
-	// somebody who changes the form can ask for.
+	// What the node's own policy refuses: an older major, and a channel that the
+	// form does not offer.
 	for _, tt := range []struct{ version, channel, code string }{{"0.9.0", "stable", "upgrade_version_too_old"}, {"1.3.0", "beta", "upgrade_channel_not_allowed"}} {
 		w.open("/admin/nodes/" + b.id + "/upgrade")
 		w.fill("input[name=version]", tt.version)
@@ -311,7 +311,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	w.open("/admin/nodes")
 	w.sees("10 of 10 nodes")
 
-	// The manager goes away and comes back: the page says so.
+	// The page shows that the manager is unreachable, and when it is back.
 	w.open("/admin/nodes")
 	w.holds(`document.getElementById("link").hidden === true`)
 	if err := r.RestartManager(); err != nil {

@@ -77,7 +77,7 @@ func setup(t *testing.T, c rig.NodeConfig) *bench {
 	b.wait(0, "ready", func(e rig.Entry) bool { return e.Type == "ready" })
 	e := b.wait(0, "the first health beat", func(e rig.Entry) bool { return e.Type == "capabilities" })
 	if e.Version != "1.0.0" {
-		t.Fatalf("the node says that it runs %s", e.Version)
+		t.Fatalf("the node reports version %s", e.Version)
 	}
 	b.id = e.NodeID
 	return b
@@ -316,7 +316,7 @@ func TestManagerAway(t *testing.T) {
 	}
 }
 
-// Upgrades that are off are not advertised, and the manager says why not.
+// A node with upgrades disabled does not offer them, and the manager shows the reason.
 func TestDisabled(t *testing.T) {
 	t.Parallel()
 	bin := builds(t)

@@ -80,7 +80,7 @@ const (
 	CodeTooManyAttempts     = "too_many_attempts"    // passwords are limited; see RetryAfter
 	CodeTooManyStreams      = "too_many_streams"     // see RetryAfter
 	CodeReleasesUnavailable = "releases_unavailable" // the release host failed
-	CodeUnavailable         = "unavailable"          // the manager takes no sessions of nodes now
+	CodeUnavailable         = "unavailable"          // the manager accepts no sessions of nodes now
 	CodeNotReady            = "not_ready"            // the manager is stopping, or its database failed
 	CodeInternal            = "internal"
 )

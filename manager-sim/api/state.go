@@ -17,8 +17,8 @@ const (
 	Changed    UpgradeState = "changed" // updated; the device has run another version since
 )
 
-// Settled reports whether the upgrade has ended.
-func (u UpgradeState) Settled() bool {
+// Ended reports whether the upgrade has ended.
+func (u UpgradeState) Ended() bool {
 	switch u {
 	case Queued, Sent, Staging, Staged, Proving:
 		return false

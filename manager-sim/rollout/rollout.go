@@ -1,7 +1,7 @@
 // Package rollout decides how a release goes to a group of nodes: in waves, with a
 // settle window between two waves, and no further once failures reach a threshold.
 //
-// The package is pure. Step takes a rollout and an event, and returns the next rollout
+// The package is pure. Step gets a rollout and an event, and returns the next rollout
 // and the actions to carry out. It reads no clock and keeps nothing. A caller that
 // stores the rollout and its actions together can be killed at any moment. A node gets
 // at most one command per attempt, because the id of the command derives from the

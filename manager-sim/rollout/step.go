@@ -246,7 +246,7 @@ func (r Rollout) PauseReason() string {
 	return failures
 }
 
-// advance takes the rollout as far as its state allows at now.
+// advance moves the rollout as far as its state allows at now.
 func (r *Rollout) advance(now time.Time, acts *[]Action) {
 	for !r.Status.Final() && r.Status != Paused {
 		if failed, rolledBack := r.newFailures(); failed+rolledBack >= r.Threshold {

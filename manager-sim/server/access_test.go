@@ -134,7 +134,7 @@ func TestStreamsEndWithTheirRight(t *testing.T) {
 				select {
 				case <-e:
 				case <-time.After(time.Second):
-					t.Error("the stream goes on for a second")
+					t.Error("the stream continues for a second")
 				}
 			}
 			select {
@@ -232,7 +232,7 @@ func TestTokens(t *testing.T) {
 	select {
 	case <-listens:
 	case <-time.After(time.Second):
-		t.Error("the stream of a revoked token goes on for a second")
+		t.Error("the stream of a revoked token continues for a second")
 	}
 	for name, token := range map[string]string{"ci": ci, "child": child, "grandchild": grandchild} {
 		if works(token) {
@@ -299,7 +299,7 @@ func TestPasswords(t *testing.T) {
 		t.Errorf("the session itself ended: %v", err)
 	}
 	if _, err := m.Users.SessionIdentity(t.Context(), second); err == nil {
-		t.Error("the other session goes on")
+		t.Error("the other session continues")
 	}
 	for range 5 {
 		if got := change(password, "a third password"); got != 403 {

@@ -212,6 +212,6 @@ func TestReadyMetricsAndAnOrderlyEnd(t *testing.T) {
 		break
 	}
 	if status("/readyz") != http.StatusServiceUnavailable || status("/healthz") != 200 {
-		t.Error("a manager that stops says that it is ready")
+		t.Error("a manager that is stopping is ready")
 	}
 }

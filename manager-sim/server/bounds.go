@@ -51,7 +51,7 @@ func (bs *bounds) apply(w http.ResponseWriter, r *http.Request) (_ http.Response
 		r2.Body = b
 		r = &r2
 	}
-	if r.URL.Path == wire.Path { // a WebSocket takes over the connection, and clears the deadlines
+	if r.URL.Path == wire.Path { // a WebSocket uses the connection itself, and clears the deadlines
 		return w, r, done
 	}
 	rc.SetWriteDeadline(time.Time{}) // of the request before
@@ -72,7 +72,7 @@ func (bs *bounds) await(source string, b *boundedBody) (ended func()) {
 type boundedBody struct {
 	io.ReadCloser
 	rc    *http.ResponseController
-	leave func() // takes it out of those that are awaited
+	leave func() // removes it from the bodies that are awaited
 
 	mu    sync.Mutex
 	ended bool
@@ -89,7 +89,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// end takes the body out of those that are awaited.
+// end removes the body from those that are awaited.
 func (b *boundedBody) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -46,7 +46,7 @@ func (g *gate) require(least api.Role, h http.HandlerFunc) http.HandlerFunc {
 			r = r.WithContext(identity.As(r.Context(), i))
 		}
 		if !i.May(least) {
-			g.denied(w, r, fmt.Sprintf("this takes the role %s; %s has %s", least, i.Name, i.Role))
+			g.denied(w, r, fmt.Sprintf("this call needs the role %s; %s has the role %s", least, i.Name, i.Role))
 			return
 		}
 		h(w, r)

@@ -123,7 +123,7 @@ func TestRolloutSurvivesKills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// call is made until somebody answers it.
+	// call is repeated until it is answered.
 	call := func(method, path, body string, to any) int {
 		t.Helper()
 		for {

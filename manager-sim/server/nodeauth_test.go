@@ -293,7 +293,7 @@ func TestANodeDoesNotAuthenticateWhileItIsRemoved(t *testing.T) {
 		for {
 			if _, _, err := n.conn.ReadMessage(); err != nil {
 				if isTimeout(err) {
-					t.Fatal("the session of a removed node goes on")
+					t.Fatal("the session of a removed node continues")
 				}
 				break
 			}

@@ -50,8 +50,8 @@ func (n *node) refuse() {
 	n.ack(&wire.CommandAck{CommandID: n.command().CommandID, Error: "no network", ErrorCode: release.NetworkError})
 }
 
-// says sends an event of an upgrade.
-func (n *node) says(command string, code release.Code, from, to, text string) {
+// reports sends an event of an upgrade.
+func (n *node) reports(command string, code release.Code, from, to, text string) {
 	n.t.Helper()
 	id := fmt.Sprintf("%s-%s-%s", command, code, from)
 	n.send(&wire.Event{EventID: id, Severity: code.Severity(), Category: wire.CategoryUpgrade, Message: text,
@@ -130,14 +130,14 @@ func TestASecondCommandIsRefused(t *testing.T) {
 	m.into(http.StatusAccepted, "POST", path, `{"version":"1.1.0"}`, nil)
 	id := n.command().CommandID
 	refused("sent to the node") // it is noted before it is written
-	n.says(id, release.Started, "1.0.0", "1.1.0", "fetching")
+	n.reports(id, release.Started, "1.0.0", "1.1.0", "fetching")
 	refused("staging")
-	n.says(id, release.Staged, "1.0.0", "1.1.0", "staged")
+	n.reports(id, release.Staged, "1.0.0", "1.1.0", "staged")
 	refused("staged")
 	n.conn.Close()
 	n = m.again(reg, "1.1.0")
 	refused("on trial")
-	n.says(id, release.Completed, "1.0.0", "1.1.0", "healthy")
+	n.reports(id, release.Completed, "1.0.0", "1.1.0", "healthy")
 	n.health("1.1.0")
 	n.synced("healthy")
 	if v := m.node(reg.NodeID); !v.Upgradable || v.UpgradeState != "updated" {
@@ -188,13 +188,13 @@ func TestTheDecidingCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n.says("c0", release.Started, "1.0.0", "1.1.0", "fetching")
+	n.reports("c0", release.Started, "1.0.0", "1.1.0", "fetching")
 	n.ack(&wire.CommandAck{CommandID: "c2", Error: "busy", ErrorCode: release.InProgress})
 	n.ack(&wire.CommandAck{CommandID: "c1", Error: "busy", ErrorCode: release.InProgress})
 	if v := m.node(reg.NodeID); v.UpgradeState != "staging" || v.TargetVersion != "1.1.0" || v.CommandID != "c0" {
 		t.Errorf("while staging: %+v", v)
 	}
-	n.says("c0", release.Completed, "1.0.0", "1.1.0", "healthy")
+	n.reports("c0", release.Completed, "1.0.0", "1.1.0", "healthy")
 	if v := m.node(reg.NodeID); v.UpgradeState != "updated" || v.TargetVersion != "1.1.0" || v.ErrorCode != "" {
 		t.Errorf("after it was kept: %+v", v)
 	}
@@ -243,7 +243,7 @@ func TestAVersionThatWasChangedOnTheDevice(t *testing.T) {
 	n.ack(&wire.CommandAck{CommandID: id, Success: true, Data: &wire.AckData{Status: "staged"}})
 	n.conn.Close()
 	n = m.again(reg, "1.1.0")
-	n.says(id, release.Completed, "1.0.0", "1.1.0", "healthy")
+	n.reports(id, release.Completed, "1.0.0", "1.1.0", "healthy")
 	n.health("1.1.0")
 	n.synced("healthy")
 	if v := m.node(reg.NodeID); v.UpgradeState != "updated" {
@@ -256,7 +256,7 @@ func TestAVersionThatWasChangedOnTheDevice(t *testing.T) {
 	if v := m.node(reg.NodeID); v.UpgradeState != "changed" || !v.Upgradable {
 		t.Errorf("after the links were set back: %+v", v)
 	}
-	n.says("", release.RolledBack, "1.1.0", "1.0.0", "an operator rolled back")
+	n.reports("", release.RolledBack, "1.1.0", "1.0.0", "an operator rolled back")
 	if v := m.node(reg.NodeID); v.UpgradeState != "changed" || v.Error != "an operator rolled back" || v.ErrorCode != "" {
 		t.Errorf("after the node reported it: %+v", v)
 	}
@@ -269,7 +269,7 @@ func TestTheCauseIsThatOfTheNode(t *testing.T) {
 	n, reg := m.register()
 	m.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.1.0"}`, nil)
 	id := n.command().CommandID
-	n.says(id, release.DiskFull, "1.0.0", "1.1.0", "needs 90 MB; 12 MB are free on /opt")
+	n.reports(id, release.DiskFull, "1.0.0", "1.1.0", "needs 90 MB; 12 MB are free on /opt")
 	n.send(&wire.Health{Status: "degraded", Version: "1.0.0"})
 	n.synced("degraded")
 	v := m.node(reg.NodeID)
@@ -286,7 +286,7 @@ func TestANodeIsRemoved(t *testing.T) {
 	t.Parallel()
 	m := start(t)
 	n, reg := m.register()
-	n.says("", release.RolledBack, "1.1.0", "1.0.0", "kept for ever")
+	n.reports("", release.RolledBack, "1.1.0", "1.0.0", "kept for ever")
 	path := "/api/v1/nodes/" + reg.NodeID
 	if code, text := m.call("DELETE", path, `{"reason":"`+strings.Repeat("x", 501)+`"}`); code != http.StatusBadRequest {
 		t.Errorf("a long reason: %d %s", code, text)

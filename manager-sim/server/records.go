@@ -64,7 +64,7 @@ func (h *recordRoutes) events(w http.ResponseWriter, r *http.Request) {
 // detailsBudget bounds the details of all events of one answer, in bytes.
 const detailsBudget = 4 << 20
 
-// trimDetails takes the size of the details of e from a budget. When the budget is used
+// trimDetails subtracts the size of the details of e from a budget. When the budget is used
 // up, it returns the event without its journal and marked as shortened. A list of that
 // event alone has the journal.
 func trimDetails(e api.Event, budget *int) api.Event {

@@ -328,7 +328,7 @@ func TestARolloutSkipsMovedNodes(t *testing.T) {
 		RolloutID string `json:"rollout_id"`
 	}
 	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+a.ID+"/upgrade", `{"version":"1.2.0"}`, &plan)
-	n.says(n.command().CommandID, "upgrade_disk_full", "1.0.0", "1.2.0", "12 MB are free on /opt")
+	n.reports(n.command().CommandID, "upgrade_disk_full", "1.0.0", "1.2.0", "12 MB are free on /opt")
 	var view struct {
 		Status string
 		Nodes  []struct{ State, Message string }

@@ -82,7 +82,7 @@ func New(c Config) (*Server, error) {
 }
 
 // assemble connects the parts: the engine reaches nodes through the hub, and the hub
-// tells the engine and the event streams what happens.
+// notifies the engine and the event streams.
 func (s *Server) assemble(c Config) *handlers {
 	h := &handlers{stream: streamRoutes{ctx: s.ctx}}
 	h.metrics = newMetrics(func() int { return s.hub.Count() })

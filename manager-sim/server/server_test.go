@@ -270,7 +270,7 @@ func TestAnOldConnectionThatEndsLate(t *testing.T) {
 	if _, ok := n.next().(*wire.AuthOK); !ok {
 		t.Fatal("not authenticated")
 	}
-	for { // the manager ends the old one, and says why
+	for { // the manager ends the old one, with the reason
 		if _, _, err := old.conn.ReadMessage(); err != nil {
 			if !websocket.IsCloseError(err, wire.CloseReplaced) {
 				t.Errorf("the old connection ends with %v", err)

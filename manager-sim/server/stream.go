@@ -43,7 +43,7 @@ func (h *streamRoutes) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.ContentLength != 0 && !bodyEnds(w, r) {
-		badRequest(w, errors.New("this call takes no body, and this one does not end"))
+		badRequest(w, errors.New("this call has no body, and the body of this request does not end"))
 		return
 	}
 	closed, ok := h.open.open(requester(r).Creator())

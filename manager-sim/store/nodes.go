@@ -71,7 +71,7 @@ func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 	return collect(rows, err, scanNode)
 }
 
-// RemoveNode revokes the secret of a node and takes it out of the lists. Its history
+// RemoveNode revokes the secret of a node and removes it from the lists. Its history
 // stays. It returns ErrNotFound for a node that was removed already.
 func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {

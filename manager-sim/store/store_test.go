@@ -180,7 +180,7 @@ func testRollouts(t *testing.T, path string) {
 	// With a command that cannot be stored, nothing is.
 	r.State = json.RawMessage(`{"n":2}`)
 	if err := s.SaveRollout(ctx, r, []store.Command{{ID: "d", NodeID: "nobody", Action: json.RawMessage(`{}`)}}, []api.AuditEntry{entry}); err == nil {
-		t.Error("a command for nobody is stored")
+		t.Error("a command for an unknown node is stored")
 	}
 	got, err := s.Rollout(ctx, "r")
 	if err != nil || got.Revision != 1 || string(got.State) != `{"n":1}` || !got.Active {

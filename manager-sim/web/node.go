@@ -94,7 +94,7 @@ func (r *request) nodeView() (nodeView, error) {
 	v.Groups, v.Names, err = r.groupList()
 	until := time.Now() // of the newest command; of the others, the next one's time
 	for i, c := range commands.Commands {
-		if i == 0 && v.Node.UpgradeState.Settled() {
+		if i == 0 && v.Node.UpgradeState.Ended() {
 			until = time.Time{}
 		}
 		v.Attempts = append(v.Attempts, attempt{c, timeline(c, eventsOf(events.Events), connections, until)})

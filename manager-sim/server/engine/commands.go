@@ -22,7 +22,7 @@ type Commands struct {
 	statuses Statuses
 }
 
-// stateWords describe the states that are not settled, for a sentence.
+// stateWords describes the states of an upgrade that has not ended, for a sentence.
 var stateWords = map[api.UpgradeState]string{
 	api.Queued: "waiting to be sent", api.Sent: "sent to the node", api.Staging: "staging", api.Staged: "staged; the node restarts", api.Proving: "on trial",
 }
@@ -34,7 +34,7 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 	if f := incapable(n, c.nodes.Online(n.ID)); f != nil {
 		return f
 	}
-	if st.State.Settled() {
+	if st.State.Ended() {
 		return nil
 	}
 	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.Command.Actor, "An operator"), st.Command.Version,
@@ -69,7 +69,7 @@ func incapable(n store.Node, online bool) *api.NotUpgradable {
 
 // Request stores a command that an operator requested, and sends it if its node is
 // online. It returns why the node gets no command now, or nil. Of two requests at the
-// same time one is refused. With replace, the command takes the place of one that was
+// same time one is refused. With replace, the command replaces one that was
 // not sent because the node is offline.
 func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool) (*api.NotUpgradable, error) {
 	c.lock.Lock()
@@ -101,7 +101,7 @@ func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool)
 }
 
 // avoidBusy calls try until none of the nodes that it would command is busy, each time
-// with the busy nodes found so far. A rollout takes those later, as it takes nodes that
+// with the busy nodes found so far. A rollout upgrades those later, like nodes that
 // are offline. The lock is held.
 func (c *Commands) avoidBusy(ctx context.Context, try func(busy map[string]bool) (commanded []string, err error)) error {
 	busy := map[string]bool{}
@@ -131,7 +131,7 @@ func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, err
 		if err != nil {
 			return nil, err
 		}
-		if !st.State.Settled() || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
+		if !st.State.Ended() || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
 			busy[id] = true
 		}
 	}

@@ -1,5 +1,5 @@
 // Package engine runs upgrades: it accepts or refuses requests to upgrade a node, and
-// takes rollouts to groups through their waves as the outcomes of nodes arrive.
+// advances the rollouts to groups, wave by wave, as the outcomes of nodes arrive.
 //
 // Package rollout decides what a rollout does next. The engine stores the new state and
 // its commands in one transaction and then sends the commands, so that the manager can
@@ -72,7 +72,7 @@ func New(c Config) *Engine {
 		Catalogue: newCatalogue(c.Releases, c.Log), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 
-// NodeChanged tells the engine that something about a node may be new.
+// NodeChanged makes the engine check a node of which something may have changed.
 func (e *Engine) NodeChanged(nodeID string) {
 	e.mu.Lock()
 	e.changed[nodeID] = true
@@ -97,7 +97,7 @@ func (e *Engine) takeChanged() map[string]bool {
 	return changed
 }
 
-// Run takes all active rollouts forward until ctx is done. It begins with a look at
+// Run advances all active rollouts until ctx is done. It first checks
 // every node, to notice what happened while no manager ran.
 func (e *Engine) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
@@ -123,8 +123,7 @@ func (e *Engine) Run(ctx context.Context) {
 	}
 }
 
-// stepAll takes every active rollout forward, and returns when to look again at the
-// latest.
+// stepAll advances every active rollout, and returns the latest time of the next call.
 func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool) (time.Duration, error) {
 	rs, err := e.Store.Rollouts(ctx, "", true, -1)
 	if err != nil {

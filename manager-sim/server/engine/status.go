@@ -101,7 +101,7 @@ func (s Statuses) OfNode(ctx context.Context, n store.Node) (Status, error) {
 		}
 		switch {
 		case st.State == api.Failed && st.Code == string(release.InProgress): // an older command was in progress
-		case i > 0 && st.State.Settled() && !st.Ended.After(newest.Command.CreatedAt):
+		case i > 0 && st.State.Ended() && !st.Ended.After(newest.Command.CreatedAt):
 			return newest, nil // the refusal was about something else
 		default:
 			return st, nil

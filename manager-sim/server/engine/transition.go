@@ -30,7 +30,7 @@ func (e *Engine) Act(ctx context.Context, rolloutID string, event rollout.Event,
 	}
 }
 
-// transition takes a stored rollout through events, and stores the result together with
+// transition applies events to a stored rollout, and stores the result together with
 // the commands and audit entries. Only then the commands are sent. If it fails, nothing
 // has changed.
 func (e *Engine) transition(ctx context.Context, stored store.Rollout, events func(rollout.Rollout) ([]rollout.Event, error), actor string, audits ...api.AuditEntry) (rollout.Rollout, error) {
@@ -104,7 +104,7 @@ func (e *Engine) absent(ctx context.Context, n rollout.Node) (bool, error) {
 	return false, nil
 }
 
-// step takes a rollout through events.
+// step applies events to a rollout.
 func step(r rollout.Rollout, events []rollout.Event, now time.Time) (rollout.Rollout, []rollout.Action, error) {
 	var actions []rollout.Action
 	for _, event := range events {

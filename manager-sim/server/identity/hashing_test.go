@@ -89,7 +89,7 @@ func TestHashQueue(t *testing.T) {
 			t.Errorf("one more in all: %v", err)
 		}
 		if err := enter(own, "other", "n"); err != nil {
-			t.Errorf("of somebody who signed in before: %v", err)
+			t.Errorf("of a user who signed in before: %v", err)
 		}
 		stop()
 		synctest.Wait()

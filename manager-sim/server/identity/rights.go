@@ -10,7 +10,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-// rights tells running requests that the rights of a user or token changed.
+// rights notifies running requests when the rights of a user or token changed.
 type rights struct {
 	mu      sync.Mutex
 	changed chan struct{}

@@ -25,8 +25,8 @@ type Rule struct {
 	PerMinute int
 }
 
-// Take counts an attempt at now against all rules, and returns a function that takes
-// the attempt back. If a rule's limit is reached, Take counts nothing and returns how
+// Take counts an attempt at now against all rules, and returns a function that
+// uncounts the attempt. If a rule's limit is reached, Take counts nothing and returns how
 // long to wait.
 func (a *Attempts) Take(now time.Time, rules ...Rule) (takeBack func(), wait time.Duration) {
 	a.mu.Lock()

@@ -48,7 +48,7 @@ func (r *Room[K]) Add(source string, k K, mayEnd func(K) bool) (end K, ended, ok
 	return end, ended, true
 }
 
-// Remove takes k out, and reports whether it was in.
+// Remove removes k, and reports whether it was in the room.
 func (r *Room[K]) Remove(source string, k K) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,7 +19,7 @@ const (
 	// manager keep more.
 	maxAuth = 16 << 10
 	// refusalsBySource is how many wrong secrets and tokens of a source are answered one
-	// by one within a minute. Beyond it, the source is told to wait. A right secret is
+	// by one within a minute. Beyond it, the source must wait. A right secret is
 	// always accepted.
 	refusalsBySource = 5
 	// Pauses of nodes for which an operator has to act first.
@@ -115,7 +115,7 @@ func removedNode(id string) error {
 	return &refusal{reason: fmt.Sprintf("node %s was removed from this manager; to use the device again, remove its credentials.json and set manager.registration_token", id), pause: removedPause}
 }
 
-// refuse tells a node why it is not accepted, and when it may try again.
+// refuse sends a node the reason of its refusal, and when it may try again.
 func (s *session) refuse(r *refusal) {
 	now := time.Now()
 	s.hub.Metrics.AuthenticationRefused()

@@ -45,7 +45,7 @@ func TestPendingNodesAreBounded(t *testing.T) {
 	if n := len(p.List()); n > pendingInAll {
 		t.Errorf("%d are listed", n)
 	}
-	// What was dismissed takes nobody's place.
+	// A dismissed node uses no place in the list.
 	for _, n := range p.List() {
 		p.Dismiss(n)
 	}

@@ -26,7 +26,7 @@ func (t *strangers) enter(s *session) {
 	}
 }
 
-// authenticated takes out a session. It reports false if the session was ended to make
+// authenticated removes a session. It reports false if the session was ended to make
 // room.
 func (t *strangers) authenticated(s *session) bool { return t.room.Remove(s.source, s) }
 
