@@ -99,6 +99,9 @@ func (d *doctor) examine(ctx context.Context) {
 	if _, err := os.Lstat(l.Versions()); !loaded && err != nil {
 		return
 	}
+	if loaded {
+		l = l.WithProgram(d.c.Service.Binary)
+	}
 	d.l = l
 	if err := fsutil.BecomeOwner(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.check("install root", fault{err.Error(), "run doctor as root"})
@@ -119,6 +122,7 @@ func (d *doctor) examine(ctx context.Context) {
 	d.unitReport(report)
 	d.readable()
 	d.program(ctx)
+	d.files(ctx)
 	d.space()
 	d.trust()
 	d.service(ctx)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/klauspost/compress/gzip"
 )
 
@@ -45,7 +46,10 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a relea
 	}
 	packed := &progressReader{r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
 	x := &extractor{disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
-	if err := x.run(ctx, packed); err != nil {
+	if x.record, err = newDigests(x.disk, to); err != nil {
+		return err
+	}
+	if err := x.record.close(x.run(ctx, packed)); err != nil {
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
 			return err
 		}
@@ -71,6 +75,7 @@ type extractor struct {
 	entries int
 	seen    map[string]kind // by clean name
 	dirs    []string        // in the order of their making
+	record  *digests
 	buf     [64 << 10]byte
 }
 
@@ -139,7 +144,7 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		}
 		return nil
 	}
-	if name == Marker {
+	if name == Marker || name == state.DigestsFile {
 		return errors.New("the name is reserved")
 	}
 	if old, ok := x.seen[name]; ok {
@@ -231,18 +236,18 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(onlyWriter{f}, body, x.buf[:])
+	_, err = io.CopyBuffer(io.MultiWriter(f, x.record.sum), body, x.buf[:])
 	if err == nil {
 		err = f.Sync()
+	}
+	if err == nil {
+		err = x.record.add(name, mode == 0o755)
 	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
 	return err
 }
-
-// onlyWriter hides ReadFrom, which would allocate a buffer for every file.
-type onlyWriter struct{ io.Writer }
 
 func (x *extractor) path(name string) string { return path.Join(x.top, name) }
 

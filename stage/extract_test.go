@@ -10,6 +10,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/hostile"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -78,6 +79,7 @@ func TestExtract(t *testing.T) {
 	}
 	// Set-id bits and owners are dropped; "executable" is kept.
 	want := []string{
+		"-rw-r--r-- " + state.DigestsFile,
 		"drwxr-xr-x bin", "Lrwxrwxrwx bin/agent", "-rwxr-xr-x bin/edge-agent", "-rwxr-xr-x bin/empty",
 		"drwxr-xr-x share", "drwxr-xr-x share/a", "drwxr-xr-x share/a/b", "-rwxr-xr-x share/a/b/c",
 		"-rwxr-xr-x share/same", "Lrwxrwxrwx share/up",

@@ -45,7 +45,7 @@ func TestExtractKeepsCase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 6 {
+	if entries, _ := os.ReadDir(dir); len(entries) != 7 { // with the record of the digests
 		t.Errorf("%v", entries)
 	}
 }

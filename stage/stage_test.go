@@ -157,7 +157,7 @@ func TestStage(t *testing.T) {
 	if st.Version().String() != "1.0.0" || downloads != 1 {
 		t.Errorf("staged %s, reported the download %d times", st.Version(), downloads)
 	}
-	const complete = "downloads outbox versions versions/1.0.0 versions/1.0.0/.release.json versions/1.0.0/edge-agent versions/1.0.0/padding"
+	const complete = "downloads outbox versions versions/1.0.0 versions/1.0.0/.release.json versions/1.0.0/.release.sha256 versions/1.0.0/edge-agent versions/1.0.0/padding"
 	if got := left(t, s); got != complete {
 		t.Errorf("on disk: %s", got)
 	}

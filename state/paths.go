@@ -33,6 +33,10 @@ const (
 // records which release the directory was made from. Package stage writes it.
 const ReleaseFile = ".release.json"
 
+// DigestsFile is the name of the file beside it with the SHA-256 of every file that was
+// staged. Package stage writes it.
+const DigestsFile = ".release.sha256"
+
 // PartialPrefix starts the name of a version's directory that is not complete.
 const PartialPrefix = ".partial-"
 

@@ -116,6 +116,11 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err := ready(n.Layout, r.End); err != nil {
 		return verify.Release{}, err
 	}
+	if r.End != Install {
+		if err := p.checkReturn(ctx); err != nil {
+			return verify.Release{}, err
+		}
+	}
 	rel, err := p.Fetch(ctx, src)
 	if err != nil {
 		return rel, err

@@ -3,6 +3,7 @@ package upgrade
 import (
 	"cmp"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -248,6 +249,41 @@ func TestApplyBelowTheFloor(t *testing.T) {
 		}
 		if on := res.State.Status == state.PendingHealth; on != (tt.want == "") {
 			t.Errorf("floor %s, %d: %s", tt.floor, tt.sequence, res.State.Status)
+		}
+	}
+}
+
+// A node whose way back is damaged takes no upgrade, and the error names the file; a
+// changed data file is no reason.
+func TestADamagedWayBack(t *testing.T) {
+	t.Parallel()
+	trust := trusted(t, nil)
+	for name, tt := range map[string]struct {
+		file string
+		want release.Code
+	}{"program": {"edge-agent", release.Internal}, "data": {"data", ""}} {
+		n := emptyNode(t)
+		p := pipeline(t, &n, trust)
+		if err := fromStick(t, p, "1.0.0", Install); err != nil {
+			t.Fatal(err)
+		}
+		dir := n.Layout.Version(release.MustVersion("1.0.0"))
+		if tt.file == "data" { // as if the release had one
+			record := filepath.Join(dir, state.DigestsFile)
+			b, err := os.ReadFile(record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(record, append(b, []byte(strings.Repeat("0", 64)+"  data\n")...), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, tt.file), []byte("#!/bin/sh\nexit 0 # another\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		err := fromStick(t, p, "1.1.0", Swap)
+		if codeOf(err) != tt.want || tt.want != "" && !strings.Contains(err.Error(), "its file edge-agent has another content") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
