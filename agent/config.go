@@ -12,8 +12,8 @@ import (
 // read a secret in it.
 func (a *Agent) reportConfig() {
 	w := a.c.Warnings
-	for _, text := range w.Texts {
-		a.log.Warn().Msg(text)
+	for _, problem := range w.List {
+		a.log.Warn().Msg(problem.String())
 	}
 	if w.Withhold != "" {
 		a.log.Error().Str("reason", w.Withhold).Msg("upgrades are not possible because of config.toml; the service runs")

@@ -46,8 +46,12 @@ type file struct {
 	path    string
 	text    []byte
 	config  Config
-	unknown []string // descriptions of the keys that Config does not have
+	unknown []unknownKey
 }
+
+// unknownKey is a key that Config does not have. In an inline table the key lacks the
+// names before the table.
+type unknownKey struct{ key, text string }
 
 // parse reads a config.toml. Unknown keys and the mode of the file are no errors. With
 // an error the file has what precedes it.
@@ -70,7 +74,11 @@ func parse(path string) (file, error) {
 // without a device type.
 func (f file) strict() error {
 	if len(f.unknown) > 0 {
-		return fmt.Errorf("config %s: %s", f.path, strings.Join(f.unknown, "; "))
+		var lines []string
+		for _, u := range f.unknown {
+			lines = append(lines, u.text)
+		}
+		return fmt.Errorf("config %s: %s", f.path, strings.Join(lines, "; "))
 	}
 	if st, err := os.Stat(f.path); err == nil && st.Mode().Perm()&0o077 != 0 && f.config.Manager.RegistrationToken != "" {
 		return fmt.Errorf("config %s: holds registration_token and others may read it (mode %04o); run: chmod 600 %s", f.path, st.Mode().Perm(), f.path)
@@ -81,14 +89,15 @@ func (f file) strict() error {
 	return nil
 }
 
-// describeUnknown returns one text for each unknown key.
-func describeUnknown(strict *toml.StrictMissingError) []string {
-	var lines []string
+// describeUnknown returns each unknown key.
+func describeUnknown(strict *toml.StrictMissingError) []unknownKey {
+	var keys []unknownKey
 	for _, e := range strict.Errors {
 		row, _ := e.Position()
-		lines = append(lines, fmt.Sprintf("line %d: unknown key %q%s", row, strings.Join(e.Key(), "."), didYouMean(e.Key())))
+		key := strings.Join(e.Key(), ".")
+		keys = append(keys, unknownKey{key, fmt.Sprintf("line %d: unknown key %q%s", row, key, didYouMean(e.Key()))})
 	}
-	return lines
+	return keys
 }
 
 // explainTOML says in the words of the file what is wrong with it. text is the

@@ -22,8 +22,7 @@ import (
 // Warnings are what Open found wrong with a config.toml that does not keep the node from
 // running. The zero Warnings are none. Give them to agent.Options.
 type Warnings struct {
-	// Texts name each problem, its consequence and its remedy.
-	Texts []string
+	List []Warning
 	// Withhold is why the node must refuse upgrades; "": nothing in the file is a
 	// reason.
 	Withhold string
@@ -35,10 +34,21 @@ type Warnings struct {
 	Accepted []byte `json:"-"`
 }
 
-// maxTexts bounds how many unknown keys Warnings name.
-const maxTexts = 20
+// Warning is one problem of a file.
+type Warning struct {
+	Cause  string // with its consequence
+	Remedy string
+}
 
-// maxText bounds each text of Warnings, in bytes.
+func (w Warning) String() string { return w.Cause + ": " + w.Remedy }
+
+// upgradeSection is the section whose unknown keys withhold upgrades.
+const upgradeSection = "upgrade"
+
+// maxWarnings bounds how many unknown keys Warnings name.
+const maxWarnings = 20
+
+// maxText bounds each cause of Warnings, in bytes.
 const maxText = 600
 
 // Open returns the settings with which a node runs. For a node that is not registered
@@ -74,8 +84,11 @@ func Open(path string) (Settings, Warnings, error) {
 		if copyErr != nil || !registered(s.Layout) {
 			continue
 		}
-		w := Warnings{Withhold: release.Foreign(fmt.Sprintf("%v; the agent runs with a copy of the last valid file (%s): correct the file, and restart the service", err, c.path), maxText)}
-		w.Texts = []string{w.Withhold}
+		w := Warnings{List: []Warning{{
+			release.Foreign(fmt.Sprintf("%v; the agent runs with a copy of the last valid file (%s) and refuses upgrades", err, c.path), maxText),
+			"correct the file, and restart the service",
+		}}}
+		w.Withhold = w.List[0].String()
 		return s, w, nil
 	}
 	return Settings{}, Warnings{}, err
@@ -132,24 +145,38 @@ func (f file) roots() []state.Layout {
 // warnings returns what is wrong with a file that can be used.
 func (f file) warnings(l state.Layout) Warnings {
 	w := Warnings{Accepted: f.text}
-	for i, u := range f.unknown {
-		if i == maxTexts {
-			w.Texts = append(w.Texts, fmt.Sprintf("%s: %d more unknown keys", f.path, len(f.unknown)-i))
+	protections := f.unknownProtections()
+	ignored := slices.DeleteFunc(slices.Clone(f.unknown), func(u unknownKey) bool {
+		return slices.ContainsFunc(protections, func(p string) bool {
+			return strings.EqualFold(p, u.key) || strings.EqualFold(p, upgradeSection+"."+u.key)
+		})
+	})
+	for i, u := range ignored {
+		if i == maxWarnings {
+			u.text = fmt.Sprintf("%d more unknown keys", len(ignored)-i)
+		}
+		w.List = append(w.List, Warning{release.Foreign(f.path+": "+u.text+"; this version ignores it", maxText),
+			"remove or correct the key, or run a version that knows it; check the file with: edge-agent config check " + f.path})
+		if i == maxWarnings {
 			break
 		}
-		w.Texts = append(w.Texts, release.Foreign(fmt.Sprintf("%s: %s; this version ignores it", f.path, u), maxText))
 	}
-	if keys := f.unknownProtections(); len(keys) > 0 {
-		more := ""
-		if len(keys) > maxTexts {
-			keys, more = keys[:maxTexts], " and more"
+	if len(protections) > 0 {
+		var names []string
+		for _, p := range protections[:min(len(protections), maxWarnings)] {
+			name := fmt.Sprintf("unknown key %q", p)
+			if i := slices.IndexFunc(f.unknown, func(u unknownKey) bool { return strings.EqualFold(u.key, p) }); i >= 0 {
+				name = f.unknown[i].text // with its line
+			}
+			names = append(names, name)
 		}
-		w.Withhold = release.Foreign(fmt.Sprintf("%s has %s%s, which this version does not know and which may be a protection: remove it, or run a version that knows it; then restart the service",
-			f.path, strings.Join(keys, " and "), more), maxText)
-		w.Texts = append(w.Texts, w.Withhold)
+		protection := Warning{release.Foreign(fmt.Sprintf("%s: %s; it may be a protection, so this version refuses upgrades", f.path, strings.Join(names, "; ")), maxText),
+			"remove or correct it, or run a version that knows it, and restart the service; check the file with: edge-agent config check " + f.path}
+		w.Withhold = protection.String()
+		w.List = append(w.List, protection)
 	}
-	if text, repairable := f.access(l); text != "" {
-		w.Texts = append(w.Texts, text)
+	if problem, repairable := f.access(l); problem.Cause != "" {
+		w.List = append(w.List, problem)
 		if repairable {
 			w.Path = f.path
 		}
@@ -164,21 +191,19 @@ func (f file) unknownProtections() []string {
 	if err := toml.Unmarshal(f.text, &all); err != nil {
 		return nil // parse succeeded with the same text
 	}
-	section, _ := reflect.TypeFor[Config]().FieldByName("Upgrade")
-	name := section.Tag.Get("toml")
 	var unknown []string
 	for key, value := range all {
 		table, ok := value.(map[string]any)
-		if !ok || !strings.EqualFold(key, name) {
+		if !ok || !strings.EqualFold(key, upgradeSection) {
 			continue
 		}
 		for k := range table {
 			known := false
-			for field := range section.Type.Fields() {
+			for field := range reflect.TypeFor[Upgrade]().Fields() {
 				known = known || strings.EqualFold(k, field.Tag.Get("toml")) // as the decoder compares
 			}
 			if !known {
-				unknown = append(unknown, name+"."+k)
+				unknown = append(unknown, upgradeSection+"."+k)
 			}
 		}
 	}
@@ -186,12 +211,12 @@ func (f file) unknownProtections() []string {
 	return unknown
 }
 
-// access returns what is wrong with the mode or the owner of the file, or "". repairable
-// reports whether mode 0600 corrects it, and this process owns the file.
-func (f file) access(l state.Layout) (text string, repairable bool) {
+// access returns what is wrong with the mode or the owner of the file; the zero Warning is
+// nothing. repairable reports whether mode 0600 corrects it, and this process owns the file.
+func (f file) access(l state.Layout) (w Warning, repairable bool) {
 	st, err := os.Stat(f.path)
 	if err != nil {
-		return "", false
+		return Warning{}, false
 	}
 	var problems []string
 	mode := st.Mode().Perm()
@@ -211,9 +236,9 @@ func (f file) access(l state.Layout) (text string, repairable bool) {
 		remedy = fmt.Sprintf("chown %s: %s && %s", userName(uint32(os.Geteuid())), f.path, remedy)
 	}
 	if len(problems) == 0 {
-		return "", false
+		return Warning{}, false
 	}
-	return fmt.Sprintf("%s: %s; run: %s", f.path, strings.Join(problems, ", and "), remedy), loose && mine
+	return Warning{f.path + ": " + strings.Join(problems, ", and "), "run: " + remedy}, loose && mine
 }
 
 func resolved(path string) string {

@@ -31,6 +31,14 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 	}
 }
 
+func texts(w Warnings) string {
+	var all []string
+	for _, x := range w.List {
+		all = append(all, x.String())
+	}
+	return strings.Join(all, "\n")
+}
+
 // A registered node runs with every file, and knows what it must say and withhold. A node
 // without credentials gets today's error.
 func TestARegisteredNodeOpensEveryFile(t *testing.T) {
@@ -42,7 +50,7 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 		change     func(string) string // nil: the file is removed
 		mode       os.FileMode
 		withhold   string // in Withhold; "": nothing is withheld
-		warn       string // in Texts; "": there are none
+		warn       string // in List; "": there are none
 		first      string // in the error of a node without credentials; "": it runs
 		onlyIgnore bool
 	}{
@@ -55,9 +63,9 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 		"unknown tables of upgrade":     {change: add("[[upgrade.windows]]\nmon = 1\n"), withhold: "upgrade.windows", warn: "upgrade.windows", first: "unknown key"},
 		"dotted key of upgrade":         {change: func(s string) string { return "upgrade.windows = 1\n" + strings.Replace(s, "[upgrade]\n", "", 1) }, withhold: "upgrade.windows", warn: "upgrade.windows", first: "unknown key"},
 		"inline table of upgrade":       {change: func(s string) string { return "upgrade = { windows = 1 }\n" + strings.Split(s, "[upgrade]")[0] }, withhold: "upgrade.windows", warn: "upgrade.windows", first: "unknown key"},
-		"upgrade in capitals":           {change: func(s string) string { return strings.Replace(s, "[upgrade]", "[Upgrade]\nWindows = 1", 1) }, withhold: "upgrade.Windows", warn: "upgrade.Windows", first: "unknown key"},
+		"upgrade in capitals":           {change: func(s string) string { return strings.Replace(s, "[upgrade]", "[Upgrade]\nWindows = 1", 1) }, withhold: "Upgrade.Windows", warn: "Upgrade.Windows", first: "unknown key"},
 		"both kinds":                    {change: add("windows = 1\n[health]\ncolour = 1\n"), withhold: "upgrade.windows", warn: "health.colour", first: "unknown key"},
-		"world-readable secret":         {change: add(""), mode: 0o644, warn: "others may read its secrets (mode 0644); run: chmod 600", first: "chmod 600"},
+		"world-readable secret":         {change: add(""), mode: 0o644, warn: "others may read its secrets (mode 0644): run: chmod 600", first: "chmod 600"},
 		"group-readable secret":         {change: add(""), mode: 0o640, warn: "chmod 600", first: "chmod 600"},
 		"world-readable without secret": {change: func(s string) string { return strings.Replace(s, "registration_token", "# ", 1) }, mode: 0o644},
 		"writable for others":           {change: func(s string) string { return strings.Replace(s, "registration_token", "# ", 1) }, mode: 0o666, warn: "others may change it"},
@@ -85,7 +93,7 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			said := strings.Join(w.Texts, "\n")
+			said := texts(w)
 			if s.Layout != l || len(s.URLs) != 1 {
 				t.Errorf("settings %+v", s)
 			}
@@ -97,6 +105,9 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 			}
 			if fromCopy := strings.Contains(w.Withhold, copied); fromCopy != (w.Accepted == nil) {
 				t.Errorf("from the copy %t, to be kept %q", fromCopy, w.Accepted)
+			}
+			if n := strings.Count(said, "upgrade.windows"); n > 1 {
+				t.Errorf("one key, %d warnings: %s", n, said)
 			}
 			if strings.Contains(said, "hunter2") {
 				t.Errorf("a secret: %s", said)
@@ -153,7 +164,7 @@ func TestAFileOfAnotherUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, w, err := Open(l.ConfigFile())
-		if said := strings.Join(w.Texts, "\n"); err != nil || w.Withhold != "" || w.Path != "" ||
+		if said := texts(w); err != nil || w.Withhold != "" || w.Path != "" ||
 			!strings.Contains(said, "run: chown root: "+l.ConfigFile()+" && chmod 600") || !strings.Contains(said, "it belongs to") {
 			t.Errorf("%+v, %v", w, err)
 		}
