@@ -150,6 +150,7 @@ func (a *Agent) run(ctx context.Context) error {
 	if err := injectFault(ctx, a); err != nil {
 		return err
 	}
+	a.reportConfig()
 	a.restrictModes()
 	res, interrupted := a.reconcile(ctx)
 	if err := a.pipeline.Tidy(ctx); err != nil {
@@ -173,6 +174,9 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.connect(ctx) })
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
 	g.Go(func() error { return a.checkUnitRegularly(ctx) })
+	if !trial && res.State.Status != "" || a.attached != nil { // this program is not on trial
+		g.Go(func() error { a.keepConfig(ctx); return nil })
+	}
 	if interrupted.ID != "" {
 		a.resume(ctx, interrupted)
 	}
@@ -233,6 +237,9 @@ func (a *Agent) checkRoot(res state.Result, err error) {
 func (a *Agent) unavailable() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if why := a.c.Warnings.Withhold; why != "" {
+		return errors.New(why)
+	}
 	for _, err := range []error{a.reconcileErr, a.rootErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
 			return err

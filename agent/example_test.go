@@ -21,12 +21,13 @@ import (
 // A daemon links its own upgrades: `player run --config FILE`. When Run returns nil, the
 // process ends, and systemd starts the version that `current` points to.
 func Example() {
-	c, err := config.Load("/opt/acme/player/config.toml")
+	c, warnings, err := config.Open("/opt/acme/player/config.toml")
 	if err != nil {
 		panic(err)
 	}
-	a, err := agent.New(c, agent.Options{
-		Version: "1.5.0", // as it was stamped when it was built
+	a, err := agent.New(c.Config, agent.Options{
+		Version:  "1.5.0", // as it was stamped when it was built
+		Warnings: warnings,
 		Signers: []verify.Signer{{
 			Issuer: verify.GitHubIssuer, Repository: "https://github.com/acme/player",
 			Workflow: ".github/workflows/release.yml", Ref: "refs/tags/v*",

@@ -137,6 +137,7 @@ func (a *Agent) keep(ctx context.Context, extended string) error {
 	}
 	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
 		Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
+	a.keepConfig(ctx)
 	if err := stage.Prune(ctx, a.c.Layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
 		a.log.Warn().Err(err).Msg("old versions were not removed")
 	}

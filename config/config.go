@@ -1,7 +1,8 @@
 // Package config reads config.toml: its types, its defaults and its rules.
 //
 // Load parses a file; Config.Resolve checks it and returns Settings, plain
-// values that other packages build from. The zero Config is safe: upgrades are
+// values that other packages build from. Open returns the Settings with which a node
+// runs, whatever happened to its file. The zero Config is safe: upgrades are
 // off, and certificates are checked. An error names the key and its rule, and
 // never quotes a secret. The package writes nothing, and starts nothing.
 package config

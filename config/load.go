@@ -18,22 +18,14 @@ const MaxFile = 1 << 20
 // Load reads a config.toml. A key that it does not know is an error that names
 // the line. A file that holds a registration token must not be readable by others.
 func Load(path string) (Config, error) {
-	b, err := fsutil.ReadFile(path, MaxFile)
+	f, err := parse(path)
+	if err == nil {
+		err = f.strict()
+	}
 	if err != nil {
-		return Config{}, fmt.Errorf("config: %w", err)
+		return Config{}, err
 	}
-	var c Config
-	d := toml.NewDecoder(strings.NewReader(string(b))).DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return Config{}, fmt.Errorf("config %s: %w", path, explainTOML(err, string(b)))
-	}
-	if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 && c.Manager.RegistrationToken != "" {
-		return Config{}, fmt.Errorf("config %s: holds registration_token and others may read it (mode %04o); run: chmod 600 %s", path, st.Mode().Perm(), path)
-	}
-	if c.Service.InstallRoot == "" && c.Service.Name == "" && c.Service.DeviceType == "" {
-		return Config{}, fmt.Errorf("config %s: [service] needs device_type", path)
-	}
-	return c, nil
+	return f.config, nil
 }
 
 // Read loads and checks a config.toml.
@@ -49,18 +41,68 @@ func Read(path string) (Settings, error) {
 	return s, nil
 }
 
+// file is a config.toml that was parsed.
+type file struct {
+	path    string
+	text    []byte
+	config  Config
+	unknown []unknownKey
+}
+
+// unknownKey is a key that Config does not have. In an inline table the key lacks the
+// names before the table.
+type unknownKey struct{ key, text string }
+
+// parse reads a config.toml. Unknown keys and the mode of the file are no errors. With
+// an error the file has what precedes it.
+func parse(path string) (file, error) {
+	f := file{path: path}
+	var err error
+	if f.text, err = fsutil.ReadFile(path, MaxFile); err != nil {
+		return f, fmt.Errorf("config: %w", err)
+	}
+	err = toml.NewDecoder(strings.NewReader(string(f.text))).DisallowUnknownFields().Decode(&f.config)
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok { // all other keys are decoded
+		f.unknown = describeUnknown(strict)
+	} else if err != nil {
+		return f, fmt.Errorf("config %s: %w", path, explainTOML(err, string(f.text)))
+	}
+	return f, nil
+}
+
+// strict returns an error for an unknown key, a secret that others may read, and a file
+// without a device type.
+func (f file) strict() error {
+	if len(f.unknown) > 0 {
+		var lines []string
+		for _, u := range f.unknown {
+			lines = append(lines, u.text)
+		}
+		return fmt.Errorf("config %s: %s", f.path, strings.Join(lines, "; "))
+	}
+	if st, err := os.Stat(f.path); err == nil && st.Mode().Perm()&0o077 != 0 && f.config.Manager.RegistrationToken != "" {
+		return fmt.Errorf("config %s: holds registration_token and others may read it (mode %04o); run: chmod 600 %s", f.path, st.Mode().Perm(), f.path)
+	}
+	if s := f.config.Service; s.InstallRoot == "" && s.Name == "" && s.DeviceType == "" {
+		return fmt.Errorf("config %s: [service] needs device_type", f.path)
+	}
+	return nil
+}
+
+// describeUnknown returns each unknown key.
+func describeUnknown(strict *toml.StrictMissingError) []unknownKey {
+	var keys []unknownKey
+	for _, e := range strict.Errors {
+		row, _ := e.Position()
+		key := strings.Join(e.Key(), ".")
+		keys = append(keys, unknownKey{key, fmt.Sprintf("line %d: unknown key %q%s", row, key, didYouMean(e.Key()))})
+	}
+	return keys
+}
+
 // explainTOML says in the words of the file what is wrong with it. text is the
 // file; its values are quoted only for keys that hold no secret.
 func explainTOML(err error, text string) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		var lines []string
-		for _, e := range strict.Errors {
-			row, _ := e.Position()
-			lines = append(lines, fmt.Sprintf("line %d: unknown key %q%s", row, strings.Join(e.Key(), "."), didYouMean(e.Key())))
-		}
-		return errors.New(strings.Join(lines, "; "))
-	}
 	var dec *toml.DecodeError
 	if !errors.As(err, &dec) {
 		return err

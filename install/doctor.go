@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -59,6 +58,8 @@ type doctor struct {
 	agent string        // unit of the agent: in attached mode another one
 	state systemd.State // state of the agent's unit
 	user  uint32        // user of the agent
+	// unreadable is whether this process may not read config.toml, which is reported.
+	unreadable bool
 }
 
 // check records the result of a check.
@@ -138,55 +139,6 @@ func (d *doctor) offered() {
 		return
 	}
 	d.check("upgrades", fault{"the running agent refuses upgrades: " + why, "restart it: systemctl restart " + d.unit})
-}
-
-// configuration loads and checks config.toml, and reports whether it is valid.
-func (d *doctor) configuration() bool {
-	c, err := config.Load(d.config)
-	if err == nil {
-		d.binary(&c)
-		var checked config.Settings
-		checked, err = c.Resolve()
-		c = checked.Config
-	}
-	d.c = c
-	if err == nil {
-		d.check("configuration")
-		if !c.Upgrade.Enabled {
-			d.check("upgrades", fault{"upgrades are off, so the manager cannot schedule one", "set enabled = true in [upgrade] of " + d.config + ", and restart the service"})
-		}
-		return true
-	}
-	remedy := "correct it, and check it with: edge-agent config check " + d.config
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		remedy = "give the path of the node's config.toml, or install the service again: edge-agent install --help"
-	case errors.Is(err, fs.ErrPermission):
-		who := systemd.UserName(uint32(os.Geteuid()))
-		remedy = fmt.Sprintf("only root can change that: chown %s: %s && chmod 600 %s (or run doctor as root, if %s is not the service's user)", who, d.config, d.config, who)
-		if why, open := blocked(filepath.Dir(d.config), uint32(os.Geteuid())); why != "" {
-			d.check("configuration", fault{fmt.Sprintf("%s cannot read %s: it may not enter %s", who, d.config, why), open})
-			return false
-		}
-	case strings.Contains(err.Error(), "chmod 600"):
-		remedy = "make it unreadable for others: chmod 600 " + d.config
-	}
-	d.check("configuration", fault{err.Error(), remedy})
-	return false
-}
-
-// binary sets service.binary where the configuration does not. The default is the name
-// of the running program, and this process may be a copy with another name.
-func (d *doctor) binary(c *config.Config) {
-	const usual = "edge-agent"
-	if c.Service.Binary != "" || c.Service.Unit != "" {
-		return
-	}
-	checked, _ := c.Resolve() // fills in the defaults, also with an error
-	if _, err := os.Stat(filepath.Join(checked.Layout.Current(), checked.Service.Binary)); err == nil {
-		return
-	}
-	c.Service.Binary = usual
 }
 
 // units inspects the units of the node, and adopts the user and the environment of the

@@ -3,6 +3,7 @@ package install
 import (
 	"crypto/sha256"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/unreadable"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
@@ -215,5 +217,85 @@ func TestDoctorBlockedDirectory(t *testing.T) {
 	d.readable()
 	if f := d.findings[0]; f.OK || !strings.Contains(f.Cause, "may not enter "+parent) || f.Remedy != "run: chmod o+x "+parent {
 		t.Errorf("%+v", f)
+	}
+}
+
+// On a registered node doctor names what is wrong with config.toml, and makes its other
+// checks all the same.
+func TestDoctorOfARegisteredNode(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		more          string
+		mode          os.FileMode
+		cause, remedy string // "": there is no problem
+	}{
+		"good":             {"", 0o600, "", ""},
+		"an ignored key":   {"[health]\ncolour = 1\n", 0o600, `unknown key "health.colour"; this version ignores it`, "remove or correct the key"},
+		"a protection":     {"windows = 1\n", 0o600, `unknown key "upgrade.windows"; it may be a protection, so this version refuses upgrades`, "remove or correct it, or run a version that knows it"},
+		"no TOML":          {"[upgrade\n", 0o600, "runs with a copy of the last valid file, and refuses upgrades", "edge-agent config check"},
+		"a broken rule":    {"keep_versions = 1\n", 0o600, "keep_versions = 1", "edge-agent config check"},
+		"readable for all": {"", 0o644, "others may read its secrets (mode 0644)", "chmod 600"},
+		"of a group":       {"", 0o640, "others may read its secrets (mode 0640)", "chmod 600"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := state.At(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := "[service]\ndevice_type = \"edge\"\ninstall_root = \"" + l.Root() + "\"\n[manager]\nurls = [\"wss://m\"]\nregistration_token = \"t\"\n[upgrade]\nenabled = true\n"
+			for path, text := range map[string]string{l.CredentialsFile(): "{}", l.AcceptedConfig(): text, l.ConfigFile(): text + tt.more} {
+				if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.Chmod(path, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chmod(l.ConfigFile(), tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			d := &doctor{config: l.ConfigFile()}
+			if !d.configuration() || d.c.Service.InstallRoot != l.Root() {
+				t.Fatalf("doctor ends here: %+v", d.findings)
+			}
+			found := false
+			for _, f := range d.findings {
+				found = found || strings.Contains(f.Cause, tt.cause) && strings.Contains(f.Remedy, tt.remedy)
+			}
+			if !found || Well(d.findings) != (tt.cause == "") {
+				t.Errorf("found %+v, want %q: %q", d.findings, tt.cause, tt.remedy)
+			}
+			if notes := strings.Join(ConfigNotes(l.Root()), "\n"); (notes == "") != (tt.cause == "") {
+				t.Errorf("status notes %q", notes)
+			}
+			if unit, err := UnitOf(l.Root()); err != nil || unit != "edge" {
+				t.Errorf("unit %q, %v", unit, err)
+			}
+		})
+	}
+}
+
+// Root took the file: the doctor of the service's user names chown and chmod.
+func TestDoctorOfAFileOfRoot(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "[service]\ndevice_type = \"edge\"\ninstall_root = \"" + l.Root() + "\"\n[manager]\nurls = [\"wss://m\"]\n"
+	for _, path := range []string{l.CredentialsFile(), l.AcceptedConfig(), l.ConfigFile()} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := &doctor{config: l.ConfigFile()}
+	unreadable.While(t, l.Root(), l.ConfigFile(), func() {
+		if !d.configuration() {
+			t.Errorf("doctor ends here: %+v", d.findings)
+			return
+		}
+		d.readable()
+	})
+	f := d.findings[0]
+	if f.OK || !strings.Contains(f.Cause, "permission denied") || !strings.Contains(f.Cause, "refuses upgrades") || !strings.Contains(f.Remedy, "chown ") || !strings.Contains(f.Remedy, "chmod 600") {
+		t.Errorf("%+v", d.findings)
 	}
 }

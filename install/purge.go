@@ -11,7 +11,6 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
@@ -80,7 +79,7 @@ func (n *Node) mayPurge(ctx context.Context) error {
 		}
 		return fmt.Errorf("%s is not removed, because it is no install root: it has neither versions nor the config.toml of a service%s", n.Root, links)
 	}
-	c, err := config.Load(l.ConfigFile())
+	c, err := configOf(n.real)
 	if err != nil || c.Service.Unit == "" {
 		return nil
 	}

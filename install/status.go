@@ -25,14 +25,32 @@ func UnitOf(root string) (string, error) {
 	return cmp.Or(strings.TrimSuffix(c.Service.Unit, ".service"), c.Service.Name), nil
 }
 
-// configOf loads and checks the config.toml of a root.
+// configOf returns the configuration with which the node of a root runs.
 func configOf(root string) (config.Config, error) {
 	l, err := state.At(root)
 	if err != nil {
 		return config.Config{}, err
 	}
-	c, err := config.Read(l.ConfigFile())
+	c, _, err := config.Open(l.ConfigFile())
 	return c.Config, err
+}
+
+// ConfigNotes returns what is wrong with the config.toml of a root although its node
+// runs. It returns nothing about a file with which the node does not run.
+func ConfigNotes(root string) []string {
+	l, err := state.At(root)
+	if err != nil {
+		return nil
+	}
+	_, w, err := config.Open(l.ConfigFile())
+	if err != nil {
+		return nil
+	}
+	var notes []string
+	for _, problem := range w.List {
+		notes = append(notes, problem.String())
+	}
+	return notes
 }
 
 // ServiceStatus is the state of a service, as systemd reports it. State is "running",

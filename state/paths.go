@@ -23,6 +23,7 @@ const (
 	startName              = "watchdog.json"
 	lockName               = ".lock"
 	configName             = "config.toml"
+	acceptedConfigName     = configName + ".accepted"
 	credentialsName        = "credentials.json"
 	credentialsReserveName = ".credentials-reserve"
 	restartName            = "restart"
@@ -111,6 +112,10 @@ func (l Layout) StateFile() string { return l.path(stateName) }
 // ConfigFile returns the node's configuration, of mode 0600.
 func (l Layout) ConfigFile() string { return l.path(configName) }
 
+// AcceptedConfig returns the copy of the last configuration that run accepted, of mode
+// 0600.
+func (l Layout) AcceptedConfig() string { return l.path(acceptedConfigName) }
+
 // CredentialsFile returns what the node got at its registration, of mode 0600.
 func (l Layout) CredentialsFile() string { return l.path(credentialsName) }
 
@@ -154,6 +159,20 @@ func (l Layout) IsConfigCopy(path string) bool {
 // IsSecret reports whether a file of that path holds a token or a credential.
 func (l Layout) IsSecret(path string) bool {
 	return path == l.CredentialsFile() || strings.HasPrefix(path, l.ConfigFile())
+}
+
+// RootOf returns the install root in which program, a path without links, is the program
+// of a version. ok is false if it is not in a version's directory.
+func RootOf(program string) (l Layout, ok bool) {
+	for dir := filepath.Dir(program); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		versions := filepath.Dir(dir)
+		if _, err := release.ParseVersion(filepath.Base(dir)); err != nil || filepath.Base(versions) != versionsName {
+			continue
+		}
+		l, err := At(filepath.Dir(versions))
+		return l, err == nil
+	}
+	return Layout{}, false
 }
 
 // linkTarget returns what a link to v holds. It is relative, so that a root can be

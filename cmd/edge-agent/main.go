@@ -23,7 +23,7 @@ version, it fetches the signed release, verifies it against the signers that
 are compiled in, installs it beside the running one, swaps a link, and lets
 systemd start it. A version that does not prove healthy is rolled back.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.`,
+Exit codes: 0 done, 1 failed, 2 wrong usage. 'config check' also has 3.`,
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml
   edge-agent run --config /opt/bilbycast/edge/config.toml
   edge-agent status --root /opt/bilbycast/edge`,

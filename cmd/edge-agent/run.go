@@ -28,7 +28,12 @@ staged (exits 0; systemd starts the new version), or the trial of this version
 has failed (exits 1; the watchdog counts the starts).
 
 With service.unit in the configuration it looks after that unit instead, and
-restarts it, not itself.`,
+restarts it, not itself.
+
+A registered node always starts. Run warns about keys that this version does not
+know, and about a mode or owner of config.toml by which others may read it. It
+withholds upgrades while [upgrade] has an unknown key, and while config.toml cannot
+be used; it then runs with a copy of the last valid file.`,
 		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,12 +41,12 @@ restarts it, not itself.`,
 			if err != nil {
 				return err
 			}
-			c, err := config.Load(path)
+			c, warnings, err := config.Open(path)
 			if err != nil {
 				return err
 			}
 			defer time.AfterFunc(shrinkAfter, shrink).Stop()
-			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log}
+			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log, Warnings: warnings}
 			if err := runAgent(cmd.Context(), c, o); err != nil {
 				log.Error().Err(err).Msg("agent failed")
 				return err
@@ -54,22 +59,18 @@ restarts it, not itself.`,
 	return cli.Service(cmd)
 }
 
-func runAgent(ctx context.Context, c config.Config, o agent.Options) error {
-	checked, err := c.Resolve()
-	if err != nil {
-		return fmt.Errorf("config: %w", err)
-	}
-	l := checked.Layout
-	if checked.Service.Unit != "" {
-		return agent.Attend(ctx, c, o, systemd.Attached{
-			Name: checked.Service.Unit, Layout: l, Ask: l.AskRestart, Stopped: agent.ErrStopped,
+func runAgent(ctx context.Context, c config.Settings, o agent.Options) error {
+	l := c.Layout
+	if c.Service.Unit != "" {
+		return agent.Attend(ctx, c.Config, o, systemd.Attached{
+			Name: c.Service.Unit, Layout: l, Ask: l.AskRestart, Stopped: agent.ErrStopped,
 		})
 	}
 	service := systemd.Service{
-		Layout: l, Binary: checked.Service.Binary, Config: l.ConfigFile(), Window: checked.Window,
+		Layout: l, Binary: c.Service.Binary, Config: l.ConfigFile(), Window: c.Window,
 	}
 	o.CheckUnit, o.Journal = service.FitSelf, systemd.LastLines
-	a, err := agent.New(c, o)
+	a, err := agent.New(c.Config, o)
 	if err != nil {
 		return err
 	}
@@ -96,8 +97,15 @@ func newConfigCmd() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
-		Use:     "check FILE",
-		Short:   "Check a config.toml, and change nothing",
+		Use:   "check FILE",
+		Short: "Check a config.toml, and change nothing",
+		Long: fmt.Sprintf(`Check prints every error of a config.toml. As root it becomes the owner of its
+directory.
+
+Exits 0 if the file is good. Exits 1 if a node would not run with it, would
+withhold upgrades because of it, or would have to correct its mode. Exits 2 for
+wrong usage. Exits %d if a registered node would run with it, offer upgrades, and
+ignore keys that this version does not know.`, exitIgnores),
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -106,6 +114,9 @@ func newConfigCmd() *cobra.Command {
 			}
 			c, err := config.Read(args[0])
 			if err != nil {
+				if config.OnlyIgnores(args[0]) {
+					return cli.Exit(exitIgnores, fmt.Errorf("%w; a registered node ignores this and runs", err))
+				}
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", args[0])
@@ -117,3 +128,7 @@ func newConfigCmd() *cobra.Command {
 	})
 	return cmd
 }
+
+// exitIgnores is the exit code of 'config check' for a file with unknown keys that no
+// node withholds upgrades for.
+const exitIgnores = 3

@@ -70,14 +70,14 @@ func run(ctx context.Context, args []string) error {
 		}
 		return nil
 	case "run --config": // ExecStart=
-		c, err := config.Read(args[2])
+		c, warnings, err := config.Open(args[2])
 		if err != nil {
 			return err
 		}
 		unit := systemd.Service{Layout: c.Layout, Binary: c.Service.Binary, Config: args[2],
 			Window: c.Window}
 		a, err := agent.New(c.Config, agent.Options{
-			Version: version, Signers: signers, Notify: systemd.Notify, Log: log,
+			Version: version, Signers: signers, Notify: systemd.Notify, Log: log, Warnings: warnings,
 			CheckUnit: unit.FitSelf, Journal: systemd.LastLines, // no upgrades if this unit cannot roll back
 			Check: func(context.Context) error { return nil }, // the service's own health check
 		})
