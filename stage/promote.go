@@ -13,8 +13,9 @@ import (
 
 // promote renames the complete directory to its final name. A directory of that name
 // (installed by hand, or made from other bytes) is exchanged for it, so that links to
-// it are never dangling. Where that is impossible, promote removes the old directory
-// first, if nothing needs it.
+// it are never dangling. The old files stay, under the other name, while a process uses
+// them. Where an exchange is impossible, promote removes the old directory first, if
+// nothing needs it.
 func (s *Stager) promote(ctx context.Context, v release.Version, dir string) error {
 	l := s.Layout
 	final := l.Version(v)
@@ -27,7 +28,7 @@ func (s *Stager) promote(ctx context.Context, v release.Version, dir string) err
 	}
 	err = l.Disk().Exchange(dir, final)
 	if err == nil {
-		l.Disk().Discard(dir) // leftovers are harmless: clean tries again
+		s.discard(ctx, dir)
 		return nil
 	}
 	if !state.Immovable(err) {
@@ -44,6 +45,9 @@ func (s *Stager) promote(ctx context.Context, v release.Version, dir string) err
 // version.
 func (s *Stager) removeInstalled(ctx context.Context, v release.Version, cause error) error {
 	l := s.Layout
+	if err := unused(ctx, l, v); err != nil {
+		return release.Errorf(release.Internal, "%s is installed from other files, which cannot be replaced now: %w", v, err)
+	}
 	var free func() error
 	err := l.Locked(ctx, func() error {
 		needed, err := s.inUse(v)
@@ -94,7 +98,10 @@ func (s *Stager) inUse(v release.Version) (bool, error) {
 
 // replaceable refuses, before the download, a release whose version is installed from other
 // files and cannot be replaced.
-func (s *Stager) replaceable(v release.Version) error {
+func (s *Stager) replaceable(ctx context.Context, v release.Version) error {
+	if err := discardable(ctx, s.Layout.Partial(v)); err != nil {
+		return release.Errorf(release.Internal, "the earlier files of %s cannot be removed: %w", v, err)
+	}
 	dir := s.Layout.Version(v)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil

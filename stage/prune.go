@@ -15,9 +15,10 @@ import (
 )
 
 // Prune removes versions until keep are left: failed and superseded ones first, then the
-// oldest. It keeps versions that a link points to, that the state needs, or that run.
-// It skips what it cannot remove, and joins the errors. While a release is being
-// staged it does nothing, because Stage prunes.
+// oldest. It keeps versions that a link points to, that the state needs, or that a
+// process uses, whoever's it is. It skips what it cannot remove, and joins the errors; a
+// version that is kept only because a process uses it is one of them. While a release
+// is being staged it does nothing, because Stage prunes.
 func Prune(ctx context.Context, l state.Layout, keep int, running release.Version) error {
 	if _, err := os.Stat(l.Downloads()); err == nil { // otherwise nothing was ever staged here
 		unlock, err := lockStaging(ctx, l, time.Second)
@@ -46,17 +47,16 @@ type pruner struct {
 }
 
 // removeOne removes the version that is needed least, if there are more than keep besides
-// not. It reports whether it removed one.
+// not. It reports whether it removed one. It skips a version that a process uses, which
+// counts as one of those that are kept.
 func (p *pruner) removeOne(ctx context.Context, keep int, not release.Version) bool {
-	var free func() error
-	err := p.l.Locked(ctx, func() error {
-		t, err := p.l.Tree()
+	for {
+		v, err := p.next(keep, not)
 		if err != nil {
-			return err
+			p.errs = append(p.errs, err)
 		}
-		res, err := p.l.Read()
-		if err != nil {
-			return err
+		if v.IsZero() {
+			return false
 		}
 		needed := neededBy(t, res, p.running)
 		others := slices.DeleteFunc(append(slices.Clone(t.Versions), slices.Collect(maps.Keys(t.Damaged))...), func(v release.Version) bool { return v == not })
@@ -70,22 +70,61 @@ func (p *pruner) removeOne(ctx context.Context, keep int, not release.Version) b
 			if free, err = p.l.Retire(v); err == nil {
 				return nil
 			}
+		// Without the root's lock: there may be many processes.
+		if err := unused(ctx, p.l, v); err != nil {
 			p.failed(v, err)
+			continue
 		}
-		return nil
-	})
+		var free func() error
+		err = p.l.Locked(ctx, func() error {
+			// The links may have changed meanwhile.
+			if now, err := p.next(keep, not); err != nil || now != v {
+				return err
+			}
+			var err error
+			if free, err = p.l.Retire(v); err != nil {
+				p.failed(v, err)
+			}
+			return nil
+		})
+		if err != nil {
+			p.errs = append(p.errs, err)
+			return false
+		}
+		if free == nil {
+			continue
+		}
+		// Without the root's lock: removing thousands of files may take long, and the watchdog of
+		// the next start must not wait.
+		if err := free(); err != nil {
+			p.errs = append(p.errs, err)
+		}
+		return true
+	}
+}
+
+// next returns the version that removeOne would remove; the zero Version if there is
+// none.
+func (p *pruner) next(keep int, not release.Version) (release.Version, error) {
+	t, err := p.l.Tree()
 	if err != nil {
-		p.errs = append(p.errs, err)
+		return release.Version{}, err
 	}
-	if free == nil {
-		return false
+	res, err := p.l.Read()
+	if err != nil {
+		return release.Version{}, err
 	}
-	// Without the root's lock: removing thousands of files may take long, and the watchdog of
-	// the next start must not wait.
-	if err := free(); err != nil {
-		p.errs = append(p.errs, err)
+	needed := neededBy(t, res, p.running)
+	others := slices.DeleteFunc(slices.Clone(t.Versions), func(v release.Version) bool { return v == not })
+	if len(others) <= keep {
+		return release.Version{}, nil
 	}
-	return true
+	for _, v := range leastNeeded(t.Versions, res.State) {
+		if !needed[v] && !p.skip[v] && (keep == 0 || v != not) {
+			return v, nil
+		}
+	}
+	return release.Version{}, nil
 }
 
 func (p *pruner) failed(v release.Version, err error) {

@@ -221,13 +221,15 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, err
 	}
 	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && tree.Has(v) {
+	s.removeLeftovers(ctx, func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
+	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && !s.Layout.Removing(v) {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
 		}
 		return Staged{rel}, nil
 	}
-	if err := s.replaceable(v); err != nil {
+	if err := s.replaceable(ctx, v); err != nil {
 		return Staged{}, err
 	}
 	if dir := s.Layout.Versions(); !s.NoRun && fsutil.NoExec(dir) {
@@ -317,28 +319,28 @@ func (s *Stager) Tidy(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	s.removeLeftovers(func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) })
+	s.removeLeftovers(ctx, func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) })
 	return s.Layout.Sweep(ctx)
 }
 
 // removeLeftovers removes partial directories, the rest of versions that were being
-// removed, and the downloads for which keep returns false. Leftovers are harmless, so
-// errors are ignored.
-func (s *Stager) removeLeftovers(keep func(download string) bool) {
+// removed, and the downloads for which keep returns false. It leaves a directory that a
+// process uses. Leftovers are harmless, so errors are ignored.
+func (s *Stager) removeLeftovers(ctx context.Context, keep func(download string) bool) {
 	l := s.Layout
-	sweep := func(dir string, old func(name string) bool) {
+	sweep := func(dir string, remove func(path string), old func(name string) bool) {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return
 		}
 		for _, e := range entries {
 			if old(e.Name()) {
-				l.Disk().Discard(filepath.Join(dir, e.Name()))
+				remove(filepath.Join(dir, e.Name()))
 			}
 		}
 	}
-	sweep(l.Versions(), func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
-	sweep(l.Downloads(), func(name string) bool { return name != filepath.Base(s.Layout.StagingLock()) && !keep(name) })
+	sweep(l.Versions(), func(dir string) { s.discard(ctx, dir) }, func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
+	sweep(l.Downloads(), func(path string) { l.Disk().Discard(path) }, func(name string) bool { return name != filepath.Base(s.Layout.StagingLock()) && !keep(name) })
 	l.FinishRemovals()
 }
 
