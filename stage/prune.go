@@ -58,18 +58,6 @@ func (p *pruner) removeOne(ctx context.Context, keep int, not release.Version) b
 		if v.IsZero() {
 			return false
 		}
-		needed := neededBy(t, res, p.running)
-		others := slices.DeleteFunc(append(slices.Clone(t.Versions), slices.Collect(maps.Keys(t.Damaged))...), func(v release.Version) bool { return v == not })
-		if len(others) <= keep {
-			return nil
-		}
-		for _, v := range leastNeeded(t, res.State) {
-			if needed[v] || p.skip[v] || keep > 0 && v == not {
-				continue
-			}
-			if free, err = p.l.Retire(v); err == nil {
-				return nil
-			}
 		// Without the root's lock: there may be many processes.
 		if err := unused(ctx, p.l, v); err != nil {
 			p.failed(v, err)
@@ -115,11 +103,11 @@ func (p *pruner) next(keep int, not release.Version) (release.Version, error) {
 		return release.Version{}, err
 	}
 	needed := neededBy(t, res, p.running)
-	others := slices.DeleteFunc(slices.Clone(t.Versions), func(v release.Version) bool { return v == not })
+	others := slices.DeleteFunc(append(slices.Clone(t.Versions), slices.Collect(maps.Keys(t.Damaged))...), func(v release.Version) bool { return v == not })
 	if len(others) <= keep {
 		return release.Version{}, nil
 	}
-	for _, v := range leastNeeded(t.Versions, res.State) {
+	for _, v := range leastNeeded(t, res.State) {
 		if !needed[v] && !p.skip[v] && (keep == 0 || v != not) {
 			return v, nil
 		}
@@ -153,8 +141,8 @@ func neededBy(t state.Tree, res state.Result, running release.Version) map[relea
 	return needed
 }
 
-// leastNeeded returns the versions, given newest first, in the order in which they may be
-// removed: first those that cannot be started, then those that failed or were superseded before they proved healthy, as
+// leastNeeded returns the versions of t in the order in which they may be removed: those
+// that cannot be started, then those that failed or were superseded before they proved healthy, as
 // far as the state remembers, then the others; the oldest first in both groups.
 func leastNeeded(t state.Tree, s state.State) []release.Version {
 	staged, ran := map[release.Version]bool{}, map[release.Version]bool{s.Good: true, s.Previous: true}

@@ -215,14 +215,12 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	defer unlock()
 
-	s.removeLeftovers(func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
+	s.removeLeftovers(ctx, func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
 	tree, err := s.Layout.Tree()
 	if err != nil {
 		return Staged{}, err
 	}
 	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && tree.Has(v) {
-	s.removeLeftovers(ctx, func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
-	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && !s.Layout.Removing(v) {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
