@@ -13,7 +13,9 @@ import (
 func (a *Agent) reportConfig() {
 	w := a.c.Warnings
 	for _, problem := range w.List {
-		a.log.Warn().Msg(problem.String())
+		if text := problem.String(); text != w.Withhold {
+			a.log.Warn().Msg(text)
+		}
 	}
 	if w.Withhold != "" {
 		a.log.Error().Str("reason", w.Withhold).Msg("upgrades are not possible because of config.toml; the service runs")

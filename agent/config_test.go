@@ -201,16 +201,21 @@ func TestAVersionOnTrialKeepsNoConfiguration(t *testing.T) {
 		}
 		c.Version, c.Warnings.Accepted = res.State.Target.String(), []byte("of the new version")
 		c.Upgrade.BootHealthWindowSecs = 10
+		c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
 		c.Check = func(context.Context) error { return nil }
 		synctest.Test(t, func(t *testing.T) {
 			a, err := newOf(c)
 			if err != nil {
 				t.Fatal(err)
 			}
-			a.setAuthenticated(healthy)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if err := a.runTrial(ctx, res, time.Now()); (err == nil) != healthy {
+			run := func() error { return a.Run(ctx) } // no manager is there
+			if healthy {
+				a.setAuthenticated(true)
+				run = func() error { return a.runTrial(ctx, res, time.Now()) }
+			}
+			if err := run(); (err == nil) != healthy {
 				t.Errorf("healthy %t: %v", healthy, err)
 			}
 		})

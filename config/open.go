@@ -175,7 +175,7 @@ func (f file) warnings(l state.Layout) Warnings {
 		w.Withhold = protection.String()
 		w.List = append(w.List, protection)
 	}
-	if problem, repairable := f.access(l); problem.Cause != "" {
+	if problem, repairable := f.access(l, uint32(os.Geteuid())); problem.Cause != "" {
 		w.List = append(w.List, problem)
 		if repairable {
 			w.Path = f.path
@@ -212,8 +212,9 @@ func (f file) unknownProtections() []string {
 }
 
 // access returns what is wrong with the mode or the owner of the file; the zero Warning is
-// nothing. repairable reports whether mode 0600 corrects it, and this process owns the file.
-func (f file) access(l state.Layout) (w Warning, repairable bool) {
+// nothing. repairable reports whether mode 0600 corrects it, and the user of this process, euid, owns the
+// file.
+func (f file) access(l state.Layout, euid uint32) (w Warning, repairable bool) {
 	st, err := os.Stat(f.path)
 	if err != nil {
 		return Warning{}, false
@@ -229,11 +230,14 @@ func (f file) access(l state.Layout) (w Warning, repairable bool) {
 	loose := len(problems) > 0
 	remedy := "chmod 600 " + f.path
 	sys, ok := st.Sys().(*syscall.Stat_t)
-	mine := !ok || sys.Uid == uint32(os.Geteuid())
-	// Elsewhere than in the root, an administrator's file may belong to root.
-	if !mine && (loose || resolved(f.path) == resolved(l.ConfigFile())) {
+	mine := ok && sys.Uid == euid
+	// The file is to belong to the root's owner, which is the service's user. Another user
+	// may run doctor, root can use every file, and elsewhere than in the root an
+	// administrator's file may belong to root.
+	owner, err := l.Owner()
+	if ok && err == nil && !mine && sys.Uid != owner && euid != 0 && (loose || resolved(f.path) == resolved(l.ConfigFile())) {
 		problems = append(problems, "it belongs to "+userName(sys.Uid))
-		remedy = fmt.Sprintf("chown %s: %s && %s", userName(uint32(os.Geteuid())), f.path, remedy)
+		remedy = fmt.Sprintf("chown %s: %s && %s", userName(owner), f.path, remedy)
 	}
 	if len(problems) == 0 {
 		return Warning{}, false

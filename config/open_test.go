@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -157,16 +158,40 @@ func TestDamagedCredentialsCount(t *testing.T) {
 // the copy stands in for another.
 func TestAFileOfAnotherUser(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() == 0 {
-		l, text := registeredNode(t)
-		write(t, l.ConfigFile(), text, 0o644)
-		if err := os.Chown(l.ConfigFile(), 65534, 65534); err != nil {
-			t.Fatal(err)
-		}
-		_, w, err := Open(l.ConfigFile())
-		if said := texts(w); err != nil || w.Withhold != "" || w.Path != "" ||
-			!strings.Contains(said, "run: chown root: "+l.ConfigFile()+" && chmod 600") || !strings.Contains(said, "it belongs to") {
-			t.Errorf("%+v, %v", w, err)
+	if os.Geteuid() == 0 { // which alone can make the files
+		const edge, other = 65534, 65533
+		for name, tt := range map[string]struct {
+			file, user uint32
+			mode       os.FileMode
+			cause      string
+			remedy     string // after "run: "
+			repairable bool
+		}{
+			"of root, for all":           {0, edge, 0o644, "others may read its secrets (mode 0644), and it belongs to root", "chown %u: %f && chmod 600 %f", false},
+			"of root, for the group":     {0, edge, 0o640, "others may read its secrets (mode 0640), and it belongs to root", "chown %u: %f && chmod 600 %f", false},
+			"of root":                    {0, edge, 0o600, "it belongs to root", "chown %u: %f && chmod 600 %f", false},
+			"its own, for all":           {edge, edge, 0o644, "others may read its secrets (mode 0644)", "chmod 600 %f", true},
+			"its own":                    {edge, edge, 0o600, "", "", false},
+			"another user runs doctor":   {edge, other, 0o600, "", "", false},
+			"root runs doctor":           {edge, 0, 0o600, "", "", false},
+			"root runs doctor, for all":  {edge, 0, 0o644, "others may read its secrets (mode 0644)", "chmod 600 %f", false},
+			"of another user, for group": {other, edge, 0o640, "it belongs to", "chown %u: %f && chmod 600 %f", false},
+		} {
+			l, text := registeredNode(t)
+			path := l.ConfigFile()
+			write(t, path, text, tt.mode)
+			if err := errors.Join(os.Chown(path, int(tt.file), int(tt.file)), os.Chown(l.Root(), edge, edge)); err != nil {
+				t.Fatal(err)
+			}
+			f, err := parse(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, repairable := f.access(l, tt.user)
+			remedy := strings.NewReplacer("%f", path, "%u", userName(edge)).Replace(tt.remedy)
+			if !strings.Contains(w.Cause, tt.cause) || (w.Cause == "") != (tt.cause == "") || strings.TrimPrefix(w.Remedy, "run: ") != remedy || repairable != tt.repairable {
+				t.Errorf("%s: %+v, %t; want %q, %q", name, w, repairable, tt.cause, remedy)
+			}
 		}
 	}
 	l, text := registeredNode(t)

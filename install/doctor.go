@@ -58,8 +58,9 @@ type doctor struct {
 	agent string        // unit of the agent: in attached mode another one
 	state systemd.State // state of the agent's unit
 	user  uint32        // user of the agent
-	// unreadable is whether this process may not read config.toml, which is reported.
-	unreadable bool
+	// copied is whether the node runs with the copy of config.toml. What is wrong with
+	// the file itself is then reported.
+	copied bool
 }
 
 // check records the result of a check.

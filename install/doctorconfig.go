@@ -35,8 +35,11 @@ func (d *doctor) configuration() bool {
 	d.c = c
 	var faults []fault
 	if err != nil && warnings.Accepted == nil {
-		d.unreadable = errors.Is(err, fs.ErrPermission)
+		d.copied = true
 		f := d.configFault(err)
+		if errors.Is(err, fs.ErrNotExist) {
+			f.remedy = fmt.Sprintf("write it again, or restore the copy: cp -p %s %s; then restart the service", running.Layout.AcceptedConfig(), d.config)
+		}
 		f.cause += "; the service runs with a copy of the last valid file, and refuses upgrades"
 		faults = append(faults, f)
 	} else {

@@ -18,7 +18,7 @@ import (
 // readable checks that the agent's user can read config.toml and manager.ca_file.
 func (d *doctor) readable() {
 	var faults []fault
-	if why := d.access(d.config, d.user, 4); why != "" && !d.unreadable && !d.failed("unit "+d.unit+": User=") {
+	if why := d.access(d.config, d.user, 4); why != "" && !d.copied && !d.failed("unit "+d.unit+": User=") {
 		name := systemd.UserName(d.user)
 		remedy := fmt.Sprintf("run: chown %s: %s && chmod 600 %[2]s", name, d.config)
 		if _, open := blocked(filepath.Dir(d.config), d.user); open != "" {
