@@ -44,12 +44,12 @@ func TestAnAgentFollowsCurrent(t *testing.T) {
 		then  func(t *testing.T, c node, l state.Layout, a *Agent) // what happens after a minute
 		want  string                                               // the reason a few seconds later
 		ends  bool                                                 // within a minute, and not before followWait has passed
+		off   bool                                                 // upgrades are disabled
 	}{
 		"to another version": {ends: true, want: "current points to 1.1.0, and 1.0.0 runs: the service restarts in 30s", then: func(t *testing.T, _ node, l state.Layout, _ *Agent) {
 			point(t, l, "1.1.0")
 		}},
-		"upgrades are disabled": {ends: true, want: "current points to 1.1.0", then: func(t *testing.T, _ node, l state.Layout, a *Agent) {
-			a.c.Upgrade.Enabled = false
+		"upgrades are disabled": {off: true, ends: true, want: "current points to 1.1.0", then: func(t *testing.T, _ node, l state.Layout, _ *Agent) {
 			point(t, l, "1.1.0")
 		}},
 		"before the start, as where the unit starts one version": {start: "1.1.0", want: "current points to 1.1.0, but this start runs 1.0.0: the unit must start ", then: func(*testing.T, node, state.Layout, *Agent) {}},
@@ -74,6 +74,7 @@ func TestAnAgentFollowsCurrent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, l, told := lonely(t)
+			c.Upgrade.Enabled = !tt.off
 			installed(t, c, l, "1.0.0")
 			installed(t, c, l, "1.1.0")
 			if tt.start != "" {
@@ -155,11 +156,11 @@ func TestAnAgentStaysWhenCurrentReturns(t *testing.T) {
 			t.Fatalf("it ended: %v", err)
 		default:
 		}
-		if err := a.differsErr; err != nil {
-			t.Error(err)
-		}
 		cancel()
 		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := a.differsErr; err != nil {
 			t.Error(err)
 		}
 	})
