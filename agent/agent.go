@@ -47,6 +47,7 @@ type Agent struct {
 	log      zerolog.Logger
 	pipeline *upgrade.Pipeline
 	attached *attached // nil when this process is the service
+	hold     *hold     // of the root, while the agent runs
 
 	startedAt time.Time // of this process, as far as the agent knows; monotonic
 	// loopDeadline is when the session's loop must report again, in nanoseconds
@@ -77,13 +78,13 @@ type Agent struct {
 	networkDeadline time.Time
 	// Why the node refuses upgrades, or nil: the last look at the root, a root that
 	// could not be reconciled at the start (mostly a full disk), a unit that cannot
-	// roll back, and a start without a watchdog.
-	rootErr, reconcileErr, unitErr, uncountedErr error
-	unitChecked                                  time.Time
-	memoryEvents                                 []state.Entry // that the outbox could not store
-	authenticated                                bool
-	managerFault                                 string    // why the manager, not this node, is at fault; "": it is not
-	managerFaultUntil                            time.Time // the trial is extended from here
+	// roll back, a start without a watchdog, and a current that does not run.
+	rootErr, reconcileErr, unitErr, uncountedErr, differsErr error
+	unitChecked                                              time.Time
+	memoryEvents                                             []state.Entry // that the outbox could not store
+	authenticated                                            bool
+	managerFault                                             string    // why the manager, not this node, is at fault; "": it is not
+	managerFaultUntil                                        time.Time // the trial is extended from here
 }
 
 // New checks the configuration and returns an agent. It writes nothing.
@@ -116,13 +117,22 @@ func newAgent(r settings) *Agent {
 // errSwapped ends a run after the swap.
 var errSwapped = errors.New("a new version is staged")
 
-// Run serves the manager until ctx is done, a new version is staged, or the trial
-// of this version has failed. Only the last is an error.
+// Run serves the manager until ctx is done, a new version is staged, an operator pointed
+// current to another version, or the trial of this version has failed. Only the last is
+// an error, and that another agent runs on the same install root.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.c.Service.Unit != "" {
 		return fmt.Errorf("config: service.unit is %s: use Attend", a.c.Service.Unit)
 	}
-	err := a.run(ctx)
+	var err error
+	if a.hold, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer a.hold.release()
+	err = a.run(ctx)
 	a.notify("STOPPING=1")
 	if errors.Is(err, errSwapped) {
 		a.log.Info().Msg("restarting into the new version")
@@ -183,8 +193,12 @@ func (a *Agent) run(ctx context.Context) error {
 	if trial {
 		g.Go(func() error { return a.runTrial(ctx, res, a.startedAt) })
 	}
+	g.Go(func() error { return a.retryHold(ctx) })
 	if a.attached != nil {
 		g.Go(func() error { return a.watchCurrent(ctx) })
+		g.Go(func() error { return a.awaitRestart(ctx, trial) })
+	} else {
+		g.Go(func() error { return a.followCurrent(ctx, res.Tree.Current) })
 	}
 	g.Go(func() error {
 		select {
@@ -240,7 +254,7 @@ func (a *Agent) unavailable() error {
 	if why := a.c.Warnings.Withhold; why != "" {
 		return errors.New(why)
 	}
-	for _, err := range []error{a.reconcileErr, a.rootErr, a.unitErr, a.uncountedErr} {
+	for _, err := range []error{a.hold.problem(), a.reconcileErr, a.rootErr, a.differsErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
 			return err
 		}

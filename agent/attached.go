@@ -34,7 +34,10 @@ var ErrStopped = errors.New("it is stopped")
 // attached is one version of the service beside the agent.
 type attached struct {
 	Unit
-	start string // at the last check; owned by the goroutine that checks
+	start string    // at the last check; owned by the goroutine that checks
+	since time.Time // when a check first saw start
+	// stale is the start that ran when an operator pointed current to this version, or "".
+	stale string
 }
 
 // Attend serves the manager until ctx is done, for a service that does not link this
@@ -50,7 +53,8 @@ type attached struct {
 //   - if the watchdog does not count, Attend rolls back after as many windows as
 //     there are starts.
 //
-// It ignores o.Version, o.CheckUnit and o.Journal. A failed trial is no error.
+// It ignores o.Version, o.CheckUnit and o.Journal. A failed trial is no error; another
+// agent on the same install root is one.
 func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	notify := o.Notify
 	if notify == nil {
@@ -64,12 +68,23 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		return nil
 	}
 	o.CheckUnit, o.Journal = u.Fit, u.Journal
-	ready := false
+	ready, stale := false, ""
+	var held *hold
 	for failures := 0; ; {
 		a, err := newAttached(c, o, u)
 		if err != nil {
 			return err
 		}
+		if held == nil {
+			if held, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return err
+			}
+			defer held.release()
+		}
+		a.hold, a.attached.stale = held, stale
 		if !ready {
 			if err := notify("READY=1"); err != nil {
 				a.log.Warn().Err(err).Msg("systemd was not notified")
@@ -77,6 +92,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			ready = true
 		}
 		err = a.run(ctx)
+		stale = ""
 		switch {
 		case ctx.Err() != nil:
 			if err := notify("STOPPING=1"); err != nil {
@@ -86,6 +102,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			return nil
 		case errors.Is(err, errCurrentMoved): // the watchdog or the operator starts the unit
 			failures = 0
+			stale = a.attached.staleStart()
 			continue
 		case errors.Is(err, errSwapped):
 			failures = 0
@@ -158,7 +175,9 @@ func (u *attached) check(ctx context.Context, l state.Layout) error {
 		return errors.New("the service was not started since the swap, or the watchdog did not count the start")
 	}
 	before := u.start
-	u.start = start
+	if u.start = start; before != start {
+		u.since = time.Now()
+	}
 	if before != "" && before != start {
 		return errors.New("the service was restarted")
 	}

@@ -23,7 +23,7 @@ func TestNothingBlocksTheStart(t *testing.T) {
 		"device":    func(p string) error { return os.Symlink("/dev/zero", p) },
 		"loop":      func(p string) error { return os.Symlink(filepath.Base(p), p) },
 	}
-	for _, name := range []string{"trust/targets.json", "trust/trusted_root.json", "trust/1.root.json", "state.json", ".lock", "credentials.json", "watchdog.json", "outbox/0000000000000001-x.json", "downloads/x.unverified"} {
+	for _, name := range []string{"trust/targets.json", "trust/trusted_root.json", "trust/1.root.json", "state.json", ".lock", ".agent.lock", "credentials.json", "watchdog.json", "outbox/0000000000000001-x.json", "downloads/x.unverified"} {
 		for kind, make := range kinds {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				t.Parallel()

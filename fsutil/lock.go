@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,6 +30,30 @@ type Lock struct{ f *os.File }
 // earlier versions made it, is replaced, or its mode is narrowed if that fails. A file
 // that root created in another user's directory is given to that user.
 func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
+	return lockFile(ctx, path, wait, func(st os.FileInfo) bool { return st.Mode().Perm()&0o077 != 0 })
+}
+
+// HoldFile is LockFile for a lock that this process holds for its whole life. A file with
+// a wider mode is not replaced, because another process may hold it just as long. It is
+// replaced if a user holds it who is neither root, nor this user, nor the owner of the
+// directory.
+func HoldFile(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
+	keep := func(os.FileInfo) bool { return false }
+	lock, err := lockFile(ctx, path, wait, keep)
+	if !errors.Is(err, ErrLocked) {
+		return lock, err
+	}
+	pid, ok := lockHolder(path)
+	var holder, dir unix.Stat_t
+	if !ok || unix.Stat("/proc/"+pid, &holder) != nil || unix.Stat(filepath.Dir(path), &dir) != nil ||
+		holder.Uid == 0 || holder.Uid == uint32(os.Geteuid()) || holder.Uid == dir.Uid || os.Remove(path) != nil {
+		return nil, err
+	}
+	return lockFile(ctx, path, 0, keep)
+}
+
+// lockFile is LockFile. It removes a file that replace returns true for.
+func lockFile(ctx context.Context, path string, wait time.Duration, replace func(os.FileInfo) bool) (*Lock, error) {
 	deadline := time.Now().Add(wait)
 	for {
 		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
@@ -43,7 +68,7 @@ func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, erro
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		if st.Mode().Perm()&0o077 != 0 && os.Remove(path) == nil {
+		if replace(st) && os.Remove(path) == nil {
 			f.Close()
 			continue
 		}
@@ -121,13 +146,45 @@ func flock(ctx context.Context, f *os.File, deadline time.Time) (err error) {
 // LockHolder returns the uid of a process that holds a flock(2) of path. ok is false if
 // this process sees none.
 func LockHolder(path string) (uid uint32, ok bool) {
+	pid, ok := lockHolder(path)
+	if !ok {
+		return 0, false
+	}
+	var holder unix.Stat_t
+	err := unix.Stat("/proc/"+pid, &holder)
+	return holder.Uid, err == nil
+}
+
+// LockedBy describes a process that holds a flock(2) of path, with its command line if
+// this user sees it.
+func LockedBy(path string) string {
+	pid, ok := lockHolder(path)
+	if !ok {
+		return "a process that this one cannot see"
+	}
+	command, err := os.Open("/proc/" + pid + "/cmdline")
+	if err != nil {
+		return Process(pid)
+	}
+	defer command.Close()
+	b := make([]byte, 300) // enough to recognise it
+	n, _ := io.ReadFull(command, b)
+	words := strings.Fields(strings.ReplaceAll(string(b[:n]), "\x00", " "))
+	if len(words) == 0 {
+		return Process(pid)
+	}
+	return fmt.Sprintf("process %s (%s)", pid, strings.Join(words, " "))
+}
+
+// lockHolder returns the number of a live process that holds a flock(2) of path.
+func lockHolder(path string) (pid string, ok bool) {
 	var st unix.Stat_t
 	if unix.Stat(path, &st) != nil {
-		return 0, false
+		return "", false
 	}
 	f, err := os.Open("/proc/locks")
 	if err != nil {
-		return 0, false
+		return "", false
 	}
 	defer f.Close()
 	// 1: FLOCK  ADVISORY  WRITE 1234 08:01:131 0 EOF
@@ -137,12 +194,11 @@ func LockHolder(path string) (uid uint32, ok bool) {
 		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], inode) {
 			continue
 		}
-		var holder unix.Stat_t
-		if unix.Stat("/proc/"+fields[4], &holder) == nil {
-			return holder.Uid, true
+		if _, err := os.Stat("/proc/" + fields[4]); err == nil {
+			return fields[4], true
 		}
 	}
-	return 0, false
+	return "", false
 }
 
 // Unlock releases the lock.

@@ -22,6 +22,7 @@ const (
 	stateName              = "state.json"
 	startName              = "watchdog.json"
 	lockName               = ".lock"
+	agentLockName          = ".agent.lock"
 	configName             = "config.toml"
 	acceptedConfigName     = configName + ".accepted"
 	credentialsName        = "credentials.json"
@@ -91,6 +92,9 @@ func (l Layout) Download(sha256 string) string {
 // StagingLock returns the file that the process locks which stages or removes
 // versions.
 func (l Layout) StagingLock() string { return filepath.Join(l.Downloads(), lockName) }
+
+// AgentLock returns the file that an agent locks while it runs, so that a root has one.
+func (l Layout) AgentLock() string { return l.path(agentLockName) }
 
 // OutboxDir returns the directory of the events that the manager has not yet
 // acknowledged. See Outbox.

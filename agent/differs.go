@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// followWait is how long an agent that differs from current waits until it restarts. An
+// operator who changed the link may restart the service, or change the link back.
+const followWait = 30 * time.Second
+
+// followCurrent restarts, as after a swap, when current points to another version for
+// followWait, that version can run, and nothing is being staged. Until then the node
+// reports it, and refuses upgrades.
+//
+// It only reports the version first, to which current pointed when this process started:
+// systemd has just started this version instead, and would do so again.
+func (a *Agent) followCurrent(ctx context.Context, first release.Version) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	reported, since := a.c.version, time.Now() // since then current points to reported
+	for {
+		t, err := a.c.Layout.Tree()
+		current := t.Current
+		if first.IsZero() { // the links could not be read at the start
+			first = current
+		}
+		switch {
+		case err != nil || current.IsZero():
+		case a.isBusy(): // it may be this agent's own swap, which closes swapped in a moment
+			since = time.Now()
+		case current != reported:
+			reported, since = current, time.Now()
+			a.reportDiffers(current, first)
+		case current != a.c.version && current != first && time.Since(since) >= followWait && a.runnable(current) && a.claimRestart():
+			a.log.Warn().Str("from", a.c.version.String()).Str("to", current.String()).Msg("restarting to run the version that current points to")
+			a.closeSwap()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.swapped:
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// reportDiffers reports that current points to another version than this process, or
+// that it no longer does.
+func (a *Agent) reportDiffers(current, first release.Version) {
+	switch {
+	case current == a.c.version:
+		a.setDiffers(nil)
+	case current == first:
+		a.setDiffers(fmt.Errorf("current points to %s, but this start runs %s: the unit must start %s", current, a.c.version, filepath.Join(a.c.Layout.Current(), a.c.Service.Binary)))
+	case !a.runnable(current):
+		a.setDiffers(fmt.Errorf("current points to %s, whose program %s cannot be executed, and %s runs: point current to a version that can run", current, a.c.Service.Binary, a.c.version))
+	default:
+		a.setDiffers(fmt.Errorf("current points to %s, and %s runs: the service restarts in %v to run %s", current, a.c.version, followWait, current))
+	}
+}
+
+// setDiffers makes err, or nil, the reason for which current does not run.
+func (a *Agent) setDiffers(err error) {
+	if err != nil {
+		a.log.Warn().Str("version", a.c.version.String()).Msg(err.Error())
+	} else {
+		a.log.Info().Str("version", a.c.version.String()).Msg("the version that current points to runs again")
+	}
+	a.mu.Lock()
+	a.differsErr = err
+	a.mu.Unlock()
+	a.showUnavailable()
+	if !a.c.Upgrade.Enabled { // then showUnavailable shows nothing
+		a.setStatus(func(w *statusText) {
+			if w.unavailable = ""; err != nil {
+				w.unavailable = err.Error()
+			}
+		})
+	}
+	wake(a.healthDue)
+}
+
+// runnable reports whether the program of v can be executed.
+func (a *Agent) runnable(v release.Version) bool {
+	st, err := os.Stat(filepath.Join(a.c.Layout.Version(v), a.c.Service.Binary))
+	return err == nil && st.Mode().IsRegular() && st.Size() > 0 && st.Mode().Perm()&0o111 != 0
+}
+
+func (a *Agent) isBusy() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.busy
+}
+
+// claimRestart lets no upgrade begin from now on. It reports false if one has begun.
+func (a *Agent) claimRestart() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	claimed := !a.busy
+	a.busy = true
+	return claimed
+}
+
+// awaitRestart restarts the attached unit, once, if it still runs in the start that ran
+// when an operator pointed current to another version. A trial does that by itself, at
+// the end of its window.
+func (a *Agent) awaitRestart(ctx context.Context, trial bool) error {
+	old := a.attached.stale
+	if old == "" || trial {
+		return nil
+	}
+	a.setDiffers(fmt.Errorf("current was pointed to %s, and %s was not restarted since: it is restarted in %v", a.c.version, a.c.Service.Unit, followWait))
+	defer a.setDiffers(nil)
+	for end := time.Now().Add(followWait); ; {
+		start, err := a.attached.Active(ctx)
+		if ctx.Err() != nil || errors.Is(err, ErrStopped) || err == nil && start != old {
+			return nil
+		}
+		if time.Now().After(end) && a.claimRestart() {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(5 * time.Second):
+		}
+	}
+	a.restart(ctx)
+	a.mu.Lock()
+	a.busy = false
+	a.mu.Unlock()
+	return nil
+}
+
+// staleStart returns the id of the start of the unit that ran before current was changed,
+// a moment ago; "" if that is not known. A start that is only just known may have followed
+// the change.
+func (u *attached) staleStart() string {
+	if time.Since(u.since) < 5*time.Second {
+		return ""
+	}
+	return u.start
+}

@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// holdWait is how long an agent waits for the one before it, which may still be
+	// stopping.
+	holdWait = 10 * time.Second
+	// holdRetry is the pause between two attempts where the root could not be locked.
+	holdRetry = time.Minute
+)
+
+// hold is the lock of an install root for the life of an agent: two agents would change
+// the root against each other, and each would take the other's restarts for its own.
+// The zero hold, and nil, have no problem.
+type hold struct {
+	mu   sync.Mutex
+	lock *fsutil.Lock
+	err  error // why there is no lock
+}
+
+// holdRoot takes the lock. It returns an error that names the other process if one holds
+// it. Where nothing can be locked the agent runs without, and refuses upgrades.
+func holdRoot(ctx context.Context, l state.Layout, log zerolog.Logger) (*hold, error) {
+	lock, err := fsutil.HoldFile(ctx, l.AgentLock(), 0)
+	if errors.Is(err, fsutil.ErrLocked) {
+		log.Info().Str("held_by", lockedBy(l)).Msg("waiting for another agent of this install root to stop")
+		lock, err = fsutil.HoldFile(ctx, l.AgentLock(), holdWait)
+	}
+	switch {
+	case errors.Is(err, fsutil.ErrLocked):
+		return nil, anotherAgent(l)
+	case err != nil && ctx.Err() != nil:
+		return nil, err
+	case err != nil:
+		err = unlocked(l, err)
+		log.Error().Err(err).Msg("upgrades are not possible")
+	}
+	return &hold{lock: lock, err: err}, nil
+}
+
+func lockedBy(l state.Layout) string { return release.Foreign(fsutil.LockedBy(l.AgentLock()), 400) }
+
+func anotherAgent(l state.Layout) error {
+	return fmt.Errorf("another agent runs on the install root %s: %s; stop that process first", l.Root(), lockedBy(l))
+}
+
+func unlocked(l state.Layout, err error) error {
+	return fmt.Errorf("the install root %s cannot be locked, so a second agent could change it at the same time: %w", l.Root(), err)
+}
+
+// problem returns why the root is not locked, or nil.
+func (h *hold) problem() error {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
+}
+
+func (h *hold) release() {
+	if h.lock != nil {
+		h.lock.Unlock()
+	}
+}
+
+// retry locks a root that could not be locked. It reports whether it is locked now.
+func (h *hold) retry(ctx context.Context, l state.Layout) bool {
+	lock, err := fsutil.HoldFile(ctx, l.AgentLock(), 0)
+	if errors.Is(err, fsutil.ErrLocked) {
+		err = anotherAgent(l)
+	} else if err != nil {
+		err = unlocked(l, err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lock, h.err = lock, err
+	return err == nil
+}
+
+// retryHold retries until the root is locked.
+func (a *Agent) retryHold(ctx context.Context) error {
+	tick := time.NewTicker(holdRetry)
+	defer tick.Stop()
+	for a.hold.problem() != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if a.hold.retry(ctx, a.c.Layout) {
+			a.log.Info().Msg("the install root is locked now")
+		}
+		a.showUnavailable()
+		wake(a.healthDue)
+	}
+	return nil
+}
