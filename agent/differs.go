@@ -28,6 +28,9 @@ func (a *Agent) followCurrent(ctx context.Context, first release.Version) error 
 	for {
 		t, err := a.c.Layout.Tree()
 		current := t.Current
+		if current.IsZero() {
+			current = t.DamagedCurrent // which never runs, and is reported
+		}
 		if first.IsZero() { // the links could not be read at the start
 			first = current
 		}

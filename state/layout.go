@@ -189,14 +189,26 @@ func (l Layout) Tree() (Tree, error) {
 		return b.String() < a.String()
 	})
 	t.Current = l.link(l.Current(), t)
+	if v := l.linkedVersion(l.Current()); t.Damaged[v] != "" {
+		t.DamagedCurrent = v
+	}
 	t.Previous = l.link(l.Previous(), t)
 	t.LastGood = l.link(l.LastGood(), t)
 	return t, nil
 }
 
-// link returns the version that the link at path points to, by a relative or an
-// absolute path, and through the links that an administrator made.
+// link returns the installed version that the link at path points to.
 func (l Layout) link(path string, t Tree) release.Version {
+	if v := l.linkedVersion(path); t.Has(v) {
+		return v
+	}
+	return release.Version{}
+}
+
+// linkedVersion returns the version in versions/ that the link at path points to, by a
+// relative or an absolute path, and through the links that an administrator made. It
+// may not be there.
+func (l Layout) linkedVersion(path string) release.Version {
 	target, err := os.Readlink(path)
 	if err != nil {
 		return release.Version{}
@@ -206,7 +218,7 @@ func (l Layout) link(path string, t Tree) release.Version {
 	}
 	dir, base := filepath.Split(filepath.Clean(target))
 	v, err := release.ParseVersion(base)
-	if err != nil || !t.Has(v) || !sameDir(dir, l.Versions()) {
+	if err != nil || !sameDir(dir, l.Versions()) {
 		return release.Version{}
 	}
 	return v

@@ -18,6 +18,8 @@ type Tree struct {
 	Versions                    []release.Version // complete ones that can be started, newest first
 	// Damaged are the versions that cannot be started, with the reason.
 	Damaged map[release.Version]string
+	// DamagedCurrent is the one of them that the link current points to.
+	DamagedCurrent release.Version
 
 	Running release.Version // version of this process; see Layout.RunningAs
 	AtStart bool            // no version is running; see Layout.AtStart

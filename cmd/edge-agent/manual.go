@@ -18,8 +18,9 @@ func newApplyCmd() *cobra.Command {
 		Use:   "apply --root DIR",
 		Short: "Put the staged version on trial at the next start of the service",
 		Long: `With manual_only = true the agent stages what its manager requests, and leaves
-the swap to you. Apply points current to the staged version; restart the service
-to begin its trial. If it does not prove healthy, the previous version returns.`,
+the swap to you. Apply points current to the staged version. Its trial begins
+when you restart the service; a running agent restarts by itself after 30 s. If
+the version does not prove healthy, the previous version returns.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
 	return newManualCmd(cmd, func([]string) (manualStep, error) { return upgrade.Apply, nil })
@@ -31,7 +32,8 @@ func newRollbackCmd() *cobra.Command {
 		Short: "Roll back to the previous version, or to VERSION, at the next start of the service",
 		Long: `During a trial, rollback ends the trial. Otherwise it puts the previous version,
 or the installed version that you name, on trial, with the running one to return
-to. Restart the service to run it. If it cannot roll back, it lists the installed
+to. Restart the service to run it; a running agent restarts by itself after
+30 s. If it cannot roll back, it lists the installed
 versions.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			return cli.ExactArgs(min(len(args), 1), "root")(cmd, args)
@@ -84,7 +86,7 @@ func newManualCmd(cmd *cobra.Command, step func(args []string) (manualStep, erro
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		fmt.Fprint(cmd.OutOrStdout(), restartHint(root, res.Tree.Current.String()+" will run at the next restart: %s\n"))
+		fmt.Fprint(cmd.OutOrStdout(), restartHint(root, res.Tree.Current.String()+" will run at the next restart: %s\nA running agent restarts by itself after 30 s.\n"))
 		return nil
 	}
 	cmd.Flags().StringVar(&root, "root", "", "the service's install root (required)")
