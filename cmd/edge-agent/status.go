@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -62,7 +63,9 @@ changes nothing. As root it becomes the owner of the root.`,
 				return fmt.Errorf("status: %w", err)
 			}
 			res, err := l.AtStart().Read() // notes what the next start will do
-			if err != nil {
+			if errors.Is(err, state.ErrUnreadable) {
+				res.Notes = append(res.Notes, err.Error()+"; nothing is changed until it can be read")
+			} else if err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
 			entries, _, _ := l.Outbox().List() // Inspect reports what is wrong with it
