@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,6 +95,9 @@ func New(c config.Config, o Options) (*Agent, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	r.Layout = r.Layout.RunningAs(r.version)
+	if exe, err := os.Executable(); err == nil && c.Service.Unit == "" {
+		r.Layout = r.Layout.WithProgramAt(exe)
+	}
 	a := newAgent(r)
 	a.pipeline, err = upgrade.New(upgrade.Config{
 		Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log,

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
@@ -110,6 +111,30 @@ func TestBandwidth(t *testing.T) {
 	for _, s := range []string{"1", "500", "1KiB", "-1KiB/s", "1.5MB/s", "1000B/s", "MB/s", "2mb/s", "2M/s", "9999999GiB/s", "/s"} {
 		if got, err := bandwidth(s); err == nil {
 			t.Errorf("%q is parsed as %d", s, got)
+		}
+	}
+}
+
+// The program that a version must have is the one that the file names: a default may be
+// the name of a copy of edge-agent, by which no version would be installed.
+func TestOnlyANamedProgramIsRequired(t *testing.T) {
+	t.Parallel()
+	for _, named := range []bool{false, true} {
+		c := valid(t)
+		if named {
+			c.Service.Binary = "edge"
+		}
+		s, err := c.Resolve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := release.MustVersion("1.0.0")
+		if err := os.MkdirAll(s.Layout.Version(v), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		tree, err := s.Layout.Tree()
+		if err != nil || tree.Has(v) == named {
+			t.Errorf("named %t: %+v, %v", named, tree, err)
 		}
 	}
 }

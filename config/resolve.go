@@ -94,7 +94,9 @@ func (c Config) Resolve() (Settings, error) {
 	if r.Layout, err = state.At(s.InstallRoot); err != nil {
 		bad("service.install_root: %w", err)
 	}
-	r.Layout = r.Layout.WithProgram(s.Binary)
+	// Only a name that somebody chose: a default may be that of a copy of edge-agent, or
+	// of a unit, which no version has.
+	r.Layout = r.Layout.WithProgram(c.Service.Binary)
 	r.Host = release.Host{DeviceType: s.DeviceType, Arch: release.HostArch(), Variant: s.Variant}
 	if err := r.resolveManager(); err != nil {
 		bad("manager.%w", err)

@@ -101,9 +101,6 @@ func (d *doctor) examine(ctx context.Context) {
 	if _, err := os.Lstat(l.Versions()); !loaded && err != nil {
 		return
 	}
-	if loaded {
-		l = l.WithProgram(d.c.Service.Binary)
-	}
 	d.l = l
 	if err := fsutil.BecomeOwner(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.check("install root", fault{err.Error(), "run doctor as root"})
