@@ -95,8 +95,8 @@ func New(c config.Config, o Options) (*Agent, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	r.Layout = r.Layout.RunningAs(r.version)
-	if exe, err := os.Executable(); err == nil && c.Service.Unit == "" {
-		r.Layout = r.Layout.WithProgramAt(exe)
+	if c.Service.Unit == "" {
+		r.Layout = r.Layout.WithProgramAt(os.Args[0])
 	}
 	a := newAgent(r)
 	a.pipeline, err = upgrade.New(upgrade.Config{

@@ -62,6 +62,9 @@ func (a *Agent) reportDiffers(current, first release.Version) {
 	switch {
 	case current == a.c.version:
 		a.setDiffers(nil)
+	case current == first && a.runsFrom(current):
+		// The directory has another name than the version that the program reports, as an
+		// operator may have named it: it is what current points to.
 	case current == first:
 		a.setDiffers(fmt.Errorf("current points to %s, but this start runs %s: the unit must start %s", current, a.c.version, filepath.Join(a.c.Layout.Current(), a.c.Service.Binary)))
 	case !a.runnable(current):
@@ -128,8 +131,13 @@ func (a *Agent) awaitRestart(ctx context.Context, trial bool) error {
 		if ctx.Err() != nil || errors.Is(err, ErrStopped) || err == nil && start != old {
 			return nil
 		}
-		if time.Now().After(end) && a.claimRestart() {
-			break
+		if time.Now().After(end) {
+			if err != nil { // it is starting, or systemd restarts it
+				return nil
+			}
+			if a.claimRestart() {
+				break
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -152,4 +160,18 @@ func (u *attached) staleStart() string {
 		return ""
 	}
 	return u.start
+}
+
+// runsFrom reports whether the program of this process is in the directory of v.
+func (a *Agent) runsFrom(v release.Version) bool {
+	exe, err := os.Executable()
+	if err != nil {
+		return false
+	}
+	dir, err := filepath.EvalSymlinks(a.c.Layout.Version(v))
+	if err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(dir, exe)
+	return err == nil && filepath.IsLocal(rel)
 }

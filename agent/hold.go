@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -30,8 +31,9 @@ type hold struct {
 	err  error // why there is no lock
 }
 
-// holdRoot takes the lock. It returns an error that names the other process if one holds
-// it. Where nothing can be locked the agent runs without, and refuses upgrades.
+// holdRoot takes the lock. If another process holds it, an agent that somebody starts by
+// hand gets an error that names that process. One that systemd starts, and one whose
+// root cannot be locked, run without the lock, and refuse upgrades.
 func holdRoot(ctx context.Context, l state.Layout, log zerolog.Logger) (*hold, error) {
 	lock, err := fsutil.HoldFile(ctx, l.AgentLock(), 0)
 	if errors.Is(err, fsutil.ErrLocked) {
@@ -39,6 +41,11 @@ func holdRoot(ctx context.Context, l state.Layout, log zerolog.Logger) (*hold, e
 		lock, err = fsutil.HoldFile(ctx, l.AgentLock(), holdWait)
 	}
 	switch {
+	case errors.Is(err, fsutil.ErrLocked) && os.Getenv("INVOCATION_ID") != "":
+		// systemd started this process, and the watchdog counted the start: it must not fail
+		// for a fault of another process. It runs, and refuses upgrades.
+		err = anotherAgent(l)
+		log.Error().Err(err).Msg("upgrades are not possible")
 	case errors.Is(err, fsutil.ErrLocked):
 		return nil, anotherAgent(l)
 	case err != nil && ctx.Err() != nil:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/rs/zerolog"
 )
 
 // lonely is a node whose manager does not answer, its root, and what it tells systemd.
@@ -170,4 +171,24 @@ func TestAttendHoldsTheLockOverAllVersions(t *testing.T) {
 			return r.State.Status != state.PendingHealth
 		})
 	})
+}
+
+// A start that systemd made, and that the watchdog counted, does not fail because another
+// process holds the root: the agent runs, and refuses upgrades.
+func TestASecondAgentOfSystemdRuns(t *testing.T) {
+	t.Setenv("INVOCATION_ID", strings.Repeat("a", 32))
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := fsutil.HoldFile(t.Context(), l.AgentLock(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Unlock()
+	h, err := holdRoot(t.Context(), l, zerolog.Nop())
+	if err != nil || h.problem() == nil || !strings.Contains(h.problem().Error(), "another agent runs on the install root") {
+		t.Fatalf("%v, %v", h.problem(), err)
+	}
+	h.release()
 }

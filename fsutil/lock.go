@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -188,10 +187,12 @@ func lockHolder(path string) (pid string, ok bool) {
 	}
 	defer f.Close()
 	// 1: FLOCK  ADVISORY  WRITE 1234 08:01:131 0 EOF
-	inode := ":" + strconv.FormatUint(st.Ino, 10)
+	// Another file system may have the same inode number. Where the kernel shows another
+	// device than stat, as on btrfs, nobody is found.
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], inode) {
+		if len(fields) < 6 || fields[1] != "FLOCK" || fields[5] != file {
 			continue
 		}
 		if _, err := os.Stat("/proc/" + fields[4]); err == nil {

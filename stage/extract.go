@@ -236,7 +236,7 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(io.MultiWriter(f, x.record.sum), body, x.buf[:])
+	_, err = io.CopyBuffer(io.MultiWriter(f, x.record), body, x.buf[:])
 	if err == nil {
 		err = f.Sync()
 	}

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -22,11 +24,29 @@ import (
 )
 
 // digests writes the record of a version's files: a line for each regular file, as
-// sha256sum writes them ("sha256sum -c .release.sha256"). A star marks an executable.
+// sha256sum writes them ("sha256sum -c .release.sha256"). A star marks a program.
 type digests struct {
-	f   *fsutil.File
-	w   *bufio.Writer
-	sum hash.Hash
+	f    *fsutil.File
+	w    *bufio.Writer
+	sum  hash.Hash
+	head []byte // the first bytes of the present file
+}
+
+// Write takes the content of the present file.
+func (d *digests) Write(b []byte) (int, error) {
+	if room := headSize - len(d.head); room > 0 {
+		d.head = append(d.head, b[:min(room, len(b))]...)
+	}
+	return d.sum.Write(b)
+}
+
+const headSize = 4
+
+// isProgram reports whether a file that begins with head is executed: an ELF file, or one
+// that has the right to be and names an interpreter. In archives of other systems every
+// file has that right, also data that the service rewrites.
+func isProgram(head []byte, executable bool) bool {
+	return bytes.HasPrefix(head, []byte("\x7fELF")) || executable && bytes.HasPrefix(head, []byte("#!"))
 }
 
 // newDigests creates the record in the directory dir, which is a partial version.
@@ -39,15 +59,16 @@ func newDigests(disk fsutil.Disk, dir string) (*digests, error) {
 		f.Close()
 		return nil, err
 	}
-	return &digests{f, bufio.NewWriterSize(f, 64<<10), sha256.New()}, nil
+	return &digests{f: f, w: bufio.NewWriterSize(f, 64<<10), sum: sha256.New()}, nil
 }
 
-// add records the file of that name, whose content was written to sum.
+// add records the file of that name, whose content was written to d.
 func (d *digests) add(name string, executable bool) error {
 	mark := " "
-	if executable {
+	if isProgram(d.head, executable) {
 		mark = "*"
 	}
+	d.head = d.head[:0]
 	_, err := fmt.Fprintf(d.w, "%x %s%s\n", d.sum.Sum(nil), mark, name)
 	d.sum.Reset()
 	return err
@@ -156,4 +177,11 @@ func (c contextReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.r.Read(p)
+}
+
+// intact reports whether no program or library of an installed version differs from its
+// record.
+func intact(ctx context.Context, l state.Layout, v release.Version) bool {
+	changes, _ := Compare(ctx, l, v) // a file that cannot be read now is no reason
+	return !slices.ContainsFunc(changes, func(c Change) bool { return c.Code })
 }

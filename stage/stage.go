@@ -220,7 +220,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	if err != nil {
 		return Staged{}, err
 	}
-	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && tree.Has(v) {
+	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && tree.Has(v) && intact(ctx, s.Layout, v) {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err

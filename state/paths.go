@@ -21,6 +21,7 @@ const (
 	trustNewName           = ".trust-new"
 	stateName              = "state.json"
 	startName              = "watchdog.json"
+	blindName              = "watchdog.blind"
 	lockName               = ".lock"
 	agentLockName          = ".agent.lock"
 	configName             = "config.toml"

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -18,32 +20,24 @@ const maxRelease = 4 << 10
 // directory. Versions whose ReleaseFile names a program do not need it.
 func (l Layout) WithProgram(name string) Layout { l.program = name; return l }
 
-// WithProgramAt is WithProgram for the program at path, if that is in a version's
-// directory: the watchdog is the program of such a version.
+// WithProgramAt is WithProgram for the program at path, as systemd starts it: through a link
+// of the root, or below versions/. Links within a version are not followed, since
+// another version may have another target. For any other path it changes nothing.
 func (l Layout) WithProgramAt(path string) Layout {
-	versions, err := filepath.EvalSymlinks(l.Versions())
-	if err != nil {
-		return l
+	for _, dir := range []string{l.Current(), l.LastGood(), l.Previous()} {
+		if name, err := filepath.Rel(dir, path); err == nil && name != "." && filepath.IsLocal(name) {
+			return l.WithProgram(name)
+		}
 	}
-	rel, err := filepath.Rel(versions, path)
+	rel, err := filepath.Rel(l.Versions(), path)
 	if err != nil || !filepath.IsLocal(rel) {
 		return l
 	}
-	dir, name, found := cutPath(rel)
+	dir, name, found := strings.Cut(rel, string(filepath.Separator))
 	if _, err := release.ParseVersion(dir); err != nil || !found {
 		return l
 	}
 	return l.WithProgram(name)
-}
-
-// cutPath returns the first element of a relative path, and the rest.
-func cutPath(rel string) (first, rest string, found bool) {
-	for i := range len(rel) {
-		if rel[i] == filepath.Separator {
-			return rel[:i], rel[i+1:], true
-		}
-	}
-	return rel, "", false
 }
 
 // damage returns why version v cannot be started, or "": its program is missing, empty,
@@ -56,7 +50,7 @@ func (l Layout) damage(v release.Version) string {
 	}
 	st, err := os.Stat(filepath.Join(l.Version(v), name))
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return "its program " + name + " is missing"
 	case err != nil:
 		return ""

@@ -153,12 +153,12 @@ func repairCurrent(s State, t Tree, now time.Time) (State, Tree, string) {
 	}
 	t.Current = run
 	note := fmt.Sprintf("current was missing or dangling; it now points to %s", run)
-	if why, ok := t.Damaged[s.Good]; ok && run != s.Good {
-		note = fmt.Sprintf("%s cannot be started: %s; current now points to %s", s.Good, why, run)
+	if from := t.DamagedCurrent; !from.IsZero() {
+		note = fmt.Sprintf("rolled back from %s to %s: %s", from, run, t.whyAbsent(from))
 		// The same version may be damaged again later, which is another event.
-		id := entryID(fmt.Sprintf("damaged %s %d", s.Good, now.Unix()), string(release.Internal))
+		id := entryID(fmt.Sprintf("damaged %s %d", from, now.Unix()), string(release.RolledBack))
 		s.PendingReports = append(s.PendingReports[:len(s.PendingReports):len(s.PendingReports)], Entry{ID: id, Time: now,
-			Event: &Event{Code: release.Internal, From: s.Good, To: run, Message: note, Reason: why}})
+			Event: &Event{Code: release.RolledBack, From: from, To: run, Message: note, Reason: t.whyAbsent(from)}})
 	}
 	if run == s.Good {
 		if t.LastGood != run {

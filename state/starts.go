@@ -3,6 +3,8 @@ package state
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -93,4 +95,33 @@ func (l Layout) writeStart(b []byte) error {
 		_, err = f.WriteAt(b, 0)
 		return err
 	})
+}
+
+// CountBlind counts a start whose watchdog cannot read state.json, in a file of its own, and
+// returns how many there were in a row in this boot. It returns 0 if it cannot count.
+func (l Layout) CountBlind() int {
+	var b struct {
+		BootID string `json:"boot_id"`
+		Starts int    `json:"starts"`
+	}
+	boot := thisStart().BootID
+	if text, err := fsutil.ReadFile(l.path(blindName), startSize); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0
+	} else if err == nil && (json.Unmarshal(text, &b) != nil || b.BootID != boot) {
+		b.Starts = 0
+	}
+	b.BootID = boot
+	b.Starts++
+	text, err := json.Marshal(b)
+	if err != nil || l.disk.WriteFile(l.path(blindName), text, 0o600) != nil {
+		return 0
+	}
+	return b.Starts
+}
+
+// ClearBlind ends the row of CountBlind: state.json was read.
+func (l Layout) ClearBlind() {
+	if _, err := os.Lstat(l.path(blindName)); err == nil {
+		l.disk.Discard(l.path(blindName))
+	}
 }

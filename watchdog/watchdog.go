@@ -80,6 +80,9 @@ func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 		return s, t, nil
 	})
 	rep.Notes = res.Notes
+	if !errors.Is(err, state.ErrUnreadable) {
+		l.ClearBlind()
+	}
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)
 		switch {
@@ -114,9 +117,13 @@ func (rep *Report) revertBlind(ctx context.Context, l state.Layout, systemd Syst
 	if t.LastGood.IsZero() || t.Current == t.LastGood {
 		return res
 	}
-	restarts := 0
+	// systemd counts since an operator, or the boot, started the service, also restarts that
+	// an upgrade or an earlier crash made: both counts must say so.
+	restarts := l.CountBlind() - 1 // the first start is no restart
 	if systemd.Restarts != nil {
-		restarts = systemd.Restarts(ctx)
+		restarts = min(restarts, systemd.Restarts(ctx))
+	} else {
+		restarts = 0
 	}
 	if !t.Current.IsZero() && restarts < maxBlindRestarts {
 		return res

@@ -55,9 +55,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 		if err != nil {
 			return cli.Usage(fmt.Errorf("--root: %w", err))
 		}
-		if exe, err := os.Executable(); err == nil {
-			l = l.WithProgramAt(exe)
-		}
+		l = l.WithProgramAt(os.Args[0])
 		// The journal of this group has how the last start ended.
 		if err := fsutil.BecomeOwner(root, "systemd-journal"); err != nil {
 			log.Error().Err(err).Msg("the watchdog does nothing; the service starts anyway")

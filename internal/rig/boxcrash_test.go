@@ -78,12 +78,15 @@ func TestUnderSystemdProgramsThatCannotExec(t *testing.T) {
 		name string
 		text []byte
 		mode os.FileMode
+		why  string // of the rollback
+		ends string // a text of the log
 	}{
-		{"zero bytes", nil, 0o755},
-		{"truncated", good[:100_000], 0o755},
-		{"another architecture", otherArch, 0o755},
-		{"no x bit", good, 0o644},
-		{"missing interpreter", []byte("#!/no/such/interpreter\n"), 0o755},
+		// These two are seen before they are started.
+		{"zero bytes", nil, 0o755, "its program edge-agent is empty", "stable"},
+		{"no x bit", good, 0o644, "its program edge-agent is not executable", "stable"},
+		{"truncated", good[:100_000], 0o755, "in 3 starts", "rolled_back"},
+		{"another architecture", otherArch, 0o755, "in 3 starts", "rolled_back"},
+		{"missing interpreter", []byte("#!/no/such/interpreter\n"), 0o755, "in 3 starts", "rolled_back"},
 	} {
 		version := fmt.Sprintf("1.2.%d", i)
 		mark := b.Timeline.Mark()
@@ -101,10 +104,14 @@ func TestUnderSystemdProgramsThatCannotExec(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.node.Exec(b.ctx, "systemctl", "restart", "edge.service") // it fails; systemd tries again
-		if e := b.event(mark, "upgrade_rolled_back"); !strings.Contains(e.Message, "rolled back from "+version+" to 1.0.0") || !strings.Contains(e.Message, "in 3 starts") {
+		if e := b.event(mark, "upgrade_rolled_back"); !strings.Contains(e.Message, "rolled back from "+version+" to 1.0.0") || !strings.Contains(e.Message, tt.why) {
 			t.Errorf("%s: the event says %q", tt.name, e.Message)
 		}
-		b.ends("1.0.0", "rolled_back", "rolled back: "+version)
+		if tt.ends == "stable" {
+			b.ends("1.0.0", "stable", "rolled back from "+version)
+		} else {
+			b.ends("1.0.0", "rolled_back", "rolled back: "+version)
+		}
 	}
 }
 

@@ -79,12 +79,12 @@ case "$*" in
 	cp "$FAKE_MODULE/go.sum" .
 	"$FAKE_GO" mod edit -require=github.com/bilbycast/edge-agent@v0.0.0 -replace="github.com/bilbycast/edge-agent=$FAKE_MODULE"
 	GOPROXY=off exec "$FAKE_GO" get github.com/bilbycast/edge-agent/cmd/edge-agent ;;
-"build -trimpath -tags grpcnotrace,nethttpomithttp2 -o "*)
+"build -trimpath -tags grpcnotrace,nethttpomithttp2 -gcflags="*)
 	if [ "$GOARCH" != "$FAKE_ARCH" ]; then
-		mkdir -p "$(dirname "$6")"
-		exec echo "a program for $GOARCH" >"$6"
+		mkdir -p "$(dirname "$7")"
+		exec echo "a program for $GOARCH" >"$7"
 	fi
-	shift 4
+	shift 5
 	exec "$FAKE_GO" build -trimpath -tags sim "$@" ;;
 esac
 exec "$FAKE_GO" "$@"

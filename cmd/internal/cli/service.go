@@ -53,6 +53,7 @@ type patientWriter struct {
 	terminal bool // of w
 	lines    chan []byte
 	dropped  atomic.Int64
+	closed   atomic.Bool
 	done     chan struct{}
 }
 
@@ -61,6 +62,9 @@ func newPatientWriter(w io.Writer) *patientWriter {
 	go func() {
 		defer close(p.done)
 		for b := range p.lines {
+			if b == nil {
+				return
+			}
 			// An error has nowhere to go: the log is what fails.
 			w.Write(b)
 			if n := p.dropped.Swap(0); n > 0 {
@@ -72,6 +76,9 @@ func newPatientWriter(w io.Writer) *patientWriter {
 }
 
 func (p *patientWriter) Write(b []byte) (int, error) {
+	if p.closed.Load() {
+		return len(b), nil
+	}
 	select {
 	case p.lines <- slices.Clone(b):
 	default:
@@ -80,10 +87,17 @@ func (p *patientWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// close waits until every line is written, for at most flushTime. Nothing may be written
-// afterwards.
+// close waits until every line is written, for about flushTime at most. Later lines are
+// dropped.
 func (p *patientWriter) close() {
-	close(p.lines)
+	if p.closed.Swap(true) {
+		return
+	}
+	select {
+	case p.lines <- nil: // the end
+	case <-time.After(flushTime):
+		return
+	}
 	select {
 	case <-p.done:
 	case <-time.After(flushTime):
