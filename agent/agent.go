@@ -165,6 +165,7 @@ func (a *Agent) run(ctx context.Context) error {
 		return err
 	}
 	a.reportConfig()
+	a.reportOwner()
 	a.restrictModes()
 	res, interrupted := a.reconcile(ctx)
 	if err := a.pipeline.Tidy(ctx); err != nil {

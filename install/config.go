@@ -102,24 +102,23 @@ func quote(s string) string {
 	return b.String()
 }
 
-// again applies the settings of n to an installed node, and reports whether config.toml
-// changed.
-func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
-	st, err := os.Lstat(n.real)
-	if err != nil {
-		return false, err
-	}
+// again gives a kept root to the user, applies the settings of n, and reports whether
+// the service must be restarted.
+func (n *Node) again(ctx context.Context, l state.Layout, kept ownership) (changed bool, err error) {
 	uid, gid, err := n.makeUser(ctx)
 	if err != nil {
 		return false, err
 	}
-	if ownedByRoot(st) { // an earlier run was interrupted
-		if err := fsutil.Give(n.real, uid, gid); err != nil {
-			return false, err
-		}
-	} else if owner, _, _ := ownerIDs(st); int(owner) != uid {
-		return false, fmt.Errorf("%s belongs to %s, but the service is to run as %s: give --user, or run: chown -R %s: %s", n.Root, ownerName(st), n.User, n.User, n.real)
+	handed, err := n.handOver(ctx, l, kept, uid, gid)
+	if err != nil {
+		return false, err
 	}
+	changed, err = n.applySettings(ctx, l)
+	return changed || handed, err
+}
+
+// applySettings writes the settings of n to config.toml, and reports whether that changed.
+func (n *Node) applySettings(ctx context.Context, l state.Layout) (bool, error) {
 	path := l.ConfigFile()
 	text, changed, err := n.changedConfig(l)
 	if errors.Is(err, fs.ErrNotExist) {

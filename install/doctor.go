@@ -174,10 +174,17 @@ func (d *doctor) root() {
 	}
 	for _, name := range state.FlawChecks[1:] {
 		var faults []fault
+		if name == "owners" {
+			faults = d.ownerless()
+		}
 		for _, f := range flaws {
-			if f.Check == name {
-				faults = append(faults, fault{f.Cause, f.Remedy})
+			if f.Check != name {
+				continue
 			}
+			if name == "owners" {
+				f.Remedy = d.strangersRemedy(f.Remedy)
+			}
+			faults = append(faults, fault{f.Cause, f.Remedy})
 		}
 		d.check(name, faults...)
 	}
@@ -196,10 +203,17 @@ func (d *doctor) unitReport(r systemd.Report) {
 		}
 		var faults []fault
 		for _, p := range r.Problems {
-			if p.Check == check {
-				faults = append(faults, fault{p.Cause, p.Remedy})
-				wrongUser = wrongUser || strings.HasSuffix(check, "User=")
+			if p.Check != check {
+				continue
 			}
+			remedy := p.Remedy
+			switch {
+			case strings.HasSuffix(check, "User="):
+				wrongUser, remedy = true, d.userRemedy(p)
+			case check == "unit file":
+				remedy = d.unitRemedy(p)
+			}
+			faults = append(faults, fault{p.Cause, remedy})
 		}
 		d.check(what, faults...)
 	}

@@ -64,6 +64,10 @@ type Node struct {
 	Wait                time.Duration // how long to wait for the first registration; 0: not at all
 	RestartSecs         float64       // between two starts of the service
 	Environment         []string      // NAME=VALUE, for the unit
+	// ChangeOwner permits Install to give a root that belongs to another user to User.
+	// Otherwise Install asks Confirm, unless that is nil: nobody can be asked.
+	ChangeOwner bool
+	Confirm     func(question string) bool
 
 	// Child is the command line of a process that runs Work as root. It gets a Job.
 	Child []string
@@ -73,6 +77,7 @@ type Node struct {
 
 	real     string // Root without links
 	madeUser bool   // whether this process created User
+	stopped  bool   // whether this process stopped the service
 }
 
 // Check fills in the defaults, and refuses values that must not reach a unit, a path or a
@@ -182,23 +187,36 @@ const maxReport = 4000 // bytes of a line
 // a version, as upgrade.Pipeline.Open accepts it. If a version is installed, Install keeps it,
 // and applies the new settings of n. Then it starts the service, and waits until the
 // node has registered. Call Check first.
-func (n *Node) Install(ctx context.Context, what string) error {
+func (n *Node) Install(ctx context.Context, what string) (err error) {
 	l, err := state.At(n.Root)
 	if err != nil {
 		return err
 	}
+	kept, err := n.ownership(l)
+	if err != nil {
+		return err
+	}
+	if err := n.agree(l, kept); err != nil {
+		return err
+	}
+	n.keepEnvironment()
+	defer func() {
+		if err != nil && n.stopped { // it ran before, and no later step started it
+			command(context.WithoutCancel(ctx), "systemctl", "start", "--no-block", "--", n.service())
+		}
+	}()
 	changed := false
 	_, err = os.Lstat(l.Current())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := n.layOut(ctx, l, what); err != nil {
+		if err := n.layOut(ctx, l, kept, what); err != nil {
 			return err
 		}
 	case err != nil:
 		return err
 	default:
 		n.report("%s has a version, which stays", n.Root)
-		if changed, err = n.again(ctx, l); err != nil {
+		if changed, err = n.again(ctx, l, kept); err != nil {
 			return err
 		}
 	}
@@ -211,6 +229,7 @@ func (n *Node) Install(ctx context.Context, what string) error {
 	if err := n.writeUnit(l, c); err != nil {
 		return err
 	}
+	n.stopped = false // the result of start counts
 	if err := n.start(ctx, l, changed); err != nil {
 		return err
 	}
@@ -265,8 +284,8 @@ func (n *Node) writeUnit(l state.Layout, c config.Config) error {
 }
 
 // layOut creates the user, the root, config.toml and the first version. If it fails, it
-// removes the user and the root that it created.
-func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err error) {
+// removes the root and the user that it created.
+func (n *Node) layOut(ctx context.Context, l state.Layout, kept ownership, what string) (err error) {
 	e, err := upgrade.Examine(ctx, upgrade.Config{}, what)
 	if err == nil && !e.Release.OK() {
 		err = e.Refused
@@ -292,13 +311,16 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	} else if changed != nil {
 		job.Keep = filepath.Base(l.ConfigCopy(time.Now()))
 	}
-	_, err = os.Lstat(n.Root)
-	fresh := errors.Is(err, fs.ErrNotExist)
+	if kept.exists && !resumable(l) {
+		return fmt.Errorf("%s has a state.json but no version, so it is a damaged install: see edge-agent doctor --config %s", n.Root, l.ConfigFile())
+	}
+	handed := false
 	defer func() {
-		if err != nil && fresh {
+		if err != nil && !kept.exists {
 			err = errors.Join(err, l.Disk().Discard(n.real))
+			handed = false
 		}
-		if err != nil && n.madeUser {
+		if err != nil && n.madeUser && !handed { // otherwise the root belongs to that user
 			err = errors.Join(err, command(ctx, "userdel", n.User))
 		}
 	}()
@@ -306,7 +328,11 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 	if err != nil {
 		return err
 	}
-	if err := n.makeRoot(l, uid, gid); err != nil {
+	handed = true
+	if kept, err = n.makeRoot(l, kept); err != nil {
+		return err
+	}
+	if _, err := n.handOver(ctx, l, kept, uid, gid); err != nil {
 		return err
 	}
 	if err := n.child(ctx, job); err != nil {
@@ -324,80 +350,4 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, what string) (err err
 		n.report("wrote %s", l.ConfigFile())
 	}
 	return nil
-}
-
-// resumable reports whether a root without the link current has no state yet, or the one
-// that an interrupted installation left: it records the version before the links.
-func resumable(l state.Layout) bool {
-	b, err := fsutil.ReadFile(l.StateFile(), state.MaxState)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true
-	}
-	if err != nil {
-		return false
-	}
-	s, err := state.Decode(b)
-	if err != nil {
-		return false
-	}
-	t, err := l.Tree()
-	return err == nil && s.Status == state.Stable && t.Has(s.Good)
-}
-
-// makeRoot creates the install root and its missing parents, and gives the root, with
-// everything in it, to the user. Existing parents keep their modes.
-func (n *Node) makeRoot(l state.Layout, uid, gid int) error {
-	disk := l.Disk()
-	for dir, missing := filepath.Dir(n.real), []string{}; ; dir = filepath.Dir(dir) {
-		if _, err := os.Lstat(dir); err == nil {
-			for i := len(missing) - 1; i >= 0; i-- {
-				if err := disk.Mkdir(missing[i], 0o755); err != nil {
-					return err
-				}
-			}
-			break
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		missing = append(missing, dir)
-	}
-	if err := disk.Mkdir(n.real, 0o750); err != nil {
-		return err
-	}
-	st, err := os.Lstat(n.real)
-	if err != nil {
-		return err
-	}
-	if st.Mode().Perm()&^0o750 != 0 { // an existing root that other users may enter
-		if err := disk.Chmod(n.real, st.Mode().Perm()&0o750); err != nil {
-			return err
-		}
-	}
-	owner, _, _ := ownerIDs(st)
-	switch {
-	case int(owner) != uid && owner != 0:
-		return fmt.Errorf("%s belongs to %s, and has no version. If it is a damaged install, see edge-agent status --root %s", n.Root, ownerName(st), n.Root)
-	case !resumable(l):
-		return fmt.Errorf("%s has a state.json but no version, so it is a damaged install: see edge-agent doctor --config %s", n.Root, l.ConfigFile())
-	case int(owner) == uid: // an earlier run was interrupted
-		return nil
-	}
-	// Only root could create these links, so what they point to may be given to the user.
-	for _, dir := range l.Dirs() {
-		st, err := os.Lstat(dir)
-		if err != nil || st.Mode().Type() != fs.ModeSymlink {
-			continue
-		}
-		real, err := filepath.EvalSymlinks(dir)
-		if err != nil {
-			return fmt.Errorf("%s is a dangling link: create the directory that it points to, or remove the link", dir)
-		}
-		if rel, err := filepath.Rel("/", real); err != nil || systemDir(rel) {
-			return fmt.Errorf("%s points to %s, a directory of the system: point it to a directory of the service", dir, real)
-		}
-		if err := fsutil.Give(real, uid, gid); err != nil {
-			return err
-		}
-	}
-	return fsutil.Give(n.real, uid, gid)
 }

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,39 +15,10 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 )
 
-// makeUser returns the ids of the user. It creates the user if there is none.
-func (n *Node) makeUser(ctx context.Context) (uid, gid int, err error) {
-	u, err := user.Lookup(n.User)
-	if errors.As(err, new(user.UnknownUserError)) {
-		if err := command(ctx, "useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", n.User); err != nil {
-			return 0, 0, fmt.Errorf("%w (create the user %s yourself, and run this again)", err, n.User)
-		}
-		n.madeUser = true
-		n.report("created the user %s", n.User)
-		u, err = user.Lookup(n.User)
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	uid, err1 := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(u.Gid)
-	if uid == 0 {
-		return 0, 0, fmt.Errorf("the user %s has the uid of root; the service must not run as root", n.User)
-	}
-	return uid, gid, errors.Join(err1, err2)
-}
-
 // command runs a program of the system, regardless of the caller's PATH. The error has
 // the output of the program.
 func command(ctx context.Context, args ...string) error {
-	path := args[0]
-	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
-		if _, err := os.Stat(dir + "/" + args[0]); err == nil {
-			path = dir + "/" + args[0]
-			break
-		}
-	}
-	cmd := exec.CommandContext(ctx, path, args[1:]...)
+	cmd := exec.CommandContext(ctx, systemd.Program(args[0]), args[1:]...)
 	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

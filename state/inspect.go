@@ -5,11 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -135,75 +131,4 @@ func (l Layout) inspectLinks(owner uint32) []Flaw {
 // relinkCommand returns the command by which owner points the link at path to v.
 func relinkCommand(owner uint32, path string, v release.Version) string {
 	return fmt.Sprintf("runuser -u %s -- ln -sfn %s %s", userName(owner), linkTarget(v), path)
-}
-
-// inspectOwners finds files that do not belong to the service's user.
-func (l Layout) inspectOwners(owner uint32) []Flaw {
-	paths := []string{l.root, l.StateFile(), l.lockFile(), l.CredentialsFile()}
-	for _, dir := range l.Dirs() {
-		paths = append(paths, dir)
-		entries, _ := os.ReadDir(dir) // other checks report an unreadable directory
-		for _, e := range entries {
-			paths = append(paths, filepath.Join(dir, e.Name()))
-		}
-	}
-	for _, path := range paths {
-		st, err := os.Stat(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
-			return []Flaw{{"owners", err.Error(), l.chown(owner)}}
-		}
-		if o, ok := ownerOf(st); ok && o != owner {
-			return []Flaw{{"owners", fmt.Sprintf("%s belongs to %s, but the service runs as %s", path, userName(o), userName(owner)), l.chown(owner)}}
-		}
-	}
-	return nil
-}
-
-// chown returns the command that gives the root to the service's user, with what an
-// administrator's links point to.
-func (l Layout) chown(owner uint32) string {
-	dirs := []string{l.root}
-	if real, err := filepath.EvalSymlinks(l.root); err == nil {
-		dirs[0] = real
-	}
-	for _, dir := range l.Dirs() {
-		if st, err := os.Lstat(dir); err == nil && st.Mode().Type() == fs.ModeSymlink {
-			if real, err := filepath.EvalSymlinks(dir); err == nil {
-				dirs = append(dirs, real)
-			}
-		}
-	}
-	return fmt.Sprintf("run: chown -R %s: %s", userName(owner), strings.Join(dirs, " "))
-}
-
-// Owner returns the uid of the owner of the root, or of what it is a link to.
-func (l Layout) Owner() (uint32, error) {
-	st, err := os.Stat(l.root)
-	if err != nil {
-		return 0, err
-	}
-	uid, ok := ownerOf(st)
-	if !ok {
-		return 0, fmt.Errorf("%s: the owner is unknown", l.root)
-	}
-	return uid, nil
-}
-
-func ownerOf(st fs.FileInfo) (uint32, bool) {
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, false
-	}
-	return sys.Uid, true
-}
-
-func userName(uid uint32) string {
-	id := strconv.FormatUint(uint64(uid), 10)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
-	}
-	return id
 }

@@ -98,7 +98,7 @@ var shown = []string{
 	"LoadState", "LoadError", "FragmentPath", "DropInPaths", "NeedDaemonReload", "UnitFileState",
 	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
-	"Type", "NotifyAccess", "User", "DynamicUser", "TimeoutStartUSec", "WatchdogUSec",
+	"Type", "NotifyAccess", "User", "DynamicUser", "Group", "SupplementaryGroups", "TimeoutStartUSec", "WatchdogUSec",
 	"ProtectSystem", "ProtectHome", "PrivateTmp", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "NoExecPaths", "ExecPaths", "StateDirectory",
 	"RestrictAddressFamilies", "PrivateNetwork", "LimitFSIZE", "LimitFSIZESoft",
 }

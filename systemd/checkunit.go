@@ -2,12 +2,9 @@ package systemd
 
 import (
 	"fmt"
-	"os"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -128,78 +125,6 @@ func (u unit) checkType() (out []Problem) {
 			Cause: u.Unit + " has NotifyAccess=none: systemd does not hear that the service is ready"})
 	}
 	return out
-}
-
-// owner returns the uid of the owner of the install root, if it is known.
-func (u unit) owner() (uint32, bool) {
-	st, err := os.Stat(u.Layout.Root())
-	if err != nil {
-		return 0, false
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, false
-	}
-	return sys.Uid, true
-}
-
-// ownerName returns the user that the unit should run as.
-func (u unit) ownerName() string {
-	if uid, ok := UserID(u.p["User"]); ok && uid != 0 {
-		return u.p["User"]
-	}
-	uid, ok := u.owner()
-	if !ok || uid == 0 {
-		return "USER"
-	}
-	return UserName(uid)
-}
-
-// UserName returns the name of a user, or its number if it has none.
-func UserName(uid uint32) string {
-	id := strconv.FormatUint(uint64(uid), 10)
-	if who, err := user.LookupId(id); err == nil {
-		return who.Username
-	}
-	return id
-}
-
-// UserID returns the uid of a value of User=: a name, a number, or "" for root. It
-// reports false if there is no such user.
-func UserID(name string) (uint32, bool) {
-	if name == "" {
-		return 0, true
-	}
-	if who, err := user.Lookup(name); err == nil {
-		name = who.Uid
-	}
-	uid, err := strconv.ParseUint(name, 10, 32)
-	return uint32(uid), err == nil
-}
-
-func (u unit) checkUser() []Problem {
-	name := u.p["User"]
-	shown := name
-	if shown == "" {
-		shown = "root (User= is empty)"
-	}
-	owner, known := u.owner()
-	if u.p["DynamicUser"] == "yes" {
-		return []Problem{{Rollback: true, Remedy: u.setRemedy("Service", "DynamicUser", "no"), Cause: u.Unit + " has DynamicUser=yes: its user changes with each start, and cannot own " + u.Layout.Root()}}
-	}
-	uid, ok := UserID(name)
-	switch {
-	case !ok:
-		return []Problem{{Rollback: true, Cause: fmt.Sprintf("%s has User=%s, and there is no such user: it cannot start", u.Unit, name),
-			Remedy: fmt.Sprintf("make the user: useradd --system --no-create-home --shell /usr/sbin/nologin %s && chown -R %s: %s", name, name, u.real)}}
-	case !known || uid == owner:
-		return nil
-	case uid == 0: // the root is another user's: the unit lost its User=
-		return []Problem{{Rollback: true, Remedy: u.setRemedy("Service", "User", UserName(owner)),
-			Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s", u.Unit, shown, u.Layout.Root(), UserName(owner))}}
-	}
-	return []Problem{{Rollback: true, Cause: fmt.Sprintf("%s runs as %s, but %s belongs to %s: it cannot record or roll back anything", u.Unit, shown, u.Layout.Root(), UserName(owner)),
-		Remedy: fmt.Sprintf("run: chown -R %s: %s && systemctl restart %s", name, u.real, u.Unit)}}
 }
 
 func (u unit) checkTimeout() []Problem {

@@ -109,11 +109,29 @@ func moment(s string) time.Time {
 	return t
 }
 
-// output runs a program for at most 5 s, and returns its standard output.
+// Program returns the path of a program of the system. The caller's PATH does not matter:
+// after `su` without a dash it lacks the sbin directories. If there is no such program,
+// the result is name.
+func Program(name string) string {
+	for _, dir := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+		if path := dir + "/" + name; isProgram(path) {
+			return path
+		}
+	}
+	return name
+}
+
+// isProgram reports whether path is a file that somebody may execute.
+func isProgram(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
+}
+
+// output runs a program of the system for at most 5 s, and returns its standard output.
 func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, Program(name), args...)
 	cmd.WaitDelay = time.Second
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
 	out, err := cmd.Output()

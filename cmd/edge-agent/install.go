@@ -1,15 +1,20 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/install"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // workCommand is the command of the child process that becomes the service's user.
@@ -29,7 +34,12 @@ upgrades it from then on.
 Run it again after an interruption, to repair the unit, or to correct --manager,
 --token-file, --cert-fingerprint or --ca-file. It writes the new settings to
 config.toml, keeps a copy of the old file, and restarts the service. Installed
-versions and all other settings stay.`,
+versions and all other settings stay.
+
+An install root that another system left may belong to a user that no longer
+exists, or to the user of another program. Install then asks whether to give it
+to --user, and without a terminal requires --change-owner. Files of root in it are
+given to that user without a question.`,
 		Example: `  edge-agent install 1.5.0 --device-type edge --manager wss://manager.example:8443 --token-file token
   edge-agent install /media/stick/edge-1.5.0.tar --device-type edge --manager wss://10.0.0.2:8443 --token-file token --cert-fingerprint 3f...`,
 		Args: cli.ExactArgs(1, "device-type"),
@@ -45,6 +55,7 @@ versions and all other settings stay.`,
 	f.StringVar(&n.CAFile, "ca-file", "", "PEM file of the CA of the manager's certificate, if it is a private CA")
 	f.DurationVar(&n.Wait, "wait", 2*time.Minute, "how long to wait for the first registration, like 90s; 0s: do not wait")
 	f.Float64Var(&n.RestartSecs, "restart-secs", 1, "seconds between two starts of the service")
+	f.BoolVar(&n.ChangeOwner, "change-owner", false, "give an existing install root that belongs to another user to --user, without asking")
 	f.StringArrayVar(&n.Environment, "environment", nil, "NAME=VALUE for the service; may be repeated")
 	return cmd
 }
@@ -62,6 +73,9 @@ func nodeFlags(cmd *cobra.Command, n *install.Node) {
 func runInstall(cmd *cobra.Command, n *install.Node, name string, work func(context.Context) error) error {
 	n.Child = []string{"/proc/self/exe", workCommand}
 	n.Stdin, n.Out, n.Err = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+	if in, ok := n.Stdin.(*os.File); ok && n.TokenFile != "-" && isTerminal(in) {
+		n.Confirm = func(question string) bool { return confirm(in, n.Err, question) }
+	}
 	// Other users must be able to read what root writes. Secrets have a mode of their own.
 	syscall.Umask(0o022)
 	err := n.Check()
@@ -77,6 +91,20 @@ func runInstall(cmd *cobra.Command, n *install.Node, name string, work func(cont
 		return cli.Usage(fmt.Errorf("%s: %w", name, err))
 	}
 	return fmt.Errorf("%s: %w", name, err)
+}
+
+// isTerminal reports whether a person can answer on f.
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// confirm asks a question, and reports whether the answer is yes.
+func confirm(in io.Reader, out io.Writer, question string) bool {
+	fmt.Fprintf(out, "%s [y/N] ", cli.PlainLines(question))
+	answer, _ := bufio.NewReader(io.LimitReader(in, 100)).ReadString('\n') // no answer is no
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
 }
 
 func newInstallWorkCmd() *cobra.Command {

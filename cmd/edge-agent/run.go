@@ -13,8 +13,10 @@ import (
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -33,7 +35,11 @@ restarts it, not itself.
 A registered node always starts. Run warns about keys that this version does not
 know, and about a mode or owner of config.toml by which others may read it. It
 withholds upgrades while [upgrade] has an unknown key, and while config.toml cannot
-be used; it then runs with a copy of the last valid file.`,
+be used; it then runs with a copy of the last valid file.
+
+Run as root it becomes the owner of the install root, so that no file of root is
+left there. Where that owner could not use the root, it fails if a person started
+it, and stays root if systemd did.`,
 		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,7 +47,7 @@ be used; it then runs with a copy of the last valid file.`,
 			if err != nil {
 				return err
 			}
-			c, warnings, err := config.Open(path)
+			c, warnings, err := openAsOwner(cmd.Context(), path, log)
 			if err != nil {
 				return err
 			}
@@ -57,6 +63,26 @@ be used; it then runs with a copy of the last valid file.`,
 	cmd.Flags().StringVar(&path, "config", "", "the node's config.toml (required)")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cli.Service(cmd)
+}
+
+// openAsOwner opens the configuration of the agent. A process of root becomes the owner of
+// the install root, before it reads a configuration that is there.
+func openAsOwner(ctx context.Context, path string, log zerolog.Logger) (config.Settings, config.Warnings, error) {
+	warning, err := install.RunAsOwnerOf(ctx, path)
+	if err != nil {
+		return config.Settings{}, config.Warnings{}, err
+	}
+	c, warnings, err := config.Open(path)
+	if err != nil {
+		return c, warnings, err
+	}
+	if warning == "" {
+		warning, err = install.RunAsOwner(ctx, c.Layout, path, install.AgentUnit(c.Config))
+	}
+	if warning != "" {
+		log.Warn().Msg(warning)
+	}
+	return c, warnings, err
 }
 
 func runAgent(ctx context.Context, c config.Settings, o agent.Options) error {

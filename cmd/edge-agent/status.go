@@ -81,7 +81,7 @@ changes nothing. As root it becomes the owner of the root.`,
 					res.Notes = append(res.Notes, f.String())
 				}
 			}
-			res.Notes = append(res.Notes, install.ConfigNotes(root)...)
+			res.Notes = append(append(res.Notes, install.OwnerNotes(l)...), install.ConfigNotes(root)...)
 			s, t := res.State, res.Tree
 			if t.Previous == t.Current {
 				t.Previous = release.Version{} // there is none to roll back to

@@ -33,6 +33,10 @@ start through the install root.`,
 			if err != nil {
 				return err
 			}
+			u, notes := install.ExistingGroups(u)
+			for _, note := range notes {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", note)
+			}
 			files, err := u.Files()
 			if err != nil {
 				return err

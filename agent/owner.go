@@ -1,0 +1,14 @@
+package agent
+
+import "os"
+
+// reportOwner logs if this process is not the owner of the install root. A program that
+// links the agent decides itself whom it runs as, so nothing else happens: files of root
+// would lock the owner out, and another user can change nothing.
+func (a *Agent) reportOwner() {
+	owner, err := a.c.Layout.Owner()
+	if uid := os.Geteuid(); err == nil && int(owner) != uid {
+		a.log.Warn().Int("uid", uid).Uint32("owner", owner).
+			Msgf("this process is not the owner of the install root %s: run it as that user (User= of the unit), or give the root to the user of this process; edge-agent doctor has the command", a.c.Layout.Root())
+	}
+}
