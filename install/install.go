@@ -226,8 +226,12 @@ func (n *Node) Install(ctx context.Context, what string) (err error) {
 	}
 	_, err = os.Lstat(l.CredentialsFile())
 	registered := err == nil
+	before, _ := fsutil.ReadFile(n.unitPath(), maxUnit)
 	if err := n.writeUnit(l, c); err != nil {
 		return err
+	}
+	if after, _ := fsutil.ReadFile(n.unitPath(), maxUnit); !bytes.Equal(before, after) {
+		changed = changed || n.startingInVain(ctx, l)
 	}
 	n.stopped = false // the result of start counts
 	if err := n.start(ctx, l, changed); err != nil {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +55,16 @@ func TestInspectFindsEachFlaw(t *testing.T) {
 		{"no root", func(r string) error { return os.RemoveAll(r) }, "install root", "no such file", "install the service", false},
 		{"state of another", func(r string) error { return os.Lchown(r+"/state.json", 1, 1) }, "owners", "state.json belongs to", "chown -R ", true},
 		{"version of another", func(r string) error { return os.Lchown(r+"/versions/1.1.0", 1, 1) }, "owners", "versions/1.1.0 belongs to", "chown -R ", true},
+		{"program of another", func(r string) error {
+			path := r + "/versions/1.1.0/lib/app"
+			return errors.Join(os.Mkdir(r+"/versions/1.1.0/lib", 0o755), os.WriteFile(path, nil, 0o755), os.Lchown(path, 1, 1))
+		}, "owners", "versions/1.1.0/lib/app belongs to", "chown -R ", true},
+		{"lock of another", func(r string) error {
+			return errors.Join(os.WriteFile(r+"/.agent.lock", nil, 0o600), os.Lchown(r+"/.agent.lock", 1, 1))
+		}, "owners", ".agent.lock belongs to", "chown -R ", true},
+		{"a note of another", func(r string) error {
+			return errors.Join(os.WriteFile(r+"/note", nil, 0o600), os.Lchown(r+"/note", 1, 1), os.Lchown(r+"/config.toml", 1, 1))
+		}, "", "", "", true},
 		{"root of another", func(r string) error { return os.Lchown(r, 1, 1) }, "owners", "belongs to", "chown -R ", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
