@@ -333,10 +333,11 @@ func (n *Node) layOut(ctx context.Context, l state.Layout, kept ownership, what 
 		return err
 	}
 	handed = true
-	if kept, err = n.makeRoot(l, kept); err != nil {
+	made, err := n.makeRoot(l, kept)
+	if err != nil {
 		return err
 	}
-	if _, err := n.handOver(ctx, l, kept, uid, gid); err != nil {
+	if _, err := n.handOver(ctx, l, made, uid, gid); err != nil {
 		return err
 	}
 	if err := n.child(ctx, job); err != nil {
