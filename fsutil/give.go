@@ -143,13 +143,13 @@ func Give(path string, uid, gid int) error {
 // Give changes the owner of everything in the tree. The content of a directory comes
 // before the directory, and the top of the tree comes last. So the new owner cannot
 // change a directory while root still works below it, and the top belongs to the user
-// only if everything does.
+// only if everything does. Groups and others lose the right to write to its files.
 //
 // It works on open files, never on names, and changes links themselves. It refuses
 // devices, and files that have a further name outside the tree, as those may belong to
 // another user.
 //
-//	openat(O_NOFOLLOW), getdents, openat(O_PATH|O_NOFOLLOW), fchownat(AT_EMPTY_PATH)
+//	openat(O_NOFOLLOW), getdents, openat(O_PATH|O_NOFOLLOW), fchownat(AT_EMPTY_PATH), chmod
 func (t *Tree) Give(uid, gid int) error {
 	g := giver{uid: uid, gid: gid, from: append(t.from, 0), links: map[inode]*shared{}}
 	if err := g.directory(t.fd, t.path, 0); err != nil {
@@ -217,6 +217,13 @@ func (g *giver) change(fd int, path string, st unix.Stat_t) error {
 		return fmt.Errorf("%s belongs to uid %d: remove it, or change its owner", path, st.Uid)
 	}
 	if err := unix.Fchownat(fd, "", g.uid, g.gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o022 == 0 {
+		return nil
+	}
+	// The old owner may have left the file writable for everyone. fchmod(2) refuses O_PATH.
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), st.Mode&0o755); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil

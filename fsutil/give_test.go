@@ -43,8 +43,10 @@ func TestTakeAndGive(t *testing.T) {
 	chown(t, root, oldOwner)
 	chown(t, root, 0, "state.json")
 	chown(t, root, newOwner, "versions/1.0.0")
-	if err := os.Chmod(root+"/open", 0o777); err != nil {
-		t.Fatal(err)
+	for path, mode := range map[string]os.FileMode{"open": 0o777, "versions/1.0.0/app": 0o777 | os.ModeSetuid, "credentials.json": 0o600} {
+		if err := os.Chmod(filepath.Join(root, path), mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	owners, err := fsutil.Owners(root)
 	if err != nil || len(owners) != 3 || owners[0] != root+"/state.json" || owners[newOwner] != root+"/versions/1.0.0" || owners[oldOwner] != root {
@@ -65,8 +67,10 @@ func TestTakeAndGive(t *testing.T) {
 	if err != nil || len(owners) != 1 || owners[newOwner] == "" {
 		t.Errorf("afterwards: owners %v, %v", owners, err)
 	}
-	if st, err := os.Stat(root + "/open"); err != nil || st.Mode().Perm() != 0o755 {
-		t.Errorf("%v, %v", st, err)
+	for path, mode := range map[string]os.FileMode{"open": os.ModeDir | 0o755, "versions/1.0.0/app": 0o755, "credentials.json": 0o600} {
+		if st, err := os.Stat(filepath.Join(root, path)); err != nil || st.Mode() != mode {
+			t.Errorf("%s: %v, %v", path, st, err)
+		}
 	}
 	for _, path := range []string{"victim", "victim/f"} {
 		if got := ownerOf(t, filepath.Join(dir, path)); got != 0 {

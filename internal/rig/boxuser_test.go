@@ -125,6 +125,18 @@ func TestUnderSystemdInstallMakesTheUserFirst(t *testing.T) {
 	// The same for what runs systemctl.
 	b.want(b.sh("env -i EDGE_AGENT_SIM_TRUST=/opt/trust /opt/bin/edge-agent status --root "+userRoot), "edge.service running")
 	b.want(b.sh("env -i /opt/bin/edge-agent uninstall --device-type edge"), "stopped edge.service")
+	// The first installation was interrupted, and then the system installed again.
+	b.sh("cd " + userRoot + " && rm -r current last-good state.json credentials.json versions; chown -R 4321 .")
+	before := b.sh("find " + userRoot + " -printf '%p %U %i\\n'")
+	if out, err = b.run(b.install("") + " </dev/null"); err == nil {
+		t.Error("it asked nobody")
+	}
+	b.want(out, userRoot+" belongs to uid 4321, which no user has; the service is to run as edge", "--change-owner")
+	if after := b.sh("find " + userRoot + " -printf '%p %U %i\\n'"); after != before {
+		t.Errorf("the refusal changed %s\nto %s", before, after)
+	}
+	b.want(b.sh(b.install("--change-owner")), "it belonged to uid 4321", "registered with the manager")
+	b.runsAsEdge("an install into a kept root")
 }
 
 // A system without the group systemd-journal gets units without it, and doctor finds a
