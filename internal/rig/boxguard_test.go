@@ -63,3 +63,72 @@ func TestUnderSystemdStartsThatFailBeforeTheWatchdog(t *testing.T) {
 		b.ends("1.0.0", "rolled_back", "rolled back: "+version)
 	}
 }
+
+// The same for an attached service, also while its agent is restarted again and again.
+func TestUnderSystemdAttachedStartsThatFailBeforeTheWatchdog(t *testing.T) {
+	b := setupAttached(t, rig.NodeConfig{})
+	b.sh("cd " + rig.BoxRoot + "/versions/1.0.0 && mkdir share && echo A=1 >share/env && chown -R edge: share")
+	for i, tt := range brokenStarts {
+		if strings.HasPrefix(tt.setting, "ExecCondition") {
+			tt.setting = "ExecCondition=\n" + tt.setting // before that of the watchdog
+		}
+		b.dropIn(tt.section, tt.setting)
+		mark := b.Timeline.Mark()
+		version := fmt.Sprintf("1.1.%d", i)
+		b.trial(version)
+		b.sh("systemctl restart edge-agent.service")
+		e := b.event(mark, "upgrade_rolled_back")
+		if !strings.Contains(e.Message, "rolled back from "+version+" to 1.0.0") || !strings.Contains(e.Message, "in 2 starts") {
+			t.Errorf("%s: the event says %q", tt.setting, e.Message)
+		}
+		b.runs("1.0.0", "rolled_back")
+	}
+}
+
+// A release that lacks a path which the unit names below current is refused before the
+// swap, with the name of the setting. A setting marked optional refuses nothing.
+func TestUnderSystemdAReleaseThatLacksAPath(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
+	b.sh("cd " + rig.BoxRoot + "/versions/1.0.0 && mkdir share && echo A=1 >share/env && chown -R edge: share")
+	b.publish("1.1.0", "")
+	for _, tt := range brokenStarts {
+		b.dropIn(tt.section, tt.setting)
+		mark := b.Timeline.Mark()
+		b.upgrade("1.1.0")
+		e := b.event(mark, "upgrade_internal")
+		key, _, _ := strings.Cut(tt.setting, "=")
+		if !strings.Contains(e.Message, key+"=") || !strings.Contains(e.Message, "60-test.conf") {
+			t.Errorf("%s: the event says %q", tt.setting, e.Message)
+		}
+		if got := b.current(); got != "1.0.0" {
+			t.Fatalf("%s: %s runs", tt.setting, got)
+		}
+	}
+	b.dropIn("Service", "WorkingDirectory=-CURRENT/share\nEnvironmentFile=-CURRENT/share/env")
+	mark := b.Timeline.Mark()
+	b.upgrade("1.1.0")
+	b.event(mark, "upgrade_completed")
+}
+
+// Nodes with the units of an earlier version keep working. The doctor names the unit that
+// they lack, and installing again adds it.
+func TestUnderSystemdUnitsOfAnEarlierVersion(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
+	b.sh("cd /etc/systemd/system && rm edge-watchdog.service edge-retry.service edge-restart.service && sed -i '/^Wants=/d; s/^After=.*/After=network.target/' edge.service && systemctl daemon-reload && systemctl restart edge.service")
+	b.publish("1.1.0", "")
+	mark := b.Timeline.Mark()
+	b.upgrade("1.1.0")
+	b.event(mark, "upgrade_completed")
+	var bad []finding
+	for _, f := range b.doctor("") {
+		if !f.OK {
+			bad = append(bad, f)
+		}
+	}
+	if len(bad) != 1 || bad[0].What != "unit edge-watchdog.service" {
+		t.Fatalf("doctor finds %+v", bad)
+	}
+	remedy, _ := strings.CutPrefix(bad[0].Remedy, "write the units again: ")
+	b.sh("PATH=/opt/bin:$PATH; " + strings.Replace(remedy, ", then: ", " && ", 1))
+	b.well("the remedy")
+}
