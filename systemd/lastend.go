@@ -56,6 +56,9 @@ func restarts(ctx context.Context, unit string) int {
 var setupFailures = map[string]string{
 	"200": "the working directory could not be entered",
 	"203": "the program could not be executed",
+	"208": "the standard input could not be opened",
+	"209": "the standard output could not be opened",
+	"243": "a credential could not be loaded",
 	"216": "the group could not be set",
 	"217": "the user could not be set",
 	"226": "the sandbox could not be set up",

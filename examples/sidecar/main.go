@@ -32,6 +32,8 @@ var signers = []verify.Signer{{
 }}
 
 func main() {
+	// A journal that is gone ends no process: without this, Go ends it by SIGPIPE.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	err := run(ctx, append(os.Args[1:], "", "", "", "", ""))
 	stop()
@@ -48,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 		_, err := fmt.Println("player", version)
 		return err
 	case "watchdog --root": // ExecStartPre=
-		root, err := state.At(args[2])
+		root, err := at(args[2])
 		if err != nil {
 			return err
 		}
@@ -56,7 +58,7 @@ func run(ctx context.Context, args []string) error {
 		write(log, rep)
 		return nil
 	case "watchdog --before", "watchdog --after": // in the units beside it: UNIT --root DIR
-		root, err := state.At(args[4])
+		root, err := at(args[4])
 		if err != nil {
 			return err
 		}
@@ -73,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		return nil
 	case "rescue --root": // ExecStartPre= of the previous version
-		root, err := state.At(args[2])
+		root, err := at(args[2])
 		if err != nil {
 			return err
 		}
@@ -100,6 +102,12 @@ func run(ctx context.Context, args []string) error {
 		return a.Run(ctx) // the service's own work runs in other goroutines
 	}
 	return errors.New("use: version | watchdog --root DIR | rescue --root DIR | run --config FILE")
+}
+
+// at returns an install root, in which this program must be in each version.
+func at(dir string) (state.Layout, error) {
+	root, err := state.At(dir)
+	return root.WithProgramAt(os.Args[0]), err
 }
 
 // write logs what the watchdog did.
