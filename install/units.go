@@ -34,6 +34,7 @@ func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
 	u.Name, u.Layout, u.Binary = c.Service.Name, l, c.Service.Binary
 	u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
 	u.Writable = linkedDirs(l)
+	u.Early = u.Attached != "" && systemd.Booted() == nil && systemd.Other(u.Attached).IsEarly(context.Background())
 	if u.Agent == "" {
 		if u.Agent, err = os.Executable(); err != nil {
 			return u, err

@@ -98,7 +98,7 @@ var checks = []struct {
 var shown = []string{
 	"LoadState", "LoadError", "FragmentPath", "DropInPaths", "NeedDaemonReload", "UnitFileState",
 	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
-	"Wants", "After",
+	"Wants", "After", "DefaultDependencies",
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
 	"Type", "NotifyAccess", "User", "DynamicUser", "TimeoutStartUSec", "WatchdogUSec",
 	"ProtectSystem", "ProtectHome", "PrivateTmp", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "NoExecPaths", "ExecPaths", "StateDirectory",

@@ -38,6 +38,9 @@ func (u unit) checkGuard() []Problem {
 		return []Problem{{Check: name, Cause: fmt.Sprintf(format, args...) + ": a start that systemd skips, or that fails before the first command of " + u.Unit + ", is not counted",
 			Remedy: "write the units again: " + strings.Replace(u.writeCommand(), u.reloadCommand(), "systemctl daemon-reload", 1)}}
 	}
+	if u.p["DefaultDependencies"] == "no" {
+		return nil // see Unit.Early
+	}
 	switch state := u.p[guardPrefix+"LoadState"]; {
 	case state == "masked":
 		return []Problem{{Check: name, Cause: name + " is masked", Remedy: "run: systemctl unmask " + name}}

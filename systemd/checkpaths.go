@@ -47,7 +47,7 @@ func (n need) condition() (class, kind string) {
 // no start would be counted, so no such setting is accepted. With one, the versions that
 // may be started must have what the unit needs (see FitVersion).
 func (u unit) checkPaths() (out []Problem) {
-	guarded := len(u.checkGuard()) == 0
+	guarded := len(u.checkGuard()) == 0 && u.p["DefaultDependencies"] != "no"
 	lacking := map[need]string{}
 	if guarded {
 		for _, link := range []string{u.Layout.Current(), u.Layout.LastGood()} {

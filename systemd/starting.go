@@ -37,6 +37,14 @@ func (o Other) LastEnd(ctx context.Context) string { return lastEnd(ctx, string(
 // Restarts returns what the function Restarts does, of the unit.
 func (o Other) Restarts(ctx context.Context) int { return restarts(ctx, string(o)) }
 
+// IsEarly reports whether the unit starts before basic.target, as far as systemd knows it. An
+// order after a common unit would then be a cycle, which systemd breaks by not starting
+// one of the two.
+func (o Other) IsEarly(ctx context.Context) bool {
+	p, err := show(ctx, string(o), "LoadState", "DefaultDependencies")
+	return err == nil && p["LoadState"] == "loaded" && p["DefaultDependencies"] == "no"
+}
+
 // Starting reports whether systemd is about to start the unit: a job waits for this
 // process, and nothing of the unit runs. It returns true if that is unknown.
 func (o Other) Starting(ctx context.Context) bool {

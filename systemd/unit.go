@@ -33,6 +33,9 @@ type Unit struct {
 	// Attached is the service that the agent upgrades, like "app.service", and Agent the
 	// absolute path of edge-agent. Attached is empty if the service is the agent itself.
 	Attached, Agent string
+	// Early means that the attached service starts before basic.target
+	// (DefaultDependencies=no). Then no other unit can come before it: see IsEarly.
+	Early bool
 }
 
 // File is a unit file, or a drop-in of one: Name is its path below
@@ -168,6 +171,12 @@ func (u Unit) fill(name string) (string, error) {
 	if u.Attached != "" {
 		umask = "0022"
 	}
+	guard := "# " + watchdogUnit(u.service()) + " counts each start, or rolls back, before systemd resolves any\n" +
+		"# path of the unit. It must not be required: the service starts without it as well.\n" +
+		"Wants=" + watchdogUnit(u.service()) + "\nAfter=" + watchdogUnit(u.service()) + "\n"
+	if u.Early {
+		guard = ""
+	}
 	program := u.Layout.LastGood() + "/" + u.Binary
 	before := " watchdog --before " + u.service() + " --root " + u.Layout.Root() + "\n"
 	commands := "ExecStart=-" + program + before +
@@ -179,7 +188,7 @@ func (u Unit) fill(name string) (string, error) {
 		again = "# The path unit waits for this file.\nExecStart=touch " + u.Layout.RestartFile() + "\n"
 	}
 	filled := strings.NewReplacer(
-		"{{Service}}", u.service(), "{{Base}}", u.base(), "{{Commands}}", commands, "{{Watchdog}}", program, "{{Again}}", again,
+		"{{Service}}", u.service(), "{{Base}}", u.base(), "{{Guard}}", guard, "{{Commands}}", commands, "{{Watchdog}}", program, "{{Again}}", again,
 		"{{Name}}", u.Name, "{{Root}}", u.Layout.Root(), "{{Config}}", u.Layout.ConfigFile(), "{{Current}}", u.Layout.Current(),
 		"{{LastGood}}", u.Layout.LastGood(), "{{Previous}}", u.Layout.Previous(),
 		"{{Restart}}", u.Layout.RestartFile(), "{{RestartSpare}}", u.Layout.RestartSpare(),

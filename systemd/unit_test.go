@@ -102,6 +102,10 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 	if len(files) != 6 {
 		t.Errorf("%d files", len(files))
 	}
+	u.Early = true // an order would be a cycle
+	if files, err = u.Files(); err != nil || strings.Contains(files[1].Text, "-watchdog.service\n") {
+		t.Errorf("%v, %s", err, files[1].Text)
+	}
 	for want, agent := range map[string]string{"not an absolute path": "edge-agent", "inside the install root": "/opt/x/current/edge-agent"} {
 		u.Agent = agent
 		if _, err := u.Files(); err == nil || !strings.Contains(err.Error(), want) {

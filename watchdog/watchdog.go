@@ -207,6 +207,9 @@ func (rep Report) Records() []Record {
 	case rep.Status == state.PendingHealth:
 		return append(rs, Record{"info", "a version on trial starts", append(status, "boot_attempts", rep.BootAttempts, "max_boot_attempts", rep.MaxAttempts)})
 	}
+	if len(rep.Notes) > 0 {
+		return append(rs, Record{"info", "the watchdog repaired the install root", status})
+	}
 	return append(rs, Record{"info", "watchdog has nothing to do", status})
 }
 
