@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,12 +34,35 @@ func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
 	u.Name, u.Layout, u.Binary = c.Service.Name, l, c.Service.Binary
 	u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
 	u.Writable = linkedDirs(l)
+	u.Early = u.Attached != "" && systemd.Booted() == nil && systemd.Other(u.Attached).IsEarly(context.Background())
 	if u.Agent == "" {
 		if u.Agent, err = os.Executable(); err != nil {
 			return u, err
 		}
 	}
 	return u, nil
+}
+
+// Service returns the unit that a configuration is about.
+func Service(c config.Settings) systemd.Service {
+	return systemd.Service{
+		Unit: cmp.Or(c.Service.Unit, c.Service.Name+".service"), Layout: c.Layout, Binary: c.Service.Binary,
+		Config: c.Layout.ConfigFile(), Attached: c.Service.Unit != "", Window: c.Window,
+	}
+}
+
+// FitApply returns an error, with the remedy, if the service of a root could not start the
+// version that is staged there for an operator, or nil. See systemd.Service.FitVersion.
+func FitApply(ctx context.Context, l state.Layout) error {
+	res, err := l.Read()
+	if err != nil || res.State.Status != state.StagedManual {
+		return nil // applying reports it
+	}
+	c, _, err := config.Open(l.ConfigFile())
+	if err != nil {
+		return nil // which unit starts the version is not known
+	}
+	return Service(c).FitVersion(ctx, l.Version(res.State.Target))
 }
 
 // linkedDirs returns the directories outside an install root that links in it

@@ -140,7 +140,7 @@ func TestUnderSystemdDoctorFindsDropIns(t *testing.T) {
 		dropIn(`[Service]\nExecStart=\nExecStart=/usr/bin/env A=b /opt/edge/current/edge-agent run --config /opt/edge/config.toml\n`, "ExecStart=", "remove every ExecStart= from"),
 		dropIn(`[Service]\nExecStart=\nExecStart=/bin/sh -c "/opt/edge/current/edge-agent run --config /opt/edge/config.toml"\n`, "ExecStart=", "remove every ExecStart= from"),
 		dropIn(`[Service]\nEnvironmentFile=/opt/edge/current/env\n`, "paths in current", `put a "-"`),
-		dropIn(`[Service]\nWorkingDirectory=/opt/edge/current\n`, "paths in current", `put a "-"`),
+		dropIn(`[Service]\nWorkingDirectory=/opt/edge/versions/1.0.0\n`, "paths in current", `put a "-"`),
 		dropIn(`[Service]\nType=exec\n`, "Type=", "remove Type= from"),
 		dropIn(`[Service]\nUser=\n`, "User=", "remove User= from"),
 		dropIn(`[Service]\nUser=nobody\n`, "User=", "chown -R nobody: /opt/edge"),
