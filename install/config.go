@@ -105,6 +105,9 @@ func quote(s string) string {
 // again applies the settings of n to an installed node, and reports whether config.toml
 // changed.
 func (n *Node) again(ctx context.Context, l state.Layout) (bool, error) {
+	if err := n.child(ctx, Job{Root: n.real}); err != nil { // tries what the root can do
+		return false, err
+	}
 	st, err := os.Lstat(n.real)
 	if err != nil {
 		return false, err

@@ -37,7 +37,7 @@ func Well(findings []Finding) bool {
 type fault struct{ cause, remedy string }
 
 // Doctor checks that the node of a config.toml can run, upgrade and roll back. It changes
-// nothing. A check that passes is one finding; a check that fails has one finding for
+// nothing, besides temporary files that it removes. A check that passes is one finding; a check that fails has one finding for
 // each problem.
 //
 // A process of root becomes the service's user for good, and adopts the environment of
@@ -118,6 +118,7 @@ func (d *doctor) examine(ctx context.Context) {
 	if !loaded {
 		return
 	}
+	d.fileSystem(ctx)
 	d.unitReport(report)
 	d.readable()
 	d.program(ctx)

@@ -50,6 +50,9 @@ func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 
 // Locked runs f while no other process is in Do or Locked of the same root. It waits
 // for LockWait at most. f must be short: it makes no request and runs no program.
+//
+// Where the file system has no locks, only the watchdog (AtStart) runs f: it must be able
+// to count a start, and no other process can be in Do there.
 func (l Layout) Locked(ctx context.Context, f func() error) error {
 	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
 	if st, e := os.Lstat(l.lockFile()); err != nil && e == nil && !st.Mode().IsRegular() {
@@ -58,6 +61,9 @@ func (l Layout) Locked(ctx context.Context, f func() error) error {
 			return errors.Join(err, e)
 		}
 		lock, err = fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	}
+	if errors.Is(err, fsutil.ErrNoLock) && l.atStart {
+		return f()
 	}
 	if err != nil {
 		return err
