@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/systemd"
 )
 
 // tryRoot returns what the root cannot do for the user of this process, or nil. An
@@ -74,19 +76,19 @@ func (d *doctor) fileSystem(ctx context.Context) {
 		program = ""
 	}
 	var faults []fault
-	for _, err := range []error{d.l.Try(ctx, program), d.l.TryTrust(ctx)} {
-		var cannot *fsutil.Inability
-		switch {
-		case err == nil, fsutil.IsNoSpace(err), errors.Is(err, fs.ErrNotExist): // other checks report it
-		case !errors.As(err, &cannot):
-			faults = append(faults, fault{err.Error(), "see the journal of the kernel (journalctl -k), and run doctor again"})
-		case cannot.Ability == fsutil.CanExchange:
-			faults = append(faults, fault{cannot.Cause() + ", so a renewed trust root cannot be replaced by a newer one",
-				"move " + d.l.TrustDir() + " to a directory of the service's user on a local file system, and make it a link to that directory"})
-		case cannot.Ability == fsutil.CanCreate && d.failed("owners"): // the reason
-		default:
-			faults = append(faults, fault{cannot.Cause(), cannot.Remedy()})
-		}
+	err := d.l.Try(ctx, program)
+	var cannot *fsutil.Inability
+	switch {
+	case err == nil, fsutil.IsNoSpace(err), errors.Is(err, fs.ErrNotExist): // other checks report it
+	case !errors.As(err, &cannot):
+		faults = append(faults, fault{err.Error(), "see the journal of the kernel (journalctl -k), and run doctor again"})
+	case cannot.Ability == fsutil.CanCreate && errors.Is(cannot, fs.ErrPermission) && d.failed("owners"): // the reason
+	default:
+		faults = append(faults, fault{cannot.Cause(), cannot.Remedy()})
+	}
+	if err == nil && errors.As(d.l.TryTrust(ctx), &cannot) {
+		faults = append(faults, fault{"a newer trust root cannot be kept: " + cannot.Cause(),
+			fmt.Sprintf("make %s a link to a directory of %s on a local file system, in a directory where that user may create others", d.l.TrustDir(), systemd.UserName(d.user))})
 	}
 	d.check("file system", faults...)
 }

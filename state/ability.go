@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 )
@@ -17,18 +18,18 @@ import (
 const abilityPrefix = PartialPrefix + "ability-"
 
 // Try tries, as the user of this process, what an upgrade, a trial and a rollback do in
-// the root, and in each directory of it that is a link or a mount point. program is the
-// service's program in a version's directory; "": this process executes none.
+// the root, and in each directory of it that is a link or a mount point (in TrustDir:
+// TryTrust). program is the service's program in a version's directory; "": this process
+// executes none.
 //
 // It returns a *fsutil.Inability for the first thing that is impossible. Another error
 // means that something could not be tried now, as on a full disk, and says nothing
-// about the root. Try leaves nothing behind; what a crash leaves, Sweep and the next
-// staging remove.
+// about the root. Try leaves nothing behind; what a crash leaves, Sweep removes, and the
+// next staging in Downloads.
 //
-// An exchange is not tried: staging does without (Immovable). See TryTrust.
+// An exchange is not tried: staging does without (Immovable).
 func (l Layout) Try(ctx context.Context, program string) error {
-	durable := []fsutil.Ability{fsutil.CanCreate, fsutil.CanChmod, fsutil.CanRename, fsutil.CanSync, fsutil.CanSyncDir}
-	err := l.disk.Try(ctx, l.root, append(durable, fsutil.CanSymlink, fsutil.CanLock)...)
+	err := l.disk.Try(ctx, l.root, append(slices.Clone(durable), fsutil.CanSymlink, fsutil.CanLock)...)
 	cannot := func() bool { return errors.As(err, new(*fsutil.Inability)) }
 	and := func(e error) {
 		if err == nil || errors.As(e, new(*fsutil.Inability)) {
@@ -39,10 +40,9 @@ func (l Layout) Try(ctx context.Context, program string) error {
 		dir   string
 		needs []fsutil.Ability
 	}{
-		{l.Versions(), append(durable, fsutil.CanSymlink)}, // a release may contain links
+		{l.Versions(), append(slices.Clone(durable), fsutil.CanSymlink)}, // a release may contain links
 		{l.Downloads(), []fsutil.Ability{fsutil.CanCreate, fsutil.CanChmod, fsutil.CanLock}},
 		{l.OutboxDir(), durable},
-		{l.TrustDir(), durable},
 	} {
 		if dir := l.elsewhere(x.dir); dir != "" && !cannot() {
 			and(l.disk.Try(ctx, dir, x.needs...))
@@ -54,17 +54,21 @@ func (l Layout) Try(ctx context.Context, program string) error {
 	return err
 }
 
-// TryTrust tries whether KeepTrust can replace a renewed trust root, and returns errors
-// as Try does. Without one, nothing is to be replaced.
+// durable is what the agent needs where it writes files.
+var durable = []fsutil.Ability{fsutil.CanCreate, fsutil.CanChmod, fsutil.CanRename, fsutil.CanSync, fsutil.CanSyncDir}
+
+// TryTrust tries whether KeepTrust can keep a renewed trust root, and returns errors as
+// Try does. Upgrades do without, until their signatures need a newer root.
 func (l Layout) TryTrust(ctx context.Context) error {
+	needs := slices.Clone(durable)
 	dir, err := l.resolve(l.TrustDir())
 	if err != nil {
 		return nil // other checks report a dangling link
 	}
-	if _, err := os.Lstat(dir); err != nil {
-		return nil
+	if _, err := os.Lstat(dir); err == nil { // it is replaced as a whole
+		needs = append(needs, fsutil.CanExchange)
 	}
-	return l.disk.Try(ctx, filepath.Dir(dir), fsutil.CanExchange)
+	return l.disk.Try(ctx, filepath.Dir(dir), needs...)
 }
 
 // tryDir returns the directory where a program is to be executed.
@@ -92,9 +96,6 @@ func (l Layout) elsewhere(dir string) string {
 	}
 	if target, err := os.Stat(real); err != nil || !target.IsDir() {
 		return ""
-	}
-	if dir == l.TrustDir() { // it is replaced as a whole: see KeepTrust
-		return filepath.Dir(real)
 	}
 	return real
 }

@@ -32,6 +32,7 @@ const (
 	Sync         Op = "fsync"          // of a file
 	Lock         Op = "lock"           // flock(2) of a file
 	LockReadOnly Op = "lock read-only" // of a descriptor that was opened for reading
+	Exec         Op = "exec"           // of a program in a version that is not complete
 )
 
 // IgnoresChmod, for Chmod, accepts the call without effect.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -69,7 +70,13 @@ func opened(f fs.FileHandle, flags uint32) fs.FileHandle {
 	return f
 }
 
+// openExec is the flag with which the kernel opens a program to execute it (__FMODE_EXEC).
+const openExec = 0x20
+
 func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	if errno, ok := n.refuses(Exec); ok && flags&openExec != 0 && strings.Contains(n.Path(nil), "/.partial-") {
+		return nil, 0, errno
+	}
 	f, fuseFlags, errno := n.LoopbackNode.Open(ctx, flags)
 	return opened(f, flags), fuseFlags, errno
 }
