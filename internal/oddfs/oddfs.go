@@ -58,8 +58,14 @@ type FS struct {
 // run fails.
 const requireEnv = "EDGE_AGENT_NO_SKIP"
 
-// serveEnv is set in the server's process.
-const serveEnv = "EDGE_AGENT_TEST_ODDFS"
+// ServeEnv is an environment variable. A program that links this package, and is started
+// with it, serves the directory that it names until its standard input ends: it mounts
+// the directory "mnt" there, which shows "behind", and refuses what the file "faults"
+// says (Refusals.JSON).
+const ServeEnv = "EDGE_AGENT_TEST_ODDFS"
+
+// JSON returns the content of the file "faults".
+func (r Refusals) JSON() ([]byte, error) { return json.Marshal(r) }
 
 // Mount mounts a file system until the test ends. It skips the test where that is
 // impossible: it needs root and /dev/fuse.
@@ -78,7 +84,7 @@ func Mount(t testing.TB, refuse Refusals) *FS {
 	}
 	f.Refuse(t, refuse)
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env, cmd.Stderr = append(os.Environ(), serveEnv+"="+base), os.Stderr
+	cmd.Env, cmd.Stderr = append(os.Environ(), ServeEnv+"="+base), os.Stderr
 	stop, err := cmd.StdinPipe() // the server ends when it is closed, also by the end of this process
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +111,7 @@ func Mount(t testing.TB, refuse Refusals) *FS {
 // Refuse changes what the file system refuses from now on.
 func (f *FS) Refuse(t testing.TB, refuse Refusals) {
 	t.Helper()
-	b, err := json.Marshal(refuse)
+	b, err := refuse.JSON()
 	if err == nil {
 		err = errors.Join(os.WriteFile(f.faults+".new", b, 0o600), os.Rename(f.faults+".new", f.faults))
 	}
@@ -115,7 +121,7 @@ func (f *FS) Refuse(t testing.TB, refuse Refusals) {
 }
 
 func init() {
-	base := os.Getenv(serveEnv)
+	base := os.Getenv(ServeEnv)
 	if base == "" {
 		return
 	}
