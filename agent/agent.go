@@ -102,6 +102,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 	a := newAgent(r)
 	a.pipeline, err = upgrade.New(upgrade.Config{
 		Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log,
+		CheckVersion: o.CheckVersion,
 	})
 	if err != nil {
 		return nil, err

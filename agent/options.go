@@ -38,6 +38,9 @@ type Options struct {
 	// process's unit, or nil (systemd.Service.FitSelf). It is called at the start, every
 	// minute, and before an upgrade. While it returns an error, upgrades are refused.
 	CheckUnit func(context.Context) error
+	// CheckVersion returns why the unit could not start the version in dir, which is staged,
+	// or nil (systemd.Service.FitVersionSelf). An error refuses the upgrade.
+	CheckVersion func(ctx context.Context, dir string) error
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines).
 	Journal func(context.Context) ([]string, error)

@@ -41,6 +41,8 @@ func ExampleWriteUnits() {
 	// player.service.d/50-edge-agent.conf
 	// player-restart.path
 	// player-restart.service
+	// player-watchdog.service
+	// player-retry.service
 	// systemctl daemon-reload && systemctl enable --now player-restart.path player-agent.service && systemctl restart player.service
 	// <nil>
 }

@@ -15,14 +15,12 @@
 package install
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,7 +29,6 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/upgrade"
 )
 
@@ -108,6 +105,11 @@ func (n *Node) Check() error {
 	if text, err := fsutil.ReadFile(path, maxUnit); !errors.Is(err, fs.ErrNotExist) && !n.wrote(text) {
 		return errors.Join(fmt.Errorf("%s exists, and was not written by edge-agent for %s: choose another --name, or move the file away", path, n.Root), err)
 	}
+	for _, path := range n.besideUnits() {
+		if text, err := fsutil.ReadFile(path, maxUnit); !errors.Is(err, fs.ErrNotExist) && !n.wroteBeside(text) {
+			return errors.Join(fmt.Errorf("%s exists, and was not written by edge-agent for %s: choose another --name, or move the file away", path, n.service()), err)
+		}
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("run this as root (sudo edge-agent ...), since it creates a user and a unit")
 	}
@@ -146,28 +148,6 @@ func systemDir(rel string) bool {
 		return !deep && !strings.HasPrefix(second, "edge")
 	}
 	return !below && map[string]bool{"home": true, "media": true, "mnt": true, "opt": true, "root": true, "srv": true, "tmp": true, "lost+found": true}[first]
-}
-
-func (n *Node) unitPath() string { return filepath.Join(unitDir, n.Name+".service") }
-
-func (n *Node) service() string { return n.Name + ".service" }
-
-// wrote reports whether edge-agent wrote the text of a unit, for this root.
-func (n *Node) wrote(unit []byte) bool {
-	if !bytes.Contains(unit, []byte(writtenByUs)) {
-		return false
-	}
-	for _, root := range []string{n.Root, n.real} {
-		if bytes.Contains(unit, []byte(root+"/")) {
-			return true
-		}
-	}
-	return false
-}
-
-func (n *Node) unit(l state.Layout, binary string, window int) systemd.Unit {
-	_, err := user.LookupGroup("systemd-journal") // a unit with an unknown group does not start
-	return systemd.Unit{Name: n.Name, Layout: l, Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: linkedDirs(l)}
 }
 
 // report writes one line to n.Out.
@@ -242,26 +222,6 @@ func (n *Node) load(l state.Layout) (config.Config, error) {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
-}
-
-// writeUnit writes the unit, unless the file is the same already.
-func (n *Node) writeUnit(l state.Layout, c config.Config) error {
-	files, err := n.unit(l, c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		path := filepath.Join(unitDir, f.Name)
-		old, err := fsutil.ReadFile(path, maxUnit)
-		if err == nil && string(old) == f.Text {
-			continue
-		}
-		if err := (fsutil.Disk{}).WriteFile(path, []byte(f.Text), 0o644); err != nil {
-			return err
-		}
-		n.report("wrote %s", path)
-	}
-	return nil
 }
 
 // layOut creates the user, the root, config.toml and the first version. If it fails, it

@@ -27,9 +27,13 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 	}
 	path := n.unitPath()
 	_, err := os.Lstat(path)
+	absent := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case absent:
 		n.report("%s does not exist", path)
+		if err := n.removeBeside(); err != nil {
+			return err
+		}
 	case err != nil:
 		return err
 	default:
@@ -38,6 +42,9 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 			if err := command(ctx, "systemctl", "disable", "--quiet", "--now", "--", n.service()); err != nil {
 				return err
 			}
+		}
+		if err := n.removeBeside(); err != nil {
+			return err
 		}
 		if err := (fsutil.Disk{}).Remove(path); err != nil {
 			return err

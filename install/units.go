@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,28 @@ func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
 		}
 	}
 	return u, nil
+}
+
+// Service returns the unit that a configuration is about.
+func Service(c config.Settings) systemd.Service {
+	return systemd.Service{
+		Unit: cmp.Or(c.Service.Unit, c.Service.Name+".service"), Layout: c.Layout, Binary: c.Service.Binary,
+		Config: c.Layout.ConfigFile(), Attached: c.Service.Unit != "", Window: c.Window,
+	}
+}
+
+// FitApply returns an error, with the remedy, if the service of a root could not start the
+// version that is staged there for an operator, or nil. See systemd.Service.FitVersion.
+func FitApply(ctx context.Context, l state.Layout) error {
+	res, err := l.Read()
+	if err != nil || res.State.Status != state.StagedManual {
+		return nil // applying reports it
+	}
+	c, _, err := config.Open(l.ConfigFile())
+	if err != nil {
+		return nil // which unit starts the version is not known
+	}
+	return Service(c).FitVersion(ctx, l.Version(res.State.Target))
 }
 
 // linkedDirs returns the directories outside an install root that links in it

@@ -58,7 +58,7 @@ func TestWriteUnits(t *testing.T) {
 	dir := t.TempDir()
 	for range 2 {
 		paths, err := WriteUnits(t.Context(), dir, u)
-		if err != nil || len(paths) != 4 {
+		if err != nil || len(paths) != 6 {
 			t.Fatal(paths, err)
 		}
 	}

@@ -17,12 +17,17 @@ import (
 type start struct {
 	BootID       string `json:"boot_id"`
 	InvocationID string `json:"invocation_id,omitzero"` // from systemd; empty elsewhere
+	// Counted means that the watchdog's own unit counted the next start of the service,
+	// which has no invocation id yet.
+	Counted bool `json:"counted,omitzero"`
+	// RolledBack means that it rolled back instead.
+	RolledBack bool `json:"rolled_back,omitzero"`
 }
 
 // thisStart returns the start that this process belongs to.
 func thisStart() start {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // "" compares as well
-	return start{strings.TrimSpace(string(b)), os.Getenv("INVOCATION_ID")}
+	return start{BootID: strings.TrimSpace(string(b)), InvocationID: os.Getenv("INVOCATION_ID")}
 }
 
 // startSize is the size of the file, in bytes. The file is overwritten in place, which
@@ -31,12 +36,34 @@ const startSize = 256
 
 // RecordStart records that a watchdog ran before this start. The file is not synced, as
 // no other boot reads it.
-func (l Layout) RecordStart() error {
-	b, err := json.Marshal(thisStart())
+func (l Layout) RecordStart() error { return l.recordStart(thisStart()) }
+
+func (l Layout) recordStart(s start) error {
+	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
 	return l.writeStart(append(b, bytes.Repeat([]byte{' '}, max(0, startSize-len(b)))...))
+}
+
+// RecordCounted records that the next start of the service is counted, or was rolled back,
+// for the watchdog in the service's own unit. It replaces the record of RecordStart.
+func (l Layout) RecordCounted(rolledBack bool) error {
+	return l.recordStart(start{BootID: thisStart().BootID, Counted: true, RolledBack: rolledBack})
+}
+
+// ClearCounted takes RecordCounted back: the start was not counted.
+func (l Layout) ClearCounted() error { return l.recordStart(start{}) }
+
+// StartCounted reports whether the next start of the service is counted, and no watchdog
+// has run in the service's own unit since; and whether it was rolled back.
+func (l Layout) StartCounted() (counted, rolledBack bool) {
+	var s start
+	b, err := fsutil.ReadFile(l.startFile(), startSize)
+	if err != nil || json.Unmarshal(b, &s) != nil || !s.Counted || s.BootID != thisStart().BootID {
+		return false, false
+	}
+	return true, s.RolledBack
 }
 
 // StartRecorded reports whether a watchdog has already run before this start. It

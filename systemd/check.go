@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -97,6 +98,7 @@ var checks = []struct {
 var shown = []string{
 	"LoadState", "LoadError", "FragmentPath", "DropInPaths", "NeedDaemonReload", "UnitFileState",
 	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
+	"Wants", "After",
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
 	"Type", "NotifyAccess", "User", "DynamicUser", "TimeoutStartUSec", "WatchdogUSec",
 	"ProtectSystem", "ProtectHome", "PrivateTmp", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "NoExecPaths", "ExecPaths", "StateDirectory",
@@ -119,7 +121,7 @@ func (s Service) Inspect(ctx context.Context) Report {
 			Remedy: "see why: systemctl show " + s.Unit, Rollback: s.Attached}}}
 	}
 	if !s.Attached {
-		return s.report(k, p, "")
+		return s.report(k, s.withGuard(ctx, p), "")
 	}
 	base := strings.TrimSuffix(s.Unit, ".service")
 	agent := s
@@ -132,7 +134,7 @@ func (s Service) Inspect(ctx context.Context) Report {
 	if lines := execLines(ap["ExecStart"]); len(lines) > 0 {
 		program = lines[0].path
 	}
-	all := s.report(k, p, program)
+	all := s.report(k, s.withGuard(ctx, p), program)
 	if ap != nil && (ap["LoadState"] != "not-found" || s.Config != "") {
 		all.add(agent.Unit+" ", agent.report(beside, ap, ""))
 	}
@@ -178,6 +180,9 @@ func (s Service) report(k kind, p map[string]string, agent string) Report {
 			r.Problems = append(r.Problems, problem)
 		}
 	}
+	if _, known := p[guardPrefix+"LoadState"]; known {
+		r.add("", Report{[]string{watchdogUnit(s.Unit)}, u.checkGuard()})
+	}
 	return r
 }
 
@@ -201,12 +206,27 @@ func (s Service) Fit(ctx context.Context) error { return s.Inspect(ctx).Rollback
 // FitSelf is Fit for the unit of this process. It returns nil if this process is not the
 // service of a unit.
 func (s Service) FitSelf(ctx context.Context) error {
+	if p := s.self(ctx); p != nil {
+		s = s.named()
+		return s.report(linked, s.withGuard(ctx, p), "").Rollback()
+	}
+	return nil
+}
+
+// named returns s with the name of this process's unit.
+func (s Service) named() Service {
+	s.Unit, _ = Self()
+	return s
+}
+
+// self returns the properties of this process's unit, or nil if this process is not its
+// service, or systemd does not answer.
+func (s Service) self(ctx context.Context, more ...string) map[string]string {
 	name, err := Self()
 	if err != nil || Booted() != nil {
 		return nil
 	}
-	s.Unit = name
-	p, err := show(ctx, name, append(shown, "MainPID")...)
+	p, err := show(ctx, name, slices.Concat(shown, []string{"MainPID"}, more)...)
 	if err != nil {
 		return nil
 	}
@@ -214,7 +234,7 @@ func (s Service) FitSelf(ctx context.Context) error {
 	if p["MainPID"] != fmt.Sprint(os.Getpid()) && !strings.Contains(p["ExecStart"]+p["ExecStartPre"], s.Layout.Root()+"/") {
 		return nil
 	}
-	return s.report(linked, p, "").Rollback()
+	return p
 }
 
 // Fit is Service.Fit for a unit that is the agent itself.

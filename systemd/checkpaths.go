@@ -2,17 +2,18 @@ package systemd
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
 )
 
 // harmless lists the settings that may name a path in a version. systemd does not open
-// it, or only after the watchdog counted the start.
+// it, creates it, or opens it after the watchdog counted the start.
 var harmless = []string{
 	"Description", "Documentation", "SourcePath", "RequiresMountsFor", "WantsMountsFor",
 	"Environment", "PassEnvironment", "UnsetEnvironment", "ExecSearchPath", "SyslogIdentifier", "LogExtraFields",
-	"SetCredential", "SetCredentialEncrypted", "PIDFile",
+	"SetCredential", "SetCredentialEncrypted", "PIDFile", "TemporaryFileSystem",
 	"ExecStart", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost",
 }
 
@@ -22,29 +23,89 @@ var optional = []string{
 	"BindPaths", "BindReadOnlyPaths", "ExecCondition",
 }
 
-// checkPaths finds settings that fail if a version lacks a file. systemd then starts
-// nothing, not even the watchdog, and no start is counted.
-func (u unit) checkPaths() (out []Problem) {
-	type setting struct{ key, path string }
-	found := map[setting]bool{}
-	report := func(file, key, path string) {
-		if found[setting{key, path}] {
-			return
+// need is a path in a version that a setting of the unit names, and without which systemd
+// starts nothing.
+type need struct {
+	file, key string // where it is set
+	path      string // "" in a condition about something else
+	negated   bool   // of a condition: "!"
+	trigger   bool   // of a condition: "|", one of them is enough
+}
+
+// condition returns "Condition" or "Assert" and the rest of the key, or "".
+func (n need) condition() (class, kind string) {
+	for _, class := range []string{"Condition", "Assert"} {
+		if kind, ok := strings.CutPrefix(n.key, class); ok {
+			return class, kind
 		}
-		found[setting{key, path}] = true
-		remedy := fmt.Sprintf("remove %s= from %s, or name a path outside the versions there", key, file)
-		if slices.Contains(optional, key) {
-			remedy = fmt.Sprintf("put a \"-\" before the path in %s= of %s", key, file)
-		}
-		out = append(out, Problem{Rollback: true, Remedy: remedy + ", then run: " + u.reloadCommand(),
-			Cause: fmt.Sprintf("%s has %s=%s, inside a version: a version without it could not start, and its starts would not be counted", u.Unit, key, path)})
 	}
+	return "", ""
+}
+
+// checkPaths finds settings that fail if a version lacks a file. systemd then starts
+// nothing, not even the watchdog in the unit. Without a watchdog in a unit of its own,
+// no start would be counted, so no such setting is accepted. With one, the versions that
+// may be started must have what the unit needs (see FitVersion).
+func (u unit) checkPaths() (out []Problem) {
+	guarded := len(u.checkGuard()) == 0
+	lacking := map[need]string{}
+	if guarded {
+		for _, link := range []string{u.Layout.Current(), u.Layout.LastGood()} {
+			for _, n := range u.lacking(link) {
+				lacking[n] = filepath.Base(resolve(link))
+			}
+		}
+	}
+	for _, n := range u.needs() {
+		lacks, missing := lacking[n]
+		if n.path == "" || !missing && (n.negated || guarded && u.moves(n.path)) {
+			continue
+		}
+		remedy := fmt.Sprintf("remove %s= from %s, or name a path outside the versions there", n.key, n.file)
+		if slices.Contains(optional, n.key) {
+			remedy = fmt.Sprintf("put a \"-\" before the path in %s= of %s", n.key, n.file)
+		}
+		remedy += ", then run: " + u.reloadCommand()
+		why := "a version without it could not start, and its starts would not be counted"
+		switch {
+		case missing:
+			why = lacks + " " + n.fault() + ", so it could not be started again"
+		case guarded:
+			why = "that version can be removed at any time"
+		case u.moves(n.path):
+			remedy += "; or add " + watchdogUnit(u.Unit) + ": " + u.writeCommand()
+		}
+		out = append(out, Problem{Rollback: true, Remedy: remedy, Cause: fmt.Sprintf("%s has %s=%s, inside a version: %s", u.Unit, n.key, n.path, why)})
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Cause < out[j].Cause })
+	return slices.CompactFunc(out, func(a, b Problem) bool { return a.Cause == b.Cause })
+}
+
+// moves reports whether path is below a link that points to another version after an
+// upgrade.
+func (u unit) moves(path string) bool {
+	_, ok := u.inNext(path)
+	return ok
+}
+
+// needs returns the paths in versions that settings of the unit need.
+func (u unit) needs() (out []need) {
 	for _, a := range u.assignments() {
 		if a.section != "Unit" && a.section != "Service" || slices.Contains(harmless, a.key) || strings.HasPrefix(a.key, "X-") {
 			continue
 		}
-		for _, path := range u.required(a.key, a.value) {
-			report(a.file, a.key, path)
+		n := need{file: a.file, key: a.key}
+		value := u.expand(a.value)
+		if class, _ := n.condition(); class != "" {
+			value, n.trigger = cutMark(value, "|")
+			value, n.negated = cutMark(value, "!")
+		}
+		paths := u.required(a.key, value)
+		if paths == nil && n.trigger {
+			out = append(out, n)
+		}
+		for _, n.path = range paths {
+			out = append(out, n)
 		}
 	}
 	// The properties, in which systemd replaced the specifiers of the text.
@@ -54,16 +115,32 @@ func (u unit) checkPaths() (out []Problem) {
 			key = property
 		}
 		for line := range strings.Lines(u.p[property]) {
-			if strings.Contains(line, "ignore_errors=yes") {
+			// "!": a working directory that may be missing
+			if strings.Contains(line, "ignore_errors=yes") || strings.HasPrefix(line, "!") {
 				continue
 			}
 			for _, path := range u.required(key, line) {
-				report(strings.TrimPrefix(u.fromFile(key), " from "), key, path)
+				n := need{file: strings.TrimPrefix(u.fromFile(key), " from "), key: key, path: path}
+				if !slices.ContainsFunc(out, func(o need) bool { return o.key == n.key && o.path == n.path }) {
+					out = append(out, n)
+				}
 			}
 		}
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Cause < out[j].Cause })
 	return out
+}
+
+// cutMark removes a mark from the beginning of a condition.
+func cutMark(value, mark string) (string, bool) {
+	rest, ok := strings.CutPrefix(strings.TrimSpace(value), mark)
+	return strings.TrimSpace(rest), ok
+}
+
+// expand replaces the specifiers that stand for the unit's own name (systemd.unit(5)).
+func (u unit) expand(value string) string {
+	name := strings.TrimSuffix(u.Unit, ".service")
+	prefix, instance, _ := strings.Cut(name, "@")
+	return strings.NewReplacer("%%", "%", "%n", u.Unit, "%N", name, "%p", prefix, "%P", prefix, "%i", instance, "%I", instance).Replace(value)
 }
 
 // required returns the paths in a version that a setting needs.
@@ -78,17 +155,24 @@ func (u unit) required(key, value string) (out []string) {
 		switch {
 		case key == "ExecCondition" && i == 0 && strings.Contains(prefix, "-"):
 			return nil // its result is ignored
-		case (strings.HasPrefix(key, "Condition") || strings.HasPrefix(key, "Assert")) && strings.Contains(prefix, "!"):
-			continue // met if the file is missing
 		case key == "OpenFile" && strings.HasSuffix(word, "graceful"):
 			continue
 		case key != "ExecCondition" && strings.HasPrefix(strings.TrimLeft(word, "+"), "-"):
 			continue
 		}
-		for part := range strings.FieldsFuncSeq(word, func(r rune) bool { return strings.ContainsRune("\"':,=;()|&<>`", r) }) {
-			if path := strings.TrimLeft(part, "+@!-"); u.inVersion(path) {
-				out = append(out, path)
-			}
+		if key == "BindPaths" || key == "BindReadOnlyPaths" {
+			word, _, _ = strings.Cut(word, ":") // systemd creates the destination
+		}
+		out = append(out, u.versionPaths(word)...)
+	}
+	return out
+}
+
+// versionPaths returns the paths in versions that a word consists of.
+func (u unit) versionPaths(word string) (out []string) {
+	for part := range strings.FieldsFuncSeq(word, func(r rune) bool { return strings.ContainsRune("\"':,=;()|&<>`", r) }) {
+		if path := strings.TrimLeft(part, "+@!-"); u.inVersion(path) {
+			out = append(out, path)
 		}
 	}
 	return out

@@ -34,6 +34,14 @@ func ExampleUnit_Files() {
 	//   ExecStartPre=-/opt/acme/player/previous/player rescue --root /opt/acme/player
 	//   ExecStart=/opt/acme/player/current/player run --config /opt/acme/player/config.toml
 	//   Restart=always
+	// player-restart.service
+	//   ExecStart=systemctl --no-block start player.service
+	// player-watchdog.service
+	//   ExecStart=-/opt/acme/player/last-good/player watchdog --before player.service --root /opt/acme/player
+	//   ExecStart=-/opt/acme/player/previous/player rescue --root /opt/acme/player
+	// player-retry.service
+	//   ExecCondition=/opt/acme/player/last-good/player watchdog --after player.service --root /opt/acme/player
+	//   ExecStart=+systemctl --no-block start player-restart.service
 }
 
 // A service notifies systemd that it is ready. Without NOTIFY_SOCKET that does nothing.

@@ -20,11 +20,16 @@ func LastEnd(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
+	return lastEnd(ctx, unit, os.Getenv("INVOCATION_ID"))
+}
+
+// lastEnd is LastEnd of any unit. now is the invocation id of its present start.
+func lastEnd(ctx context.Context, unit, now string) string {
 	out, err := output(ctx, "journalctl", "--quiet", "--no-pager", "--output=json", "--lines=200", "--unit="+unit, "_PID=1")
 	if err != nil {
 		return ""
 	}
-	return endOf(out, os.Getenv("INVOCATION_ID"))
+	return endOf(out, now)
 }
 
 // Restarts returns how often systemd has restarted the unit of this process by itself since
@@ -34,6 +39,10 @@ func Restarts(ctx context.Context) int {
 	if err != nil {
 		return 0
 	}
+	return restarts(ctx, unit)
+}
+
+func restarts(ctx context.Context, unit string) int {
 	p, err := show(ctx, unit, "NRestarts")
 	if err != nil {
 		return 0
@@ -47,6 +56,9 @@ func Restarts(ctx context.Context) int {
 var setupFailures = map[string]string{
 	"200": "the working directory could not be entered",
 	"203": "the program could not be executed",
+	"208": "the standard input could not be opened",
+	"209": "the standard output could not be opened",
+	"243": "a credential could not be loaded",
 	"216": "the group could not be set",
 	"217": "the user could not be set",
 	"226": "the sandbox could not be set up",
@@ -83,6 +95,8 @@ func endOf(out []byte, now string) string {
 		return "no answer within WatchdogSec="
 	case result == "oom-kill":
 		return "out of memory"
+	case result == "resources":
+		return "a file or a directory that the unit names is missing, or there was no memory"
 	case code == "exited" && setupFailures[status] != "":
 		return fmt.Sprintf("%s (exit status %s)", setupFailures[status], status)
 	case code == "exited":

@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"path/filepath"
@@ -105,10 +106,11 @@ func in(path, dir string) bool {
 	return strings.HasPrefix(path, dir+"/") || strings.HasPrefix(filepath.Clean(path), dir+"/") || strings.HasPrefix(resolve(path), resolve(dir)+"/")
 }
 
-// Files returns the text of the unit. In attached mode it returns the agent's unit, a
-// drop-in for the unit of the service, and two units that restart the service when the
-// agent requests it. It refuses values that would need quoting, and names that could
-// be another file or an option.
+// Files returns the unit of the service, and the units that systemd starts before and
+// after each start of it. In attached mode it returns the agent's unit, a drop-in for the
+// unit of the service, and two units that restart the service when the agent requests
+// it. The first file is the agent's own unit. Files refuses values that would need
+// quoting, and names that could be another file or an option.
 func (u Unit) Files() ([]File, error) {
 	if u.RestartSecs == 0 {
 		u.RestartSecs = 1
@@ -119,16 +121,17 @@ func (u Unit) Files() ([]File, error) {
 	if err := u.check(); err != nil {
 		return nil, err
 	}
-	files := [][2]string{{"service.tmpl", u.Name + ".service"}}
+	restart := restartUnit(u.service())
+	files := [][2]string{{"service.tmpl", u.service()}, {"restart.tmpl", restart}}
 	if u.Attached != "" {
-		base := u.base()
 		files = [][2]string{
-			{"agent.tmpl", base + "-agent.service"},
+			{"agent.tmpl", u.base() + "-agent.service"},
 			{"dropin.tmpl", u.Attached + ".d/50-edge-agent.conf"},
 			{"restart.path.tmpl", u.restartPath()},
-			{"restart.service.tmpl", base + "-restart.service"},
+			{"restart.service.tmpl", restart},
 		}
 	}
+	files = append(files, [2]string{"watchdog.tmpl", watchdogUnit(u.service())}, [2]string{"retry.tmpl", retryUnit(u.service())})
 	var out []File
 	for _, f := range files {
 		text, err := u.fill(f[0])
@@ -165,7 +168,18 @@ func (u Unit) fill(name string) (string, error) {
 	if u.Attached != "" {
 		umask = "0022"
 	}
+	program := u.Layout.LastGood() + "/" + u.Binary
+	before := " watchdog --before " + u.service() + " --root " + u.Layout.Root() + "\n"
+	commands := "ExecStart=-" + program + before +
+		"# For a missing watchdog, as the last line but one of " + u.service() + " is.\n" +
+		"ExecStart=-" + u.Layout.Previous() + "/" + u.Binary + " rescue --root " + u.Layout.Root() + "\n"
+	again := "# \"+\": as root. It can start this one unit, and nothing else.\nExecStart=+systemctl --no-block start " + restartUnit(u.service()) + "\n"
+	if u.Attached != "" {
+		program, commands = u.Agent, "ExecStart=-"+u.Agent+before
+		again = "# The path unit waits for this file.\nExecStart=touch " + u.Layout.RestartFile() + "\n"
+	}
 	filled := strings.NewReplacer(
+		"{{Service}}", u.service(), "{{Base}}", u.base(), "{{Commands}}", commands, "{{Watchdog}}", program, "{{Again}}", again,
 		"{{Name}}", u.Name, "{{Root}}", u.Layout.Root(), "{{Config}}", u.Layout.ConfigFile(), "{{Current}}", u.Layout.Current(),
 		"{{LastGood}}", u.Layout.LastGood(), "{{Previous}}", u.Layout.Previous(),
 		"{{Restart}}", u.Layout.RestartFile(), "{{RestartSpare}}", u.Layout.RestartSpare(),
@@ -181,8 +195,11 @@ func (u Unit) fill(name string) (string, error) {
 	return filled, nil
 }
 
-// base is the name of the attached service, without ".service".
-func (u Unit) base() string { return strings.TrimSuffix(u.Attached, ".service") }
+// service is the unit that is upgraded.
+func (u Unit) service() string { return cmp.Or(u.Attached, u.Name+".service") }
+
+// base is the name of that unit without ".service".
+func (u Unit) base() string { return strings.TrimSuffix(u.service(), ".service") }
 
 func (u Unit) restartPath() string { return u.base() + "-restart.path" }
 

@@ -11,7 +11,7 @@ func TestUnitText(t *testing.T) {
 	t.Parallel()
 	u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 120, Environment: []string{"A=b"}}
 	files, err := u.Files()
-	if err != nil || len(files) != 1 || files[0].Name != "edge.service" {
+	if err != nil || len(files) != 4 || files[0].Name != "edge.service" {
 		t.Fatal(files, err)
 	}
 	text := files[0].Text
@@ -87,9 +87,11 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 	}
 	for name, lines := range map[string][]string{
 		"app-agent.service":                {"User=upd", "ExecStart=/usr/local/bin/edge-agent run --config /opt/x/config.toml", "NoNewPrivileges=yes"},
-		"app.service.d/50-edge-agent.conf": {"StartLimitIntervalSec=0", "Restart=always", "ExecCondition=+-/usr/local/bin/edge-agent watchdog --root /opt/x"},
+		"app.service.d/50-edge-agent.conf": {"StartLimitIntervalSec=0", "Wants=app-watchdog.service", "After=app-watchdog.service", "Restart=always", "ExecCondition=+-/usr/local/bin/edge-agent watchdog --root /opt/x"},
 		"app-restart.path":                 {"PathExists=/opt/x/restart"},
-		"app-restart.service":              {"User=upd", "ExecStartPost=+systemctl --no-block restart app.service", "NoNewPrivileges=yes"},
+		"app-watchdog.service":             {"User=upd", "Wants=app-retry.service", "ExecStart=-/usr/local/bin/edge-agent watchdog --before app.service --root /opt/x", "NoNewPrivileges=yes"},
+		"app-retry.service":                {"User=upd", "After=app.service", "ExecCondition=/usr/local/bin/edge-agent watchdog --after app.service --root /opt/x", "ExecStart=touch /opt/x/restart"},
+		"app-restart.service":              {"User=upd", "After=app-retry.service", "ExecStartPost=+systemctl --no-block restart app.service", "NoNewPrivileges=yes"},
 	} {
 		for _, line := range lines {
 			if !strings.Contains(got[name], "\n"+line+"\n") {
@@ -97,7 +99,7 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 			}
 		}
 	}
-	if len(files) != 4 {
+	if len(files) != 6 {
 		t.Errorf("%d files", len(files))
 	}
 	for want, agent := range map[string]string{"not an absolute path": "edge-agent", "inside the install root": "/opt/x/current/edge-agent"} {

@@ -38,6 +38,9 @@ type Config struct {
 	// never removed, and steps back count from it. Zero: the version that current
 	// points to.
 	Running release.Version
+	// CheckVersion, if set, returns why the service could not start the version in dir, which
+	// is staged and not yet on trial, or nil (systemd.Service.FitVersion).
+	CheckVersion func(ctx context.Context, dir string) error
 	// Progress, if set, is told how far staging is; see stage.Config.
 	Progress func(phase string, done, total int64)
 	Log      zerolog.Logger
@@ -152,6 +155,11 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	staged, err := p.stager.Stage(ctx, src, rel, artefact, downloaded)
 	if err != nil {
 		return rel, err
+	}
+	if p.c.CheckVersion != nil && r.End != Install { // the unit is written after the first installation
+		if err := p.c.CheckVersion(ctx, n.Layout.Version(staged.Version())); err != nil {
+			return rel, release.Errorf(release.Internal, "the service could not start %s: %w", staged.Version(), err)
+		}
 	}
 	return rel, p.commit(ctx, staged, rel.Manifest(), r)
 }

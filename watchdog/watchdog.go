@@ -3,6 +3,10 @@
 // start durably, before the new version runs. When the configured starts are used up,
 // it rolls back in this same start.
 //
+// A setting of the service's unit can fail before its first command. So the watchdog also
+// runs in a unit of its own, before the service (Before) and after it (After). Whichever
+// of them runs first counts the start, and the other does not.
+//
 // The watchdog never blocks a start: it reports its own failures, and the service
 // starts. If it cannot count a start (full or read-only disk), it ends the trial by
 // the link current alone, since an uncounted trial could last for ever. A start that
@@ -46,6 +50,12 @@ type Systemd struct {
 	// operator, or the boot, started it; 0 if that is unknown (systemd.Restarts). It is
 	// called only while state.json cannot be read.
 	Restarts func(context.Context) int
+	// Starting reports whether systemd is about to start the service (systemd.Other.Starting).
+	// Only Before calls it; nil means that it is.
+	Starting func(context.Context) bool
+	// Skipped returns why systemd skipped the last start, or "" (systemd.Other.Skipped).
+	// Only After calls it.
+	Skipped func(context.Context) string
 }
 
 // Run does the work of the watchdog in an install root.
@@ -57,10 +67,20 @@ const maxBlindRestarts = 9
 
 // RunAfter is Run with what systemd knows of the service.
 func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
-	var rep Report
 	l = l.AtStart()
-	// A unit may run the watchdog more than once before a start.
-	counts := !l.StartRecorded()
+	// A unit may run the watchdog more than once before a start, and its own unit before that.
+	counted, rolledBack := l.StartCounted()
+	rep, _ := run(ctx, l, systemd, !l.StartRecorded() && !counted)
+	rep.Reverted = rep.Reverted || rolledBack && rep.Status == state.RolledBack // also for this unit's log
+	if err := l.RecordStart(); err != nil {
+		rep.Notes = append(rep.Notes, "the agent refuses upgrades, since the watchdog could not record that it ran: "+err.Error())
+	}
+	return rep
+}
+
+// run reconciles the root, and counts the start if counts is true. settled is false if
+// nothing is known to be recorded, so that another watchdog may try.
+func run(ctx context.Context, l state.Layout, systemd Systemd, counts bool) (rep Report, settled bool) {
 	cause := ""
 	if res, err := l.Read(); err == nil && res.State.Status == state.PendingHealth && res.State.BootAttempts > 0 {
 		if systemd.LastEnd != nil {
@@ -83,17 +103,18 @@ func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 	if !errors.Is(err, state.ErrUnreadable) {
 		l.ClearBlind()
 	}
+	settled = true
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)
 		switch {
 		case errors.Is(err, state.ErrUnreadable):
-			res = rep.revertBlind(ctx, l, systemd)
-		case !errors.Is(err, fsutil.ErrLocked) && !done(l, counted):
+			res = rep.revertBlind(ctx, l, systemd, counts)
+		case errors.Is(err, fsutil.ErrLocked):
+			settled = false
+		case !done(l, counted):
+			settled = false
 			res = rep.revertByLink(l, res)
 		}
-	}
-	if err := l.RecordStart(); err != nil {
-		rep.Notes = append(rep.Notes, "the agent refuses upgrades, since the watchdog could not record that it ran: "+err.Error())
 	}
 	s := res.State
 	rep.Status, rep.Current, rep.Target = s.Status, res.Tree.Current, s.Target
@@ -101,20 +122,20 @@ func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 	if s.Status == state.RolledBack {
 		rep.Reason = s.Reason
 	}
-	return rep
+	return rep, settled
 }
 
 // revertBlind acts while state.json cannot be read. Its content may be sound, so it changes
 // nothing, unless current is dangling, or systemd has restarted a version that is not
 // last-good maxBlindRestarts times in a row: then it points current to last-good.
-func (rep *Report) revertBlind(ctx context.Context, l state.Layout, systemd Systemd) state.Result {
+func (rep *Report) revertBlind(ctx context.Context, l state.Layout, systemd Systemd, counts bool) state.Result {
 	t, err := l.Tree()
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)
 		return state.Result{}
 	}
 	res := state.Result{Tree: t}
-	if t.LastGood.IsZero() || t.Current == t.LastGood {
+	if !counts || t.LastGood.IsZero() || t.Current == t.LastGood {
 		return res
 	}
 	// systemd counts since an operator, or the boot, started the service, also restarts that

@@ -20,10 +20,18 @@ func newApplyCmd() *cobra.Command {
 		Long: `With manual_only = true the agent stages what its manager requests, and leaves
 the swap to you. Apply points current to the staged version. Its trial begins
 when you restart the service; a running agent restarts by itself after 30 s. If
-the version does not prove healthy, the previous version returns.`,
+the version does not prove healthy, the previous version returns. Apply refuses a
+version that lacks a file which the service's unit names below current.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
-	return newManualCmd(cmd, func([]string) (manualStep, error) { return upgrade.Apply, nil })
+	return newManualCmd(cmd, func([]string) (manualStep, error) {
+		return func(ctx context.Context, l state.Layout) (state.Result, error) {
+			if err := install.FitApply(ctx, l); err != nil {
+				return state.Result{}, err
+			}
+			return upgrade.Apply(ctx, l)
+		}, nil
+	})
 }
 
 func newRollbackCmd() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
@@ -62,14 +63,13 @@ be used; it then runs with a copy of the last valid file.`,
 func runAgent(ctx context.Context, c config.Settings, o agent.Options) error {
 	l := c.Layout
 	if c.Service.Unit != "" {
+		o.CheckVersion = install.Service(c).FitVersion
 		return agent.Attend(ctx, c.Config, o, systemd.Attached{
 			Name: c.Service.Unit, Layout: l, Ask: l.AskRestart, Stopped: agent.ErrStopped,
 		})
 	}
-	service := systemd.Service{
-		Layout: l, Binary: c.Service.Binary, Config: l.ConfigFile(), Window: c.Window,
-	}
-	o.CheckUnit, o.Journal = service.FitSelf, systemd.LastLines
+	service := install.Service(c)
+	o.CheckUnit, o.CheckVersion, o.Journal = service.FitSelf, service.FitVersionSelf, systemd.LastLines
 	a, err := agent.New(c.Config, o)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/spf13/cobra"
@@ -46,7 +47,7 @@ the next start of the service.`,
 			if err != nil {
 				return err
 			}
-			p, err := upgrade.New(upgrade.Config{Node: &c, Progress: progress(cmd.ErrOrStderr()), Log: log})
+			p, err := upgrade.New(upgrade.Config{Node: &c, Progress: progress(cmd.ErrOrStderr()), Log: log, CheckVersion: install.Service(c).FitVersion})
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
 			}

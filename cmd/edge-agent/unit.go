@@ -18,13 +18,18 @@ func newUnitCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unit --config FILE --user USER",
 		Short: "Print the systemd unit for a config.toml",
-		Long: `Unit prints the unit of the service that the configuration describes. If the
-configuration sets service.unit, there are four files: the agent's own unit, a
-drop-in for the service's unit, and two units that restart the service when the
-agent, which has no privilege, requests it. --dir writes the files. It replaces
-no file that edge-agent did not write, and changes no service that does not
-start through the install root.`,
-		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge >/etc/systemd/system/edge.service
+		Long: `Unit prints the unit of the service that the configuration describes. --dir writes
+it, and three more: NAME-watchdog.service, which systemd starts before each start
+of the service, and two that repeat a start of a version on trial that systemd
+skipped. Without these, a start that fails before the first command of the unit is
+not counted.
+
+If the configuration sets service.unit, there are six files: the agent's own unit,
+a drop-in for the service's unit, two units that restart the service when the
+agent, which has no privilege, requests it, and NAME-watchdog.service and
+NAME-retry.service. --dir replaces no file that edge-agent did not write, and
+changes no service that does not start through the install root.`,
+		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge --dir /etc/systemd/system
   edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system`,
 		Args: cli.ExactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,6 +41,10 @@ start through the install root.`,
 			files, err := u.Files()
 			if err != nil {
 				return err
+			}
+			if dir == "" && u.Attached == "" {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note: --dir also writes the units in which the watchdog runs by itself")
+				files = files[:1] // for a redirection to one file
 			}
 			if dir == "" {
 				return printUnits(cmd.OutOrStdout(), files)

@@ -15,7 +15,9 @@ import (
 )
 
 func newWatchdogCmd() *cobra.Command {
-	return newStartCmd(&cobra.Command{
+	var before, after string
+	again := false
+	cmd := newStartCmd(&cobra.Command{
 		Use:   "watchdog --root DIR",
 		Short: "Count this start of the service, or roll back (ExecStartPre of the unit)",
 		Long: `Watchdog runs before every start of the service, from the version that last
@@ -23,12 +25,50 @@ proved healthy. While a new version is on trial it counts the start; when the
 starts are used up it points current back to the previous version, in this same
 start. In a stable root it changes nothing.
 
+A setting of the service's unit can fail before ExecStartPre, or make systemd skip
+the start. So two more units run the watchdog: NAME-watchdog.service before each
+start (--before), and NAME-retry.service after it (--after). A start is counted once.
+
 As root it becomes the owner of DIR first. It exits 0 whatever it finds, so that
-it never keeps a working version from starting; it logs what is wrong.`,
+it never keeps a working version from starting; it logs what is wrong. With --after
+it exits 0 if systemd skipped a start of a version on trial, which must be repeated,
+and otherwise 1.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
-	}, func(ctx context.Context, l state.Layout) (watchdog.Report, bool) {
+	}, func(ctx context.Context, l state.Layout, log zerolog.Logger) (watchdog.Report, bool) {
+		switch {
+		case before != "":
+			unit := systemd.Other(before)
+			return watchdog.Before(ctx, l, watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting})
+		case after != "":
+			again = repeat(ctx, l, after, log)
+			return watchdog.Report{}, false
+		}
 		return watchdog.RunAfter(ctx, l, watchdog.Systemd{LastEnd: systemd.LastEnd, Restarts: systemd.Restarts}), true
 	})
+	cmd.Flags().StringVar(&before, "before", "", "the service that systemd is about to start, in another unit than this one")
+	cmd.Flags().StringVar(&after, "after", "", "the service that systemd has started, in another unit than this one")
+	cmd.MarkFlagsMutuallyExclusive("before", "after")
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		if err == nil && after != "" && !again {
+			return cli.ErrPrinted
+		}
+		return err
+	}
+	return cmd
+}
+
+// repeat reports whether the service must be started again.
+func repeat(ctx context.Context, l state.Layout, service string, log zerolog.Logger) bool {
+	again, err := watchdog.After(ctx, l, watchdog.Systemd{Skipped: systemd.Other(service).Skipped})
+	if err != nil {
+		log.Error().Err(err).Msg("the watchdog failed")
+	}
+	if again {
+		log.Warn().Str("unit", service).Msg("systemd skipped the start of a version on trial; starting it again")
+	}
+	return again
 }
 
 func newRescueCmd() *cobra.Command {
@@ -39,11 +79,13 @@ func newRescueCmd() *cobra.Command {
 version was removed, and its watchdog with it. If current points to a version, it
 does nothing. It exits 0 whatever it finds.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/previous/edge-agent rescue --root /opt/bilbycast/edge`,
-	}, watchdog.Rescue)
+	}, func(ctx context.Context, l state.Layout, _ zerolog.Logger) (watchdog.Report, bool) {
+		return watchdog.Rescue(ctx, l)
+	})
 }
 
 // newStartCmd completes a command that runs before each start of the service.
-func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (watchdog.Report, bool)) *cobra.Command {
+func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, zerolog.Logger) (watchdog.Report, bool)) *cobra.Command {
 	var root string
 	cmd.Args = cli.ExactArgs(0, "root")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -61,7 +103,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout) (wa
 			log.Error().Err(err).Msg("the watchdog does nothing; the service starts anyway")
 			return nil
 		}
-		rep, done := run(cmd.Context(), l)
+		rep, done := run(cmd.Context(), l, log)
 		if !done {
 			return nil
 		}

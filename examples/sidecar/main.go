@@ -32,8 +32,10 @@ var signers = []verify.Signer{{
 }}
 
 func main() {
+	// A journal that is gone ends no process: without this, Go ends it by SIGPIPE.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	err := run(ctx, append(os.Args[1:], "", "", ""))
+	err := run(ctx, append(os.Args[1:], "", "", "", "", ""))
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "player:", err)
@@ -48,25 +50,37 @@ func run(ctx context.Context, args []string) error {
 		_, err := fmt.Println("player", version)
 		return err
 	case "watchdog --root": // ExecStartPre=
-		root, err := state.At(args[2])
+		root, err := at(args[2])
 		if err != nil {
 			return err
 		}
-		for _, r := range watchdog.RunAfter(ctx, root, watchdog.Systemd{LastEnd: systemd.LastEnd, Restarts: systemd.Restarts}).Records() {
-			level, _ := zerolog.ParseLevel(r.Level)
-			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		rep := watchdog.RunAfter(ctx, root, watchdog.Systemd{LastEnd: systemd.LastEnd, Restarts: systemd.Restarts})
+		write(log, rep)
+		return nil
+	case "watchdog --before", "watchdog --after": // in the units beside it: UNIT --root DIR
+		root, err := at(args[4])
+		if err != nil {
+			return err
+		}
+		unit := systemd.Other(args[2])
+		sd := watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting, Skipped: unit.Skipped}
+		if args[1] == "--before" {
+			if rep, done := watchdog.Before(ctx, root, sd); done {
+				write(log, rep)
+			}
+			return nil
+		}
+		if again, err := watchdog.After(ctx, root, sd); !again {
+			return errors.Join(errors.New("nothing to repeat"), err)
 		}
 		return nil
 	case "rescue --root": // ExecStartPre= of the previous version
-		root, err := state.At(args[2])
+		root, err := at(args[2])
 		if err != nil {
 			return err
 		}
-		rep, done := watchdog.Rescue(ctx, root)
-		for _, r := range rep.Records() {
-			if done {
-				log.Warn().Fields(r.Fields).Msg(r.Message)
-			}
+		if rep, done := watchdog.Rescue(ctx, root); done {
+			write(log, rep)
 		}
 		return nil
 	case "run --config": // ExecStart=
@@ -78,8 +92,9 @@ func run(ctx context.Context, args []string) error {
 			Window: c.Window}
 		a, err := agent.New(c.Config, agent.Options{
 			Version: version, Signers: signers, Notify: systemd.Notify, Log: log, Warnings: warnings,
-			CheckUnit: unit.FitSelf, Journal: systemd.LastLines, // no upgrades if this unit cannot roll back
-			Check: func(context.Context) error { return nil }, // the service's own health check
+			CheckUnit: unit.FitSelf, CheckVersion: unit.FitVersionSelf, // no upgrades if this unit cannot roll back
+			Journal: systemd.LastLines,
+			Check:   func(context.Context) error { return nil }, // the service's own health check
 		})
 		if err != nil {
 			return err
@@ -87,4 +102,18 @@ func run(ctx context.Context, args []string) error {
 		return a.Run(ctx) // the service's own work runs in other goroutines
 	}
 	return errors.New("use: version | watchdog --root DIR | rescue --root DIR | run --config FILE")
+}
+
+// at returns an install root, in which this program must be in each version.
+func at(dir string) (state.Layout, error) {
+	root, err := state.At(dir)
+	return root.WithProgramAt(os.Args[0]), err
+}
+
+// write logs what the watchdog did.
+func write(log zerolog.Logger, rep watchdog.Report) {
+	for _, r := range rep.Records() {
+		level, _ := zerolog.ParseLevel(r.Level)
+		log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+	}
 }

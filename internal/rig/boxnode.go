@@ -65,12 +65,12 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	if err != nil {
 		return nil, err
 	}
-	text, err := exec.CommandContext(ctx, c.Tool, "unit", "--config", l.ConfigFile(), "--user", "edge",
-		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust).Output()
+	out, err := exec.CommandContext(ctx, c.Tool, "unit", "--config", l.ConfigFile(), "--user", "edge", "--dir", filepath.Dir(unit),
+		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust).CombinedOutput()
 	if err != nil {
-		return nil, fmt.Errorf("unit: %w", err)
+		return nil, fmt.Errorf("unit: %w: %s", err, out)
 	}
-	return n, os.WriteFile(unit, text, 0o644)
+	return n, nil
 }
 
 // attach makes boxUnit a service of the user "app" that links nothing, and adds an agent

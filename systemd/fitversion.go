@@ -1,0 +1,168 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// FitVersion returns an error, with the remedy, if the unit names a path below current that
+// the version in dir lacks, or nil: systemd could not start that version. A setting
+// marked optional, with a leading "-", needs nothing. What systemd does not answer is no
+// reason.
+func (s Service) FitVersion(ctx context.Context, dir string) error {
+	if Booted() != nil {
+		return nil
+	}
+	p, err := show(ctx, s.Unit, append(commands, shown...)...)
+	if err != nil || p["LoadState"] != "loaded" {
+		return nil
+	}
+	return s.fitVersion(p, dir)
+}
+
+// FitVersionSelf is FitVersion for the unit of this process. It returns nil if this
+// process is not the service of a unit.
+func (s Service) FitVersionSelf(ctx context.Context, dir string) error {
+	if p := s.self(ctx, commands...); p != nil {
+		return s.named().fitVersion(p, dir)
+	}
+	return nil
+}
+
+func (s Service) fitVersion(p map[string]string, dir string) error {
+	u := unit{Service: s, p: p, real: resolve(s.Layout.Root())}
+	var errs []error
+	for _, n := range append(u.lacking(dir), u.commandsLacking(dir)...) {
+		from := n.file
+		if from == "" {
+			from = strings.TrimPrefix(u.fromFile(n.key), " from ")
+		}
+		if err := fmt.Errorf("%s has %s=%s, and %s %s: publish a version with it, or correct %[2]s= in %[6]s, then run: systemctl daemon-reload",
+			s.Unit, n.key, n.path, filepath.Base(dir), n.fault(), from); len(errs) < 3 {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// fault says how a version does not meet n.
+func (n need) fault() string {
+	switch _, kind := n.condition(); {
+	case n.negated:
+		return "does not meet that"
+	case strings.HasPrefix(kind, "PathExists") || kind == "":
+		return "does not have it"
+	}
+	return "does not have it in that form"
+}
+
+// inNext returns the part of path below current or last-good, which point to another
+// version after an upgrade.
+func (u unit) inNext(path string) (rest string, ok bool) {
+	in, ok := u.below(path)
+	if !ok {
+		return "", false
+	}
+	for _, link := range []string{u.Layout.Current(), u.Layout.LastGood()} {
+		if within(in, link) {
+			return strings.TrimPrefix(in, link), true
+		}
+	}
+	return "", false
+}
+
+// lacking returns what settings of the unit need, and the version in dir does not have.
+func (u unit) lacking(dir string) (out []need) {
+	triggers := map[string][]need{}
+	for _, n := range u.needs() {
+		if n.trigger {
+			class, _ := n.condition()
+			triggers[class] = append(triggers[class], n)
+			continue
+		}
+		if n.key != "ExecCondition" && !u.met(n, dir) { // see commandsLacking
+			out = append(out, n)
+		}
+	}
+	for _, class := range []string{"Condition", "Assert"} {
+		of := triggers[class]
+		if len(of) > 0 && !slices.ContainsFunc(of, func(n need) bool { return n.path == "" || u.met(n, dir) }) {
+			out = append(out, of[0])
+		}
+	}
+	return out
+}
+
+// met reports whether the version in dir has what n needs, or n is not about a version
+// that changes with an upgrade.
+func (u unit) met(n need, dir string) bool {
+	rest, ok := u.inNext(n.path)
+	if !ok {
+		return true
+	}
+	_, kind := n.condition()
+	return has(kind, n.key, filepath.Join(dir, rest)) != n.negated
+}
+
+// has reports whether path is what a setting needs. kind is that of a condition, or "".
+func has(kind, key, path string) bool {
+	st, err := os.Stat(path)
+	exists := err == nil
+	switch {
+	case kind == "PathExistsGlob" || key == "EnvironmentFile":
+		found, err := filepath.Glob(path)
+		return err == nil && len(found) > 0
+	case kind == "PathIsSymbolicLink":
+		st, err := os.Lstat(path)
+		return err == nil && st.Mode().Type() == os.ModeSymlink
+	case kind == "PathIsDirectory", key == "WorkingDirectory", key == "RootDirectory":
+		return exists && st.IsDir()
+	case kind == "DirectoryNotEmpty":
+		entries, err := os.ReadDir(path)
+		return err == nil && len(entries) > 0
+	case kind == "FileNotEmpty":
+		return exists && st.Mode().IsRegular() && st.Size() > 0
+	case kind == "FileIsExecutable":
+		return exists && st.Mode().IsRegular() && st.Mode()&0o111 != 0
+	case key == "StandardOutput", key == "StandardError": // systemd creates the file
+		st, err := os.Stat(filepath.Dir(path))
+		return exists || err == nil && st.IsDir()
+	}
+	return exists
+}
+
+// commands are the properties of the commands that systemd runs for a start or a stop.
+var commands = []string{"ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost"}
+
+// commandsLacking returns the commands of the unit that the version in dir does not have,
+// and the arguments that the running version has, and that one does not, like the script
+// of an interpreter.
+func (u unit) commandsLacking(dir string) (out []need) {
+	for _, key := range append([]string{"ExecCondition", "ExecStartPre", "ExecStart"}, commands...) {
+		for _, e := range execLines(u.p[key]) {
+			if e.ignored || len(e.args) == 0 {
+				continue
+			}
+			if rest, ok := u.inNext(e.path); ok && !has("FileIsExecutable", key, filepath.Join(dir, rest)) {
+				out = append(out, need{key: key, path: e.path})
+			}
+			if key == "ExecReload" || strings.HasPrefix(key, "ExecStop") {
+				continue
+			}
+			for _, arg := range e.args[1:] {
+				for _, path := range u.versionPaths(arg) {
+					rest, ok := u.inNext(path)
+					if ok && has("", key, filepath.Join(u.Layout.Current(), rest)) && !has("", key, filepath.Join(dir, rest)) {
+						out = append(out, need{key: key, path: path})
+					}
+				}
+			}
+		}
+	}
+	return out
+}
