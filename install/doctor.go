@@ -137,7 +137,7 @@ func (d *doctor) offered() {
 	if why == "" || !Well(d.findings) || d.state.Active != "active" {
 		return
 	}
-	d.check("upgrades", fault{"the running agent refuses upgrades: " + why, "restart it: systemctl restart " + d.unit})
+	d.check("upgrades", fault{"the running agent refuses upgrades: " + why, "do what the reason says, and then: systemctl restart " + d.unit})
 }
 
 // units inspects the units of the node, and adopts the user and the environment of the

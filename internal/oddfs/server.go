@@ -21,10 +21,7 @@ func serve(base string, wait func()) error {
 		return err
 	}
 	root := &fs.LoopbackRoot{Path: behind, Dev: uint64(st.Dev)}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: r}, faults: filepath.Join(base, "faults")}
-	}
-	top := root.NewNode(root, nil, "", &st)
+	top := &node{LoopbackNode: &fs.LoopbackNode{RootData: root}, faults: filepath.Join(base, "faults")}
 	root.RootNode = top
 	_, err := fs.Mount(filepath.Join(base, "mnt"), top, &fs.Options{MountOptions: fuse.MountOptions{
 		DirectMountStrict: true, AllowOther: true, EnableLocks: true, FsName: "odd", Name: "odd", Options: []string{"default_permissions"},
@@ -42,8 +39,16 @@ func serve(base string, wait func()) error {
 
 // node is a file or directory, which refuses what the file faults says.
 type node struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	faults string
+}
+
+// WrapChild makes a node of each file and directory that the loopback finds or makes.
+func (n *node) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	if child, ok := ops.(*fs.LoopbackNode); ok {
+		return &node{LoopbackNode: child, faults: n.faults}
+	}
+	return ops
 }
 
 // refuses returns the error of op, and whether op is refused.
