@@ -77,15 +77,16 @@ type Agent struct {
 	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
 	// does not wait.
 	networkDeadline time.Time
-	// Why the node refuses upgrades, or nil: the last look at the root, a root that
-	// could not be reconciled at the start (mostly a full disk), a unit that cannot
-	// roll back, a start without a watchdog, and a current that does not run.
-	rootErr, reconcileErr, unitErr, uncountedErr, differsErr error
-	unitChecked                                              time.Time
-	memoryEvents                                             []state.Entry // that the outbox could not store
-	authenticated                                            bool
-	managerFault                                             string    // why the manager, not this node, is at fault; "": it is not
-	managerFaultUntil                                        time.Time // the trial is extended from here
+	// Why the node refuses upgrades, or nil: what the root cannot do, the last look at
+	// the root, a root that could not be reconciled at the start (mostly a full disk), a
+	// unit that cannot roll back, a start without a watchdog, and a current that does
+	// not run.
+	unableErr, rootErr, reconcileErr, unitErr, uncountedErr, differsErr error
+	unitChecked                                                         time.Time
+	memoryEvents                                                        []state.Entry // that the outbox could not store
+	authenticated                                                       bool
+	managerFault                                                        string    // why the manager, not this node, is at fault; "": it is not
+	managerFaultUntil                                                   time.Time // the trial is extended from here
 }
 
 // New checks the configuration and returns an agent. It writes nothing.
@@ -200,6 +201,7 @@ func (a *Agent) run(ctx context.Context) error {
 		g.Go(func() error { return a.runTrial(ctx, res, a.startedAt) })
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
+	g.Go(func() error { return a.tryRoot(ctx) })
 	if a.attached != nil {
 		g.Go(func() error { return a.watchCurrent(ctx) })
 		g.Go(func() error { return a.awaitRestart(ctx, trial) })
@@ -260,7 +262,7 @@ func (a *Agent) unavailable() error {
 	if why := a.c.Warnings.Withhold; why != "" {
 		return errors.New(why)
 	}
-	for _, err := range []error{a.hold.problem(), a.reconcileErr, a.rootErr, a.differsErr, a.unitErr, a.uncountedErr} {
+	for _, err := range []error{a.unableErr, a.hold.problem(), a.reconcileErr, a.rootErr, a.differsErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
 			return err
 		}

@@ -27,9 +27,15 @@ import (
 // rootWith lays out a root that runs 1.0.0, for a node whose manager is at url.
 func rootWith(t *testing.T, url string) node {
 	t.Helper()
+	return rootAt(t, t.TempDir(), url)
+}
+
+// rootAt is rootWith for the directory root.
+func rootAt(t *testing.T, root, url string) node {
+	t.Helper()
 	c := bareNode(t)
 	c.Version = "1.0.0"
-	c.Service.InstallRoot = t.TempDir()
+	c.Service.InstallRoot = root
 	c.Service.Binary = "edge"
 	c.Upgrade.Enabled = true
 	zero := 0

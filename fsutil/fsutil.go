@@ -110,12 +110,16 @@ func (d Disk) rename(oldpath, newpath string) error {
 //
 //	renameat2(RENAME_EXCHANGE), fsync(directory)
 func (d Disk) Exchange(a, b string) error {
-	if err := d.Do(Op{Kind: OpExchange, Path: a, To: b}, func() error {
-		return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
-	}); err != nil {
+	if err := d.exchange(a, b); err != nil {
 		return fmt.Errorf("exchange %s and %s: %w", a, b, err)
 	}
 	return d.SyncDir(filepath.Dir(a))
+}
+
+func (d Disk) exchange(a, b string) error {
+	return d.Do(Op{Kind: OpExchange, Path: a, To: b}, func() error {
+		return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+	})
 }
 
 // Remove removes the file or link at path. A missing one is no error.

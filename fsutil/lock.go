@@ -18,6 +18,12 @@ import (
 // ErrLocked means that another process holds the lock.
 var ErrLocked = errors.New("held by another process")
 
+// ErrNoLock means that the file system has no locks, for no process: not for a
+// descriptor that may be written to either.
+var ErrNoLock = errors.New("its file system has no locks")
+
+const lockRemedy = "mount it with locks (NFS: version 4, or version 3 with rpc.statd), or " + localFileSystem
+
 // Lock is an exclusive flock(2). The kernel releases it when the process ends.
 type Lock struct{ f *os.File }
 
@@ -28,6 +34,10 @@ type Lock struct{ f *os.File }
 // A user who can open the file can hold its lock. So a file with a wider mode, as
 // earlier versions made it, is replaced, or its mode is narrowed if that fails. A file
 // that root created in another user's directory is given to that user.
+//
+// The file is opened for writing, since NFS locks no other descriptor (EBADF). Where that
+// is forbidden it is opened for reading, which other file systems lock as well: all
+// descriptors of a file exclude each other.
 func LockFile(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	return lockFile(ctx, path, wait, func(st os.FileInfo) bool { return st.Mode().Perm()&0o077 != 0 })
 }
@@ -54,8 +64,12 @@ func HoldFile(ctx context.Context, path string, wait time.Duration) (*Lock, erro
 // lockFile is LockFile. It removes a file that replace returns true for.
 func lockFile(ctx context.Context, path string, wait time.Duration, replace func(os.FileInfo) bool) (*Lock, error) {
 	deadline := time.Now().Add(wait)
-	for {
-		f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	for replaced := false; ; {
+		f, err := openLock(path, os.O_RDWR)
+		writable := err == nil
+		if err != nil { // another user's file, or a read-only file system
+			f, err = openLock(path, os.O_RDONLY)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("lock: %w", err)
 		}
@@ -67,12 +81,14 @@ func lockFile(ctx context.Context, path string, wait time.Duration, replace func
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		if replace(st) && os.Remove(path) == nil {
+		// Once only: some file systems give every file the same mode.
+		if !replaced && replace(st) && os.Remove(path) == nil {
 			f.Close()
+			replaced = true
 			continue
 		}
 		keepOut(f, st)
-		if err := flock(ctx, f, deadline); err != nil {
+		if err := flock(ctx, f, writable, deadline); err != nil {
 			return nil, err
 		}
 		// The lock of a file that was removed meanwhile is worth nothing.
@@ -81,6 +97,10 @@ func lockFile(ctx context.Context, path string, wait time.Duration, replace func
 		}
 		f.Close()
 	}
+}
+
+func openLock(path string, flag int) (*os.File, error) {
+	return os.OpenFile(path, flag|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 }
 
 // keepOut makes f accessible to the owner of its directory alone. Errors are ignored:
@@ -100,20 +120,22 @@ func keepOut(f *os.File, st os.FileInfo) {
 	}
 }
 
-// LockDir locks the directory at path. It waits as LockFile does.
+// LockDir locks the directory at path. It waits as LockFile does. A directory cannot be
+// opened for writing, so a file system that locks files may return ErrNoLock here.
 func LockDir(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
-	if err := flock(ctx, f, time.Now().Add(wait)); err != nil {
+	if err := flock(ctx, f, true, time.Now().Add(wait)); err != nil {
 		return nil, err
 	}
 	return &Lock{f}, nil
 }
 
-// flock locks f. If it fails, it closes f.
-func flock(ctx context.Context, f *os.File, deadline time.Time) (err error) {
+// flock locks f. If it fails, it closes f. best is whether no other descriptor of the
+// file could be locked where f cannot.
+func flock(ctx context.Context, f *os.File, best bool, deadline time.Time) (err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -129,6 +151,11 @@ func flock(ctx context.Context, f *os.File, deadline time.Time) (err error) {
 			return nil
 		case errors.Is(err, unix.EINTR):
 			continue
+		case errors.Is(err, unix.EBADF) && !best:
+			return fmt.Errorf("%w: this file system locks only files that the user of this process (uid %d) may write to; see ls -l %s", err, os.Geteuid(), f.Name())
+		case errors.Is(err, unix.EBADF), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+			kind, _ := FileSystem(f.Name())
+			return fmt.Errorf("%w (%s): %w: %s", ErrNoLock, kind, err, lockRemedy)
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return err
 		case !time.Now().Before(deadline):

@@ -113,6 +113,9 @@ func (n *Node) again(ctx context.Context, l state.Layout, kept ownership) (chang
 	if err != nil {
 		return false, err
 	}
+	if err := n.child(ctx, Job{Root: n.real}); err != nil { // tries what the root can do
+		return false, err
+	}
 	changed, err = n.applySettings(ctx, l)
 	return changed || handed, err
 }

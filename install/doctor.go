@@ -37,7 +37,7 @@ func Well(findings []Finding) bool {
 type fault struct{ cause, remedy string }
 
 // Doctor checks that the node of a config.toml can run, upgrade and roll back. It changes
-// nothing. A check that passes is one finding; a check that fails has one finding for
+// nothing, besides temporary files that it removes. A check that passes is one finding; a check that fails has one finding for
 // each problem.
 //
 // A process of root becomes the service's user for good, and adopts the environment of
@@ -118,6 +118,7 @@ func (d *doctor) examine(ctx context.Context) {
 	if !loaded {
 		return
 	}
+	d.fileSystem(ctx)
 	d.unitReport(report)
 	d.readable()
 	d.program(ctx)
@@ -136,7 +137,7 @@ func (d *doctor) offered() {
 	if why == "" || !Well(d.findings) || d.state.Active != "active" {
 		return
 	}
-	d.check("upgrades", fault{"the running agent refuses upgrades: " + why, "restart it: systemctl restart " + d.unit})
+	d.check("upgrades", fault{"the running agent refuses upgrades: " + why, "do what the reason says, and then: systemctl restart " + d.unit})
 }
 
 // units inspects the units of the node, and adopts the user and the environment of the

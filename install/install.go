@@ -8,7 +8,7 @@
 //
 // A first install that fails removes what it created. After a crash, run Install again:
 // it keeps a version that is installed, and continues. Uninstall and its purge can be
-// repeated as well. Doctor and QueryStatus change nothing.
+// repeated as well. QueryStatus changes nothing, and Doctor nothing but temporary files.
 //
 // The package prints progress to a writer that it is given. It parses no command line
 // and decides no exit code.
@@ -250,6 +250,9 @@ func (n *Node) load(l state.Layout) (config.Config, error) {
 // layOut creates the user, the root, config.toml and the first version. If it fails, it
 // removes the root and the user that it created.
 func (n *Node) layOut(ctx context.Context, l state.Layout, kept ownership, what string) (err error) {
+	if err := n.tryPlace(ctx); err != nil {
+		return err
+	}
 	e, err := upgrade.Examine(ctx, upgrade.Config{}, what)
 	if err == nil && !e.Release.OK() {
 		err = e.Refused

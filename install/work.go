@@ -22,7 +22,8 @@ import (
 )
 
 // Job is the task of a process that first becomes the owner of Root. The process reads it
-// as JSON from its standard input.
+// as JSON from its standard input. Unless it empties the root, it first tries what the root
+// can do (state.Layout.Try): a Job with only Root does nothing else.
 type Job struct {
 	Root    string `json:"root"`    // without links
 	Config  string `json:"config"`  // new text of config.toml; "": keep the file
@@ -73,6 +74,9 @@ func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(p
 	}
 	if job.Purge {
 		return empty(l)
+	}
+	if err := tryRoot(ctx, l); err != nil {
+		return err
 	}
 	if job.Config != "" {
 		if err := replaceConfig(l, job.Config, job.Keep); err != nil {

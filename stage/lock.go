@@ -41,6 +41,9 @@ func lockStaging(ctx context.Context, l state.Layout, wait time.Duration) (unloc
 		}
 	}
 	old, err := fsutil.LockDir(ctx, dir, wait)
+	if errors.Is(err, fsutil.ErrNoLock) && lock != nil { // as on NFS, where no earlier version could lock
+		err = nil
+	}
 	// On a full disk, where versions are to be removed, the old lock must do.
 	if err != nil && (full || !errors.Is(err, fsutil.ErrLocked) || ours(dir, st)) {
 		unlockFile()

@@ -307,7 +307,7 @@ func readMarker(l state.Layout, v release.Version) (marker, error) {
 // does nothing while a release is being staged.
 func (s *Stager) Tidy(ctx context.Context) error {
 	if _, err := os.Lstat(s.Layout.Downloads()); errors.Is(err, fs.ErrNotExist) {
-		return nil // nothing was ever staged here
+		return s.Layout.Sweep(ctx) // nothing was ever staged here
 	}
 	unlock, err := lockStaging(ctx, s.Layout, 100*time.Millisecond)
 	if errors.Is(err, fsutil.ErrLocked) {

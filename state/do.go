@@ -50,6 +50,10 @@ func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 
 // Locked runs f while no other process is in Do or Locked of the same root. It waits
 // for LockWait at most. f must be short: it makes no request and runs no program.
+//
+// Where the file system has no locks (fsutil.ErrNoLock), only the watchdog (AtStart) runs
+// f: it must be able to count a start, and no other process can be in Do there. Then
+// the error is returned, too.
 func (l Layout) Locked(ctx context.Context, f func() error) error {
 	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
 	if st, e := os.Lstat(l.lockFile()); err != nil && e == nil && !st.Mode().IsRegular() {
@@ -58,6 +62,9 @@ func (l Layout) Locked(ctx context.Context, f func() error) error {
 			return errors.Join(err, e)
 		}
 		lock, err = fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	}
+	if errors.Is(err, fsutil.ErrNoLock) && l.atStart {
+		return errors.Join(err, f())
 	}
 	if err != nil {
 		return err
@@ -155,7 +162,7 @@ func (l Layout) Sweep(ctx context.Context) error {
 				continue // nothing to remove
 			}
 			for _, e := range entries {
-				if strings.HasPrefix(e.Name(), fsutil.TempPrefix) {
+				if strings.HasPrefix(e.Name(), fsutil.TempPrefix) || strings.HasPrefix(e.Name(), abilityPrefix) {
 					if err := l.disk.Discard(filepath.Join(dir, e.Name())); err != nil {
 						return err
 					}

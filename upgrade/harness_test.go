@@ -84,8 +84,13 @@ func trusted(t *testing.T, wrap func(http.Handler) http.Handler) fakerelease.Tru
 // emptyNode returns the settings of a node that has no version.
 func emptyNode(t *testing.T) config.Settings {
 	t.Helper()
+	return emptyNodeAt(t, t.TempDir())
+}
+
+func emptyNodeAt(t *testing.T, root string) config.Settings {
+	t.Helper()
 	c := config.Config{
-		Service: config.Service{DeviceType: "edge", InstallRoot: t.TempDir(), Binary: "edge-agent"},
+		Service: config.Service{DeviceType: "edge", InstallRoot: root, Binary: "edge-agent"},
 		Manager: config.Manager{URLs: []string{"wss://manager.example"}, Proxy: "none"},
 		Upgrade: config.Upgrade{Enabled: true},
 	}
@@ -99,7 +104,12 @@ func emptyNode(t *testing.T) config.Settings {
 // nodeWith returns the settings of a node whose good version is v, with floor.
 func nodeWith(t *testing.T, v string, floor string) config.Settings {
 	t.Helper()
-	n := emptyNode(t)
+	return nodeAt(t, t.TempDir(), v, floor)
+}
+
+func nodeAt(t *testing.T, root, v, floor string) config.Settings {
+	t.Helper()
+	n := emptyNodeAt(t, root)
 	good := release.MustVersion(v)
 	tr := state.Trial{Target: good}
 	if floor != "" {

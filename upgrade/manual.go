@@ -11,7 +11,11 @@ import (
 
 // Apply puts the version that Shelve left for an operator on trial at the next
 // start. The rollback floors apply: one may have risen since it was staged.
+// It refuses where the install root cannot do what a trial needs (state.Layout.Try).
 func Apply(ctx context.Context, l state.Layout) (state.Result, error) {
+	if cannot := tryRoot(ctx, l, ""); cannot != nil { // staging executed the program
+		return state.Result{}, cannot
+	}
 	return manual(ctx, l, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		s, t, err := state.Apply(s, t, now)
 		if err == nil {

@@ -119,6 +119,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err := ready(n.Layout, r.End); err != nil {
 		return verify.Release{}, err
 	}
+	if err := p.tryRoot(ctx); err != nil {
+		return verify.Release{}, err
+	}
 	if r.End != Install {
 		if err := p.checkReturn(ctx); err != nil {
 			return verify.Release{}, err

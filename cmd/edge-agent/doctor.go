@@ -19,8 +19,9 @@ func newDoctorCmd() *cobra.Command {
 		Short: "Check that this node can run, upgrade and roll back",
 		Long: `Doctor checks the configuration, the install root, the unit in systemd, the
 service, the link to the manager, the disk and the trust root. It changes
-nothing. Each line that begins with FIX has a problem, its cause and the remedy.
-Run it as root or as the service's user. As root it becomes that user.
+nothing, besides temporary files in the install root, which it removes. Each line
+that begins with FIX has a problem, its cause and the remedy. Run it as root or as
+the service's user. As root it becomes that user.
 
 Exits 1 if a check fails, 2 for wrong usage.`,
 		Example: `  edge-agent doctor --config /opt/bilbycast/edge/config.toml
