@@ -135,22 +135,54 @@ func beginTrial(s State, tr Trial, now time.Time) State {
 // used up, it rolls back instead. ended describes how the previous start ended; "":
 // unknown. Without a trial it returns its arguments.
 func CountStart(s State, t Tree, ended string, now time.Time) (State, Tree) {
+	return NextStart(s, t, Past{Faults: s.BootAttempts, Over: s.BootAttempts >= s.MaxBootAttempts, Cause: ended}, now)
+}
+
+// Past is what the earlier starts of the version on trial amount to.
+type Past struct {
+	Faults  int    // starts that count against it
+	Over    bool   // the trial has failed
+	Cause   string // how the last start ended; "": unknown, or it does not count
+	Cleared bool   // the last start ran well for so long that the ones before it do not count
+}
+
+// NextStart begins a start of the version on trial, or rolls back if the trial is over.
+// Without a trial it returns its arguments.
+func NextStart(s State, t Tree, p Past, now time.Time) (State, Tree) {
 	if s.Status != PendingHealth || t.Current != s.Target {
 		return s, t
 	}
-	s = NoteFailure(s, ended)
-	if s.BootAttempts >= s.MaxBootAttempts {
-		return Revert(s, t, fmt.Sprintf("%s did not come up healthy in %d starts%s", s.Target, s.BootAttempts, s.lastCause()), now)
+	if p.Cleared {
+		noted := s.failure()
+		s.BootAttempts, s.FailedStarts = 1, nil
+		s = NoteFailure(s, noted)
 	}
-	s.BootAttempts++
+	s = NoteFailure(s, p.Cause)
+	if p.Over {
+		return Revert(s, t, fmt.Sprintf("%s did not come up healthy in %s%s", s.Target, starts(p.Faults), s.lastCause()), now)
+	}
+	// What was noted about a start that does not count stays with no other start.
+	s.FailedStarts = s.FailedStarts[:min(len(s.FailedStarts), p.Faults)]
+	s.BootAttempts = p.Faults + 1
 	return s, t
+}
+
+// Noted reports whether a cause was recorded for a failure of the present start.
+func (s State) Noted() bool { return s.failure() != "" }
+
+// failure returns the cause that was recorded for the present start, or "".
+func (s State) failure() string {
+	if n := s.BootAttempts; n >= 1 && n <= len(s.FailedStarts) {
+		return s.FailedStarts[n-1]
+	}
+	return ""
 }
 
 // NoteFailure records why the present start of the version on trial failed. It keeps
 // an earlier cause of the same start: the version itself reports before systemd does.
 func NoteFailure(s State, cause string) State {
 	n := s.BootAttempts
-	if s.Status != PendingHealth || n < 1 || n > MaxAttempts || cause == "" || len(s.FailedStarts) >= n && s.FailedStarts[n-1] != "" {
+	if s.Status != PendingHealth || n < 1 || n > MaxAttempts || cause == "" || s.Noted() {
 		return s
 	}
 	s.FailedStarts = slices.Clone(s.FailedStarts)

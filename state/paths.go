@@ -30,6 +30,10 @@ const (
 	credentialsReserveName = ".credentials-reserve"
 	restartName            = "restart"
 	restartDoneName        = ".restart"
+	trialName              = "trial"
+	swapName               = "swap.json"
+	startsName             = "starts.json"
+	judgeName              = "judge.json"
 )
 
 // ReleaseFile is the name of the file, in the top of a version's directory, that

@@ -30,6 +30,9 @@ func thisStart() start {
 	return start{BootID: strings.TrimSpace(string(b)), InvocationID: os.Getenv("INVOCATION_ID")}
 }
 
+// BootID returns the id of this boot of the machine, or "" if it is not known.
+func BootID() string { return thisStart().BootID }
+
 // startSize is the size of the file, in bytes. The file is overwritten in place, which
 // needs no free space on most file systems.
 const startSize = 256

@@ -33,22 +33,25 @@ func lastEnd(ctx context.Context, unit, now string) string {
 }
 
 // Restarts returns how often systemd has restarted the unit of this process by itself since
-// an operator, or the boot, started it. It returns 0 if that is unknown.
-func Restarts(ctx context.Context) int {
+// an operator, or the boot, started it (NRestarts).
+func Restarts(ctx context.Context) (int, error) {
 	unit, err := Self()
 	if err != nil {
-		return 0
+		return 0, err
 	}
 	return restarts(ctx, unit)
 }
 
-func restarts(ctx context.Context, unit string) int {
+func restarts(ctx context.Context, unit string) (int, error) {
 	p, err := show(ctx, unit, "NRestarts")
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	n, _ := strconv.Atoi(p["NRestarts"])
-	return n
+	n, err := strconv.Atoi(p["NRestarts"])
+	if err != nil {
+		return 0, fmt.Errorf("systemctl show %s: NRestarts=%.40q is no number", unit, p["NRestarts"])
+	}
+	return n, nil
 }
 
 // setupFailures are the exit statuses with which systemd itself fails before the program

@@ -34,8 +34,10 @@ type Other string
 // LastEnd returns how the last start of the unit ended, as the function LastEnd does.
 func (o Other) LastEnd(ctx context.Context) string { return lastEnd(ctx, string(o), "") }
 
-// Restarts returns what the function Restarts does, of the unit.
-func (o Other) Restarts(ctx context.Context) int { return restarts(ctx, string(o)) }
+// Restarts returns what the function Restarts does, of the unit. While systemd is about to
+// start the unit for an operator, this is still the number before: systemd clears it
+// when the unit itself starts.
+func (o Other) Restarts(ctx context.Context) (int, error) { return restarts(ctx, string(o)) }
 
 // IsEarly reports whether the unit starts before basic.target, as far as systemd knows it. An
 // order after a common unit would then be a cycle, which systemd breaks by not starting

@@ -22,7 +22,7 @@ func Before(ctx context.Context, l state.Layout, systemd Systemd) (Report, bool)
 	if err := l.RecordCounted(false); err != nil {
 		return Report{}, false
 	}
-	rep, settled := run(ctx, l, systemd, true)
+	rep, settled := run(ctx, l, systemd, look(ctx, l, systemd, false, true), true)
 	var err error
 	switch {
 	case !settled:

@@ -37,6 +37,8 @@ type Report struct {
 	MaxAttempts  int
 	Reverted     bool     // whether this start rolled back
 	Reason       string   // of the rollback
+	LastEnd      string   // how the start before this one ended; "": there was none, or that is unknown
+	LastCounts   bool     // whether that counts against the version
 	Notes        []string // damage that was found and repaired
 	Errs         []error  // failures of the watchdog itself
 }
@@ -47,9 +49,9 @@ type Systemd struct {
 	// (systemd.LastEnd). It is called during a trial only.
 	LastEnd func(context.Context) string
 	// Restarts returns how often systemd has restarted the service by itself since an
-	// operator, or the boot, started it; 0 if that is unknown (systemd.Restarts). It is
-	// called only while state.json cannot be read.
-	Restarts func(context.Context) int
+	// operator, or the boot, started it (systemd.Restarts). It is called during a trial,
+	// and while state.json cannot be read.
+	Restarts func(context.Context) (int, error)
 	// Starting reports whether systemd is about to start the service (systemd.Other.Starting).
 	// Only Before calls it; nil means that it is.
 	Starting func(context.Context) bool
@@ -70,7 +72,12 @@ func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 	l = l.AtStart()
 	// A unit may run the watchdog more than once before a start, and its own unit before that.
 	counted, rolledBack := l.StartCounted()
-	rep, _ := run(ctx, l, systemd, !l.StartRecorded() && !counted)
+	counts := !l.StartRecorded() && !counted
+	last := look(ctx, l, systemd, true, counts)
+	rep, _ := run(ctx, l, systemd, last, counts)
+	if !counts {
+		last.correct(l)
+	}
 	rep.Reverted = rep.Reverted || rolledBack && rep.Status == state.RolledBack // also for this unit's log
 	if err := l.RecordStart(); err != nil {
 		rep.Notes = append(rep.Notes, "the agent refuses upgrades, since the watchdog could not record that it ran: "+err.Error())
@@ -80,21 +87,18 @@ func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 
 // run reconciles the root, and counts the start if counts is true. settled is false if
 // nothing is known to be recorded, so that another watchdog may try.
-func run(ctx context.Context, l state.Layout, systemd Systemd, counts bool) (rep Report, settled bool) {
-	cause := ""
-	if res, err := l.Read(); err == nil && res.State.Status == state.PendingHealth && res.State.BootAttempts > 0 {
-		if systemd.LastEnd != nil {
-			cause = systemd.LastEnd(ctx) // before the lock is taken
-		}
-	}
+func run(ctx context.Context, l state.Layout, systemd Systemd, last last, counts bool) (rep Report, settled bool) {
 	var counted state.State
+	var next func() error
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		before := s.Status
 		if !counts {
 			counted = s
 			return s, t, nil
 		}
-		s, t = state.CountStart(s, t, cause, now)
+		var past state.Past
+		past, next = last.past(l, s, t, &rep)
+		s, t = state.NextStart(s, t, past, now)
 		rep.Reverted = before == state.PendingHealth && s.Status == state.RolledBack
 		counted = s
 		return s, t, nil
@@ -104,6 +108,11 @@ func run(ctx context.Context, l state.Layout, systemd Systemd, counts bool) (rep
 		l.ClearBlind()
 	}
 	settled = true
+	if next != nil && (err == nil || errors.Is(err, state.ErrReportsPending)) {
+		if e := next(); e != nil {
+			rep.Notes = append(rep.Notes, "how this start ends cannot be told from a fault of the version, and will count: "+e.Error())
+		}
+	}
 	if err != nil {
 		rep.Errs = append(rep.Errs, err)
 		switch {
@@ -141,11 +150,7 @@ func (rep *Report) revertBlind(ctx context.Context, l state.Layout, systemd Syst
 	// systemd counts since an operator, or the boot, started the service, also restarts that
 	// an upgrade or an earlier crash made: both counts must say so.
 	restarts := l.CountBlind() - 1 // the first start is no restart
-	if systemd.Restarts != nil {
-		restarts = min(restarts, systemd.Restarts(ctx))
-	} else {
-		restarts = 0
-	}
+	restarts = min(restarts, systemd.restarts(ctx))
 	if !t.Current.IsZero() && restarts < maxBlindRestarts {
 		return res
 	}
@@ -205,7 +210,11 @@ func (rep Report) Records() []Record {
 		return append(rs, Record{"error", "rolled back: " + rep.Reason, []any{
 			"from", rep.Target.String(), "to", rep.Current.String(), "boot_attempts", rep.BootAttempts, "error_code", string(release.RolledBack)}})
 	case rep.Status == state.PendingHealth:
-		return append(rs, Record{"info", "a version on trial starts", append(status, "boot_attempts", rep.BootAttempts, "max_boot_attempts", rep.MaxAttempts)})
+		status = append(status, "boot_attempts", rep.BootAttempts, "max_boot_attempts", rep.MaxAttempts)
+		if rep.LastEnd != "" {
+			status = append(status, "last_end", rep.LastEnd, "counted", rep.LastCounts)
+		}
+		return append(rs, Record{"info", "a version on trial starts", status})
 	}
 	if len(rep.Notes) > 0 {
 		return append(rs, Record{"info", "the watchdog repaired the install root", status})

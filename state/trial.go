@@ -1,0 +1,160 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/release"
+)
+
+// The facts of a trial are in files of their own, since two versions write state.json in
+// turn during a trial, and the older one drops what it does not know. Each file has one
+// writer, and names its trial. A trial without the first of them is judged as by earlier
+// versions: each start counts.
+//
+//	trial/<hash of the trial's id>/swap.json     written by the version that swaps
+//	                               starts.json   written by the watchdog
+//	                               judge.json    written by the agent on trial
+
+// SwapRecord is what was known when a trial began. It exists only where the service is its
+// own agent.
+type SwapRecord struct {
+	TrialID string          `json:"trial_id"`
+	From    release.Version `json:"from"` // last-good
+}
+
+// StartsRecord is what the watchdog knows of the starts of a trial, besides
+// State.BootAttempts: that is one more than the starts that count against the version.
+type StartsRecord struct {
+	TrialID string `json:"trial_id"`
+	// Number is how often the version was started, the present start included.
+	Number int `json:"starts"`
+	// Excused is how many starts ended by the machine or an operator, and were not
+	// counted, since the version last ran well for ten minutes.
+	Excused int `json:"excused"`
+	// BootID and Restarts are those of the present start: the boot, and how often systemd
+	// had restarted the service by itself before it (NRestarts).
+	BootID   string `json:"boot_id"`
+	Restarts int    `json:"n_restarts"`
+	// Ends says how each start ended, oldest first.
+	Ends []StartEnd `json:"ends,omitempty"`
+}
+
+// StartEnd is how one start of a version on trial ended.
+type StartEnd struct {
+	How     string `json:"how"`
+	Counted bool   `json:"counted"`
+}
+
+// maxEnds bounds StartsRecord.Ends.
+const maxEnds = 40
+
+// Ended returns r with the end of its present start.
+func (r StartsRecord) Ended(e StartEnd) StartsRecord {
+	e.How = release.Foreign(e.How, maxCause)
+	r.Ends = append(r.Ends[max(0, len(r.Ends)-maxEnds+1):len(r.Ends):len(r.Ends)], e)
+	return r
+}
+
+// JudgeRecord is what the agent on trial knows of its trial.
+type JudgeRecord struct {
+	TrialID string `json:"trial_id"`
+	// Start is the StartsRecord.Number that the two fields below belong to.
+	Start int  `json:"start"`
+	Ready bool `json:"ready,omitzero"` // the version's own check passed
+	Calm  bool `json:"calm,omitzero"`  // it ran well for ten minutes
+	// Rounds is how many rounds of the trial contradicted the version (trial.Link).
+	Rounds int `json:"rounds,omitzero"`
+}
+
+const maxTrialFile = 64 << 10 // bytes
+
+func (l Layout) trialDir(id string) string {
+	return filepath.Join(l.path(trialName), strings.TrimSuffix(entryID(id, ""), "."))
+}
+
+// RecordSwap records that a trial begins.
+func (l Layout) RecordSwap(r SwapRecord) error {
+	if err := errors.Join(l.disk.Mkdir(l.path(trialName), 0o700), l.disk.Mkdir(l.trialDir(r.TrialID), 0o700)); err != nil {
+		return err
+	}
+	return l.writeTrial(r.TrialID, swapName, r)
+}
+
+// ReadSwap returns the record of the trial in s, and false if there is none that can be
+// read.
+func (l Layout) ReadSwap(s State) (SwapRecord, bool) {
+	var r SwapRecord
+	return r, s.Status == PendingHealth && l.readTrial(s.TrialID, swapName, &r) && r.TrialID == s.TrialID
+}
+
+// RecordStarts replaces the watchdog's record of a trial.
+func (l Layout) RecordStarts(r StartsRecord) error { return l.writeTrial(r.TrialID, startsName, r) }
+
+// ReadStarts returns the watchdog's record of the trial in s, and false if there is none
+// that can be read.
+func (l Layout) ReadStarts(s State) (StartsRecord, bool) {
+	var r StartsRecord
+	ok := l.readTrial(s.TrialID, startsName, &r) && r.TrialID == s.TrialID && r.Number > 0 && r.Excused >= 0
+	if !ok {
+		return StartsRecord{TrialID: s.TrialID}, false
+	}
+	return r, true
+}
+
+// RecordJudge replaces the agent's record of a trial.
+func (l Layout) RecordJudge(r JudgeRecord) error { return l.writeTrial(r.TrialID, judgeName, r) }
+
+// ReadJudge returns the agent's record of the trial in s; its zero value if there is none
+// that can be read.
+func (l Layout) ReadJudge(s State) JudgeRecord {
+	var r JudgeRecord
+	if !l.readTrial(s.TrialID, judgeName, &r) || r.TrialID != s.TrialID {
+		return JudgeRecord{TrialID: s.TrialID}
+	}
+	return r
+}
+
+func (l Layout) writeTrial(id, name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxTrialFile {
+		return fmt.Errorf("%s: %d bytes, more than %d", name, len(b), maxTrialFile)
+	}
+	return l.disk.WriteFile(filepath.Join(l.trialDir(id), name), b, 0o600)
+}
+
+func (l Layout) readTrial(id, name string, v any) bool {
+	b, err := fsutil.ReadFile(filepath.Join(l.trialDir(id), name), maxTrialFile)
+	return err == nil && json.Unmarshal(b, v) == nil
+}
+
+// ForgetTrials removes the records of every trial but that of s.
+func (l Layout) ForgetTrials(s State) error {
+	entries, err := os.ReadDir(l.path(trialName))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	keep := ""
+	if s.Status == PendingHealth {
+		keep = filepath.Base(l.trialDir(s.TrialID))
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() != keep {
+			errs = append(errs, l.disk.Discard(filepath.Join(l.path(trialName), e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,139 @@
+package watchdog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/trial"
+)
+
+// askFor bounds what the watchdog asks systemd before it takes the lock. Without an
+// answer a start in the same boot counts.
+const askFor = 5 * time.Second
+
+// last is what the watchdog knows, before it takes the lock, of the last start of the
+// version on trial. The zero value stands for a root without a trial.
+type last struct {
+	trial  string // the trial's id
+	judged bool   // the trial has records: see state.SwapRecord
+	known  bool   // the watchdog's record of the last start can be read
+	starts state.StartsRecord
+	judge  state.JudgeRecord
+	end    trial.End
+	cause  string // how it ended, as systemd says
+
+	boot     string
+	restarts int // for the record of the present start; -1: unknown
+}
+
+// look gathers what is known of the last start. own is whether this process belongs to
+// the service's unit. It does not ask how the start ended unless counts is true.
+func look(ctx context.Context, l state.Layout, systemd Systemd, own, counts bool) (f last) {
+	res, err := l.Read()
+	s := res.State
+	if err != nil || s.Status != state.PendingHealth {
+		return f
+	}
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	f = last{trial: s.TrialID, boot: state.BootID(), restarts: -1}
+	n, err := -1, errors.New("unknown")
+	if _, f.judged = l.ReadSwap(s); f.judged {
+		f.starts, f.known = l.ReadStarts(s)
+		f.judge = l.ReadJudge(s)
+		if systemd.Restarts != nil {
+			n, err = systemd.Restarts(ctx)
+		}
+	}
+	if counts && s.BootAttempts > 0 && systemd.LastEnd != nil {
+		f.cause = systemd.LastEnd(ctx)
+	}
+	f.end = trial.End{How: trial.Unknown}
+	if f.known && f.judge.Start == f.starts.Number {
+		f.end.Ready, f.end.Calm = f.judge.Ready, f.judge.Calm
+	}
+	switch {
+	case !f.known:
+	case f.boot != f.starts.BootID && f.boot != "" && f.starts.BootID != "":
+		f.end.How = trial.ByMachine
+	case err != nil:
+	case own && n > 0, !own && n > 0 && n != f.starts.Restarts:
+		f.end.How = trial.ByItself
+	default:
+		f.end.How = trial.ByOperator
+	}
+	switch {
+	case err != nil:
+	case !own && f.end.How == trial.ByOperator:
+		f.restarts = 0 // systemd clears it when the service itself starts
+	default:
+		f.restarts = n
+	}
+	return f
+}
+
+// past returns what the starts of the trial in s amount to, and a function that records
+// the present one, or nil.
+func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (state.Past, func() error) {
+	p := state.Past{Faults: s.BootAttempts, Over: s.BootAttempts >= s.MaxBootAttempts, Cause: f.cause}
+	if !f.judged || s.Status != state.PendingHealth || s.TrialID != f.trial || t.Current != s.Target {
+		return p, nil // as earlier versions count
+	}
+	r := f.starts
+	if s.BootAttempts > 0 {
+		f.end.Noted = s.Noted()
+		counts, counted := trial.Default.Count(trial.Counts{Faults: s.BootAttempts - 1, Excused: r.Excused}, f.end)
+		rep.LastEnd, rep.LastCounts = f.how(s), counted
+		r = r.Ended(state.StartEnd{How: rep.LastEnd, Counted: counted})
+		r.Excused = counts.Excused
+		p = state.Past{Faults: counts.Faults, Over: trial.Default.Over(counts, s.MaxBootAttempts, f.judge.Rounds), Cleared: f.end.Calm}
+		if counted {
+			p.Cause = cmp.Or(f.cause, rep.LastEnd)
+		}
+	}
+	r.TrialID, r.Number, r.BootID, r.Restarts = s.TrialID, r.Number+1, f.boot, f.restarts
+	if p.Over {
+		return p, nil
+	}
+	return p, func() error { return l.RecordStarts(r) }
+}
+
+// how says in words how the last start ended.
+func (f last) how(s state.State) string {
+	if f.end.Noted {
+		return s.FailedStarts[s.BootAttempts-1]
+	}
+	switch f.end.How {
+	case trial.ByItself:
+		return cmp.Or(f.cause, "the service ended, and systemd restarted it")
+	case trial.ByOperator:
+		return "an operator, or another unit, restarted the service"
+	case trial.ByMachine:
+		return "the machine was rebooted, or lost its power"
+	}
+	return cmp.Or(f.cause, "systemd did not say how it ended")
+}
+
+// correct completes the record of a start that the watchdog's own unit counted: only in
+// the service's unit does systemd say how often it restarted the service.
+func (f last) correct(l state.Layout) {
+	if f.known && f.restarts >= 0 && f.restarts != f.starts.Restarts {
+		f.starts.Restarts = f.restarts
+		l.RecordStarts(f.starts) // if this fails, the next start may count
+	}
+}
+
+// restarts returns what Restarts returns, and 0 if that is unknown.
+func (s Systemd) restarts(ctx context.Context) int {
+	if s.Restarts == nil {
+		return 0
+	}
+	n, err := s.Restarts(ctx)
+	if err != nil {
+		return 0
+	}
+	return n
+}
