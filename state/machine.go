@@ -146,6 +146,16 @@ func CountStart(s State, t Tree, ended string, now time.Time) (State, Tree) {
 	return s, t
 }
 
+// TakeBack takes back that the present start of the version on trial was counted: systemd
+// did not make it, and not for a fault of the version.
+func TakeBack(s State) State {
+	if s.Status == PendingHealth && s.BootAttempts > 0 {
+		s.BootAttempts--
+		s.FailedStarts = s.FailedStarts[:min(len(s.FailedStarts), s.BootAttempts)]
+	}
+	return s
+}
+
 // NoteFailure records why the present start of the version on trial failed. It keeps
 // an earlier cause of the same start: the version itself reports before systemd does.
 func NoteFailure(s State, cause string) State {
