@@ -59,6 +59,18 @@ func LookupUser(name string) (uid, gid uint32, ok bool) {
 	return uint32(u), uint32(g), err1 == nil && err2 == nil
 }
 
+// Account is an entry of the user database.
+type Account struct{ Name, Comment, Home, Shell string }
+
+// LookupAccount returns the entry of a user. ok is false if there is no such user.
+func LookupAccount(name string) (a Account, ok bool) {
+	fields := database("passwd", name)
+	if len(fields) < 7 || fields[0] != name {
+		return a, false
+	}
+	return Account{name, fields[4], fields[5], fields[6]}, true
+}
+
 // GroupExists reports whether there is a group of that name or number.
 func GroupExists(name string) bool {
 	if _, err := user.LookupGroup(name); err == nil {
