@@ -100,6 +100,12 @@ func (d *doctor) userRemedy(p systemd.Problem) string {
 	return remedy
 }
 
+// wrongUser reports whether the user of the agent's unit was found wrong, which explains
+// what that user cannot read.
+func (d *doctor) wrongUser() bool {
+	return d.failed("unit "+d.unit+": User=") || d.failed("unit "+d.agent+" User=")
+}
+
 // ownsFiles reports whether a user owns the files that only an agent makes in the root.
 func (d *doctor) ownsFiles(uid uint32) bool {
 	for _, path := range []string{d.l.CredentialsFile(), d.l.StateFile()} {
