@@ -282,7 +282,7 @@ func (n *Node) handOver(ctx context.Context, l state.Layout, o ownership, uid, g
 	// As long as root owns the install root, links of root are the accepted ones: targets
 	// knows them after an interruption.
 	for _, t := range targets {
-		if err := os.Lchown(t.link, 0, -1); err != nil {
+		if err := fsutil.TakeLink(t.link); err != nil {
 			return false, err
 		}
 	}
