@@ -38,6 +38,7 @@ type Layout struct {
 	running release.Version // see RunningAs
 	atStart bool            // see AtStart
 	program string          // see WithProgram
+	group   bool            // see KeepGroup
 }
 
 // At returns the layout of root, which must be an absolute path. It reads nothing.

@@ -136,6 +136,7 @@ func (s Service) Inspect(ctx context.Context) Report {
 	if lines := execLines(ap["ExecStart"]); len(lines) > 0 {
 		program = lines[0].path
 	}
+	p[agentPrefix+"User"] = ap["User"]
 	all := s.report(k, s.withGuard(ctx, withHidden(ctx, s.Unit, p)), program)
 	if ap != nil && (ap["LoadState"] != "not-found" || s.Config != "") {
 		all.add(agent.Unit+" ", agent.report(beside, ap, ""))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 )
 
 // watchdogUnit is the unit that systemd starts before each start of a service: it counts,
@@ -62,17 +63,43 @@ func starting(p map[string]string) bool {
 	return slices.Contains([]string{"inactive", "failed", "deactivating"}, p["ActiveState"]) || strings.HasPrefix(p["SubState"], "auto-restart")
 }
 
+// NotMade reports whether the last start of the unit was skipped, or failed because another
+// unit did. It returns false if that is unknown.
+func (o Other) NotMade(ctx context.Context) bool {
+	s, err := QueryState(ctx, string(o))
+	return err == nil && s.notMade()
+}
+
+func (s State) notMade() bool {
+	return s.Active == "inactive" && (s.Unmet || s.Result == "success" || s.Result == "exec-condition")
+}
+
+// stopPoll is how often Skipped asks about a unit that stops.
+const stopPoll = 500 * time.Millisecond
+
 // Skipped reports whether the unit is down and systemd does not try again by itself: a
 // condition is not met, a unit that it requires failed, or its restarts are used up. It
-// returns why, as far as systemd says, and the invocation id of its last run.
+// returns why, as far as systemd says, and the invocation id of its last run. It waits
+// while the unit stops.
 func (o Other) Skipped(ctx context.Context) (down bool, why, invocation string) {
-	p, err := show(ctx, string(o), "Job", "InvocationID")
-	if err != nil || p["Job"] != "" && p["Job"] != "0" {
-		return false, "", ""
+	for {
+		p, err := show(ctx, string(o), "Job", "InvocationID")
+		if err != nil || p["Job"] != "" && p["Job"] != "0" {
+			return false, "", ""
+		}
+		s, err := QueryState(ctx, string(o))
+		switch {
+		case err != nil:
+			return false, "", ""
+		case s.Active == "inactive", s.Active == "failed":
+			return true, cmp.Or(s.EndReason(), "systemd did not start it, as another unit failed, or its start was cancelled"), p["InvocationID"]
+		case s.Active != "deactivating":
+			return false, "", ""
+		}
+		select {
+		case <-ctx.Done():
+			return false, "", ""
+		case <-time.After(stopPoll):
+		}
 	}
-	s, err := QueryState(ctx, string(o))
-	if err != nil || s.Active != "inactive" && s.Active != "failed" {
-		return false, "", ""
-	}
-	return true, cmp.Or(s.EndReason(), "systemd did not start it"), p["InvocationID"]
 }

@@ -19,10 +19,14 @@ func Before(ctx context.Context, l state.Layout, systemd Systemd) (Report, bool)
 	if atRest(l) || systemd.Starting != nil && !systemd.Starting(ctx) {
 		return Report{}, false
 	}
+	if counted, rolledBack := l.StartCounted(); counted && !rolledBack && systemd.NotMade != nil && systemd.NotMade(ctx) && systemd.ownFault(ctx) == "" {
+		// The start before was not made, and After has not taken it back yet.
+		takeBack(ctx, l)
+	}
 	// This comes first: a start must not be counted twice.
 	if err := l.RecordCounted(false); err != nil {
 		rep := Report{Errs: []error{fmt.Errorf("the start could not be recorded: %w", err)}}
-		if systemd.OwnFault == nil || systemd.OwnFault(ctx) == "" {
+		if systemd.ownFault(ctx) == "" {
 			return rep.standing(l), true // the watchdog in the service's unit counts
 		}
 		counted, _ := run(ctx, l, systemd, true) // no other watchdog will run in this start
@@ -84,24 +88,19 @@ func After(ctx context.Context, l state.Layout, systemd Systemd) (again bool, wh
 	if ran, _ := l.StartOf(invocation); ran && !counted {
 		return false, "", nil // the service's unit ran
 	}
-	fault := ""
-	if systemd.OwnFault != nil {
-		fault = systemd.OwnFault(ctx)
-	}
+	fault := systemd.ownFault(ctx)
 	if !counted && fault == "" {
 		return false, "", nil
 	}
 	if err := l.ClearCounted(); err != nil {
 		return false, why, err // it could be repeated for ever
 	}
-	if fault != "" {
-		why += ": " + fault
+	if fault == "" {
+		return false, why, takeBack(ctx, l)
 	}
-	_, err = l.AtStart().Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-		switch {
-		case fault == "":
-			return state.TakeBack(s), t, nil
-		case !counted:
+	why += ": " + fault
+	res, err = l.AtStart().Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		if !counted {
 			s, t = state.CountStart(s, t, "", now)
 		}
 		return state.NoteFailure(s, why), t, nil
@@ -109,5 +108,27 @@ func After(ctx context.Context, l state.Layout, systemd Systemd) (again bool, wh
 	if errors.Is(err, state.ErrReportsPending) {
 		err = nil
 	}
-	return fault != "" && err == nil, why, err
+	if err == nil && res.State.Status == state.RolledBack {
+		err = l.RecordCounted(true) // for the log of the service's unit
+	}
+	return err == nil, why, err
+}
+
+// takeBack takes back that the last start was counted.
+func takeBack(ctx context.Context, l state.Layout) error {
+	_, err := l.AtStart().Do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		return state.TakeBack(s), t, nil
+	})
+	if errors.Is(err, state.ErrReportsPending) {
+		return nil
+	}
+	return err
+}
+
+// ownFault returns what OwnFault returns, and "" without it.
+func (s Systemd) ownFault(ctx context.Context) string {
+	if s.OwnFault == nil {
+		return ""
+	}
+	return s.OwnFault(ctx)
 }

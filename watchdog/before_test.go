@@ -3,11 +3,14 @@ package watchdog_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
+	"golang.org/x/sys/unix"
 )
 
 // starting and idle are what systemd may say.
@@ -82,10 +85,7 @@ func TestBeforeCountsStartsOnly(t *testing.T) {
 // the version on trial cannot reach that one, Before counts it.
 func TestBeforeThatCannotRecord(t *testing.T) {
 	t.Parallel()
-	l := trial(t, 3)
-	if err := os.Mkdir(l.Root()+"/watchdog.json", 0o755); err != nil { // it is not a file
-		t.Fatal(err)
-	}
+	l := trial(t, 3).On(fsutil.Disk{Seam: noRecord{}})
 	if rep, done := watchdog.Before(t.Context(), l, starting); !done || len(rep.Errs) != 1 || rep.BootAttempts != 0 || rep.Current != v2 {
 		t.Errorf("%+v, %v, want an error, and no start", rep, done)
 	}
@@ -101,6 +101,37 @@ func TestBeforeThatCannotRecord(t *testing.T) {
 	}
 	if rep, _ := watchdog.Before(t.Context(), l, broken); !rep.Reverted {
 		t.Errorf("%+v, want a rollback", rep)
+	}
+}
+
+// noRecord is a disk on which watchdog.json cannot be written.
+type noRecord struct{}
+
+func (noRecord) Change(op fsutil.Op, make func() error) error {
+	if filepath.Base(op.Path) == "watchdog.json" {
+		return unix.ENOSPC
+	}
+	return make()
+}
+
+// A record of starts that is no file, or that another user owns, is replaced.
+func TestTheRecordOfStartsIsReplaced(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(path string) error{
+		"directory": func(path string) error { return os.MkdirAll(path+"/x", 0o755) },
+		"link":      func(path string) error { return os.Symlink("/etc/hostname", path) },
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		l := trial(t, 3)
+		if err := damage(l.Root() + "/watchdog.json"); err != nil {
+			t.Fatal(err)
+		}
+		if rep, done := watchdog.Before(t.Context(), l, starting); !done || len(rep.Errs) > 0 || rep.BootAttempts != 1 {
+			t.Errorf("%s: %+v, %v, want 1 start", name, rep, done)
+		}
+		if rep := watchdog.Run(t.Context(), l); rep.BootAttempts != 1 {
+			t.Errorf("%s: %+v, want 1 start", name, rep)
+		}
 	}
 }
 

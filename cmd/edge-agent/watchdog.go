@@ -39,7 +39,7 @@ a path that the unit names, and otherwise 1.`,
 		case before != "":
 			unit := systemd.Other(before)
 			return watchdog.Before(ctx, l, watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting,
-				OwnFault: systemd.Service{Unit: before, Layout: l}.OwnFault})
+				NotMade: unit.NotMade, OwnFault: systemd.Service{Unit: before, Layout: l}.OwnFault})
 		case after != "":
 			again = repeat(ctx, l, after, log)
 			return watchdog.Report{}, false

@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		unit := systemd.Other(args[2])
 		sd := watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting, Skipped: unit.Skipped,
-			OwnFault: systemd.Service{Unit: args[2], Layout: root}.OwnFault}
+			NotMade: unit.NotMade, OwnFault: systemd.Service{Unit: args[2], Layout: root}.OwnFault}
 		if args[1] == "--before" {
 			if rep, done := watchdog.Before(ctx, root, sd); done {
 				write(log, rep)
