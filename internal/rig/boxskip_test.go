@@ -19,7 +19,7 @@ func (b *inBox) journal(unit, text string) {
 // against no version: a condition about something else, or another unit that fails.
 func TestUnderSystemdStartsThatAreNotTheVersionsFault(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
-	b.sh(`printf '[Service]\nType=oneshot\nExecStart=/bin/sh -c "sleep 0.5; test -e /run/ready"\n' >/etc/systemd/system/data.service`)
+	b.sh(`printf '[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart=/bin/sh -c "sleep 0.5; test -e /run/ready"\n' >/etc/systemd/system/data.service`)
 	for i, setting := range []string{"ConditionPathExists=/run/ready", "Requires=data.service\nAfter=data.service"} {
 		b.sh("touch /run/ready")
 		b.dropIn("Unit", setting)
@@ -94,5 +94,51 @@ func TestUnderSystemdAReleaseThatLacksAHiddenPath(t *testing.T) {
 		if got := b.current(); got != "1.0.0" {
 			t.Fatalf("%s: %s runs", tt.setting, got)
 		}
+	}
+}
+
+// The same for an attached service whose condition is about something else.
+func TestUnderSystemdAttachedStartsThatAreNotTheVersionsFault(t *testing.T) {
+	b := setupAttached(t, rig.NodeConfig{})
+	b.sh("touch /run/ready")
+	b.dropIn("Unit", "ConditionPathExists=/run/ready")
+	b.publish("1.1.0", "")
+	mark := b.Timeline.Mark()
+	b.sh("rm /run/ready")
+	b.upgrade("1.1.0")
+	b.journal("edge-retry.service", "the start does not count")
+	for range 3 {
+		b.sh("systemctl start edge.service || :")
+	}
+	b.sh("touch /run/ready; systemctl start edge.service")
+	b.event(mark, "upgrade_completed")
+	b.runs("1.1.0", "stable")
+}
+
+// The units beside an instance of a template do not inherit the template's drop-ins, which
+// may need a path that the version on trial lacks.
+func TestUnderSystemdAttachedInstance(t *testing.T) {
+	b := setupAttached(t, rig.NodeConfig{})
+	b.sh(`cat >/etc/systemd/system/app@.service <<'X'
+[Service]
+User=app
+ExecStart=/opt/edge/current/app
+[Install]
+WantedBy=multi-user.target
+X
+systemctl disable --now edge-agent edge-restart.path edge.service; rm -r /etc/systemd/system/edge*; rm -f /opt/edge/restart
+cd /opt/edge/versions/1.0.0 && mkdir share && echo A=1 >share/env && chown -R edge: share && chmod -R a+rX /opt/edge/versions
+mkdir -p /etc/systemd/system/app@.service.d; printf '[Unit]\nConditionPathExists=/opt/edge/current/share\n[Service]\nEnvironmentFile=/opt/edge/current/share/env\n' >/etc/systemd/system/app@.service.d/x.conf
+sed -i 's/^unit = .*/unit = "app@1.service"/' /opt/edge/config.toml
+/opt/bin/edge-agent unit --config /opt/edge/config.toml --user edge --dir /etc/systemd/system --restart-secs 0.1 --environment EDGE_AGENT_SIM_TRUST=/opt/trust
+systemctl daemon-reload; systemctl enable --now app@1-restart.path app@1-agent.service app@1.service
+timeout 20 sh -c 'until systemctl is-active -q app@1 app@1-agent; do sleep 0.1; done'`)
+	if got := b.sh("systemctl show -P DropInPaths app:1-watchdog.service app:1-retry.service app:1-restart.service"); strings.TrimSpace(got) != "" {
+		t.Errorf("drop-ins of the units beside: %s", got)
+	}
+	b.sh("cd /opt/edge && cp -a versions/1.0.0 versions/1.1.5 && rm -r versions/1.1.5/share && ln -sfn versions/1.1.5 current && systemctl stop app@1-agent && { systemctl restart app@1.service || :; }")
+	b.sh(`timeout 60 sh -c 'until [ "$(readlink /opt/edge/current)" = versions/1.0.0 ] && systemctl is-active -q app@1; do sleep 0.2; done'`)
+	if st, err := b.node.Status(b.ctx); err != nil || st.Status != "rolled_back" || b.current() != "1.0.0" {
+		t.Errorf("%+v, %v, %s", st, err, b.current())
 	}
 }
