@@ -43,6 +43,9 @@ type fault struct{ cause, remedy string }
 // A process of root becomes the service's user for good, and adopts the environment of
 // its unit, so that it sees what the service sees.
 func Doctor(ctx context.Context, config string) []Finding {
+	if abs, err := filepath.Abs(config); err == nil { // the remedies name it
+		config = abs
+	}
 	d := &doctor{config: config}
 	d.examine(ctx)
 	return d.findings

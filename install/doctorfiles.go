@@ -235,7 +235,7 @@ func blocked(path string, uid uint32) (dir, remedy string) {
 				remedy = "run: chmod 755 " + up
 			}
 		}
-		if up == "/" {
+		if up == filepath.Dir(up) {
 			return dir, remedy
 		}
 	}
