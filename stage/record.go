@@ -139,6 +139,12 @@ func Compare(ctx context.Context, l state.Layout, v release.Version) (changes []
 	return changes, errors.Join(append(errs, lines.Err())...)
 }
 
+// Recorded reports whether version v has a record, with which Compare compares it.
+func Recorded(l state.Layout, v release.Version) bool {
+	_, err := os.Lstat(filepath.Join(l.Version(v), state.DigestsFile))
+	return err == nil
+}
+
 // isLibrary reports whether a file is a shared library, by its name.
 func isLibrary(name string) bool {
 	base := path.Base(name)
