@@ -37,7 +37,11 @@ func compare(ctx context.Context, l state.Layout, v release.Version, role string
 	}
 	for _, c := range changes {
 		if c.Code {
-			return nil, release.Errorf(release.Internal, "%s %s, but its file %s %s: put the file of the release back, and try again", v, role, c.Path, c.Why)
+			remedy := "put the file of the release back, and try again"
+			if c.Path == state.DigestsFile {
+				remedy = "stage the release again; if it runs, run another version first (edge-agent rollback)"
+			}
+			return nil, release.Errorf(release.Internal, "%s %s, but its file %s %s: %s", v, role, c.Path, c.Why, remedy)
 		}
 		warnings = append(warnings, fmt.Sprintf("a file of %s, %s, %s", v, c.Path, c.Why))
 	}
