@@ -177,7 +177,7 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	trial := res.State.Status == state.PendingHealth
 	if trial && a.c.version != res.State.Target {
-		return a.recordFailedStart(ctx, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
+		return a.recordFailedStart(ctx, res.State, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
 	}
 	if !trial {
 		a.ready(res)
@@ -222,7 +222,7 @@ func (a *Agent) run(ctx context.Context) error {
 	err := g.Wait()
 	a.staging.Wait()
 	if trial && err != nil && !errors.Is(err, errSwapped) {
-		return a.recordFailedStart(ctx, err)
+		return a.recordFailedStart(ctx, res.State, err)
 	}
 	return err
 }
