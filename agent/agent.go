@@ -71,6 +71,8 @@ type Agent struct {
 
 	registered credentials // that are not on disk yet; owned by the session
 
+	unsent unsent // of systemd
+
 	mu     sync.Mutex
 	status statusText
 	busy   bool // a release is being staged, or waits for the restart
@@ -175,7 +177,7 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	trial := res.State.Status == state.PendingHealth
 	if trial && a.c.version != res.State.Target {
-		return a.recordFailedStart(ctx, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
+		return a.recordFailedStart(ctx, res.State, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
 	}
 	if !trial {
 		a.ready(res)
@@ -188,6 +190,7 @@ func (a *Agent) run(ctx context.Context) error {
 	a.expectLoop(0)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.watch(ctx) })
+	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
 	g.Go(func() error { return a.checkUnitRegularly(ctx) })
@@ -219,7 +222,7 @@ func (a *Agent) run(ctx context.Context) error {
 	err := g.Wait()
 	a.staging.Wait()
 	if trial && err != nil && !errors.Is(err, errSwapped) {
-		return a.recordFailedStart(ctx, err)
+		return a.recordFailedStart(ctx, res.State, err)
 	}
 	return err
 }
@@ -284,12 +287,6 @@ func (a *Agent) ready(res state.Result) {
 	})
 	a.notify("READY=1")
 	a.log.Info().Str("version", a.c.version.String()).Str("status", string(res.State.Status)).Msg("ready")
-}
-
-func (a *Agent) notify(state string) {
-	if err := a.c.Notify(state); err != nil {
-		a.log.Warn().Err(err).Msg("systemd was not notified")
-	}
 }
 
 // drain waits, for at most drain_secs, until the service has finished its work and

@@ -70,10 +70,14 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	o.CheckUnit, o.Journal = u.Fit, u.Journal
 	ready, stale := false, ""
 	var held *hold
+	var judged release.Version // of which failures are counted
 	for failures := 0; ; {
 		a, err := newAttached(c, o, u)
 		if err != nil {
 			return err
+		}
+		if a.c.version != judged {
+			judged, failures = a.c.version, 0
 		}
 		if held == nil {
 			if held, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
@@ -138,10 +142,12 @@ func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	return a, nil
 }
 
-// revert rolls back if the watchdog does not count.
+// revert rolls this version back if the watchdog does not count.
 func (a *Agent) revert(ctx context.Context, windows int) {
 	a.record(ctx, "the rollback", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-		s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), now)
+		if s.Target == a.c.version { // else an operator chose another version, which had no window
+			s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), now)
+		}
 		return s, t, nil
 	}, nil)
 }

@@ -95,10 +95,9 @@ func (a *Agent) setDiffers(err error) {
 	wake(a.healthDue)
 }
 
-// runnable reports whether the program of v can be executed.
+// runnable reports whether the program of v can be executed, as far as that is known.
 func (a *Agent) runnable(v release.Version) bool {
-	st, err := os.Stat(filepath.Join(a.c.Layout.Version(v), a.c.Service.Binary))
-	return err == nil && st.Mode().IsRegular() && st.Size() > 0 && st.Mode().Perm()&0o111 != 0
+	return a.c.Layout.WithProgram(a.c.Service.Binary).Damage(v) == ""
 }
 
 func (a *Agent) isBusy() bool {

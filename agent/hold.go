@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -41,7 +42,7 @@ func holdRoot(ctx context.Context, l state.Layout, log zerolog.Logger) (*hold, e
 		lock, err = fsutil.HoldFile(ctx, l.AgentLock(), holdWait)
 	}
 	switch {
-	case errors.Is(err, fsutil.ErrLocked) && os.Getenv("INVOCATION_ID") != "":
+	case errors.Is(err, fsutil.ErrLocked) && bySystemd():
 		// systemd started this process, and the watchdog counted the start: it must not fail
 		// for a fault of another process. It runs, and refuses upgrades.
 		err = anotherAgent(l)
@@ -55,6 +56,14 @@ func holdRoot(ctx context.Context, l state.Layout, log zerolog.Logger) (*hold, e
 		log.Error().Err(err).Msg("upgrades are not possible")
 	}
 	return &hold{lock: lock, err: err}, nil
+}
+
+// bySystemd reports whether systemd executed this process. One that somebody starts in a
+// shell, or from cron, has inherited the id of another unit's start. (systemd sets
+// SYSTEMD_EXEC_PID from 248 on.)
+func bySystemd() bool {
+	pid, known := os.LookupEnv("SYSTEMD_EXEC_PID")
+	return os.Getenv("INVOCATION_ID") != "" && (!known || pid == strconv.Itoa(os.Getpid()))
 }
 
 func lockedBy(l state.Layout) string { return release.Foreign(fsutil.LockedBy(l.AgentLock()), 400) }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -177,6 +178,7 @@ func TestAttendHoldsTheLockOverAllVersions(t *testing.T) {
 // process holds the root: the agent runs, and refuses upgrades.
 func TestASecondAgentOfSystemdRuns(t *testing.T) {
 	t.Setenv("INVOCATION_ID", strings.Repeat("a", 32))
+	t.Setenv("SYSTEMD_EXEC_PID", strconv.Itoa(os.Getpid()))
 	l, err := state.At(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -191,4 +193,11 @@ func TestASecondAgentOfSystemdRuns(t *testing.T) {
 		t.Fatalf("%v, %v", h.problem(), err)
 	}
 	h.release()
+	// A person's shell has inherited the id of another unit's start.
+	t.Setenv("SYSTEMD_EXEC_PID", "1")
+	synctest.Test(t, func(t *testing.T) {
+		if h, err := holdRoot(t.Context(), l, zerolog.Nop()); err == nil || h != nil || !strings.Contains(err.Error(), "another agent runs on the install root") {
+			t.Errorf("by hand: %v", err)
+		}
+	})
 }

@@ -54,7 +54,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 		}
 	}
 	_, err = a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
-		if s.Status == state.PendingHealth {
+		if s.Status == state.PendingHealth && s.Target == res.State.Target {
 			s.SeenAttempts = s.BootAttempts
 		}
 		return s, t, nil
@@ -65,13 +65,16 @@ func (a *Agent) countStart(ctx context.Context) error {
 	return nil
 }
 
-// recordFailedStart records err as the cause of a failed start of the version on
-// trial, and returns err. It needs no ctx that is still open.
-func (a *Agent) recordFailedStart(ctx context.Context, err error) error {
+// recordFailedStart records err as the cause of a failed start of trial, unless another
+// one began meanwhile, and returns err. It needs no ctx that is still open.
+func (a *Agent) recordFailedStart(ctx context.Context, trial state.State, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if _, e := a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
-		return state.NoteFailure(s, err.Error()), t, nil
+		if s.TrialID == trial.TrialID {
+			s = state.NoteFailure(s, err.Error())
+		}
+		return s, t, nil
 	}); e != nil && !errors.Is(e, state.ErrReportsPending) {
 		a.log.Warn().Err(e).Msg("the cause of the failed start was not recorded")
 	}

@@ -100,7 +100,7 @@ func TestATrialWithoutAWatchdogEnds(t *testing.T) {
 				if counted := a.uncountedErr == nil; counted != (older && start == 1) {
 					t.Errorf("start %d: %v", start, a.uncountedErr)
 				}
-				a.recordFailedStart(t.Context(), fmt.Errorf("cause %d", start))
+				a.recordFailedStart(t.Context(), res.State, fmt.Errorf("cause %d", start))
 			}
 			res, _ := l.Read()
 			if got, _ := json.Marshal(res.State.FailedStarts); string(got) != `["cause 1","cause 2","cause 3"]` {

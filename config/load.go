@@ -30,15 +30,18 @@ func Load(path string) (Config, error) {
 
 // Read loads and checks a config.toml.
 func Read(path string) (Settings, error) {
-	c, err := Load(path)
+	f, err := parse(path)
+	if err == nil {
+		err = f.strict()
+	}
 	if err != nil {
 		return Settings{}, err
 	}
-	s, err := c.Resolve()
-	if err != nil {
-		return s, fmt.Errorf("%s: %w", path, err)
+	s, err := f.resolve()
+	if err == nil {
+		err = f.misplaced(s)
 	}
-	return s, nil
+	return s, err
 }
 
 // file is a config.toml that was parsed.

@@ -60,17 +60,25 @@ const maxText = 600
 //     warning;
 //   - if the file is missing, cannot be read or parsed, or breaks a rule, the settings are
 //     those of the copy that the agent kept, and upgrades are withheld. Without a usable
-//     copy the error of Read is returned.
+//     copy the error of Read is returned;
+//   - if the file lies in the node's root and names another one, the node runs on its own
+//     root, with the copy or else with the file, and upgrades are withheld.
 //
 // Open changes nothing.
 func Open(path string) (Settings, Warnings, error) {
 	f, err := parse(path)
+	elsewhere := false // the file names another root than its own
 	if err == nil {
 		s, resolveErr := f.resolve()
-		if resolveErr == nil && registered(s.Layout) {
+		var misplaced error
+		if resolveErr == nil {
+			misplaced = f.misplaced(s)
+		}
+		if resolveErr == nil && misplaced == nil && registered(s.Layout) {
 			return s, f.warnings(s.Layout), nil
 		}
-		err = cmp.Or(f.strict(), resolveErr)
+		elsewhere = misplaced != nil
+		err = cmp.Or(misplaced, f.strict(), resolveErr)
 		if err == nil {
 			return s, Warnings{Accepted: f.text}, nil
 		}
@@ -91,7 +99,37 @@ func Open(path string) (Settings, Warnings, error) {
 		w.Withhold = w.List[0].String()
 		return s, w, nil
 	}
+	if home, ok := f.home(); ok && elsewhere {
+		f.config.Service.InstallRoot = home.Root()
+		if s, homeErr := f.resolve(); homeErr == nil {
+			w := f.warnings(s.Layout)
+			w.Accepted = nil // it names the wrong root
+			first := Warning{release.Foreign(fmt.Sprintf("%v; the agent runs on %s and refuses upgrades", err, home.Root()), maxText), "correct install_root, and restart the service"}
+			w.List, w.Withhold = append([]Warning{first}, w.List...), first.String()
+			return s, w, nil
+		}
+	}
 	return Settings{}, Warnings{}, err
+}
+
+// home returns the root in which the file is the config.toml of a registered node.
+func (f file) home() (state.Layout, bool) {
+	path, err := filepath.Abs(f.path)
+	if err != nil {
+		return state.Layout{}, false
+	}
+	l, err := state.At(filepath.Dir(path))
+	return l, err == nil && path == l.ConfigFile() && registered(l)
+}
+
+// misplaced returns an error if the file lies in the root of a registered node, and names
+// another root: on that one the node would be another, or an unregistered one.
+func (f file) misplaced(s Settings) error {
+	home, ok := f.home()
+	if !ok || resolved(home.Root()) == resolved(s.Layout.Root()) {
+		return nil
+	}
+	return fmt.Errorf("config %s: install_root is %s, but the file lies in the install root of a registered node; set install_root = %q", f.path, s.Layout.Root(), home.Root())
 }
 
 // OnlyIgnores reports whether unknown keys outside [upgrade] are the only errors of Read
@@ -102,8 +140,8 @@ func OnlyIgnores(path string) bool {
 		return false
 	}
 	f.unknown = nil
-	_, err = f.resolve()
-	return err == nil && f.strict() == nil
+	s, err := f.resolve()
+	return err == nil && f.misplaced(s) == nil && f.strict() == nil
 }
 
 // resolve is Config.Resolve with the path in its error.

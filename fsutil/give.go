@@ -250,6 +250,9 @@ func GiveFile(path string, owner, uid, gid int) error {
 	return nil
 }
 
+// TakeLink gives the link at path itself, in a directory that Take took, to root.
+func TakeLink(path string) error { return os.Lchown(path, 0, -1) }
+
 // Owners returns the uid of each owner of path and of everything below it, with the path
 // of one file of each. It follows no links.
 func Owners(path string) (map[uint32]string, error) {

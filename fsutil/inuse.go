@@ -22,11 +22,13 @@ const (
 	maxMaps      = 16 << 20 // bytes of /proc/PID/maps
 	maxMapLine   = 8 << 10
 	maxOpenFiles = 100_000 // descriptors of a process
+	maxCmdline   = 4 << 20 // bytes of /proc/PID/cmdline
 )
 
 // InUse describes a process that uses dir or a file below it: the process executes,
-// maps or has opened it, or has its root or working directory there. It returns "" if
-// there is none.
+// maps or has opened it, has its root or working directory there, or was started with the
+// path of a file there, as an interpreter is with its script. It returns "" if there is
+// none.
 //
 // It reads /proc, where this user may not see what other users' processes use. So it
 // also asks each file below dir (see probeOpen). A process of another user that has only
@@ -134,6 +136,9 @@ func (u *usedDir) usedBy(proc string) string {
 	if path, ok := u.maps(filepath.Join(proc, "maps")); ok {
 		return "has mapped " + path
 	}
+	if path, ok := u.argument(proc); ok {
+		return "was started with " + path
+	}
 	fds, err := os.Open(filepath.Join(proc, "fd"))
 	if err != nil {
 		return ""
@@ -173,6 +178,35 @@ func (u *usedDir) holds(link string) (path string, ok bool) {
 	}
 	dev := uint64(st.Dev)
 	return path, u.inodes[fileID{unix.Major(dev), unix.Minor(dev), st.Ino}]
+}
+
+// argument reports whether an argument of the process is the path of something in the
+// directory: an interpreter reads its script, and closes it. Links are followed only
+// where they may lead there, since others may block on a network file system.
+func (u *usedDir) argument(proc string) (path string, ok bool) {
+	b, err := ReadFile(filepath.Join(proc, "cmdline"), maxCmdline)
+	if err != nil {
+		return "", false
+	}
+	cwd, cwdErr := os.Readlink(filepath.Join(proc, "cwd")) // of another user's process it is not known
+	root := filepath.Dir(filepath.Dir(u.dir))
+	_, args, _ := strings.Cut(string(b), "\x00") // the first is the program, which is asked for otherwise
+	for arg := range strings.SplitSeq(args, "\x00") {
+		if !filepath.IsAbs(arg) && (arg == "" || cwdErr != nil) {
+			continue
+		}
+		if path = arg; !filepath.IsAbs(arg) {
+			path = filepath.Join(cwd, arg)
+		}
+		path = filepath.Clean(path)
+		if !strings.HasPrefix(path, root+"/") && !slices.Contains(strings.Split(path, "/"), filepath.Base(u.dir)) {
+			continue
+		}
+		if real, err := filepath.EvalSymlinks(path); err == nil && u.contains(real) {
+			return real, true
+		}
+	}
+	return "", false
 }
 
 func (u *usedDir) contains(path string) bool {

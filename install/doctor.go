@@ -43,6 +43,9 @@ type fault struct{ cause, remedy string }
 // A process of root becomes the service's user for good, and adopts the environment of
 // its unit, so that it sees what the service sees.
 func Doctor(ctx context.Context, config string) []Finding {
+	if abs, err := filepath.Abs(config); err == nil { // the remedies name it
+		config = abs
+	}
 	d := &doctor{config: config}
 	d.examine(ctx)
 	return d.findings
@@ -80,6 +83,9 @@ func (d *doctor) failed(what string) bool {
 
 // examine makes all checks.
 func (d *doctor) examine(ctx context.Context) {
+	if d.foreignDirectory(ctx) {
+		return
+	}
 	if err := fsutil.BecomeOwner(filepath.Dir(d.config)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.check("configuration", fault{err.Error(), "run doctor as root"})
 		return
@@ -101,7 +107,9 @@ func (d *doctor) examine(ctx context.Context) {
 	if _, err := os.Lstat(l.Versions()); !loaded && err != nil {
 		return
 	}
-	d.l = l
+	if d.l = l; d.c.Service.Unit != "" {
+		d.l = l.KeepGroup()
+	}
 	if err := fsutil.BecomeOwner(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.check("install root", fault{err.Error(), "run doctor as root"})
 		return

@@ -200,6 +200,9 @@ func TestDoctorBlockedDirectory(t *testing.T) {
 		}
 	}
 	const other = 65533
+	if dir, remedy := blocked("config.toml", uint32(os.Geteuid())); dir != "" || remedy != "" { // a relative path
+		t.Errorf("blocked by %q, %q", dir, remedy)
+	}
 	if dir, remedy := blocked(path, other); dir != "" || remedy != "" {
 		t.Errorf("open: %s, %s", dir, remedy)
 	}

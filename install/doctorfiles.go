@@ -18,7 +18,7 @@ import (
 // readable checks that the agent's user can read config.toml and manager.ca_file.
 func (d *doctor) readable() {
 	var faults []fault
-	if why := d.access(d.config, d.user, 4); why != "" && !d.copied && !d.failed("unit "+d.unit+": User=") {
+	if why := d.access(d.config, d.user, 4); why != "" && !d.copied && !d.wrongUser() {
 		name := systemd.UserName(d.user)
 		remedy := fmt.Sprintf("run: chown %s: %s && chmod 600 %[2]s", name, d.config)
 		if _, open := blocked(filepath.Dir(d.config), d.user); open != "" {
@@ -95,7 +95,7 @@ func (d *doctor) program(ctx context.Context) {
 		case st.Mode()&0o111 == 0:
 			faults = append(faults, fault{path + " is not executable", "run: chmod 755 " + resolved(path)})
 		default:
-			wrong := who == d.user && d.failed("unit "+d.unit+": User=") // already reported
+			wrong := who == d.user && d.wrongUser() // already reported
 			if why := d.access(path, who, 1); why != "" && !wrong {
 				if _, open := blocked(path, who); open != "" {
 					remedy = open
@@ -235,7 +235,7 @@ func blocked(path string, uid uint32) (dir, remedy string) {
 				remedy = "run: chmod 755 " + up
 			}
 		}
-		if up == "/" {
+		if up == filepath.Dir(up) {
 			return dir, remedy
 		}
 	}

@@ -1,15 +1,44 @@
 package install
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
+
+// foreignDirectory makes the checks of the units, as root, if the directory of config.toml
+// belongs to another user than that of the agent's unit, who cannot read config.toml. It
+// reports whether that is so. Then no user can make the other checks: the directory keeps
+// the one out, and the files the other.
+func (d *doctor) foreignDirectory(ctx context.Context) bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	s, _, err := config.Open(d.config) // what is wrong with it, nobody is told yet
+	if err != nil || resolved(filepath.Dir(d.config)) != resolved(s.Layout.Root()) {
+		return false
+	}
+	owner, err := s.Layout.Owner()
+	uid, ok := systemd.UserOf(ctx, AgentUnit(s.Config), s.Layout)
+	if err != nil || !ok || owner == 0 || owner == uid {
+		return false
+	}
+	if st, err := os.Stat(d.config); err != nil || may(owner, st, 4) {
+		return false
+	}
+	d.c, d.l = s.Config, s.Layout
+	d.unitReport(d.units(ctx))
+	return true
+}
 
 // ownerless returns the fault of an install root whose owner no user is, as after a new
 // installation of the system.
@@ -18,7 +47,7 @@ func (d *doctor) ownerless() []fault {
 	if _, named := systemd.NameOf(owner); err != nil || named {
 		return nil
 	}
-	remedy := "give it to the service's user: chown -R USER: " + resolved(d.l.Root())
+	remedy := "give it to the service's user: chown -R " + d.l.NewOwner("USER") + " " + resolved(d.l.Root())
 	if command, ok := d.installCommand("", true); ok {
 		remedy = "run: " + command
 	}
@@ -65,10 +94,28 @@ func (d *doctor) userRemedy(p systemd.Problem) string {
 		return "run: " + command
 	}
 	remedy := fmt.Sprintf("run: %s; or by hand: %s", command, strings.TrimPrefix(p.Remedy, "run: "))
-	if exists && named {
+	if exists && named && !d.ownsFiles(uid) {
 		remedy += fmt.Sprintf("; or, if %s is the service's user, set User=%[1]s in the unit", ownerName)
 	}
 	return remedy
+}
+
+// wrongUser reports whether the user of the agent's unit was found wrong, which explains
+// what that user cannot read.
+func (d *doctor) wrongUser() bool {
+	return d.failed("unit "+d.unit+": User=") || d.failed("unit "+d.agent+" User=")
+}
+
+// ownsFiles reports whether a user owns the files that only an agent makes in the root.
+func (d *doctor) ownsFiles(uid uint32) bool {
+	for _, path := range []string{d.l.CredentialsFile(), d.l.StateFile()} {
+		if st, err := os.Stat(path); err == nil {
+			if by, _, ok := ownerIDs(st); ok && by == uid {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // unitRemedy returns the remedy for a missing unit. On a system that was installed again,
@@ -119,12 +166,23 @@ func (d *doctor) installCommand(user string, change bool) (command string, ok bo
 	return command, true
 }
 
-// OwnerNotes returns what is wrong with the owner of a root, for status. Inspect compares
-// its files with that owner.
-func OwnerNotes(l state.Layout) []string {
+// WrongOwner returns the uid to whom the files of a root should belong, and what is wrong
+// with the owner of the root, or "". That uid is the user of the unit of the agent, if root
+// or that user asks, and otherwise the owner. Call it before a process of root becomes the
+// owner, who may be unable to read config.toml.
+func WrongOwner(ctx context.Context, l state.Layout) (uid uint32, text string) {
 	owner, err := l.Owner()
-	if _, named := systemd.NameOf(owner); err != nil || named {
-		return nil
+	if err != nil {
+		return 0, ""
 	}
-	return []string{fmt.Sprintf("%s belongs to %s: edge-agent doctor names the remedy", l.Root(), systemd.DescribeUser(owner))}
+	const remedy = ": edge-agent doctor names the remedy"
+	if c, err := configOf(l.Root()); err == nil {
+		if uid, ok := systemd.UserOf(ctx, AgentUnit(c), l); ok && uid != owner {
+			return uid, fmt.Sprintf("%s belongs to %s, but %s runs as %s", l.Root(), systemd.DescribeUser(owner), AgentUnit(c), systemd.DescribeUser(uid)) + remedy
+		}
+	}
+	if _, named := systemd.NameOf(owner); !named {
+		return owner, fmt.Sprintf("%s belongs to %s", l.Root(), systemd.DescribeUser(owner)) + remedy
+	}
+	return owner, ""
 }

@@ -66,8 +66,8 @@ func TestDoctorOfStrangers(t *testing.T) {
 	if f := bad(); len(f) != 1 || f[0].What != "owners" || !strings.Contains(f[0].Cause, "belongs to uid 54321, which no user has") || !strings.Contains(f[0].Remedy, "--change-owner") {
 		t.Errorf("%+v", f)
 	}
-	if notes := OwnerNotes(l); len(notes) != 1 || !strings.Contains(notes[0], "uid 54321, which no user has") {
-		t.Errorf("status: %q", notes)
+	if uid, note := WrongOwner(t.Context(), l); uid != lost || !strings.Contains(note, "uid 54321, which no user has") {
+		t.Errorf("status: %d, %q", uid, note)
 	}
 	d.state.Load = "not-found"
 	if got := d.unitRemedy(systemd.Problem{Remedy: "write it: x"}); !strings.HasPrefix(got, "run: edge-agent install 1.0.0 ") || !strings.HasSuffix(got, "--change-owner; or write it: x") {

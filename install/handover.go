@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
@@ -182,14 +183,16 @@ func (n *Node) targets(l state.Layout, o ownership) (all []target, err error) {
 			return nil, err
 		}
 		t.owner, _, _ = ownerIDs(st)
+		// While root owns the top of the install root, nobody else makes a link in it: root
+		// made this one, or an interrupted handover accepted it.
+		taken := t.owner == 0 && o.top == 0 && (len(strangers) == 0 || ofRoot(link) || t.dir && o.leftBehind(t.real))
 		stranger := slices.Contains(strangers, t.owner)
 		switch rel, err := filepath.Rel("/", t.real); {
 		case !t.dir && !stranger: // an administrator's file
 			continue
 		case err != nil || systemDir(rel):
 			return nil, fmt.Errorf("%s points to %s, a directory of the system: point it to a directory of the service", link, t.real)
-		// If root owns the whole install root, root made its links.
-		case !stranger && !(o.known && t.owner == o.user) && !(t.owner == 0 && o.top == 0 && len(strangers) == 0):
+		case !stranger && !(o.known && t.owner == o.user) && !taken:
 			return nil, fmt.Errorf("%s points to %s, which belongs to %s: change the owner of that directory to %s, or remove the link", link, t.real, systemd.DescribeUser(t.owner), n.User)
 		}
 		if dir, by := dirOf(t.real, strangers); dir != "" {
@@ -198,6 +201,43 @@ func (n *Node) targets(l state.Layout, o ownership) (all []target, err error) {
 		all = append(all, t)
 	}
 	return all, nil
+}
+
+// ofRoot reports whether path, which may be a link, belongs to root, and has no other name.
+func ofRoot(path string) bool {
+	st, err := os.Lstat(path)
+	if err != nil || !ownedByRoot(st) {
+		return false
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && sys.Nlink == 1
+}
+
+// leftBehind reports whether dir looks as an interrupted handover leaves a directory of
+// the old owner: root has its directories, which nobody else may change, and the user or
+// strangers have every file, and at least one.
+func (o ownership) leftBehind(dir string) bool {
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := e.Info()
+		if err != nil {
+			return err
+		}
+		uid, _, _ := ownerIDs(st)
+		switch {
+		case slices.Contains(o.strangers(), uid) || o.known && uid == o.user:
+			if !e.IsDir() {
+				files++
+			}
+		case uid != 0 || !e.IsDir() || st.Mode().Perm()&0o022 != 0:
+			return fs.ErrPermission
+		}
+		return nil
+	})
+	return err == nil && files > 0
 }
 
 // dirOf returns the lowest directory above path that belongs to one of these users.
@@ -238,6 +278,13 @@ func (n *Node) handOver(ctx context.Context, l state.Layout, o ownership, uid, g
 	targets, err := n.targets(l, o)
 	if err != nil {
 		return false, err
+	}
+	// As long as root owns the install root, links of root are the accepted ones: targets
+	// knows them after an interruption.
+	for _, t := range targets {
+		if err := fsutil.TakeLink(t.link); err != nil {
+			return false, err
+		}
 	}
 	for _, t := range targets {
 		if err := t.give(uid, gid, o.strangers()); err != nil {
@@ -297,14 +344,9 @@ func (n *Node) keepEnvironment() {
 	if len(n.Environment) > 0 || err != nil || !n.wrote(text) {
 		return
 	}
-	for line := range strings.Lines(string(text)) {
-		v, ok := strings.CutPrefix(strings.TrimSpace(line), "Environment=")
-		switch {
-		case !ok:
-		case strings.ContainsAny(v, " \t\"'\\$%"): // somebody edited the unit
-			n.report("left Environment=%s out of the unit: set it in a drop-in of %s", v, n.service())
-		default:
-			n.Environment = append(n.Environment, v)
-		}
+	var odd []string
+	n.Environment, odd = environmentOf(text)
+	for _, v := range odd {
+		n.report("left Environment=%s out of the unit: set it in a drop-in of %s", v, n.service())
 	}
 }

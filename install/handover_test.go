@@ -250,3 +250,57 @@ func TestHandOverRefusesTargets(t *testing.T) {
 		})
 	}
 }
+
+// A handover that was interrupted after it took a directory, or before, continues. Nothing
+// shows that it took an empty directory, besides the link, which then belongs to root.
+func TestHandOverContinues(t *testing.T) {
+	t.Parallel()
+	uid := wantedID(t)
+	for name, tt := range map[string]struct {
+		target, link int // their owners, when root has the install root again
+		file         int // owner of a file in the target; -1: none
+		refused      bool
+	}{
+		"before the target":         {lost, lost, lost, false},
+		"before the target, a link": {lost, 0, lost, false},
+		"the target":                {0, 0, lost, false},
+		"an empty target":           {0, 0, -1, false},
+		"half of the target":        {0, 0, uid, false},
+		"after the target":          {uid, 0, uid, false},
+		"by an earlier version":     {0, lost, lost, false},
+		"a directory of root":       {0, lost, -1, true},
+		"with a file of root":       {0, lost, 0, true},
+	} {
+		n, l := keptRoot(t, lost)
+		outside := filepath.Join(filepath.Dir(n.Root), "outside")
+		tree(t, outside, "v/")
+		if tt.file >= 0 {
+			tree(t, outside, "v/f")
+			if err := os.Chown(outside+"/v/f", tt.file, tt.file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink(outside+"/v", l.OutboxDir()); err != nil {
+			t.Fatal(err)
+		}
+		for path, owner := range map[string]int{outside + "/v": tt.target, l.OutboxDir(): tt.link, n.Root: 0} {
+			if err := os.Lchown(path, owner, owner); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.ChangeOwner = true
+		o, err := n.ownership(l)
+		if err == nil {
+			err = n.agree(l, o)
+		}
+		if err == nil {
+			_, err = n.handOver(t.Context(), l, o, uid, uid)
+		}
+		if (err != nil) != tt.refused {
+			t.Errorf("%s: %v", name, err)
+		}
+		if owners, _ := fsutil.Owners(outside + "/v"); !tt.refused && (len(owners) != 1 || owners[uint32(uid)] == "") {
+			t.Errorf("%s: %v", name, owners)
+		}
+	}
+}

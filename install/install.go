@@ -72,9 +72,10 @@ type Node struct {
 	// Out gets a line for each step, and Err the standard error of Child.
 	Out, Err io.Writer
 
-	real     string // Root without links
-	madeUser bool   // whether this process created User
-	stopped  bool   // whether this process stopped the service
+	real      string // Root without links
+	userNamed bool   // whether the caller named User
+	madeUser  bool   // whether this process created User
+	stopped   bool   // whether this process stopped the service
 }
 
 // Check fills in the defaults, and refuses values that must not reach a unit, a path or a
@@ -86,6 +87,7 @@ func (n *Node) Check() error {
 	if n.Root == "" {
 		n.Root = filepath.Join(RootsDir, n.Name)
 	}
+	n.userNamed = n.User != ""
 	if n.User == "" {
 		n.User = n.Name
 	}
@@ -172,11 +174,17 @@ func (n *Node) Install(ctx context.Context, what string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := n.checkUserName(); err != nil {
+		return err
+	}
 	kept, err := n.ownership(l)
 	if err != nil {
 		return err
 	}
 	if err := n.agree(l, kept); err != nil {
+		return err
+	}
+	if err := n.agreeUser(kept); err != nil {
 		return err
 	}
 	n.keepEnvironment()

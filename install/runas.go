@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
@@ -28,7 +29,8 @@ func RunAsOwner(ctx context.Context, l state.Layout, path, unit string) (warning
 	if os.Geteuid() != 0 || err != nil { // the agent reports a missing root
 		return "", nil
 	}
-	byHand := os.Getenv("INVOCATION_ID") == ""
+	l = WithGroup(l)
+	byHand := !startedBySystemd(ctx, unit)
 	why := ""
 	if owner == 0 {
 		if byHand && unit != "" {
@@ -50,6 +52,26 @@ func RunAsOwner(ctx context.Context, l state.Layout, path, unit string) (warning
 	return "the agent stays root: " + why, nil
 }
 
+// startedBySystemd reports whether systemd started this process, for unit, or for any
+// service if that is "". The environment alone does not show that: a shell inherits it, for
+// instance after su without a dash. From 248 on systemd also sets SYSTEMD_EXEC_PID,
+// which another process has by inheritance only. A process that a wrapper started is known
+// by the control group of the unit.
+func startedBySystemd(ctx context.Context, unit string) bool {
+	if os.Getenv("INVOCATION_ID") == "" {
+		return false
+	}
+	pid := os.Getenv("SYSTEMD_EXEC_PID")
+	if pid == strconv.Itoa(os.Getpid()) {
+		return true
+	}
+	if self, err := systemd.Self(); err == nil && (unit == "" || self == unit) {
+		return true
+	}
+	// Without the variable it is by hand only if this systemd would have set it.
+	return pid == "" && !systemd.SetsExecPID(ctx)
+}
+
 // unusable returns why the owner of a root could not run the agent with it, with the
 // remedy, or "".
 func unusable(l state.Layout, path string, owner uint32) string {
@@ -63,7 +85,7 @@ func unusable(l state.Layout, path string, owner uint32) string {
 	case err != nil:
 		return err.Error()
 	case ok:
-		return fmt.Sprintf("%s belongs to %s, and %s, who owns the install root, could not use it: run: chown -R %s: %s", found, systemd.DescribeUser(by), name, name, resolved(l.Root()))
+		return fmt.Sprintf("%s belongs to %s, and %s, who owns the install root, could not use it: run: chown -R %s %s", found, systemd.DescribeUser(by), name, l.NewOwner(name), resolved(l.Root()))
 	}
 	return ""
 }
@@ -78,7 +100,7 @@ func unitOfOther(ctx context.Context, l state.Layout, unit string) string {
 	if uid, ok := systemd.UserID(s.User); err != nil || s.Load != "loaded" || ok && uid == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s runs as %s, but %s belongs to root, and so would the files of this process: start the service instead (systemctl start %s), after: chown -R %s: %s", unit, s.User, l.Root(), unit, s.User, resolved(l.Root()))
+	return fmt.Sprintf("%s runs as %s, but %s belongs to root, and so would the files of this process: start the service instead (systemctl start %s), after: chown -R %s %s", unit, s.User, l.Root(), unit, l.NewOwner(s.User), resolved(l.Root()))
 }
 
 // RunAsOwnerOf is RunAsOwner for the directory of the configuration at path, if that is

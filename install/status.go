@@ -35,6 +35,14 @@ func configOf(root string) (config.Config, error) {
 	return c.Config, err
 }
 
+// WithGroup returns l, with KeepGroup if its node is attached to a service.
+func WithGroup(l state.Layout) state.Layout {
+	if c, err := configOf(l.Root()); err == nil && c.Service.Unit != "" {
+		return l.KeepGroup()
+	}
+	return l
+}
+
 // ConfigNotes returns what is wrong with the config.toml of a root although its node
 // runs. It returns nothing about a file with which the node does not run.
 func ConfigNotes(root string) []string {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/config"
@@ -63,6 +64,54 @@ func FitApply(ctx context.Context, l state.Layout) error {
 		return nil // which unit starts the version is not known
 	}
 	return Service(c).FitVersion(ctx, l.Version(res.State.Target))
+}
+
+// KeepSettings completes u by settings of the agent's unit in dir, if edge-agent wrote it:
+// the environment, if u has none, and the times that are 0. So a unit that is written again
+// keeps what an operator once chose; no remedy names it, since the environment may hold
+// a password. The notes are what it leaves out.
+func KeepSettings(dir string, u systemd.Unit) (_ systemd.Unit, notes []string, err error) {
+	files, err := u.Files()
+	if err != nil {
+		return u, nil, err
+	}
+	path := filepath.Join(dir, files[0].Name)
+	text, err := fsutil.ReadFile(path, maxUnit)
+	if err != nil || !strings.Contains(string(text), writtenByUs) {
+		return u, nil, nil // WriteUnits reports it
+	}
+	environment, odd := environmentOf(text)
+	if len(u.Environment) == 0 {
+		u.Environment = environment
+		for _, v := range odd {
+			notes = append(notes, fmt.Sprintf("left Environment=%s out of %s: set it in a drop-in", v, path))
+		}
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "RestartSec="); ok && u.RestartSecs == 0 {
+			u.RestartSecs, _ = strconv.ParseFloat(v, 64) // 0: the default
+		}
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "WatchdogSec="); ok && u.WatchdogSecs == 0 {
+			u.WatchdogSecs, _ = strconv.Atoi(v)
+		}
+	}
+	return u, notes, nil
+}
+
+// environmentOf returns the variables of a unit, and those that edge-agent does not write,
+// since they would need quoting: somebody edited the unit.
+func environmentOf(unit []byte) (kept, odd []string) {
+	for line := range strings.Lines(string(unit)) {
+		v, ok := strings.CutPrefix(strings.TrimSpace(line), "Environment=")
+		switch {
+		case !ok || v == "":
+		case strings.ContainsAny(v, " \t\"'\\$%"):
+			odd = append(odd, v)
+		default:
+			kept = append(kept, v)
+		}
+	}
+	return kept, odd
 }
 
 // linkedDirs returns the directories outside an install root that links in it

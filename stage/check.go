@@ -60,7 +60,7 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 		return nil
 	case errors.Is(err, syscall.ENOEXEC):
 		return release.Errorf(release.ArchMismatch, "%s of the release cannot run on this machine (%s): %w", s.Binary, release.HostArch(), err)
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ELIBBAD):
+	case noLoader(err, bin):
 		return release.Errorf(release.ArchMismatch, "%s of the release needs a loader that this machine does not have: %w", s.Binary, err)
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		return release.Errorf(release.ExtractFailed, "self-check: `%s version` did not end within %v", s.Binary, s.CheckTimeout)
@@ -69,6 +69,13 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	default:
 		return release.Errorf(release.ExtractFailed, "self-check: `%s version`: %w", s.Binary, err)
 	}
+}
+
+// noLoader reports whether the kernel found bin, and not the program that loads it. Another
+// file that is missing, like /dev/null, is no fault of the release.
+func noLoader(err error, bin string) bool {
+	var path *fs.PathError
+	return errors.Is(err, syscall.ELIBBAD) || errors.Is(err, fs.ErrNotExist) && (!errors.As(err, &path) || path.Path == bin)
 }
 
 // explainForbidden returns why the kernel does not execute bin although its x bits are

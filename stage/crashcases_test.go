@@ -141,7 +141,7 @@ func prove(ctx context.Context, s *Stager, _ *promised) error {
 		return err
 	}
 	res, err := s.Layout.Do(ctx, func(st state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
-		st, t = state.Keep(st, t, "", now)
+		st, t = state.Keep(st, t, st.Target, "", now)
 		return st, t, nil
 	})
 	if err != nil {

@@ -33,11 +33,11 @@ const (
 // creates regular files, directories, and links that stay inside; it refuses every
 // other entry and every name that is not plain. It ignores owners, times, set-id bits
 // and all modes but "executable": a directory gets mode 0755, a file 0644 or 0755,
-// whatever the umask.
-func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a release.Artefact) error {
+// whatever the umask. It returns the digest of the record of what it created.
+func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a release.Artefact) (record string, err error) {
 	root, err := os.OpenRoot(to)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer root.Close()
 	limit := a.UnpackedSize
@@ -47,15 +47,15 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a relea
 	packed := &progressReader{r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
 	x := &extractor{disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
 	if x.record, err = newDigests(x.disk, to); err != nil {
-		return err
+		return "", err
 	}
 	if err := x.record.close(x.run(ctx, packed)); err != nil {
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
-			return err
+			return "", err
 		}
-		return release.Errorf(release.ExtractFailed, "extract: %w", err)
+		return "", release.Errorf(release.ExtractFailed, "extract: %w", err)
 	}
-	return x.sync()
+	return x.record.digest(), x.sync()
 }
 
 type kind byte
@@ -166,6 +166,9 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 			return err
 		}
 		x.seen[name] = isLink
+		if err := x.record.link(name, h.Linkname); err != nil {
+			return err
+		}
 		return x.disk.Do(fsutil.Op{Kind: fsutil.OpSymlink, Path: x.path(name), To: h.Linkname},
 			func() error { return x.root.Symlink(h.Linkname, name) })
 	case tar.TypeLink:
@@ -177,6 +180,9 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 			return fmt.Errorf("hard link to %.200q, which is not an earlier file of the archive", h.Linkname)
 		}
 		x.seen[name] = isFile
+		if err := x.recordAgain(target, name); err != nil {
+			return err
+		}
 		return x.disk.Do(fsutil.Op{Kind: fsutil.OpLink, Path: x.path(name), To: x.path(target)},
 			func() error { return x.root.Link(target, name) })
 	default:
@@ -247,6 +253,23 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 		err = e
 	}
 	return err
+}
+
+// recordAgain records an earlier file under another name of it.
+func (x *extractor) recordAgain(file, name string) error {
+	f, err := x.root.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{x.record}, struct{ io.Reader }{f}, x.buf[:]); err != nil {
+		return err
+	}
+	return x.record.add(name, st.Mode()&0o100 != 0)
 }
 
 func (x *extractor) path(name string) string { return path.Join(x.top, name) }

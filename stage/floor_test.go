@@ -102,7 +102,7 @@ func TestReplayOfEveryManifest(t *testing.T) {
 				}
 			}
 			kept, lost := next, next
-			kept.s, kept.t = state.Keep(trial, tree, "", now)
+			kept.s, kept.t = state.Keep(trial, tree, trial.Target, "", now)
 			kept.running, kept.before = i, n.running
 			lost.s, lost.t = state.Revert(trial, tree, "it did not come up", now)
 			for what, after := range map[string]node{"kept": kept, "lost": lost} {

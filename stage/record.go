@@ -3,34 +3,40 @@ package stage
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"golang.org/x/sys/unix"
 )
 
 // digests writes the record of a version's files: a line for each regular file, as
-// sha256sum writes them ("sha256sum -c .release.sha256"). A star marks a program.
+// sha256sum writes them ("sha256sum -c .release.sha256"). A star marks a program. What
+// sha256sum cannot say is in comments, which it ignores:
+//
+//	#exec bin/helper              the program of the line before has the right to be executed
+//	#link "lib/x.so" "x.so.1"     a symbolic link, and its target
+//
+// The version's marker has the digest of the whole record.
 type digests struct {
 	f    *fsutil.File
 	w    *bufio.Writer
+	all  hash.Hash // of the record
 	sum  hash.Hash
 	head []byte // the first bytes of the present file
 }
+
+// The comments of a record begin with these.
+const (
+	execComment = "#exec "
+	linkComment = "#link "
+)
 
 // Write takes the content of the present file.
 func (d *digests) Write(b []byte) (int, error) {
@@ -59,7 +65,8 @@ func newDigests(disk fsutil.Disk, dir string) (*digests, error) {
 		f.Close()
 		return nil, err
 	}
-	return &digests{f: f, w: bufio.NewWriterSize(f, 64<<10), sum: sha256.New()}, nil
+	all := sha256.New()
+	return &digests{f: f, w: bufio.NewWriterSize(io.MultiWriter(f, all), 64<<10), all: all, sum: sha256.New()}, nil
 }
 
 // add records the file of that name, whose content was written to d.
@@ -70,9 +77,21 @@ func (d *digests) add(name string, executable bool) error {
 	}
 	d.head = d.head[:0]
 	_, err := fmt.Fprintf(d.w, "%x %s%s\n", d.sum.Sum(nil), mark, name)
+	if mark == "*" && executable && err == nil {
+		_, err = fmt.Fprintf(d.w, execComment+"%s\n", name)
+	}
 	d.sum.Reset()
 	return err
 }
+
+// link records a symbolic link.
+func (d *digests) link(name, target string) error {
+	_, err := fmt.Fprintf(d.w, linkComment+"%q %q\n", name, target)
+	return err
+}
+
+// digest returns the SHA-256 of a record that is closed, for the marker.
+func (d *digests) digest() string { return hex.EncodeToString(d.all.Sum(nil)) }
 
 // close makes the record durable, if err is nil, and returns the first error.
 func (d *digests) close(err error) error {
@@ -83,105 +102,4 @@ func (d *digests) close(err error) error {
 		err = d.f.Sync()
 	}
 	return errors.Join(err, d.f.Close())
-}
-
-// Change is a file of an installed version that is not as it was staged.
-type Change struct {
-	Path string // relative to the version's directory
-	Why  string // "is missing", or how it differs
-	// Code: it is a program or a library, so that the version may not start.
-	Code bool
-}
-
-// Compare returns the files of version v that differ from their record. Files that are
-// not in the record are ignored, since a program may write some; so is a version that
-// an earlier agent staged, which has no record. A file that cannot be read now is an
-// error, and no change.
-func Compare(ctx context.Context, l state.Layout, v release.Version) (changes []Change, err error) {
-	root, err := os.OpenRoot(l.Version(v))
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	record, err := root.OpenFile(state.DigestsFile, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer record.Close()
-	var errs []error
-	lines := bufio.NewScanner(record)
-	for n := 0; lines.Scan(); n++ {
-		if n > maxEntries || ctx.Err() != nil {
-			return changes, errors.Join(fmt.Errorf("%s has more than %d lines", state.DigestsFile, maxEntries), ctx.Err())
-		}
-		sum, rest, ok := strings.Cut(lines.Text(), " ")
-		if !ok || len(sum) != 2*sha256.Size || len(rest) < 2 {
-			return changes, fmt.Errorf("%s is damaged at line %d", state.DigestsFile, n+1)
-		}
-		c := Change{Path: rest[1:], Code: rest[0] == '*' || isLibrary(rest[1:])}
-		got, err := fileDigest(ctx, root, c.Path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			c.Why = "is missing"
-		case err != nil:
-			errs = append(errs, fmt.Errorf("%s: %w", c.Path, err))
-			continue
-		case got != sum:
-			c.Why = "has another content: its SHA-256 is " + got + ", and was " + sum
-		default:
-			continue
-		}
-		changes = append(changes, c)
-	}
-	return changes, errors.Join(append(errs, lines.Err())...)
-}
-
-// isLibrary reports whether a file is a shared library, by its name.
-func isLibrary(name string) bool {
-	base := path.Base(name)
-	return strings.HasSuffix(base, ".so") || strings.Contains(base, ".so.")
-}
-
-// fileDigest returns the SHA-256 of a regular file below root.
-func fileDigest(ctx context.Context, root *os.Root, name string) (string, error) {
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		return "none: it is not a regular file", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	h := sha256.New()
-	if _, err := io.Copy(h, contextReader{ctx, f}); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// contextReader ends a read when ctx is done.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
-}
-
-// intact reports whether no program or library of an installed version differs from its
-// record.
-func intact(ctx context.Context, l state.Layout, v release.Version) bool {
-	changes, _ := Compare(ctx, l, v) // a file that cannot be read now is no reason
-	return !slices.ContainsFunc(changes, func(c Change) bool { return c.Code })
 }

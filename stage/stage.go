@@ -189,6 +189,9 @@ type marker struct {
 	// Program is the service's program, relative to the directory; "" in a marker of
 	// an agent that did not record it.
 	Program string `json:"program,omitzero"`
+	// Record is the SHA-256 of state.DigestsFile; "" in a marker of an agent that did not
+	// record it.
+	Record string `json:"record,omitzero"`
 }
 
 // Stage makes the directory of rel from the artefact a of its manifest, whose
@@ -271,13 +274,14 @@ func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefa
 	if _, err := tarball.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if err := s.extract(ctx, tarball, dir, a); err != nil {
+	record, err := s.extract(ctx, tarball, dir, a)
+	if err != nil {
 		return err
 	}
 	if err := s.selfCheck(ctx, dir); err != nil {
 		return err
 	}
-	b, err := json.Marshal(marker{v, a.SHA256, m.Sequence, s.Binary})
+	b, err := json.Marshal(marker{v, a.SHA256, m.Sequence, s.Binary, record})
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type Layout struct {
 	running release.Version // see RunningAs
 	atStart bool            // see AtStart
 	program string          // see WithProgram
+	group   bool            // see KeepGroup
 }
 
 // At returns the layout of root, which must be an absolute path. It reads nothing.
@@ -174,7 +175,7 @@ func (l Layout) aside(path string) error {
 }
 
 // Tree reads the links and lists the complete versions. A link that is no link to a
-// version counts as missing. Only an unreadable versions/ is an error.
+// version counts as missing. It is an error if versions/ or a link cannot be read now.
 func (l Layout) Tree() (Tree, error) {
 	var t Tree
 	entries, err := os.ReadDir(l.Versions())
@@ -189,49 +190,64 @@ func (l Layout) Tree() (Tree, error) {
 		}
 		return b.String() < a.String()
 	})
-	t.Current = l.link(l.Current(), t)
-	if v := l.linkedVersion(l.Current()); t.Damaged[v] != "" {
-		t.DamagedCurrent = v
+	for _, link := range []struct {
+		path string
+		to   *release.Version
+	}{{l.Current(), &t.Current}, {l.Previous(), &t.Previous}, {l.LastGood(), &t.LastGood}} {
+		v, err := l.linkedVersion(link.path)
+		if err != nil {
+			return Tree{}, err
+		}
+		if t.Has(v) {
+			*link.to = v
+		} else if t.Damaged[v] != "" && link.path == l.Current() {
+			t.DamagedCurrent = v
+		}
 	}
-	t.Previous = l.link(l.Previous(), t)
-	t.LastGood = l.link(l.LastGood(), t)
 	return t, nil
-}
-
-// link returns the installed version that the link at path points to.
-func (l Layout) link(path string, t Tree) release.Version {
-	if v := l.linkedVersion(path); t.Has(v) {
-		return v
-	}
-	return release.Version{}
 }
 
 // linkedVersion returns the version in versions/ that the link at path points to, by a
 // relative or an absolute path, and through the links that an administrator made. It
-// may not be there.
-func (l Layout) linkedVersion(path string) release.Version {
+// may not be there. An error means that this cannot be told now.
+func (l Layout) linkedVersion(path string) (release.Version, error) {
 	target, err := os.Readlink(path)
+	if err != nil && (absent(err) || errors.Is(err, syscall.EINVAL)) { // it is no link
+		return release.Version{}, nil
+	}
 	if err != nil {
-		return release.Version{}
+		return release.Version{}, err
 	}
 	if !filepath.IsAbs(target) {
 		target = l.path(target)
 	}
 	dir, base := filepath.Split(filepath.Clean(target))
 	v, err := release.ParseVersion(base)
-	if err != nil || !sameDir(dir, l.Versions()) {
-		return release.Version{}
+	if err != nil {
+		return release.Version{}, nil
 	}
-	return v
+	if same, err := sameDir(dir, l.Versions()); err != nil || !same {
+		return release.Version{}, err
+	}
+	return v, nil
 }
 
-func sameDir(a, b string) bool {
+// sameDir reports whether two paths are one directory. One that is absent is not.
+func sameDir(a, b string) (bool, error) {
 	if filepath.Clean(a) == b {
-		return true
+		return true, nil
 	}
-	sa, err1 := os.Stat(a)
-	sb, err2 := os.Stat(b)
-	return err1 == nil && err2 == nil && os.SameFile(sa, sb)
+	sa, err := os.Stat(a)
+	if err == nil {
+		var sb fs.FileInfo
+		if sb, err = os.Stat(b); err == nil {
+			return os.SameFile(sa, sb), nil
+		}
+	}
+	if absent(err) {
+		err = nil
+	}
+	return false, err
 }
 
 // PointCurrent points the link current to v, which must be on disk, and changes

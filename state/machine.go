@@ -178,6 +178,16 @@ func (s State) failure() string {
 	return ""
 }
 
+// TakeBack takes back that the present start of the version on trial was counted: systemd
+// did not make it, and not for a fault of the version.
+func TakeBack(s State) State {
+	if s.Status == PendingHealth && s.BootAttempts > 0 {
+		s.BootAttempts--
+		s.FailedStarts = s.FailedStarts[:min(len(s.FailedStarts), s.BootAttempts)]
+	}
+	return s
+}
+
 // NoteFailure records why the present start of the version on trial failed. It keeps
 // an earlier cause of the same start: the version itself reports before systemd does.
 func NoteFailure(s State, cause string) State {
@@ -224,11 +234,12 @@ func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
 	}), t
 }
 
-// Keep ends the trial of a version that proved healthy: it becomes last-good, its
-// floor applies, and the upgrade is reported as completed. note, unless empty, is
-// appended to the report's message. Without a trial it returns its arguments.
-func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
-	if s.Status != PendingHealth || t.Current != s.Target {
+// Keep ends the trial of healthy, a version that proved healthy: it becomes last-good,
+// its floor applies, and the upgrade is reported as completed. note, unless empty, is
+// appended to the report's message. Without a trial of that version, as after an
+// operator pointed current to another one, it returns its arguments.
+func Keep(s State, t Tree, healthy release.Version, note string, now time.Time) (State, Tree) {
+	if s.Status != PendingHealth || t.Current != s.Target || healthy != s.Target {
 		return s, t
 	}
 	n := atRest(s, Stable, s.Target, now)
@@ -250,10 +261,14 @@ func Keep(s State, t Tree, note string, now time.Time) (State, Tree) {
 	return n, t
 }
 
-// abandon ends a trial whose links were never swapped. The release is not at fault.
+// notBegun is the reason of abandon for a trial that no start has begun.
+const notBegun = "interrupted before the swap; nothing was changed"
+
+// abandon ends a trial without a verdict, for the reason why: its links were never
+// swapped, or an operator chose a third version. The release is not at fault.
 // It drops the pending report that the version is staged. A version that an operator
 // applied is staged_manual again.
-func abandon(s State, now time.Time) State {
+func abandon(s State, why string, now time.Time) State {
 	staged, ack := entryID(cmp.Or(s.CommandID, s.TrialID), string(release.Staged)), entryID(s.CommandID, "ack")
 	if c, ok := s.Command(s.CommandID); ok && c.Status == stagedManual {
 		n := atRest(s, StagedManual, s.Previous, now)
@@ -266,7 +281,6 @@ func abandon(s State, now time.Time) State {
 	n := atRest(s, Stable, s.Previous, now)
 	n.PendingReports = slices.DeleteFunc(slices.Clone(s.PendingReports), func(e Entry) bool { return e.ID == staged || e.ID == ack })
 	n.TrialID = s.TrialID
-	const why = "interrupted before the swap; nothing was changed"
 	if s.CommandID != "" {
 		n = n.fail(s.CommandID, release.Internal, why, now)
 	} else {

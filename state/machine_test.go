@@ -67,7 +67,7 @@ func TestReconcileEveryPair(t *testing.T) {
 		{at(PendingHealth), v1, "stable 1.0.0 1.0.0 "},              // a crash before the swap
 		{started, v1, "rolled_back 1.0.0 1.0.0 1.1.0"},              // a revert that could not be recorded
 		{at(PendingHealth), v3, "pending_health 1.2.0 1.0.0 1.2.0"},
-		{at(PendingHealth), no, "rolled_back 1.0.0 1.0.0 1.1.0"},
+		{at(PendingHealth), no, "pending_health 1.1.0 1.0.0 1.1.0"}, // somebody removed the link,
 
 		{at(RolledBack), v1, "rolled_back 1.0.0 1.0.0 1.1.0"},
 		{at(RolledBack), v2, "rolled_back 1.0.0 1.0.0 1.1.0"}, // a crash in the revert
@@ -194,11 +194,11 @@ func TestKeepMovesLastGoodAndTheFloor(t *testing.T) {
 	if !s.Floor.IsZero() {
 		t.Error("the floor rises before the version proved healthy")
 	}
-	s, tr := Keep(s, tree(v2, v1), "", now)
+	s, tr := Keep(s, tree(v2, v1), v2, "", now)
 	if s.Status != Stable || s.Good != v2 || tr.LastGood != v2 || s.Floor != v2 {
 		t.Errorf("got %+v, last-good %s", s, tr.LastGood)
 	}
-	if s2, t2 := Keep(s, tr, "", now); !cmp.Equal(s, s2, cmp.AllowUnexported(release.Version{})) || t2.LastGood != v2 {
+	if s2, t2 := Keep(s, tr, v2, "", now); !cmp.Equal(s, s2, cmp.AllowUnexported(release.Version{})) || t2.LastGood != v2 {
 		t.Error("Keep is not idempotent")
 	}
 }
@@ -305,7 +305,7 @@ func TestDecisionsUseNoClock(t *testing.T) {
 			tr.Previous, tr.Current = s.Previous, v2
 		}
 		count := func() { s, tr = CountStart(s, tr, "", clock()) }
-		for _, change := range []func(){func() {}, begin, count, count, count, begin, count, func() { s, tr = Keep(s, tr, "", clock()) }, count} {
+		for _, change := range []func(){func() {}, begin, count, count, count, begin, count, func() { s, tr = Keep(s, tr, s.Target, "", clock()) }, count} {
 			step(change)
 		}
 		return strings.Join(steps, "\n")

@@ -35,7 +35,8 @@ func Apply(s State, t Tree, now time.Time) (State, Tree, error) {
 	return s, t, nil
 }
 
-// RollBack is a rollback that an operator requests. It ends a trial at once. Without
+// RollBack is a rollback that an operator requests. It ends a trial at once, unless no
+// other version can be started. Without
 // a trial it puts the installed version to on trial, with the running one as the
 // previous; the zero Version stands for the link previous. The error lists the
 // installed versions.
@@ -45,6 +46,9 @@ func RollBack(s State, t Tree, to release.Version, now time.Time) (State, Tree, 
 	if s.Status == PendingHealth {
 		if !to.IsZero() && to != s.Previous {
 			return s, t, fmt.Errorf("%s is on trial, and rolling back returns to %s; run rollback without a version first", s.Target, s.Previous)
+		}
+		if t.fallback(s.Previous, s.Target) == s.Target {
+			return s, t, fmt.Errorf("%s is on trial, and no other version can be started (%s); restore its files from the release, and try again", s.Target, t.whyAbsent(s.Previous))
 		}
 		s, t = Revert(s, t, "an operator rolled back", now)
 		return s, t, nil

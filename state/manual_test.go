@@ -27,7 +27,7 @@ func TestShelveAndApply(t *testing.T) {
 	if err != nil || s.Status != PendingHealth || tree.Current != v2 || tree.Previous != v1 || s.MaxBootAttempts != 2 {
 		t.Fatalf("%+v, %+v, %v", s, tree, err)
 	}
-	s, tree = Keep(s, tree, "", now)
+	s, tree = Keep(s, tree, s.Target, "", now)
 	if s.Floor != v1 || tree.LastGood != v2 {
 		t.Errorf("kept as %+v", s)
 	}
@@ -51,7 +51,7 @@ func TestRollBack(t *testing.T) {
 		if got := fmt.Sprint(codes(trial)); got != "[upgrade_rolled_back]" {
 			t.Errorf("to %s: reported as %s", to, got)
 		}
-		if kept, _ := Keep(trial, tt, "", now); kept.Status != Stable || fmt.Sprint(codes(kept)) != "[upgrade_rolled_back]" {
+		if kept, _ := Keep(trial, tt, trial.Target, "", now); kept.Status != Stable || fmt.Sprint(codes(kept)) != "[upgrade_rolled_back]" {
 			t.Errorf("to %s, kept: %s, reported %v", to, kept.Status, codes(kept))
 		}
 		back, bt, err := RollBack(trial, tt, none, now)
@@ -103,7 +103,7 @@ func TestAManualSwitch(t *testing.T) {
 		if s.Status != PendingHealth || s.Target != tt.to || note == "" || fmt.Sprint(codes(s)) != tt.switched {
 			t.Fatalf("%s to %s: %s %s, reports %v", tt.from, tt.to, s.Status, s.Target, codes(s))
 		}
-		if s, _ = Keep(s, tr, "", now); fmt.Sprint(codes(s)) != tt.ended {
+		if s, _ = Keep(s, tr, s.Target, "", now); fmt.Sprint(codes(s)) != tt.ended {
 			t.Errorf("%s to %s, kept: reports %v, want %s", tt.from, tt.to, codes(s), tt.ended)
 		}
 	}

@@ -89,7 +89,23 @@ func (l Layout) chown(owner uint32) string {
 			}
 		}
 	}
-	return fmt.Sprintf("run: chown -R %s: %s", userName(owner), strings.Join(dirs, " "))
+	return fmt.Sprintf("run: chown -R %s %s", l.NewOwner(userName(owner)), strings.Join(dirs, " "))
+}
+
+// KeepGroup returns l for a root whose group lets another user than its owner reach the
+// versions, as that of an attached service. The remedies of Inspect leave the group.
+func (l Layout) KeepGroup() Layout {
+	l.group = true
+	return l
+}
+
+// NewOwner returns user as an argument of chown: with the user's group, unless the group
+// of the root stays.
+func (l Layout) NewOwner(user string) string {
+	if l.group {
+		return user
+	}
+	return user + ":"
 }
 
 // resolvedDir returns dir without links, or dir if a link cannot be followed.

@@ -72,16 +72,24 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 				return s, t, s.Reason
 			}
 			target := s.Target
-			s = abandon(s, now)
+			s = abandon(s, notBegun, now)
 			if s.Status == StagedManual {
 				return s, t, fmt.Sprintf("applying %s was interrupted before the swap; apply it again", target)
 			}
 			return s, t, fmt.Sprintf("the upgrade to %s was interrupted before the swap; nothing was changed", target)
-		case release.Version{}: // the swap is atomic, so the directory of the target was removed
+		case release.Version{}: // the swap is atomic, so the link or the directory was removed
+			if t.Has(s.Target) {
+				t.Current = s.Target
+				return s, t, fmt.Sprintf("current was missing or dangling; it points to %s, which is on trial, again", s.Target)
+			}
 			s, t = Revert(s, t, t.whyAbsent(s.Target), now)
 			return s, t, s.Reason
 		default:
-			return adoptManualSwitch(abandon(s, now), t, now)
+			why := notBegun
+			if s.BootAttempts > 0 {
+				why = fmt.Sprintf("an operator pointed current to %s during the trial", t.Current)
+			}
+			return adoptManualSwitch(abandon(s, why, now), t, now)
 		}
 
 	case RolledBack:

@@ -122,8 +122,20 @@ func removedVersion(e fs.DirEntry) (release.Version, bool) {
 	return v, err == nil
 }
 
+// absent reports whether err means that nothing is at a path, and not that it cannot be
+// looked at now: too few descriptors, no permission, an error of the disk.
+func absent(err error) bool {
+	for _, e := range []error{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // installed returns the versions among the entries of versions/: the directories, and
-// links to directories, that have no tombstone. damaged are those that cannot be started.
+// links to directories, that have no tombstone. A link that cannot be followed now
+// counts as one of them. damaged are those that cannot be started.
 func (l Layout) installed(entries []fs.DirEntry) (vs []release.Version, damaged map[release.Version]string) {
 	removed := map[release.Version]bool{}
 	for _, e := range entries {
@@ -139,12 +151,13 @@ func (l Layout) installed(entries []fs.DirEntry) (vs []release.Version, damaged 
 		isDir := e.IsDir()
 		if e.Type()&fs.ModeSymlink != 0 {
 			st, err := os.Stat(l.Version(v))
-			isDir = err == nil && st.IsDir()
+			// What cannot be followed now may be a sound version.
+			isDir = err == nil && st.IsDir() || err != nil && !absent(err)
 		}
 		if !isDir {
 			continue
 		}
-		if why := l.damage(v); why != "" {
+		if why := l.Damage(v); why != "" {
 			if damaged == nil {
 				damaged = map[release.Version]string{}
 			}

@@ -73,7 +73,7 @@ func TestDirectoriesMayBeLinks(t *testing.T) {
 					t.Fatalf("a swap: %+v, %v", res, err)
 				}
 				if res, err = l.RunningAs(v2).Do(t.Context(), func(s State, tr Tree, _ time.Time) (State, Tree, error) {
-					s, tr = Keep(s, tr, "", time.Now())
+					s, tr = Keep(s, tr, s.Target, "", time.Now())
 					return s, tr, nil
 				}); err != nil || res.Tree.LastGood != v2 {
 					t.Errorf("kept: %+v, %v", res, err)

@@ -32,7 +32,7 @@ func TestWhatAbandonDrops(t *testing.T) {
 			s = Succeed(Begin(s, Trial{ID: "c", CommandID: "c", Target: v1}, now), "c", "staged", now)
 		}
 		before := reportIDs(s)
-		after := reportIDs(abandon(s, now))
+		after := reportIDs(abandon(s, notBegun, now))
 		staged, ack := entryID("c", string(release.Staged)), entryID("c", "ack")
 		if !slices.Contains(before, staged) || !slices.Contains(before, ack) {
 			t.Fatalf("applied %t: reports %q", applied, before)

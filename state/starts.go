@@ -108,11 +108,22 @@ func (l Layout) StartOf(invocation string) (ran, known bool) {
 	return s.InvocationID == invocation, true
 }
 
-// writeStart overwrites the file in place.
+// writeStart overwrites the file in place. What cannot be written because it is no file,
+// or another user's, is set aside first.
 //
 //	open(O_CREAT), write
 func (l Layout) writeStart(b []byte) error {
 	path := l.startFile()
+	err := l.overwrite(path, b)
+	for _, e := range []error{unix.EISDIR, unix.ELOOP, unix.ENXIO, unix.EINVAL, unix.EACCES} {
+		if errors.Is(err, e) && l.aside(path) == nil {
+			return l.overwrite(path, b)
+		}
+	}
+	return err
+}
+
+func (l Layout) overwrite(path string, b []byte) error {
 	return l.disk.Do(fsutil.Op{Kind: fsutil.OpWrite, Path: path, Data: b}, func() error {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if err != nil {

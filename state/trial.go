@@ -42,6 +42,9 @@ type StartsRecord struct {
 	// had restarted the service by itself before it (NRestarts).
 	BootID   string `json:"boot_id"`
 	Restarts int    `json:"n_restarts"`
+	// NotMade means that systemd did not make the present start, and not for a fault of the
+	// version: it ends without being counted, or excused.
+	NotMade bool `json:"not_made,omitzero"`
 	// Ends says how each start ended, oldest first.
 	Ends []StartEnd `json:"ends,omitempty"`
 }

@@ -100,6 +100,8 @@ var shown = []string{
 	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
 	"Wants", "After", "DefaultDependencies",
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
+	"RootImage", "RootHashPath", "RootHashSignaturePath", "RootVerityPath", "TTYPath", "NetworkNamespacePath", "IPCNamespacePath",
+	"MountImages", "ExtensionImages", "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths", "Requires", "Requisite", "BindsTo",
 	"Type", "NotifyAccess", "User", "DynamicUser", "Group", "SupplementaryGroups", "TimeoutStartUSec", "WatchdogUSec",
 	"ProtectSystem", "ProtectHome", "PrivateTmp", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "NoExecPaths", "ExecPaths", "StateDirectory",
 	"RestrictAddressFamilies", "PrivateNetwork", "LimitFSIZE", "LimitFSIZESoft",
@@ -121,7 +123,7 @@ func (s Service) Inspect(ctx context.Context) Report {
 			Remedy: "see why: systemctl show " + s.Unit, Rollback: s.Attached}}}
 	}
 	if !s.Attached {
-		return s.report(k, s.withGuard(ctx, p), "")
+		return s.report(k, s.withGuard(ctx, withHidden(ctx, s.Unit, p)), "")
 	}
 	base := strings.TrimSuffix(s.Unit, ".service")
 	agent := s
@@ -134,7 +136,8 @@ func (s Service) Inspect(ctx context.Context) Report {
 	if lines := execLines(ap["ExecStart"]); len(lines) > 0 {
 		program = lines[0].path
 	}
-	all := s.report(k, s.withGuard(ctx, p), program)
+	p[agentPrefix+"User"] = ap["User"]
+	all := s.report(k, s.withGuard(ctx, withHidden(ctx, s.Unit, p)), program)
 	if ap != nil && (ap["LoadState"] != "not-found" || s.Config != "") {
 		all.add(agent.Unit+" ", agent.report(beside, ap, ""))
 	}
@@ -208,7 +211,7 @@ func (s Service) Fit(ctx context.Context) error { return s.Inspect(ctx).Rollback
 func (s Service) FitSelf(ctx context.Context) error {
 	if p := s.self(ctx); p != nil {
 		s = s.named()
-		return s.report(linked, s.withGuard(ctx, p), "").Rollback()
+		return s.report(linked, s.withGuard(ctx, withHidden(ctx, s.Unit, p)), "").Rollback()
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ var harmless = []string{
 // optional lists the settings in which a "-" before a path allows it to be missing.
 var optional = []string{
 	"EnvironmentFile", "WorkingDirectory", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "ExecPaths", "NoExecPaths",
-	"BindPaths", "BindReadOnlyPaths", "ExecCondition",
+	"BindPaths", "BindReadOnlyPaths", "MountImages", "ExtensionImages", "ExtensionDirectories", "ExecCondition",
 }
 
 // need is a path in a version that a setting of the unit names, and without which systemd
@@ -88,8 +88,21 @@ func (u unit) moves(path string) bool {
 	return ok
 }
 
+// reported are the properties that have the paths of a setting, as systemd opens them: with
+// the specifiers replaced, and from files that only root can read. Conditions and
+// credentials are in withHidden.
+var reported = map[string]string{
+	"EnvironmentFiles": "EnvironmentFile", "WorkingDirectory": "WorkingDirectory", "RootDirectory": "RootDirectory", "RootImage": "RootImage",
+	"RootHashPath": "RootHash", "RootHashSignaturePath": "RootHashSignature", "RootVerityPath": "RootVerity", "TTYPath": "TTYPath",
+	"NetworkNamespacePath": "NetworkNamespacePath", "IPCNamespacePath": "IPCNamespacePath",
+	"MountImages": "MountImages", "ExtensionImages": "ExtensionImages", "ExtensionDirectories": "ExtensionDirectories",
+	"ReadWritePaths": "ReadWritePaths", "ReadOnlyPaths": "ReadOnlyPaths", "InaccessiblePaths": "InaccessiblePaths",
+	"ExecPaths": "ExecPaths", "NoExecPaths": "NoExecPaths", "BindPaths": "BindPaths", "BindReadOnlyPaths": "BindReadOnlyPaths",
+}
+
 // needs returns the paths in versions that settings of the unit need.
 func (u unit) needs() (out []need) {
+	_, known := u.p["Conditions"]
 	for _, a := range u.assignments() {
 		if a.section != "Unit" && a.section != "Service" || slices.Contains(harmless, a.key) || strings.HasPrefix(a.key, "X-") {
 			continue
@@ -97,6 +110,9 @@ func (u unit) needs() (out []need) {
 		n := need{file: a.file, key: a.key}
 		value := u.expand(a.value)
 		if class, _ := n.condition(); class != "" {
+			if known {
+				continue
+			}
 			value, n.trigger = cutMark(value, "|")
 			value, n.negated = cutMark(value, "!")
 		}
@@ -108,22 +124,41 @@ func (u unit) needs() (out []need) {
 			out = append(out, n)
 		}
 	}
-	// The properties, in which systemd replaced the specifiers of the text.
-	for property, key := range map[string]string{"EnvironmentFiles": "EnvironmentFile", "WorkingDirectory": "", "RootDirectory": "",
-		"ReadWritePaths": "", "ReadOnlyPaths": "", "InaccessiblePaths": ""} {
-		if key == "" {
-			key = property
+	add := func(n need) {
+		n.file = strings.TrimPrefix(u.fromFile(n.key), " from ")
+		if !slices.ContainsFunc(out, func(o need) bool {
+			// A list is printed without quotes: this may be the beginning of a path with a space.
+			return o.key == n.key && (o.path == n.path || strings.HasPrefix(o.path, n.path+" "))
+		}) {
+			out = append(out, n)
 		}
+	}
+	for _, c := range conditions(u.p) {
+		n := need{key: c.kind, trigger: c.trigger, negated: c.negated}
+		if u.inVersion(c.param) {
+			n.path = c.param
+		}
+		if n.path != "" || n.trigger {
+			n.file = strings.TrimPrefix(u.fromFile(n.key), " from ")
+			out = append(out, n)
+		}
+	}
+	for _, key := range []string{"LoadCredential", "LoadCredentialEncrypted"} {
+		for _, path := range credentials(u.p, key) {
+			if u.inVersion(path) {
+				add(need{key: key, path: path})
+			}
+		}
+	}
+	for property, key := range reported {
 		for line := range strings.Lines(u.p[property]) {
+			line = strings.TrimSpace(line)
 			// "!": a working directory that may be missing
-			if strings.Contains(line, "ignore_errors=yes") || strings.HasPrefix(line, "!") {
+			if strings.HasSuffix(line, " (ignore_errors=yes)") || strings.HasPrefix(line, "!") {
 				continue
 			}
-			for _, path := range u.required(key, line) {
-				n := need{file: strings.TrimPrefix(u.fromFile(key), " from "), key: key, path: path}
-				if !slices.ContainsFunc(out, func(o need) bool { return o.key == n.key && o.path == n.path }) {
-					out = append(out, n)
-				}
+			for _, path := range u.required(key, strings.TrimSuffix(line, " (ignore_errors=no)")) {
+				add(need{key: key, path: path})
 			}
 		}
 	}
@@ -143,11 +178,20 @@ func (u unit) expand(value string) string {
 	return strings.NewReplacer("%%", "%", "%n", u.Unit, "%N", name, "%p", prefix, "%P", prefix, "%i", instance, "%I", instance).Replace(value)
 }
 
+// onePath lists the settings whose whole value is one path, which may have spaces. Those
+// of conditions are, too.
+var onePath = []string{"EnvironmentFile", "WorkingDirectory", "RootDirectory", "RootImage", "RootHash", "RootHashSignature", "RootVerity", "TTYPath",
+	"NetworkNamespacePath", "IPCNamespacePath", "LoadCredential", "LoadCredentialEncrypted", "OpenFile", "StandardInput", "StandardOutput", "StandardError"}
+
 // required returns the paths in a version that a setting needs.
 func (u unit) required(key, value string) (out []string) {
-	words := strings.Fields(value)
-	for i, word := range words {
-		word = strings.Trim(word, `"'`)
+	if class, _ := (need{key: key}).condition(); class != "" || slices.Contains(onePath, key) {
+		if path := u.onlyPath(key, strings.Trim(strings.TrimSpace(value), `"'`)); u.inVersion(path) {
+			return []string{path}
+		}
+		return nil
+	}
+	for i, word := range words(value) {
 		prefix := word
 		if slash := strings.IndexByte(word, '/'); slash >= 0 {
 			prefix = word[:slash]
@@ -155,22 +199,77 @@ func (u unit) required(key, value string) (out []string) {
 		switch {
 		case key == "ExecCondition" && i == 0 && strings.Contains(prefix, "-"):
 			return nil // its result is ignored
-		case key == "OpenFile" && strings.HasSuffix(word, "graceful"):
-			continue
 		case key != "ExecCondition" && strings.HasPrefix(strings.TrimLeft(word, "+"), "-"):
 			continue
 		}
-		if key == "BindPaths" || key == "BindReadOnlyPaths" {
+		if key == "ExecCondition" {
+			out = append(out, u.versionPaths(word)...)
+			continue
+		}
+		if key == "BindPaths" || key == "BindReadOnlyPaths" || key == "MountImages" || key == "ExtensionImages" {
 			word, _, _ = strings.Cut(word, ":") // systemd creates the destination
 		}
-		out = append(out, u.versionPaths(word)...)
+		if path := strings.TrimLeft(word, "+"); u.inVersion(path) {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// onlyPath returns the path that the value of a setting is; "" if it may be missing.
+func (u unit) onlyPath(key, value string) string {
+	switch key {
+	case "LoadCredential", "LoadCredentialEncrypted":
+		_, value, _ = strings.Cut(value, ":")
+	case "StandardInput", "StandardOutput", "StandardError":
+		_, value, _ = strings.Cut(value, ":") // file:, append: or truncate:
+	case "OpenFile":
+		if strings.HasSuffix(value, "graceful") {
+			return ""
+		}
+		value, _, _ = strings.Cut(value, ":")
+	}
+	if strings.HasPrefix(value, "-") {
+		return ""
+	}
+	return value
+}
+
+// words splits a list as systemd does: at white space outside quotes.
+func words(value string) (out []string) {
+	var word strings.Builder
+	quote, open, escaped := rune(0), false, false
+	for _, r := range value {
+		switch {
+		case escaped:
+			word.WriteRune(r)
+			escaped = false
+		case r == '\\' && quote != '\'':
+			escaped, open = true, true
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '"' || r == '\''):
+			quote, open = r, true
+		case quote == 0 && (r == ' ' || r == '\t' || r == '\n'):
+			if open {
+				out = append(out, word.String())
+			}
+			word.Reset()
+			open = false
+		default:
+			word.WriteRune(r)
+			open = true
+		}
+	}
+	if open {
+		out = append(out, word.String())
 	}
 	return out
 }
 
 // versionPaths returns the paths in versions that a word consists of.
 func (u unit) versionPaths(word string) (out []string) {
-	for part := range strings.FieldsFuncSeq(word, func(r rune) bool { return strings.ContainsRune("\"':,=;()|&<>`", r) }) {
+	for part := range strings.FieldsFuncSeq(word, func(r rune) bool { return strings.ContainsRune("\"':,=;()|&<>` ", r) }) {
 		if path := strings.TrimLeft(part, "+@!-"); u.inVersion(path) {
 			out = append(out, path)
 		}

@@ -18,18 +18,83 @@ func (s Service) FitVersion(ctx context.Context, dir string) error {
 	if Booted() != nil {
 		return nil
 	}
-	p, err := show(ctx, s.Unit, append(commands, shown...)...)
+	p := s.shownAll(ctx, s.Unit)
+	if p == nil {
+		return nil
+	}
+	return s.fitAll(ctx, p, dir)
+}
+
+// shownAll returns what systemd knows of a unit; nil if that is nothing.
+func (s Service) shownAll(ctx context.Context, unit string) map[string]string {
+	p, err := show(ctx, unit, append(commands, shown...)...)
 	if err != nil || p["LoadState"] != "loaded" {
 		return nil
 	}
-	return s.fitVersion(p, dir)
+	return withHidden(ctx, unit, p)
+}
+
+// OwnFault returns why the version that current points to cannot be started, if that is its
+// own fault: it lacks a path that the unit names below current, or it was started so
+// often that systemd gave up. It returns "" otherwise.
+func (s Service) OwnFault(ctx context.Context) string {
+	p := s.shownAll(ctx, s.Unit)
+	if p == nil {
+		return ""
+	}
+	if state, err := QueryState(ctx, s.Unit); err == nil && state.Result == "start-limit-hit" {
+		return state.EndReason()
+	}
+	if err := s.fitAll(ctx, p, s.Layout.Current()); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// maxRequired bounds how many units FitVersion looks at.
+const maxRequired = 20
+
+// fitAll is fitVersion of the unit, and of the services that it requires: systemd does not
+// start the unit if one of them fails.
+func (s Service) fitAll(ctx context.Context, p map[string]string, dir string) error {
+	errs := []error{s.fitVersion(p, dir)}
+	seen := []string{s.Unit}
+	for todo := required(p); len(todo) > 0 && len(seen) < maxRequired; todo = todo[1:] {
+		name := todo[0]
+		if slices.Contains(seen, name) {
+			continue
+		}
+		seen = append(seen, name)
+		other := s
+		other.Unit = name
+		if p := other.shownAll(ctx, name); p != nil {
+			if err := other.fitVersion(p, dir); err != nil {
+				errs = append(errs, fmt.Errorf("%s needs %s: %w", s.Unit, name, err))
+			}
+			todo = append(todo, required(p)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// required returns the services without which systemd does not start a unit.
+func required(p map[string]string) (out []string) {
+	for _, key := range []string{"Requires", "Requisite", "BindsTo"} {
+		for name := range strings.FieldsSeq(p[key]) {
+			if strings.HasSuffix(name, ".service") {
+				out = append(out, name)
+			}
+		}
+	}
+	return out
 }
 
 // FitVersionSelf is FitVersion for the unit of this process. It returns nil if this
 // process is not the service of a unit.
 func (s Service) FitVersionSelf(ctx context.Context, dir string) error {
 	if p := s.self(ctx, commands...); p != nil {
-		return s.named().fitVersion(p, dir)
+		s = s.named()
+		return s.fitAll(ctx, withHidden(ctx, s.Unit, p), dir)
 	}
 	return nil
 }
@@ -43,7 +108,7 @@ func (s Service) fitVersion(p map[string]string, dir string) error {
 			from = strings.TrimPrefix(u.fromFile(n.key), " from ")
 		}
 		if err := fmt.Errorf("%s has %s=%s, and %s %s: publish a version with it, or correct %[2]s= in %[6]s, then run: systemctl daemon-reload",
-			s.Unit, n.key, n.path, filepath.Base(dir), n.fault(), from); len(errs) < 3 {
+			s.Unit, n.key, n.path, filepath.Base(resolve(dir)), n.fault(), from); len(errs) < 3 {
 			errs = append(errs, err)
 		}
 	}
@@ -140,8 +205,8 @@ func has(kind, key, path string) bool {
 var commands = []string{"ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost"}
 
 // commandsLacking returns the commands of the unit that the version in dir does not have,
-// and the arguments that the running version has, and that one does not, like the script
-// of an interpreter.
+// and the arguments that the running version or last-good has, and that one does not, like
+// the script of an interpreter.
 func (u unit) commandsLacking(dir string) (out []need) {
 	for _, key := range append([]string{"ExecCondition", "ExecStartPre", "ExecStart"}, commands...) {
 		for _, e := range execLines(u.p[key]) {
@@ -157,7 +222,8 @@ func (u unit) commandsLacking(dir string) (out []need) {
 			for _, arg := range e.args[1:] {
 				for _, path := range u.versionPaths(arg) {
 					rest, ok := u.inNext(path)
-					if ok && has("", key, filepath.Join(u.Layout.Current(), rest)) && !has("", key, filepath.Join(dir, rest)) {
+					had := has("", key, filepath.Join(u.Layout.Current(), rest)) || has("", key, filepath.Join(u.Layout.LastGood(), rest))
+					if ok && had && !has("", key, filepath.Join(dir, rest)) {
 						out = append(out, need{key: key, path: path})
 					}
 				}

@@ -13,12 +13,12 @@ func TestFitVersion(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	full, bare := filepath.Join(root, "versions/1.0.0"), filepath.Join(root, "versions/1.1.0")
-	for _, dir := range []string{full + "/share/empty", full + "/bin", bare + "/bin"} {
+	for _, dir := range []string{full + "/share/empty", full + "/bin", bare + "/bin", bare + "/a b"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for path, mode := range map[string]os.FileMode{full + "/share/env": 0o644, full + "/bin/tool": 0o755, bare + "/bin/tool": 0o644, full + "/app.py": 0o644} {
+	for path, mode := range map[string]os.FileMode{full + "/share/env": 0o644, full + "/bin/tool": 0o755, bare + "/bin/tool": 0o644, bare + "/a b/en v": 0o644, full + "/app.py": 0o644} {
 		if err := os.WriteFile(path, []byte("x"), mode); err != nil {
 			t.Fatal(err)
 		}
@@ -68,6 +68,25 @@ func TestFitVersion(t *testing.T) {
 		{"[Unit]\nConditionPathExists=|CURRENT/share\nConditionVirtualization=|vm", "", ""},
 		{"[Unit]\nAssertPathIsDirectory=CURRENT/share", "", "AssertPathIsDirectory="},
 		{"[Unit]\nConditionPathExists=ROOT/last-good/share", "", "ConditionPathExists="}, // it moves as well
+		// What systemd reports, with specifiers replaced, or from a file that only root can read.
+		{"[Service]\nLoadCredential=key:%S/edge/current/share/env", `LoadCredential={"data":[["key","CURRENT/share/env"]]}`, "LoadCredential="},
+		{"", "BindReadOnlyPaths=CURRENT/share:/srv:rbind", "BindReadOnlyPaths="},
+		{"", "BindReadOnlyPaths=-CURRENT/share:/srv:rbind", ""},
+		{"", "ReadOnlyPaths=-CURRENT/share", ""},
+		{"", "RootHashSignaturePath=CURRENT/share/sig", "RootHashSignature="},
+		{"", `Conditions={"data":[["ConditionPathExists",false,false,"CURRENT/share",0]]}`, "ConditionPathExists="},
+		{"", `Conditions={"data":[["ConditionPathExists",false,true,"CURRENT/share",-1]]}`, ""},
+		{"", `Asserts={"data":[["AssertPathIsDirectory",false,false,"CURRENT/share",0]]}`, "AssertPathIsDirectory="},
+		{"", `Conditions={"data":[["ConditionPathExists",true,false,"CURRENT/share",0],["ConditionVirtualization",true,false,"vm",0]]}`, ""},
+		{"", `Conditions={"data":[["ConditionPathExists",true,false,"CURRENT/share",0]]}`, "ConditionPathExists="},
+		{"[Unit]\nConditionPathExists=CURRENT/share", `Conditions={"data":[]}`, ""}, // a later file cancels it
+		// Paths with spaces.
+		{"[Service]\nWorkingDirectory=CURRENT/bin/my share", "", "my share"},
+		{"[Service]\nWorkingDirectory=CURRENT/a b", "WorkingDirectory=CURRENT/a b", ""},
+		{"[Service]\nEnvironmentFile=CURRENT/a b/en v", "EnvironmentFiles=CURRENT/a b/en v (ignore_errors=no)", ""},
+		{`[Service]` + "\n" + `BindReadOnlyPaths=/usr "CURRENT/a b:/srv"`, "BindReadOnlyPaths=/usr:/usr:rbind CURRENT/a b:/srv:rbind", ""},
+		{`[Service]` + "\n" + `ReadOnlyPaths='CURRENT/c d'`, "", "c d"},
+		{"[Unit]\nConditionPathExists=CURRENT/a b", "", ""},
 		{"[Service]\nEnvironment=A=CURRENT/share", "", ""},
 		{"", command("ExecStart", "CURRENT/bin/tool run", "no"), "ExecStart="},
 		{"", command("ExecStart", "/usr/bin/python3 CURRENT/app.py --data=/srv", "no"), "ExecStart="},

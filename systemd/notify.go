@@ -13,21 +13,17 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"time"
 )
 
-// How long Notify waits for a systemd that reads nothing. READY=1 is worth more: a unit
-// of Type=notify does not start without it.
-const (
-	notifyTimeout = 100 * time.Millisecond
-	readyTimeout  = 20 * time.Second
-)
+// notifyTimeout is how long Notify waits for a systemd that reads nothing.
+const notifyTimeout = 100 * time.Millisecond
 
 // Notify sends state to systemd: lines of NAME=VALUE, as in sd_notify(3). Without
 // NOTIFY_SOCKET in the environment it does nothing, and returns nil. A systemd that
-// reads nothing delays it by 100 ms at most, READY=1 by 20 s; daemon.SdNotify of go-systemd would wait
-// for ever.
+// reads nothing delays it by 100 ms at most, where daemon.SdNotify of go-systemd would wait
+// for ever. After an error send READY=1 again: a unit of Type=notify does not start
+// without it. Package agent does.
 func Notify(state string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
@@ -39,11 +35,7 @@ func Notify(state string) error {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
 	defer conn.Close()
-	timeout := notifyTimeout
-	if strings.Contains(state, "READY=1") {
-		timeout = readyTimeout
-	}
-	if err := conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+	if err := conn.SetWriteDeadline(time.Now().Add(notifyTimeout)); err != nil {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
 	if _, err := conn.Write([]byte(state)); err != nil {

@@ -21,6 +21,21 @@ func Booted() error {
 	return nil
 }
 
+// SetsExecPID reports whether systemd runs here, in a version that sets SYSTEMD_EXEC_PID
+// for the processes that it executes: 248 or later.
+func SetsExecPID(ctx context.Context) bool {
+	if Booted() != nil {
+		return false
+	}
+	out, err := output(ctx, "systemctl", "--version")
+	fields := strings.Fields(string(out))
+	if err != nil || len(fields) < 2 {
+		return false
+	}
+	version, err := strconv.Atoi(fields[1])
+	return err == nil && version >= 248
+}
+
 // show returns properties of a unit, from systemctl.
 func show(ctx context.Context, unit string, names ...string) (map[string]string, error) {
 	out, err := output(ctx, "systemctl", "show", "-p", strings.Join(names, ","), "--", unit)

@@ -1,21 +1,26 @@
 package systemd
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
+	"time"
 )
 
 // watchdogUnit is the unit that systemd starts before each start of a service: it counts,
 // or rolls back. No setting of the service can keep it from running.
-func watchdogUnit(service string) string {
-	return strings.TrimSuffix(service, ".service") + "-watchdog.service"
+func watchdogUnit(service string) string { return besideName(service) + "-watchdog.service" }
+
+// besideName starts the names of units beside a service. The name of an instance of a
+// template loses its "@": systemd would apply the drop-ins of the template to the units.
+func besideName(service string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(service, ".service"), "@", ":")
 }
 
 // retryUnit is the unit that systemd starts after each start of a service, to repeat one
 // that systemd skipped.
-func retryUnit(service string) string {
-	return strings.TrimSuffix(service, ".service") + "-retry.service"
-}
+func retryUnit(service string) string { return besideName(service) + "-retry.service" }
 
 // Beside returns the names of the units that belong to the unit of a service which is its
 // own agent: see Unit.Files.
@@ -24,9 +29,7 @@ func Beside(service string) []string {
 }
 
 // restartUnit is the unit that starts, or restarts, a service for retryUnit.
-func restartUnit(service string) string {
-	return strings.TrimSuffix(service, ".service") + "-restart.service"
-}
+func restartUnit(service string) string { return besideName(service) + "-restart.service" }
 
 // Other is the name of another unit than that of this process, like "edge.service".
 type Other string
@@ -58,25 +61,47 @@ func starting(p map[string]string) bool {
 	if p["Job"] == "" || p["Job"] == "0" {
 		return false
 	}
-	// A start job of a unit that is up does nothing.
-	return p["ActiveState"] == "inactive" || p["ActiveState"] == "failed" || strings.HasPrefix(p["SubState"], "auto-restart")
+	// A start job of a unit that is up does nothing; one of a unit that stops waits.
+	return slices.Contains([]string{"inactive", "failed", "deactivating"}, p["ActiveState"]) || strings.HasPrefix(p["SubState"], "auto-restart")
 }
 
-// Skipped returns why the last start of the unit ended before the unit ran anything, if
-// systemd does not try again by itself: a condition is not met, or the unit failed. It
-// returns "" otherwise, and if that is unknown.
-func (o Other) Skipped(ctx context.Context) string {
+// NotMade reports whether the last start of the unit was skipped, or failed because another
+// unit did. It returns false if that is unknown.
+func (o Other) NotMade(ctx context.Context) bool {
 	s, err := QueryState(ctx, string(o))
-	if err != nil {
-		return ""
-	}
-	return s.skipped()
+	return err == nil && s.notMade()
 }
 
-func (s State) skipped() string {
-	switch {
-	case s.Active == "inactive" && (s.Unmet || s.Result == "exec-condition"), s.Active == "failed":
-		return s.EndReason()
+func (s State) notMade() bool {
+	return s.Active == "inactive" && (s.Unmet || s.Result == "success" || s.Result == "exec-condition")
+}
+
+// stopPoll is how often Skipped asks about a unit that stops.
+const stopPoll = 500 * time.Millisecond
+
+// Skipped reports whether the unit is down and systemd does not try again by itself: a
+// condition is not met, a unit that it requires failed, or its restarts are used up. It
+// returns why, as far as systemd says, and the invocation id of its last run. It waits
+// while the unit stops.
+func (o Other) Skipped(ctx context.Context) (down bool, why, invocation string) {
+	for {
+		p, err := show(ctx, string(o), "Job", "InvocationID")
+		if err != nil || p["Job"] != "" && p["Job"] != "0" {
+			return false, "", ""
+		}
+		s, err := QueryState(ctx, string(o))
+		switch {
+		case err != nil:
+			return false, "", ""
+		case s.Active == "inactive", s.Active == "failed":
+			return true, cmp.Or(s.EndReason(), "systemd did not start it, as another unit failed, or its start was cancelled"), p["InvocationID"]
+		case s.Active != "deactivating":
+			return false, "", ""
+		}
+		select {
+		case <-ctx.Done():
+			return false, "", ""
+		case <-time.After(stopPoll):
+		}
 	}
-	return ""
 }

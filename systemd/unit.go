@@ -188,7 +188,7 @@ func (u Unit) fill(name string) (string, error) {
 		again = "# The path unit waits for this file.\nExecStart=touch " + u.Layout.RestartFile() + "\n"
 	}
 	filled := strings.NewReplacer(
-		"{{Service}}", u.service(), "{{Base}}", u.base(), "{{Guard}}", guard, "{{Commands}}", commands, "{{Watchdog}}", program, "{{Again}}", again,
+		"{{Service}}", u.service(), "{{Base}}", u.base(), "{{Beside}}", besideName(u.service()), "{{Guard}}", guard, "{{Commands}}", commands, "{{Watchdog}}", program, "{{Again}}", again,
 		"{{Name}}", u.Name, "{{Root}}", u.Layout.Root(), "{{Config}}", u.Layout.ConfigFile(), "{{Current}}", u.Layout.Current(),
 		"{{LastGood}}", u.Layout.LastGood(), "{{Previous}}", u.Layout.Previous(),
 		"{{Restart}}", u.Layout.RestartFile(), "{{RestartSpare}}", u.Layout.RestartSpare(),

@@ -59,6 +59,18 @@ func LookupUser(name string) (uid, gid uint32, ok bool) {
 	return uint32(u), uint32(g), err1 == nil && err2 == nil
 }
 
+// Account is an entry of the user database.
+type Account struct{ Name, Comment, Home, Shell string }
+
+// LookupAccount returns the entry of a user. ok is false if there is no such user.
+func LookupAccount(name string) (a Account, ok bool) {
+	fields := database("passwd", name)
+	if len(fields) < 7 || fields[0] != name {
+		return a, false
+	}
+	return Account{name, fields[4], fields[5], fields[6]}, true
+}
+
 // GroupExists reports whether there is a group of that name or number.
 func GroupExists(name string) bool {
 	if _, err := user.LookupGroup(name); err == nil {
@@ -92,6 +104,29 @@ func DescribeUser(uid uint32) string {
 	return fmt.Sprintf("uid %d, which no user has", uid)
 }
 
+// UserOf returns the uid of a unit that starts a program from the root of l, or with a file
+// in it. ok is false for any other unit, for one of root, and for a user that does not
+// exist.
+func UserOf(ctx context.Context, unit string, l Layout) (uid uint32, ok bool) {
+	if Booted() != nil {
+		return 0, false
+	}
+	p, err := show(ctx, unit, "LoadState", "User", "ExecStart")
+	if err != nil || p["LoadState"] != "loaded" {
+		return 0, false
+	}
+	return userOf(p, l)
+}
+
+func userOf(p map[string]string, l Layout) (uid uint32, ok bool) {
+	if !strings.Contains(p["ExecStart"], l.Root()+"/") && !strings.Contains(p["ExecStart"], resolve(l.Root())+"/") {
+		return 0, false
+	}
+	uid, ok = UserID(p["User"])
+	_, named := NameOf(uid)
+	return uid, ok && named && uid != 0
+}
+
 // owner returns the uid of the owner of the install root, if it is known.
 func (u unit) owner() (uint32, bool) {
 	st, err := os.Stat(u.Layout.Root())
@@ -105,10 +140,18 @@ func (u unit) owner() (uint32, bool) {
 	return sys.Uid, true
 }
 
-// ownerName returns the user that the unit should run as, or "USER" if that is unknown.
+// agentPrefix stands before the properties of the agent's unit, among those of the service
+// that it is attached to.
+const agentPrefix = "agent unit "
+
+// ownerName returns the user that the agent should run as, or "USER" if that is unknown.
 func (u unit) ownerName() string {
-	if uid, ok := UserID(u.p["User"]); ok && uid != 0 {
-		return u.p["User"]
+	name := u.p["User"]
+	if u.kind == attached { // whose user is another one
+		name = u.p[agentPrefix+"User"]
+	}
+	if uid, ok := UserID(name); ok && uid != 0 {
+		return name
 	}
 	uid, ok := u.owner()
 	if name, named := NameOf(uid); ok && named && uid != 0 {
@@ -136,7 +179,7 @@ func (u unit) checkOwner() []Problem {
 	}
 	p := Problem{Rollback: true,
 		Cause:  fmt.Sprintf("%s runs as %s, but %s belongs to %s: it cannot record or roll back anything", u.Unit, DescribeUser(uid), u.Layout.Root(), DescribeUser(owner)),
-		Remedy: fmt.Sprintf("run: chown -R %s: %s && systemctl restart %s", name, u.real, u.Unit)}
+		Remedy: fmt.Sprintf("run: chown -R %s %s && systemctl restart %s", u.newOwner(), u.real, u.Unit)}
 	if uid == 0 { // the root is another user's: the unit lost its User=
 		p.Cause = fmt.Sprintf("%s runs as root (User= is empty or root), but %s belongs to %s", u.Unit, u.Layout.Root(), DescribeUser(owner))
 		p.Remedy = u.setRemedy("Service", "User", UserName(owner))
@@ -162,7 +205,16 @@ func (u unit) addUser() string {
 	if GroupExists(name) { // useradd would refuse to create it
 		more += " --gid " + name
 	}
-	return fmt.Sprintf("run: useradd --system --no-create-home --shell /usr/sbin/nologin%s %s && chown -R %s: %s && systemctl restart %s", more, name, u.p["User"], u.real, u.Unit)
+	return fmt.Sprintf("run: useradd --system --no-create-home --shell /usr/sbin/nologin%s %s && chown -R %s %s && systemctl restart %s", more, name, u.newOwner(), u.real, u.Unit)
+}
+
+// newOwner returns the user of the unit as an argument of chown. In attached mode the group
+// stays: it lets the service, which runs as another user, reach its program.
+func (u unit) newOwner() string {
+	if u.kind == beside {
+		return u.p["User"]
+	}
+	return u.p["User"] + ":"
 }
 
 // checkGroups finds groups that do not exist. systemd does not start a unit with one.

@@ -52,6 +52,7 @@ func publishAll() error {
 		{Version: "1.3.0", DeviceType: "camera"},
 		{Version: "1.4.0", Fault: fakerelease.BadChecksum},
 		{Version: "1.5.0", Variant: "gpu"},
+		{Version: "1.7.0"},
 		{Version: "1.6.0", Fault: fakerelease.WrongIdentity},
 	} {
 		o.Binary = program

@@ -2,9 +2,12 @@ package upgrade
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // checkReturn compares the files of the running version, which is the one to roll back
@@ -15,21 +18,62 @@ func (p *Pipeline) checkReturn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v := node.current
-	changes, err := stage.Compare(ctx, p.c.Node.Layout, v)
+	warnings, err := compare(ctx, p.c.Node.Layout, node.current, wayBack)
+	for _, w := range warnings {
+		p.c.Log.Warn().Str("version", node.current.String()).Msg(w)
+	}
+	return err
+}
+
+// wayBack is what compare compares the running version for.
+const wayBack = "would be the version to roll back to"
+
+// compare compares the files of v with their record. A changed program or library is an
+// error, which says that v is role; everything else is a warning.
+func compare(ctx context.Context, l state.Layout, v release.Version, role string) (warnings []string, err error) {
+	changes, err := stage.Compare(ctx, l, v)
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	for _, c := range changes {
 		if c.Code {
-			return release.Errorf(release.Internal, "%s would be the version to roll back to, but its file %s %s: put the file of the release back, and try again", v, c.Path, c.Why)
+			remedy := "put the file of the release back, and try again"
+			if c.Path == state.DigestsFile {
+				remedy = "stage the release again; if it runs, run another version first (edge-agent rollback)"
+			}
+			return nil, release.Errorf(release.Internal, "%s %s, but its file %s %s: %s", v, role, c.Path, c.Why, remedy)
 		}
-	}
-	for _, c := range changes {
-		p.c.Log.Warn().Str("version", v.String()).Str("path", c.Path).Msg("a file of the running version " + c.Why)
+		warnings = append(warnings, fmt.Sprintf("a file of %s, %s, %s", v, c.Path, c.Why))
 	}
 	if err != nil {
-		p.c.Log.Warn().Err(err).Str("version", v.String()).Msg("not every file of the running version was compared with its record")
+		warnings = append(warnings, fmt.Sprintf("not every file of %s was compared with its record: %v", v, err))
 	}
-	return nil
+	return warnings, nil
+}
+
+// compareForTrial compares the version that an operator wants on trial and the one to
+// return to. Both must be as they were staged.
+//
+// An operator's rollback is often the remedy for a damaged running version. So there the
+// version to return to may have changed if the target is known not to.
+func compareForTrial(ctx context.Context, l state.Layout, target, back release.Version, rollback bool) (warnings []string, err error) {
+	if warnings, err = compare(ctx, l, target, "would be put on trial"); err != nil {
+		return nil, err
+	}
+	intact := stage.Recorded(l, target) && len(warnings) == 0
+	more, err := compare(ctx, l, back, wayBack)
+	if err != nil && rollback && intact && ctx.Err() == nil {
+		more, err = []string{err.Error()}, nil
+	}
+	return append(warnings, more...), err
+}
+
+// foresee returns what change would make of the root now, without making it. What it
+// returns in error, change returns again.
+func foresee(l state.Layout, change state.Change) (state.State, state.Tree, error) {
+	res, err := l.Read()
+	if err != nil {
+		return state.State{}, state.Tree{}, err
+	}
+	return change(res.State, res.Tree, time.Now().UTC())
 }

@@ -179,6 +179,15 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 	end := map[End]func(context.Context, state.Layout, stage.Staged, state.Trial) (state.Result, error){
 		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
 	}[r.End]
+	if r.End == Swap && p.c.Node.Service.Unit == "" {
+		from := state.State{TrialID: trial.ID}
+		if t, err := l.Tree(); err == nil {
+			from.Previous = t.Current
+		}
+		if note := recordTrial(l, from); note != "" {
+			p.c.Log.Warn().Str("command_id", r.CommandID).Msg(note)
+		}
+	}
 	_, err := end(ctx, l, staged, trial)
 	if errors.Is(err, state.ErrReportsPending) { // the commit is done, and the next start reports it
 		p.c.Log.Warn().Err(err).Str("command_id", r.CommandID).Msg("the swap will be reported after the restart")

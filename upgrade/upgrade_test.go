@@ -274,7 +274,8 @@ func TestADamagedWayBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(record, append(b, []byte(strings.Repeat("0", 64)+"  data\n")...), 0o644); err != nil {
+			marker := filepath.Join(dir, state.ReleaseFile) // as of an agent that did not record the record
+			if err := errors.Join(os.WriteFile(record, append(b, []byte(strings.Repeat("0", 64)+"  data\n")...), 0o644), os.WriteFile(marker, []byte(`{"version":"1.0.0","program":"edge-agent"}`), 0o644)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -3,18 +3,20 @@ package watchdog_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
+	"golang.org/x/sys/unix"
 )
 
-// starting, idle and skipped are what systemd may say.
+// starting and idle are what systemd may say.
 var (
 	starting = watchdog.Systemd{Starting: func(context.Context) bool { return true }}
 	idle     = watchdog.Systemd{Starting: func(context.Context) bool { return false }}
-	skipped  = watchdog.Systemd{Skipped: func(context.Context) string { return "a condition is not met" }}
 )
 
 // attempts returns the starts that are counted, and the version that starts next.
@@ -79,54 +81,118 @@ func TestBeforeCountsStartsOnly(t *testing.T) {
 	}
 }
 
-// A start that the watchdog's own unit cannot record is left to the service's unit.
+// A start that the watchdog's own unit cannot record is left to the service's unit. Only if
+// the version on trial cannot reach that one, Before counts it.
 func TestBeforeThatCannotRecord(t *testing.T) {
 	t.Parallel()
-	l := trial(t, 3)
-	if err := os.Mkdir(l.Root()+"/watchdog.json", 0o755); err != nil { // it is not a file
-		t.Fatal(err)
-	}
-	if rep, done := watchdog.Before(t.Context(), l, starting); done {
-		t.Errorf("%+v", rep)
+	l := trial(t, 3).On(fsutil.Disk{Seam: noRecord{}})
+	if rep, done := watchdog.Before(t.Context(), l, starting); !done || len(rep.Errs) != 1 || rep.BootAttempts != 0 || rep.Current != v2 {
+		t.Errorf("%+v, %v, want an error, and no start", rep, done)
 	}
 	if rep := watchdog.Run(t.Context(), l); rep.BootAttempts != 1 {
 		t.Errorf("%+v, want 1 start", rep)
 	}
+	broken := starting
+	broken.OwnFault = atFault
+	for want := 2; want <= 3; want++ {
+		if rep, done := watchdog.Before(t.Context(), l, broken); !done || rep.BootAttempts != want {
+			t.Errorf("%+v, %v, want %d starts", rep, done, want)
+		}
+	}
+	if rep, _ := watchdog.Before(t.Context(), l, broken); !rep.Reverted {
+		t.Errorf("%+v, want a rollback", rep)
+	}
 }
 
-// A start that systemd skips is repeated until the starts are used up. One that ran, or
-// that systemd repeats by itself, is not.
-func TestSkippedStarts(t *testing.T) {
+// noRecord is a disk on which watchdog.json cannot be written.
+type noRecord struct{}
+
+func (noRecord) Change(op fsutil.Op, make func() error) error {
+	if filepath.Base(op.Path) == "watchdog.json" {
+		return unix.ENOSPC
+	}
+	return make()
+}
+
+// A record of starts that is no file, or that another user owns, is replaced.
+func TestTheRecordOfStartsIsReplaced(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(path string) error{
+		"directory": func(path string) error { return os.MkdirAll(path+"/x", 0o755) },
+		"link":      func(path string) error { return os.Symlink("/etc/hostname", path) },
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		l := trial(t, 3)
+		if err := damage(l.Root() + "/watchdog.json"); err != nil {
+			t.Fatal(err)
+		}
+		if rep, done := watchdog.Before(t.Context(), l, starting); !done || len(rep.Errs) > 0 || rep.BootAttempts != 1 {
+			t.Errorf("%s: %+v, %v, want 1 start", name, rep, done)
+		}
+		if rep := watchdog.Run(t.Context(), l); rep.BootAttempts != 1 {
+			t.Errorf("%s: %+v, want 1 start", name, rep)
+		}
+	}
+}
+
+// down is what systemd says of a service whose start was skipped.
+func down(_ context.Context) (bool, string, string) { return true, "a condition is not met", "earlier" }
+
+func atFault(context.Context) string { return "1.1.0 lacks current/share" }
+
+// A start that systemd did not make for a fault of the version is counted once, and repeated
+// until the starts are used up, also if no watchdog ran before it.
+func TestSkippedStartsOfABadVersion(t *testing.T) {
+	t.Parallel()
+	for _, counts := range []bool{true, false} {
+		l := trial(t, 2)
+		bad := watchdog.Systemd{Skipped: down, OwnFault: atFault}
+		for want := 1; want <= 2; want++ {
+			if counts {
+				watchdog.Before(t.Context(), l, starting)
+			}
+			again, why, err := watchdog.After(t.Context(), l, bad)
+			if n, _ := attempts(t, l); !again || n != want || !strings.Contains(why, "lacks current/share") || err != nil {
+				t.Errorf("counted before: %v: %v, %q, %v, %d starts, want %d", counts, again, why, err, n, want)
+			}
+		}
+		if counts {
+			watchdog.Before(t.Context(), l, starting)
+		} else if again, _, _ := watchdog.After(t.Context(), l, bad); !again {
+			t.Error("the old version is not started")
+		}
+		res, err := l.Read()
+		if err != nil || res.State.Status != state.RolledBack || !strings.Contains(res.State.Reason, "in 2 starts (start 2: a condition is not met: 1.1.0 lacks current/share)") {
+			t.Errorf("%+v, %v, want a rollback", res.State, err)
+		}
+		if again, _, _ := watchdog.After(t.Context(), l, bad); again {
+			t.Error("a start of the old version is repeated")
+		}
+	}
+}
+
+// A start that systemd did not make for another reason is not counted, and not repeated.
+func TestSkippedStartsOfAGoodVersion(t *testing.T) {
 	t.Parallel()
 	l := trial(t, 2)
-	again := func(s watchdog.Systemd) bool {
-		t.Helper()
-		again, err := watchdog.After(t.Context(), l, s)
-		if err != nil {
-			t.Error(err)
+	good := watchdog.Systemd{Skipped: down, OwnFault: func(context.Context) string { return "" }}
+	for range 5 {
+		watchdog.Before(t.Context(), l, starting)
+		again, why, err := watchdog.After(t.Context(), l, good)
+		if n, _ := attempts(t, l); again || n != 0 || why != "a condition is not met" || err != nil {
+			t.Fatalf("%v, %q, %v, %d starts", again, why, err, n)
 		}
-		return again
 	}
-	if again(skipped) {
-		t.Error("a start that was not counted is repeated")
-	}
+	// One that ran, or that systemd repeats by itself, stays counted.
 	watchdog.Before(t.Context(), l, starting)
-	if again(watchdog.Systemd{Skipped: func(context.Context) string { return "" }}) {
+	if again, _, _ := watchdog.After(t.Context(), l, watchdog.Systemd{Skipped: func(context.Context) (bool, string, string) { return false, "", "" }}); again {
 		t.Error("a start that was not skipped is repeated")
 	}
 	watchdog.Run(t.Context(), l)
-	if again(skipped) {
+	if again, _, _ := watchdog.After(t.Context(), l, good); again {
 		t.Error("a start that reached the service's unit is repeated")
 	}
-	watchdog.Before(t.Context(), l, starting)
-	if !again(skipped) || again(skipped) {
-		t.Error("a skipped start is not repeated once")
-	}
-	rep, _ := watchdog.Before(t.Context(), l, starting)
-	if !rep.Reverted || !strings.Contains(rep.Reason, "in 2 starts (start 2: a condition is not met)") {
-		t.Errorf("%+v, want a rollback", rep)
-	}
-	if again(skipped) {
-		t.Error("a start of the old version is repeated")
+	if n, _ := attempts(t, l); n != 1 {
+		t.Errorf("%d starts are counted, want 1", n)
 	}
 }

@@ -57,6 +57,8 @@ func look(ctx context.Context, l state.Layout, systemd Systemd, own, counts bool
 	}
 	switch {
 	case !f.known:
+	case f.starts.NotMade:
+		f.end = trial.End{How: trial.ByOperator, Ready: true} // as little as one that an operator ended
 	case f.boot != f.starts.BootID && f.boot != "" && f.starts.BootID != "":
 		f.end.How = trial.ByMachine
 	case err != nil:
@@ -94,7 +96,7 @@ func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (st
 			p.Cause = cmp.Or(f.cause, rep.LastEnd)
 		}
 	}
-	r.TrialID, r.Number, r.BootID, r.Restarts = s.TrialID, r.Number+1, f.boot, f.restarts
+	r.TrialID, r.Number, r.BootID, r.Restarts, r.NotMade = s.TrialID, r.Number+1, f.boot, f.restarts, false
 	if p.Over {
 		return p, nil
 	}
@@ -105,6 +107,9 @@ func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (st
 func (f last) how(s state.State) string {
 	if f.end.Noted {
 		return s.FailedStarts[s.BootAttempts-1]
+	}
+	if f.starts.NotMade {
+		return "systemd did not make the start"
 	}
 	switch f.end.How {
 	case trial.ByItself:

@@ -55,9 +55,15 @@ type Systemd struct {
 	// Starting reports whether systemd is about to start the service (systemd.Other.Starting).
 	// Only Before calls it; nil means that it is.
 	Starting func(context.Context) bool
-	// Skipped returns why systemd skipped the last start, or "" (systemd.Other.Skipped).
-	// Only After calls it.
-	Skipped func(context.Context) string
+	// Skipped reports whether the service is down and systemd does not try again, why, and
+	// the invocation id of its last run (systemd.Other.Skipped). Only After calls it.
+	Skipped func(context.Context) (down bool, why, invocation string)
+	// NotMade reports whether the last start of the service was skipped, or failed because
+	// another unit did (systemd.Other.NotMade). Only Before calls it.
+	NotMade func(context.Context) bool
+	// OwnFault returns why the version that current points to keeps the service from being
+	// started, or "" (systemd.Service.OwnFault). Without it no start is that version's fault.
+	OwnFault func(context.Context) string
 }
 
 // Run does the work of the watchdog in an install root.

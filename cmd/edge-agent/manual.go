@@ -21,7 +21,9 @@ func newApplyCmd() *cobra.Command {
 the swap to you. Apply points current to the staged version. Its trial begins
 when you restart the service; a running agent restarts by itself after 30 s. If
 the version does not prove healthy, the previous version returns. Apply refuses a
-version that lacks a file which the service's unit names below current.`,
+version that lacks a file which the service's unit names below current. It also
+refuses if a program or a library of that version, or of the running one, is not
+as it was staged.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
 	return newManualCmd(cmd, func([]string) (manualStep, error) {
@@ -41,8 +43,8 @@ func newRollbackCmd() *cobra.Command {
 		Long: `During a trial, rollback ends the trial. Otherwise it puts the previous version,
 or the installed version that you name, on trial, with the running one to return
 to. Restart the service to run it; a running agent restarts by itself after
-30 s. If it cannot roll back, it lists the installed
-versions.`,
+30 s. A version whose programs or libraries are not as they were staged is not put
+on trial. If it cannot roll back, it lists the installed versions.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			return cli.ExactArgs(min(len(args), 1), "root")(cmd, args)
 		},

@@ -56,6 +56,8 @@ changes nothing. As root it becomes the owner of the root.`,
 			if err != nil {
 				return cli.Usage(fmt.Errorf("--root: %w", err))
 			}
+			user, wrongOwner := install.WrongOwner(cmd.Context(), l)
+			l = install.WithGroup(l)
 			if err := fsutil.BecomeOwner(root); err != nil {
 				return fmt.Errorf("status: %w", err)
 			}
@@ -70,18 +72,19 @@ changes nothing. As root it becomes the owner of the root.`,
 			}
 			entries, _, _ := l.Outbox().List() // Inspect reports what is wrong with it
 			broken := ""
-			if owner, err := l.Owner(); err == nil {
-				for _, f := range l.Inspect(owner) {
-					if f.Check == "links" && broken == "" {
-						broken = f.String()
-					}
-					if f.Check == "state" {
-						continue // Read noted it
-					}
-					res.Notes = append(res.Notes, f.String())
+			for _, f := range l.Inspect(user) {
+				if f.Check == "links" && broken == "" {
+					broken = f.String()
 				}
+				if f.Check == "state" || f.Check == "owners" && wrongOwner != "" {
+					continue // Read or WrongOwner noted it
+				}
+				res.Notes = append(res.Notes, f.String())
 			}
-			res.Notes = append(append(res.Notes, install.OwnerNotes(l)...), install.ConfigNotes(root)...)
+			if wrongOwner != "" {
+				res.Notes = append(res.Notes, wrongOwner)
+			}
+			res.Notes = append(res.Notes, install.ConfigNotes(root)...)
 			s, t := res.State, res.Tree
 			if t.Previous == t.Current {
 				t.Previous = release.Version{} // there is none to roll back to

@@ -28,7 +28,9 @@ If the configuration sets service.unit, there are six files: the agent's own uni
 a drop-in for the service's unit, two units that restart the service when the
 agent, which has no privilege, requests it, and NAME-watchdog.service and
 NAME-retry.service. --dir replaces no file that edge-agent did not write, and
-changes no service that does not start through the install root.`,
+changes no service that does not start through the install root. Without
+--environment, --restart-secs or --watchdog-secs, --dir keeps those of the agent's
+unit that it replaces.`,
 		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge --dir /etc/systemd/system
   edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system`,
 		Args: cli.ExactArgs(0, "config", "user"),
@@ -39,6 +41,19 @@ changes no service that does not start through the install root.`,
 				return err
 			}
 			u, notes := install.ExistingGroups(u)
+			if dir != "" {
+				if !cmd.Flags().Changed("restart-secs") {
+					u.RestartSecs = 0
+				}
+				if !cmd.Flags().Changed("watchdog-secs") {
+					u.WatchdogSecs = 0
+				}
+				var left []string
+				if u, left, err = install.KeepSettings(dir, u); err != nil {
+					return err
+				}
+				notes = append(notes, left...)
+			}
 			for _, note := range notes {
 				fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", note)
 			}

@@ -31,14 +31,15 @@ start (--before), and NAME-retry.service after it (--after). A start is counted 
 
 As root it becomes the owner of DIR first. It exits 0 whatever it finds, so that
 it never keeps a working version from starting; it logs what is wrong. With --after
-it exits 0 if systemd skipped a start of a version on trial, which must be repeated,
-and otherwise 1.`,
+it exits 0 if a start of a version on trial must be repeated, since the version lacks
+a path that the unit names, and otherwise 1.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
 	}, func(ctx context.Context, l state.Layout, log zerolog.Logger) (watchdog.Report, bool) {
 		switch {
 		case before != "":
 			unit := systemd.Other(before)
-			return watchdog.Before(ctx, l, watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting})
+			return watchdog.Before(ctx, l, watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting,
+				NotMade: unit.NotMade, OwnFault: systemd.Service{Unit: before, Layout: l}.OwnFault})
 		case after != "":
 			again = repeat(ctx, l, after, log)
 			return watchdog.Report{}, false
@@ -61,12 +62,16 @@ and otherwise 1.`,
 
 // repeat reports whether the service must be started again.
 func repeat(ctx context.Context, l state.Layout, service string, log zerolog.Logger) bool {
-	again, err := watchdog.After(ctx, l, watchdog.Systemd{Skipped: systemd.Other(service).Skipped})
-	if err != nil {
-		log.Error().Err(err).Msg("the watchdog failed")
-	}
-	if again {
-		log.Warn().Str("unit", service).Msg("systemd skipped the start of a version on trial; starting it again")
+	again, why, err := watchdog.After(ctx, l, watchdog.Systemd{
+		LastEnd: systemd.Other(service).LastEnd, Restarts: systemd.Other(service).Restarts, Skipped: systemd.Other(service).Skipped, OwnFault: systemd.Service{Unit: service, Layout: l}.OwnFault,
+	})
+	switch {
+	case err != nil:
+		log.Error().Err(err).Str("unit", service).Str("reason", why).Msg("the watchdog failed")
+	case again:
+		log.Warn().Str("unit", service).Str("reason", why).Msg("the version on trial could not be started; the start counts, and is repeated")
+	case why != "":
+		log.Warn().Str("unit", service).Str("reason", why).Msg("systemd did not start the version on trial; that is not its fault, so the start does not count")
 	}
 	return again
 }

@@ -63,15 +63,16 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		unit := systemd.Other(args[2])
-		sd := watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting, Skipped: unit.Skipped}
+		sd := watchdog.Systemd{LastEnd: unit.LastEnd, Restarts: unit.Restarts, Starting: unit.Starting, Skipped: unit.Skipped,
+			NotMade: unit.NotMade, OwnFault: systemd.Service{Unit: args[2], Layout: root}.OwnFault}
 		if args[1] == "--before" {
 			if rep, done := watchdog.Before(ctx, root, sd); done {
 				write(log, rep)
 			}
 			return nil
 		}
-		if again, err := watchdog.After(ctx, root, sd); !again {
-			return errors.Join(errors.New("nothing to repeat"), err)
+		if again, why, err := watchdog.After(ctx, root, sd); !again {
+			return errors.Join(errors.New("nothing to repeat: "+why), err)
 		}
 		return nil
 	case "rescue --root": // ExecStartPre= of the previous version

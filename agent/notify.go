@@ -1,0 +1,59 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+)
+
+// notifyPause is the pause between two attempts to tell systemd what it must know.
+const notifyPause = time.Second
+
+// unsent is what systemd must know and has not been told, since it read nothing: without
+// READY=1 it ends the service, and without STATUS= an operator sees what was true before.
+type unsent struct {
+	mu            sync.Mutex
+	ready, status bool
+}
+
+// notify sends a state to systemd. It waits for nobody: what could not be sent and must be
+// known is sent again by notifyAgain.
+func (a *Agent) notify(state string) {
+	err := a.c.Notify(state)
+	if err != nil {
+		a.log.Warn().Err(err).Msg("systemd was not notified")
+	}
+	a.unsent.mu.Lock()
+	defer a.unsent.mu.Unlock()
+	switch {
+	case strings.Contains(state, "READY=1"):
+		a.unsent.ready = err != nil
+	case strings.HasPrefix(state, "STATUS="):
+		a.unsent.status = err != nil
+	}
+}
+
+// notifyAgain sends what is unsent until systemd has it.
+func (a *Agent) notifyAgain(ctx context.Context) error {
+	tick := time.NewTicker(notifyPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		a.unsent.mu.Lock()
+		ready, status := a.unsent.ready, a.unsent.status
+		a.unsent.mu.Unlock()
+		if status {
+			a.mu.Lock()
+			a.notify("STATUS=" + a.status.String())
+			a.mu.Unlock()
+		}
+		if ready {
+			a.notify("READY=1")
+		}
+	}
+}

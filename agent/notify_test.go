@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// While systemd reads nothing, nobody waits for it. Afterwards it has READY=1 and the
+// newest status, once each.
+func TestSystemdIsToldWhatItMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var got []string
+		deaf := true
+		var s settings
+		s.Log = zerolog.Nop()
+		s.Notify = func(state string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if deaf {
+				return errors.New("nobody reads")
+			}
+			got = append(got, state)
+			return nil
+		}
+		a := newAgent(s)
+		ctx, cancel := context.WithCancel(t.Context())
+		go a.notifyAgain(ctx)
+		a.setStatus(func(w *statusText) { w.service = "starts" })
+		a.notify("READY=1")
+		a.notify("WATCHDOG=1")
+		time.Sleep(time.Minute)
+		a.setStatus(func(w *statusText) { w.service = "runs" })
+		mu.Lock()
+		deaf = false
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if want := []string{"STATUS=runs", "READY=1"}; !slices.Equal(got, want) {
+			t.Errorf("systemd got %q, want %q", got, want)
+		}
+		cancel()
+	})
+}
