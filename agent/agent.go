@@ -71,9 +71,10 @@ type Agent struct {
 
 	registered credentials // that are not on disk yet; owned by the session
 
-	mu     sync.Mutex
-	status statusText
-	busy   bool // a release is being staged, or waits for the restart
+	mu      sync.Mutex
+	status  statusText
+	manager *LastManager // of the last session of this process
+	busy    bool         // a release is being staged, or waits for the restart
 	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
 	// does not wait.
 	networkDeadline time.Time

@@ -95,8 +95,8 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// manager checks the link to the manager, from the report of the agent, or else with a
-// connection of its own.
+// manager checks the link to the manager, from the report of the agent, or else by a
+// probe.
 func (d *doctor) manager(ctx context.Context) {
 	if d.failed("ca_file") {
 		return
@@ -119,7 +119,10 @@ func (d *doctor) manager(ctx context.Context) {
 	if !registered {
 		never = ", and this node has never registered"
 	}
-	unreachable := agent.TryManager(ctx, d.c)
+	found, unreachable := agent.Probe(ctx, d.c, agent.ProbeOptions{})
+	if unreachable == nil && !found.Skipped() { // where it is skipped, a manager answers
+		unreachable = found.Err()
+	}
 	problem := ""
 	switch {
 	case unreachable != nil:
