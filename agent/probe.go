@@ -149,6 +149,12 @@ func (p *prober) add(s ProbeStep) {
 // maxStepText bounds each text of a step, in bytes.
 const maxStepText = 500
 
+// CheckKeys returns an error if one of the keys is no fingerprint, so that Probe would fail.
+func CheckKeys(keys []string) error {
+	_, err := fingerprints(keys)
+	return err
+}
+
 // fingerprints returns keys in the form of LastManager.Key.
 func fingerprints(keys []string) ([]string, error) {
 	out := make([]string, 0, len(keys))
