@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -193,4 +194,49 @@ func answeringSessions(t *testing.T, header http.Header, features []string) *sec
 		p.send(&wire.AuthOK{Features: features})
 		p.drain()
 	}))
+}
+
+// ProbeCommand takes what an agent on trial passes to it, and writes a line for each step.
+func TestProbeCommand(t *testing.T) {
+	t.Parallel()
+	m := answering(t, announced, acceptProbe)
+	c := rootWith(t, m.url)
+	c = opened(t, c, fileOf(c, m.url)+"\n[health]\n")
+	path, l := layoutOf(t, c).ConfigFile(), layoutOf(t, c)
+	var out strings.Builder
+	args := []string{"--config", path, "--json", "--credentials", l.CredentialsFile(), "--manager-key", strings.Repeat("0", 64), "--manager-key=" + strings.Repeat("1", 64)}
+	if err := ProbeCommand(t.Context(), "1.0.0", args, &out); err == nil || !strings.Contains(err.Error(), "set manager.ca_file") {
+		t.Error(err)
+	}
+	var last ProbeStep
+	for line := range strings.Lines(out.String()) {
+		last = ProbeStep{}
+		if err := json.Unmarshal([]byte(line), &last); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+	if last.Stage != StageTLS || last.OK || last.Key != m.key {
+		t.Errorf("%+v", last)
+	}
+	for want, args := range map[string][]string{
+		"use: probe --config FILE": nil,
+		"use: probe --config":      {"--config", path, "more"},
+		"not defined: -later":      {"--config", path, "--later"},
+		`"abc" is not a SHA-256`:   {"--config", path, "--manager-key", "abc"},
+		"no such file":             {"--config", path + "x"},
+		"invalid boolean value":    {"--json=maybe"},
+		"flag needs an argument":   {"--config"},
+	} {
+		if err := ProbeCommand(t.Context(), "1.0.0", args, &out); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if testing.Short() {
+		return // a connection is held for 10 s
+	}
+	c = opened(t, c, strings.Replace(fileOf(c, m.url), "allow_insecure = true", fmt.Sprintf("ca_file = %q", m.ca), 1))
+	began := time.Now()
+	if err := ProbeCommand(t.Context(), "1.0.0", []string{"--config", path, "--manager-key", m.key}, &out); err != nil || time.Since(began) < 10*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
 }
