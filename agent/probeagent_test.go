@@ -234,7 +234,7 @@ func TestProbeCommand(t *testing.T) {
 	if testing.Short() {
 		return // a connection is held for 10 s
 	}
-	c = opened(t, c, strings.Replace(fileOf(c, m.url), "allow_insecure = true", fmt.Sprintf("ca_file = %q", m.ca), 1))
+	opened(t, c, strings.Replace(fileOf(c, m.url), "allow_insecure = true", fmt.Sprintf("ca_file = %q", m.ca), 1))
 	began := time.Now()
 	if err := ProbeCommand(t.Context(), "1.0.0", []string{"--config", path, "--manager-key", m.key}, &out); err != nil || time.Since(began) < 10*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
