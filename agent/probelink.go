@@ -52,7 +52,7 @@ func (p *prober) probe(ctx context.Context, url string) {
 		s.fail("", causeOf(ctx, err))
 		return
 	}
-	s.reach(StageHeld, "")
+	s.reach(StageHeld, "the manager kept the connection")
 }
 
 // causeOf names the end of the whole probe, if that ended a step.
