@@ -16,7 +16,7 @@ import (
 // Names of files, links and directories in an install root. The words are English
 // words as well; the others name nothing else.
 const (
-	fileNames = `last-good|downloads|outbox|\.restart|\.lock|state\.json|watchdog\.json|config\.toml|credentials\.json|\.credentials-reserve|\.trust-new|\.release\.json`
+	fileNames = `last-good|downloads|outbox|\.restart|\.lock|state\.json|watchdog\.json|config\.toml|credentials\.json|manager\.json|\.credentials-reserve|\.trust-new|\.release\.json`
 	wordNames = `current|previous|versions|trust|restart`
 )
 

@@ -9,8 +9,8 @@
 //
 // Run returns nil after a swap; the process must then end, and systemd starts
 // the new version through the link `current`. While a version is on trial, the
-// agent sends READY=1 only when the version has proved healthy. Run returns an
-// error if that takes longer than boot_health_window_secs. The watchdog counts
+// agent sends READY=1 when the version's own check first passes. Run returns an
+// error if the version does not prove healthy within boot_health_window_secs. The watchdog counts
 // the starts and rolls back. In a stable start READY=1 is sent at once: a node
 // runs without its manager.
 //
@@ -73,9 +73,11 @@ type Agent struct {
 
 	unsent unsent // of systemd
 
-	mu     sync.Mutex
-	status statusText
-	busy   bool // a release is being staged, or waits for the restart
+	mu        sync.Mutex
+	readySent bool
+	status    statusText
+	manager   *LastManager // of the last session of this process
+	busy      bool         // a release is being staged, or waits for the restart
 	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
 	// does not wait.
 	networkDeadline time.Time
@@ -285,8 +287,20 @@ func (a *Agent) ready(res state.Result) {
 			w.upgrade = fmt.Sprintf("rolled back from %s: %s", res.State.Target, res.State.Reason)
 		}
 	})
+	a.sendReady(res.State.Status)
+}
+
+// sendReady sends READY=1, once.
+func (a *Agent) sendReady(status state.Status) {
+	a.mu.Lock()
+	sent := a.readySent
+	a.readySent = true
+	a.mu.Unlock()
+	if sent {
+		return
+	}
 	a.notify("READY=1")
-	a.log.Info().Str("version", a.c.version.String()).Str("status", string(res.State.Status)).Msg("ready")
+	a.log.Info().Str("version", a.c.version.String()).Str("status", string(status)).Msg("ready")
 }
 
 // drain waits, for at most drain_secs, until the service has finished its work and

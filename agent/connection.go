@@ -1,14 +1,10 @@
 package agent
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"sync"
 	"time"
-
-	"github.com/bilbycast/edge-agent/config"
 )
 
 // Connection is the state of the link to the manager. A running agent reports
@@ -60,27 +56,4 @@ func ParseUnable(status string) string {
 		return ""
 	}
 	return m[1]
-}
-
-// TryManager opens a WebSocket to each manager of c in turn, by the rules of a
-// session, and closes it without authenticating. It returns nil once one answers,
-// and otherwise what is wrong with each.
-func TryManager(ctx context.Context, c config.Config) error {
-	checked, err := c.Resolve()
-	if err != nil {
-		return fmt.Errorf("config: %w", err)
-	}
-	d, err := settings{Settings: checked}.dialer()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, url := range checked.URLs {
-		conn, err := dial(ctx, d, url)
-		if err == nil {
-			return conn.Close()
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", url, err))
-	}
-	return errors.Join(errs...)
 }

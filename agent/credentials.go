@@ -21,8 +21,12 @@ const maxCredentials = 16 << 10
 
 // loadCredentials returns the zero credentials if the node has none yet.
 func loadCredentials(l state.Layout) (credentials, error) {
+	return readCredentials(l.CredentialsFile())
+}
+
+// readCredentials is loadCredentials for a file, which may be a copy.
+func readCredentials(path string) (credentials, error) {
 	var c credentials
-	path := l.CredentialsFile()
 	b, err := fsutil.ReadFile(path, maxCredentials)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, nil

@@ -35,7 +35,7 @@ const (
 // checkPins accepts a certificate if any pin is of it.
 func (c settings) checkPins(cs tls.ConnectionState) error {
 	cert := cs.PeerCertificates[0]
-	sum, key := sha256.Sum256(cert.Raw), sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	sum, key := sha256.Sum256(cert.Raw), keyOf(cert)
 	if slices.Contains(c.Certs, sum) || slices.Contains(c.Keys, key) {
 		return nil
 	}
@@ -155,21 +155,21 @@ func liftBound(conn net.Conn) {
 }
 
 // dial opens the WebSocket. The error is a busyError if the manager is at fault.
-func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, error) {
+func dial(ctx context.Context, d *websocket.Dialer, url string) (link, error) {
 	conn, resp, err := d.DialContext(ctx, url, nil)
 	if err == nil {
 		liftBound(conn.NetConn())
 		conn.SetReadLimit(wire.MaxMessage)
-		return conn, nil
+		return link{conn, wire.HasFeature(resp.Header, wire.FeatureProbe)}, nil
 	}
 	if resp == nil {
-		return nil, fmt.Errorf("connect: %w", explainDial(err))
+		return link{}, fmt.Errorf("connect: %w", explainDial(err))
 	}
 	resp.Body.Close()
 	why := "the manager answers " + release.Foreign(resp.Status, 100)
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests || code >= 500:
-		return nil, &busyError{why: why, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+		return link{}, &busyError{why: why, retryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 	case code == http.StatusSwitchingProtocols:
 		why += ", but not as a WebSocket server"
 	case code == http.StatusNotFound:
@@ -177,7 +177,7 @@ func dial(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn
 	case code < 400:
 		why += ": not a manager; a captive portal or a wrong address in manager.urls?"
 	}
-	return nil, errors.New(why)
+	return link{}, errors.New(why)
 }
 
 // proxyError reports that the TLS handshake with an https proxy failed.

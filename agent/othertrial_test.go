@@ -19,7 +19,7 @@ import (
 )
 
 // link does what ln -sfn does with current; "" removes it.
-func link(t *testing.T, l state.Layout, version string) {
+func pointLink(t *testing.T, l state.Layout, version string) {
 	t.Helper()
 	err := os.Remove(l.Current())
 	if version != "" {
@@ -63,10 +63,10 @@ func TestCurrentChangesDuringATrial(t *testing.T) {
 				if _, err := o.run(t, func() {
 					o.setAuthenticated(true)
 					time.Sleep(5 * time.Second)
-					link(t, l, tt.to)
+					pointLink(t, l, tt.to)
 					time.Sleep(15 * time.Second) // the hold is over
 					if tt.back != "" {
-						link(t, l, tt.back)
+						pointLink(t, l, tt.back)
 					}
 					time.Sleep(15 * time.Second)
 					o.closeSwap() // as followCurrent does
@@ -74,7 +74,7 @@ func TestCurrentChangesDuringATrial(t *testing.T) {
 					t.Fatal(err)
 				}
 				res, err := l.Read()
-				if err != nil || res.State.Status != tt.status || res.Tree.Current.String() != tt.current || o.said("READY=1") != tt.ready {
+				if err != nil || res.State.Status != tt.status || res.Tree.Current.String() != tt.current || o.said("STATUS=1.1.0 runs") != tt.ready {
 					t.Errorf("%+v, %+v, %v; systemd got %q", res.State, res.Tree, err, o.notified)
 				}
 				if completed := strings.Contains(log.String(), "upgrade completed"); completed != tt.ready {
@@ -127,7 +127,7 @@ func TestAThirdVersionOfAnAttachedServiceIsNotKept(t *testing.T) {
 			active: func() (string, error) {
 				if moved.IsZero() && time.Since(began) >= 5*time.Second {
 					moved = time.Now()
-					link(t, l, "1.0.5")
+					pointLink(t, l, "1.0.5")
 				}
 				return "start 1", nil
 			},

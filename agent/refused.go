@@ -19,14 +19,14 @@ func (e *refusedError) Error() string { return "the manager refuses this node: "
 // closeWait is how long a refused session waits for the close frame.
 const closeWait = 2 * time.Second
 
-// refused returns what a refusal means. If the session then closes with
+// refusal returns what a refusal means. If the connection then closes with
 // wire.CloseTryLater, the manager does not know this node or has removed it: its
 // operator must act, and the node is not at fault. Otherwise the credentials are wrong.
-func (s *session) refused(message string) error {
+func refusal(conn *websocket.Conn, message string) error {
 	why := fmt.Sprintf("%q", release.Foreign(message, release.ForeignLimit))
-	s.conn.SetReadDeadline(time.Now().Add(closeWait))
+	conn.SetReadDeadline(time.Now().Add(closeWait))
 	for range 4 { // other frames may come first
-		if _, _, err := s.conn.ReadMessage(); err != nil {
+		if _, _, err := conn.ReadMessage(); err != nil {
 			if wait, ok := tryLater(err); ok {
 				return &busyError{why: "the manager refuses this node for now: " + why, retryAfter: wait}
 			}

@@ -19,7 +19,7 @@ import (
 type session struct {
 	a        *Agent
 	conn     *websocket.Conn
-	eventAck bool            // the manager acknowledges events
+	features []string        // of the manager
 	sent     map[string]bool // entries of the outbox that this session delivered
 }
 
@@ -34,7 +34,7 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	s := &session{a: a, conn: conn, sent: make(map[string]bool)}
+	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool)}
 	defer conn.Close()
 	// A write or read that blocks must not outlive ctx.
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -45,18 +45,21 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	a.setAuthenticated(true)
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
+	a.recordManager(ctx, LastManager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)})
 	return s.serve(ctx)
 }
 
 func (s *session) send(m wire.Message) error { return s.sendAt(m, time.Now()) }
 
-func (s *session) sendAt(m wire.Message, at time.Time) error {
+func (s *session) sendAt(m wire.Message, at time.Time) error { return sendTo(s.conn, m, at) }
+
+func sendTo(conn *websocket.Conn, m wire.Message, at time.Time) error {
 	b, err := wire.Encode(m, at)
 	if err != nil {
 		return err
 	}
-	s.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	return s.conn.WriteMessage(websocket.TextMessage, b)
+	conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	return conn.WriteMessage(websocket.TextMessage, b)
 }
 
 func (s *session) authenticate(ctx context.Context) error {
@@ -97,17 +100,17 @@ func (s *session) authenticate(ctx context.Context) error {
 		}
 		switch m := env.Message.(type) {
 		case *wire.AuthOK:
-			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
+			s.features = m.Features
 			return nil
 		case *wire.RegisterAck:
 			if !registers { // it would replace good credentials
 				return &busyError{why: "the manager answers register_ack to a node that is registered; its credentials are kept"}
 			}
-			s.eventAck = slices.Contains(m.Features, wire.FeatureEventAck)
+			s.features = m.Features
 			a.log.Info().Str("node_id", m.NodeID).Msg("registered")
 			return a.keepCredentials(ctx, credentials{m.NodeID, m.NodeSecret})
 		case *wire.AuthError:
-			return s.refused(m.Message)
+			return refusal(s.conn, m.Message)
 		}
 	}
 }
@@ -307,7 +310,7 @@ func (s *session) deliver(ctx context.Context) error {
 			return err
 		}
 		s.sent[e.ID] = true
-		if e.Event == nil || !s.eventAck {
+		if e.Event == nil || !slices.Contains(s.features, wire.FeatureEventAck) {
 			delivered = append(delivered, e.ID)
 		}
 	}

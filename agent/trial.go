@@ -38,7 +38,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	nextCheck := time.Time{}
-	checked := false
+	checked, passed := false, false
 	for {
 		now := time.Now()
 		a.mu.Lock()
@@ -63,6 +63,9 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 			err := a.check(ctx)
 			if checked = err == nil; !checked {
 				why = "its own check fails: " + err.Error()
+			} else if !passed && a.attached == nil {
+				passed = true
+				a.readyOnTrial(res.State)
 			}
 			if errors.Is(err, ErrStopped) {
 				end = now.Add(a.c.Window)
@@ -97,6 +100,20 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		}
 	}
 	return a.keep(ctx, extended)
+}
+
+// readyOnTrial reports that the check of the version on trial passed for the first time in
+// this start: it serves. If an operator or another unit ends the start from here on, that is
+// no failure of the version.
+func (a *Agent) readyOnTrial(s state.State) {
+	if starts, ok := a.c.Layout.ReadStarts(s); ok {
+		r := a.c.Layout.ReadJudge(s)
+		r.Start, r.Ready, r.Calm = starts.Number, true, false
+		if err := a.c.Layout.RecordJudge(r); err != nil {
+			a.log.Warn().Err(err).Msg("that this start is ready was not recorded; an operator's restart may count as a failure")
+		}
+	}
+	a.sendReady(s.Status)
 }
 
 func (a *Agent) check(ctx context.Context) error {

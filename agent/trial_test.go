@@ -168,8 +168,8 @@ func TestTrialIsKeptAfterTheHold(t *testing.T) {
 		o := newTrial(t, dir)
 		took, err := o.run(t, func() {
 			time.Sleep(20 * time.Second)
-			if o.said("READY=1") {
-				t.Error("READY=1 before the version proved healthy")
+			if !o.said("STATUS=" + o.c.version.String() + " is on trial, start 1 of 3\nREADY=1") {
+				t.Errorf("the check passes, and systemd got %q", o.notified)
 			}
 			o.setAuthenticated(true)
 		})
@@ -182,10 +182,32 @@ func TestTrialIsKeptAfterTheHold(t *testing.T) {
 			t.Errorf("got %+v, %v", res, err)
 		}
 		// The status text goes first: systemctl status shows it once systemctl start returns.
-		if !o.said("STATUS=" + o.c.version.String() + " runs\nREADY=1") {
+		if !o.said("READY=1\nSTATUS=" + o.c.version.String() + " runs") {
 			t.Errorf("systemd got %q", o.notified)
 		}
 	})
+}
+
+// Once its check has passed, the start is recorded as ready: it counts no more if an operator
+// ends it.
+func TestAReadyStartIsRecorded(t *testing.T) {
+	t.Parallel()
+	for _, check := range []error{nil, errors.New("no disk")} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			o := newTrial(t, dir)
+			o.c.Check = func(context.Context) error { return check }
+			l, s := o.c.Layout, o.res.State
+			if err := errors.Join(l.RecordSwap(state.SwapRecord{TrialID: s.TrialID, From: s.Previous}),
+				l.RecordStarts(state.StartsRecord{TrialID: s.TrialID, Number: 2})); err != nil {
+				t.Fatal(err)
+			}
+			o.run(t, nil)
+			if r := l.ReadJudge(s); r.Ready != (check == nil) || r.Ready && r.Start != 2 {
+				t.Errorf("check %v: %+v", check, r)
+			}
+		})
+	}
 }
 
 func TestTrialEndsWithTheWindow(t *testing.T) {
@@ -218,8 +240,8 @@ func TestTrialEndsWithTheWindow(t *testing.T) {
 					t.Errorf("got %v, want %q", err, tt.why)
 				}
 				about(t, min(took, 61*time.Second), 60*time.Second)
-				if res, _ := o.c.Layout.Read(); res.State.Status != state.PendingHealth || o.said("READY=1") {
-					t.Errorf("status %s", res.State.Status)
+				if res, _ := o.c.Layout.Read(); res.State.Status != state.PendingHealth || o.said("READY=1") != (name != "its check fails") {
+					t.Errorf("status %s, systemd got %q", res.State.Status, o.notified)
 				}
 			})
 		})

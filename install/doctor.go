@@ -160,11 +160,7 @@ func (d *doctor) units(ctx context.Context) systemd.Report {
 		}
 	}
 	d.state = s
-	if env, err := systemd.Environment(ctx, d.agent); err == nil {
-		for k, v := range env {
-			os.Setenv(k, v)
-		}
-	}
+	adoptEnvironment(ctx, d.agent)
 	return systemd.Service{Unit: d.unit, Layout: d.l, Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
 		Window: time.Duration(d.c.Upgrade.BootHealthWindowSecs) * time.Second}.Inspect(ctx)
 }

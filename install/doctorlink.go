@@ -95,8 +95,8 @@ func times(n int) string {
 	return fmt.Sprintf("%d times", n)
 }
 
-// manager checks the link to the manager, from the report of the agent, or else with a
-// connection of its own.
+// manager checks the link to the manager, from the report of the agent, or else by a
+// probe.
 func (d *doctor) manager(ctx context.Context) {
 	if d.failed("ca_file") {
 		return
@@ -119,7 +119,10 @@ func (d *doctor) manager(ctx context.Context) {
 	if !registered {
 		never = ", and this node has never registered"
 	}
-	unreachable := agent.TryManager(ctx, d.c)
+	found, unreachable := agent.Probe(ctx, d.c, agent.ProbeOptions{})
+	if unreachable == nil && !found.Skipped() { // where it is skipped, a manager answers
+		unreachable = found.Err()
+	}
 	problem := ""
 	switch {
 	case unreachable != nil:
@@ -144,6 +147,8 @@ func (d *doctor) remedyOf(problem string) string {
 	}
 	for _, r := range []struct{ text, remedy string }{
 		{"refuses this node", "the token is used up, wrong or expired, or the node was removed at the manager: get a new token there, set registration_token" + in + ", remove " + d.l.CredentialsFile() + then},
+		{"is damaged; remove it", "set registration_token" + in + " to a new token of the manager, remove " + d.l.CredentialsFile() + then},
+		{"after authentication", "the manager accepts this node and then ends the connection: see the manager's log"},
 		{"unknown authority", "set ca_file (the PEM of a private CA), or cert_fingerprint for a self-signed certificate," + in + then},
 		{"neither is pinned", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
 		{"fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},

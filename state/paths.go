@@ -28,6 +28,7 @@ const (
 	acceptedConfigName     = configName + ".accepted"
 	credentialsName        = "credentials.json"
 	credentialsReserveName = ".credentials-reserve"
+	managerName            = "manager.json"
 	restartName            = "restart"
 	restartDoneName        = ".restart"
 	trialName              = "trial"
@@ -127,6 +128,10 @@ func (l Layout) AcceptedConfig() string { return l.path(acceptedConfigName) }
 
 // CredentialsFile returns what the node got at its registration, of mode 0600.
 func (l Layout) CredentialsFile() string { return l.path(credentialsName) }
+
+// ManagerFile returns what the agent learned of its manager in its last session, of mode
+// 0600.
+func (l Layout) ManagerFile() string { return l.path(managerName) }
 
 // CredentialsReserve returns the file that reserves the space of CredentialsFile
 // during a registration.

@@ -243,8 +243,7 @@ func (d *design) searchAll(limit int, enough func(violation) bool) (all outcome)
 	return
 }
 
-// No order of events breaks a promise: see Promises in the package's design,
-// docs/decisions/trial.md.
+// No order of events breaks a promise (broken, mustEnd).
 func TestNoOrderOfEventsBreaksAPromise(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

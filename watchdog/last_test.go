@@ -54,7 +54,7 @@ func read(t *testing.T, l state.Layout) state.State {
 func TestWhichStartsCount(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		ends  string // of each start: f by itself, o operator, O operator after READY=1, c ten minutes and by itself, u unknown
+		ends  string // of each start: f by itself, o operator, O operator after READY=1, c ten minutes and by itself, m the machine, u unknown
 		want  int    // starts that count, the present one included
 		after string
 	}{
@@ -64,6 +64,8 @@ func TestWhichStartsCount(t *testing.T) {
 		"nine in a row":                  {"ooooooooo", 1, ""},
 		"the tenth counts":               {"oooooooooo", 2, ""},
 		"after READY=1":                  {"OOOOOOOOOOOOOOO", 1, ""},
+		"power cuts":                     {"mmmmm", 1, ""},
+		"power cuts and an operator":     {"momomomomo", 2, ""},
 		"between crashes":                {"fofo", 3, ""},
 		"ten minutes clear the counts":   {"ffcff", 3, "rolled back"},
 		"ten minutes clear, then two":    {"ffcf", 3, ""},
@@ -88,6 +90,14 @@ func TestWhichStartsCount(t *testing.T) {
 				case 'c':
 					judge(t, l, state.JudgeRecord{Ready: true, Calm: true})
 					n++
+				case 'm': // also if systemd counts restarts of the new boot
+					s := read(t, l)
+					starts, _ := l.ReadStarts(s)
+					starts.BootID = "another"
+					if err := l.RecordStarts(starts); err != nil {
+						t.Fatal(err)
+					}
+					n = 2
 				case 'u':
 					sd.Restarts = func(context.Context) (int, error) { return 0, errors.New("no answer") }
 				}

@@ -16,6 +16,11 @@ type Auth struct {
 	SoftwareVersion   string `json:"software_version"`
 	DeviceType        string `json:"device_type"`
 	ProtocolVersion   int    `json:"protocol_version"`
+	// Probe asks the manager to check the credentials and to keep the connection, but to
+	// open no session. A manager that does not know probes ignores it, and opens a session
+	// in place of the node's own. So a node sends it only where the WebSocket's answer had
+	// FeatureProbe in FeaturesHeader, and never with a registration token.
+	Probe bool `json:"probe,omitempty"`
 }
 
 // RegisterAck answers an Auth with a token, and authenticates the session. The node
@@ -26,9 +31,11 @@ type RegisterAck struct {
 	Features   []string `json:"features,omitempty"`
 }
 
-// AuthOK answers an Auth with credentials.
+// AuthOK answers an Auth with credentials. Probe is that of the Auth: no session was
+// opened.
 type AuthOK struct {
 	Features []string `json:"features,omitempty"`
+	Probe    bool     `json:"probe,omitempty"`
 }
 
 // AuthError refuses an Auth. Encode writes its message at the top level of the frame;

@@ -13,6 +13,12 @@
 // which the node answers with one CommandAck, and acknowledges stored Events with
 // EventAck.
 //
+// A probe checks the link and opens no session. A manager that knows probes announces
+// them with FeatureProbe, in FeaturesHeader and in its answer to Auth. The node sends an
+// Auth with Probe, the manager answers AuthOK with Probe or AuthError, and keeps the
+// connection as it keeps that of a session, until the node closes it. The manager refuses
+// probes while it cannot serve sessions.
+//
 // Decode bounds every text, list and number, so a caller need not check them again. The
 // package does no I/O and makes no decision.
 package wire
@@ -44,10 +50,15 @@ const (
 	// another session of the same node began.
 	CloseReplaced = 4009
 
+	// FeaturesHeader is an HTTP header of the answer that opens the WebSocket. It lists what
+	// a node must know of this manager before it authenticates, separated by commas.
+	FeaturesHeader = "Edge-Agent-Features"
+
 	StatusOK          = "ok" // in Health.Status
 	StatusDegraded    = "degraded"
 	CapabilityUpgrade = "upgrade"        // in Health.Capabilities
 	FeatureEventAck   = "event_ack"      // in AuthOK.Features
+	FeatureProbe      = "probe"          // in AuthOK.Features and in FeaturesHeader
 	CategoryUpgrade   = "upgrade"        // Event.Category of the events of upgrades
 	ActionUpgrade     = "upgrade_binary" // Action.Type
 	ActionGetConfig   = "get_config"

@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,10 @@ var frames = []struct {
 		&wire.Auth{RegistrationToken: "rt", SoftwareVersion: "1.4.0", DeviceType: "edge", ProtocolVersion: 1}},
 	{"auth", `{"type":"auth","timestamp":"2026-01-02T03:04:05Z","payload":{"node_id":"n1","node_secret":"s","software_version":"1.4.0","device_type":"edge","protocol_version":1}}`,
 		&wire.Auth{NodeID: "n1", NodeSecret: "s", SoftwareVersion: "1.4.0", DeviceType: "edge", ProtocolVersion: 1}},
+	{"probe", `{"type":"auth","timestamp":"2026-01-02T03:04:05Z","payload":{"node_id":"n1","node_secret":"s","software_version":"1.4.0","device_type":"edge","protocol_version":1,"probe":true}}`,
+		&wire.Auth{NodeID: "n1", NodeSecret: "s", SoftwareVersion: "1.4.0", DeviceType: "edge", ProtocolVersion: 1, Probe: true}},
+	{"auth_ok to a probe", `{"type":"auth_ok","timestamp":"2026-01-02T03:04:05Z","payload":{"features":["event_ack","probe"],"probe":true}}`,
+		&wire.AuthOK{Features: []string{"event_ack", "probe"}, Probe: true}},
 	{"register_ack", `{"type":"register_ack","timestamp":"2026-01-02T03:04:05Z","payload":{"node_id":"n1","node_secret":"s"}}`,
 		&wire.RegisterAck{NodeID: "n1", NodeSecret: "s"}},
 	{"auth_ok", `{"type":"auth_ok","timestamp":"2026-01-02T03:04:05Z","payload":{"features":["event_ack"]}}`,
@@ -156,6 +161,30 @@ func TestEncode(t *testing.T) {
 	}
 	if _, err := wire.Encode(&wire.Event{Message: strings.Repeat("a", wire.MaxMessage)}, at); err == nil {
 		t.Error("a message over the limit was encoded")
+	}
+}
+
+// Without a probe, auth and its answer are those of deployed managers and nodes, to the
+// byte.
+func TestProbeIsOptional(t *testing.T) {
+	t.Parallel()
+	for _, m := range []wire.Message{&wire.Auth{NodeID: "n"}, &wire.AuthOK{Features: []string{wire.FeatureEventAck}}} {
+		if b, err := wire.Encode(m, at); err != nil || strings.Contains(string(b), "probe") {
+			t.Errorf("%s, %v", b, err)
+		}
+	}
+}
+
+// HasFeature finds a feature in each form of the header.
+func TestHasFeature(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{"": false, "probe": true, "a, probe ,b": true, "a,probe": true, "probes": false, "a probe": false} {
+		if got := wire.HasFeature(http.Header{wire.FeaturesHeader: {"x", value}}, wire.FeatureProbe); got != want {
+			t.Errorf("%q: %v", value, got)
+		}
+	}
+	if http.CanonicalHeaderKey(wire.FeaturesHeader) != wire.FeaturesHeader {
+		t.Errorf("%s is not as net/http writes it", wire.FeaturesHeader)
 	}
 }
 

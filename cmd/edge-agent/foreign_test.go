@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
@@ -66,6 +67,14 @@ func TestReportsAreHarmlessOnATerminal(t *testing.T) {
 			cmd := &cobra.Command{}
 			cmd.SetOut(out)
 			return trustReport{Source: "renewed", Unfit: hostile, Keys: []verify.Key{{Kind: hostile, URL: hostile}}}.print(cmd)
+		},
+		"probe": func(out *bytes.Buffer) error {
+			var s agent.ProbeStep
+			fill(reflect.ValueOf(&s).Elem())
+			newProbeTable(out, 2).print(s)
+			s.OK, s.Skipped = false, false
+			newProbeTable(out, 1).print(s)
+			return nil
 		},
 		"doctor": func(out *bytes.Buffer) error {
 			printFindings(out, []install.Finding{{What: hostile, OK: true}, {What: hostile, Problem: hostile}})

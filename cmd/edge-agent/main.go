@@ -23,7 +23,7 @@ version, it fetches the signed release, verifies it against the signers that
 are compiled in, installs it beside the running one, swaps a link, and lets
 systemd start it. A version that does not prove healthy is rolled back.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage. 'config check' also has 3.`,
+Exit codes: 0 done, 1 failed, 2 wrong usage. 'config check' and 'probe' also have 3.`,
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml
   edge-agent run --config /opt/bilbycast/edge/config.toml
   edge-agent status --root /opt/bilbycast/edge`,
@@ -33,7 +33,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. 'config check' also has 3.`,
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"device", "On the device:", []*cobra.Command{newInstallCmd(), newUninstallCmd(), newStatusCmd(), newDoctorCmd(), newConfigCmd(), newUnitCmd()}},
+		{"device", "On the device:", []*cobra.Command{newInstallCmd(), newUninstallCmd(), newStatusCmd(), newDoctorCmd(), newProbeCmd(), newConfigCmd(), newUnitCmd()}},
 		{"release", "Releases:", []*cobra.Command{newStageCmd(), newApplyCmd(), newRollbackCmd(), newVerifyCmd()}},
 		{"trust", "Trust:", []*cobra.Command{newTrustCmd()}},
 		{"service", "For the service itself, as its unit calls them:", []*cobra.Command{newRunCmd(), newWatchdogCmd(), newRescueCmd()}},

@@ -31,6 +31,7 @@ type statusReport struct {
 	MaxBootAttempts int                      `json:"max_boot_attempts,omitzero"`
 	Reason          string                   `json:"reason,omitzero"`
 	FailedStarts    []string                 `json:"failed_starts,omitempty"` // of Target, in order; "": not known
+	Ends            []state.StartEnd         `json:"ends,omitempty"`          // of each start of the version on trial, oldest first
 	Versions        []release.Version        `json:"versions"`
 	Undelivered     int                      `json:"undelivered_events"`
 	Service         install.ServiceStatus    `json:"service"`
@@ -95,6 +96,9 @@ changes nothing. As root it becomes the owner of the root.`,
 				Current: t.Current, Previous: t.Previous, LastGood: t.LastGood, Target: s.Target,
 				BootAttempts: s.BootAttempts, MaxBootAttempts: s.MaxBootAttempts, Reason: s.Reason, FailedStarts: s.FailedStarts,
 				Versions: t.Versions, Undelivered: len(entries) + len(s.PendingReports), Service: service, Connection: connection, Notes: res.Notes,
+			}
+			if starts, ok := l.ReadStarts(s); ok && s.Status == state.PendingHealth {
+				rep.Ends = starts.Ends
 			}
 			rep.Summary = summary(s, t, service, broken)
 			if asJSON {
@@ -207,6 +211,11 @@ func (r statusReport) table(w io.Writer, now time.Time) error {
 				why = "unknown"
 			}
 			row(fmt.Sprintf("start %d failed", i+1), why)
+		}
+		for _, e := range r.Ends {
+			if !e.Counted {
+				row("not counted", e.How)
+			}
 		}
 	}
 	row("installed", fmt.Sprint(r.Versions))

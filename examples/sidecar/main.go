@@ -84,6 +84,8 @@ func run(ctx context.Context, args []string) error {
 			write(log, rep)
 		}
 		return nil
+	case "probe --config": // tests the link, also for a newer version on trial
+		return agent.ProbeCommand(ctx, version, os.Args[2:], os.Stdout)
 	case "run --config": // ExecStart=
 		c, warnings, err := config.Open(args[2])
 		if err != nil {
@@ -102,7 +104,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		return a.Run(ctx) // the service's own work runs in other goroutines
 	}
-	return errors.New("use: version | watchdog --root DIR | rescue --root DIR | run --config FILE")
+	return errors.New("use: version | watchdog --root DIR | rescue --root DIR | probe --config FILE | run --config FILE")
 }
 
 // at returns an install root, in which this program must be in each version.

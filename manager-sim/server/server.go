@@ -176,3 +176,7 @@ func (s *Server) Close() {
 // SetUnavailable makes the manager refuse new sessions of nodes with 503 and a
 // Retry-After, as an overloaded manager does; 0 ends that.
 func (s *Server) SetUnavailable(retryAfter time.Duration) { s.hub.SetUnavailable(retryAfter) }
+
+// SetEnding makes the manager end each session of a node right after its authentication,
+// and refuse probes.
+func (s *Server) SetEnding(on bool) { s.hub.SetEnding(on) }

@@ -142,6 +142,20 @@ func (s *Store) RecordConnect(ctx context.Context, id, version, address string, 
 	})
 }
 
+// CheckConnect returns an error if RecordConnect would fail now, as with a full disk. It
+// writes a connection and removes it again, so that nothing about the node changes.
+func (s *Store) CheckConnect(ctx context.Context, id string) error {
+	return s.tx(ctx, func(tx conn) error {
+		var seq int64
+		err := tx.row(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, 0, '', '') RETURNING seq", id).Scan(&seq)
+		if err != nil {
+			return err
+		}
+		_, err = tx.exec(ctx, "DELETE FROM connections WHERE seq = ?", seq)
+		return err
+	})
+}
+
 // RecordDisconnect records that a node's session ended.
 func (s *Store) RecordDisconnect(ctx context.Context, id string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {

@@ -146,3 +146,32 @@ func testEventsHaveABound(t *testing.T, path string) {
 		t.Errorf("rollbacks without a command: %+v, %v", got, err)
 	}
 }
+
+// CheckConnect fails where RecordConnect would, and changes nothing.
+func TestCheckConnect(t *testing.T) { each(t, testCheckConnect) }
+
+func testCheckConnect(t *testing.T, path string) {
+	s := open(t, path)
+	ctx := t.Context()
+	must(t, s.AddToken(ctx, "t"))
+	must(t, s.Register(ctx, "t", store.Node{ID: "a", RegisteredAt: now, LastSeen: now}))
+	must(t, s.RecordConnect(ctx, "a", "1.0.0", "192.0.2.1", now))
+	node, err := s.Node(ctx, "a")
+	must(t, err)
+	connections, err := s.Connections(ctx, "a")
+	must(t, err)
+	must(t, s.CheckConnect(ctx, "a"))
+	if got, err := s.Node(ctx, "a"); err != nil || fmt.Sprint(got) != fmt.Sprint(node) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := s.Connections(ctx, "a"); err != nil || len(connections) == 0 || fmt.Sprint(got) != fmt.Sprint(connections) {
+		t.Errorf("%+v, %v, want %+v", got, err, connections)
+	}
+	if err := s.CheckConnect(ctx, "unknown"); err == nil {
+		t.Error("an unknown node")
+	}
+	must(t, s.Close())
+	if err := s.CheckConnect(ctx, "a"); err == nil {
+		t.Error("a store that is closed")
+	}
+}

@@ -57,10 +57,13 @@ func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 		return nil, &refusal{reason: "not accepted: the first message is not auth"}
 	}
 	var answer wire.Message
-	features := []string{wire.FeatureEventAck}
-	if auth.NodeID == "" {
+	features := []string{wire.FeatureEventAck, wire.FeatureProbe}
+	switch s.probe = auth.Probe; {
+	case auth.Probe:
+		answer, err = &wire.AuthOK{Features: features, Probe: true}, s.hub.probes.identify(ctx, s, auth)
+	case auth.NodeID == "":
 		answer, err = s.register(ctx, auth, features)
-	} else {
+	default:
 		answer, err = &wire.AuthOK{Features: features}, s.identify(ctx, auth)
 	}
 	if err != nil {
@@ -90,25 +93,34 @@ func (s *session) register(ctx context.Context, auth *wire.Auth, features []stri
 
 // identify accepts a node that has credentials.
 func (s *session) identify(ctx context.Context, auth *wire.Auth) error {
-	n, err := s.hub.Store.Node(ctx, auth.NodeID)
+	err := checkCredentials(ctx, s.hub.Store, auth)
 	if errors.Is(err, store.ErrNotFound) {
 		return s.hub.Pending.refuse(s.source, auth)
 	}
 	if err != nil {
 		return err
 	}
-	if n.SecretHash == "" {
-		return removedNode(n.ID)
-	}
-	if !secret.Matches(n.SecretHash, auth.NodeSecret) {
-		return &refusal{reason: "not accepted: the secret of node " + n.ID + " is wrong", node: n.ID}
-	}
-	s.nodeID = n.ID
+	s.nodeID = auth.NodeID
 	err = s.hub.presence.connect(ctx, s, auth.SoftwareVersion, time.Now())
 	if errors.Is(err, store.ErrDenied) {
-		return removedNode(n.ID)
+		return removedNode(auth.NodeID)
 	}
 	return err
+}
+
+// checkCredentials returns nil if the credentials are those of a node, store.ErrNotFound
+// for an unknown node, and otherwise a refusal or an error of the store.
+func checkCredentials(ctx context.Context, st *store.Store, auth *wire.Auth) error {
+	n, err := st.Node(ctx, auth.NodeID)
+	switch {
+	case err != nil:
+		return err
+	case n.SecretHash == "":
+		return removedNode(n.ID)
+	case !secret.Matches(n.SecretHash, auth.NodeSecret):
+		return &refusal{reason: "not accepted: the secret of node " + n.ID + " is wrong", node: n.ID}
+	}
+	return nil
 }
 
 func removedNode(id string) error {
@@ -117,9 +129,14 @@ func removedNode(id string) error {
 
 // refuse sends a node the reason of its refusal, and when it may try again.
 func (s *session) refuse(r *refusal) {
+	code, text := websocket.CloseNormalClosure, ""
+	if s.probe { // which is no attempt to authenticate, and counts for no limit
+		s.socket.write(&wire.AuthError{Message: r.reason})
+		s.socket.close(code, text)
+		return
+	}
 	now := time.Now()
 	s.hub.Metrics.AuthenticationRefused()
-	code, text := websocket.CloseNormalClosure, ""
 	if r.pause > 0 {
 		code, text = wire.CloseTryLater, wire.TryLater("an administrator has to act first", r.pause)
 	} else if wait := s.hub.refusals.count(now, s.source, r.node); wait > 0 {

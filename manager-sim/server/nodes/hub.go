@@ -61,6 +61,8 @@ type Hub struct {
 	refusals   refusals
 	duplicates duplicates
 	presence   presence
+	probes     probes
+	ending     atomic.Bool   // each session ends when it has authenticated
 	serial     atomic.Uint64 // of the last session
 	adding     sync.Mutex    // makes events appear in the streams in the order of their Seq
 
@@ -92,7 +94,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.Problem(w, http.StatusServiceUnavailable, api.CodeUnavailable, "the manager is not available; come back later")
 		return
 	}
-	conn, err := upgrader.Upgrade(w, r, nil)
+	conn, err := upgrader.Upgrade(w, r, http.Header{wire.FeaturesHeader: {wire.FeatureProbe}})
 	if err != nil {
 		return // the upgrader has answered
 	}
@@ -111,7 +113,7 @@ func (h *Hub) Close() {
 		h.Log.Info().Int("nodes", len(sessions)).Msg("manager is shutting down; nodes will reconnect")
 	}
 	var closing sync.WaitGroup
-	for _, s := range sessions {
+	for _, s := range append(sessions, h.probes.all()...) {
 		closing.Go(func() { s.socket.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })
 	}
 	closing.Wait()
@@ -126,6 +128,10 @@ func (h *Hub) SetUnavailable(retryAfter time.Duration) {
 	defer h.mu.Unlock()
 	h.unavailable = retryAfter
 }
+
+// SetEnding makes the Hub end each session right after its authentication, and refuse
+// probes, as a manager does whose sessions fail.
+func (h *Hub) SetEnding(on bool) { h.ending.Store(on) }
 
 // Online reports whether a node has a session.
 func (h *Hub) Online(nodeID string) bool { return h.presence.session(nodeID) != nil }
@@ -155,6 +161,9 @@ func (h *Hub) Disconnect(nodeID string) {
 	if s := h.presence.sessionAfterChange(nodeID); s != nil {
 		s.socket.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
 		s.cancel()
+	}
+	for _, s := range h.probes.of(nodeID) {
+		s.end(websocket.ClosePolicyViolation, "this node was removed from the manager")
 	}
 }
 
@@ -192,6 +201,10 @@ func (h *Hub) serve(conn *websocket.Conn, remote string) {
 	h.strangers.enter(s)
 	defer h.strangers.leave(s)
 	if err := s.run(ctx); err != nil && h.ctx.Err() == nil {
-		h.Log.Info().Str("node_id", s.nodeID).Err(err).Msg("session ended")
+		what := "session ended"
+		if s.probe {
+			what = "probe ended"
+		}
+		h.Log.Info().Str("node_id", s.nodeID).Err(err).Msg(what)
 	}
 }

@@ -45,6 +45,9 @@ func (s *session) sendCommand(c store.Command) {
 
 // handle stores the content of a message. An error is the store's.
 func (s *session) handle(ctx context.Context, env wire.Envelope) error {
+	if _, ping := env.Message.(*wire.Ping); s.probe && !ping {
+		return nil
+	}
 	switch m := env.Message.(type) {
 	case *wire.Health:
 		return s.health(ctx, m)

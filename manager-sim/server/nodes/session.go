@@ -35,6 +35,7 @@ type session struct {
 	cancel  context.CancelFunc
 	caps    []string // of the last health beat; only the reader uses it
 	beats   int      // health beats so far; only the reader uses it
+	probe   bool     // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
@@ -60,17 +61,18 @@ func (s *session) run(ctx context.Context) error {
 		}
 		return err
 	}
+	if s.probe {
+		return h.probes.serve(ctx, s)
+	}
 	h.NodeChanged(s.nodeID)
 	h.Log.Info().Str("node_id", s.nodeID).Str("version", auth.SoftwareVersion).Msg("node authenticated")
 	h.Publish(api.NodeRecord{Type: api.RecordAuthenticated, Time: time.Now().UTC(), NodeID: s.nodeID, Version: auth.SoftwareVersion})
 
-	writer := make(chan struct{})
-	go func() {
-		defer close(writer)
-		s.writeAll(ctx)
-		s.cancel() // which ends the reader
-	}()
-	defer func() { s.cancel(); <-writer }()
+	defer startWriter(ctx, s)()
+	if h.ending.Load() {
+		s.socket.close(websocket.CloseInternalServerErr, "sessions cannot be served now")
+		return errEnding
+	}
 	// A session that is replaced meanwhile still waits for the answer to its close frame.
 	if err := s.resend(ctx); err != nil && !s.replaced.Load() {
 		return err
@@ -91,6 +93,17 @@ func (s *session) send(m wire.Message) {
 	default:
 		s.cancel()
 	}
+}
+
+// startWriter starts the writer of s, and returns a function that ends it.
+func startWriter(ctx context.Context, s *session) (stop func()) {
+	writer := make(chan struct{})
+	go func() {
+		defer close(writer)
+		s.writeAll(ctx)
+		s.cancel() // which ends the reader
+	}()
+	return func() { s.cancel(); <-writer }
 }
 
 func (s *session) writeAll(ctx context.Context) {

@@ -15,14 +15,17 @@ const (
 // strangers are the WebSockets that have not authenticated.
 type strangers struct{ room limit.Room[*session] }
 
+// crowded is why a session ends that did not authenticate while others connected.
+const crowded = "too many sockets from this address have not authenticated"
+
 // enter adds a new WebSocket. If there are too many, the oldest one ends.
 func (t *strangers) enter(s *session) {
 	old, ended, ok := t.room.Add(s.source, s, func(*session) bool { return true })
 	if ended {
-		old.crowdedOut()
+		old.end(websocket.CloseTryAgainLater, crowded)
 	}
 	if !ok {
-		s.crowdedOut()
+		s.end(websocket.CloseTryAgainLater, crowded)
 	}
 }
 
@@ -32,10 +35,10 @@ func (t *strangers) authenticated(s *session) bool { return t.room.Remove(s.sour
 
 func (t *strangers) leave(s *session) { t.room.Remove(s.source, s) }
 
-// crowdedOut ends a session that did not authenticate while others connected.
-func (s *session) crowdedOut() {
+// end closes the connection, and does not wait for that.
+func (s *session) end(code int, reason string) {
 	go func() { // the peer may not read; the close frame has a deadline
-		s.socket.close(websocket.CloseTryAgainLater, "too many sockets from this address have not authenticated")
+		s.socket.close(code, reason)
 		s.cancel()
 	}()
 }
