@@ -73,6 +73,8 @@ type Agent struct {
 
 	unsent unsent // of systemd
 
+	warnings []string // of the start: see warn
+
 	mu     sync.Mutex
 	status statusText
 	busy   bool // a release is being staged, or waits for the restart
@@ -168,6 +170,7 @@ func (a *Agent) run(ctx context.Context) error {
 	if err := injectFault(ctx, a); err != nil {
 		return err
 	}
+	a.warnings = nil // of an earlier run, which Attend repeats
 	a.reportConfig()
 	a.reportOwner()
 	a.restrictModes()
