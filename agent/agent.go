@@ -170,10 +170,7 @@ func (a *Agent) run(ctx context.Context) error {
 	if err := injectFault(ctx, a); err != nil {
 		return err
 	}
-	a.warnings = nil // of an earlier run, which Attend repeats
-	a.reportConfig()
-	a.reportOwner()
-	a.restrictModes()
+	a.reportStart()
 	res, interrupted := a.reconcile(ctx)
 	if err := a.pipeline.Tidy(ctx); err != nil {
 		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")

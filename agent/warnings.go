@@ -7,6 +7,15 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
+// reportStart reports what is wrong with the files of the node, and repairs what it can.
+// Attend calls it at each of its runs.
+func (a *Agent) reportStart() {
+	a.warnings = nil
+	a.reportConfig()
+	a.reportOwner()
+	a.restrictModes()
+}
+
 // warn adds a problem of the start, which the caller logs, to those that each health
 // message reports. It may be called only before the agent's goroutines start. A long
 // cause is shortened, so that the remedy stays complete.

@@ -112,6 +112,23 @@ func TestHealthCarriesAnotherOwner(t *testing.T) {
 	}
 }
 
+// A second run of the same agent reports what is wrong then, once.
+func TestWarningsAreOfTheLastRun(t *testing.T) {
+	t.Parallel()
+	c := bareNode(t)
+	c.Warnings.List = []config.Warning{{Cause: "unknown key", Remedy: "remove it"}}
+	a, err := newOf(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		a.reportStart()
+		if got := a.healthWarnings(); len(got) != 1 || got[0] != "unknown key: remove it" {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
 // However many warnings there are, and whatever their texts contain, the message holds
 // the limits of the protocol. A remedy is complete, and the last warning counts the rest.
 func TestHealthWarningsAreBounded(t *testing.T) {
