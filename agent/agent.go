@@ -73,6 +73,8 @@ type Agent struct {
 
 	unsent unsent // of systemd
 
+	warnings []string // of the start: see warn
+
 	mu        sync.Mutex
 	readySent bool
 	status    statusText
@@ -170,9 +172,7 @@ func (a *Agent) run(ctx context.Context) error {
 	if err := injectFault(ctx, a); err != nil {
 		return err
 	}
-	a.reportConfig()
-	a.reportOwner()
-	a.restrictModes()
+	a.reportStart()
 	res, interrupted := a.reconcile(ctx)
 	if err := a.pipeline.Tidy(ctx); err != nil {
 		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")

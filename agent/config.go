@@ -3,18 +3,25 @@ package agent
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"os"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 )
 
-// reportConfig logs what is wrong with config.toml, and sets its mode where others may
-// read a secret in it.
+// reportConfig reports what is wrong with config.toml, and sets its mode where others may
+// read a secret in it. Health has the reason to withhold upgrades in UpgradeUnavailable,
+// unless upgrades are disabled.
 func (a *Agent) reportConfig() {
 	w := a.c.Warnings
-	for _, problem := range w.List {
-		if text := problem.String(); text != w.Withhold {
+	for i, problem := range w.List {
+		text := problem.String()
+		if text != w.Withhold {
 			a.log.Warn().Msg(text)
+		}
+		if ofMode := w.Path != "" && i == len(w.List)-1; !ofMode && (text != w.Withhold || !a.c.Upgrade.Enabled) {
+			a.warn(problem.Cause, problem.Remedy)
 		}
 	}
 	if w.Withhold != "" {
@@ -24,11 +31,25 @@ func (a *Agent) reportConfig() {
 	if w.Path == "" {
 		return
 	}
-	if err := a.c.Layout.Disk().Chmod(w.Path, 0o600); err != nil {
+	if err := a.restrictConfig(w.Path); err != nil {
 		a.log.Warn().Err(err).Msg("the mode of config.toml was not restricted")
+		a.warn(fmt.Sprintf("other users may read or change config.toml, and the agent could not change its mode (%v)", err), "as root, run: chmod 600 "+w.Path)
 		return
 	}
 	a.log.Info().Str("path", w.Path).Msg("mode restricted to 0600: other users may no longer read or change this file")
+}
+
+// restrictConfig sets the mode of the file at path to 0600.
+func (a *Agent) restrictConfig(path string) error {
+	if err := a.c.Layout.Disk().Chmod(path, 0o600); err != nil {
+		return err
+	}
+	// Some file systems ignore a mode without an error.
+	st, err := os.Stat(path)
+	if err == nil && st.Mode().Perm()&0o077 != 0 {
+		err = fmt.Errorf("%s still has mode %04o", path, st.Mode().Perm())
+	}
+	return err
 }
 
 // keepConfig keeps a copy of a config.toml that was accepted, for the start at which the

@@ -69,11 +69,17 @@ func (l *lines) String() string {
 
 // runAgent starts a node, as its unit does: after the watchdog. It is stopped
 // when the test ends.
-func runAgent(t *testing.T, c node) *Agent {
+func runAgent(t *testing.T, c node) *Agent { return runOn(t, c, nil) }
+
+// runOn is runAgent on a file system whose changes seam decides on, if it is not nil.
+func runOn(t *testing.T, c node, seam fsutil.Seam) *Agent {
 	t.Helper()
 	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if seam != nil {
+		a.c.Layout = a.c.Layout.On(fsutil.Disk{Seam: seam})
 	}
 	watchdog.Run(t.Context(), a.c.Layout)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -20,8 +20,9 @@ type Options struct {
 	// Version is the program's own version, as it was stamped when it was built. The
 	// node reports it to the manager, and a trial expects it.
 	Version string
-	// Warnings are those of config.Open. The agent logs them, withholds upgrades where
-	// they say so, and keeps a copy of an accepted file.
+	// Warnings are those of config.Open. The agent logs them, reports in each health
+	// message those that it cannot repair, withholds upgrades where they say so, and keeps
+	// a copy of an accepted file.
 	Warnings config.Warnings
 	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
 	Signers []verify.Signer

@@ -17,9 +17,10 @@ func (a *Agent) restrictModes() {
 	if a.attached != nil {
 		mode = 0o755
 	}
-	changed, err := a.c.Layout.Narrow(mode)
-	if err != nil {
-		a.log.Warn().Err(err).Msg("the modes in the install root were not restricted")
+	changed, errs := a.c.Layout.Narrow(mode)
+	for _, err := range errs {
+		a.log.Warn().Err(err).Msg("a mode in the install root was not restricted")
+		a.warn("other users may read or change files of the install root", err.Error())
 	}
 	if len(changed) > 0 {
 		a.log.Info().Strs("paths", changed).Msg("modes restricted: other users may no longer read or change these files")

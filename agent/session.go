@@ -253,7 +253,7 @@ func (s *session) health(ctx context.Context) error {
 	a := s.a
 	h := &wire.Health{
 		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.startedAt).Seconds()),
-		Capabilities: []string{},
+		Capabilities: []string{}, Warnings: a.healthWarnings(),
 	}
 	if err := a.check(ctx); err != nil {
 		h.Status = "degraded"

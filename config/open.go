@@ -27,7 +27,7 @@ type Warnings struct {
 	// reason.
 	Withhold string
 	// Path is the file, if its mode permits others what it should not: with mode 0600
-	// that is repaired. Otherwise it is "".
+	// that is repaired, and the last entry of List no longer holds. Otherwise it is "".
 	Path string
 	// Accepted is the text of the file, if the Settings come from it. It may hold
 	// secrets. The agent keeps it in state.Layout.AcceptedConfig.

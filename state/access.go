@@ -53,9 +53,9 @@ func (l Layout) Writable() error {
 // Narrow removes the access of other users to the agent's files, as far as this process
 // owns them: earlier versions made some readable for everyone. root is the widest
 // mode of the root itself, from which another user's service may have to run. It
-// returns a description of each change.
-func (l Layout) Narrow(root fs.FileMode) (changed []string, err error) {
-	var errs []error
+// returns a description of each change, and an error with the remedy for each path that
+// other users can still access.
+func (l Layout) Narrow(root fs.FileMode) (changed []string, errs []error) {
 	for _, x := range []struct {
 		path string
 		mode fs.FileMode
@@ -71,11 +71,18 @@ func (l Layout) Narrow(root fs.FileMode) (changed []string, err error) {
 			errs = append(errs, err)
 			continue
 		}
-		if now, err := os.Stat(x.path); err == nil && now.Mode() != st.Mode() {
+		now, err := os.Stat(x.path)
+		if err != nil {
+			continue
+		}
+		if now.Mode() != st.Mode() {
 			changed = append(changed, fmt.Sprintf("%s (%04o, now %04o)", x.path, st.Mode().Perm(), now.Mode().Perm()))
 		}
+		if mode := now.Mode().Perm(); mode&^x.mode != 0 { // another user's, or a file system without modes
+			errs = append(errs, fmt.Errorf("%s has mode %04o, and this process could not change it: as root, run: chmod %o %s", x.path, mode, mode&x.mode, x.path))
+		}
 	}
-	return changed, errors.Join(errs...)
+	return changed, errs
 }
 
 // narrow removes the permissions of path that mode lacks, if this process may.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -315,6 +316,17 @@ func TestNarrow(t *testing.T) {
 	}
 	if changed, err := l.Narrow(0o750); err != nil || len(changed) > 0 {
 		t.Errorf("again: %q, %v", changed, err)
+	}
+	// A mode that stays is an error with the remedy: the disk is read-only, or the file is
+	// another user's, or the file system ignores modes.
+	if err := os.Chmod(l.CredentialsFile(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, errno := range []error{nil, syscall.EROFS, syscall.EPERM} {
+		changed, errs := l.On(fsutil.Disk{Seam: seam(func(fsutil.Op, func() error) error { return errno })}).Narrow(0o750)
+		if want := l.CredentialsFile() + " has mode 0644"; len(changed) > 0 || len(errs) != 1 || !strings.HasPrefix(errs[0].Error(), want) || !strings.HasSuffix(errs[0].Error(), "chmod 600 "+l.CredentialsFile()) {
+			t.Errorf("%v: changed %q, %v", errno, changed, errs)
+		}
 	}
 }
 

@@ -85,13 +85,9 @@ const stopPoll = 500 * time.Millisecond
 // while the unit stops.
 func (o Other) Skipped(ctx context.Context) (down bool, why, invocation string) {
 	for {
-		p, err := show(ctx, string(o), "Job", "InvocationID")
-		if err != nil || p["Job"] != "" && p["Job"] != "0" {
-			return false, "", ""
-		}
-		s, err := QueryState(ctx, string(o))
+		s, p, err := queryState(ctx, string(o), "Job", "InvocationID")
 		switch {
-		case err != nil:
+		case err != nil, p["Job"] != "" && p["Job"] != "0":
 			return false, "", ""
 		case s.Active == "inactive", s.Active == "failed":
 			return true, cmp.Or(s.EndReason(), "systemd did not start it, as another unit failed, or its start was cancelled"), p["InvocationID"]

@@ -36,16 +36,22 @@ type State struct {
 // QueryState returns the state of a unit, from systemctl. The error says why it is
 // unknown. A unit that does not exist is no error: its Load is "not-found".
 func QueryState(ctx context.Context, unit string) (State, error) {
+	s, _, err := queryState(ctx, unit)
+	return s, err
+}
+
+// queryState is QueryState, with further properties of the same moment.
+func queryState(ctx context.Context, unit string, more ...string) (State, map[string]string, error) {
 	if err := Booted(); err != nil {
-		return State{}, err
+		return State{}, nil, err
 	}
-	p, err := show(ctx, unit, "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "StateChangeTimestamp", "ActiveEnterTimestamp",
+	p, err := show(ctx, unit, append(more, "LoadState", "ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "StateChangeTimestamp", "ActiveEnterTimestamp",
 		"ExecMainStatus", "ExecMainCode", "StatusText", "User", "ProtectHome", "PrivateTmp",
-		"ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "RuntimeMaxUSec")
+		"ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "RuntimeMaxUSec")...)
 	if err != nil {
-		return State{}, fmt.Errorf("systemctl does not answer: %w", err)
+		return State{}, nil, fmt.Errorf("systemctl does not answer: %w", err)
 	}
-	return stateOf(unit, p), nil
+	return stateOf(unit, p), p, nil
 }
 
 func stateOf(unit string, p map[string]string) State {

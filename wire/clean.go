@@ -11,6 +11,8 @@ import (
 // method is refused.
 const (
 	MaxCapabilities = 32       // entries of Health.Capabilities and of Upgrade.Channels
+	MaxWarnings     = 8        // entries of Health.Warnings
+	MaxWarning      = 400      // bytes of each
 	MaxJournalBytes = 32 << 10 // bytes of all lines of a journal; the oldest lines are dropped
 	MaxStartsBytes  = 16 << 10 // bytes of all entries of failed_starts; the oldest are shortened
 	maxBytes        = 1 << 50  // of Progress, so that a percentage cannot overflow
@@ -25,12 +27,18 @@ func clean(limit int, texts ...*string) {
 
 // names returns list without empty names, with at most MaxCapabilities bounded ones.
 func names(list []string) []string {
-	out := make([]string, 0, min(len(list), MaxCapabilities))
+	return bounded(list, MaxCapabilities, release.MaxNameLen)
+}
+
+// bounded returns the first texts of list that are not empty, at most n, each made safe
+// and with at most limit bytes.
+func bounded(list []string, n, limit int) []string {
+	out := make([]string, 0, min(len(list), n))
 	for _, s := range list {
-		if len(out) == MaxCapabilities {
+		if len(out) == n {
 			break
 		}
-		if s = release.Foreign(s, release.MaxNameLen); s != "" {
+		if s = release.Foreign(s, limit); s != "" {
 			out = append(out, s)
 		}
 	}
@@ -49,6 +57,9 @@ func (h *Health) clean() {
 	clean(release.MaxVersionLen, &h.Version)
 	clean(MaxText/8, &h.UpgradeUnavailable) // every list of nodes contains it
 	h.Capabilities = names(h.Capabilities)
+	if h.Warnings != nil {
+		h.Warnings = bounded(h.Warnings, MaxWarnings, MaxWarning)
+	}
 	if u := h.Upgrade; u != nil {
 		clean(release.MaxNameLen, &u.Status)
 		clean(release.MaxVersionLen, &u.CurrentVersion, &u.PreviousVersion, &u.TargetVersion)

@@ -155,6 +155,40 @@ func TestDecodeBoundsTextsOfNodes(t *testing.T) {
 	}
 }
 
+// Warnings are bounded and printable, whatever a node sends, and change nothing else of the
+// message. Without any, the message is the same as that of an older agent.
+func TestDecodeBoundsWarnings(t *testing.T) {
+	t.Parallel()
+	many := []string{"", hostile + strings.Repeat("w", 600)}
+	for i := range 1000 {
+		many = append(many, fmt.Sprintf("%d %s%s", i, hostile, strings.Repeat("ü", 200)))
+	}
+	b, err := wire.Encode(&wire.Health{Status: wire.StatusOK, Version: "1.0.0", Warnings: many}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := wire.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	printable(t, e.Message)
+	h := e.Message.(*wire.Health)
+	if len(h.Warnings) != wire.MaxWarnings || h.Status != wire.StatusOK {
+		t.Fatalf("%d warnings, status %s", len(h.Warnings), h.Status)
+	}
+	for i, w := range h.Warnings {
+		if w == "" || len(w) > wire.MaxWarning || i > 0 && !strings.HasPrefix(w, fmt.Sprint(i-1, " a")) {
+			t.Errorf("warning %d of %d bytes: %q", i, len(w), w)
+		}
+	}
+	if b, err = wire.Encode(&wire.Health{Status: wire.StatusOK}, time.Now()); err != nil || strings.Contains(string(b), "warnings") {
+		t.Errorf("%s, %v", b, err)
+	}
+	if e, err = wire.Decode(b); err != nil || e.Message.(*wire.Health).Warnings != nil {
+		t.Errorf("%+v, %v", e.Message, err)
+	}
+}
+
 // A time that no device can have becomes the zero time, because JSON cannot represent
 // it.
 func TestDecodeRefusesImpossibleTimes(t *testing.T) {

@@ -54,6 +54,10 @@ type Health struct {
 	// UpgradeUnavailable is the reason why the node does not offer CapabilityUpgrade,
 	// with the remedy. Older agents omit it if their configuration disables upgrades.
 	UpgradeUnavailable string `json:"upgrade_unavailable,omitempty"`
+	// Warnings are what the node found wrong at its start and could not repair, each with
+	// the remedy: ignored keys, modes and owners. Status does not depend on them. Older
+	// agents send none.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Upgrade is the state of the node's upgrades. Health has it only with

@@ -40,6 +40,8 @@ var frames = []struct {
 	{"health", `{"type":"health","timestamp":"2026-01-02T03:04:05Z","payload":{"status":"ok","version":"1.4.0","uptime_secs":9,"capabilities":["upgrade"],"upgrade":{"status":"stable","current_version":"1.4.0","boot_attempts":0,"channels":["stable"],"new_field":1}}}`,
 		&wire.Health{Status: "ok", Version: "1.4.0", UptimeSecs: 9, Capabilities: []string{"upgrade"},
 			Upgrade: &wire.Upgrade{Status: "stable", CurrentVersion: "1.4.0", Channels: []string{"stable"}}}},
+	{"health with warnings", `{"type":"health","timestamp":"2026-01-02T03:04:05Z","payload":{"status":"ok","version":"1.4.0","uptime_secs":9,"capabilities":[],"warnings":["unknown key","mode 0644"]}}`,
+		&wire.Health{Status: "ok", Version: "1.4.0", UptimeSecs: 9, Capabilities: []string{}, Warnings: []string{"unknown key", "mode 0644"}}},
 	{"ack", `{"type":"command_ack","timestamp":"2026-01-02T03:04:05Z","payload":{"command_id":"u","success":true,"data":{"status":"staged","from_version":"1.4.0","to_version":"1.5.0","channel":"stable","variant":"default","arch":"x86_64-linux"}}}`,
 		&wire.CommandAck{CommandID: "u", Success: true, Data: &wire.AckData{Status: "staged", FromVersion: "1.4.0", ToVersion: "1.5.0", Channel: "stable", Variant: "default", Arch: "x86_64-linux"}}},
 	{"failed ack", `{"type":"command_ack","timestamp":"2026-01-02T03:04:05Z","payload":{"command_id":"u","success":false,"error":"text","error_code":"upgrade_disabled"}}`,

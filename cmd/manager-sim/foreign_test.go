@@ -166,6 +166,15 @@ func TestForeignTextsAreHarmlessOnATerminal(t *testing.T) {
 	}
 }
 
+// node show has a line for each warning of the node.
+func TestNodeShowHasWarnings(t *testing.T) {
+	t.Parallel()
+	out, errs, code := runIn(t, hostileManager(t), "node", "show", "1e8821f6")
+	if code != cli.OK || !strings.Contains(out, "\nwarning ") {
+		t.Errorf("%d %s%s", code, out, errs)
+	}
+}
+
 // With --json a text is not changed.
 func TestForeignTextsInJSON(t *testing.T) {
 	t.Parallel()

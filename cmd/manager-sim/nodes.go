@@ -194,6 +194,9 @@ func (c *client) showNode(cmd *cobra.Command, call func(api.Option) (api.Node, e
 	row("group", groupOf(n, names))
 	row("state", stateOf(n))
 	row("health", n.Health)
+	for _, w := range n.Warnings {
+		row("warning", w)
+	}
 	row("version", n.Version)
 	row("upgrade", strings.TrimSpace(upgradeState(n)+" "+n.TargetVersion))
 	row("requested by", n.RequestedBy)

@@ -126,9 +126,13 @@ func (b *Box) Bus(ctx context.Context) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-// Journal returns the journal of a unit, of all boots, as plain text.
-func (b *Box) Journal(ctx context.Context, unit string) (string, error) {
-	return b.Exec(ctx, "journalctl", "--no-pager", "-o", "short-precise", "-u", unit)
+// Journal returns the journal of units, of all boots, as plain text.
+func (b *Box) Journal(ctx context.Context, units ...string) (string, error) {
+	args := []string{"journalctl", "--no-pager", "-o", "short-precise"}
+	for _, unit := range units {
+		args = append(args, "-u", unit)
+	}
+	return b.Exec(ctx, args...)
 }
 
 // Cut cuts the power. A disk of its own then loses what was not synced: the data of

@@ -25,6 +25,19 @@ func Need(t testing.TB) {
 	}
 }
 
+// LongEnv is an environment variable. If it is set, as in CI, the tests run that Long
+// leaves out.
+const LongEnv = "EDGE_AGENT_LONG"
+
+// Long skips a test that tries every input of a kind under a real systemd. Without it,
+// go test stays within its time limit.
+func Long(t testing.TB) {
+	t.Helper()
+	if os.Getenv(LongEnv) == "" {
+		t.Skipf("it takes long; set %s=1", LongEnv)
+	}
+}
+
 var boxes atomic.Int32
 
 // ForTest boots a box, and closes it when the test ends. It skips the test as Need does.

@@ -37,6 +37,7 @@ func TestUnderSystemdRebootInATrial(t *testing.T) {
 	b.publish("1.1.0", "")
 	mark, _ := b.upgrade("1.1.0")
 	b.onTrial()
+	b.journal("edge.service", "on trial") // before that, the start is not made
 	if _, err := b.node.Exec(b.ctx, "systemctl", "reboot"); err != nil {
 		t.Log(err) // the connection may end first
 	}

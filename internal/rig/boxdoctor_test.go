@@ -126,6 +126,7 @@ func (b *inBox) finds(f fault) {
 
 // Doctor finds each fault of a unit that an operator's drop-in causes.
 func TestUnderSystemdDoctorFindsDropIns(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{}, box.Options{})
 	b.well("the install")
 	for _, f := range []fault{
@@ -162,6 +163,7 @@ func TestUnderSystemdDoctorFindsDropIns(t *testing.T) {
 
 // Doctor finds each fault of the install root, the service and the connection.
 func TestUnderSystemdDoctorFindsTheRest(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{}, box.Options{DiskMB: 400})
 	b.well("the install")
 	const root = rig.BoxRoot

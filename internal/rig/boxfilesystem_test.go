@@ -33,6 +33,7 @@ func (b *bareBox) odd(name string, refuse oddfs.Refusals) (change func(oddfs.Ref
 // A file system on which a node cannot live is refused before anything is fetched or
 // created. On NFS a node is installed, upgraded, and says when its locks fail.
 func TestUnderSystemdFileSystems(t *testing.T) {
+	box.Long(t)
 	b := setupBare(t, "filesystems", "")
 	program, err := os.ReadFile("/proc/self/exe")
 	if err := errors.Join(err, os.WriteFile(b.path("/root/oddfs"), program, 0o755)); err != nil {

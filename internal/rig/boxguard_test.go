@@ -48,6 +48,7 @@ func (b *inBox) trial(version string) {
 // Every start is counted, and the version is rolled back, also where a setting of the unit
 // fails before the first command, or makes systemd skip the start.
 func TestUnderSystemdStartsThatFailBeforeTheWatchdog(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
 	b.sh("cd " + rig.BoxRoot + "/versions/1.0.0 && mkdir share && echo A=1 >share/env && chmod -R go+rX share && chown -R edge: share")
 	for i, tt := range brokenStarts {
@@ -66,6 +67,7 @@ func TestUnderSystemdStartsThatFailBeforeTheWatchdog(t *testing.T) {
 
 // The same for an attached service, also while its agent is restarted again and again.
 func TestUnderSystemdAttachedStartsThatFailBeforeTheWatchdog(t *testing.T) {
+	box.Long(t)
 	b := setupAttached(t, rig.NodeConfig{})
 	b.sh("cd " + rig.BoxRoot + "/versions/1.0.0 && mkdir share && echo A=1 >share/env && chown -R edge: share")
 	for i, tt := range brokenStarts {
@@ -88,6 +90,7 @@ func TestUnderSystemdAttachedStartsThatFailBeforeTheWatchdog(t *testing.T) {
 // A release that lacks a path which the unit names below current is refused before the
 // swap, with the name of the setting. A setting marked optional refuses nothing.
 func TestUnderSystemdAReleaseThatLacksAPath(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
 	b.sh("cd " + rig.BoxRoot + "/versions/1.0.0 && mkdir share && echo A=1 >share/env && chown -R edge: share")
 	b.publish("1.1.0", "")

@@ -84,6 +84,7 @@ func (b *bareBox) want(out string, words ...string) {
 // With every kind of install root, umask and PATH, the service runs and its user owns the
 // whole root, doctor finds no problem, and purge leaves nothing.
 func TestUnderSystemdInstallRoots(t *testing.T) {
+	box.Long(t)
 	b := setupBare(t, "roots", "")
 	const purge = "/root/edge-agent uninstall --device-type edge --purge "
 	for _, tt := range []struct{ name, before, umask, root, real, after, left string }{

@@ -20,6 +20,7 @@ func remedyOf(first string) string {
 // leaves a node that works: with the agent's user, not the one of the service, and with
 // the settings of the agent's unit.
 func TestUnderSystemdRemedyOfOldUnits(t *testing.T) {
+	box.Long(t)
 	for name, tt := range map[string]struct {
 		setup       func(t *testing.T) *inBox
 		old         string
@@ -55,6 +56,7 @@ func TestUnderSystemdRemedyOfOldUnits(t *testing.T) {
 // The root of an attached service has the group of the service. Doctor's remedy for
 // another owner leaves it, so that the service still reaches its program.
 func TestUnderSystemdAttachedOwner(t *testing.T) {
+	box.Long(t)
 	b := setupAttached(t, rig.NodeConfig{})
 	b.sh("chown edge:app /opt/edge; chmod 750 /opt/edge; systemctl restart edge edge-agent")
 	b.sh("systemctl stop edge-agent; userdel edge; groupdel edge 2>/dev/null; useradd --system -u 4321 edge; systemctl start edge-agent || true")
@@ -71,6 +73,7 @@ func TestUnderSystemdAttachedOwner(t *testing.T) {
 // Only the directory of the root belongs to another user. Doctor and status compare it with
 // the user of the unit, and the remedy repairs it.
 func TestUnderSystemdDirectoryOfAnother(t *testing.T) {
+	box.Long(t)
 	b := setupBare(t, "otherdir", "")
 	b.sh("mkdir -p /data; useradd --system otherdaemon")
 	b.want(b.sh(b.install("")), "registered with the manager")
@@ -90,6 +93,7 @@ func TestUnderSystemdDirectoryOfAnother(t *testing.T) {
 
 // A handover that was interrupted continues, also with what links in the root point to.
 func TestUnderSystemdInterruptedHandOver(t *testing.T) {
+	box.Long(t)
 	b := setupBare(t, "handover", "")
 	b.sh("mkdir -p /data/versions " + userRoot + "; ln -s /data/versions " + userRoot + "/versions")
 	b.want(b.sh(b.install("")), "registered with the manager")
@@ -101,6 +105,7 @@ func TestUnderSystemdInterruptedHandOver(t *testing.T) {
 // A shell that inherited the environment of a service starts the agent by hand, and a user
 // that only has the service's name, or a number, is not taken.
 func TestUnderSystemdUsersByMistake(t *testing.T) {
+	box.Long(t)
 	b := setupBare(t, "mistakes", "")
 	b.sh("mkdir -p /data")
 	refused := func(more string, want ...string) {

@@ -45,6 +45,7 @@ func TestUnderSystemdStartsThatAreNotTheVersionsFault(t *testing.T) {
 // A start that the version keeps systemd from making is counted also where the watchdog's
 // unit cannot know that before, or cannot record it.
 func TestUnderSystemdStartsThatAreNotMade(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
 	b.sh("cd " + rig.BoxRoot + "/versions/1.0.0 && mkdir share && echo A=1 >share/env && printf '#!/bin/sh\nexit 0\n' >share/migrate && chmod 755 share/migrate && chown -R edge: share")
 	b.sh(`printf '[Service]\nType=oneshot\nExecStart=` + rig.BoxRoot + `/current/share/migrate\n' >/etc/systemd/system/migrate.service`)
@@ -118,6 +119,7 @@ func TestUnderSystemdAttachedStartsThatAreNotTheVersionsFault(t *testing.T) {
 // The units beside an instance of a template do not inherit the template's drop-ins, which
 // may need a path that the version on trial lacks.
 func TestUnderSystemdAttachedInstance(t *testing.T) {
+	box.Long(t)
 	b := setupAttached(t, rig.NodeConfig{})
 	b.sh(`cat >/etc/systemd/system/app@.service <<'X'
 [Service]

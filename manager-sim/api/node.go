@@ -32,6 +32,7 @@ type Node struct {
 	// UpgradeUnavailable is the reason that the node itself reports for offering no
 	// upgrades.
 	UpgradeUnavailable string     `json:"upgrade_unavailable,omitempty"`
+	Warnings           []string   `json:"warnings,omitempty"`  // of its last health beat, with their remedies: ignored keys, modes, owners
 	Duplicate          *Duplicate `json:"duplicate,omitempty"` // set while two devices use its identity
 	RegisteredAt       time.Time  `json:"registered_at"`
 	LastSeen           time.Time  `json:"last_seen"`

@@ -169,7 +169,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	for range wire.MaxJournal {
 		journal = append(journal, angle[:wire.MaxText-1])
 	}
-	n.send(&wire.Health{Status: "ok", Version: "1.0.0", Capabilities: caps, UpgradeUnavailable: angle[:wire.MaxText-1], Upgrade: &wire.Upgrade{Channels: caps[:5]}})
+	n.send(&wire.Health{Status: "ok", Version: "1.0.0", Capabilities: caps, UpgradeUnavailable: angle[:wire.MaxText-1], Warnings: caps[:60], Upgrade: &wire.Upgrade{Channels: caps[:5]}})
 	n.synced("after-health")
 	if _, text := m.call("GET", "/api/v1/nodes", ""); len(text) > 12<<10 {
 		t.Errorf("a list of one node has %d bytes", len(text))

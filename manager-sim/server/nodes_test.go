@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -355,6 +356,22 @@ func TestQueriesThatMatchNothing(t *testing.T) {
 	} {
 		if code, text := m.call("GET", path, ""); code != want.status || !strings.Contains(text, want.text) {
 			t.Errorf("%s: %d %s", path, code, text)
+		}
+	}
+}
+
+// The API shows the warnings of a node's last health message, and the node's health stays ok.
+func TestWarningsOfANode(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	for i, warnings := range [][]string{{"unknown key \x1b[2J", "mode 0644"}, nil} {
+		n.send(&wire.Health{Status: "ok", Version: "1.0.0", Capabilities: []string{"upgrade"}, Warnings: warnings})
+		n.synced(fmt.Sprint("beat-", i))
+		var got api.Node
+		m.into(http.StatusOK, "GET", "/api/v1/nodes/"+reg.NodeID, "", &got)
+		if want := []string{"unknown key ?[2J", "mode 0644"}[:len(warnings)]; !slices.Equal(got.Warnings, want) || got.Health != "ok" || !got.Upgradable {
+			t.Errorf("%q, health %s, upgradable %t", got.Warnings, got.Health, got.Upgradable)
 		}
 	}
 }

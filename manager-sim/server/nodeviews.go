@@ -39,7 +39,7 @@ func (v *nodeViews) view(ctx context.Context, n store.Node, groups map[string]st
 		ID: n.ID, DeviceType: n.DeviceType, GroupID: n.GroupID, GroupName: groups[n.GroupID], Online: v.online(n.ID), Address: n.Address,
 		Health: n.Health, Version: n.Version, TargetVersion: st.Command.Version, UpgradeState: st.State, ErrorCode: st.Code, Error: st.Message,
 		CommandID: st.Command.ID, RequestedBy: st.Command.Actor, Capabilities: n.Capabilities, Upgrade: n.Upgrade,
-		UpgradeUnavailable: n.Unavailable, RegisteredAt: n.RegisteredAt, LastSeen: n.LastSeen, RemovedAt: n.RemovedAt,
+		UpgradeUnavailable: n.Unavailable, Warnings: n.Warnings, RegisteredAt: n.RegisteredAt, LastSeen: n.LastSeen, RemovedAt: n.RemovedAt,
 	}
 	if !n.Duplicate.Since.IsZero() {
 		node.Duplicate = &n.Duplicate

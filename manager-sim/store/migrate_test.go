@@ -34,9 +34,13 @@ func testOldTokensStayValid(t *testing.T, path string) {
 	}
 	exec(version)
 	exec(`INSERT INTO api_tokens VALUES ('0123456789abcdef-one', 'ci', 'operator', '["*"]', 1700000000000), ('fedcba9876543210-two', 'ci', 'viewer', '[]', 1700000000000)`)
+	exec(`INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen) VALUES ('n', 'edge', 'h', '1.0.0', '["upgrade"]', 1, 2)`)
 	must(t, db.Close())
 
 	s := open(t, path)
+	if n, err := s.Node(t.Context(), "n"); err != nil || len(n.Capabilities) != 1 || len(n.Warnings) != 0 {
+		t.Errorf("a node of an earlier version: %+v, %v", n, err)
+	}
 	k, err := s.APIToken(t.Context(), "0123456789abcdef-one")
 	if err != nil || k.Name != "ci" || k.Role != "operator" || !k.ExpiresAt.IsZero() || !k.LastUsedAt.IsZero() {
 		t.Errorf("got %+v, %v", k, err)

@@ -25,20 +25,21 @@ type Node struct {
 	GroupID      string        // "" for none
 	Health       string        // of its last health beat: wire.StatusOK or wire.StatusDegraded; "" if it had none
 	Unavailable  string        // why it offered no upgrades at its last health beat; "": it gave no reason
+	Warnings     []string      // of its last health beat
 	Address      string        // of its last connection
 	Duplicate    api.Duplicate // zero: one device uses its identity
 	RemovedAt    time.Time     // zero: it was not removed
 }
 
-const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at"
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings"
 
 func scanNode(row scanner) (Node, error) {
 	var n Node
-	var caps string
+	var caps, warnings string
 	var up, duplicate sql.NullString
 	var reg, seen, removed int64
 	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
-		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed); err != nil {
+		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings); err != nil {
 		return n, err
 	}
 	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed)
@@ -47,7 +48,7 @@ func scanNode(row scanner) (Node, error) {
 			return n, err
 		}
 	}
-	return n, json.Unmarshal([]byte(caps), &n.Capabilities)
+	return n, errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings))
 }
 
 // Node returns a node, also a removed one, or ErrNotFound.
@@ -75,7 +76,7 @@ func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 // stays. It returns ErrNotFound for a node that was removed already.
 func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', upgrade = NULL, duplicate = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
+		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
 		if err != nil {
 			return err
 		}
@@ -115,15 +116,19 @@ func (s *Store) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry)
 	})
 }
 
-// RecordHealth records a health beat: version, capabilities, upgrade, health and
-// LastSeen of n.
+// RecordHealth records a health beat: version, capabilities, upgrade, health, warnings
+// and LastSeen of n.
 func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	caps, err := json.Marshal(append([]string{}, n.Capabilities...))
 	if err != nil {
 		return err
 	}
-	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ? WHERE id = ? AND removed_at = 0",
-		n.Version, ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, n.ID)
+	warnings, err := json.Marshal(append([]string{}, n.Warnings...))
+	if err != nil {
+		return err
+	}
+	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ?, warnings = ? WHERE id = ? AND removed_at = 0",
+		n.Version, ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, string(warnings), n.ID)
 	return err
 }
 

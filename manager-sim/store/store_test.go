@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func testNodes(t *testing.T, path string) {
 	for _, id := range []string{"b", "a"} {
 		must(t, s.Register(ctx, "token", store.Node{ID: id, DeviceType: "edge", SecretHash: "h" + id, RegisteredAt: now, LastSeen: now}))
 	}
-	must(t, s.RecordHealth(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now}))
+	must(t, s.RecordHealth(ctx, store.Node{ID: "a", Version: "1.0.0", Capabilities: []string{"upgrade"}, Upgrade: json.RawMessage(`{"status":"stable"}`), LastSeen: now, Warnings: []string{"w<1>", "w\"2"}}))
 	must(t, s.RecordConnect(ctx, "a", "1.1.0", "192.0.2.1", now.Add(time.Second)))
 	must(t, s.RecordDisconnect(ctx, "a", now.Add(2*time.Second)))
 	must(t, s.Close())
@@ -58,6 +59,14 @@ func testNodes(t *testing.T, path string) {
 	n := nodes[0]
 	if n.Version != "1.1.0" || len(n.Capabilities) != 1 || string(n.Upgrade) != `{"status":"stable"}` || n.SecretHash != "ha" || !n.LastSeen.Equal(now.Add(time.Second)) {
 		t.Errorf("got %+v", n)
+	}
+	if !slices.Equal(n.Warnings, []string{"w<1>", "w\"2"}) || len(nodes[1].Warnings) != 0 {
+		t.Errorf("warnings %q and %q", n.Warnings, nodes[1].Warnings)
+	}
+	must(t, s.RecordHealth(ctx, store.Node{ID: "b", LastSeen: now, Warnings: []string{"w"}}))
+	must(t, s.RecordHealth(ctx, store.Node{ID: "b", LastSeen: now}))
+	if n, err := s.Node(ctx, "b"); err != nil || len(n.Warnings) != 0 {
+		t.Errorf("after a health beat without warnings: %q, %v", n.Warnings, err)
 	}
 	cs, err := s.Connections(ctx, "a")
 	if err != nil || len(cs) != 3 || cs[0].State != api.Disconnected || cs[1].Version != "1.1.0" || cs[2].State != api.Authenticated {

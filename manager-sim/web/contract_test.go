@@ -335,6 +335,24 @@ func TestLongCausesAreShortInLists(t *testing.T) {
 	has(t, p.get("/admin/nodes/n1", 200), "No upgrade now:", reason, "Correct this on the device.")
 }
 
+// The page of a node shows its warnings as texts, and no heading where there are none.
+func TestWarningsOfANodeAreShown(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	f.nodePages()
+	f.on("GET /api/v1/nodes/n1", 200, nodeRecord("n1", object{"warnings": []string{"config.toml has mode 0644", "<script>alert(1)</script>"}}))
+	body := p.get("/admin/nodes/n1", 200)
+	has(t, body, "<dt>Warnings</dt>", "config.toml has mode 0644", "<script>alert(1)")
+	has(t, body, "<dd>ok</dd>")
+	if strings.Contains(body, "<script>alert(1)") || !strings.Contains(body, "&lt;script&gt;alert(1)") { // has unescapes
+		t.Errorf("a warning is not a text: %s", body)
+	}
+	f, p = overFake(t)
+	f.nodePages()
+	f.on("GET /api/v1/nodes/n1", 200, nodeRecord("n1", nil))
+	hasNot(t, p.get("/admin/nodes/n1", 200), "<dt>Warnings</dt>")
+}
+
 func TestUsersAndTokensAreManaged(t *testing.T) {
 	t.Parallel()
 	f, p := overFake(t)

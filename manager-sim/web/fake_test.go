@@ -142,7 +142,7 @@ func nodeRecord(id string, more object) object {
 // full answers every call with the longest texts that a manager can return.
 func (f *fakeAPI) full() (nodes []object) {
 	nodes = append(failedNodes(),
-		nodeRecord(longID, object{"upgrade_state": "failed", "error_code": "upgrade_disk_full", "error": longText, "requested_by": strings.Repeat("a", 64), "target_version": "1.2.0-" + strings.Repeat("rc.", 20) + "1",
+		nodeRecord(longID, object{"warnings": []string{longText}, "upgrade_state": "failed", "error_code": "upgrade_disk_full", "error": longText, "requested_by": strings.Repeat("a", 64), "target_version": "1.2.0-" + strings.Repeat("rc.", 20) + "1",
 			"version": "1.0.0-" + strings.Repeat("alpha.", 20) + "1", "device_type": strings.Repeat("edge", 16), "address": "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "health": "degraded",
 			"capabilities": []string{"upgrade", strings.Repeat("c", 64)}, "group_name": strings.Repeat("W", 64),
 			"duplicate": object{"addresses": []string{"192.0.2.7", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"}, "since": stamp}, "upgradable": false,

@@ -186,7 +186,7 @@ func (s *site) node(id, group string) {
 	}
 	must(s.store.AddToken(ctx, "t"))
 	must(s.store.Register(ctx, "t", store.Node{ID: id, DeviceType: hostile, Version: hostile, RegisteredAt: now, LastSeen: now}))
-	must(s.store.RecordHealth(ctx, store.Node{ID: id, Version: hostile, LastSeen: now, Capabilities: []string{"upgrade", hostile}, Upgrade: json.RawMessage(`{"channels":["stable"]}`)}))
+	must(s.store.RecordHealth(ctx, store.Node{ID: id, Version: hostile, LastSeen: now, Capabilities: []string{"upgrade", hostile}, Upgrade: json.RawMessage(`{"channels":["stable"]}`), Warnings: []string{hostile}}))
 	if group != "" {
 		must(s.store.SetGroup(ctx, id, group, api.AuditEntry{Time: now, Details: json.RawMessage(`{}`)}))
 	}

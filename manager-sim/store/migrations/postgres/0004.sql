@@ -1,0 +1,1 @@
+ALTER TABLE nodes ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
