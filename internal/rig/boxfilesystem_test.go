@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/oddfs"
 	"golang.org/x/sys/unix"
 )
