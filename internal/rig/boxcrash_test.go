@@ -31,7 +31,8 @@ func TestUnderSystemdPowerCutInATrial(t *testing.T) {
 	b.ends("1.0.0", "rolled_back", "rolled back: 1.2.0 did not come up healthy in 2 starts")
 }
 
-// A reboot during the hold time of a good version: the next start proves it healthy.
+// A reboot during the hold time of a good version: the next start proves it healthy, and
+// the one before does not count.
 func TestUnderSystemdRebootInATrial(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 5}, box.Options{})
 	b.publish("1.1.0", "")
@@ -47,7 +48,7 @@ func TestUnderSystemdRebootInATrial(t *testing.T) {
 	if err := b.node.Boot(b.ctx); err != nil {
 		t.Fatal(err)
 	}
-	if e := b.event(mark, "upgrade_completed"); !strings.Contains(e.Message, "after 2 starts") {
+	if e := b.event(mark, "upgrade_completed"); !strings.Contains(e.Message, "after 1 start") {
 		t.Errorf("the event says %q", e.Message)
 	}
 	b.ends("1.1.0", "stable", "upgrade completed")
