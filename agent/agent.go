@@ -109,6 +109,10 @@ func New(c config.Config, o Options) (*Agent, error) {
 	a.pipeline, err = upgrade.New(upgrade.Config{
 		Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log,
 		CheckVersion: o.CheckVersion,
+		Manager: func() (string, bool) {
+			m := a.lastManager()
+			return m.Key, m.Probe
+		},
 	})
 	if err != nil {
 		return nil, err

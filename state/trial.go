@@ -27,6 +27,10 @@ import (
 type SwapRecord struct {
 	TrialID string          `json:"trial_id"`
 	From    release.Version `json:"from"` // last-good
+	// ManagerKey and Probe are what the last session of From showed of the manager: its key,
+	// and whether it answers probes.
+	ManagerKey string `json:"manager_key,omitzero"`
+	Probe      bool   `json:"probe,omitzero"`
 }
 
 // StartsRecord is what the watchdog knows of the starts of a trial, besides

@@ -68,7 +68,7 @@ func manual(ctx context.Context, l state.Layout, rollback bool, change state.Cha
 			return s, t, release.Errorf(release.SequenceTooOld, "%s has sequence %d, below %d, the floor that an installed release set", next.Target, sequence, s.FloorSequence)
 		}
 		if ownAgent {
-			if note := recordTrial(l, next); note != "" {
+			if note := recordTrial(l, state.SwapRecord{TrialID: next.TrialID, From: next.Previous}); note != "" {
 				warnings = append(warnings, note)
 			}
 		}

@@ -12,10 +12,10 @@ func isOwnAgent(l state.Layout) bool {
 	return err == nil && c.Service.Unit == ""
 }
 
-// recordTrial records that the trial in s begins, before it does. Without the record each
-// start counts, so an error is a note and no reason to refuse.
-func recordTrial(l state.Layout, s state.State) (note string) {
-	if err := l.RecordSwap(state.SwapRecord{TrialID: s.TrialID, From: s.Previous}); err != nil {
+// recordTrial records that a trial begins, before it does. Without the record each start
+// counts, so an error is a note and no reason to refuse.
+func recordTrial(l state.Layout, r state.SwapRecord) (note string) {
+	if err := l.RecordSwap(r); err != nil {
 		return "each start of the version on trial will count, whatever ends it: " + err.Error()
 	}
 	return ""

@@ -41,6 +41,9 @@ type Config struct {
 	// CheckVersion, if set, returns why the service could not start the version in dir, which
 	// is staged and not yet on trial, or nil (systemd.Service.FitVersion).
 	CheckVersion func(ctx context.Context, dir string) error
+	// Manager, if set, returns what the last session showed of the manager: its key, and
+	// whether it answers probes. It is recorded for the trial.
+	Manager func() (key string, probe bool)
 	// Progress, if set, is told how far staging is; see stage.Config.
 	Progress func(phase string, done, total int64)
 	Log      zerolog.Logger
@@ -180,11 +183,14 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
 	}[r.End]
 	if r.End == Swap && p.c.Node.Service.Unit == "" {
-		from := state.State{TrialID: trial.ID}
+		swap := state.SwapRecord{TrialID: trial.ID}
 		if t, err := l.Tree(); err == nil {
-			from.Previous = t.Current
+			swap.From = t.Current
 		}
-		if note := recordTrial(l, from); note != "" {
+		if p.c.Manager != nil {
+			swap.ManagerKey, swap.Probe = p.c.Manager()
+		}
+		if note := recordTrial(l, swap); note != "" {
 			p.c.Log.Warn().Str("command_id", r.CommandID).Msg(note)
 		}
 	}
@@ -196,5 +202,16 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 	return err
 }
 
-// Tidy removes what a crash left behind; see stage.Stager.Tidy.
-func (p *Pipeline) Tidy(ctx context.Context) error { return p.stager.Tidy(ctx) }
+// Tidy removes what a crash left behind (stage.Stager.Tidy), and the records of earlier
+// trials.
+func (p *Pipeline) Tidy(ctx context.Context) error {
+	err := p.stager.Tidy(ctx)
+	if p.c.Node == nil {
+		return err
+	}
+	l := p.c.Node.Layout
+	if res, e := l.Read(); e == nil {
+		err = errors.Join(err, l.ForgetTrials(res.State))
+	}
+	return err
+}

@@ -37,7 +37,8 @@ func TestUnderSystemdStartsThatOthersEnd(t *testing.T) {
 	out := b.sh("/opt/bin/edge-agent status --root " + rig.BoxRoot)
 	// In a box the sandbox of the units has the boot id of the real machine, which does not
 	// change: a power cut looks like an operator's restart. TestWhichStartsCount has both.
-	if strings.Count(out, "not counted") < 8 {
+	// systemd makes one restart of two that follow each other at once.
+	if strings.Count(out, "not counted") < 5 {
 		t.Errorf("status does not list the ends:\n%s", out)
 	}
 	b.event(mark, "upgrade_completed")
