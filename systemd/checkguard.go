@@ -38,8 +38,12 @@ func (u unit) checkGuard() []Problem {
 		return []Problem{{Check: name, Cause: fmt.Sprintf(format, args...) + ": a start that systemd skips, or that fails before the first command of " + u.Unit + ", is not counted",
 			Remedy: "write the units again: " + strings.Replace(u.writeCommand(), u.reloadCommand(), "systemctl daemon-reload", 1)}}
 	}
-	if u.p["DefaultDependencies"] == "no" {
-		return nil // see Unit.Early
+	if u.p["DefaultDependencies"] == "no" { // see Unit.Early
+		if slices.Contains(strings.Fields(u.p["After"]), name) {
+			return []Problem{{Check: name, Cause: fmt.Sprintf("%s has DefaultDependencies=no and After=%s, which starts later: systemd breaks such a cycle at boot by starting one of the two only", u.Unit, name),
+				Remedy: "write the units again: " + strings.Replace(u.writeCommand(), u.reloadCommand(), "systemctl daemon-reload", 1)}}
+		}
+		return nil
 	}
 	switch state := u.p[guardPrefix+"LoadState"]; {
 	case state == "masked":

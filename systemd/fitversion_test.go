@@ -168,6 +168,8 @@ func TestCheckGuard(t *testing.T) {
 		"\nWants=":                            "edge.service does not have Wants=edge-watchdog.service",
 		"\nAfter=network.target":              "After=edge-watchdog.service",
 		"\nwatchdog unit Wants=":              "does not start edge-retry.service",
+		"\nDefaultDependencies=no":            "which starts later",
+		"\nDefaultDependencies=no\nAfter=x":   "",
 		"\nretry unit LoadState=not-found":    "does not start edge-retry.service",
 		"\nwatchdog unit ExecStart=":          "does not run the watchdog",
 		"\nwatchdog unit ExecStart={ path=/bin/true ; argv[]=/bin/true watchdog --before edge.service --root " + root + " ; ignore_errors=yes }": "does not run the watchdog",
