@@ -132,16 +132,15 @@ func (f file) misplaced(s Settings) error {
 	return fmt.Errorf("config %s: install_root is %s, but the file lies in the install root of a registered node; set install_root = %q", f.path, s.Layout.Root(), home.Root())
 }
 
-// OnlyIgnores reports whether unknown keys outside [upgrade] are the only errors of Read
-// in a file: a registered node runs with it, and offers upgrades.
-func OnlyIgnores(path string) bool {
+// OnlyWarns reports whether Read refuses a file with which a registered node runs and
+// offers upgrades: it ignores unknown keys outside [upgrade], and corrects the mode.
+func OnlyWarns(path string) bool {
 	f, err := parse(path)
-	if err != nil || len(f.unknown) == 0 || len(f.unknownProtections()) > 0 {
+	if err != nil || f.strict() == nil || len(f.unknownProtections()) > 0 {
 		return false
 	}
-	f.unknown = nil
 	s, err := f.resolve()
-	return err == nil && f.misplaced(s) == nil && f.strict() == nil
+	return err == nil && f.misplaced(s) == nil
 }
 
 // resolve is Config.Resolve with the path in its error.

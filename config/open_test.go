@@ -48,17 +48,17 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 	become := func(text string) func(string) string { return func(string) string { return text } }
 	const copied = "copy of the last valid file"
 	for name, tt := range map[string]struct {
-		change     func(string) string // nil: the file is removed
-		mode       os.FileMode
-		withhold   string // in Withhold; "": nothing is withheld
-		warn       string // in List; "": there are none
-		first      string // in the error of a node without credentials; "": it runs
-		onlyIgnore bool
+		change    func(string) string // nil: the file is removed
+		mode      os.FileMode
+		withhold  string // in Withhold; "": nothing is withheld
+		warn      string // in List; "": there are none
+		first     string // in the error of a node without credentials; "": it runs
+		onlyWarns bool
 	}{
 		"valid":                         {change: add("")},
-		"unknown key of a section":      {change: add("[health]\ncolour = 1\n"), warn: `line 10: unknown key "health.colour"`, first: "unknown key", onlyIgnore: true},
-		"unknown section":               {change: add("[metrics]\nport = 1\n"), warn: `unknown key "metrics"`, first: "unknown key", onlyIgnore: true},
-		"unknown key of no section":     {change: func(s string) string { return "x = 1\n" + s }, warn: `unknown key "x"`, first: "unknown key", onlyIgnore: true},
+		"unknown key of a section":      {change: add("[health]\ncolour = 1\n"), warn: `line 10: unknown key "health.colour"`, first: "unknown key", onlyWarns: true},
+		"unknown section":               {change: add("[metrics]\nport = 1\n"), warn: `unknown key "metrics"`, first: "unknown key", onlyWarns: true},
+		"unknown key of no section":     {change: func(s string) string { return "x = 1\n" + s }, warn: `unknown key "x"`, first: "unknown key", onlyWarns: true},
 		"unknown key of upgrade":        {change: add("windows = [\"Mon\"]\n"), withhold: "upgrade.windows", warn: "upgrade.windows", first: "unknown key"},
 		"unknown table of upgrade":      {change: add("[upgrade.windows]\nmon = 1\n"), withhold: "upgrade.windows", warn: "upgrade.windows", first: "unknown key"},
 		"unknown tables of upgrade":     {change: add("[[upgrade.windows]]\nmon = 1\n"), withhold: "upgrade.windows", warn: "upgrade.windows", first: "unknown key"},
@@ -66,8 +66,8 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 		"inline table of upgrade":       {change: func(s string) string { return "upgrade = { windows = 1 }\n" + strings.Split(s, "[upgrade]")[0] }, withhold: "upgrade.windows", warn: "upgrade.windows", first: "unknown key"},
 		"upgrade in capitals":           {change: func(s string) string { return strings.Replace(s, "[upgrade]", "[Upgrade]\nWindows = 1", 1) }, withhold: "Upgrade.Windows", warn: "Upgrade.Windows", first: "unknown key"},
 		"both kinds":                    {change: add("windows = 1\n[health]\ncolour = 1\n"), withhold: "upgrade.windows", warn: "health.colour", first: "unknown key"},
-		"world-readable secret":         {change: add(""), mode: 0o644, warn: "others may read its secrets (mode 0644): run: chmod 600", first: "chmod 600"},
-		"group-readable secret":         {change: add(""), mode: 0o640, warn: "chmod 600", first: "chmod 600"},
+		"world-readable secret":         {change: add(""), mode: 0o644, warn: "others may read its secrets (mode 0644): run: chmod 600", first: "chmod 600", onlyWarns: true},
+		"group-readable secret":         {change: add(""), mode: 0o640, warn: "chmod 600", first: "chmod 600", onlyWarns: true},
 		"world-readable without secret": {change: func(s string) string { return strings.Replace(s, "registration_token", "# ", 1) }, mode: 0o644},
 		"writable for others":           {change: func(s string) string { return strings.Replace(s, "registration_token", "# ", 1) }, mode: 0o666, warn: "others may change it"},
 		"no TOML":                       {change: add("[upgrade\n"), withhold: copied, warn: "line 9", first: "line 9"},
@@ -116,8 +116,8 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 			if (w.Path != "") != strings.Contains(said, "others may") {
 				t.Errorf("repairs the mode of %q; %s", w.Path, said)
 			}
-			if got := OnlyIgnores(path); got != tt.onlyIgnore {
-				t.Errorf("OnlyIgnores = %t", got)
+			if got := OnlyWarns(path); got != tt.onlyWarns {
+				t.Errorf("OnlyWarns = %t", got)
 			}
 			_, strict := Read(path)
 			if err := os.Remove(l.CredentialsFile()); err != nil {

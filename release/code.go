@@ -49,6 +49,7 @@ const (
 	VariantMismatch  Code = "upgrade_variant_mismatch"
 	ChecksumMismatch Code = "upgrade_checksum_mismatch"
 	ExtractFailed    Code = "upgrade_extract_failed"
+	ConfigRefused    Code = "upgrade_config_refused"
 	DiskFull         Code = "upgrade_disk_full"
 )
 
@@ -90,7 +91,7 @@ func (c Code) Severity() Severity {
 		return Info
 	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
-		ChecksumMismatch, ExtractFailed, DiskFull:
+		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull:
 		return Warning
 	default:
 		return Critical
@@ -104,7 +105,7 @@ func Codes() []Code {
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
 		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
-		ChecksumMismatch, ExtractFailed, DiskFull, Internal,
+		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull, Internal,
 	}
 }
 

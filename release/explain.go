@@ -58,6 +58,9 @@ func Explain(c Code) Explanation {
 		return Explanation{"The downloaded archive is not the one that was signed.", "Retry. If it happens again, report it as a security problem."}
 	case ExtractFailed:
 		return Explanation{"The archive could not be unpacked, or its program does not run.", "Publish the release again."}
+	case ConfigRefused:
+		return Explanation{"The new version would not run with the node's config.toml, or would refuse upgrades because of it. The node still runs the previous version.",
+			"Correct config.toml on the node as the message says, then retry."}
 	case DiskFull:
 		return Explanation{"The node has too little free space. It needs three times the size of the archive.", "Free space on the node, then retry."}
 	case Internal:

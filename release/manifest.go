@@ -36,6 +36,16 @@ const (
 	MaxUnpacked  = 64 << 30 // bytes of one unpacked tarball
 	MaxNameLen   = 64       // bytes of arch, variant, channel, device type
 	maxURLLen    = 2048     // bytes of an artefact's URL
+
+	MaxCommands       = 16   // commands that a release declares
+	MaxCommandLen     = 40   // bytes of each
+	MaxFirstStartSecs = 3600 // of FirstStartSecs
+)
+
+// Commands that a release can declare: an agent runs none that it may not know.
+const (
+	CommandProbe       = "probe"        // probe --config FILE --json tests the link to the manager
+	CommandConfigCheck = "config check" // config check FILE checks a config.toml; see stage.CheckConfig
 )
 
 // Manifest is manifest.json, the signed description of one release.
@@ -48,8 +58,15 @@ type Manifest struct {
 	Sequence uint64 `json:"sequence"`
 	// RollbackFloor, if set, is the lowest version that a node may install after this
 	// release has proved healthy there.
-	RollbackFloor Version    `json:"rollback_floor,omitzero"`
-	Artefacts     []Artefact `json:"artefacts"`
+	RollbackFloor Version `json:"rollback_floor,omitzero"`
+	// Commands are what the release's program understands, such as CommandProbe. A node
+	// ignores those that it does not know.
+	Commands []string `json:"commands,omitempty"`
+	// FirstStartSecs is how long a start may take until the health check first passes, if
+	// that is longer than the node's own limit: the first start may migrate data. 0: the
+	// release says nothing.
+	FirstStartSecs int        `json:"first_start_secs,omitzero"`
+	Artefacts      []Artefact `json:"artefacts"`
 }
 
 // Artefact is one tarball of a release.
@@ -97,6 +114,17 @@ func (m Manifest) check() error {
 	}
 	if m.RollbackFloor.Compare(m.Version) > 0 {
 		return fmt.Errorf("rollback_floor %s is above the release's own version %s", m.RollbackFloor, m.Version)
+	}
+	if len(m.Commands) > MaxCommands {
+		return fmt.Errorf("%d commands, more than %d", len(m.Commands), MaxCommands)
+	}
+	for i, c := range m.Commands {
+		if err := checkName(fmt.Sprintf("command %d", i+1), strings.ReplaceAll(c, " ", "-"), MaxCommandLen); err != nil {
+			return err
+		}
+	}
+	if m.FirstStartSecs < 0 || m.FirstStartSecs > MaxFirstStartSecs {
+		return fmt.Errorf("first_start_secs %d is outside 1 to %d", m.FirstStartSecs, MaxFirstStartSecs)
 	}
 	if len(m.Artefacts) == 0 {
 		return fmt.Errorf("no artefacts")

@@ -68,6 +68,11 @@ func TestParseRefusesAndNamesTheRule(t *testing.T) {
 		{sub(`"stable"`, `"`+strings.Repeat("s", 65)+`"`), "channel has 65 bytes, more than 64"},
 		{sub(`42`, `-1`), "cannot unmarshal"},
 		{sub(`"sequence"`, `"rollback_floor": "1.5.1", "sequence"`), "rollback_floor 1.5.1 is above"},
+		{sub(`"sequence"`, `"commands": ["`+strings.Repeat("x", 41)+`"], "sequence"`), "command 1 has 41 bytes, more than 40"},
+		{sub(`"sequence"`, `"commands": ["probe", "\u001b[2J"], "sequence"`), "command 2"},
+		{sub(`"sequence"`, `"commands": ["a"`+strings.Repeat(`,"a"`, 16)+`], "sequence"`), "17 commands, more than 16"},
+		{sub(`"sequence"`, `"first_start_secs": 3601, "sequence"`), "first_start_secs 3601 is outside"},
+		{sub(`"sequence"`, `"first_start_secs": -1, "sequence"`), "first_start_secs -1 is outside"},
 		{sub(`"full"`, `"default"`), "artefact 2: a second one for arch x86_64-linux"},
 		{sub(`e3b0`, `E3B0`), "not 64 lower-case hex digits"},
 		{sub(`e3b0`, ``), "not 64 lower-case hex digits"},
@@ -262,7 +267,7 @@ func TestEveryCodeHasItsSeverity(t *testing.T) {
 		}
 		got[c.Severity()]++
 	}
-	if d := cmp.Diff(map[Severity]int{Info: 5, Warning: 14, Critical: 5}, got); d != "" {
+	if d := cmp.Diff(map[Severity]int{Info: 5, Warning: 15, Critical: 5}, got); d != "" {
 		t.Error(d)
 	}
 	if Code("upgrade_from_the_future").Severity() != Critical {
@@ -273,6 +278,7 @@ func TestEveryCodeHasItsSeverity(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(valid))
 	f.Add([]byte(`{"version":"1.0.0","device_type":"e","channel":"s","artefacts":[{}]}`))
+	f.Add([]byte(strings.Replace(valid, `"sequence"`, `"commands": ["probe", "config check"], "first_start_secs": 600, "sequence"`, 1)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Parse(b)
 		if err != nil {
@@ -280,6 +286,14 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%v has the code %s", err, c)
 			}
 			return
+		}
+		if len(m.Commands) > MaxCommands || m.FirstStartSecs < 0 || m.FirstStartSecs > MaxFirstStartSecs {
+			t.Errorf("%d commands, %d s", len(m.Commands), m.FirstStartSecs)
+		}
+		for _, c := range m.Commands {
+			if Foreign(c, MaxCommandLen) != c {
+				t.Errorf("command %q", c)
+			}
 		}
 		base := BaseURL("https://github.com/o/r", m.Version)
 		for _, a := range m.Artefacts {

@@ -24,7 +24,9 @@ func TestManifestSchema(t *testing.T) {
 	var doc struct {
 		Properties map[string]struct {
 			MaxItems int `json:"maxItems"`
+			Maximum  uint64
 			Items    struct {
+				MaxLength  int64
 				Properties map[string]struct{ Maximum, MaxLength int64 }
 			}
 		}
@@ -48,7 +50,8 @@ func TestManifestSchema(t *testing.T) {
 	if got, want := slices.Sorted(maps.Keys(artefact)), fields(release.Artefact{}); !slices.Equal(got, want) {
 		t.Errorf("the schema has %v, the type %v", got, want)
 	}
-	if doc.Properties["artefacts"].MaxItems != release.MaxArtefacts || artefact["size"].Maximum != release.MaxTarball || artefact["unpacked_size"].Maximum != release.MaxUnpacked {
+	if p := doc.Properties; p["commands"].MaxItems != release.MaxCommands || p["commands"].Items.MaxLength != release.MaxCommandLen || p["first_start_secs"].Maximum != release.MaxFirstStartSecs ||
+		p["artefacts"].MaxItems != release.MaxArtefacts || artefact["size"].Maximum != release.MaxTarball || artefact["unpacked_size"].Maximum != release.MaxUnpacked {
 		t.Errorf("the limits are others: %+v", doc)
 	}
 	c := jsonschema.NewCompiler()
@@ -59,6 +62,7 @@ func TestManifestSchema(t *testing.T) {
 	}
 	good := map[string]any{
 		"version": "1.5.0", "device_type": "edge", "channel": "stable", "released_at": "2026-01-01T00:00:00Z", "sequence": 42, "rollback_floor": "1.4.0", "more": true,
+		"commands": []string{release.CommandProbe, release.CommandConfigCheck, "of a later node"}, "first_start_secs": 3600,
 		"artefacts": []any{map[string]any{"arch": "x86_64-linux", "variant": "default", "url": "https://github.com/acme/edge/releases/download/v1.5.0/x.tar.gz", "sha256": strings.Repeat("0a", 32), "size": 1, "unpacked_size": 2}},
 	}
 	try := func(what string, want bool) {
@@ -84,7 +88,7 @@ func TestManifestSchema(t *testing.T) {
 			try(key, false)
 		}
 		delete(in, key)
-		optional := key == "rollback_floor" || key == "released_at" || key == "size" || key == "unpacked_size"
+		optional := slices.Contains([]string{"rollback_floor", "released_at", "commands", "first_start_secs", "size", "unpacked_size"}, key)
 		try("no "+key, optional)
 		in[key] = old
 	}
@@ -93,6 +97,8 @@ func TestManifestSchema(t *testing.T) {
 	change(good, "channel", "", "../stable", 1)
 	change(good, "released_at", "yesterday", 1)
 	change(good, "rollback_floor", "none", 1)
+	change(good, "commands", "probe", []any{""}, []any{1}, []any{strings.Repeat("x", 41)}, []any{"probe;id"}, []any{"a\n"}, slices.Repeat([]any{"x"}, 17))
+	change(good, "first_start_secs", -1, 3601, "60", 0.5)
 	change(good, "artefacts", []any{}, "x", 1)
 	a := good["artefacts"].([]any)[0].(map[string]any)
 	change(a, "arch", "", "x86 64", 1)

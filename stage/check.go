@@ -39,35 +39,26 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 		return nil
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, s.CheckTimeout)
-	defer cancel()
-	for {
-		err = s.runVersion(ctx, bin, dir)
-		// A fork elsewhere in this process may still have the file open for writing for an
-		// instant (golang.org/issue/22315).
-		if !errors.Is(err, syscall.ETXTBSY) {
-			break
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(10 * time.Millisecond):
-			continue
-		}
-		break
-	}
+	_, err = execute(ctx, s.CheckTimeout, bin, dir, "version")
+	return unsound(err, "self-check", s.Binary, bin, "version", s.CheckTimeout)
+}
+
+// unsound returns what the error of execute says of a release, with its code; nil for nil.
+// check is what was tried, by the given command of the program.
+func unsound(err error, check, program, bin, command string, limit time.Duration) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOEXEC):
-		return release.Errorf(release.ArchMismatch, "%s of the release cannot run on this machine (%s): %w", s.Binary, release.HostArch(), err)
+		return release.Errorf(release.ArchMismatch, "%s of the release cannot run on this machine (%s): %w", program, release.HostArch(), err)
 	case noLoader(err, bin):
-		return release.Errorf(release.ArchMismatch, "%s of the release needs a loader that this machine does not have: %w", s.Binary, err)
-	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return release.Errorf(release.ExtractFailed, "self-check: `%s version` did not end within %v", s.Binary, s.CheckTimeout)
+		return release.Errorf(release.ArchMismatch, "%s of the release needs a loader that this machine does not have: %w", program, err)
+	case errors.Is(err, errNoEnd):
+		return release.Errorf(release.ExtractFailed, "%s: `%s %s` did not end within %v", check, program, command, limit)
 	case errors.Is(err, fs.ErrPermission):
-		return release.Errorf(release.ExtractFailed, "self-check: `%s version` may not be executed: %s: %w", s.Binary, explainForbidden(bin), err)
+		return release.Errorf(release.ExtractFailed, "%s: `%s %s` may not be executed: %s: %w", check, program, command, explainForbidden(bin), err)
 	default:
-		return release.Errorf(release.ExtractFailed, "self-check: `%s version`: %w", s.Binary, err)
+		return release.Errorf(release.ExtractFailed, "%s: `%s %s`: %w", check, program, command, err)
 	}
 }
 
@@ -107,8 +98,36 @@ func explainNoExec(dir string) string {
 	return fmt.Sprintf("%s is on a file system mounted noexec: mount it with exec, or set service.install_root elsewhere", dir)
 }
 
-func (s *Stager) runVersion(ctx context.Context, bin, dir string) error {
-	cmd := exec.CommandContext(ctx, bin, "version")
+// errNoEnd reports that a program did not end in its time, and was killed.
+var errNoEnd = errors.New("did not end in time")
+
+// execute runs the program bin of a release in dir, for at most limit. It returns the
+// start of the output; an error has it as well.
+func execute(ctx context.Context, limit time.Duration, bin, dir string, args ...string) (output string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		output, err = executeOnce(ctx, bin, dir, args)
+		// A fork elsewhere in this process may still have the file open for writing for an
+		// instant (golang.org/issue/22315).
+		if !errors.Is(err, syscall.ETXTBSY) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+			continue
+		}
+		break
+	}
+	if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		err = errNoEnd
+	}
+	return output, err
+}
+
+func executeOnce(ctx context.Context, bin, dir string, args []string) (output string, err error) {
+	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Dir = dir
 	// The program gets nothing of the service's environment, above all not NOTIFY_SOCKET.
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
@@ -117,19 +136,24 @@ func (s *Stager) runVersion(ctx context.Context, bin, dir string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	err := cmd.Run()
-	if err != nil && out.String() != "" {
-		return fmt.Errorf("%w: %s", err, out.String())
+	err = cmd.Run()
+	if cmd.Process != nil { // what the program left behind would run on in the service's cgroup
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
-	return err
+	if err != nil && out.String() != "" {
+		err = fmt.Errorf("%w: %s", err, out.String())
+	}
+	return out.String(), err
 }
+
+// headLimit bounds the output of a program that an error quotes, in bytes.
+const headLimit = 300
 
 // head keeps the first bytes of a program's output, on one line.
 type head struct{ b []byte }
 
 func (h *head) Write(p []byte) (int, error) {
-	const most = 300
-	if room := most - len(h.b); room > 0 {
+	if room := headLimit - len(h.b); room > 0 {
 		h.b = append(h.b, p[:min(room, len(p))]...)
 	}
 	return len(p), nil

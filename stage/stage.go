@@ -13,7 +13,6 @@ package stage
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -177,23 +176,6 @@ func (b beside) Open(name string) (fs.File, error) {
 	return fsutil.MemFile(data), nil
 }
 
-// Marker is the file in the top of a version's directory that records what the version
-// was made from. It is written last; an archive cannot contain one.
-const Marker = state.ReleaseFile
-
-type marker struct {
-	Version release.Version `json:"version"`
-	SHA256  string          `json:"sha256"` // of the tarball
-	// Sequence is the manifest's; 0 in a marker of an agent that did not know it.
-	Sequence uint64 `json:"sequence,omitzero"`
-	// Program is the service's program, relative to the directory; "" in a marker of
-	// an agent that did not record it.
-	Program string `json:"program,omitzero"`
-	// Record is the SHA-256 of state.DigestsFile; "" in a marker of an agent that did not
-	// record it.
-	Record string `json:"record,omitzero"`
-}
-
 // Stage makes the directory of rel from the artefact a of its manifest, whose
 // tarball it reads from src. It calls downloaded once the tarball is complete
 // and has the signed digest. A version that is already installed from the same
@@ -226,6 +208,9 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && tree.Has(v) && intact(ctx, s.Layout, v) {
 		downloaded()
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
+			return Staged{}, err
+		}
+		if err := s.republished(m, rel.Manifest()); err != nil {
 			return Staged{}, err
 		}
 		return Staged{rel}, nil
@@ -281,29 +266,11 @@ func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefa
 	if err := s.selfCheck(ctx, dir); err != nil {
 		return err
 	}
-	b, err := json.Marshal(marker{v, a.SHA256, m.Sequence, s.Binary, record})
-	if err != nil {
-		return err
-	}
-	if err := disk.WriteFile(filepath.Join(dir, Marker), append(b, '\n'), 0o644); err != nil {
+	made := marker{Version: v, SHA256: a.SHA256, Program: s.Binary, Record: record}.of(m)
+	if err := made.write(disk, dir); err != nil {
 		return err
 	}
 	return s.promote(ctx, v, dir)
-}
-
-func readMarker(l state.Layout, v release.Version) (marker, error) {
-	var m marker
-	b, err := fsutil.ReadFile(filepath.Join(l.Version(v), Marker), 4<<10)
-	if err != nil {
-		return m, err
-	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return m, err
-	}
-	if m.Version != v {
-		return m, fmt.Errorf("marker of %s names %s", v, m.Version)
-	}
-	return m, nil
 }
 
 // Tidy removes what a crash left behind: partial directories and temporary files. It

@@ -51,7 +51,7 @@ func publishAll() error {
 	}
 	good := script("good", `test "$1" = version`)
 	for _, o := range []fakerelease.Options{
-		{Version: "1.0.0", Binary: good, PadBytes: padding},
+		{Version: "1.0.0", Binary: good, PadBytes: padding, Commands: []string{release.CommandProbe, release.CommandConfigCheck}, FirstStartSecs: 600},
 		{Version: "1.1.0", Binary: good, Fault: fakerelease.BadChecksum},
 		{Version: "1.2.0", Binary: good, Fault: fakerelease.Truncated},
 		{Version: "1.3.0", Binary: good, Fault: fakerelease.NotExecutable},

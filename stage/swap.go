@@ -97,13 +97,6 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 	return res, withDiskFull(err)
 }
 
-// SequenceOf returns the sequence of the manifest from which an installed version was made;
-// 0: its marker does not have it.
-func SequenceOf(l state.Layout, v release.Version) uint64 {
-	m, _ := readMarker(l, v)
-	return m.Sequence
-}
-
 // floorOf returns the floors that m sets once its version is healthy: the lowest version
 // for a downgrade, and the sequence of that version's manifest, below which are
 // earlier publications of it. m knows only its own sequence; installed returns that of

@@ -39,9 +39,11 @@ func publishAll() error {
 		return err
 	}
 	published.dir = dir
-	// The self-check waits while there is a file "wait" beside the program's root.
+	// The self-check waits while there is a file "wait" beside the program's root. The check
+	// of a config.toml exits with the code that the file names.
 	program := filepath.Join(dir, "program")
-	const script = "#!/bin/sh\n[ \"$1\" = version ] || exit 1\n[ -p ../../wait ] && : >../../wait && : <../../wait\nexit 0\n"
+	const script = "#!/bin/sh\nif [ \"$1 $2\" = 'config check' ]; then sed -n 's/^# exit //p' \"$3\"; exit $(sed -n 's/^# exit \\([0-9]*\\).*/\\1/p' \"$3\"); fi\n" +
+		"[ \"$1\" = version ] || exit 1\n[ -p ../../wait ] && : >../../wait && : <../../wait\nexit 0\n"
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		return err
 	}
@@ -53,6 +55,7 @@ func publishAll() error {
 		{Version: "1.4.0", Fault: fakerelease.BadChecksum},
 		{Version: "1.5.0", Variant: "gpu"},
 		{Version: "1.7.0"},
+		{Version: "1.8.0", Commands: []string{release.CommandConfigCheck}},
 		{Version: "1.6.0", Fault: fakerelease.WrongIdentity},
 	} {
 		o.Binary = program

@@ -12,7 +12,8 @@ import (
 // Apply puts the version that Shelve left for an operator on trial at the next
 // start. The rollback floors apply: one may have risen since it was staged.
 // It refuses where the install root cannot do what a trial needs (state.Layout.Try), and
-// if a program or a library of the version, or of the one to return to, was changed.
+// if a program or a library of the version, or of the one to return to, was changed, and
+// if the version would not run with the present config.toml (stage.CheckConfig).
 func Apply(ctx context.Context, l state.Layout) (state.Result, error) {
 	if cannot := tryRoot(ctx, l, ""); cannot != nil { // staging executed the program
 		return state.Result{}, cannot
@@ -50,6 +51,11 @@ func manual(ctx context.Context, l state.Layout, rollback bool, change state.Cha
 		if warnings, err = compareForTrial(ctx, l, compared.Target, compared.Previous, rollback); err != nil {
 			return state.Result{}, err
 		}
+		more, err := checkConfigForTrial(ctx, l, compared.Target, rollback)
+		if err != nil {
+			return state.Result{}, err
+		}
+		warnings = append(warnings, more...)
 	default: // a trial ends
 		if warnings, err = compare(ctx, l, tree.Current, "is the version to roll back to"); err != nil && ctx.Err() == nil {
 			warnings = []string{err.Error()}

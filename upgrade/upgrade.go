@@ -164,6 +164,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 			return rel, release.Errorf(release.Internal, "the service could not start %s: %w", staged.Version(), err)
 		}
 	}
+	if err := p.checkConfig(ctx, staged.Version(), r.End); err != nil {
+		return rel, err
+	}
 	return rel, p.commit(ctx, staged, rel.Manifest(), r)
 }
 

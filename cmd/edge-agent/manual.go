@@ -21,9 +21,9 @@ func newApplyCmd() *cobra.Command {
 the swap to you. Apply points current to the staged version. Its trial begins
 when you restart the service; a running agent restarts by itself after 30 s. If
 the version does not prove healthy, the previous version returns. Apply refuses a
-version that lacks a file which the service's unit names below current. It also
-refuses if a program or a library of that version, or of the running one, is not
-as it was staged.`,
+version that lacks a file which the service's unit names below current, and one
+that would not run with the present config.toml. It also refuses if a program or a
+library of that version, or of the running one, is not as it was staged.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
 	return newManualCmd(cmd, func([]string) (manualStep, error) {

@@ -127,10 +127,11 @@ func newConfigCmd() *cobra.Command {
 		Long: fmt.Sprintf(`Check prints every error of a config.toml. As root it becomes the owner of its
 directory.
 
-Exits 0 if the file is good. Exits 1 if a node would not run with it, would
-withhold upgrades because of it, or would have to correct its mode. Exits 2 for
-wrong usage. Exits %d if a registered node would run with it, offer upgrades, and
-ignore keys that this version does not know.`, exitIgnores),
+Exits 0 if the file is good. Exits 1 if a node would not run with it, or would
+withhold upgrades because of it. Exits 2 for wrong usage. Exits %d if a registered
+node would run with it and offer upgrades, but ignore keys that this version does
+not know, or correct its mode. Before an upgrade the agent runs this command of the
+new version: 1 refuses the upgrade.`, exitWarns),
 		Example: `  edge-agent config check /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -139,8 +140,8 @@ ignore keys that this version does not know.`, exitIgnores),
 			}
 			c, err := config.Read(args[0])
 			if err != nil {
-				if config.OnlyIgnores(args[0]) {
-					return cli.Exit(exitIgnores, fmt.Errorf("%w; a registered node ignores this and runs", err))
+				if config.OnlyWarns(args[0]) {
+					return cli.Exit(exitWarns, fmt.Errorf("%w; a registered node ignores this and runs", err))
 				}
 				return err
 			}
@@ -154,6 +155,6 @@ ignore keys that this version does not know.`, exitIgnores),
 	return cmd
 }
 
-// exitIgnores is the exit code of 'config check' for a file with unknown keys that no
-// node withholds upgrades for.
-const exitIgnores = 3
+// exitWarns is the exit code of 'config check' for a file with which a registered node runs
+// and offers upgrades, although it is not good. Package stage knows it.
+const exitWarns = 3

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -114,6 +115,12 @@ func (r verifyReport) print(w io.Writer) error {
 		line("release", "%s (%s) for %s, sequence %d, of %s", m.Version, m.Channel, m.DeviceType, m.Sequence, m.ReleasedAt.Format(time.DateOnly))
 		if !m.RollbackFloor.IsZero() {
 			line("rollback floor", "%s", m.RollbackFloor)
+		}
+		if len(m.Commands) > 0 {
+			line("commands", "%s", strings.Join(m.Commands, ", "))
+		}
+		if m.FirstStartSecs > 0 {
+			line("first start", "up to %v", time.Duration(m.FirstStartSecs)*time.Second)
 		}
 		line("signed by", "%s", s.Workflow)
 		line("repository", "%s", s.Repository)

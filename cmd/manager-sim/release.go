@@ -12,6 +12,7 @@ import (
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )
 
@@ -93,6 +94,8 @@ With --fault the release is bad:
 	f.StringVar(&o.BinaryName, "name", "edge-agent", "the program's name in the tarball")
 	f.Uint64Var(&o.Sequence, "sequence", 0, "sequence number (default: the next)")
 	f.StringVar(&o.RollbackFloor, "rollback-floor", "", "lowest version that a node may install after this one has proved healthy")
+	f.StringSliceVar(&o.Commands, "commands", nil, `what the program understands: probe, "config check"; without PROGRAM both`)
+	f.IntVar(&o.FirstStartSecs, "first-start-secs", 0, "how long a start may take until the health check first passes")
 	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of this many bytes that does not compress")
 	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log the signature in Rekor v2, with a timestamp authority")
 	f.StringVar(&fault, "fault", "", "make the release bad (see above)")
@@ -113,6 +116,9 @@ func buildProgram(cmd *cobra.Command, o *fakerelease.Options) (remove func(), er
 		return nil, fmt.Errorf("%w\nrun this in a checkout of edge-agent, or give a PROGRAM", err)
 	}
 	o.Binary = programs[o.Version]
+	if o.Commands == nil {
+		o.Commands = []string{release.CommandProbe, release.CommandConfigCheck}
+	}
 	return func() { os.RemoveAll(dir) }, nil
 }
 

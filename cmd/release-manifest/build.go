@@ -30,6 +30,8 @@ const epochEnv = "SOURCE_DATE_EPOCH"
 type options struct {
 	repository, version, deviceType, channel, floor, out string
 	sequence                                             uint64
+	commands                                             []string
+	firstStart                                           int
 	epoch                                                int64
 }
 
@@ -44,9 +46,14 @@ the same files give the same bytes. Names are sorted, owners are omitted, times
 are SOURCE_DATE_EPOCH or 1970, and modes are 0755 or 0644.
 
 The sequence must be higher than that of every earlier release, such as the run
-number of the workflow.`,
+number of the workflow.
+
+With --commands the release says what its program understands. A node runs no other
+command of it: "config check" (checks a config.toml, before the swap) and "probe"
+(tests the link to the manager). With --first-start-secs each start may take so long
+until the health check first passes, for a first start that migrates data.`,
 		Example: `  release-manifest build --repository acme/edge --version 1.5.0 --device-type edge --sequence 42 \
-    x86_64-linux=dist/amd64 aarch64-linux=dist/arm64`,
+    --commands probe --commands "config check" x86_64-linux=dist/amd64 aarch64-linux=dist/arm64`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return cli.Usage(errors.New("no ARCH=DIR given"))
@@ -60,6 +67,9 @@ number of the workflow.`,
 					return cli.Usage(fmt.Errorf("%s=%q is not a number of seconds", epochEnv, v))
 				}
 				o.epoch = n
+			}
+			if cmd.Flags().Changed("first-start-secs") && (o.firstStart < 1 || o.firstStart > release.MaxFirstStartSecs) {
+				return cli.Usage(fmt.Errorf("--first-start-secs %d is outside 1 to %d", o.firstStart, release.MaxFirstStartSecs))
 			}
 			m, err := build(o, args)
 			if err != nil {
@@ -78,6 +88,8 @@ number of the workflow.`,
 	f.StringVar(&o.deviceType, "device-type", "", "device type, as in the nodes' config.toml (required)")
 	f.StringVar(&o.channel, "channel", release.DefaultChannel, "release channel")
 	f.StringVar(&o.floor, "rollback-floor", "", "lowest version that a node may install after this one has proved healthy")
+	f.StringSliceVar(&o.commands, "commands", nil, `what the program understands: probe, "config check"; may be repeated`)
+	f.IntVar(&o.firstStart, "first-start-secs", 0, fmt.Sprintf("how long a start may take until the health check first passes, 1 to %d", release.MaxFirstStartSecs))
 	f.Uint64Var(&o.sequence, "sequence", 0, "sequence number, higher than in every earlier release (required)")
 	f.Int64Var(&o.epoch, "epoch", 0, "time in the tarballs and released_at, in seconds since 1970; default: $"+epochEnv)
 	f.StringVar(&o.out, "out", "release", "new directory for the files")
@@ -94,7 +106,13 @@ func build(o options, artefacts []string) (release.Manifest, error) {
 			return release.Manifest{}, cli.Usage(err)
 		}
 	}
-	m := release.Manifest{Version: v, DeviceType: o.deviceType, Channel: o.channel, Sequence: o.sequence, ReleasedAt: time.Unix(o.epoch, 0).UTC()}
+	m := release.Manifest{Version: v, DeviceType: o.deviceType, Channel: o.channel, Sequence: o.sequence, ReleasedAt: time.Unix(o.epoch, 0).UTC(),
+		Commands: o.commands, FirstStartSecs: o.firstStart}
+	for _, c := range o.commands {
+		if c != release.CommandProbe && c != release.CommandConfigCheck { // a node would ignore a misspelt command
+			return m, cli.Usage(fmt.Errorf("--commands %q: nodes know %q and %q", c, release.CommandProbe, release.CommandConfigCheck))
+		}
+	}
 	if o.floor != "" {
 		if m.RollbackFloor, err = release.ParseVersion(o.floor); err != nil {
 			return m, cli.Usage(fmt.Errorf("--rollback-floor: %w", err))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -46,9 +47,9 @@ and the digest and size of each tarball. Do not publish a release that it refuse
 			if err != nil {
 				return fmt.Errorf("check: DO NOT PUBLISH %s: %w", args[0], err)
 			}
-			s := e.Release.Signature()
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: signed by %s at %s, log index %d; %s\n",
-				e.Release.Manifest().Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, digests(len(e.Release.Manifest().Artefacts)))
+			m, s := e.Release.Manifest(), e.Release.Signature()
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: signed by %s at %s, log index %d; %s\n%s\n",
+				m.Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, digests(len(m.Artefacts)), declarations(m))
 			return err
 		},
 	}
@@ -59,6 +60,18 @@ and the digest and size of each tarball. Do not publish a release that it refuse
 	f.StringVar(&row.RepositoryID, "repository-id", "", "numeric id of the repository")
 	f.StringVar(&row.OwnerID, "owner-id", "", "numeric id of the repository's owner")
 	return cmd
+}
+
+// declarations says what m declares of the release's program.
+func declarations(m release.Manifest) string {
+	text := "it declares no commands: nodes neither let it check config.toml nor probe with it"
+	if len(m.Commands) > 0 {
+		text = "it declares the commands: " + strings.Join(m.Commands, ", ")
+	}
+	if m.FirstStartSecs > 0 {
+		text += fmt.Sprintf("; a start may take %v until its health check passes", time.Duration(m.FirstStartSecs)*time.Second)
+	}
+	return text
 }
 
 // digests counts the tarballs with the signed digests, as a sentence.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func TestBuildIsReproducible(t *testing.T) {
 	var first map[string]string
 	for i, at := range []time.Time{time.Unix(1, 0), time.Now()} {
 		out := filepath.Join(t.TempDir(), "release")
-		text, code := call(t, "build", "--repository", "acme/edge", "--version", "1.5.0", "--device-type", "edge", "--sequence", "42", "--rollback-floor", "1.4.0",
+		text, code := call(t, "build", "--repository", "acme/edge", "--version", "1.5.0", "--device-type", "edge", "--sequence", "42", "--rollback-floor", "1.4.0", "--commands", "probe", "--commands", "config check", "--first-start-secs", "600",
 			"--epoch", "1700000000", "--out", out, "x86_64-linux="+product(t, i == 1, at), "aarch64-linux:full="+product(t, i == 0, at))
 		if code != 0 {
 			t.Fatal(text)
@@ -81,7 +82,7 @@ func TestBuildIsReproducible(t *testing.T) {
 		if first == nil {
 			first = got
 			m, err := release.Parse([]byte(got[release.ManifestName]))
-			if err != nil || len(got) != 3 || m.Sequence != 42 || m.RollbackFloor.String() != "1.4.0" || m.Artefacts[0].UnpackedSize != 100_012 || m.ReleasedAt.Unix() != 1700000000 {
+			if err != nil || len(got) != 3 || m.Sequence != 42 || m.RollbackFloor.String() != "1.4.0" || !slices.Equal(m.Commands, []string{"probe", "config check"}) || m.FirstStartSecs != 600 || m.Artefacts[0].UnpackedSize != 100_012 || m.ReleasedAt.Unix() != 1700000000 {
 				t.Errorf("%v %+v", err, m)
 			}
 			continue
@@ -116,6 +117,9 @@ func TestBuildRefuses(t *testing.T) {
 		{nil, "x86_64-linux=" + empty, 1, "contains no file"},
 		{[]string{"--version", "latest"}, "x86_64-linux=" + good, 2, "latest"},
 		{[]string{"--sequence", "0"}, "x86_64-linux=" + good, 2, "--sequence"},
+		{[]string{"--commands", "config-check"}, "x86_64-linux=" + good, 2, `--commands "config-check": nodes know "probe" and "config check"`},
+		{[]string{"--first-start-secs", "0"}, "x86_64-linux=" + good, 2, "outside 1 to 3600"},
+		{[]string{"--first-start-secs", "3601"}, "x86_64-linux=" + good, 2, "outside 1 to 3600"},
 		{[]string{"--rollback-floor", "9.0.0"}, "x86_64-linux=" + good, 1, "rollback_floor"},
 		{[]string{"--device-type", "a b"}, "x86_64-linux=" + good, 2, "--device-type"},
 	} {
@@ -168,7 +172,7 @@ func TestPublisherEndToEnd(t *testing.T) {
 		}
 		return string(out)
 	}
-	run(0, "build", "--repository", "acme/edge", "--version", "1.5.0", "--device-type", "edge", "--sequence", "42", release.HostArch()+"="+tree, "mips-linux="+tree)
+	run(0, "build", "--repository", "acme/edge", "--version", "1.5.0", "--device-type", "edge", "--sequence", "42", "--commands", "probe,config check", "--first-start-secs", "90", release.HostArch()+"="+tree, "mips-linux="+tree)
 	manifest, err := os.ReadFile(filepath.Join(dir, "release", release.ManifestName))
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +200,8 @@ func TestPublisherEndToEnd(t *testing.T) {
 		t.Errorf("signed by a fork: %s", out)
 	}
 	sign("acme/edge")
-	if out := run(0, check...); !strings.Contains(out, "1.5.0 is valid") || !strings.Contains(out, "; 2 tarballs have the signed digests") {
+	if out := run(0, check...); !strings.Contains(out, "1.5.0 is valid") || !strings.Contains(out, "; 2 tarballs have the signed digests") ||
+		!strings.Contains(out, "it declares the commands: probe, config check; a start may take 1m30s until") {
 		t.Errorf("signed: %s", out)
 	}
 	other := filepath.Join(dir, "release", "edge-1.5.0-mips-linux-default.tar.gz")

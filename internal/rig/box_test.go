@@ -132,6 +132,7 @@ func (b *inBox) back(mark, starts int) time.Duration {
 
 func TestUnderSystemdUpgradeAndDowngrade(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
+	b.declares() // the sandbox of the unit permits the check of config.toml
 	b.publish("1.1.0", "")
 	b.publish("1.2.0", "")
 	for _, version := range []string{"1.1.0", "1.2.0", "1.1.0", "1.0.0", "1.1.0"} {

@@ -74,6 +74,7 @@ func TestUnderSystemdFromAStick(t *testing.T) {
 	}
 
 	// From a file, and the swap later; then from a directory, at once.
+	b.declares()
 	b.publish("1.1.0", "")
 	bundle("1.1.0")
 	mark := b.Timeline.Mark()
@@ -83,6 +84,12 @@ func TestUnderSystemdFromAStick(t *testing.T) {
 	if got := b.current(); got != "1.0.0" {
 		t.Errorf("current is %s before apply", got)
 	}
+	const config = rig.BoxRoot + "/config.toml"
+	b.sh("cp -p " + config + " /root/config && printf '[upgrade.windows]\nmon = 1\n' >>" + config)
+	if out, err := b.node.Exec(b.ctx, "sh", "-c", rig.BoxRoot+"/current/edge-agent apply --root "+rig.BoxRoot+" 2>&1"); err == nil || !strings.Contains(out, `1.1.0 would not run with config.toml`) || b.current() != "1.0.0" {
+		t.Errorf("apply with a key that 1.1.0 does not know: %v, %s", err, out)
+	}
+	b.sh("cp -p /root/config " + config)
 	b.sh(rig.BoxRoot + "/current/edge-agent apply --root " + rig.BoxRoot + " && systemctl restart edge.service")
 	b.event(mark, "upgrade_completed")
 	b.ends("1.1.0", "stable", "upgrade completed")

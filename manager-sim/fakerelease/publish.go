@@ -41,21 +41,23 @@ const (
 
 // Options describes a release to publish. Version and Binary are required.
 type Options struct {
-	Repository    string // OWNER/REPO; default DefaultRepository
-	DeviceType    string // default "edge"
-	Version       string
-	Channel       string // default "stable"
-	Variant       string // default "default"
-	Arch          string // default: the one of this machine
-	Sequence      uint64 // default: one more than the highest in the repository
-	RollbackFloor string
-	Binary        string            // path of the program
-	BinaryName    string            // its name in the tarball; default "edge-agent"
-	Extra         map[string]string // more files: name in the tarball -> path
-	PadBytes      int64             // bytes of an extra file that does not compress
-	Fault         Fault
-	RekorV2       bool      // sign with Rekor v2 and a timestamp authority
-	SignedAt      time.Time // default: now
+	Repository     string // OWNER/REPO; default DefaultRepository
+	DeviceType     string // default "edge"
+	Version        string
+	Channel        string // default "stable"
+	Variant        string // default "default"
+	Arch           string // default: the one of this machine
+	Sequence       uint64 // default: one more than the highest in the repository
+	RollbackFloor  string
+	Commands       []string          // that the manifest declares
+	FirstStartSecs int               // of the manifest
+	Binary         string            // path of the program
+	BinaryName     string            // its name in the tarball; default "edge-agent"
+	Extra          map[string]string // more files: name in the tarball -> path
+	PadBytes       int64             // bytes of an extra file that does not compress
+	Fault          Fault
+	RekorV2        bool      // sign with Rekor v2 and a timestamp authority
+	SignedAt       time.Time // default: now
 }
 
 // Published describes a published release.
@@ -173,6 +175,7 @@ func (o Options) manifest(p Published, name string) ([]byte, error) {
 	m := release.Manifest{
 		Version: release.MustVersion(o.Version), DeviceType: o.DeviceType, Channel: o.Channel,
 		ReleasedAt: o.SignedAt.UTC().Truncate(time.Second), Sequence: p.Sequence,
+		Commands: o.Commands, FirstStartSecs: o.FirstStartSecs,
 	}
 	if o.RollbackFloor != "" {
 		v, err := release.ParseVersion(o.RollbackFloor)

@@ -49,6 +49,9 @@ var own = [][2]string{
 	{`              github.com/bilbycast/edge-agent/cmd/edge-agent
           done`, `              ./cmd/edge-agent
           done`},
+	{`      # YOURS: --commands says what your program understands (docs/publish.md). edge-agent
+      # has both. Leave out what yours does not have.
+`, ``},
 	{`      # Only if the repository has packaging/install.sh, a copy of edge-agent's.
 `, ``},
 	{`          test -f packaging/install.sh || exit 0

@@ -202,6 +202,9 @@ func TestAnotherPublisher(t *testing.T) {
 		began := time.Now()
 		out := p.sh(s.script)
 		t.Logf("%s (%.1f s)\n%s", s.name, time.Since(began).Seconds(), out)
+		if strings.HasPrefix(s.name, "check") && strings.Contains(s.script, "release-manifest check") && !strings.Contains(out, "it declares the commands: probe, config check\n") {
+			t.Errorf("the release declares no commands: %s", out)
+		}
 	}
 	published := filepath.Join(r.Releases, "www", repository, "releases/download", tag)
 	files, err := os.ReadDir(published)
