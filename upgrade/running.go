@@ -31,10 +31,6 @@ func (p *Pipeline) checkRunning(ctx context.Context, r Request) error {
 	if r.End != Swap {
 		return nil
 	}
-	if r.Running.Repair {
-		p.c.Log.Info().Str("command_id", r.CommandID).Msg("an operator declared this release the repair; the running version's own check is not looked at")
-		return nil
-	}
 	return r.Running.ask(ctx)
 }
 

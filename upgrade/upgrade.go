@@ -130,6 +130,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 			return verify.Release{}, err
 		}
 	}
+	if r.Running.Repair {
+		p.c.Log.Info().Str("command_id", r.CommandID).Msg("an operator declared this release the repair; the running version's own check is not looked at")
+	}
 	if err := p.checkRunning(ctx, r); err != nil {
 		return verify.Release{}, err
 	}
