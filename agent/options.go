@@ -27,7 +27,8 @@ type Options struct {
 	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
 	Signers []verify.Signer
 	// Check is the program's own health: nil when it is well. It is called every
-	// second during a trial, and before every health message.
+	// second during a trial, before every health message, and before a swap. Calls may
+	// overlap.
 	Check func(context.Context) error
 	// Drain is called once a new version is staged, before Run returns, with a
 	// context that ends after drain_secs.

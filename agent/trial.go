@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 )
@@ -124,12 +123,7 @@ func (a *Agent) check(ctx context.Context) error {
 			return err
 		}
 	}
-	if a.c.Check != nil {
-		if err := a.c.Check(ctx); err != nil {
-			return err
-		}
-	}
-	return probe.Run(ctx, a.c.Health)
+	return a.ownCheck(ctx)
 }
 
 // keep records that the version proved healthy. A disk that cannot store the record

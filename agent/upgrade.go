@@ -22,7 +22,7 @@ var errUnrecorded = errors.New("not recorded")
 func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	log := a.log.With().Str("command_id", c.CommandID).Logger()
 	req, reqErr := release.NewRequest(c.Action.Version, c.Action.Channel, c.Action.TargetArch, c.Action.Variant, a.c.Host)
-	record := state.Command{ID: c.CommandID, Version: req.Version, From: a.c.version, Channel: req.Channel}
+	record := state.Command{ID: c.CommandID, Version: req.Version, From: a.c.version, Channel: req.Channel, Repair: c.Action.Repair}
 	a.checkUnitFor(ctx)
 	var known *state.Command
 	var answer *wire.CommandAck
@@ -84,8 +84,8 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 		return a.ack(*known)
 	}
 	if taken {
-		log.Info().Str("from", a.c.version.String()).Str("to", req.Version.String()).Str("channel", req.Channel).Msg("upgrade started")
-		a.startUpgrade(ctx, c.CommandID, req)
+		log.Info().Str("from", a.c.version.String()).Str("to", req.Version.String()).Str("channel", req.Channel).Bool("repair", record.Repair).Msg("upgrade started")
+		a.startUpgrade(ctx, record, req)
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (a *Agent) resume(ctx context.Context, c state.Command) {
 	a.mu.Lock()
 	a.networkDeadline = time.Now().Add(resumeWait)
 	a.mu.Unlock()
-	a.startUpgrade(ctx, c.ID, req)
+	a.startUpgrade(ctx, c, req)
 }
 
 const (
@@ -140,16 +140,28 @@ const (
 	resumePause = 30 * time.Second
 )
 
-// waitForNetwork waits before another attempt of a resumed upgrade that failed with
-// err, and reports whether there is one.
-func (a *Agent) waitForNetwork(ctx context.Context, err error) bool {
+// waitAfterStart waits before another attempt of a resumed upgrade that failed with err,
+// and reports whether there is one. After a reboot the network may come up late, and so may
+// the service that the check asks; that one has the time of a trial.
+func (a *Agent) waitAfterStart(ctx context.Context, err error) bool {
 	a.mu.Lock()
 	until := a.networkDeadline
 	a.mu.Unlock()
-	if err == nil || release.CodeOf(err) != release.NetworkError || time.Now().After(until) {
+	if err == nil || until.IsZero() {
 		return false
 	}
-	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg("the network does not answer yet; the resumed upgrade waits")
+	what := "the network does not answer yet; the resumed upgrade waits"
+	switch release.CodeOf(err) {
+	case release.NetworkError:
+	case release.Unhealthy:
+		what, until = "the running version is not healthy yet; the resumed upgrade waits", a.startedAt.Add(a.c.Window)
+	default:
+		return false
+	}
+	if time.Now().After(until) {
+		return false
+	}
+	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg(what)
 	select {
 	case <-ctx.Done():
 		return false
@@ -159,11 +171,11 @@ func (a *Agent) waitForNetwork(ctx context.Context, err error) bool {
 }
 
 // startUpgrade stages in the background. The caller has recorded the command.
-func (a *Agent) startUpgrade(ctx context.Context, id string, req release.Request) {
+func (a *Agent) startUpgrade(ctx context.Context, c state.Command, req release.Request) {
 	a.mu.Lock()
 	a.busy = true
 	a.mu.Unlock()
-	a.staging.Go(func() { a.runUpgrade(ctx, id, req) })
+	a.staging.Go(func() { a.runUpgrade(ctx, c, req) })
 }
 
 // alreadyCurrentError reports that the requested version runs already.
@@ -199,13 +211,13 @@ func (a *Agent) refuse(r release.Request, s state.State, t state.Tree) error {
 }
 
 // runUpgrade takes one accepted upgrade to its end.
-func (a *Agent) runUpgrade(ctx context.Context, id string, req release.Request) {
-	log := a.log.With().Str("command_id", id).Str("from", a.c.version.String()).Str("to", req.Version.String()).Logger()
+func (a *Agent) runUpgrade(ctx context.Context, c state.Command, req release.Request) {
+	log := a.log.With().Str("command_id", c.ID).Str("from", a.c.version.String()).Str("to", req.Version.String()).Logger()
 	defer a.progress.Store(nil)
 	a.target = req.Version.String()
-	err := a.runPipeline(ctx, id, req)
-	for a.waitForNetwork(ctx, err) {
-		err = a.runPipeline(ctx, id, req)
+	err := a.runPipeline(ctx, c, req)
+	for a.waitAfterStart(ctx, err) {
+		err = a.runPipeline(ctx, c, req)
 	}
 	a.mu.Lock()
 	a.networkDeadline = time.Time{}
@@ -227,7 +239,7 @@ func (a *Agent) runUpgrade(ctx context.Context, id string, req release.Request) 
 		code, why := codeAndText(err)
 		log.Error().Str("error_code", string(code)).Msg("upgrade failed: " + why)
 		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("the upgrade to %s failed: %s", a.target, why) })
-		a.fail(ctx, id, code, why)
+		a.fail(ctx, c.ID, code, why)
 	}
 	a.mu.Lock()
 	a.busy = false
@@ -242,7 +254,7 @@ func (a *Agent) fail(ctx context.Context, id string, code release.Code, why stri
 	}, nil)
 }
 
-func (a *Agent) runPipeline(ctx context.Context, id string, req release.Request) error {
+func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Request) error {
 	end := upgrade.Swap
 	if a.c.Upgrade.ManualOnly {
 		end = upgrade.Shelve
@@ -250,10 +262,10 @@ func (a *Agent) runPipeline(ctx context.Context, id string, req release.Request)
 	src := a.pipeline.Host(req.Version)
 	defer src.Close()
 	_, err := a.pipeline.Run(ctx, src, upgrade.Request{
-		Version: req.Version, Channel: req.Channel, CommandID: id, End: end,
+		Version: req.Version, Channel: req.Channel, CommandID: c.ID, End: end, Running: upgrade.Running{Check: a.checkRunning, Repair: c.Repair},
 		Downloaded: func() {
 			if _, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-				return state.Downloaded(s, id, now), t, nil
+				return state.Downloaded(s, c.ID, now), t, nil
 			}); err != nil {
 				a.log.Warn().Err(err).Msg("the completed download was not reported")
 			}

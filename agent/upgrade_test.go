@@ -104,15 +104,15 @@ func TestAResumedUpgradeWaitsForTheNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
 		away := release.Errorf(release.NetworkError, "no route to host")
-		if o.waitForNetwork(t.Context(), away) {
+		if o.waitAfterStart(t.Context(), away) {
 			t.Error("an upgrade that was not resumed waits")
 		}
 		o.networkDeadline = time.Now().Add(resumeWait)
-		if o.waitForNetwork(t.Context(), release.Errorf(release.SignatureInvalid, "forged")) || o.waitForNetwork(t.Context(), nil) {
+		if o.waitAfterStart(t.Context(), release.Errorf(release.SignatureInvalid, "forged")) || o.waitAfterStart(t.Context(), nil) {
 			t.Error("another outcome waits")
 		}
 		began, tries := time.Now(), 0
-		for o.waitForNetwork(t.Context(), away) {
+		for o.waitAfterStart(t.Context(), away) {
 			tries++
 		}
 		if took := time.Since(began); took < resumeWait || took > resumeWait+resumePause || tries != int(resumeWait/resumePause)+1 {
@@ -121,7 +121,7 @@ func TestAResumedUpgradeWaitsForTheNetwork(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		o.networkDeadline = time.Now().Add(resumeWait)
-		if o.waitForNetwork(ctx, away) {
+		if o.waitAfterStart(ctx, away) {
 			t.Error("it continues although the process ends")
 		}
 	})

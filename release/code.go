@@ -40,6 +40,10 @@ const (
 	InProgress        Code = "upgrade_in_progress"
 )
 
+// Unhealthy means that the running version failed its own check before the swap. After it
+// nobody could tell a bad version from a sick node.
+const Unhealthy Code = "upgrade_unhealthy"
+
 // Staging failed.
 const (
 	URLInvalid       Code = "upgrade_url_invalid"
@@ -89,7 +93,7 @@ func (c Code) Severity() Severity {
 	switch c {
 	case Started, Downloaded, Staged, StagedManual, Completed:
 		return Info
-	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress,
+	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
 		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull:
 		return Warning
@@ -103,7 +107,7 @@ func Codes() []Code {
 	return []Code{
 		Started, Downloaded, Staged, StagedManual, Completed, RolledBack,
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
-		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress,
+		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
 		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull, Internal,
 	}

@@ -43,6 +43,9 @@ func Explain(c Code) Explanation {
 		return Explanation{"The release is older than one that this node has already run.", "Choose a newer release."}
 	case InProgress:
 		return Explanation{"Another upgrade was running on the node, or a version was on trial.", "Wait until that upgrade has ended, then retry."}
+	case Unhealthy:
+		return Explanation{"The version that the node runs failed its own check before the swap. A trial could not tell a bad version from a sick node.",
+			"Fix what the check reports, then retry. If this release is the repair, request it with the choice \"repair\" (--repair)."}
 	case URLInvalid:
 		return Explanation{"The manifest names a file outside its own release, or the release host redirected to an address that is not allowed.",
 			"Publish the release again. If the message names a redirect, check the node's network for a captive portal."}

@@ -42,7 +42,7 @@ func forgetDone(commands []Command) []Command {
 func Start(s State, c Command, now time.Time) State {
 	return Accept(s, c).report(now, Event{
 		Code: release.Started, From: c.From, To: c.Version, CommandID: c.ID,
-		Message: fmt.Sprintf("fetching and checking %s (%s)", c.Version, c.Channel),
+		Message: fmt.Sprintf("fetching and checking %s (%s)", c.Version, c.Channel) + asRepair(c.Repair),
 	})
 }
 

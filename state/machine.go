@@ -106,6 +106,17 @@ type Trial struct {
 	// healthy. FloorSequence is the sequence of its manifest; 0: not known.
 	RollbackFloor release.Version
 	FloorSequence uint64
+	// Repair is whether an operator declared Target the repair; Begin reports it.
+	Repair bool
+}
+
+// asRepair completes the message of an event about a version that an operator declared the
+// repair.
+func asRepair(repair bool) string {
+	if !repair {
+		return ""
+	}
+	return "; an operator declared it the repair, so the running version's own check is not looked at"
 }
 
 // Begin puts a staged version on trial, and reports that it is staged. The state
@@ -114,7 +125,7 @@ func Begin(s State, tr Trial, now time.Time) State {
 	n := beginTrial(s, tr, now)
 	return n.report(now, Event{
 		Code: release.Staged, From: s.Good, To: tr.Target, CommandID: tr.CommandID,
-		Message: fmt.Sprintf("%s is staged; restarting into it", tr.Target),
+		Message: fmt.Sprintf("%s is staged; restarting into it", tr.Target) + asRepair(tr.Repair),
 	})
 }
 

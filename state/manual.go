@@ -23,13 +23,18 @@ func Shelve(s State, tr Trial, now time.Time) State {
 
 // Apply puts the version that Shelve recorded on trial. The error says that there is
 // none.
-func Apply(s State, t Tree, now time.Time) (State, Tree, error) {
+func Apply(s State, t Tree, now time.Time) (State, Tree, error) { return apply(s, t, false, now) }
+
+// ApplyRepair is Apply for a version that an operator declared the repair.
+func ApplyRepair(s State, t Tree, now time.Time) (State, Tree, error) { return apply(s, t, true, now) }
+
+func apply(s State, t Tree, repair bool, now time.Time) (State, Tree, error) {
 	if s.Status != StagedManual {
 		return s, t, fmt.Errorf("no version waits to be applied (status %s)", s.Status)
 	}
 	s = Begin(s, Trial{
 		ID: s.TrialID, Target: s.Target, MaxAttempts: s.MaxBootAttempts,
-		CommandID: s.CommandID, Channel: s.Channel, RollbackFloor: s.PendingFloor, FloorSequence: s.PendingFloorSequence,
+		CommandID: s.CommandID, Channel: s.Channel, RollbackFloor: s.PendingFloor, FloorSequence: s.PendingFloorSequence, Repair: repair,
 	}, now)
 	t.Previous, t.Current = s.Previous, s.Target
 	return s, t, nil

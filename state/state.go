@@ -116,7 +116,10 @@ type Command struct {
 	Version release.Version `json:"version,omitzero"`
 	From    release.Version `json:"from,omitzero"`
 	Channel string          `json:"channel,omitzero"`
-	Done    bool            `json:"done"`
+	// Repair is whether an operator declared Version the repair of a node whose own check
+	// fails: the check of the running version is not looked at.
+	Repair bool `json:"repair,omitzero"`
+	Done   bool `json:"done"`
 	// Status is the outcome of a command that succeeded: "staged", "staged_manual" or
 	// "current". Code and Error describe the failure of one that did not.
 	Status string       `json:"status,omitzero"`

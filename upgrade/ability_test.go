@@ -144,11 +144,11 @@ func TestApplyTriesTheRoot(t *testing.T) {
 	}
 	f.Refuse(t, oddfs.Refusals{oddfs.Sync: unix.EINVAL})
 	var cannot *fsutil.Inability
-	if _, err := Apply(t.Context(), n.Layout); !errors.As(err, &cannot) || cannot.Ability != fsutil.CanSync {
+	if _, err := Apply(t.Context(), n.Layout, Running{}); !errors.As(err, &cannot) || cannot.Ability != fsutil.CanSync {
 		t.Errorf("apply: %v", err)
 	}
 	f.Refuse(t, oddfs.NFS)
-	if res, err := Apply(t.Context(), n.Layout); err != nil || res.State.Status != state.PendingHealth {
+	if res, err := Apply(t.Context(), n.Layout, Running{}); err != nil || res.State.Status != state.PendingHealth {
 		t.Fatalf("%+v, %v", res.State, err)
 	}
 	f.Refuse(t, oddfs.Refusals{oddfs.Chmod: unix.EPERM, oddfs.Exec: unix.EACCES})

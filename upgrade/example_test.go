@@ -108,7 +108,7 @@ func ExampleApply() {
 			return err
 		}
 		fmt.Println(r.State.Status, r.Tree.Current)
-		if r, err = upgrade.Apply(ctx, root); err != nil {
+		if r, err = upgrade.Apply(ctx, root, upgrade.Running{}); err != nil {
 			return err
 		}
 		fmt.Println(r.State.Status, r.Tree.Current, "with", r.Tree.Previous, "to return to")

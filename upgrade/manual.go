@@ -12,14 +12,19 @@ import (
 // Apply puts the version that Shelve left for an operator on trial at the next
 // start. The rollback floors apply: one may have risen since it was staged.
 // It refuses where the install root cannot do what a trial needs (state.Layout.Try), and
-// if a program or a library of the version, or of the one to return to, was changed, and
-// if the version would not run with the present config.toml (stage.CheckConfig).
-func Apply(ctx context.Context, l state.Layout) (state.Result, error) {
+// if a program or a library of the version, or of the one to return to, was changed; if
+// the version would not run with the present config.toml (stage.CheckConfig); or if the
+// running version's own check fails.
+func Apply(ctx context.Context, l state.Layout, running Running) (state.Result, error) {
 	if cannot := tryRoot(ctx, l, ""); cannot != nil { // staging executed the program
 		return state.Result{}, cannot
 	}
-	return manual(ctx, l, false, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-		s, t, err := state.Apply(s, t, now)
+	apply := state.Apply
+	if running.Repair {
+		apply = state.ApplyRepair
+	}
+	return manual(ctx, l, false, running, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s, t, err := apply(s, t, now)
 		if err == nil {
 			err = release.Policy{Floor: s.Floor}.CheckFloor(s.Target)
 		}
@@ -31,18 +36,19 @@ func Apply(ctx context.Context, l state.Layout) (state.Result, error) {
 // means the previous one. See state.RollBack. It compares the files as Apply does, but
 // leaves a damaged version for one that is known to be intact; and it ends a trial
 // whatever was changed, since the version on trial is what the operator does not want.
-// The notes of the Result name what differs.
+// The notes of the Result name what differs. No check is asked.
 func RollBack(ctx context.Context, l state.Layout, to release.Version) (state.Result, error) {
-	return manual(ctx, l, true, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+	return manual(ctx, l, true, Running{}, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		return state.RollBack(s, t, to, now)
 	})
 }
 
 // manual makes an operator's change. It refuses to begin a trial of an earlier
 // publication of the rollback floor's version, as far as the marker of the installed
-// version has its sequence, or with changed files (compareForTrial). The files are
-// compared before the root is locked, because that takes long.
-func manual(ctx context.Context, l state.Layout, rollback bool, change state.Change) (state.Result, error) {
+// version has its sequence, with changed files (compareForTrial), or while the check of the
+// running version fails. The files are compared and the check is asked before
+// the root is locked, because that takes long.
+func manual(ctx context.Context, l state.Layout, rollback bool, running Running, change state.Change) (state.Result, error) {
 	compared, tree, err := foresee(l, change)
 	var warnings []string
 	switch {
@@ -56,6 +62,9 @@ func manual(ctx context.Context, l state.Layout, rollback bool, change state.Cha
 			return state.Result{}, err
 		}
 		warnings = append(warnings, more...)
+		if err := running.ask(ctx); err != nil {
+			return state.Result{}, err
+		}
 	default: // a trial ends
 		if warnings, err = compare(ctx, l, tree.Current, "is the version to roll back to"); err != nil && ctx.Err() == nil {
 			warnings = []string{err.Error()}

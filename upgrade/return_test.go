@@ -25,7 +25,10 @@ func TestOperatorsRelyOnIntactVersions(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	apply := func(t *testing.T, n config.Settings) error { _, err := Apply(t.Context(), n.Layout); return err }
+	apply := func(t *testing.T, n config.Settings) error {
+		_, err := Apply(t.Context(), n.Layout, Running{})
+		return err
+	}
 	for name, tt := range map[string]struct {
 		applied bool // 1.7.0 is on trial already, and with kept it proved healthy
 		kept    bool
@@ -70,7 +73,7 @@ func TestOperatorsRelyOnIntactVersions(t *testing.T) {
 				}
 			}
 			before := do(t, n.Layout, nil)
-			run := Apply
+			run := func(ctx context.Context, l state.Layout) (state.Result, error) { return Apply(ctx, l, Running{}) }
 			if tt.applied {
 				run = func(ctx context.Context, l state.Layout) (state.Result, error) {
 					return RollBack(ctx, l, release.Version{})

@@ -107,6 +107,9 @@ type Request struct {
 	// counts only for them.
 	CommandID string
 	End       End
+	// Running is asked before a Swap: before anything is fetched, and again right before
+	// the swap. Other Ends do not ask it.
+	Running Running
 	// Downloaded, if set, is called once the tarball is complete and has the
 	// signed digest.
 	Downloaded func()
@@ -129,6 +132,12 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 		if err := p.checkReturn(ctx); err != nil {
 			return verify.Release{}, err
 		}
+	}
+	if r.Running.Repair {
+		p.c.Log.Info().Str("command_id", r.CommandID).Msg("an operator declared this release the repair; the running version's own check is not looked at")
+	}
+	if err := p.checkRunning(ctx, r); err != nil {
+		return verify.Release{}, err
 	}
 	rel, err := p.Fetch(ctx, src)
 	if err != nil {
@@ -167,6 +176,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err := p.checkConfig(ctx, staged.Version(), r.End); err != nil {
 		return rel, err
 	}
+	if err := p.checkRunning(ctx, r); err != nil {
+		return rel, err
+	}
 	return rel, p.commit(ctx, staged, rel.Manifest(), r)
 }
 
@@ -178,7 +190,7 @@ func (p *Pipeline) Fetch(ctx context.Context, src stage.Source) (verify.Release,
 // commit makes a staged release what r.End says.
 func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Manifest, r Request) error {
 	l := p.c.Node.Layout
-	trial := state.Trial{ID: r.CommandID, CommandID: r.CommandID, Channel: m.Channel, MaxAttempts: p.c.Node.Upgrade.MaxBootAttempts}
+	trial := state.Trial{ID: r.CommandID, CommandID: r.CommandID, Channel: m.Channel, MaxAttempts: p.c.Node.Upgrade.MaxBootAttempts, Repair: r.Running.Repair}
 	if trial.ID == "" {
 		trial.ID = fmt.Sprintf("offline-%s-%d", m.Version, time.Now().UnixMilli())
 	}

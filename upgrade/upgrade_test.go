@@ -243,7 +243,7 @@ func TestApplyBelowTheFloor(t *testing.T) {
 		want     release.Code
 	}{{"1.0.1", 0, release.VersionTooOld}, {"1.0.0", 1 << 40, release.SequenceTooOld}, {"1.0.0", 0, ""}} {
 		raise(tt.floor, tt.sequence)
-		res, err := Apply(t.Context(), n.Layout)
+		res, err := Apply(t.Context(), n.Layout, Running{})
 		if codeOf(err) != tt.want {
 			t.Errorf("floor %s, %d: %v", tt.floor, tt.sequence, err)
 		}

@@ -88,12 +88,15 @@ type Command struct {
 // Action is the action of a Command. The fields after Type belong to ActionUpgrade; Raw
 // is the complete object, for handlers of other types.
 type Action struct {
-	Type       string          `json:"type"`
-	Version    string          `json:"version,omitempty"`
-	Channel    string          `json:"channel,omitempty"`
-	TargetArch string          `json:"target_arch,omitempty"`
-	Variant    string          `json:"variant,omitempty"`
-	Raw        json.RawMessage `json:"-"`
+	Type       string `json:"type"`
+	Version    string `json:"version,omitempty"`
+	Channel    string `json:"channel,omitempty"`
+	TargetArch string `json:"target_arch,omitempty"`
+	Variant    string `json:"variant,omitempty"`
+	// Repair is whether an operator declared the version the repair of a node whose own
+	// check fails. Earlier agents ignore it; they do not look at the check.
+	Repair bool            `json:"repair,omitempty"`
+	Raw    json.RawMessage `json:"-"`
 }
 
 // UnmarshalJSON reads all fields of an upgrade, and only the type of any other action,

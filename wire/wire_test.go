@@ -83,6 +83,20 @@ func TestDecodeCommand(t *testing.T) {
 	if d := cmp.Diff(want, a); d != "" {
 		t.Error(d)
 	}
+	// An operator declared the version the repair; without the field it is not.
+	if b := encoded(t, wire.Action{Type: wire.ActionUpgrade, Version: "1.5.0", Repair: true}); b != `{"type":"upgrade_binary","version":"1.5.0","repair":true}` {
+		t.Errorf("written as %s", b)
+	}
+	if b := encoded(t, wire.Action{Type: wire.ActionUpgrade, Version: "1.5.0"}); strings.Contains(b, "repair") {
+		t.Errorf("written as %s", b)
+	}
+	e, err = wire.Decode([]byte(`{"type":"command","payload":{"command_id":"u","action":{"type":"upgrade_binary","version":"1.5.0","repair":true}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := e.Message.(*wire.Command).Action; !a.Repair || a.Version != "1.5.0" {
+		t.Errorf("got %+v", a)
+	}
 	// Another action's fields may have any type; its handler gets them raw.
 	e, err = wire.Decode([]byte(`{"type":"command","payload":{"command_id":"u","action":{"type":"reboot","version":7}}}`))
 	if err != nil {
@@ -91,6 +105,15 @@ func TestDecodeCommand(t *testing.T) {
 	if a := e.Message.(*wire.Command).Action; a.Type != "reboot" || string(a.Raw) != `{"type":"reboot","version":7}` || a.Version != "" {
 		t.Errorf("got %+v", a)
 	}
+}
+
+func encoded(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // A text that is too long for a version, channel, arch or variant is shortened, so that

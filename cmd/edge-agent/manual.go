@@ -5,8 +5,10 @@ import (
 	"fmt"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/install"
+	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
@@ -23,15 +25,21 @@ when you restart the service; a running agent restarts by itself after 30 s. If
 the version does not prove healthy, the previous version returns. Apply refuses a
 version that lacks a file which the service's unit names below current, and one
 that would not run with the present config.toml. It also refuses if a program or a
-library of that version, or of the running one, is not as it was staged.`,
+library of that version, or of the running one, is not as it was staged.
+
+Apply asks the [health] checks of config.toml first. It refuses if they fail for
+some seconds: the trial could not tell a bad version from a sick node. --repair
+says that this version is the repair; then only its own check counts.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
+	var repair bool
+	cmd.Flags().BoolVar(&repair, "repair", false, repairHelp)
 	return newManualCmd(cmd, func([]string) (manualStep, error) {
 		return func(ctx context.Context, l state.Layout) (state.Result, error) {
 			if err := install.FitApply(ctx, l); err != nil {
 				return state.Result{}, err
 			}
-			return upgrade.Apply(ctx, l)
+			return upgrade.Apply(ctx, l, upgrade.Running{Check: healthOf(l), Repair: repair})
 		}, nil
 	})
 }
@@ -61,6 +69,19 @@ on trial. If it cannot roll back, it lists the installed versions.`,
 			return upgrade.RollBack(ctx, l, to)
 		}, nil
 	})
+}
+
+// repairHelp is the help of --repair.
+const repairHelp = "this version is the repair: put it on trial even if the checks of [health] fail now"
+
+// healthOf returns what asks the [health] checks of a root's config.toml; nil if it cannot be
+// read. What only the running service knows is left out.
+func healthOf(l state.Layout) func(context.Context) error {
+	c, _, err := config.Open(l.ConfigFile())
+	if err != nil {
+		return nil // apply needs no config.toml; status and doctor report it
+	}
+	return func(ctx context.Context) error { return probe.Run(ctx, c.Health) }
 }
 
 // manualStep is one change of a root by an operator.

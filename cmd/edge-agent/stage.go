@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/install"
+	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/spf13/cobra"
@@ -17,7 +20,7 @@ import (
 
 func newStageCmd() *cobra.Command {
 	var path, from string
-	var apply bool
+	var apply, repair bool
 	cmd := &cobra.Command{
 		Use:   "stage --config FILE --from DIR|FILE.tar",
 		Short: "Stage a release from a directory or a tar file, without a network",
@@ -28,11 +31,15 @@ under the names that the release host gives them. As root it opens the release
 first, and then becomes the owner of the install root.
 
 The version then waits for 'edge-agent apply'; with --apply it is on trial at
-the next start of the service.`,
+the next start of the service. Before that, --apply asks the [health] checks of
+config.toml, and refuses if they fail for some seconds, as apply does.`,
 		Example: `  edge-agent stage --config /opt/bilbycast/edge/config.toml --from /media/stick/edge-1.5.0.tar
   edge-agent stage --config /opt/bilbycast/edge/config.toml --from /media/stick --apply && systemctl restart edge`,
 		Args: cli.ExactArgs(0, "config", "from"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if repair && !apply {
+				return cli.Usage(errors.New("--repair says that --apply does not ask the checks of [health]; add --apply, or run edge-agent apply --repair later"))
+			}
 			// Root may read what the service's user may not.
 			source, err := stage.OpenSource(from)
 			if err != nil {
@@ -55,7 +62,9 @@ the next start of the service.`,
 			if apply {
 				end = upgrade.Swap
 			}
-			rel, err := p.Run(cmd.Context(), source, upgrade.Request{End: end})
+			rel, err := p.Run(cmd.Context(), source, upgrade.Request{End: end, Running: upgrade.Running{
+				Check: func(ctx context.Context) error { return probe.Run(ctx, c.Health) }, Repair: repair,
+			}})
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
 			}
@@ -74,6 +83,7 @@ the next start of the service.`,
 	f.StringVar(&path, "config", "", "the node's config.toml (required)")
 	f.StringVar(&from, "from", "", "directory or tar file of the release (required)")
 	f.BoolVar(&apply, "apply", false, "put it on trial at the next start of the service")
+	f.BoolVar(&repair, "repair", false, repairHelp)
 	return cmd
 }
 

@@ -90,7 +90,7 @@ func newRolloutStartCmd() *cobra.Command {
 	w := rolloutWait{}
 	var strategy, channel string
 	var settle, threshold int
-	var dryRun, unlisted bool
+	var dryRun, unlisted, repair bool
 	cmd := &cobra.Command{
 		Use:   "start GROUP VERSION",
 		Short: "Upgrade a group: 10 %, 50 %, 100 % of its nodes, or all at once",
@@ -120,7 +120,7 @@ Exit codes:
 			if err != nil {
 				return err
 			}
-			request := api.RolloutRequest{Version: args[1], Strategy: strategy, Channel: channel, SettleSecs: &settle, Threshold: threshold, DryRun: dryRun, AllowUnlisted: unlisted}
+			request := api.RolloutRequest{Version: args[1], Strategy: strategy, Channel: channel, SettleSecs: &settle, Threshold: threshold, DryRun: dryRun, AllowUnlisted: unlisted, Repair: repair}
 			w.wait = w.wait && !dryRun
 			return w.run(cmd, func() (string, error) { return w.start(cmd, group, request) })
 		},
@@ -133,6 +133,7 @@ Exit codes:
 	f.IntVar(&settle, "settle-secs", 300, "seconds between two waves")
 	f.IntVar(&threshold, "threshold", 1, "number of failures that pauses the rollout")
 	f.BoolVar(&unlisted, "allow-unlisted", false, "allow a version that is not published for the nodes' device types")
+	f.BoolVar(&repair, "repair", false, "this version is the repair: nodes accept it even if their own check fails now")
 	f.BoolVar(&dryRun, "dry-run", false, "only print the plan")
 	return cmd
 }

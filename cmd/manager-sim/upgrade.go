@@ -50,6 +50,7 @@ refused it, or the node has rolled back. It survives a restart of the manager.
 	f.StringVar(&u.channel, "channel", "", "release channel (default: stable)")
 	f.BoolVar(&u.unlisted, "allow-unlisted", false, "allow a version that is not published for the node's device type")
 	f.BoolVar(&u.replace, "replace", false, "withdraw an earlier request that an offline node has not received")
+	f.BoolVar(&u.repair, "repair", false, "this version is the repair: the node accepts it even if its own check fails now")
 	f.BoolVar(&u.wait, "wait", false, "wait for the outcome")
 	f.DurationVar(&u.timeout, "timeout", 15*time.Minute, "limit of --wait; 0s is no limit")
 	return cmd
@@ -61,6 +62,7 @@ type upgrade struct {
 	channel       string
 	unlisted      bool
 	replace, wait bool
+	repair        bool
 	timeout       time.Duration
 
 	cmd        *cobra.Command
@@ -122,7 +124,7 @@ func deadline(ctx context.Context, timeout time.Duration) (context.Context, cont
 // request sends the request to the manager, and reports if the node is offline.
 func (u *upgrade) request(ctx context.Context) error {
 	var answer []byte
-	id, err := u.UpgradeNode(ctx, u.node, api.NodeUpgrade{Version: u.version, Channel: u.channel, AllowUnlisted: u.unlisted, Replace: u.replace}, api.WithRaw(&answer))
+	id, err := u.UpgradeNode(ctx, u.node, api.NodeUpgrade{Version: u.version, Channel: u.channel, AllowUnlisted: u.unlisted, Replace: u.replace, Repair: u.repair}, api.WithRaw(&answer))
 	if isConflict(err) {
 		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %s", withFlag(err.Error())))
 	}

@@ -47,8 +47,10 @@ type RolloutRequest struct {
 	Threshold  int    `json:"threshold,omitempty"`   // failures that pause it: 1 to 100000; default 1
 	DryRun     bool   `json:"dry_run,omitempty"`     // only report what it would do
 	// AllowUnlisted requests a version even if the manager does not find it published.
-	AllowUnlisted bool   `json:"allow_unlisted,omitempty"`
-	Reason        string `json:"reason,omitempty"` // kept in the audit trail
+	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
+	// Repair declares the version the repair of nodes whose own check fails; see NodeUpgrade.
+	Repair bool   `json:"repair,omitempty"`
+	Reason string `json:"reason,omitempty"` // kept in the audit trail
 }
 
 // RolloutPlan is what a rollout does, or would do. Percentages are of the eligible
@@ -82,10 +84,11 @@ type Rollout struct {
 	// From is the version that most of the group ran before.
 	From      string        `json:"from,omitempty"`
 	CreatedBy string        `json:"created_by,omitempty"`
-	Settle    time.Duration `json:"settle_ns"` // between a wave and the next
-	Limit     time.Duration `json:"limit_ns"`  // from a command to its outcome
-	Life      time.Duration `json:"life_ns"`   // of the whole rollout
-	Threshold int           `json:"threshold"` // failures that pause it
+	Settle    time.Duration `json:"settle_ns"`        // between a wave and the next
+	Limit     time.Duration `json:"limit_ns"`         // from a command to its outcome
+	Life      time.Duration `json:"life_ns"`          // of the whole rollout
+	Threshold int           `json:"threshold"`        // failures that pause it
+	Repair    bool          `json:"repair,omitempty"` // see RolloutRequest
 
 	Status rollout.Status `json:"status"`
 	Reason string         `json:"reason,omitempty"` // why it is paused

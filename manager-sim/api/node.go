@@ -125,6 +125,9 @@ type NodeUpgrade struct {
 	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
 	// Replace withdraws a command that was not sent yet, because the node is offline.
 	Replace bool `json:"replace,omitempty"`
+	// Repair declares the version the repair of a node whose own check fails: the node does
+	// not look at the check of the version that it runs.
+	Repair bool `json:"repair,omitempty"`
 }
 
 // States of a Connection.

@@ -116,6 +116,9 @@ type Plan struct {
 	Life   time.Duration `json:"life_ns"`
 	// Threshold is how many failures pause the rollout.
 	Threshold int `json:"threshold"`
+	// Repair is whether the version is the repair of nodes whose own check fails. It
+	// decides nothing.
+	Repair bool `json:"repair,omitempty"`
 }
 
 // Node is one node of a rollout.

@@ -119,9 +119,9 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name}
+	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name, Repair: body.Repair}
 	var err error
-	c.Action, err = json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: body.Version, Channel: body.Channel, TargetArch: body.TargetArch, Variant: body.Variant})
+	c.Action, err = json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: body.Version, Channel: body.Channel, TargetArch: body.TargetArch, Variant: body.Variant, Repair: body.Repair})
 	if err != nil {
 		h.storeFailed(w, err)
 		return
@@ -133,7 +133,7 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 	case f != nil:
 		answer.Problem(w, http.StatusConflict, f.Code, "%s", f.Detail())
 	default:
-		h.log.Info().Str("node_id", n.ID).Str("command_id", c.ID).Str("to", c.Version).Str("actor", c.Actor).Msg("upgrade requested")
+		h.log.Info().Str("node_id", n.ID).Str("command_id", c.ID).Str("to", c.Version).Str("actor", c.Actor).Bool("repair", c.Repair).Msg("upgrade requested")
 		answer.JSON(w, http.StatusAccepted, api.CommandCreated{CommandID: c.ID})
 	}
 }

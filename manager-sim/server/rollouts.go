@@ -158,7 +158,7 @@ func viewRollout(stored store.Rollout, groups map[string]string) (rollout.Rollou
 	}
 	v := api.Rollout{
 		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By,
-		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Status: r.Status, Reason: r.PauseReason(),
+		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Status: r.Status, Reason: r.PauseReason(),
 		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleUntil, CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
 		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision,
 	}

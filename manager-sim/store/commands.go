@@ -29,6 +29,8 @@ type Command struct {
 	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
 	// it is not stored.
 	Replaces string
+	// Repair is whether Action declares the version the repair; it is not stored.
+	Repair bool
 }
 
 // CommandLife is the age up to which a command is sent that its node has not

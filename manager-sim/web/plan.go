@@ -32,6 +32,7 @@ type rolloutForm struct {
 	Reason                     string // of rolling back
 	Unlisted                   bool   // offer to override that the version is not published
 	AllowUnlisted              bool
+	Repair                     bool // the version is the repair of nodes whose own check fails
 	Plan                       *plan
 }
 
@@ -68,7 +69,7 @@ func (r *request) rolloutForm() (f rolloutForm, mistake, err error) {
 	}
 	f = rolloutForm{Group: g, Version: strings.TrimSpace(r.FormValue("version")), Channel: cmp.Or(r.FormValue("channel"), release.DefaultChannel),
 		Strategy: cmp.Or(r.FormValue("strategy"), rollout.Staged), RollBack: r.FormValue("rollback") == "yes",
-		Reason: r.FormValue("reason"), AllowUnlisted: r.FormValue("allow_unlisted") == "yes"}
+		Reason: r.FormValue("reason"), AllowUnlisted: r.FormValue("allow_unlisted") == "yes", Repair: r.FormValue("repair") == "yes"}
 	var wrong [2]error
 	f.SettleSecs, wrong[0] = r.number("settle_secs", "The settle window", int(rollout.DefaultSettle/time.Second))
 	f.Threshold, wrong[1] = r.number("threshold", "The number of failures", rollout.DefaultThreshold)
@@ -100,7 +101,7 @@ func (r *request) upgradeGroup() error {
 	var p api.RolloutPlan
 	if err = mistake; err == nil {
 		p, err = r.api.UpgradeGroup(r.Context(), f.Group.ID, api.RolloutRequest{Version: f.Version, Channel: f.Channel, Strategy: f.Strategy,
-			SettleSecs: &f.SettleSecs, Threshold: f.Threshold, DryRun: !confirmed, AllowUnlisted: f.AllowUnlisted, Reason: r.reason()})
+			SettleSecs: &f.SettleSecs, Threshold: f.Threshold, DryRun: !confirmed, AllowUnlisted: f.AllowUnlisted, Repair: f.Repair, Reason: r.reason()})
 	}
 	switch {
 	case err != nil:

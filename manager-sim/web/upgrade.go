@@ -78,6 +78,7 @@ type upgradeForm struct {
 	Version   string
 	Channel   string
 	Allowed   []string // channels, as far as the node reports them
+	Repair    bool     // the version is the repair of a node whose own check fails
 	Unlisted  bool     // offer to override that the version is not published
 }
 
@@ -87,7 +88,7 @@ func (r *request) upgradeForm() (upgradeForm, error) {
 		return upgradeForm{}, err
 	}
 	n := node{answer}
-	f := upgradeForm{Node: n, Version: strings.TrimSpace(r.FormValue("version")), Channel: r.FormValue("channel"), Channels: []string{release.DefaultChannel}}
+	f := upgradeForm{Node: n, Version: strings.TrimSpace(r.FormValue("version")), Channel: r.FormValue("channel"), Repair: r.FormValue("repair") == "yes", Channels: []string{release.DefaultChannel}}
 	var u wire.Upgrade
 	if json.Unmarshal(n.Upgrade, &u) == nil && len(u.Channels) > 0 {
 		f.Channels, f.Allowed = u.Channels, u.Channels
@@ -111,7 +112,7 @@ func (r *request) upgradeNodePage() error {
 func (r *request) upgradeNode() error {
 	_, err := r.api.UpgradeNode(r.Context(), r.PathValue("id"), api.NodeUpgrade{
 		Version: strings.TrimSpace(r.PostFormValue("version")), Channel: r.PostFormValue("channel"),
-		AllowUnlisted: r.PostFormValue("allow_unlisted") == "yes", Replace: r.PostFormValue("replace") == "yes"})
+		AllowUnlisted: r.PostFormValue("allow_unlisted") == "yes", Replace: r.PostFormValue("replace") == "yes", Repair: r.PostFormValue("repair") == "yes"})
 	if err == nil {
 		return r.to("/admin/nodes/%s", url.PathEscape(r.PathValue("id")))
 	}

@@ -93,6 +93,9 @@ func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool)
 	if cmd.Replaces != "" {
 		details["replaces"] = cmd.Replaces
 	}
+	if cmd.Repair {
+		details["repair"] = true
+	}
 	if err := c.store.AddCommand(ctx, cmd, store.NewAuditEntry(cmd.CreatedAt, cmd.Actor, "node.upgrade.request", n.ID, details)); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func (e *NotSchedulableError) Error() string { return e.Reason }
 // active rollout. The request has been checked.
 func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.Node, req api.RolloutRequest, actor string) (api.RolloutPlan, error) {
 	p := rollout.Plan{ID: uuid.NewString(), GroupID: group.ID, Version: req.Version, Channel: cmp.Or(req.Channel, release.DefaultChannel),
-		Strategy: cmp.Or(req.Strategy, rollout.Staged), Threshold: req.Threshold, From: mostCommonVersion(nodes), By: actor,
+		Strategy: cmp.Or(req.Strategy, rollout.Staged), Threshold: req.Threshold, From: mostCommonVersion(nodes), By: actor, Repair: req.Repair,
 		Limit: time.Duration(req.LimitSecs) * time.Second, Life: time.Duration(req.LifeSecs) * time.Second}
 	if req.SettleSecs != nil { // 0 would mean the default there
 		p.Settle = max(time.Duration(*req.SettleSecs)*time.Second, 1)
@@ -61,6 +61,9 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 		return plan, nil
 	}
 	details := map[string]any{"version": p.Version, "channel": p.Channel, "strategy": p.Strategy, "node_count": len(ids)}
+	if p.Repair {
+		details["repair"] = true
+	}
 	if reason := strings.TrimSpace(req.Reason); reason != "" {
 		details["reason"] = release.Foreign(reason, api.MaxReason)
 	}

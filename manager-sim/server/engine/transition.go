@@ -139,7 +139,7 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		return nil
 	}
 	now := time.Now().UTC()
-	action, err := json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: r.Version, Channel: r.Channel})
+	action, err := json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: r.Version, Channel: r.Channel, Repair: r.Repair})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,189 @@
+//go:build !sim
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// countingProxy passes connections to this host on, refuses all others, and counts those:
+// what an agent fetches from the release host.
+func countingProxy(t *testing.T) (url string, fetches *atomic.Int64) {
+	t.Helper()
+	fetches = new(atomic.Int64)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.Host, "127.0.0.1:") {
+			fetches.Add(1)
+			http.Error(w, "no", http.StatusForbidden)
+			return
+		}
+		to, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer to.Close()
+		from, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer from.Close()
+		io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() { io.Copy(to, from); to.Close() }()
+		io.Copy(from, to)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, fetches
+}
+
+// An upgrade is refused, and nothing is fetched, while the running version's own check
+// fails. A short flap refuses nothing, nor does a failure if an operator declared the release
+// the repair, also after a restart in the middle.
+func TestAnUpgradeNeedsAHealthyNode(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		fails   int64 // calls, before all pass
+		repair  bool
+		resumed bool
+		refused bool
+	}{
+		"healthy":                         {},
+		"its check fails":                 {fails: 1 << 40, refused: true},
+		"its check flaps":                 {fails: 2},
+		"its check fails, repair":         {fails: 1 << 40, repair: true},
+		"its check fails, resumed repair": {fails: 1 << 40, repair: true, resumed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			answer := make(chan *wire.CommandAck, 1)
+			event := make(chan *wire.Event, 1)
+			url := manager(t, func(p peer) {
+				p.welcome()
+				if p.auth.NodeID != "" {
+					p.drain()
+					return
+				}
+				c := upgradeTo("c", "1.1.0")
+				c.Action.Repair = tt.repair
+				if !tt.resumed {
+					p.send(c)
+				}
+				if tt.refused {
+					m := p.until("the event", func(m wire.Message) bool {
+						e, ok := m.(*wire.Event)
+						return ok && e.Details.ErrorCode != release.Started
+					})
+					e, _ := m.(*wire.Event)
+					event <- e
+					p.send(c) // again: its outcome was recorded
+					answer <- p.ack("c")
+				}
+				p.drain()
+			})
+			c := rootWith(t, url)
+			var fetches *atomic.Int64
+			c.Manager.Proxy, fetches = countingProxy(t)
+			var asked atomic.Int64
+			c.Check = func(context.Context) error {
+				if asked.Add(1) <= tt.fails {
+					return errors.New("the encoder is away")
+				}
+				return nil
+			}
+			if tt.resumed {
+				l, err := state.At(c.Service.InstallRoot)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+					return state.Start(s, state.Command{ID: "c", Version: release.MustVersion("1.1.0"), Channel: "stable", Repair: true}, now), tr, nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a := runAgent(t, c)
+			if !tt.refused {
+				wait(t, "something to be fetched", func() bool { return fetches.Load() > 0 })
+				return
+			}
+			e, ack := <-event, <-answer
+			if e == nil || e.Severity != release.Warning || e.Details.ErrorCode != release.Unhealthy || !strings.Contains(e.Message, "the encoder is away") {
+				t.Errorf("the event: %+v", e)
+			}
+			if ack.Success || ack.ErrorCode != release.Unhealthy || !strings.Contains(ack.Error, "the encoder is away") {
+				t.Errorf("the answer: %+v", ack)
+			}
+			res, err := a.c.Layout.Read()
+			if err != nil || res.State.Status != state.Stable || res.Tree.Current.String() != "1.0.0" {
+				t.Errorf("%s, current %s, %v", res.State.Status, res.Tree.Current, err)
+			}
+			if list, err := os.ReadDir(a.c.Layout.Versions()); err != nil || len(list) != 1 || fetches.Load() != 0 {
+				t.Errorf("%d versions, %d fetches, %v", len(list), fetches.Load(), err)
+			}
+		})
+	}
+}
+
+// In attached mode the unit has to be up, too, in whichever start.
+func TestAnAttachedUnitIsAskedBeforeASwap(t *testing.T) {
+	t.Parallel()
+	c, _ := attachedRoot(t)
+	n := 0
+	var down error
+	a, err := newAttached(c.Config, c.Options, fakeUnit{active: func() (string, error) { n++; return "start " + string(rune('0'+n)), down }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.checkRunning(t.Context()); err != nil {
+			t.Errorf("up: %v", err)
+		}
+	}
+	for _, down = range []error{ErrStopped, errors.New("app.service is failed")} {
+		if err := a.checkRunning(t.Context()); !errors.Is(err, down) {
+			t.Errorf("%v, want %v", err, down)
+		}
+	}
+	down = nil
+	a.c.Health = config.Health{Command: []string{"/bin/false"}, TimeoutSecs: 5}
+	if err := a.checkRunning(t.Context()); err == nil || !strings.Contains(err.Error(), "health.command") {
+		t.Errorf("up, and its check fails: %v", err)
+	}
+}
+
+// After a reboot in the middle of an upgrade the service has the time of a trial to come up.
+// An upgrade that nothing interrupted does not wait.
+func TestAResumedUpgradeWaitsForTheService(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := newTrial(t, dir)
+		sick := release.Errorf(release.Unhealthy, "connection refused")
+		if o.waitAfterStart(t.Context(), sick) {
+			t.Error("an upgrade that was not resumed waits")
+		}
+		began := time.Now()
+		o.networkDeadline = began.Add(resumeWait)
+		for o.waitAfterStart(t.Context(), sick) {
+		}
+		if took := time.Since(began); took < o.c.Window || took > o.c.Window+resumePause {
+			t.Errorf("it waits for %v", took)
+		}
+	})
+}
