@@ -31,6 +31,16 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	})
 
 	end := began.Add(a.c.Window)
+	// A release may need longer until its check first passes: it migrates data.
+	first := stage.FirstStartOf(a.c.Layout, res.State.Target)
+	if a.attached != nil || a.c.Layout.ReadJudge(res.State).Passed {
+		first = 0
+	}
+	if first > a.c.Window {
+		end = began.Add(first)
+		log.Info().Str("first_start", first.String()).Msg("the release may take this long until its check first passes")
+		a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (first + a.c.Window).Microseconds()))
+	}
 	var healthySince time.Time
 	var extended string
 	why := "the manager was never reached"
@@ -65,6 +75,9 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 			} else if !passed && a.attached == nil {
 				passed = true
 				a.readyOnTrial(res.State)
+				if first > a.c.Window {
+					end = now.Add(a.c.Window)
+				}
 			}
 			if errors.Is(err, ErrStopped) {
 				end = now.Add(a.c.Window)
@@ -107,7 +120,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 func (a *Agent) readyOnTrial(s state.State) {
 	if starts, ok := a.c.Layout.ReadStarts(s); ok {
 		r := a.c.Layout.ReadJudge(s)
-		r.Start, r.Ready, r.Calm = starts.Number, true, false
+		r.Start, r.Ready, r.Calm, r.Passed = starts.Number, true, false, true
 		if err := a.c.Layout.RecordJudge(r); err != nil {
 			a.log.Warn().Err(err).Msg("that this start is ready was not recorded; an operator's restart may count as a failure")
 		}

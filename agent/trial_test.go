@@ -210,6 +210,52 @@ func TestAReadyStartIsRecorded(t *testing.T) {
 	}
 }
 
+// A release that migrates data at its first start has the time that its manifest names, in
+// each start until its check first passes. Then it has a window.
+func TestAFirstStartThatTakesLong(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		ready  time.Duration // after the start
+		passed bool          // in an earlier start
+		want   time.Duration // how long the trial takes
+		kept   bool
+	}{
+		"in time":                   {5 * time.Minute, false, 5*time.Minute + 10*time.Second, true},
+		"too late":                  {11 * time.Minute, false, 10 * time.Minute, false},
+		"it passed before":          {5 * time.Minute, true, time.Minute, false},
+		"at once, and then no more": {0, false, time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				o := newTrial(t, dir)
+				l, s := o.c.Layout, o.res.State
+				if err := errors.Join(os.WriteFile(filepath.Join(l.Version(o.c.version), state.ReleaseFile), []byte(`{"version":"1.1.0","first_start_secs":600}`), 0o600),
+					l.RecordSwap(state.SwapRecord{TrialID: s.TrialID}), l.RecordStarts(state.StartsRecord{TrialID: s.TrialID, Number: 1}),
+					l.RecordJudge(state.JudgeRecord{TrialID: s.TrialID, Passed: tt.passed})); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				o.c.Check = func(context.Context) error {
+					if age := time.Since(began); age < tt.ready || tt.ready == 0 && age > time.Second {
+						return errors.New("it migrates")
+					}
+					return nil
+				}
+				o.setAuthenticated(true)
+				took, err := o.run(t, nil)
+				if (err == nil) != tt.kept || took < tt.want || took > tt.want+2*time.Second {
+					t.Errorf("%v after %v, want %v", err, took, tt.want)
+				}
+				if tt.passed == o.said("EXTEND_TIMEOUT_USEC=") {
+					t.Errorf("systemd got %q", o.notified)
+				}
+			})
+		})
+	}
+}
+
 func TestTrialEndsWithTheWindow(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -76,6 +76,8 @@ type JudgeRecord struct {
 	Start int  `json:"start"`
 	Ready bool `json:"ready,omitzero"` // the version's own check passed
 	Calm  bool `json:"calm,omitzero"`  // it ran well for ten minutes
+	// Passed means that the check passed in some start of the trial.
+	Passed bool `json:"passed,omitzero"`
 	// Rounds is how many rounds of the trial contradicted the version (trial.Link).
 	Rounds int `json:"rounds,omitzero"`
 }

@@ -93,7 +93,7 @@ func TestApplyChecksTheConfigurationAgain(t *testing.T) {
 		note   string
 	}{{"1 line 7: no", release.ConfigRefused, ""}, {"9", release.ExtractFailed, ""}, {"3 line 8: unknown", "", "line 8: unknown"}} {
 		configFile(t, n.Layout, tt.answer)
-		res, err := Apply(t.Context(), n.Layout)
+		res, err := Apply(t.Context(), n.Layout, Running{})
 		if codeOf(err) != tt.want || !strings.Contains(strings.Join(res.Notes, "\n"), tt.note) {
 			t.Errorf("%s: %v, notes %q", tt.answer, err, res.Notes)
 		}
