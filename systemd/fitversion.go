@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // FitVersion returns an error, with the remedy, if the unit names a path below current that
@@ -18,27 +19,44 @@ func (s Service) FitVersion(ctx context.Context, dir string) error {
 	if Booted() != nil {
 		return nil
 	}
-	p := s.shownAll(ctx, s.Unit)
+	p, _ := s.shownAll(ctx, s.Unit)
 	if p == nil {
 		return nil
 	}
 	return s.fitAll(ctx, p, dir)
 }
 
-// shownAll returns what systemd knows of a unit; nil if that is nothing.
-func (s Service) shownAll(ctx context.Context, unit string) map[string]string {
-	p, err := show(ctx, unit, append(commands, shown...)...)
+// shownAll returns what systemd knows of a unit; nil if that is nothing. The error says that
+// it did not answer every question.
+func (s Service) shownAll(ctx context.Context, unit string) (map[string]string, error) {
+	p, err := show(ctx, unit, slices.Concat(commands, shown)...)
 	if err != nil || p["LoadState"] != "loaded" {
-		return nil
+		return nil, err
 	}
-	return withHidden(ctx, unit, p)
+	return p, addHidden(ctx, unit, p)
 }
+
+// hiddenTries is how often OwnFault asks for what systemctl does not print. An old busctl
+// cannot answer; then the files of the unit must do.
+const hiddenTries = 5
 
 // OwnFault returns why the version that current points to cannot be started, if that is its
 // own fault: it lacks a path that the unit names below current, or it was started so
-// often that systemd gave up. It returns "" otherwise.
+// often that systemd gave up. It returns "" otherwise. It asks until systemd answers, or ctx
+// is done.
 func (s Service) OwnFault(ctx context.Context) string {
-	p := s.shownAll(ctx, s.Unit)
+	if Booted() != nil {
+		return ""
+	}
+	p, err := s.shownAll(ctx, s.Unit)
+	for tries := 1; err != nil && (p == nil || tries < hiddenTries); tries++ {
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-time.After(stopPoll):
+		}
+		p, err = s.shownAll(ctx, s.Unit)
+	}
 	if p == nil {
 		return ""
 	}
@@ -67,7 +85,7 @@ func (s Service) fitAll(ctx context.Context, p map[string]string, dir string) er
 		seen = append(seen, name)
 		other := s
 		other.Unit = name
-		if p := other.shownAll(ctx, name); p != nil {
+		if p, _ := other.shownAll(ctx, name); p != nil {
 			if err := other.fitVersion(p, dir); err != nil {
 				errs = append(errs, fmt.Errorf("%s needs %s: %w", s.Unit, name, err))
 			}

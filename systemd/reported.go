@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 )
 
@@ -19,10 +21,21 @@ type condition struct {
 // withHidden adds to p what systemd knows of the unit and systemctl does not print:
 // conditions, and credentials. It adds nothing if systemd does not answer.
 func withHidden(ctx context.Context, unit string, p map[string]string) map[string]string {
+	addHidden(ctx, unit, p)
+	return p
+}
+
+// addHidden is withHidden. It returns an error if systemd did not answer. A machine
+// without busctl is none.
+func addHidden(ctx context.Context, unit string, p map[string]string) error {
+	var failed error
 	for of, names := range map[string][]string{"Unit": {"Conditions", "Asserts"}, "Service": {"LoadCredential", "LoadCredentialEncrypted"}} {
 		args := append([]string{"--json=short", "get-property", "org.freedesktop.systemd1", objectPath(unit), "org.freedesktop.systemd1." + of}, names...)
 		out, err := output(ctx, "busctl", args...)
 		if err != nil {
+			if !errors.Is(err, exec.ErrNotFound) {
+				failed = err
+			}
 			continue
 		}
 		for i, line := range bytes.Split(bytes.TrimSpace(out), []byte("\n")) {
@@ -31,7 +44,7 @@ func withHidden(ctx context.Context, unit string, p map[string]string) map[strin
 			}
 		}
 	}
-	return p
+	return failed
 }
 
 // objectPath returns the path of a unit on the bus (systemd's bus_label_escape).

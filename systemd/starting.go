@@ -76,18 +76,22 @@ func (s State) notMade() bool {
 	return s.Active == "inactive" && (s.Unmet || s.Result == "success" || s.Result == "exec-condition")
 }
 
-// stopPoll is how often Skipped asks about a unit that stops.
+// stopPoll is how often systemd is asked about a unit that stops, or asked again.
 const stopPoll = 500 * time.Millisecond
 
 // Skipped reports whether the unit is down and systemd does not try again by itself: a
 // condition is not met, a unit that it requires failed, or its restarts are used up. It
 // returns why, as far as systemd says, and the invocation id of its last run. It waits
-// while the unit stops.
+// while the unit stops, and asks again if systemd does not answer.
 func (o Other) Skipped(ctx context.Context) (down bool, why, invocation string) {
+	if Booted() != nil {
+		return false, "", ""
+	}
 	for {
 		s, p, err := queryState(ctx, string(o), "Job", "InvocationID")
 		switch {
-		case err != nil, p["Job"] != "" && p["Job"] != "0":
+		case err != nil: // no answer is no reason to leave the service down
+		case p["Job"] != "" && p["Job"] != "0":
 			return false, "", ""
 		case s.Active == "inactive", s.Active == "failed":
 			return true, cmp.Or(s.EndReason(), "systemd did not start it, as another unit failed, or its start was cancelled"), p["InvocationID"]

@@ -19,14 +19,16 @@ func Before(ctx context.Context, l state.Layout, systemd Systemd) (Report, bool)
 	if atRest(l) || systemd.Starting != nil && !systemd.Starting(ctx) {
 		return Report{}, false
 	}
-	if counted, rolledBack := l.StartCounted(); counted && !rolledBack && systemd.NotMade != nil && systemd.NotMade(ctx) && systemd.ownFault(ctx) == "" {
+	asking, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	if counted, rolledBack := l.StartCounted(); counted && !rolledBack && systemd.NotMade != nil && systemd.NotMade(asking) && systemd.ownFault(asking) == "" && asking.Err() == nil {
 		// The start before was not made, and After has not taken it back yet.
 		takeBack(ctx, l)
 	}
 	// This comes first: a start must not be counted twice.
 	if err := l.RecordCounted(false); err != nil {
 		rep := Report{Errs: []error{fmt.Errorf("the start could not be recorded: %w", err)}}
-		if systemd.ownFault(ctx) == "" {
+		if systemd.ownFault(asking) == "" {
 			return rep.standing(l), true // the watchdog in the service's unit counts
 		}
 		counted, _ := run(ctx, l, systemd, look(ctx, l, systemd, false, true), true) // no other watchdog will run in this start
@@ -92,26 +94,23 @@ func After(ctx context.Context, l state.Layout, systemd Systemd) (again bool, wh
 	if !counted && fault == "" {
 		return false, "", nil
 	}
-	if err := l.ClearCounted(); err != nil {
-		return false, why, err // it could be repeated for ever
-	}
+	err = l.ClearCounted()
 	if fault == "" {
-		return false, why, takeBack(ctx, l)
+		return false, why, errors.Join(err, takeBack(ctx, l))
 	}
 	why += ": " + fault
 	if !counted {
 		run(ctx, l.AtStart(), systemd, look(ctx, l, systemd, false, true), true)
 	}
-	res, err = l.AtStart().Do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
+	res, e := l.AtStart().Do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.NoteFailure(s, why), t, nil
 	})
-	if errors.Is(err, state.ErrReportsPending) {
-		err = nil
+	if e != nil && !errors.Is(e, state.ErrReportsPending) {
+		err = errors.Join(err, e)
+	} else if res.State.Status == state.RolledBack {
+		err = errors.Join(err, l.RecordCounted(true)) // for the log of the service's unit
 	}
-	if err == nil && res.State.Status == state.RolledBack {
-		err = l.RecordCounted(true) // for the log of the service's unit
-	}
-	return err == nil, why, err
+	return true, why, err // Before counts what is repeated, so it ends
 }
 
 // takeBack takes back that the last start was counted.

@@ -65,9 +65,10 @@ func repeat(ctx context.Context, l state.Layout, service string, log zerolog.Log
 	again, why, err := watchdog.After(ctx, l, watchdog.Systemd{
 		LastEnd: systemd.Other(service).LastEnd, Restarts: systemd.Other(service).Restarts, Skipped: systemd.Other(service).Skipped, OwnFault: systemd.Service{Unit: service, Layout: l}.OwnFault,
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		log.Error().Err(err).Str("unit", service).Str("reason", why).Msg("the watchdog failed")
+	}
+	switch {
 	case again:
 		log.Warn().Str("unit", service).Str("reason", why).Msg("the version on trial could not be started; the start counts, and is repeated")
 	case why != "":
