@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
@@ -34,8 +35,9 @@ var ErrStopped = errors.New("it is stopped")
 // attached is one version of the service beside the agent.
 type attached struct {
 	Unit
-	start string    // at the last check; owned by the goroutine that checks
-	since time.Time // when a check first saw start
+	mu    sync.Mutex // the trial, and the session for a health message, check at the same time
+	start string     // at the last check
+	since time.Time  // when a check first saw start
 	// stale is the start that ran when an operator pointed current to this version, or "".
 	stale string
 }
@@ -180,10 +182,12 @@ func (u *attached) check(ctx context.Context, l state.Layout) error {
 	if res.State.Status == state.PendingHealth && res.State.BootAttempts == 0 {
 		return errors.New("the service was not started since the swap, or the watchdog did not count the start")
 	}
+	u.mu.Lock()
 	before := u.start
 	if u.start = start; before != start {
 		u.since = time.Now()
 	}
+	u.mu.Unlock()
 	if before != "" && before != start {
 		return errors.New("the service was restarted")
 	}

@@ -155,6 +155,8 @@ func (a *Agent) awaitRestart(ctx context.Context, trial bool) error {
 // a moment ago; "" if that is not known. A start that is only just known may have followed
 // the change.
 func (u *attached) staleStart() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if time.Since(u.since) < 5*time.Second {
 		return ""
 	}

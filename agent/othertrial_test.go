@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,17 +122,18 @@ func TestAThirdVersionOfAnAttachedServiceIsNotKept(t *testing.T) {
 	hold := 5
 	c.Upgrade.HealthHoldSecs = &hold
 	synctest.Test(t, func(t *testing.T) {
-		began, moved := time.Now(), time.Time{}
+		began := time.Now()
+		var moved atomic.Pointer[time.Time]
 		res, restarts := attend(t, c, l, fakeUnit{
 			restart: func() error { return count(l) },
 			active: func() (string, error) {
-				if moved.IsZero() && time.Since(began) >= 5*time.Second {
-					moved = time.Now()
+				if now := time.Now(); moved.Load() == nil && now.Sub(began) >= 5*time.Second {
+					moved.Store(&now)
 					pointLink(t, l, "1.0.5")
 				}
 				return "start 1", nil
 			},
-		}, func(r state.Result) bool { return !moved.IsZero() && time.Since(moved) > 4*time.Second })
+		}, func(r state.Result) bool { return moved.Load() != nil && time.Since(*moved.Load()) > 4*time.Second })
 		if res.State.Status != state.PendingHealth || res.Tree.Current.String() != "1.0.5" || res.Tree.LastGood.String() != "1.0.0" || res.State.BootAttempts != 0 || restarts != 0 {
 			t.Errorf("%d restarts, %+v, %+v", restarts, res.State, res.Tree)
 		}
