@@ -47,7 +47,8 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	nextCheck := time.Time{}
-	checked, passed := false, false
+	checked, passed, calm := false, false, false
+	var wellSince time.Time // the check has passed without a break since
 	for {
 		now := time.Now()
 		a.mu.Lock()
@@ -81,6 +82,15 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 			}
 			if errors.Is(err, ErrStopped) {
 				end = now.Add(a.c.Window)
+			}
+			switch {
+			case !checked:
+				wellSince = time.Time{}
+			case wellSince.IsZero():
+				wellSince = now
+			case !calm && a.attached == nil && now.Sub(wellSince) >= calmAfter:
+				calm = true
+				a.recordJudge(res.State, func(r *state.JudgeRecord) { r.Calm = true })
 			}
 		}
 		switch {
@@ -118,14 +128,28 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 // this start: it serves. If an operator or another unit ends the start from here on, that is
 // no failure of the version.
 func (a *Agent) readyOnTrial(s state.State) {
-	if starts, ok := a.c.Layout.ReadStarts(s); ok {
-		r := a.c.Layout.ReadJudge(s)
-		r.Start, r.Ready, r.Calm, r.Passed = starts.Number, true, false, true
-		if err := a.c.Layout.RecordJudge(r); err != nil {
-			a.log.Warn().Err(err).Msg("that this start is ready was not recorded; an operator's restart may count as a failure")
-		}
-	}
+	a.recordJudge(s, func(r *state.JudgeRecord) { r.Ready, r.Passed = true, true })
 	a.sendReady(s.Status)
+}
+
+// calmAfter is how long the check of the version on trial must pass, without a break, for
+// the starts before the present one to be forgotten.
+const calmAfter = 10 * time.Minute
+
+// recordJudge changes the record of the present start, if its watchdog keeps records.
+func (a *Agent) recordJudge(s state.State, change func(*state.JudgeRecord)) {
+	starts, ok := a.c.Layout.ReadStarts(s)
+	if !ok {
+		return
+	}
+	r := a.c.Layout.ReadJudge(s)
+	if r.Start != starts.Number {
+		r.Start, r.Ready, r.Calm = starts.Number, false, false
+	}
+	change(&r)
+	if err := a.c.Layout.RecordJudge(r); err != nil {
+		a.log.Warn().Err(err).Msg("how this start does was not recorded; an operator's restart may count as a failure")
+	}
 }
 
 func (a *Agent) check(ctx context.Context) error {

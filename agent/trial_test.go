@@ -210,6 +210,47 @@ func TestAReadyStartIsRecorded(t *testing.T) {
 	}
 }
 
+// A start whose check passed for ten minutes without a break is recorded as calm: what was
+// counted before it is forgotten.
+func TestACalmStartIsRecorded(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		fails time.Duration // the check fails once at this age; 0: never
+		want  bool
+	}{
+		"without a break": {0, true},
+		"with a break":    {8 * time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				o := newTrial(t, dir)
+				l, s := o.c.Layout, o.res.State
+				if err := errors.Join(l.RecordSwap(state.SwapRecord{TrialID: s.TrialID}), l.RecordStarts(state.StartsRecord{TrialID: s.TrialID, Number: 4})); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				o.c.Check = func(context.Context) error {
+					if age := time.Since(began); tt.fails > 0 && age >= tt.fails && age < tt.fails+2*time.Second {
+						return errors.New("a moment")
+					}
+					return nil
+				}
+				o.run(t, func() {
+					for range 36 { // 12 minutes
+						o.setManagerFault(&busyError{why: "the manager answers 503"})
+						time.Sleep(20 * time.Second)
+					}
+				})
+				if r := l.ReadJudge(s); r.Calm != tt.want || !r.Ready || r.Start != 4 {
+					t.Errorf("%+v", r)
+				}
+			})
+		})
+	}
+}
+
 // A release that migrates data at its first start has the time that its manifest names, in
 // each start until its check first passes. Then it has a window.
 func TestAFirstStartThatTakesLong(t *testing.T) {
