@@ -48,6 +48,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	defer tick.Stop()
 	nextCheck := time.Time{}
 	checked, passed, calm := false, false, false
+	accepted := a.attached == nil && a.c.Layout.Accepted(res.State)
 	var wellSince time.Time // the check has passed without a break since
 	for {
 		now := time.Now()
@@ -56,6 +57,9 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		a.mu.Unlock()
 
 		if a.attached != nil {
+			authenticated, fault = true, ""
+		}
+		if accepted { // its link needs no proof
 			authenticated, fault = true, ""
 		}
 		// Nothing extends the window of a version whose own check fails.
@@ -70,6 +74,10 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		}
 		if !now.Before(nextCheck) {
 			nextCheck = now.Add(time.Second)
+			if !accepted && a.c.Layout.Accepted(res.State) {
+				accepted = true
+				log.Warn().Msg("an operator accepted this version: its link to the manager needs no proof")
+			}
 			err := a.check(ctx)
 			if checked = err == nil; !checked {
 				why = "its own check fails: " + err.Error()
@@ -121,7 +129,14 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		case <-tick.C:
 		}
 	}
-	return a.keep(ctx, extended)
+	note := ""
+	switch {
+	case accepted:
+		note = "an operator accepted it without the proof of its link to the manager"
+	case extended != "":
+		note = "the trial was extended: " + extended
+	}
+	return a.keep(ctx, note)
 }
 
 // readyOnTrial reports that the check of the version on trial passed for the first time in
@@ -170,11 +185,7 @@ func (a *Agent) check(ctx context.Context) error {
 // If current points to another version by now, that one has not proved anything, and
 // this one is not ready: followCurrent, or systemd, starts the other one. keep then waits
 // for an operator who points current back.
-func (a *Agent) keep(ctx context.Context, extended string) error {
-	note := ""
-	if extended != "" {
-		note = "the trial was extended: " + extended
-	}
+func (a *Agent) keep(ctx context.Context, note string) error {
 	var before state.State
 	for told := false; ; {
 		res, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -206,6 +207,57 @@ func TestAReadyStartIsRecorded(t *testing.T) {
 			if r := l.ReadJudge(s); r.Ready != (check == nil) || r.Ready && r.Start != 2 {
 				t.Errorf("check %v: %+v", check, r)
 			}
+		})
+	}
+}
+
+// An operator's acceptance waives the proof of the link, before the trial or during it. It does
+// not waive the check, and it is of one trial.
+func TestAnAcceptedVersionNeedsNoLink(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		trial string        // the trial that is accepted
+		after time.Duration // the start
+		check error
+		kept  bool
+		want  time.Duration
+	}{
+		"before the trial":    {"", 0, nil, true, 10 * time.Second},
+		"during the trial":    {"", 20 * time.Second, nil, true, 30 * time.Second},
+		"its own check fails": {"", 0, errors.New("no disk"), false, time.Minute},
+		"of another trial":    {"another", 0, nil, false, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				o := newTrial(t, dir)
+				o.c.Check = func(context.Context) error { return tt.check }
+				accept := func() {
+					if err := o.c.Layout.RecordAccept(state.AcceptRecord{TrialID: cmp.Or(tt.trial, o.res.State.TrialID), At: time.Now()}); err != nil {
+						t.Error(err)
+					}
+				}
+				if tt.after == 0 {
+					accept()
+				}
+				took, err := o.run(t, func() {
+					if time.Sleep(tt.after); tt.after > 0 {
+						accept()
+					}
+				})
+				if (err == nil) != tt.kept || took < tt.want || took > tt.want+2*time.Second {
+					t.Errorf("%v after %v, want %v", err, took, tt.want)
+				}
+				res, err := o.c.Layout.Read()
+				if err != nil || (res.State.Status == state.Stable) != tt.kept || (res.Tree.LastGood == o.c.version) != tt.kept {
+					t.Errorf("%+v, %+v, %v", res.State, res.Tree, err)
+				}
+				entries, _, err := o.c.Layout.Outbox().List()
+				if err != nil || tt.kept && !strings.Contains(entries[len(entries)-1].Event.Message, "an operator accepted it") {
+					t.Errorf("%+v, %v", entries, err)
+				}
+			})
 		})
 	}
 }

@@ -35,6 +35,7 @@ const (
 	swapName               = "swap.json"
 	startsName             = "starts.json"
 	judgeName              = "judge.json"
+	acceptedName           = "accepted.json"
 )
 
 // ReleaseFile is the name of the file, in the top of a version's directory, that

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -21,6 +22,7 @@ import (
 //	trial/<hash of the trial's id>/swap.json     written by the version that swaps
 //	                               starts.json   written by the watchdog
 //	                               judge.json    written by the agent on trial
+//	                               accepted.json written by an operator's command
 
 // SwapRecord is what was known when a trial began. It exists only where the service is its
 // own agent.
@@ -88,12 +90,38 @@ func (l Layout) trialDir(id string) string {
 	return filepath.Join(l.path(trialName), strings.TrimSuffix(entryID(id, ""), "."))
 }
 
+// AcceptRecord is an operator's decision that the version on trial needs no proof of its link
+// to the manager.
+type AcceptRecord struct {
+	TrialID string    `json:"trial_id"`
+	At      time.Time `json:"at"` // by the node's clock
+}
+
+// makeTrial creates the directory of a trial.
+func (l Layout) makeTrial(id string) error {
+	return errors.Join(l.disk.Mkdir(l.path(trialName), 0o700), l.disk.Mkdir(l.trialDir(id), 0o700))
+}
+
 // RecordSwap records that a trial begins.
 func (l Layout) RecordSwap(r SwapRecord) error {
-	if err := errors.Join(l.disk.Mkdir(l.path(trialName), 0o700), l.disk.Mkdir(l.trialDir(r.TrialID), 0o700)); err != nil {
+	if err := l.makeTrial(r.TrialID); err != nil {
 		return err
 	}
 	return l.writeTrial(r.TrialID, swapName, r)
+}
+
+// RecordAccept records that an operator accepted the version on trial.
+func (l Layout) RecordAccept(r AcceptRecord) error {
+	if err := l.makeTrial(r.TrialID); err != nil {
+		return err
+	}
+	return l.writeTrial(r.TrialID, acceptedName, r)
+}
+
+// Accepted reports whether an operator accepted the version on trial in s.
+func (l Layout) Accepted(s State) bool {
+	var r AcceptRecord
+	return s.Status == PendingHealth && l.readTrial(s.TrialID, acceptedName, &r) && r.TrialID == s.TrialID && !r.At.IsZero()
 }
 
 // ReadSwap returns the record of the trial in s, and false if there is none that can be

@@ -82,6 +82,11 @@ func manual(ctx context.Context, l state.Layout, rollback bool, running Running,
 		if sequence := stage.SequenceOf(l, next.Target); sequence > 0 && sequence < s.FloorSequence {
 			return s, t, release.Errorf(release.SequenceTooOld, "%s has sequence %d, below %d, the floor that an installed release set", next.Target, sequence, s.FloorSequence)
 		}
+		if ownAgent && running.Accept {
+			if err := l.RecordAccept(state.AcceptRecord{TrialID: next.TrialID, At: now}); err != nil {
+				return s, t, err
+			}
+		}
 		if ownAgent {
 			if note := recordTrial(l, state.SwapRecord{TrialID: next.TrialID, From: next.Previous}); note != "" {
 				warnings = append(warnings, note)

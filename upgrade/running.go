@@ -24,6 +24,9 @@ type Running struct {
 	// Repair is whether an operator declared the new version the repair. Then Check is not
 	// asked, and only the new version's check counts.
 	Repair bool
+	// Accept is whether an operator accepts the new version without the proof of its link to
+	// the manager (see Accept).
+	Accept bool
 }
 
 // checkRunning refuses a release before its swap for the version that runs.

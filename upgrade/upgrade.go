@@ -202,6 +202,11 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 		if t, err := l.Tree(); err == nil {
 			swap.From = t.Current
 		}
+		if r.Running.Accept {
+			if err := l.RecordAccept(state.AcceptRecord{TrialID: trial.ID, At: time.Now().UTC()}); err != nil {
+				return err
+			}
+		}
 		if p.c.Manager != nil {
 			swap.ManagerKey, swap.Probe = p.c.Manager()
 		}

@@ -32,16 +32,34 @@ some seconds: the trial could not tell a bad version from a sick node. --repair
 says that this version is the repair; then only its own check counts.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
-	var repair bool
+	var repair, accept bool
 	cmd.Flags().BoolVar(&repair, "repair", false, repairHelp)
+	cmd.Flags().BoolVar(&accept, "accept", false, acceptHelp)
 	return newManualCmd(cmd, func([]string) (manualStep, error) {
 		return func(ctx context.Context, l state.Layout) (state.Result, error) {
 			if err := install.FitApply(ctx, l); err != nil {
 				return state.Result{}, err
 			}
-			return upgrade.Apply(ctx, l, upgrade.Running{Check: healthOf(l), Repair: repair})
+			return upgrade.Apply(ctx, l, upgrade.Running{Check: healthOf(l), Repair: repair, Accept: accept})
 		}, nil
 	})
+}
+
+const acceptHelp = "keep the version once its own check has held, also if its link to the manager is not proven"
+
+func newAcceptCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "accept --root DIR",
+		Short: "Keep the version on trial without the proof of its link to the manager",
+		Long: `A version on trial must reach its manager before it is kept. Where the manager is
+out of reach, as at a site without a network, accept says that you take the version
+without that proof. Its own check must hold all the same; if it fails, the previous
+version returns. The event of the upgrade says that an operator accepted it.`,
+		Args: cli.ExactArgs(0, "root"),
+	}
+	cmd = newManualCmd(cmd, func([]string) (manualStep, error) { return upgrade.Accept, nil })
+	cmd.Example = "  edge-agent accept --root /opt/bilbycast/edge"
+	return cmd
 }
 
 func newRollbackCmd() *cobra.Command {
@@ -116,6 +134,10 @@ func newManualCmd(cmd *cobra.Command, step func(args []string) (manualStep, erro
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
+		}
+		if res.State.Status == state.PendingHealth && l.Accepted(res.State) && name == "accept" {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is kept once its own check has held.\n", res.State.Target)
+			return nil
 		}
 		fmt.Fprint(cmd.OutOrStdout(), restartHint(root, res.Tree.Current.String()+" will run at the next restart: %s\nA running agent restarts by itself after 30 s.\n"))
 		return nil

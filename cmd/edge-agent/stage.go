@@ -20,7 +20,7 @@ import (
 
 func newStageCmd() *cobra.Command {
 	var path, from string
-	var apply, repair bool
+	var apply, repair, accept bool
 	cmd := &cobra.Command{
 		Use:   "stage --config FILE --from DIR|FILE.tar",
 		Short: "Stage a release from a directory or a tar file, without a network",
@@ -37,6 +37,9 @@ config.toml, and refuses if they fail for some seconds, as apply does.`,
   edge-agent stage --config /opt/bilbycast/edge/config.toml --from /media/stick --apply && systemctl restart edge`,
 		Args: cli.ExactArgs(0, "config", "from"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if accept && !apply {
+				return cli.Usage(errors.New("--accept is about the trial that --apply begins; add --apply, or run edge-agent accept later"))
+			}
 			if repair && !apply {
 				return cli.Usage(errors.New("--repair says that --apply does not ask the checks of [health]; add --apply, or run edge-agent apply --repair later"))
 			}
@@ -63,7 +66,7 @@ config.toml, and refuses if they fail for some seconds, as apply does.`,
 				end = upgrade.Swap
 			}
 			rel, err := p.Run(cmd.Context(), source, upgrade.Request{End: end, Running: upgrade.Running{
-				Check: func(ctx context.Context) error { return probe.Run(ctx, c.Health) }, Repair: repair,
+				Check: func(ctx context.Context) error { return probe.Run(ctx, c.Health) }, Repair: repair, Accept: accept,
 			}})
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
@@ -84,6 +87,7 @@ config.toml, and refuses if they fail for some seconds, as apply does.`,
 	f.StringVar(&from, "from", "", "directory or tar file of the release (required)")
 	f.BoolVar(&apply, "apply", false, "put it on trial at the next start of the service")
 	f.BoolVar(&repair, "repair", false, repairHelp)
+	f.BoolVar(&accept, "accept", false, acceptHelp)
 	return cmd
 }
 
