@@ -81,7 +81,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 			err := a.check(ctx)
 			if checked = err == nil; !checked {
 				why = "its own check fails: " + err.Error()
-			} else if !passed && a.attached == nil {
+			} else if !passed && a.attached == nil && ctx.Err() == nil { // one that is to stop is not ready
 				passed = true
 				a.readyOnTrial(res.State)
 				if first > a.c.Window {

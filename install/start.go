@@ -27,8 +27,8 @@ func command(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// startingInVain reports whether systemd tries to start the service, but not for a trial.
-// Such a start must be repeated with a changed unit: otherwise it continues with the
+// startingInVain reports whether the service is not up, as systemd tries to start it again and
+// again, but not for a trial. Such a start must be repeated with a changed unit: otherwise it continues with the
 // next line of the new one, although the watchdog did not run by the old one.
 func (n *Node) startingInVain(ctx context.Context, l state.Layout) bool {
 	if systemd.Booted() != nil {
@@ -36,7 +36,7 @@ func (n *Node) startingInVain(ctx context.Context, l state.Layout) bool {
 	}
 	s, err := systemd.QueryState(ctx, n.service())
 	res, readErr := l.Read()
-	return err == nil && s.Active == "activating" && (readErr != nil || res.State.Status != state.PendingHealth)
+	return err == nil && s.Active != "active" && (readErr != nil || res.State.Status != state.PendingHealth)
 }
 
 // start enables and starts the unit, or restarts it with a new configuration.

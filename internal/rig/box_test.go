@@ -120,7 +120,7 @@ func (b *inBox) back(mark, starts int) time.Duration {
 	e := b.event(mark, "upgrade_rolled_back")
 	// A start that a full disk cannot record ends the trial by the link alone.
 	byLink := strings.Contains(e.Message, "its starts could not be recorded") && strings.Contains(b.t.Name(), string(fakerelease.FillsDisk))
-	if want := fmt.Sprintf("in %d starts", starts); !strings.Contains(e.Message, want) && !byLink {
+	if want := fmt.Sprintf("in %d start", starts); !strings.Contains(e.Message, want) && !byLink {
 		b.t.Errorf("the event says %q, want %q", e.Message, want)
 	}
 	b.wait(mark, "the old version", func(e rig.Entry) bool { return e.Type == "authenticated" && e.Version == "1.0.0" })
