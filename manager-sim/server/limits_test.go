@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"runtime"
 	"strings"
@@ -114,15 +115,19 @@ func TestAListOfNodesStaysSmall(t *testing.T) {
 		n.send(&wire.Event{EventID: fmt.Sprint("big-", i), Severity: "info", Category: "upgrade", Message: "x", Details: wire.Details{CommandID: id, Journal: journal[:wire.MaxJournal-2]}})
 		n.synced(fmt.Sprint("after-big-", i))
 	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	code, text := m.call("GET", "/api/v1/nodes", "")
-	runtime.ReadMemStats(&after)
-	if code != http.StatusOK || len(text) > nodes*10<<10 {
-		t.Errorf("%d, %d bytes", code, len(text))
+	least := uint64(math.MaxUint64) // other tests allocate as well, so the smallest of some counts
+	for range 10 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		code, text := m.call("GET", "/api/v1/nodes", "")
+		runtime.ReadMemStats(&after)
+		if code != http.StatusOK || len(text) > nodes*10<<10 {
+			t.Fatalf("%d, %d bytes", code, len(text))
+		}
+		least = min(least, after.TotalAlloc-before.TotalAlloc)
 	}
 	// The test's own parsing is in it.
-	if mb := (after.TotalAlloc - before.TotalAlloc) >> 20; mb > 20 {
+	if mb := least >> 20; mb > 20 {
 		t.Errorf("the list allocates %d MB", mb)
 	}
 }
