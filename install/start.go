@@ -101,13 +101,31 @@ func stateAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
 	}
 }
 
+// loopPause is how long a service must run whose starts before failed in a row.
+const loopPause = 3 * time.Second
+
 // running returns an error unless the service of a registered node is running.
 func (n *Node) running(ctx context.Context) error {
 	s, err := systemd.QueryState(ctx, n.service())
 	if err != nil {
 		return err
 	}
-	if s.Active != "active" || s.CrashLoop(time.Now(), time.Time{}) {
+	if s.Active == "active" && s.CrashLoop(time.Now(), time.Time{}) {
+		// The restarts may be those before this start: systemd can take it for the next one of
+		// the row, and then it goes on counting.
+		before := s.Restarts
+		select {
+		case <-ctx.Done():
+		case <-time.After(loopPause):
+		}
+		if s, err = systemd.QueryState(ctx, n.service()); err != nil {
+			return err
+		}
+		if s.Restarts != before {
+			return n.explain(ctx, "does not run")
+		}
+	}
+	if s.Active != "active" {
 		return n.explain(ctx, "does not run")
 	}
 	n.report("the node is registered; %s is running", n.service())
