@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/rs/zerolog"
 )
@@ -15,9 +16,7 @@ import (
 // change that: the program decides whom it runs as.
 func TestAnotherOwnerIsReported(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: only root can give files away")
-	}
+	box.NeedRoot(t)
 	for owner, want := range map[int]string{0: "", 54321: `"owner":54321`} {
 		l, err := state.At(t.TempDir())
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 )
@@ -95,9 +96,7 @@ func TestHealthCarriesWarnings(t *testing.T) {
 // Health also has that the process is not the owner of the root.
 func TestHealthCarriesAnotherOwner(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: only root can give files away")
-	}
+	box.NeedRoot(t)
 	l, err := state.At(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

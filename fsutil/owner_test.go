@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/box"
 )
 
 // newOwner is a uid, for which no user need exist.
@@ -18,9 +19,7 @@ const newOwner = 54321
 
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: only root can give files away")
-	}
+	box.NeedRoot(t)
 }
 
 func ownerOf(t *testing.T, path string) int {

@@ -23,7 +23,7 @@ func (d *doctor) foreignDirectory(ctx context.Context) bool {
 	if os.Geteuid() != 0 {
 		return false
 	}
-	s, _, err := config.Open(d.config) // what is wrong with it, nobody is told yet
+	s, _, err := config.Open(d.config) // configuration reports its faults later
 	if err != nil || resolved(filepath.Dir(d.config)) != resolved(s.Layout.Root()) {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
@@ -22,9 +23,7 @@ const (
 
 func wantedID(t *testing.T) int {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: only root can give files away")
-	}
+	box.NeedRoot(t)
 	uid, _, ok := systemd.LookupUser(wanted)
 	if !ok {
 		t.Fatalf("no user %s", wanted)

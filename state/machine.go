@@ -146,7 +146,12 @@ func beginTrial(s State, tr Trial, now time.Time) State {
 // used up, it rolls back instead. ended describes how the previous start ended; "":
 // unknown. Without a trial it returns its arguments.
 func CountStart(s State, t Tree, ended string, now time.Time) (State, Tree) {
-	return NextStart(s, t, Past{Faults: s.BootAttempts, Over: s.BootAttempts >= s.MaxBootAttempts, Cause: ended}, now)
+	return NextStart(s, t, EachCounts(s, ended), now)
+}
+
+// EachCounts returns what the earlier starts amount to if each of them counts.
+func EachCounts(s State, ended string) Past {
+	return Past{Faults: s.BootAttempts, Over: s.BootAttempts >= s.MaxBootAttempts, Cause: ended}
 }
 
 // Past is what the earlier starts of the version on trial amount to.

@@ -6,15 +6,15 @@ import (
 	"os/user"
 	"strings"
 	"testing"
+
+	"github.com/bilbycast/edge-agent/internal/box"
 )
 
 // The user of a unit, its groups and the owner of the install root are compared with the
 // user database, and the cause names all of them.
 func TestCheckUser(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: only root can give files away")
-	}
+	box.NeedRoot(t)
 	const none = 54321 // no user has that uid
 	other, err := user.Lookup("daemon")
 	if err != nil {

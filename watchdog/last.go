@@ -80,7 +80,7 @@ func look(ctx context.Context, l state.Layout, systemd Systemd, own, counts bool
 // past returns what the starts of the trial in s amount to, and a function that records
 // the present one, or nil.
 func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (state.Past, func() error) {
-	p := state.Past{Faults: s.BootAttempts, Over: s.BootAttempts >= s.MaxBootAttempts, Cause: f.cause}
+	p := state.EachCounts(s, f.cause)
 	if !f.judged || s.Status != state.PendingHealth || s.TrialID != f.trial || t.Current != s.Target {
 		return p, nil // as earlier versions count
 	}

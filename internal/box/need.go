@@ -25,6 +25,18 @@ func Need(t testing.TB) {
 	}
 }
 
+// NeedRoot skips a test that only root can run, or fails it if RequireEnv is set.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv(RequireEnv) != "":
+		t.Fatalf("only root can run this test, and %s is set", RequireEnv)
+	default:
+		t.Skip("NOT TESTED: only root can run this test")
+	}
+}
+
 // LongEnv is an environment variable. If it is set, as in CI, the tests run that Long
 // leaves out.
 const LongEnv = "EDGE_AGENT_LONG"
