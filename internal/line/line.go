@@ -42,6 +42,9 @@ type Fault struct {
 // returns. n counts the connections of this fault from 1.
 func Conn(f func(l *Line, c net.Conn, n int)) Fault { return Fault{serve: f} }
 
+// Serve does with a connection what the fault does. A fault of Conn may call it.
+func (f Fault) Serve(l *Line, c net.Conn, n int) { f.serve(l, c, n) }
+
 // New returns a sound line to target, which is host:port.
 func New(target string) (*Line, error) {
 	l := &Line{target: target, open: make(map[net.Conn]bool),
@@ -202,18 +205,6 @@ func UpSometimes(up, period time.Duration) Fault {
 		}
 		defer time.AfterFunc(left, func() { reset(c) }).Stop()
 		l.Forward(c)
-	})
-}
-
-// Through serves the connections of n <= first with one fault, and those after it with
-// another.
-func Through(first int, f, then Fault) Fault {
-	return Conn(func(l *Line, c net.Conn, n int) {
-		if n <= first {
-			f.serve(l, c, n)
-			return
-		}
-		then.serve(l, c, n-first)
 	})
 }
 

@@ -81,7 +81,13 @@ func TestFaults(t *testing.T) {
 		{"resets", line.Resets, func(err error) bool {
 			return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 		}},
-		{"down after the first", line.Through(1, line.Resets, line.Sound), func(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) }},
+		{"the first", line.Conn(func(l *line.Line, c net.Conn, n int) {
+			if n == 1 {
+				line.Resets.Serve(l, c, n)
+			} else {
+				l.Forward(c)
+			}
+		}), func(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
