@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,6 +25,15 @@ var verdictFaults = map[string]func(ctx context.Context, a *Agent, of string) er
 	"crashes-after": func(ctx context.Context, _ *Agent, of string) error {
 		d, err := time.ParseDuration(of)
 		time.AfterFunc(d, crash)
+		return err
+	},
+	// takes-the-machine-down DURATION: the file is what whoever runs the machine waits for.
+	"takes-the-machine-down": func(ctx context.Context, a *Agent, of string) error {
+		d, err := time.ParseDuration(of)
+		time.AfterFunc(d, func() {
+			os.WriteFile(filepath.Join(a.c.Layout.Root(), "down"), nil, 0o644)
+			unix.Kill(os.Getpid(), unix.SIGSTOP)
+		})
 		return err
 	},
 	"crashes-authenticated": func(ctx context.Context, a *Agent, _ string) error {

@@ -119,6 +119,10 @@ func worldFaults() []verdict {
 			year := time.Now().Year()
 			return line.Terminates(w.cert, line.Replace(fmt.Sprintf(`"%d-`, year), fmt.Sprintf(`"%d-`, year+1)))
 		}), heal: func(*world) {}},
+		{name: "device's clock at 1970", config: func(w *world, c *rig.NodeConfig) {
+			withCA(w, c)
+			c.Env = append(c.Env, "EDGE_AGENT_SIM_CLOCK=1970-01-01T00:00:30Z")
+		}},
 		{name: "proxy down", config: throughAProxy, swap: always(line.Refused), meanwhile: unproven},
 		{name: "a long first start", config: slowFirstStart, during: func(w *world) { w.pass(4 * window) }, heal: func(*world) {}},
 	}
