@@ -66,7 +66,10 @@ func (s *session) handle(ctx context.Context, env wire.Envelope) error {
 func (s *session) health(ctx context.Context, m *wire.Health) error {
 	now := time.Now()
 	n := store.Node{ID: s.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...),
-		Health: m.Status, Unavailable: m.UpgradeUnavailable, Warnings: m.Warnings}
+		Health: m.Status, Unavailable: m.UpgradeUnavailable, Warnings: m.Warnings, Trial: m.TrialState()}
+	if m.Hold != nil {
+		n.Hold = &api.Hold{Reason: m.Hold.Reason, Since: m.Hold.Since}
+	}
 	if m.Upgrade != nil {
 		b, err := json.Marshal(m.Upgrade)
 		if err != nil {
