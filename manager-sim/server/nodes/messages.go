@@ -27,7 +27,7 @@ func (s *session) resend(ctx context.Context) error {
 		return err
 	}
 	for _, c := range slices.Backward(cs) {
-		if c.AckedAt.IsZero() && time.Since(c.CreatedAt) < store.CommandLife {
+		if c.AckedAt.IsZero() && h.Age(c.CreatedAt) < store.CommandLife {
 			s.sendCommand(c)
 		}
 	}
@@ -81,6 +81,10 @@ func (s *session) health(ctx context.Context, m *wire.Health) error {
 		return err
 	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
+	if report := [...]string{n.Version, n.Health, n.Trial}; report != s.report {
+		s.report = report
+		s.hub.NodeChanged(s.nodeID)
+	}
 	if s.beats++; s.beats == 1 || !slices.Equal(s.caps, m.Capabilities) {
 		s.caps = m.Capabilities
 		s.hub.Publish(api.CapabilityRecord{Type: api.RecordCapabilities, Time: now.UTC(), NodeID: s.nodeID, Version: m.Version, Capabilities: n.Capabilities})
