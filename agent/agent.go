@@ -189,7 +189,7 @@ func (a *Agent) run(ctx context.Context) error {
 		a.ready(res)
 	}
 
-	a.checkUnit(ctx)
+	unitAnswered := a.checkUnitFirst(ctx)
 	if res.State.Status == state.RolledBack {
 		a.attachJournal(ctx)
 	}
@@ -199,7 +199,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
-	g.Go(func() error { return a.checkUnitRegularly(ctx) })
+	g.Go(func() error { return a.checkUnitRegularly(ctx, unitAnswered) })
 	if !trial && res.State.Status != "" || a.attached != nil { // this program is not on trial
 		g.Go(func() error { a.keepConfig(ctx); return nil })
 	}
