@@ -321,7 +321,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
-		if err != nil || len(entries) == 0 {
+		if err != nil || len(entries) == 0 || len(a.c.URLs) == 0 {
 			return errSwapped
 		}
 		wake(a.outbox)

@@ -59,7 +59,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		if a.attached != nil {
 			authenticated, fault = true, ""
 		}
-		if accepted { // its link needs no proof
+		if accepted || len(a.c.URLs) == 0 { // its link needs no proof, or there is none
 			authenticated, fault = true, ""
 		}
 		// Nothing extends the window of a version whose own check fails.
@@ -133,6 +133,8 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	switch {
 	case accepted:
 		note = "an operator accepted it without the proof of its link to the manager"
+	case a.attached == nil && len(a.c.URLs) == 0:
+		note = "its own check decided, as no manager is configured"
 	case extended != "":
 		note = "the trial was extended: " + extended
 	}
