@@ -84,5 +84,6 @@ func resolve(c config.Config, o Options) (settings, error) {
 		}
 		r.Notify = func(string) error { return nil }
 	}
+	r.Window, r.Hold = pace(r.Window), pace(r.Hold)
 	return r, errors.Join(errs...)
 }
