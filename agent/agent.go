@@ -185,7 +185,7 @@ func (a *Agent) run(ctx context.Context) error {
 		a.ready(res)
 	}
 
-	a.checkUnit(ctx)
+	unitAnswered := a.checkUnitFirst(ctx)
 	if res.State.Status == state.RolledBack {
 		a.attachJournal(ctx)
 	}
@@ -195,7 +195,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
-	g.Go(func() error { return a.checkUnitRegularly(ctx) })
+	g.Go(func() error { return a.checkUnitRegularly(ctx, unitAnswered) })
 	if !trial && res.State.Status != "" || a.attached != nil { // this program is not on trial
 		g.Go(func() error { a.keepConfig(ctx); return nil })
 	}
@@ -317,7 +317,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
-		if err != nil || len(entries) == 0 {
+		if err != nil || len(entries) == 0 || len(a.c.URLs) == 0 {
 			return errSwapped
 		}
 		wake(a.outbox)

@@ -36,6 +36,9 @@ const (
 // connect keeps a session with the manager until ctx is done, and tries the URLs
 // in turn.
 func (a *Agent) connect(ctx context.Context) error {
+	if len(a.c.URLs) == 0 {
+		return a.withoutManager(ctx)
+	}
 	fails, shared := 0, 0
 	refused := false // the manager called these credentials wrong, and has not accepted them since
 	lost := time.Now()

@@ -84,7 +84,7 @@ func (r ProbeReport) Err() error {
 			errs = append(errs, fmt.Errorf("%s: %s", s.URL, s.Error))
 		}
 	}
-	return cmp.Or(errors.Join(errs...), errors.New("the configuration has no manager"))
+	return cmp.Or(errors.Join(errs...), errors.New(NoManager+": there is nothing to probe"))
 }
 
 // Probe tests the link to each manager of c, at the same time and by the rules of a

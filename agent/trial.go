@@ -65,7 +65,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		if a.attached != nil {
 			authenticated, fault = true, ""
 		}
-		if accepted { // its link needs no proof
+		if accepted || len(a.c.URLs) == 0 { // its link needs no proof, or there is none
 			authenticated, fault = true, ""
 		}
 		// Nothing extends the window of a version whose own check fails.
@@ -139,6 +139,8 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	switch {
 	case accepted:
 		note = "an operator accepted it without the proof of its link to the manager"
+	case a.attached == nil && len(a.c.URLs) == 0:
+		note = "its own check decided, as no manager is configured"
 	case extended != "":
 		note = "the trial was extended: " + extended
 	}
@@ -171,6 +173,7 @@ func (a *Agent) recordJudge(s state.State, change func(*state.JudgeRecord)) {
 	}
 }
 
+// check asks whether the version on trial is well, and whether that version answers.
 func (a *Agent) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -178,6 +181,8 @@ func (a *Agent) check(ctx context.Context) error {
 		if err := a.attached.check(ctx, a.c.Layout); err != nil {
 			return err
 		}
+	} else if err := checkOtherVersions(a.c.Layout, a.c.version); err != nil {
+		return err
 	}
 	return a.ownCheck(ctx)
 }
