@@ -32,7 +32,6 @@ func newJudged(t *testing.T, dir string) *judgedTrial {
 	t.Helper()
 	j := &judgedTrial{onTrial: newTrial(t, dir), began: time.Now()}
 	l, s := j.c.Layout, j.res.State
-	j.c.URLs = []string{"wss://manager.example"}
 	j.c.Check = func(context.Context) error {
 		if j.check == nil {
 			return nil
