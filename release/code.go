@@ -23,6 +23,10 @@ const (
 // rolled back to the previous one.
 const RolledBack Code = "upgrade_rolled_back"
 
+// Superseded means that a newer version took the place of an unproven one. It is the last
+// code of its command.
+const Superseded Code = "upgrade_superseded"
+
 // Verification refused the release.
 const (
 	SignatureInvalid   Code = "upgrade_signature_invalid"
@@ -91,7 +95,7 @@ func (s Severity) Normal() Severity {
 // that somebody looks at it.
 func (c Code) Severity() Severity {
 	switch c {
-	case Started, Downloaded, Staged, StagedManual, Completed:
+	case Started, Downloaded, Staged, StagedManual, Completed, Superseded:
 		return Info
 	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
@@ -105,7 +109,7 @@ func (c Code) Severity() Severity {
 // Codes returns every code, in the order in which an upgrade can report them.
 func Codes() []Code {
 	return []Code{
-		Started, Downloaded, Staged, StagedManual, Completed, RolledBack,
+		Started, Downloaded, Staged, StagedManual, Completed, RolledBack, Superseded,
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
 		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,

@@ -17,7 +17,8 @@ type standing struct {
 	policy  release.Policy  // with the floors
 	running release.Version // steps back count from it; zero: the node runs none
 	current release.Version // what current points to; zero: nothing
-	onTrial release.Version // zero: nothing is on trial
+	back    release.Version // what a rollback of the next trial returns to
+	onTrial release.Version // without a result yet; zero: nothing
 }
 
 // standing reads the node's root. It writes nothing.
@@ -32,20 +33,22 @@ func (p *Pipeline) standing() (standing, error) {
 
 func (p *Pipeline) standingOf(res state.Result) standing {
 	n := p.c.Node
-	s := standing{host: n.Host, policy: n.Policy, running: p.c.Running, current: res.Tree.Current}
+	s := standing{host: n.Host, policy: n.Policy, running: p.c.Running, current: res.Tree.Current, back: res.Tree.Current}
 	s.policy.Floor, s.policy.FloorSequence = res.State.Floor, res.State.FloorSequence
 	if s.running.IsZero() {
 		s.running = s.current
 	}
 	if res.State.Status == state.PendingHealth {
+		s.back = res.State.Good
+	}
+	if res.State.Status == state.PendingHealth && !n.Layout.MayReplace(res.State) {
 		s.onTrial = res.State.Target
 	}
 	return s
 }
 
 // Allows returns why this node, with the state and links of res, refuses the
-// release that a manager requests, or nil. It needs no manifest, and reads
-// nothing.
+// release that a manager requests, or nil. It needs no manifest.
 func (p *Pipeline) Allows(req release.Request, res state.Result) error {
 	return p.standingOf(res).allows(req)
 }
