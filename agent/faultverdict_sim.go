@@ -37,7 +37,7 @@ var verdictFaults = map[string]func(ctx context.Context, a *Agent, of string) er
 		return err
 	},
 	"crashes-authenticated": func(ctx context.Context, a *Agent, _ string) error {
-		go when(ctx, func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.manager != nil }, crash)
+		go when(ctx, func() bool { a.tries.mu.Lock(); defer a.tries.mu.Unlock(); return !a.tries.up.IsZero() }, crash)
 		return nil
 	},
 	// check-flaps DURATION: it passes for that long, then fails for that long.

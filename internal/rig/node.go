@@ -143,7 +143,7 @@ func LayOut(ctx context.Context, dir, root string, c NodeConfig) error {
 	} else if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
-	if err := writeMarker(version, v, c.Commands); err != nil {
+	if err := writeMarker(version, v, c); err != nil {
 		return err
 	}
 	if _, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
@@ -156,11 +156,11 @@ func LayOut(ctx context.Context, dir, root string, c NodeConfig) error {
 }
 
 // writeMarker writes what staging keeps of a release that declares commands.
-func writeMarker(dir string, v release.Version, commands []string) error {
-	if commands == nil {
+func writeMarker(dir string, v release.Version, c NodeConfig) error {
+	if c.Commands == nil {
 		return nil
 	}
-	b, err := json.Marshal(map[string]any{"version": v, "commands": commands})
+	b, err := json.Marshal(map[string]any{"version": v, "commands": c.Commands, "program": c.BinaryName})
 	if err != nil {
 		return err
 	}

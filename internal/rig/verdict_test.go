@@ -23,9 +23,11 @@ import (
 
 // The times of a trial, all divided by faster.
 const (
-	faster = 30
-	window = 120 * time.Second / faster // boot_health_window_secs
-	hold   = 20 * time.Second / faster  // health_hold_secs
+	faster     = 30
+	windowSecs = 120
+	holdSecs   = 20
+	window     = windowSecs * time.Second / faster
+	hold       = holdSecs * time.Second / faster
 )
 
 // scaled returns a time of the real world in the time of these tests.
@@ -135,7 +137,7 @@ func newWorld(t *testing.T, v *verdict) *world {
 	t.Cleanup(w.line.Close)
 	c := rig.NodeConfig{
 		Version: "1.0.0", Binary: w.bin["1.0.0"], Commands: w.releases.Commands, URLs: []string{"wss://" + w.line.Addr()},
-		WindowSecs: int(window * faster / time.Second), HoldSecs: int(hold * faster / time.Second), TimeoutStart: 2 * window,
+		WindowSecs: windowSecs, HoldSecs: holdSecs, TimeoutStart: 2 * window,
 		Env: []string{fmt.Sprintf("EDGE_AGENT_SIM_FASTER=%d", faster)},
 	}
 	once := sync.OnceFunc(func() {
@@ -170,7 +172,7 @@ func newWorld(t *testing.T, v *verdict) *world {
 	w.node.Start()
 	t.Cleanup(func() {
 		w.node.Stop()
-		if t.Failed() {
+		if t.Failed() || os.Getenv("DUMP") != "" {
 			w.dump()
 		}
 	})

@@ -77,7 +77,7 @@ func (r boxRow) newMachine(t *testing.T) *machine {
 	}
 	m.node, err = m.InstallInBox(ctx, b, rig.NodeConfig{
 		Version: "1.0.0", Binary: m.bin["1.0.0"], Commands: m.releases.Commands, URLs: []string{"wss://" + m.line.Addr()},
-		WindowSecs: 120, HoldSecs: 20, Env: []string{fmt.Sprintf("EDGE_AGENT_SIM_FASTER=%d", r.faster)},
+		WindowSecs: windowSecs, HoldSecs: holdSecs, Env: []string{fmt.Sprintf("EDGE_AGENT_SIM_FASTER=%d", r.faster)},
 	})
 	if err != nil {
 		t.Fatal(err)
