@@ -64,7 +64,7 @@ var verdictFaults = map[string]func(ctx context.Context, a *Agent, of string) er
 		c := a.c.Config
 		c.Manager.Proxy = "none"
 		s, err := c.Resolve()
-		s.Layout = a.c.Layout
+		s.Layout, s.Window, s.Hold = a.c.Layout, a.c.Window, a.c.Hold
 		a.c.Settings = s
 		return err
 	},

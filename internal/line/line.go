@@ -23,13 +23,15 @@ type Line struct {
 	target string // host:port of the manager
 	addr   *net.TCPAddr
 
+	set       sync.Mutex // one Set at a time
+	accepting sync.WaitGroup
+	serving   sync.WaitGroup
+
 	mu       sync.Mutex
-	fault    Fault
 	listener io.Closer // of the present fault
 	open     map[net.Conn]bool
 	count    int // connections, since New
 	closed   bool
-	wg       sync.WaitGroup
 }
 
 // Fault is how a line fails. Sound is the one that does not.
@@ -72,13 +74,14 @@ func (l *Line) Count() int {
 
 // Set changes the fault, and resets the open connections.
 func (l *Line) Set(f Fault) error {
+	l.set.Lock()
+	defer l.set.Unlock()
+	l.end()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return errors.New("line: closed")
 	}
-	l.end()
-	l.fault = f
 	if f.listen != nil {
 		closer, err := f.listen(l.addr)
 		l.listener = closer
@@ -89,12 +92,13 @@ func (l *Line) Set(f Fault) error {
 		return fmt.Errorf("line: %w", err)
 	}
 	l.addr, l.listener = listener.Addr().(*net.TCPAddr), listener
-	l.wg.Go(func() { l.accept(listener, f) })
+	l.accepting.Go(func() { l.accept(listener, f) })
 	return nil
 }
 
-// end closes the listener, and resets the open connections. mu is held.
+// end closes the listener, and resets the open connections. The caller holds set.
 func (l *Line) end() {
+	l.mu.Lock()
 	if l.listener != nil {
 		l.listener.Close()
 		l.listener = nil
@@ -102,15 +106,19 @@ func (l *Line) end() {
 	for c := range l.open {
 		reset(c)
 	}
+	l.mu.Unlock()
+	l.accepting.Wait() // until then the address may be in use
 }
 
 // Close ends the line.
 func (l *Line) Close() {
+	l.set.Lock()
+	defer l.set.Unlock()
 	l.mu.Lock()
 	l.closed = true
-	l.end()
 	l.mu.Unlock()
-	l.wg.Wait()
+	l.end()
+	l.serving.Wait()
 }
 
 func (l *Line) accept(from *net.TCPListener, f Fault) {
@@ -128,7 +136,7 @@ func (l *Line) accept(from *net.TCPListener, f Fault) {
 		l.count++
 		l.open[c] = true
 		l.mu.Unlock()
-		l.wg.Go(func() {
+		l.serving.Go(func() {
 			f.serve(l, c, n)
 			c.Close()
 			l.mu.Lock()

@@ -82,9 +82,9 @@ func (r boxRow) newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Without this setting the unit sees the box's own boot id, which changes.
+	// Without these settings the unit sees the box's own boot id, which changes.
 	for _, unit := range []string{"edge.service", "edge-watchdog.service"} {
-		m.sh("mkdir -p /etc/systemd/system/" + unit + ".d && printf '[Service]\\nProtectKernelTunables=no\\n' >/etc/systemd/system/" + unit + ".d/50-boot.conf")
+		m.sh("mkdir -p /etc/systemd/system/" + unit + ".d && printf '[Service]\\nProtectKernelTunables=no\\nProtectControlGroups=no\\n' >/etc/systemd/system/" + unit + ".d/50-boot.conf")
 	}
 	if r.setup != nil {
 		r.setup(m)
@@ -188,27 +188,28 @@ func (m *machine) uncounted() {
 // back, and returns how often.
 func (m *machine) downs(down func()) (n int) {
 	m.t.Helper()
-	wants := filepath.Join(rig.BoxRoot, "down")
 	for tick := time.Tick(10 * time.Millisecond); ; <-tick {
 		if m.ctx.Err() != nil {
 			m.t.Fatalf("after %d times: %v", n, context.Cause(m.ctx))
 		}
-		path, err := m.node.Path(m.ctx, wants)
+		path, err := m.node.Path(m.ctx, filepath.Join(rig.BoxRoot, "down"))
 		if err != nil {
-			continue
+			continue // it is not up yet
 		}
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(path); errors.Is(err, fs.ErrNotExist) {
 			if tree, err := m.node.Tree(m.ctx); err == nil && tree.Current.String() == "1.0.0" {
 				return n
 			}
 			continue
-		}
-		if err := os.Remove(path); err != nil {
+		} else if err != nil {
 			m.t.Fatal(err)
 		}
 		n++
 		down()
-		m.boot()
+		// A machine that goes down while it boots never has booted.
+		booted := make(chan error, 1)
+		go func() { booted <- m.node.Boot(m.ctx) }()
+		m.t.Cleanup(func() { <-booted })
 	}
 }
 

@@ -79,7 +79,7 @@ func withCA(w *world, c *rig.NodeConfig) {
 	if err := os.WriteFile(c.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.ca.cert.Raw}), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
-	w.sound = line.Terminates(w.ca.issue(w.t, yesterday, nextYear, w.line.IP()), nil)
+	w.sound = line.Terminates(w.ca.issue(w.t, lastYear, nextYear, w.line.IP()), nil)
 }
 
 // withResolver gives the node a name for its manager, and a resolver of its own: it runs in
