@@ -93,7 +93,10 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 	pid := cmd.Process.Pid
 	// A Go program reserves much more address space than it uses, so only data is bounded.
 	unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: 4 * probeMemory, Max: 4 * probeMemory}, nil)
-	os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0)
+	if f, err := os.OpenFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), os.O_WRONLY, 0); err == nil {
+		f.WriteString("1000")
+		f.Close()
+	}
 	err = cmd.Wait()
 	syscall.Kill(-pid, syscall.SIGKILL) // what it left behind
 	r := ProbeRun{Lines: out.b, Err: err, Answered: bytes.Contains(out.b, []byte(`"stage":`))}
