@@ -36,11 +36,12 @@ type judge struct {
 	held         bool      // it has passed for health_hold_secs without a break until now
 
 	link   trial.Link
-	round  roundFound        // the last one
-	asking bool              // rounds are made
-	record state.JudgeRecord // as it is on disk
-	wrote  time.Time         // when Waits was written last
-	again  time.Time         // not before: a report that the disk did not take is tried again
+	round  roundFound                                                     // the last one
+	probe  func(ctx context.Context, began time.Time) (trial.Old, string) // probeOld
+	asking bool                                                           // rounds are made
+	record state.JudgeRecord                                              // as it is on disk
+	wrote  time.Time                                                      // when Waits was written last
+	again  time.Time                                                      // not before: a report that the disk did not take is tried again
 }
 
 // judged returns the judge of the trial in res, or nil if earlier rules apply: last-good has
@@ -54,6 +55,7 @@ func (a *Agent) judged(res state.Result, began time.Time) *judge {
 		a: a, res: res, swap: swap, deadline: began.Add(a.c.Window), guard: began.Add(a.c.Window), why: "it did not answer yet",
 		log: a.log.With().Str("version", res.State.Target.String()).Int("boot_attempts", res.State.BootAttempts).Logger(),
 	}
+	j.probe = j.probeOld
 	starts, _ := a.c.Layout.ReadStarts(res.State)
 	j.record = a.c.Layout.ReadJudge(res.State).InStart(starts.Number)
 	j.link.Total = j.record.Rounds
@@ -188,6 +190,8 @@ func (j *judge) failed(why string) error {
 func (j *judge) waitsFor() string {
 	session := fmt.Sprintf("a session with the manager that lasts %v", pace(heldFor))
 	switch {
+	case !j.passed && j.first > 0:
+		return fmt.Sprintf("its own check to pass, which may take %v in a first start: %s", j.first, j.why)
 	case j.well.IsZero():
 		return "its own check to pass: " + j.why
 	case !j.held:

@@ -50,7 +50,7 @@ func (j *judge) makeRound(ctx context.Context) (f roundFound) {
 	if f.held, f.link = j.tryLink(ctx); f.held || ctx.Err() != nil {
 		return f
 	}
-	if f.old, f.probe = j.probeOld(ctx, began); f.old == trial.OldUnable || ctx.Err() != nil {
+	if f.old, f.probe = j.probe(ctx, began); f.old == trial.OldUnable || ctx.Err() != nil {
 		return f
 	}
 	f.held, f.link = j.tryLink(ctx)

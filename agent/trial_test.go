@@ -87,7 +87,8 @@ func newTrial(t *testing.T, dir string) *onTrial {
 	o.Agent = newAgent(settings{
 		Settings: config.Settings{
 			Config: config.Config{Upgrade: config.Upgrade{KeepVersions: 3}},
-			Layout: l, URLs: []string{"wss://m"}, Window: 60 * time.Second, Hold: 10 * time.Second,
+			Layout: l, Window: 60 * time.Second, Hold: 10 * time.Second,
+			URLs: []string{"wss://manager.example"},
 		},
 		Options: Options{Log: zerolog.Nop()},
 		version: v2,

@@ -23,8 +23,8 @@ const (
 // rolled back to the previous one.
 const RolledBack Code = "upgrade_rolled_back"
 
-// Superseded means that a newer version took the place of one on trial whose link to the
-// manager was neither proven nor disproven.
+// Superseded means that a newer version took the place of an unproven one. It is the last
+// code of its command.
 const Superseded Code = "upgrade_superseded"
 
 // Verification refused the release.
@@ -109,7 +109,7 @@ func (c Code) Severity() Severity {
 // Codes returns every code, in the order in which an upgrade can report them.
 func Codes() []Code {
 	return []Code{
-		Started, Downloaded, Staged, StagedManual, Completed, Superseded, RolledBack,
+		Started, Downloaded, Staged, StagedManual, Completed, RolledBack, Superseded,
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
 		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,

@@ -24,6 +24,8 @@ func Explain(c Code) Explanation {
 	case RolledBack:
 		return Explanation{"The new version did not become healthy. The node runs the previous version again.",
 			"Read the journal in the node's events, or journalctl on the node, before you retry. It is safe to investigate."}
+	case Superseded:
+		return Explanation{Meaning: "The version was unproven: its own check held, and its link to the manager was neither proven nor disproven. A newer version took its place."}
 	case SignatureInvalid:
 		return Explanation{"The signature of the manifest is not valid.", "Treat it as tampering until it is explained: compare the release with its workflow run."}
 	case IdentityNotAllowed:

@@ -13,6 +13,7 @@ const (
 	MaxCapabilities = 32       // entries of Health.Capabilities and of Upgrade.Channels
 	MaxWarnings     = 8        // entries of Health.Warnings
 	MaxWarning      = 400      // bytes of each
+	MaxHold         = 1 << 10  // bytes of Hold.Reason; every list of nodes contains it
 	MaxJournalBytes = 32 << 10 // bytes of all lines of a journal; the oldest lines are dropped
 	MaxStartsBytes  = 16 << 10 // bytes of all entries of failed_starts; the oldest are shortened
 	maxBytes        = 1 << 50  // of Progress, so that a percentage cannot overflow
@@ -59,6 +60,11 @@ func (h *Health) clean() {
 	h.Capabilities = names(h.Capabilities)
 	if h.Warnings != nil {
 		h.Warnings = bounded(h.Warnings, MaxWarnings, MaxWarning)
+	}
+	clean(release.MaxNameLen, &h.Trial)
+	if h.Hold != nil {
+		clean(MaxHold, &h.Hold.Reason)
+		h.Hold.Since = sane(h.Hold.Since)
 	}
 	if u := h.Upgrade; u != nil {
 		clean(release.MaxNameLen, &u.Status)

@@ -18,8 +18,11 @@ import (
 // sequence, a forged line, a change of the writing direction, C1.
 const hostile = "a\x1b]52;c;cm0gLXJm\x07b\r\nnode forged\u202egnp.exe\u009b2J\x00\u2028end"
 
-// fill sets every text of v to s, and every list to n entries.
+// fill sets every text of v to s, and every list to n entries. Times stay zero.
 func fill(v reflect.Value, s string, n int) {
+	if v.Type() == reflect.TypeFor[time.Time]() {
+		return
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
@@ -186,6 +189,56 @@ func TestDecodeBoundsWarnings(t *testing.T) {
 	}
 	if e, err = wire.Decode(b); err != nil || e.Message.(*wire.Health).Warnings != nil {
 		t.Errorf("%+v, %v", e.Message, err)
+	}
+}
+
+// What a trial waits for is bounded and printable. Without a trial the message is that of
+// an older agent.
+func TestDecodeBoundsHolds(t *testing.T) {
+	t.Parallel()
+	for _, h := range []*wire.Health{
+		{Trial: hostile + strings.Repeat("t", 600), Hold: &wire.Hold{Reason: hostile + strings.Repeat("ü", 5000), Since: time.Unix(1<<37, 0)}},
+		{Trial: wire.TrialUnproven, Hold: &wire.Hold{Since: time.Date(1969, 1, 1, 0, 0, 0, 0, time.UTC)}},
+	} {
+		b, err := wire.Encode(h, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := wire.Decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		printable(t, e.Message)
+		got := e.Message.(*wire.Health)
+		if len(got.Trial) > release.MaxNameLen || len(got.Hold.Reason) > wire.MaxHold {
+			t.Errorf("%d and %d bytes", len(got.Trial), len(got.Hold.Reason))
+		}
+		if early := h.Hold.Since.Year() < 1970; got.Hold.Since.IsZero() != early {
+			t.Errorf("since %v", got.Hold.Since)
+		}
+	}
+	if b, err := wire.Encode(&wire.Health{Status: wire.StatusOK}, time.Now()); err != nil || strings.Contains(string(b), "trial") || strings.Contains(string(b), "hold") {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
+// A node that reports no trial is on one while its upgrade is pending: an earlier agent.
+func TestTrialState(t *testing.T) {
+	t.Parallel()
+	pending := &wire.Upgrade{Status: wire.StatusPendingHealth}
+	for _, tt := range []struct {
+		h    wire.Health
+		want string
+	}{
+		{wire.Health{}, ""},
+		{wire.Health{Upgrade: &wire.Upgrade{Status: "stable"}}, ""},
+		{wire.Health{Upgrade: pending}, wire.TrialOpen},
+		{wire.Health{Upgrade: pending, Trial: wire.TrialGuard}, wire.TrialGuard},
+		{wire.Health{Trial: wire.TrialUnproven}, wire.TrialUnproven},
+	} {
+		if got := tt.h.TrialState(); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.h, got, tt.want)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -58,6 +59,27 @@ type Health struct {
 	// the remedy: ignored keys, modes and owners. Status does not depend on them. Older
 	// agents send none.
 	Warnings []string `json:"warnings,omitempty"`
+	// Trial is how far the trial of the running version is: TrialOpen, TrialGuard or
+	// TrialUnproven; "" without a trial, and of an earlier agent. TrialState is for readers.
+	Trial string `json:"trial,omitempty"`
+	// Hold is what an unproven version waits for; nil for any other.
+	Hold *Hold `json:"hold,omitempty"`
+}
+
+// Hold is what a version waits for whose own check has held, and whose link is neither
+// proven nor disproven.
+type Hold struct {
+	Reason string    `json:"reason"` // a phrase for people
+	Since  time.Time `json:"since,omitzero"`
+}
+
+// TrialState returns Trial. Of an earlier agent, which sends none, it is TrialOpen while
+// the status of its upgrades is StatusPendingHealth.
+func (h *Health) TrialState() string {
+	if h.Trial == "" && h.Upgrade != nil && h.Upgrade.Status == StatusPendingHealth {
+		return TrialOpen
+	}
+	return h.Trial
 }
 
 // Upgrade is the state of the node's upgrades. Health has it only with

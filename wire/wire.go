@@ -54,8 +54,14 @@ const (
 	// a node must know of this manager before it authenticates, separated by commas.
 	FeaturesHeader = "Edge-Agent-Features"
 
-	StatusOK          = "ok" // in Health.Status
-	StatusDegraded    = "degraded"
+	StatusOK       = "ok" // in Health.Status
+	StatusDegraded = "degraded"
+
+	StatusPendingHealth = "pending_health" // in Upgrade.Status: a trial is open
+	TrialOpen           = "trial"          // in Health.Trial: no result yet
+	TrialGuard          = "guard"          // the upgrade completed; a failure until the guard ends still rolls back
+	TrialUnproven       = "unproven"       // the own check has held, and the link is neither proven nor disproven
+
 	CapabilityUpgrade = "upgrade"        // in Health.Capabilities
 	FeatureEventAck   = "event_ack"      // in AuthOK.Features
 	FeatureProbe      = "probe"          // in AuthOK.Features and in FeaturesHeader

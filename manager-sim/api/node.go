@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -34,9 +35,61 @@ type Node struct {
 	UpgradeUnavailable string     `json:"upgrade_unavailable,omitempty"`
 	Warnings           []string   `json:"warnings,omitempty"`  // of its last health beat, with their remedies: ignored keys, modes, owners
 	Duplicate          *Duplicate `json:"duplicate,omitempty"` // set while two devices use its identity
-	RegisteredAt       time.Time  `json:"registered_at"`
-	LastSeen           time.Time  `json:"last_seen"`
-	RemovedAt          time.Time  `json:"removed_at,omitzero"`
+	// Trial is how far the trial of the running version is: trial, guard or unproven; ""
+	// without one.
+	Trial string `json:"trial,omitempty"`
+	// Hold is what an unproven version waits for.
+	Hold *Hold `json:"hold,omitempty"`
+	// ManagerAwaySecs is how long no manager ran since it sent the command of an upgrade
+	// that has not ended. The time limit did not run meanwhile.
+	ManagerAwaySecs int64     `json:"manager_away_secs,omitempty"`
+	RegisteredAt    time.Time `json:"registered_at"`
+	LastSeen        time.Time `json:"last_seen"`
+	RemovedAt       time.Time `json:"removed_at,omitzero"`
+}
+
+// Trials of a Node.
+const (
+	TrialOpen     = "trial"    // no result yet
+	TrialGuard    = "guard"    // completed; a failure until the guard ends still rolls back
+	TrialUnproven = "unproven" // its own check has held; its link to the manager is not proven
+)
+
+// Hold is what an unproven version waits for, in the node's words.
+type Hold struct {
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since,omitzero"`
+}
+
+// String describes what an unproven version waits for, and since when. Of a nil Hold that
+// is not known.
+func (h *Hold) String() string {
+	const unknown = "its link to the manager is not proven yet"
+	if h == nil {
+		return unknown
+	}
+	text := cmp.Or(h.Reason, unknown)
+	if !h.Since.IsZero() {
+		text += " since " + h.Since.UTC().Format("2006-01-02 15:04:05 UTC")
+	}
+	return text
+}
+
+// TrialText describes the trial of the running version; "" without one.
+func (n Node) TrialText() string {
+	kept := n.UpgradeState == Updated && n.TargetVersion == n.Version // the report is from before
+	switch {
+	case n.Trial == TrialUnproven:
+		return "unproven: " + n.Hold.String()
+	case n.Trial == TrialGuard:
+		return "under guard"
+	case n.UpgradeState == Proving || n.UpgradeState == Staged && n.ManagerAwaySecs > 0 || n.Trial == TrialOpen && !kept:
+		if n.ManagerAwaySecs > 0 {
+			return "on trial (manager was away)"
+		}
+		return "on trial"
+	}
+	return ""
 }
 
 // Progress returns how many bytes of a release the node has downloaded, and how

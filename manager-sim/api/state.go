@@ -14,7 +14,8 @@ const (
 	Updated    UpgradeState = "updated" // the new version has proved healthy
 	Failed     UpgradeState = "failed"  // the node or the manager refused the release
 	RolledBack UpgradeState = "rolled_back"
-	Changed    UpgradeState = "changed" // updated; the device has run another version since
+	Changed    UpgradeState = "changed"    // updated; the device has run another version since
+	Superseded UpgradeState = "superseded" // it was unproven, and a newer version took its place
 )
 
 // Ended reports whether the upgrade has ended.

@@ -38,14 +38,11 @@ func key(r Rollout, now int) string {
 			flags |= 2
 		}
 		since := byte(0xff)
-		if n.State == NodeCommanded {
+		if n.running() {
 			since = at(n.Since)
 		}
-		late := byte(0)
-		if n.Code == TimeLimit {
-			late = 1
-		}
-		b = append(b, n.State[0], n.State[1], flags, since, late)
+		code := byte(slices.Index([]string{"", TimeLimit, Vanished, Degraded, OtherVersion}, n.Code))
+		b = append(b, n.State[0], n.State[2], flags, since, code)
 	}
 	return string(b)
 }
@@ -56,6 +53,8 @@ type fleet struct {
 	strategy         string
 	waves            []int
 	offline, skip    bool
+	watch            bool    // nodes fall after they kept the version, and are unproven
+	outages          Outages // of the manager
 	attempts, steps  int
 }
 
@@ -74,6 +73,15 @@ func (f fleet) events(r Rollout) []Event {
 		}
 		if n.Attempt > 1 {
 			es = append(es, Outcome{NodeID: n.ID, Attempt: n.Attempt - 1, State: NodeUpdated})
+		}
+		if f.watch {
+			for _, code := range []string{"", Vanished, Degraded} {
+				es = append(es, Condition{n.ID, n.Attempt, code})
+			}
+			es = append(es, Unproven{n.ID, n.Attempt, true}, Unproven{n.ID, n.Attempt, false}, Outcome{NodeID: n.ID, Attempt: n.Attempt, State: NodeSkipped})
+			if n.Attempt > 1 {
+				es = append(es, Condition{n.ID, n.Attempt - 1, Vanished}, Unproven{n.ID, n.Attempt - 1, true})
+			}
 		}
 		if f.offline {
 			es = append(es, Presence{n.ID, !n.Online})
@@ -125,7 +133,7 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 		return "a rollout that has ended changes"
 	case to.Status.Final() && commands > 0:
 		return "a rollout that ends sends a command"
-	case to.Wave > from.Wave && (from.Status != Settling || now.Before(from.SettleUntil)):
+	case to.Wave > from.Wave && (from.Status != Settling || from.Outages.Elapsed(from.SettleUntil.Add(-from.Settle), now) < from.Settle):
 		return "a wave begins before the settle time of the previous one is over"
 	case to.Wave > from.Wave+1 || to.Wave < from.Wave:
 		return "a wave is skipped"
@@ -137,31 +145,56 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 		return "a pause is not noted once"
 	case to.Status == Completed && to.Count(NodeWaiting)+to.Count(NodeCommanded) > 0:
 		return "it completes while nodes are waiting or upgrading"
+	case to.Status == Completed && slices.ContainsFunc(to.Nodes, func(n Node) bool { return n.State == NodeUnproven && !n.Known }):
+		return "it completes while a node is unproven, and no operator has resumed"
 	}
 	fresh := 0
 	for i, n := range to.Nodes {
+		was := from.Nodes[i]
 		if n.failed() && !n.Known {
 			fresh++
 		}
-		was := from.Nodes[i]
+		if n.State == NodeUnproven && n.Code == TimeLimit && !n.Known {
+			fresh = to.Threshold // it pauses whatever the threshold
+		}
+		if limit := n.Code == TimeLimit && was.Code != TimeLimit; limit && from.Outages.Elapsed(was.Since, now) < from.Limit {
+			return "the time limit ran while no manager ran"
+		}
+		if n.Code == TimeLimit && was.State == NodeUnproven && n.State != NodeUnproven {
+			return "an unproven node fails at the time limit"
+		}
+		if to.Wave > from.Wave && i < from.Waves[from.Wave] && n.State == NodeUnproven && !n.Known {
+			return "a wave begins while a node of an earlier one is unproven, and no operator has resumed"
+		}
 		switch e := e.(type) {
 		case Outcome:
 			if e.NodeID != n.ID || from.Status.Final() {
 				break
 			}
-			asked := was.State == NodeCommanded || was.State == NodeUpdated || was.Code == TimeLimit
+			asked := was.State == NodeCommanded || was.State == NodeUnproven || was.Watched() || was.Code == TimeLimit
 			if e.Attempt == was.Attempt && e.State == NodeRolledBack && asked && n.State != NodeRolledBack {
 				return "a node rolled back, and that does not count"
 			}
 			if e.Attempt != was.Attempt && n.State != was.State && n.Code != TimeLimit {
 				return "an outcome of an earlier attempt counts"
 			}
+		case Condition:
+			if e.NodeID != n.ID || from.Status.Final() {
+				break
+			}
+			if e.Attempt == was.Attempt && was.Watched() && (e.Code == "") != (n.State == NodeUpdated) {
+				return "what is wrong with a node that kept the version does not count, or counts for ever"
+			}
+			if (e.Attempt != was.Attempt || !was.Watched()) && watchCode(n.Code) && !watchCode(was.Code) {
+				return "a node that did not keep the version counts as one that fell"
+			}
 		case Retry:
 			if err == nil && was.failed() && n.State != NodeWaiting && n.State != NodeCommanded {
 				return "a node that failed is not tried again"
 			}
 		}
-		if from.Nodes[i].State == NodeUpdated && to.Nodes[i].State != NodeUpdated && to.Nodes[i].State != NodeRolledBack {
+		_, condition := e.(Condition)
+		if from.Nodes[i].State == NodeUpdated && to.Nodes[i].State != NodeUpdated && to.Nodes[i].State != NodeRolledBack && !condition {
 			return "an updated node is forgotten"
 		}
 	}
@@ -218,6 +251,7 @@ func (f fleet) explore(t *testing.T) (states, violations int) {
 	if f.waves != nil {
 		r.Waves = f.waves
 	}
+	r.Outages = f.outages
 	violation := func(p place, e Event, what string) {
 		if violations++; violations <= 5 {
 			b, _ := json.Marshal(p.r)
@@ -242,7 +276,7 @@ func (f fleet) explore(t *testing.T) (states, violations int) {
 			b, err := json.Marshal(p.r)
 			var back Rollout
 			kept := p.r
-			kept.Nodes = slices.Clone(p.r.Nodes)
+			kept.Nodes, kept.Outages = slices.Clone(p.r.Nodes), nil
 			for i := range kept.Nodes {
 				kept.Nodes[i].Online = false
 			}
@@ -285,6 +319,9 @@ func TestModel(t *testing.T) {
 		{nodes: 2, threshold: 1, strategy: Immediate, offline: true, skip: true, attempts: 2, steps: 5},
 		{nodes: 3, threshold: 1, strategy: Staged, waves: []int{1, 2, 3}, skip: true, attempts: 1, steps: 5},
 		{nodes: 3, threshold: 2, strategy: Staged, waves: []int{1, 3}, attempts: 2, steps: 4},
+		{nodes: 2, threshold: 1, strategy: Staged, watch: true, skip: true, attempts: 2, steps: 6},
+		{nodes: 2, threshold: 2, strategy: Staged, watch: true, attempts: 2, steps: 6},
+		{nodes: 2, threshold: 1, strategy: Staged, watch: true, attempts: 1, steps: 9, outages: Outages{{epoch.Add(step), epoch.Add(3 * step)}, {epoch.Add(5 * step), epoch.Add(6 * step)}}},
 	} {
 		states, violations := f.explore(t)
 		total += states
@@ -292,7 +329,7 @@ func TestModel(t *testing.T) {
 		t.Logf("%+v: %d states", f, states)
 	}
 	t.Logf("rollout model: %d states, %d violations", total, bad)
-	if least := 121_000; total < least {
+	if least := 156_000; total < least {
 		t.Errorf("only %d states, fewer than %d", total, least)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -50,11 +51,16 @@ func TestRandomFleets(t *testing.T) {
 			for i := range again.Nodes {
 				again.Nodes[i].Online = next.Nodes[i].Online
 			}
+			again.Outages = next.Outages
 			r = again
 		}
 		random := func() Event {
 			node := r.Nodes[rnd.IntN(n)]
-			switch rnd.IntN(14) {
+			switch rnd.IntN(16) {
+			case 14:
+				return Condition{node.ID, rnd.IntN(node.Attempt + 1), []string{"", "", Vanished, Degraded, OtherVersion}[rnd.IntN(5)]}
+			case 15:
+				return Unproven{node.ID, node.Attempt, rnd.IntN(2) == 0}
 			case 0:
 				return Presence{node.ID, rnd.IntN(4) > 0}
 			case 1:
@@ -80,6 +86,10 @@ func TestRandomFleets(t *testing.T) {
 			if rnd.IntN(3) == 0 {
 				now = now.Add(time.Duration(rnd.IntN(5)) * step)
 			}
+			if rnd.IntN(40) == 0 { // the manager is killed, and starts again later
+				back := now.Add(time.Duration(rnd.IntN(30)) * step)
+				r.Outages, now = append(slices.Clone(r.Outages), Outage{now, back}), back
+			}
 			do(random())
 		}
 		// From here on everybody is there, everything works, and the operator resumes.
@@ -89,7 +99,7 @@ func TestRandomFleets(t *testing.T) {
 			}
 			for _, n := range r.Nodes {
 				do(Presence{n.ID, true})
-				if n.State == NodeCommanded {
+				if n.running() {
 					do(Outcome{n.ID, n.Attempt, NodeUpdated, ""})
 				}
 			}

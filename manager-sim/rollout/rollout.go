@@ -13,11 +13,14 @@
 //	running   every online node of the wave has an outcome     settling; after the last wave waiting or completed
 //	running   failures reach the threshold                     paused
 //	settling  the settle window has passed                     running, with the next wave
-//	settling  a node rolls back, or fails late                 paused, if failures reach the threshold
+//	any       a node that kept the version rolls back, fails   paused, if failures reach the threshold
+//	          late, vanishes, reports degraded, or runs
+//	          another version again
+//	running   an unproven node reaches the time limit          paused, whatever the threshold
 //	settling  an offline node of the waves so far reconnects   running
 //	waiting   an offline node reconnects                       running
 //	any       Pause                                            paused
-//	paused    Resume                                           running; the failures so far no longer count
+//	paused    Resume                                           running; the failures and unproven nodes so far no longer count
 //	any       Retry, unless the lifetime is over               running; failed nodes get another attempt
 //	any       Skip                                             unchanged; the node no longer counts
 //	any       the lifetime is over                             completed, once no upgrade is running; paused stays paused
@@ -26,12 +29,19 @@
 // completed and aborted are final. "Any" means running, settling, waiting and paused.
 // While a rollout is paused no node gets a command, but outcomes are still recorded.
 //
+// No limit, settle window or lifetime runs while no manager ran: see Outages.
+//
 // The states of a node:
 //
 //	waiting     its wave has not begun, or it is offline
 //	commanded   it has a command, and no outcome yet
+//	unproven    its own check has held, and its link is not proven. The wave waits for it until the limit (code "time_limit"),
+//	            and then pauses: it is neither updated nor failed. After a Resume the next wave goes on without it; a later
+//	            outcome still counts
 //	updated     it runs the version, and has proved healthy
-//	failed      it refused the command, or had no outcome within the limit (code "time_limit"; a later outcome still counts)
+//	failed      it refused the command, or had no outcome within the limit (code "time_limit"; a later outcome still counts),
+//	            or it kept the version and then fell: "node_vanished", "node_degraded" or "node_other_version". It counts as
+//	            updated again when that is over
 //	rolled_back it rolled back to the previous version
 //	skipped     an operator left it out, or it left the group
 //	missed      it was offline until the lifetime was over
@@ -75,6 +85,7 @@ const (
 	NodeRolledBack NodeState = "rolled_back"
 	NodeSkipped    NodeState = "skipped"
 	NodeMissed     NodeState = "missed"
+	NodeUnproven   NodeState = "unproven"
 )
 
 // TimeLimit is the code of a node that had no outcome within the limit.
@@ -132,10 +143,21 @@ type Node struct {
 	Since   time.Time `json:"since,omitzero"`  // of the last command
 	Code    string    `json:"code,omitempty"`  // of a failure
 	Known   bool      `json:"known,omitempty"` // an operator resumed after the failure
+	// Degraded is whether its health was degraded already when it got the command. The
+	// caller sets it with the command.
+	Degraded bool `json:"degraded,omitempty"`
 }
 
 // failed reports whether the node has failed or rolled back.
 func (n Node) failed() bool { return n.State == NodeFailed || n.State == NodeRolledBack }
+
+// running reports whether the wave waits for the node's outcome.
+func (n Node) running() bool {
+	return n.State == NodeCommanded || n.State == NodeUnproven && n.Code == ""
+}
+
+// overdue reports whether the node is unproven, and has reached the time limit.
+func (n Node) overdue() bool { return n.State == NodeUnproven && n.Code == TimeLimit }
 
 // Rollout is a rollout and its state. It is a value: Step returns another one.
 type Rollout struct {
@@ -151,6 +173,9 @@ type Rollout struct {
 	SettleUntil time.Time `json:"settle_until,omitzero"`
 	CreatedAt   time.Time `json:"created_at"`
 	EndedAt     time.Time `json:"ended_at,omitzero"`
+	// Outages are those of the manager since CreatedAt. They are not stored here; the caller
+	// sets them, as Online. Settle, Limit and Life do not run in them.
+	Outages Outages `json:"-"`
 }
 
 // CommandID returns the id of a node's command. It is the same for the same attempt.

@@ -2,9 +2,7 @@ package rollout
 
 import (
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -19,7 +17,7 @@ type Tick struct{}
 type Outcome struct {
 	NodeID  string
 	Attempt int
-	State   NodeState // NodeUpdated, NodeFailed or NodeRolledBack
+	State   NodeState // NodeUpdated, NodeFailed, NodeRolledBack or NodeSkipped
 	Code    string    // of a failure
 }
 
@@ -111,6 +109,14 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		if i := r.index(e.NodeID); i >= 0 {
 			r.Nodes[i].recordOutcome(e)
 		}
+	case Condition:
+		if i := r.index(e.NodeID); i >= 0 {
+			r.Nodes[i].recordCondition(e)
+		}
+	case Unproven:
+		if i := r.index(e.NodeID); i >= 0 {
+			r.Nodes[i].recordUnproven(e)
+		}
 	case Presence:
 		if i := r.index(e.NodeID); i >= 0 {
 			r.Nodes[i].Online = e.Online
@@ -124,7 +130,7 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 			return ErrNotPaused
 		}
 		for i := range r.Nodes {
-			r.Nodes[i].Known = r.Nodes[i].failed()
+			r.Nodes[i].Known = r.Nodes[i].failed() || r.Nodes[i].overdue()
 		}
 		r.run()
 	case Retry:
@@ -160,20 +166,34 @@ func (n *Node) recordOutcome(e Outcome) {
 		return
 	}
 	late := n.State == NodeFailed && n.Code == TimeLimit
+	open := n.State == NodeCommanded || n.State == NodeUnproven
 	switch e.State {
 	case NodeUpdated:
-		if n.State == NodeCommanded || late {
+		if open || late {
 			n.State, n.Code, n.Known = NodeUpdated, "", false
 		}
 	case NodeFailed:
-		if n.State == NodeCommanded || late && e.Code != TimeLimit {
-			n.State, n.Code = NodeFailed, e.Code
+		if open || late && e.Code != TimeLimit {
+			n.fall(NodeFailed, e.Code)
 		}
 	case NodeRolledBack:
-		if n.State == NodeCommanded || n.State == NodeUpdated || late {
-			n.State, n.Code = NodeRolledBack, e.Code
+		if open || n.Watched() || late {
+			n.fall(NodeRolledBack, e.Code)
+		}
+	case NodeSkipped:
+		if open || late {
+			n.State, n.Code, n.Known = NodeSkipped, "", false
 		}
 	}
+}
+
+// fall makes the node one that failed or rolled back. If an operator resumed after it was
+// unproven, or after another fault of the version that it kept, this is new.
+func (n *Node) fall(state NodeState, code string) {
+	if n.State == NodeUnproven || watchCode(n.Code) && code != n.Code {
+		n.Known = false
+	}
+	n.State, n.Code = state, code
 }
 
 func (r *Rollout) index(id string) int {
@@ -187,69 +207,36 @@ func (r *Rollout) pause(reason string, acts *[]Action) {
 	*acts = append(*acts, Note{NotePaused, r.Wave + 1, r.Count(NodeFailed) + r.Count(NodeRolledBack), r.Count(NodeUpdated)})
 }
 
-// expireNodes fails the nodes that have reached the time limit.
+// expireNodes fails the nodes that have reached the time limit. Of an unproven one it only
+// records that.
 func (r *Rollout) expireNodes(now time.Time) {
 	for i := range r.Nodes {
-		if n := &r.Nodes[i]; n.State == NodeCommanded && now.Sub(n.Since) >= r.Limit {
-			n.State, n.Code = NodeFailed, TimeLimit
+		n := &r.Nodes[i]
+		if !n.running() || r.Outages.Elapsed(n.Since, now) < r.Limit {
+			continue
+		}
+		if n.Code = TimeLimit; n.State == NodeCommanded {
+			n.State = NodeFailed
 		}
 	}
 }
 
 // over reports whether the lifetime is over: no node gets a command any more.
-func (r *Rollout) over(now time.Time) bool { return now.Sub(r.CreatedAt) >= r.Life }
+func (r *Rollout) over(now time.Time) bool { return r.Outages.Elapsed(r.CreatedAt, now) >= r.Life }
 
-// newFailures counts the failures after which no operator has resumed.
-func (r Rollout) newFailures() (failed, rolledBack int) {
-	for _, n := range r.Nodes {
-		switch {
-		case n.Known:
-		case n.State == NodeFailed:
-			failed++
-		case n.State == NodeRolledBack:
-			rolledBack++
-		}
+// SettleEnd returns when the settle window ends: SettleUntil, and later by the outages of
+// the manager in the window. It is zero outside of the window.
+func (r Rollout) SettleEnd() time.Time {
+	if r.SettleUntil.IsZero() {
+		return time.Time{}
 	}
-	return failed, rolledBack
-}
-
-// PauseReason returns why a rollout is paused, with all failures until now, also those
-// after the pause. It returns Reason for other statuses.
-func (r Rollout) PauseReason() string {
-	if r.Status != Paused {
-		return r.Reason
-	}
-	failed, rolledBack := r.newFailures()
-	if failed+rolledBack == 0 {
-		return r.Reason
-	}
-	if strings.Contains(r.Reason, " failed or went back in wave ") { // stored by an earlier version
-		r.Reason = ""
-	}
-	var parts []string
-	for _, p := range []struct {
-		count int
-		word  string
-	}{{failed, "failed"}, {rolledBack, "rolled back"}} {
-		switch p.count {
-		case 0:
-		case 1:
-			parts = append(parts, "1 node "+p.word)
-		default:
-			parts = append(parts, fmt.Sprintf("%d nodes %s", p.count, p.word))
-		}
-	}
-	failures := fmt.Sprintf("%s in wave %d of %d", strings.Join(parts, ", "), r.Wave+1, len(r.Waves))
-	if r.Reason != "" {
-		return r.Reason + "; " + failures
-	}
-	return failures
+	return r.Outages.After(r.SettleUntil.Add(-r.Settle), r.Settle)
 }
 
 // advance moves the rollout as far as its state allows at now.
 func (r *Rollout) advance(now time.Time, acts *[]Action) {
 	for !r.Status.Final() && r.Status != Paused {
-		if failed, rolledBack := r.newFailures(); failed+rolledBack >= r.Threshold {
+		if r.mustPause() {
 			r.pause("", acts)
 			return
 		}
@@ -270,7 +257,7 @@ func (r *Rollout) advance(now time.Time, acts *[]Action) {
 		case r.Status != Settling:
 			r.Status, r.SettleUntil = Settling, now.Add(r.Settle)
 			return
-		case now.Before(r.SettleUntil):
+		case now.Before(r.SettleEnd()):
 			return
 		default:
 			r.Wave++
@@ -295,7 +282,7 @@ func (r *Rollout) commandWaves(now time.Time, allowed bool, acts *[]Action) (run
 			*acts = append(*acts, Command{n.ID, r.CommandID(*n)})
 		}
 		switch {
-		case n.State == NodeCommanded:
+		case n.running():
 			running++
 		case n.State == NodeWaiting:
 			offline++
@@ -329,15 +316,17 @@ func (r Rollout) NextTick() (time.Time, bool) {
 		}
 	}
 	if r.Status == Settling {
-		add(r.SettleUntil)
+		add(r.SettleEnd())
 	}
+	running := false
 	for _, n := range r.Nodes {
-		if n.State == NodeCommanded {
-			add(n.Since.Add(r.Limit))
+		if n.running() {
+			running = true
+			add(r.Outages.After(n.Since, r.Limit))
 		}
 	}
-	if r.Status != Paused && r.Count(NodeCommanded) == 0 {
-		add(r.CreatedAt.Add(r.Life))
+	if r.Status != Paused && !running {
+		add(r.Outages.After(r.CreatedAt, r.Life))
 	}
 	return next, !next.IsZero()
 }

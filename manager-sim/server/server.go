@@ -40,6 +40,9 @@ type Config struct {
 	// Releases lists what is published for a device type on a channel, newest first; nil
 	// means that nothing is known. A list is kept for five minutes.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+	// VanishAfter is the shortest time after which an offline node that kept a rollout's
+	// version has vanished; 0 means two minutes.
+	VanishAfter time.Duration
 }
 
 // Server is the manager. It is an http.Handler.
@@ -74,7 +77,12 @@ func New(c Config) (*Server, error) {
 	s := &Server{Users: identity.New(c.Store, c.Log, c.AdminToken), Log: c.Log, store: c.Store, bounds: newBounds(), mux: http.NewServeMux()}
 	// Sessions and rollouts live until Close, longer than any request or caller of New.
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	h := s.assemble(c)
+	clock, err := engine.StartClock(s.ctx, c.Store)
+	if err != nil {
+		s.stop()
+		return nil, err
+	}
+	h := s.assemble(c, clock)
 	s.routes(h, &once{gate: h.users.gate, key: sha256.Sum256([]byte(c.AdminToken))})
 	e := h.rollouts.engine
 	s.engine.Go(func() { e.Run(s.ctx) })
@@ -83,13 +91,14 @@ func New(c Config) (*Server, error) {
 
 // assemble connects the parts: the engine reaches nodes through the hub, and the hub
 // notifies the engine and the event streams.
-func (s *Server) assemble(c Config) *handlers {
+func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 	h := &handlers{stream: streamRoutes{ctx: s.ctx}}
 	h.metrics = newMetrics(func() int { return s.hub.Count() })
 	commands := new(sync.Mutex)
-	s.hub = nodes.New(s.ctx, nodes.Config{Store: c.Store, Log: c.Log, CommandLock: commands, Publish: h.stream.records.send, Metrics: h.metrics,
+	s.hub = nodes.New(s.ctx, nodes.Config{Store: c.Store, Log: c.Log, CommandLock: commands, Publish: h.stream.records.send, Metrics: h.metrics, Age: clock.Age,
 		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) }})
-	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases})
+	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases,
+		Clock: clock, VanishAfter: c.VanishAfter})
 
 	g := &gate{store: c.Store, log: c.Log, identities: s.Users, metrics: h.metrics}
 	v := &nodeViews{gate: g, engine: e, online: s.hub.Online}

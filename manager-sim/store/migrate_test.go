@@ -38,7 +38,7 @@ func testOldTokensStayValid(t *testing.T, path string) {
 	must(t, db.Close())
 
 	s := open(t, path)
-	if n, err := s.Node(t.Context(), "n"); err != nil || len(n.Capabilities) != 1 || len(n.Warnings) != 0 {
+	if n, err := s.Node(t.Context(), "n"); err != nil || len(n.Capabilities) != 1 || len(n.Warnings) != 0 || n.Trial != "" || n.Hold != nil || !n.HealthAt.IsZero() {
 		t.Errorf("a node of an earlier version: %+v, %v", n, err)
 	}
 	k, err := s.APIToken(t.Context(), "0123456789abcdef-one")

@@ -29,20 +29,28 @@ type Node struct {
 	Address      string        // of its last connection
 	Duplicate    api.Duplicate // zero: one device uses its identity
 	RemovedAt    time.Time     // zero: it was not removed
+	Trial        string        // of its last health beat, as wire.Health.TrialState
+	Hold         *api.Hold     // of its last health beat: what an unproven version waits for
+	HealthAt     time.Time     // of its last health beat; zero: none, or before this was stored
 }
 
-const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings"
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at"
 
 func scanNode(row scanner) (Node, error) {
 	var n Node
 	var caps, warnings string
-	var up, duplicate sql.NullString
-	var reg, seen, removed int64
+	var up, duplicate, hold sql.NullString
+	var reg, seen, removed, healthAt int64
 	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
-		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings); err != nil {
+		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt); err != nil {
 		return n, err
 	}
-	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed)
+	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt, n.HealthAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed), fromMS(healthAt)
+	if hold.Valid {
+		if err := json.Unmarshal([]byte(hold.String), &n.Hold); err != nil {
+			return n, err
+		}
+	}
 	if duplicate.Valid {
 		if err := json.Unmarshal([]byte(duplicate.String), &n.Duplicate); err != nil {
 			return n, err
@@ -76,7 +84,7 @@ func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 // stays. It returns ErrNotFound for a node that was removed already.
 func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
+		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL, trial = '', hold = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
 		if err != nil {
 			return err
 		}
@@ -116,8 +124,8 @@ func (s *Store) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry)
 	})
 }
 
-// RecordHealth records a health beat: version, capabilities, upgrade, health, warnings
-// and LastSeen of n.
+// RecordHealth records a health beat at n.LastSeen: version, capabilities, upgrade,
+// health, warnings, trial and hold of n.
 func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	caps, err := json.Marshal(append([]string{}, n.Capabilities...))
 	if err != nil {
@@ -127,16 +135,24 @@ func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ?, warnings = ? WHERE id = ? AND removed_at = 0",
-		n.Version, ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, string(warnings), n.ID)
+	var hold json.RawMessage
+	if n.Hold != nil {
+		if hold, err = json.Marshal(n.Hold); err != nil {
+			return err
+		}
+	}
+	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, health_at = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ?, warnings = ?, trial = ?, hold = ? WHERE id = ? AND removed_at = 0",
+		n.Version, ms(n.LastSeen), ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, string(warnings), n.Trial, null(hold), n.ID)
 	return err
 }
 
-// RecordConnect records that a node authenticated at a version from an address. It
-// returns ErrDenied if the node was removed.
+// RecordConnect records that a node authenticated at a version from an address. What the
+// node reported about the trial of another version ends with that. It returns ErrDenied
+// if the node was removed.
 func (s *Store) RecordConnect(ctx context.Context, id, version, address string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0", version, ms(at), address, id)
+		r, err := tx.exec(ctx, `UPDATE nodes SET trial = CASE WHEN version = ? THEN trial ELSE '' END, hold = CASE WHEN version = ? THEN hold END,
+			version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0`, version, version, version, ms(at), address, id)
 		if err != nil {
 			return err
 		}

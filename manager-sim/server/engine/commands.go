@@ -34,7 +34,7 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 	if f := incapable(n, c.nodes.Online(n.ID)); f != nil {
 		return f
 	}
-	if st.State.Ended() {
+	if !st.Busy() {
 		return nil
 	}
 	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.Command.Actor, "An operator"), st.Command.Version,
@@ -134,7 +134,7 @@ func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, err
 		if err != nil {
 			return nil, err
 		}
-		if !st.State.Ended() || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
+		if st.Busy() || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
 			busy[id] = true
 		}
 	}

@@ -3,7 +3,8 @@
 //
 // Package rollout decides what a rollout does next. The engine stores the new state and
 // its commands in one transaction and then sends the commands, so that the manager can
-// be killed at any moment. A node gets no command while an upgrade of it is in progress.
+// be killed at any moment. A node gets no command while an upgrade of it is in progress:
+// staging, or on trial without a result. Time limits do not run while no manager runs.
 //
 // The engine does not know how nodes are connected: see Nodes.
 package engine
@@ -47,9 +48,14 @@ type Config struct {
 	// Releases lists what is published for a device type on a channel, newest first; nil
 	// means that nothing is known.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+	Clock    *Clock
+	// VanishAfter is the shortest time after which an offline node that kept a rollout's
+	// version has vanished; 0 means rollout.DefaultPatience.
+	VanishAfter time.Duration
 }
 
-// tickInterval is how late a rollout may notice that time has passed.
+// tickInterval is how late a rollout may notice that time has passed, or that a node that
+// kept its version fell.
 const tickInterval = 5 * time.Second
 
 // Engine runs rollouts. Its methods are safe for concurrent use.
@@ -58,6 +64,9 @@ type Engine struct {
 	Statuses  Statuses
 	Commands  *Commands
 	Catalogue *Catalogue
+	Watch     Watch
+
+	watched time.Time // when all nodes that kept a version were last looked at; only Run uses it
 
 	wake chan struct{} // has an entry while the rollouts have to be looked at
 
@@ -67,9 +76,9 @@ type Engine struct {
 
 // New returns an Engine. Run runs its rollouts.
 func New(c Config) *Engine {
-	statuses := Statuses{c.Store}
+	statuses := Statuses{c.Store, c.Clock}
 	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses},
-		Catalogue: newCatalogue(c.Releases, c.Log), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
+		Catalogue: newCatalogue(c.Releases, c.Log), Watch: newWatch(c, statuses), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 
 // NodeChanged makes the engine check a node of which something may have changed.
@@ -106,6 +115,9 @@ func (e *Engine) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			if err := e.Clock.Stop(context.WithoutCancel(ctx)); err != nil {
+				e.Log.Warn().Err(err).Msg("end of the manager not recorded; its outage counts from the last record")
+			}
 			return
 		case <-timer.C:
 		case <-e.wake:
@@ -125,14 +137,23 @@ func (e *Engine) Run(ctx context.Context) {
 
 // stepAll advances every active rollout, and returns the latest time of the next call.
 func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool) (time.Duration, error) {
+	now := time.Now()
+	if err := e.Clock.Beat(ctx, now); err != nil {
+		return 0, err
+	}
 	rs, err := e.Store.Rollouts(ctx, "", true, -1)
 	if err != nil {
 		return 0, err
 	}
-	next := tickInterval
+	next, everyone := tickInterval, all || now.Sub(e.watched) >= tickInterval
 	for _, stored := range rs {
 		r, err := e.transition(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
-			return e.outcomes(ctx, r, changed, all)
+			events, err := e.outcomes(ctx, r, changed, all)
+			if err != nil {
+				return nil, err
+			}
+			fallen, err := e.Watch.fallen(ctx, r, changed, everyone)
+			return append(append(events, fallen...), rollout.Tick{}), err
 		}, "manager")
 		if err != nil {
 			return 0, err
@@ -141,10 +162,14 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 			next = min(next, max(0, time.Until(at)))
 		}
 	}
+	if everyone {
+		e.watched = now
+	}
 	return next, nil
 }
 
-// outcomes returns the new outcomes of the changed nodes of a rollout, and a Tick.
+// outcomes returns the new outcomes of the changed nodes of a rollout, and which of them are
+// unproven.
 func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[string]bool, all bool) ([]rollout.Event, error) {
 	var events []rollout.Event
 	for _, n := range r.Nodes {
@@ -166,11 +191,15 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		if err != nil {
 			return nil, err
 		}
-		outcome := map[api.UpgradeState]rollout.NodeState{api.Updated: rollout.NodeUpdated, api.Failed: rollout.NodeFailed, api.RolledBack: rollout.NodeRolledBack}[st.State]
+		if unproven := st.Unproven(); unproven != (n.State == rollout.NodeUnproven) {
+			events = append(events, rollout.Unproven{NodeID: n.ID, Attempt: n.Attempt, Is: unproven})
+		}
+		outcome := map[api.UpgradeState]rollout.NodeState{api.Updated: rollout.NodeUpdated, api.Failed: rollout.NodeFailed,
+			api.RolledBack: rollout.NodeRolledBack, api.Superseded: rollout.NodeSkipped}[st.State]
 		// The rollout has a time limit of its own.
 		if outcome != "" && outcome != n.State && st.Code != rollout.TimeLimit {
 			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: st.Code})
 		}
 	}
-	return append(events, rollout.Tick{}), nil
+	return events, nil
 }

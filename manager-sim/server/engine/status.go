@@ -11,33 +11,43 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// StateOf derives the state of command c at now from the codes of its events, oldest
-// first, and the version at which its node last authenticated. The acknowledgement,
-// events and the authentication may each be missing; the others decide then. A command
-// that has not ended within the time limit has failed (rollout.TimeLimit), until a
-// later event reports its outcome.
-func StateOf(c store.Command, codes []string, version string, now time.Time) (state api.UpgradeState, errorCode string) {
-	state, errorCode = stateOf(c, codes, version)
+// StateOf derives the state of command c from the codes of its events, oldest first, and
+// from the version at which its node last authenticated and what that reported about its
+// trial. The acknowledgement, events and the authentication may each be missing; the others
+// decide then. A command that has not ended within the time limit has failed
+// (rollout.TimeLimit), until a later event reports its outcome; an unproven version has no
+// limit. age returns how long a manager has run since a time.
+func StateOf(c store.Command, codes []string, n store.Node, age func(since time.Time) time.Duration) (state api.UpgradeState, errorCode string) {
+	state, errorCode = stateOf(c, codes, n)
 	switch state {
 	case api.Queued:
-		if now.Sub(c.CreatedAt) >= store.CommandLife {
+		if age(c.CreatedAt) >= store.CommandLife {
 			return api.Failed, rollout.TimeLimit
 		}
 	case api.Sent, api.Staging, api.Staged, api.Proving:
-		if now.Sub(c.SentAt) >= rollout.DefaultLimit {
+		if !proceeds(c, n) && age(c.SentAt) >= rollout.DefaultLimit {
 			return api.Failed, rollout.TimeLimit
 		}
 	}
 	return state, errorCode
 }
 
-func stateOf(c store.Command, codes []string, version string) (api.UpgradeState, string) {
+// proceeds reports whether the node serves with the version of c, and waits for nothing that
+// could fail within a time: it is under guard or unproven. A newer version may take its
+// place.
+func proceeds(c store.Command, n store.Node) bool {
+	return n.Version == c.Version && (n.Trial == api.TrialGuard || n.Trial == api.TrialUnproven)
+}
+
+func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, string) {
 	has := func(code release.Code) bool { return slices.Contains(codes, string(code)) }
 	switch {
 	case has(release.RolledBack):
 		return api.RolledBack, string(release.RolledBack)
 	case has(release.Completed):
 		return api.Updated, ""
+	case has(release.Superseded):
+		return api.Superseded, ""
 	case !c.AckedAt.IsZero() && !c.Success:
 		return api.Failed, c.ErrorCode
 	}
@@ -47,16 +57,18 @@ func stateOf(c store.Command, codes []string, version string) (api.UpgradeState,
 		}
 	}
 	staged := has(release.Staged) || has(release.StagedManual) || (!c.AckedAt.IsZero() && c.Success)
+	runs := n.Version == c.Version
+	onTrial := runs && (n.Trial == api.TrialOpen || n.Trial == api.TrialUnproven)
 	switch {
-	case staged && version == c.Version && !has(release.Staged):
+	case staged && runs && !has(release.Staged) && !onTrial:
 		return api.Updated, "" // it ran that version already, or the events arrive later
-	case staged && version == c.Version:
+	case staged && runs, !c.SentAt.IsZero() && onTrial:
 		return api.Proving, ""
 	case staged:
 		return api.Staged, ""
 	case has(release.Started):
 		return api.Staging, ""
-	case !c.SentAt.IsZero() && version == c.Version:
+	case !c.SentAt.IsZero() && runs:
 		return api.Updated, "" // events were lost, but it runs the requested version
 	case !c.SentAt.IsZero():
 		return api.Sent, ""
@@ -71,7 +83,23 @@ type Status struct {
 	Code    string    // of a failure
 	Message string    // the node's, for Code
 	Ended   time.Time // of the last acknowledgement or event for the command; zero: none
+	// Completed is when the node reported that it kept the version, or acknowledged it.
+	Completed time.Time
+	// Trial is what the node reports about the trial of the command's version; "" if it runs
+	// another one.
+	Trial string
+	// Away is how long no manager ran since the command was sent, if it has not ended.
+	Away time.Duration
 }
+
+// Busy reports whether the upgrade is in progress, so that the node gets no other one: it
+// is waiting, staging, or on trial without a result.
+func (s Status) Busy() bool {
+	return !s.State.Ended() && s.Trial != api.TrialGuard && s.Trial != api.TrialUnproven
+}
+
+// Unproven reports whether the version of the command runs, and is unproven.
+func (s Status) Unproven() bool { return !s.State.Ended() && s.Trial == api.TrialUnproven }
 
 const (
 	// maxMessage bounds a node's message, in bytes.
@@ -81,7 +109,10 @@ const (
 )
 
 // Statuses derives the status of upgrades from the store.
-type Statuses struct{ store *store.Store }
+type Statuses struct {
+	store *store.Store
+	clock *Clock
+}
 
 // OfNode returns the status of a node's last upgrade. A command that the node refused
 // because another one was in progress does not decide it: the other command does.
@@ -118,19 +149,25 @@ func (s Statuses) OfCommand(ctx context.Context, c store.Command, n store.Node) 
 		return st, err
 	}
 	codes := make([]string, len(outcomes))
-	completed := c.AckedAt
+	st.Completed = c.AckedAt
 	for i, o := range outcomes {
 		codes[i] = o.Code
 		if o.ReceivedAt.After(st.Ended) {
 			st.Ended = o.ReceivedAt
 		}
 		if o.Code == string(release.Completed) {
-			completed = o.ReceivedAt
+			st.Completed = o.ReceivedAt
 		}
 	}
-	st.State, st.Code = StateOf(c, codes, n.Version, time.Now())
-	if st.State == api.Updated && n.Version != c.Version && n.LastSeen.After(completed) {
-		return s.changed(ctx, st, n, completed)
+	st.State, st.Code = StateOf(c, codes, n, s.clock.Age)
+	if n.Version == c.Version {
+		st.Trial = n.Trial
+	}
+	if !st.State.Ended() && !c.SentAt.IsZero() {
+		st.Away = max(0, time.Since(c.SentAt)-s.clock.Age(c.SentAt))
+	}
+	if st.State == api.Updated && n.Version != c.Version && n.LastSeen.After(st.Completed) {
+		return s.changed(ctx, st, n)
 	}
 	if st.Code == "" {
 		return st, nil
@@ -148,14 +185,14 @@ func (s Statuses) OfCommand(ctx context.Context, c store.Command, n store.Node) 
 
 // changed returns the status of a node that was updated and has run another version
 // since, with the message of the rollback if there was one.
-func (s Statuses) changed(ctx context.Context, st Status, n store.Node, completed time.Time) (Status, error) {
+func (s Statuses) changed(ctx context.Context, st Status, n store.Node) (Status, error) {
 	st.State = api.Changed
 	rollbacks, err := s.store.Outcomes(ctx, n.ID, "")
 	if err != nil {
 		return st, err
 	}
 	for _, o := range rollbacks {
-		if !o.ReceivedAt.Before(completed) {
+		if !o.ReceivedAt.Before(st.Completed) {
 			st.Message = o.Message
 		}
 	}

@@ -58,7 +58,7 @@ func TestStateOf(t *testing.T) {
 		{old(staged, 9*time.Hour), "upgrade_staged upgrade_rolled_back", "1.0.0", "rolled_back upgrade_rolled_back"},
 		{old(failed, 9*time.Hour), "", "1.0.0", "failed upgrade_disk_full"},
 	} {
-		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), tt.version, at)
+		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), store.Node{Version: tt.version}, at.Sub)
 		if got := fmt.Sprintf("%s %s", s, code); got != tt.want {
 			t.Errorf("%q at %s: %q, want %q", tt.codes, tt.version, got, tt.want)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -39,6 +40,7 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
 	}
 	before := string(stored.State)
+	r.Outages = e.Clock.Outages()
 	all, err := e.skipAbsent(ctx, stored.GroupID, &r)
 	if err != nil {
 		return r, err
@@ -128,9 +130,29 @@ func commanded(actions []rollout.Action) []string {
 	return ids
 }
 
+// recordDegraded records in a rollout which of the commanded nodes are degraded already, so
+// that its release is not blamed for that.
+func (e *Engine) recordDegraded(ctx context.Context, r rollout.Rollout, actions []rollout.Action) error {
+	ids := commanded(actions)
+	for i, n := range r.Nodes {
+		if !slices.Contains(ids, n.ID) {
+			continue
+		}
+		rec, err := e.Store.Node(ctx, n.ID)
+		if err != nil {
+			return err
+		}
+		r.Nodes[i].Degraded = rec.Health == wire.StatusDegraded
+	}
+	return nil
+}
+
 // save stores a rollout after a transition from the state before, and sends its
 // commands. It stores nothing if nothing changed. CommandLock is held.
 func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollout, actions []rollout.Action, actor, before string, audits []api.AuditEntry) error {
+	if err := e.recordDegraded(ctx, r, actions); err != nil {
+		return err
+	}
 	state, err := json.Marshal(r)
 	if err != nil {
 		return err

@@ -37,6 +37,9 @@ type Config struct {
 	Publish     func(record any)    // passes a record to the event streams
 	NodeChanged func(nodeID string) // reports that something about a node is new
 	Metrics     Metrics
+	// Age returns how long a manager has run since a time. The lifetime of a command does
+	// not run while none did.
+	Age func(since time.Time) time.Duration
 }
 
 // Metrics counts what happens.

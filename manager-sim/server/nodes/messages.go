@@ -27,7 +27,7 @@ func (s *session) resend(ctx context.Context) error {
 		return err
 	}
 	for _, c := range slices.Backward(cs) {
-		if c.AckedAt.IsZero() && time.Since(c.CreatedAt) < store.CommandLife {
+		if c.AckedAt.IsZero() && h.Age(c.CreatedAt) < store.CommandLife {
 			s.sendCommand(c)
 		}
 	}
@@ -66,7 +66,10 @@ func (s *session) handle(ctx context.Context, env wire.Envelope) error {
 func (s *session) health(ctx context.Context, m *wire.Health) error {
 	now := time.Now()
 	n := store.Node{ID: s.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...),
-		Health: m.Status, Unavailable: m.UpgradeUnavailable, Warnings: m.Warnings}
+		Health: m.Status, Unavailable: m.UpgradeUnavailable, Warnings: m.Warnings, Trial: m.TrialState()}
+	if m.Hold != nil {
+		n.Hold = &api.Hold{Reason: m.Hold.Reason, Since: m.Hold.Since}
+	}
 	if m.Upgrade != nil {
 		b, err := json.Marshal(m.Upgrade)
 		if err != nil {
@@ -78,6 +81,10 @@ func (s *session) health(ctx context.Context, m *wire.Health) error {
 		return err
 	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
+	if report := [...]string{n.Version, n.Health, n.Trial}; report != s.report {
+		s.report = report
+		s.hub.NodeChanged(s.nodeID)
+	}
 	if s.beats++; s.beats == 1 || !slices.Equal(s.caps, m.Capabilities) {
 		s.caps = m.Capabilities
 		s.hub.Publish(api.CapabilityRecord{Type: api.RecordCapabilities, Time: now.UTC(), NodeID: s.nodeID, Version: m.Version, Capabilities: n.Capabilities})

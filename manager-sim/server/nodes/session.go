@@ -33,9 +33,10 @@ type session struct {
 	nodeID  string
 	queue   chan wire.Message // to the writer
 	cancel  context.CancelFunc
-	caps    []string // of the last health beat; only the reader uses it
-	beats   int      // health beats so far; only the reader uses it
-	probe   bool     // it is no session, and nothing about the node changes
+	caps    []string  // of the last health beat; only the reader uses it
+	report  [3]string // version, health and trial of the last health beat; only the reader uses it
+	beats   int       // health beats so far; only the reader uses it
+	probe   bool      // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame

@@ -1,0 +1,73 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+)
+
+// Codes of a node that kept the version, and with which something is wrong since. As long
+// as the rollout has not ended, each counts as a failure.
+const (
+	Vanished     = "node_vanished"      // it is offline for longer than usual for it
+	Degraded     = "node_degraded"      // its health is degraded, and was not before the command
+	OtherVersion = "node_other_version" // it runs another version again
+)
+
+// Condition reports what is wrong with a node that kept the version: one of the codes, or
+// "" if nothing is. A node with which nothing is wrong any more counts as updated again.
+type Condition struct {
+	NodeID  string
+	Attempt int
+	Code    string
+}
+
+// Unproven reports whether a node's version is unproven: its own check has held, and its
+// link to the manager is neither proven nor disproven.
+type Unproven struct {
+	NodeID  string
+	Attempt int
+	Is      bool
+}
+
+func (Condition) event() {}
+func (Unproven) event()  {}
+
+// DefaultPatience is the shortest time after which an offline node has vanished.
+const DefaultPatience = 2 * time.Minute
+
+// Patience returns how long a node may be offline before it has vanished: at least least,
+// and twice as long as its longest absence before.
+func Patience(least, longest time.Duration) time.Duration { return max(least, 2*longest) }
+
+// Watched reports whether a Condition of the node counts: it kept the version.
+func (n Node) Watched() bool {
+	return n.State == NodeUpdated || n.State == NodeFailed && watchCode(n.Code)
+}
+
+func watchCode(code string) bool {
+	return slices.Contains([]string{Vanished, Degraded, OtherVersion}, code)
+}
+
+// recordCondition records what is wrong with a node that kept the version.
+func (n *Node) recordCondition(e Condition) {
+	switch {
+	case e.Attempt != n.Attempt || !n.Watched():
+	case e.Code == "":
+		n.State, n.Code, n.Known = NodeUpdated, "", false
+	case watchCode(e.Code):
+		n.fall(NodeFailed, e.Code)
+	}
+}
+
+// recordUnproven records whether a node without an outcome is unproven. One that reached
+// the time limit stays unproven until its outcome arrives.
+func (n *Node) recordUnproven(e Unproven) {
+	late := n.Code == TimeLimit
+	switch {
+	case e.Attempt != n.Attempt:
+	case e.Is && (n.State == NodeCommanded || n.State == NodeFailed && late):
+		n.State = NodeUnproven
+	case !e.Is && n.State == NodeUnproven && !late:
+		n.State = NodeCommanded
+	}
+}
