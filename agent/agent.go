@@ -185,13 +185,15 @@ func (a *Agent) run(ctx context.Context) error {
 		a.ready(res)
 	}
 
+	// systemd's watchdog counts from READY=1 on, and systemd may answer these questions late.
+	a.expectLoop(unitCheckAgain)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.watch(ctx) })
 	unitAnswered := a.checkUnitFirst(ctx)
 	if res.State.Status == state.RolledBack {
 		a.attachJournal(ctx)
 	}
 	a.expectLoop(0)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.watch(ctx) })
 	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })

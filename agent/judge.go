@@ -190,6 +190,8 @@ func (j *judge) failed(why string) error {
 func (j *judge) waitsFor() string {
 	session := fmt.Sprintf("a session with the manager that lasts %v", pace(heldFor))
 	switch {
+	case !j.passed && j.first > 0:
+		return fmt.Sprintf("its own check to pass, which may take %v in a first start: %s", j.first, j.why)
 	case j.well.IsZero():
 		return "its own check to pass: " + j.why
 	case !j.held:

@@ -293,7 +293,21 @@ func (s *session) health(ctx context.Context) error {
 			Progress: a.progress.Load(),
 		}
 	}
+	h.Trial, h.Hold = a.trialOf(res.State)
 	return s.send(h)
+}
+
+// trialOf returns what health says of the version on trial in s.
+func (a *Agent) trialOf(s state.State) (string, *wire.Hold) {
+	if s.Status != state.PendingHealth {
+		return "", nil
+	}
+	stage := a.c.Layout.Reached(s)
+	if stage != state.Unproven {
+		return string(stage), nil
+	}
+	r := a.c.Layout.ReadJudge(s)
+	return string(stage), &wire.Hold{Reason: release.Foreign(r.Waits, wire.MaxText/8), Since: r.Since}
 }
 
 // deliver sends the entries of the outbox that this session has not sent, oldest

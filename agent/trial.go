@@ -26,6 +26,9 @@ import (
 // That is the rule in attached mode, and where last-good has no probe. Elsewhere a judge
 // decides.
 func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time) error {
+	if a.attached == nil {
+		a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (a.c.Window + verdictTime).Microseconds()))
+	}
 	if j := a.judged(res, began); j != nil {
 		return j.run(ctx)
 	}
@@ -140,7 +143,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	case accepted:
 		note = "an operator accepted it without the proof of its link to the manager"
 	case a.attached == nil && len(a.c.URLs) == 0:
-		note = "its own check decided, as no manager is configured"
+		note = "the node has no manager, so its check alone decided"
 	case extended != "":
 		note = "the trial was extended: " + extended
 	}
@@ -154,6 +157,11 @@ func (a *Agent) readyOnTrial(s state.State) {
 	a.recordJudge(s, func(r *state.JudgeRecord) { r.Ready, r.Passed = true, true })
 	a.sendReady(s.Status)
 }
+
+// verdictTime is how much later than the window systemd ends a start that is not ready. Its
+// TimeoutStartSec= began before this process did, with the commands before it: it would end
+// the start first, and the cause that this process knows would be lost.
+const verdictTime = 10 * time.Second
 
 // calmAfter is how long the check of the version on trial must pass, without a break, for
 // the starts before the present one to be forgotten.

@@ -76,26 +76,27 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 	for _, k := range args.Keys {
 		command = append(command, "--manager-key", k)
 	}
-	cmd := exec.CommandContext(ctx, bin, command...)
-	cmd.Dir = l.Version(v)
-	cmd.Env = append(childEnvironment(os.Environ()), fmt.Sprintf("GOMEMLIMIT=%d", probeMemory/2))
-	out := &bounded{limit: probeOutput}
-	words := &head{}
-	cmd.Stdout, cmd.Stderr = out, words
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
-		r := ProbeRun{Err: fmt.Errorf("not started: %w", err)}
-		for _, lack := range []error{syscall.EMFILE, syscall.EAGAIN, syscall.ENOMEM} {
-			r.Unable = r.Unable || errors.Is(err, lack)
-		}
-		return r
+	out, words := &bounded{limit: probeOutput}, &head{}
+	cmd, err := start(ctx, func() *exec.Cmd {
+		cmd := exec.CommandContext(ctx, bin, command...)
+		cmd.Dir = l.Version(v)
+		cmd.Env = append(childEnvironment(os.Environ()), fmt.Sprintf("GOMEMLIMIT=%d", probeMemory/2))
+		cmd.Stdout, cmd.Stderr = out, words
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+		cmd.WaitDelay = time.Second
+		return cmd
+	})
+	if err != nil {
+		return ProbeRun{Err: fmt.Errorf("not started: %w", err), Unable: lacks(err)}
 	}
 	pid := cmd.Process.Pid
 	// A Go program reserves much more address space than it uses, so only data is bounded.
 	unix.Prlimit(pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: 4 * probeMemory, Max: 4 * probeMemory}, nil)
-	os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0)
+	if f, err := os.OpenFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), os.O_WRONLY, 0); err == nil {
+		f.WriteString("1000")
+		f.Close()
+	}
 	err = cmd.Wait()
 	syscall.Kill(-pid, syscall.SIGKILL) // what it left behind
 	r := ProbeRun{Lines: out.b, Err: err, Answered: bytes.Contains(out.b, []byte(`"stage":`))}
@@ -110,6 +111,12 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 		r.Err = fmt.Errorf("%w: %s", r.Err, words)
 	}
 	return r
+}
+
+// lacks reports whether a program was not started for what this process, or its user, has
+// used up. ENFILE is of the whole machine.
+func lacks(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOMEM)
 }
 
 // probeStep is what `edge-agent probe --json` prints of a step, as far as it is used here.
@@ -169,6 +176,24 @@ const maxProbeWords = 600
 // without TLS.
 func ProbeKeys(keys ...string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(slices.DeleteFunc(keys, func(k string) bool { return k == "" }))))
+}
+
+// start starts what command returns.
+func start(ctx context.Context, command func() *exec.Cmd) (*exec.Cmd, error) {
+	for {
+		cmd := command()
+		err := cmd.Start()
+		// A fork elsewhere in this process may still have the file open for writing for an
+		// instant (golang.org/issue/22315).
+		if !errors.Is(err, syscall.ETXTBSY) {
+			return cmd, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // maxProbeExit is the highest exit code of a probe that ended as it should.

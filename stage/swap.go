@@ -80,8 +80,10 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 			switch {
 			case !l.MayReplace(s):
 				return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
+			case tr.Target == s.Good:
+				return s, t, release.Errorf(release.InProgress, "%s is what a rollback of %s returns to; roll back instead (edge-agent rollback)", s.Good, s.Target)
 			case outcome != "staged": // its trial would have no end
-				return s, t, release.Errorf(release.InProgress, "%s is on trial (%s), and a release can wait for an operator only where none is: accept it (edge-agent accept), or roll back", s.Target, l.Reached(s))
+				return s, t, release.Errorf(release.InProgress, "%s is on trial still", s.Target)
 			case !l.ReadJudge(s).Completed:
 				s = state.Supersede(s, tr.Target, now)
 			}

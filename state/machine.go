@@ -136,6 +136,9 @@ func beginTrial(s State, tr Trial, now time.Time) State {
 	}
 	n := atRest(s, PendingHealth, s.Good, now)
 	n.Target, n.Previous = tr.Target, s.Good
+	if s.Status == PendingHealth {
+		n.Replaces = s.Target
+	}
 	n.MaxBootAttempts, n.TrialID = tr.MaxAttempts, tr.ID
 	n.CommandID, n.Channel = tr.CommandID, tr.Channel
 	n.PendingFloor, n.PendingFloorSequence = tr.RollbackFloor, tr.FloorSequence

@@ -13,12 +13,13 @@ import (
 
 // standing is what a node judges a release by.
 type standing struct {
-	host    release.Host
-	policy  release.Policy  // with the floors
-	running release.Version // steps back count from it; zero: the node runs none
-	current release.Version // what current points to; zero: nothing
-	back    release.Version // what a rollback of the next trial returns to
-	onTrial release.Version // without a result yet; zero: nothing
+	host     release.Host
+	policy   release.Policy  // with the floors
+	running  release.Version // steps back count from it; zero: the node runs none
+	current  release.Version // what current points to; zero: nothing
+	back     release.Version // what a rollback of the next trial returns to
+	unproven bool            // current is on trial, and a newer version may take its place
+	onTrial  release.Version // without a result yet; zero: nothing
 }
 
 // standing reads the node's root. It writes nothing.
@@ -40,9 +41,9 @@ func (p *Pipeline) standingOf(res state.Result) standing {
 	}
 	if res.State.Status == state.PendingHealth {
 		s.back = res.State.Good
-	}
-	if res.State.Status == state.PendingHealth && !n.Layout.MayReplace(res.State) {
-		s.onTrial = res.State.Target
+		if s.unproven = n.Layout.MayReplace(res.State); !s.unproven {
+			s.onTrial = res.State.Target
+		}
 	}
 	return s
 }
@@ -59,6 +60,8 @@ func (n standing) allows(req release.Request) error {
 		return n.policy.Check(req, n.running)
 	case !n.onTrial.IsZero():
 		return release.Errorf(release.InProgress, "%s is on trial; wait for its result", n.onTrial)
+	case n.unproven && req.Version == n.back:
+		return release.Errorf(release.InProgress, "%s is what a rollback of %s returns to; roll back instead (edge-agent rollback)", n.back, n.current)
 	case req.Version == n.current:
 		return release.Errorf(release.InProgress, "%s runs already", n.current)
 	}

@@ -147,6 +147,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err != nil {
 		return rel, err
 	}
+	if r.End == Shelve && node.unproven { // its trial would have no end
+		return rel, release.Errorf(release.InProgress, "%s is on trial still, and a release can wait for an operator only where none is: accept it (edge-agent accept), or roll back", node.current)
+	}
 	node.policy.Enabled = node.policy.Enabled || r.CommandID == ""
 	if r.End == Install { // an interrupted installation may have recorded its version already
 		node.running, node.current = release.Version{}, release.Version{}

@@ -160,8 +160,8 @@ func TestRemovedNodes(t *testing.T) {
 func TestUpgradeStateNames(t *testing.T) {
 	t.Parallel()
 	for state, want := range map[api.UpgradeState]string{
-		api.Idle: "idle", api.Queued: "queued", api.Sent: "queued", api.Staging: "staging", api.Staged: "restarting", api.Proving: "proving",
-		api.Updated: "updated", api.Failed: "upgrade failed", api.RolledBack: "rolled back", api.Changed: "runs another version",
+		api.Idle: "idle", api.Queued: "queued", api.Sent: "queued", api.Staging: "staging", api.Staged: "restarting", api.Proving: "on trial",
+		api.Updated: "updated", api.Failed: "upgrade failed", api.RolledBack: "rolled back", api.Changed: "runs another version", api.Superseded: "superseded",
 	} {
 		if got := upgradeState(api.Node{UpgradeState: state}); got != want {
 			t.Errorf("%s is called %q, not %q", state, got, want)

@@ -36,6 +36,7 @@ func stateOf(n api.Node) string {
 
 // upgradeState describes a node's last upgrade as the pages do.
 func upgradeState(n api.Node) string {
+	trial := n.TrialText()
 	switch n.UpgradeState {
 	case api.Queued, api.Sent:
 		return "queued"
@@ -44,13 +45,22 @@ func upgradeState(n api.Node) string {
 			return fmt.Sprintf("staging %d %%", int(100*min(1, float64(done)/float64(total))))
 		}
 	case api.Staged:
-		return "restarting"
+		if trial == "" {
+			return "restarting"
+		}
 	case api.Failed:
 		return "upgrade failed"
 	case api.RolledBack:
 		return "rolled back"
 	case api.Changed:
 		return "runs another version"
+	}
+	switch {
+	case n.UpgradeState == api.Staging:
+	case n.Trial == api.TrialUnproven:
+		return "unproven"
+	case strings.HasPrefix(trial, "on trial"):
+		return "on trial"
 	}
 	return string(n.UpgradeState)
 }
@@ -199,6 +209,7 @@ func (c *client) showNode(cmd *cobra.Command, call func(api.Option) (api.Node, e
 	}
 	row("version", n.Version)
 	row("upgrade", strings.TrimSpace(upgradeState(n)+" "+n.TargetVersion))
+	row("trial", n.TrialText())
 	row("requested by", n.RequestedBy)
 	row("code", n.ErrorCode)
 	row("error", n.Error)

@@ -42,7 +42,7 @@ var nodeStates = []struct {
 	state rollout.NodeState
 	word  string
 }{
-	{rollout.NodeUpdated, "updated"}, {rollout.NodeCommanded, "upgrading"}, {rollout.NodeWaiting, "waiting"}, {rollout.NodeFailed, "failed"},
+	{rollout.NodeUpdated, "updated"}, {rollout.NodeCommanded, "upgrading"}, {rollout.NodeUnproven, "unproven"}, {rollout.NodeWaiting, "waiting"}, {rollout.NodeFailed, "failed"},
 	{rollout.NodeRolledBack, "rolled back"}, {rollout.NodeSkipped, "skipped"}, {rollout.NodeMissed, "missed"},
 }
 
@@ -91,8 +91,12 @@ func printRollout(w io.Writer, r api.Rollout, shown map[string]string) {
 	}
 }
 
-// failureOf describes the failure of a node; "" if it did not fail.
+// failureOf describes the failure of a node, or what an unproven one waits for; "" for any
+// other.
 func failureOf(n api.RolloutNode) string {
+	if n.State == rollout.NodeUnproven {
+		return "unproven: " + cli.Plain(n.Hold.String())
+	}
 	if n.Code == "" && n.Message == "" {
 		return ""
 	}

@@ -69,9 +69,10 @@ type upgrade struct {
 	node       string // its id
 	version    string
 	commandID  string
-	ranVersion bool  // the node ran the version when it was requested
-	wasOnline  bool  // the node has been online
-	printed    int64 // Seq of the last event that was printed
+	ranVersion bool   // the node ran the version when it was requested
+	wasOnline  bool   // the node has been online
+	printed    int64  // Seq of the last event that was printed
+	trial      string // what was printed about an unproven version
 }
 
 func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
@@ -187,9 +188,9 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 		return u.acknowledged(ctx)
 	}
 	switch n.UpgradeState {
-	case api.Updated, api.Changed, api.RolledBack, api.Failed:
+	case api.Updated, api.Changed, api.RolledBack, api.Failed, api.Superseded:
 	default:
-		return false, nil
+		return false, u.printTrial(n)
 	}
 	// The event of this state may have arrived since.
 	if done, err := u.printEvents(ctx); done || err != nil {
@@ -203,10 +204,28 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 	case n.UpgradeState == api.Failed:
 		return true, u.failure(cli.Refused, "failed", n.ErrorCode, n.Error)
 	}
+	if n.UpgradeState == api.Superseded {
+		return true, u.superseded()
+	}
 	if u.ranVersion {
 		return true, u.printAlreadyRuns()
 	}
 	return true, nil
+}
+
+// superseded is the error of an upgrade whose unproven version a newer one replaced.
+func (u *upgrade) superseded() error {
+	return cli.Exit(cli.Refused, fmt.Errorf("upgrade of %s to %s: a newer version took its place (%s)", cli.Plain(u.node), cli.Plain(u.version), release.Superseded))
+}
+
+// printTrial prints once that the version is unproven, and what it waits for.
+func (u *upgrade) printTrial(n api.Node) error {
+	if text := n.TrialText(); n.Trial == api.TrialUnproven && text != u.trial && !u.json {
+		u.trial = text
+		_, err := fmt.Fprintf(u.cmd.OutOrStdout(), "%s\n", cli.Plain(text))
+		return err
+	}
+	return nil
 }
 
 // printAlreadyRuns prints that the node runs the version already.
@@ -225,11 +244,13 @@ func (u *upgrade) printEvents(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var completed, rolledBack, failed *api.Event
+	var completed, rolledBack, failed, superseded *api.Event
 	for i, e := range slices.Backward(page.Events) {
 		switch code := release.Code(e.ErrorCode); {
 		case code == release.RolledBack:
 			rolledBack = &page.Events[i]
+		case code == release.Superseded:
+			superseded = &page.Events[i]
 		case code == release.Completed, code == release.StagedManual:
 			completed = &page.Events[i]
 		case code.Severity() != release.Info && e.ErrorCode != "":
@@ -253,6 +274,8 @@ func (u *upgrade) printEvents(ctx context.Context) (bool, error) {
 		return true, u.failure(cli.RolledBack, "rolled back", rolledBack.ErrorCode, rolledBack.Message)
 	case completed != nil:
 		return true, nil
+	case superseded != nil:
+		return true, u.superseded()
 	case failed != nil:
 		return true, u.failure(cli.Refused, "failed", failed.ErrorCode, failed.Message)
 	}

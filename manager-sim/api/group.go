@@ -115,6 +115,7 @@ type RolloutNode struct {
 	Code    string            `json:"code,omitempty"`    // of a failure
 	Known   bool              `json:"known,omitempty"`   // an operator resumed after this failure
 	Message string            `json:"message,omitempty"` // the node's own, for Code
+	Hold    *Hold             `json:"hold,omitempty"`    // what an unproven node waits for
 }
 
 // RolloutList is a page of rollouts.

@@ -61,16 +61,35 @@ type Hold struct {
 	Since  time.Time `json:"since,omitzero"`
 }
 
-// String describes the hold as a phrase: "waits for REASON since TIME".
+// String describes what an unproven version waits for, and since when. Of a nil Hold that
+// is not known.
 func (h *Hold) String() string {
+	const unknown = "its link to the manager is not proven yet"
 	if h == nil {
-		return ""
+		return unknown
 	}
-	text := "waits for " + cmp.Or(h.Reason, "a proof of its link")
+	text := cmp.Or(h.Reason, unknown)
 	if !h.Since.IsZero() {
 		text += " since " + h.Since.UTC().Format("2006-01-02 15:04:05 UTC")
 	}
 	return text
+}
+
+// TrialText describes the trial of the running version; "" without one.
+func (n Node) TrialText() string {
+	kept := n.UpgradeState == Updated && n.TargetVersion == n.Version // the report is from before
+	switch {
+	case n.Trial == TrialUnproven:
+		return "unproven: " + n.Hold.String()
+	case n.Trial == TrialGuard:
+		return "under guard"
+	case n.UpgradeState == Proving || n.UpgradeState == Staged && n.ManagerAwaySecs > 0 || n.Trial == TrialOpen && !kept:
+		if n.ManagerAwaySecs > 0 {
+			return "on trial (manager was away)"
+		}
+		return "on trial"
+	}
+	return ""
 }
 
 // Progress returns how many bytes of a release the node has downloaded, and how

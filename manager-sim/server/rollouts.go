@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
@@ -43,7 +45,7 @@ func (h *rolloutRoutes) list(w http.ResponseWriter, r *http.Request) {
 	}
 	list := api.RolloutList{Rollouts: make([]api.Rollout, len(page)), Next: next}
 	for i, stored := range page {
-		if _, list.Rollouts[i], err = viewRollout(stored, groups); err != nil {
+		if _, list.Rollouts[i], err = h.view(stored, groups); err != nil {
 			h.storeFailed(w, err)
 			return
 		}
@@ -72,7 +74,7 @@ func (h *rolloutRoutes) get(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
-	ro, view, err := viewRollout(stored, groups)
+	ro, view, err := h.view(stored, groups)
 	if err == nil {
 		err = h.addMessages(r.Context(), ro, &view)
 	}
@@ -127,39 +129,61 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 // maxMessages is how many failed nodes of a rollout are shown with their messages.
 const maxMessages = 100
 
-// addMessages adds the messages of the failed nodes to the view of a rollout.
+// addMessages adds to the view of a rollout the messages of the nodes that failed, and what
+// the unproven nodes wait for.
 func (h *rolloutRoutes) addMessages(ctx context.Context, ro rollout.Rollout, v *api.Rollout) error {
 	remaining := maxMessages
 	for i, n := range ro.Nodes {
-		if n.Code == "" || n.Code == rollout.TimeLimit || remaining == 0 {
+		if (n.Code == "" || n.Code == rollout.TimeLimit) && n.State != rollout.NodeUnproven || remaining == 0 {
 			continue
 		}
 		remaining--
-		c, err := h.store.Command(ctx, ro.CommandID(n))
-		if err != nil {
+		if err := h.addMessage(ctx, ro, n, &v.Nodes[i]); err != nil {
 			return err
-		}
-		st, err := h.engine.Statuses.OfCommand(ctx, c, store.Node{ID: n.ID})
-		if err != nil {
-			return err
-		}
-		if st.Code == n.Code {
-			v.Nodes[i].Message = st.Message
 		}
 	}
 	return nil
 }
 
-// viewRollout returns a stored rollout, and how the API shows it.
-func viewRollout(stored store.Rollout, groups map[string]string) (rollout.Rollout, api.Rollout, error) {
+func (h *rolloutRoutes) addMessage(ctx context.Context, ro rollout.Rollout, n rollout.Node, v *api.RolloutNode) error {
+	c, err := h.store.Command(ctx, ro.CommandID(n))
+	if err != nil {
+		return err
+	}
+	rec, err := h.store.Node(ctx, n.ID)
+	if err != nil {
+		return err
+	}
+	switch {
+	case n.State == rollout.NodeUnproven:
+		v.Hold = rec.Hold
+		return nil
+	case n.Code == rollout.Vanished:
+		longest, err := h.engine.Watch.LongestAbsence(ctx, n.ID, c.CreatedAt)
+		v.Message = fmt.Sprintf("offline, last seen %s; its longest known absence before the upgrade was %v", rec.LastSeen.Format(time.RFC3339), longest.Round(time.Second))
+		return err
+	}
+	st, err := h.engine.Statuses.OfCommand(ctx, c, rec)
+	if st.Code == n.Code || n.Code == rollout.OtherVersion {
+		v.Message = st.Message
+	}
+	if n.Code == rollout.OtherVersion && v.Message == "" {
+		v.Message = "it runs " + rec.Version
+	}
+	return err
+}
+
+// view returns a stored rollout, and how the API shows it.
+func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (rollout.Rollout, api.Rollout, error) {
 	var r rollout.Rollout
 	if err := json.Unmarshal(stored.State, &r); err != nil {
 		return r, api.Rollout{}, err
 	}
+	r.Outages = h.engine.Clock.Outages()
 	v := api.Rollout{
 		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By,
 		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Status: r.Status, Reason: r.PauseReason(),
-		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleUntil, CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
+		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd(), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
 		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision,
 	}
 	for _, n := range r.Nodes {

@@ -34,7 +34,10 @@ type manager struct {
 	fitting sync.Mutex
 }
 
-func start(t *testing.T) *manager {
+func start(t *testing.T) *manager { return startWith(t, server.Config{}) }
+
+// startWith is start with settings of a test.
+func startWith(t *testing.T, c server.Config) *manager {
 	t.Helper()
 	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
 	if err != nil {
@@ -43,14 +46,33 @@ func start(t *testing.T) *manager {
 	if err := st.AddToken(t.Context(), secret.Hash(registration)); err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.New(server.Config{Store: st, AdminToken: admin, Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &manager{Server: s, Store: st, t: t, http: httptest.NewServer(s)}
+	m := &manager{Store: st, t: t}
+	m.run(c)
 	m.openAPI = sync.OnceValues(m.readOpenAPI)
-	t.Cleanup(func() { s.Close(); m.http.Close(); st.Close() })
+	t.Cleanup(func() { m.Close(); m.http.Close(); st.Close() })
 	return m
+}
+
+// run starts a server over the store.
+func (m *manager) run(c server.Config) {
+	m.t.Helper()
+	c.Store, c.AdminToken, c.Log = m.Store, admin, zerolog.Nop()
+	s, err := server.New(c)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.Server, m.http = s, httptest.NewServer(s)
+}
+
+// restart ends the server, and starts it again as if it had been away for some time.
+func (m *manager) restart(away time.Duration) {
+	m.t.Helper()
+	m.Close()
+	m.http.Close()
+	if err := m.Store.RecordAlive(m.t.Context(), time.Now().Add(-away), 24*365*time.Hour); err != nil {
+		m.t.Fatal(err)
+	}
+	m.run(server.Config{})
 }
 
 // call makes a REST call as the admin and returns the status and the body. Every

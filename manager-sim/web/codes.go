@@ -28,7 +28,17 @@ func failureOf(code, cause string) *failure {
 // Meaning returns what an error code means and what an operator can do. Both are empty
 // for an unknown code. Codes of package release have their texts there.
 func Meaning(code string) (meaning, remedy string) {
-	if code == rollout.TimeLimit {
+	switch code {
+	case rollout.Vanished:
+		return "The node kept the version, and is offline for longer than usual for it. It counts as updated again when it is back.",
+			"Check the device and its network. Resume the rollout if the release is not the cause; otherwise abort it, and roll the group back."
+	case rollout.Degraded:
+		return "The node kept the version, and its health is degraded since. It counts as updated again when its health is ok.",
+			"See the node's events, and the service's journal on the device. Resume the rollout if the release is not the cause."
+	case rollout.OtherVersion:
+		return "The node kept the version, and runs another one again. It counts as updated again when it runs the version.",
+			"See the node's events: a version was chosen on the device, or the node rolled back. Retry, or skip it."
+	case rollout.TimeLimit:
 		return "The node reported no outcome within the time limit. A later report still counts.",
 			"Check whether the node is online. Retry, or skip it."
 	}

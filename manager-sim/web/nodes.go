@@ -40,6 +40,16 @@ func (n node) OneAddress() bool {
 // Chip is the state of the node's last upgrade.
 func (n node) Chip() chip {
 	busy := func(word string) chip { return chip{word, "◔", "busy"} }
+	switch trial := n.TrialText(); n.UpgradeState {
+	case api.Queued, api.Sent, api.Staging, api.Failed, api.RolledBack:
+	default:
+		switch {
+		case n.Trial == api.TrialUnproven:
+			return chip{"unproven", "?", "warn"}
+		case strings.HasPrefix(trial, "on trial"):
+			return busy("on trial")
+		}
+	}
 	switch n.UpgradeState {
 	case api.Queued, api.Sent:
 		return busy("queued")
@@ -51,7 +61,7 @@ func (n node) Chip() chip {
 	case api.Staged:
 		return busy("restarting")
 	case api.Proving:
-		return busy("proving")
+		return busy("on trial")
 	case api.Updated:
 		return chip{"updated", "✓", "good"}
 	case api.Failed:
@@ -60,11 +70,21 @@ func (n node) Chip() chip {
 		return chip{"rolled back", "✕", "bad"}
 	case api.Changed:
 		return chip{"runs another version", "≠", "warn"}
+	case api.Superseded:
+		return chip{"superseded", "»", "plain"}
 	}
 	if !n.Online {
 		return chip{"offline", "○", "plain"}
 	}
 	return chip{"idle", "·", "plain"}
+}
+
+// TrialLine is what the page says about the trial beside the chip.
+func (n node) TrialLine() string {
+	if text := n.TrialText(); text != n.Chip().Word {
+		return text
+	}
+	return ""
 }
 
 // Target is the version of the last upgrade, as a text that continues the chip: "upgrade
@@ -73,7 +93,7 @@ func (n node) Target() string {
 	switch n.UpgradeState {
 	case api.Queued, api.Sent, api.Staging, api.Staged, api.Proving:
 		return "upgrade to " + n.TargetVersion
-	case api.Failed:
+	case api.Failed, api.Superseded:
 		return "version " + n.TargetVersion
 	case api.RolledBack:
 		return "from " + n.TargetVersion
@@ -163,7 +183,7 @@ func (f nodeFilter) matches(n node) bool {
 }
 
 // states are the states of chips, for the filter.
-var states = []string{"idle", "offline", "queued", "staging", "restarting", "proving", "updated", "upgrade failed", "rolled back", "runs another version"}
+var states = []string{"idle", "offline", "queued", "staging", "restarting", "on trial", "unproven", "updated", "upgrade failed", "rolled back", "runs another version", "superseded"}
 
 // nodesView is the data of the page of nodes.
 type nodesView struct {

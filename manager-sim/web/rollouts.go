@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strings"
@@ -48,9 +49,10 @@ func nodeWord(s rollout.NodeState) string {
 	return string(s)
 }
 
-// Done is the number of nodes that have finished, including failed ones.
+// Done is the number of nodes that have finished, including failed ones. An unproven one
+// has not.
 func (d rolloutDetail) Done() int {
-	return len(d.Nodes) - d.number(rollout.NodeWaiting) - d.number(rollout.NodeCommanded) - d.number(rollout.NodeMissed)
+	return len(d.Nodes) - d.number(rollout.NodeWaiting) - d.number(rollout.NodeCommanded) - d.number(rollout.NodeMissed) - d.number(rollout.NodeUnproven)
 }
 
 // Bad is the number of nodes that failed or were rolled back.
@@ -85,7 +87,7 @@ func (d rolloutDetail) count(states ...rollout.NodeState) string {
 // Brief is the progress of the rollout for a list: "4 of 40 finished, 1 failed".
 func (d rolloutDetail) Brief() string {
 	text := fmt.Sprintf("%d of %d finished", d.Done(), len(d.Nodes))
-	if bad := d.count(rollout.NodeFailed, rollout.NodeRolledBack); bad != "" {
+	if bad := d.count(rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeUnproven); bad != "" {
 		text += ", " + bad
 	}
 	if left := d.count(rollout.NodeWaiting, rollout.NodeMissed); left != "" && d.Final() {
@@ -103,7 +105,7 @@ func (d rolloutDetail) Summary() string {
 		text += ": " + finished
 	}
 	text += "."
-	if rest := count(rollout.NodeCommanded, rollout.NodeWaiting, rollout.NodeMissed); rest != "" {
+	if rest := count(rollout.NodeCommanded, rollout.NodeUnproven, rollout.NodeWaiting, rollout.NodeMissed); rest != "" {
 		text += " " + rest + "."
 	}
 	return text
@@ -114,7 +116,11 @@ type waveNode struct {
 	api.RolloutNode
 	Word    string
 	Failure *failure
+	Waits   string // what an unproven node waits for
 }
+
+// fallenWords are the states of nodes that kept the version and fell, by their codes.
+var fallenWords = map[string]string{rollout.Vanished: "vanished", rollout.Degraded: "degraded", rollout.OtherVersion: "runs another version"}
 
 // Chip is the state of a node that failed.
 func (n waveNode) Chip() chip { return chip{n.Word, "✕", "bad"} }
@@ -145,6 +151,10 @@ func (d rolloutDetail) waves() []wave {
 			}
 			if n.State == rollout.NodeFailed || n.State == rollout.NodeRolledBack {
 				wn.Failure = failureOf(n.Code, n.Message)
+				wn.Word = cmp.Or(fallenWords[n.Code], wn.Word)
+			}
+			if n.State == rollout.NodeUnproven {
+				wn.Waits = n.Hold.String()
 			}
 			w.Nodes = append(w.Nodes, wn)
 		}
@@ -239,6 +249,7 @@ func (r *request) confirmAbort(refusal error) error {
 	}{
 		{rollout.NodeWaiting, "1 node still waits and keeps its current version.", "%d nodes still wait and keep their current version."},
 		{rollout.NodeCommanded, "1 running upgrade continues.", "%d running upgrades continue."},
+		{rollout.NodeUnproven, "1 unproven node keeps running the new version on trial.", "%d unproven nodes keep running the new version on trial."},
 		{rollout.NodeUpdated, "1 updated node keeps the new version. You can roll the group back afterwards.", "%d updated nodes keep the new version. You can roll the group back afterwards."},
 	} {
 		switch k := d.number(e.state); k {

@@ -105,7 +105,7 @@ var functions = template.FuncMap{
 				parts[0]++
 			case rollout.NodeFailed, rollout.NodeRolledBack:
 				parts[1]++
-			case rollout.NodeCommanded:
+			case rollout.NodeCommanded, rollout.NodeUnproven:
 				parts[2]++
 			}
 		}

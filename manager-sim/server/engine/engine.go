@@ -64,9 +64,9 @@ type Engine struct {
 	Statuses  Statuses
 	Commands  *Commands
 	Catalogue *Catalogue
+	Watch     Watch
 
-	watched time.Time                // when all nodes that kept a version were last looked at; only Run uses it
-	longest map[string]time.Duration // absences of nodes before a command, by its id; only Run uses it
+	watched time.Time // when all nodes that kept a version were last looked at; only Run uses it
 
 	wake chan struct{} // has an entry while the rollouts have to be looked at
 
@@ -78,7 +78,7 @@ type Engine struct {
 func New(c Config) *Engine {
 	statuses := Statuses{c.Store, c.Clock}
 	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses},
-		Catalogue: newCatalogue(c.Releases, c.Log), longest: make(map[string]time.Duration), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
+		Catalogue: newCatalogue(c.Releases, c.Log), Watch: newWatch(c, statuses), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 
 // NodeChanged makes the engine check a node of which something may have changed.
@@ -152,7 +152,7 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 			if err != nil {
 				return nil, err
 			}
-			fallen, err := e.watch(ctx, r, changed, everyone)
+			fallen, err := e.Watch.fallen(ctx, r, changed, everyone)
 			return append(append(events, fallen...), rollout.Tick{}), err
 		}, "manager")
 		if err != nil {

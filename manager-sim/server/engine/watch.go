@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -11,13 +12,27 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// watch returns what is new about the nodes that kept the version of a rollout: of the
+// Watch finds what is wrong with nodes that kept the version of a rollout.
+type Watch struct {
+	store    *store.Store
+	nodes    Nodes
+	statuses Statuses
+	clock    *Clock
+	patience time.Duration            // the shortest one
+	longest  map[string]time.Duration // absences of nodes before a command, by its id; only Engine.Run uses it
+}
+
+func newWatch(c Config, statuses Statuses) Watch {
+	return Watch{c.Store, c.Nodes, statuses, c.Clock, cmp.Or(c.VanishAfter, rollout.DefaultPatience), make(map[string]time.Duration)}
+}
+
+// fallen returns what is new about the nodes that kept the version of a rollout: of the
 // changed ones, or of all.
-func (e *Engine) watch(ctx context.Context, r rollout.Rollout, changed map[string]bool, all bool) ([]rollout.Event, error) {
+func (w Watch) fallen(ctx context.Context, r rollout.Rollout, changed map[string]bool, all bool) ([]rollout.Event, error) {
 	if !slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { return n.Watched() && (all || changed[n.ID]) }) {
 		return nil, nil
 	}
-	members, err := e.Store.GroupNodes(ctx, r.GroupID)
+	members, err := w.store.GroupNodes(ctx, r.GroupID)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +46,7 @@ func (e *Engine) watch(ctx context.Context, r rollout.Rollout, changed map[strin
 		if !member || !n.Watched() || !all && !changed[n.ID] {
 			continue
 		}
-		code, err := e.condition(ctx, r, n, rec)
+		code, err := w.condition(ctx, r, n, rec)
 		if err != nil {
 			return nil, err
 		}
@@ -45,17 +60,17 @@ func (e *Engine) watch(ctx context.Context, r rollout.Rollout, changed map[strin
 // condition returns what is wrong with a node that kept the version of a rollout, as
 // rollout.Condition. What it knows stays if the node has another command since, or two
 // devices use its identity.
-func (e *Engine) condition(ctx context.Context, r rollout.Rollout, n rollout.Node, rec store.Node) (string, error) {
-	online := e.Nodes.Online(n.ID)
+func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node, rec store.Node) (string, error) {
+	online := w.nodes.Online(n.ID)
 	well := online && rec.Version == r.Version && (rec.Health != wire.StatusDegraded || n.Degraded)
 	if well && n.State == rollout.NodeUpdated || !rec.Duplicate.Since.IsZero() {
 		return n.Code, nil
 	}
-	cs, err := e.Store.Commands(ctx, n.ID, 1)
+	cs, err := w.store.Commands(ctx, n.ID, 1)
 	if err != nil || len(cs) == 0 || cs[0].ID != r.CommandID(n) {
 		return n.Code, err
 	}
-	st, err := e.Statuses.OfCommand(ctx, cs[0], rec)
+	st, err := w.statuses.OfCommand(ctx, cs[0], rec)
 	if err != nil {
 		return n.Code, err
 	}
@@ -68,7 +83,7 @@ func (e *Engine) condition(ctx context.Context, r rollout.Rollout, n rollout.Nod
 	case online:
 		return "", nil
 	}
-	gone, err := e.vanished(ctx, cs[0], rec)
+	gone, err := w.vanished(ctx, cs[0], rec)
 	if gone {
 		return rollout.Vanished, err
 	}
@@ -76,43 +91,36 @@ func (e *Engine) condition(ctx context.Context, r rollout.Rollout, n rollout.Nod
 }
 
 // vanished reports whether an offline node is away for longer than usual for it.
-func (e *Engine) vanished(ctx context.Context, c store.Command, rec store.Node) (bool, error) {
-	away := e.Clock.Age(rec.LastSeen)
-	if away < e.patience() {
+func (w Watch) vanished(ctx context.Context, c store.Command, rec store.Node) (bool, error) {
+	away := w.clock.Age(rec.LastSeen)
+	if away < w.patience {
 		return false, nil
 	}
-	longest, known := e.longest[c.ID]
+	longest, known := w.longest[c.ID]
 	if !known {
 		var err error
-		if longest, err = e.LongestAbsence(ctx, rec.ID, c.CreatedAt); err != nil {
+		if longest, err = w.LongestAbsence(ctx, rec.ID, c.CreatedAt); err != nil {
 			return false, err
 		}
-		if len(e.longest) > maxLongest {
-			clear(e.longest)
+		if len(w.longest) > maxLongest {
+			clear(w.longest)
 		}
-		e.longest[c.ID] = longest
+		w.longest[c.ID] = longest
 	}
-	return away >= rollout.Patience(e.patience(), longest), nil
+	return away >= rollout.Patience(w.patience, longest), nil
 }
 
 // maxLongest is how many longest absences are kept in memory.
 const maxLongest = 10_000
 
-func (e *Engine) patience() time.Duration {
-	if e.VanishAfter > 0 {
-		return e.VanishAfter
-	}
-	return rollout.DefaultPatience
-}
-
 // LongestAbsence returns the longest time that a node was offline before a time, as far as
 // its connections are kept. Outages of the manager are no absence.
-func (e *Engine) LongestAbsence(ctx context.Context, nodeID string, before time.Time) (time.Duration, error) {
-	cs, err := e.Store.Connections(ctx, nodeID)
+func (w Watch) LongestAbsence(ctx context.Context, nodeID string, before time.Time) (time.Duration, error) {
+	cs, err := w.store.Connections(ctx, nodeID)
 	if err != nil {
 		return 0, err
 	}
-	longest, outages := time.Duration(0), e.Clock.Outages()
+	longest, outages := time.Duration(0), w.clock.Outages()
 	for i := 1; i < len(cs); i++ { // newest first
 		if back, left := cs[i-1], cs[i]; back.State == api.Authenticated && left.State == api.Disconnected && back.Time.Before(before) {
 			longest = max(longest, outages.Elapsed(left.Time, back.Time))

@@ -1,0 +1,22 @@
+package rig_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
+)
+
+// systemctl answers the service's user after 10 s, which is longer than the agent waits, and
+// as long as the health window. That refuses no upgrade, and fails no start of the trial.
+func TestUnderSystemdSystemctlIsSlow(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 1, MaxBootAttempts: 1}, box.Options{})
+	b.publish("1.1.0", "")
+	b.sh(`mv /usr/bin/systemctl /usr/bin/systemctl.real && printf '#!/bin/sh\ntest "$(id -u)" = 0 || sleep 10\nexec /usr/bin/systemctl.real "$@"\n' >/usr/bin/systemctl && chmod 755 /usr/bin/systemctl && systemctl restart edge`)
+	mark, _ := b.upgrade("1.1.0")
+	if e := b.event(mark, "upgrade_completed"); !strings.Contains(e.Message, "after 1 start") {
+		t.Errorf("the event says %q", e.Message)
+	}
+	b.ends("1.1.0", "stable", "upgrade completed")
+}
