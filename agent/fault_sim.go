@@ -55,7 +55,12 @@ func injectFault(ctx context.Context, a *Agent) error {
 	case "wrong-version":
 		a.c.version = release.MustVersion("0.0.1")
 	default:
-		return fmt.Errorf("sim-fault: %q is not a fault of this build", fault)
+		name, of, _ := strings.Cut(fault, " ")
+		inject, ok := verdictFaults[name]
+		if !ok {
+			return fmt.Errorf("sim-fault: %q is not a fault of this build", fault)
+		}
+		return inject(ctx, a, of)
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 // release host must be valid: now, or the time of this code if the clock shows an
 // earlier one. Releases are verified without it.
 func CertificateTime() time.Time {
-	if now := time.Now(); now.After(written) {
+	if now := deviceTime(); now.After(written) {
 		return now
 	}
 	return written

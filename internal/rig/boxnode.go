@@ -65,8 +65,12 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	if err != nil {
 		return nil, err
 	}
-	out, err := exec.CommandContext(ctx, c.Tool, "unit", "--config", l.ConfigFile(), "--user", "edge", "--dir", filepath.Dir(unit),
-		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST="+boxTrust).CombinedOutput()
+	args := []string{"unit", "--config", l.ConfigFile(), "--user", "edge", "--dir", filepath.Dir(unit),
+		"--restart-secs", "0.1", "--watchdog-secs", "3", "--environment", "EDGE_AGENT_SIM_TRUST=" + boxTrust}
+	for _, e := range c.Env {
+		args = append(args, "--environment", e)
+	}
+	out, err := exec.CommandContext(ctx, c.Tool, args...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("unit: %w: %s", err, out)
 	}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"text/template"
 	"time"
@@ -33,11 +35,18 @@ type NodeConfig struct {
 	TimeoutStart    time.Duration // the window
 	ManagerURL      string        // the rig's
 	Token           string        // registration token: the rig's
+	URLs            []string      // of the manager: ManagerURL
 	Fingerprint     string        // of the manager's certificate: the rig's
+	CAFile          string        // verifies the manager in place of Fingerprint
+	Commands        []string      // that the release of Version declares
 	Disabled        bool          // disables upgrades
 	Proxy           string        // manager.proxy; "" leaves it to the environment
 	Unit            string        // service.unit, in a box: Binary then links nothing, and Tool is its agent
 	Probe           []string      // health.command
+	Env             []string      // of its processes, besides this process's
+	Wrap            []string      // a command that executes the service
+	// OnChange is called for each change of the service, before it goes on.
+	OnChange func(supervise.Event)
 }
 
 // Node is a device: an install root and a service under a supervisor.
@@ -60,9 +69,9 @@ binary = {{.Binary | printf "%q"}}
 {{with .Unit}}unit = {{. | printf "%q"}}
 {{end}}
 [manager]
-urls = [{{.URL | printf "%q"}}]
+urls = [{{range .URLs}}{{. | printf "%q"}}, {{end}}]
 registration_token = {{.Token | printf "%q"}}
-cert_fingerprint = {{.Fingerprint | printf "%q"}}
+{{with .CAFile}}ca_file = {{. | printf "%q"}}{{else}}cert_fingerprint = {{.Fingerprint | printf "%q"}}{{end}}
 {{with .Proxy}}proxy = {{. | printf "%q"}}
 {{end}}
 [upgrade]
@@ -99,11 +108,13 @@ func (c *NodeConfig) defaults(r *Rig) {
 	if c.TimeoutStart == 0 {
 		c.TimeoutStart = time.Duration(c.WindowSecs) * time.Second
 	}
-	if r == nil {
-		return
+	if r != nil {
+		url, token, fingerprint := r.Registration()
+		c.ManagerURL, c.Token, c.Fingerprint = cmp.Or(c.ManagerURL, url), cmp.Or(c.Token, token), cmp.Or(c.Fingerprint, fingerprint)
 	}
-	url, token, fingerprint := r.Registration()
-	c.ManagerURL, c.Token, c.Fingerprint = cmp.Or(c.ManagerURL, url), cmp.Or(c.Token, token), cmp.Or(c.Fingerprint, fingerprint)
+	if c.URLs == nil && c.ManagerURL != "" {
+		c.URLs = []string{c.ManagerURL}
+	}
 }
 
 // LayOut creates an install root in dir, which must be new or empty, as an install by
@@ -132,6 +143,9 @@ func LayOut(ctx context.Context, dir, root string, c NodeConfig) error {
 	} else if err := copyProgram(c.Binary, filepath.Join(version, c.BinaryName)); err != nil {
 		return err
 	}
+	if err := writeMarker(version, v, c); err != nil {
+		return err
+	}
 	if _, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		t.LastGood, t.Current = v, v
 		return state.Install(s, state.Trial{Target: v}, now), t, nil
@@ -141,13 +155,25 @@ func LayOut(ctx context.Context, dir, root string, c NodeConfig) error {
 	return WriteConfig(l.ConfigFile(), root, c)
 }
 
+// writeMarker writes what staging keeps of a release that declares commands.
+func writeMarker(dir string, v release.Version, c NodeConfig) error {
+	if c.Commands == nil {
+		return nil
+	}
+	b, err := json.Marshal(map[string]any{"version": v, "commands": c.Commands, "program": c.BinaryName})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, state.ReleaseFile), b, 0o644)
+}
+
 // WriteConfig writes or replaces the config.toml of LayOut by rename: a reader sees the
 // old or the new file.
 func WriteConfig(path, root string, c NodeConfig) error {
 	c.defaults(nil)
 	var conf bytes.Buffer
 	if err := nodeConfig.Execute(&conf, map[string]any{
-		"Name": c.Name, "Binary": c.BinaryName, "Root": root, "URL": c.ManagerURL, "Token": c.Token, "Fingerprint": c.Fingerprint,
+		"Name": c.Name, "Binary": c.BinaryName, "Root": root, "URLs": c.URLs, "Token": c.Token, "Fingerprint": c.Fingerprint, "CAFile": c.CAFile,
 		"Enabled": !c.Disabled, "Window": c.WindowSecs, "Attempts": c.MaxBootAttempts, "Hold": c.HoldSecs, "Proxy": c.Proxy, "Unit": c.Unit, "Probe": c.Probe,
 	}); err != nil {
 		return err
@@ -165,8 +191,8 @@ func (c NodeConfig) Supervised(l state.Layout, trust string) supervise.Unit {
 	c.defaults(nil)
 	return supervise.Unit{
 		ExecStartPre: []string{filepath.Join(l.LastGood(), c.BinaryName), "watchdog", "--root", l.Root()},
-		ExecStart:    []string{filepath.Join(l.Current(), c.BinaryName), "run", "--config", l.ConfigFile()},
-		Env:          []string{"EDGE_AGENT_SIM_TRUST=" + trust},
+		ExecStart:    append(slices.Clone(c.Wrap), filepath.Join(l.Current(), c.BinaryName), "run", "--config", l.ConfigFile()),
+		Env:          append([]string{"EDGE_AGENT_SIM_TRUST=" + trust}, c.Env...),
 		Restart:      c.Restart, TimeoutStart: c.TimeoutStart,
 	}
 }
@@ -189,6 +215,9 @@ func (r *Rig) Install(ctx context.Context, c NodeConfig) (*Node, error) {
 	n.unit = c.Supervised(l, r.TrustDir())
 	n.unit.Output = n.out
 	n.unit.OnChange = func(e supervise.Event) {
+		if c.OnChange != nil {
+			c.OnChange(e)
+		}
 		r.Timeline.add(Entry{Record: api.Record{Type: string(e.Kind), Message: e.Text}, At: e.Time, From: FromNode, Node: n.Name, Start: e.Start})
 	}
 	return n, nil

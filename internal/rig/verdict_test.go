@@ -1,0 +1,340 @@
+package rig_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/internal/line"
+	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/internal/supervise"
+	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// The times of a trial, all divided by faster.
+const (
+	faster     = 30
+	windowSecs = 120
+	holdSecs   = 20
+	window     = windowSecs * time.Second / faster
+	hold       = holdSecs * time.Second / faster
+)
+
+// scaled returns a time of the real world in the time of these tests.
+func scaled(d time.Duration) time.Duration { return d / faster }
+
+// ending is what becomes of a version on trial.
+type ending string
+
+const (
+	kept       ending = "kept"        // it is last-good
+	unproven   ending = "unproven"    // it serves, and last-good is the version before
+	rolledBack ending = "rolled back" // the version before runs
+)
+
+// verdict is one row of the table: what is wrong, and what follows.
+type verdict struct {
+	name string
+	// fault is that of 1.1.0, as the file sim-fault has it; "": it is a good version.
+	fault string
+	// config changes the node before it is installed.
+	config func(*world, *rig.NodeConfig)
+	// swap makes the world bad. It is called after the old version has ended, before the
+	// new one starts.
+	swap func(*world)
+	// during is what happens from the new version's first start on. nil: nothing for three
+	// and a half windows, which is longer than any version had before.
+	during func(*world)
+	// meanwhile is what 1.1.0 is after during, while the world is bad. "": not asked.
+	meanwhile ending
+	// heal makes the world sound again. nil: the line is.
+	heal func(*world)
+	// end is what 1.1.0 is in the end.
+	end ending
+	// events are what the manager was told in the end, after upgrade_staged; nil: what
+	// follows from end.
+	events []string
+	// box runs a row that needs a real systemd, in place of all the above.
+	box func(*testing.T)
+}
+
+// world is a node with its line, manager and releases, while a row runs.
+type world struct {
+	*bench
+	line    *line.Line
+	cert    tls.Certificate // of the manager
+	env     []string
+	ready   atomic.Int32 // starts of 1.1.0 that were ready
+	starts  atomic.Int32 // of 1.1.0
+	swapped chan struct{}
+	mark    int // of the timeline, before the upgrade
+	sound   line.Fault
+
+	ca       *authority     // that signed the manager's certificate, where the node has a ca_file
+	resolver *line.Resolver // where the node has a name for its manager
+}
+
+// set changes the world's line.
+func (w *world) set(f line.Fault) {
+	w.t.Helper()
+	if err := w.line.Set(f); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// pass waits for a time of the trial.
+func (w *world) pass(d time.Duration) {
+	w.t.Helper()
+	select {
+	case <-time.After(d): // the time itself is what the row is about
+	case <-w.ctx.Done():
+		w.t.Fatal(context.Cause(w.ctx))
+	}
+}
+
+// until waits for what no event of the timeline shows.
+func (w *world) until(what string, is func() bool) {
+	w.t.Helper()
+	for tick := time.Tick(50 * time.Millisecond); !is(); {
+		select {
+		case <-tick:
+		case <-w.ctx.Done():
+			w.t.Fatalf("waiting for %s: %v", what, context.Cause(w.ctx))
+		}
+	}
+}
+
+// newWorld returns a world whose node runs 1.0.0, and has had a session of some length.
+func newWorld(t *testing.T, v *verdict) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("the row took too long"))
+	t.Cleanup(cancel)
+	r := newRig(t)
+	w := &world{bench: &bench{Rig: r, t: t, ctx: ctx, bin: builds(t)}, swapped: make(chan struct{}), sound: line.Sound}
+	w.declares()
+	cert, err := selfsign.Ensure(filepath.Join(r.Dir, "tls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cert = cert.TLS
+	manager, err := url.Parse(r.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.line, err = line.New(manager.Host); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.line.Close)
+	c := rig.NodeConfig{
+		Version: "1.0.0", Binary: w.bin["1.0.0"], Commands: w.releases.Commands, URLs: []string{"wss://" + w.line.Addr()},
+		WindowSecs: windowSecs, HoldSecs: holdSecs, TimeoutStart: 2 * window,
+		Env: []string{fmt.Sprintf("EDGE_AGENT_SIM_FASTER=%d", faster)},
+	}
+	once := sync.OnceFunc(func() {
+		if v.swap != nil {
+			v.swap(w)
+		}
+		close(w.swapped)
+	})
+	c.OnChange = func(e supervise.Event) {
+		tree, err := w.node.Tree()
+		if err != nil || tree.Current.String() != "1.1.0" {
+			return
+		}
+		switch e.Kind {
+		case supervise.Exited:
+			once()
+		case supervise.Started, supervise.ExecFailed:
+			w.starts.Add(1)
+		case supervise.Ready:
+			w.ready.Add(1)
+		}
+	}
+	if v.config != nil {
+		v.config(w, &c)
+	}
+	w.set(w.sound)
+	w.publish("1.0.0", "")
+	w.env = append(os.Environ(), c.Env...)
+	if w.node, err = r.Install(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	w.node.Start()
+	t.Cleanup(func() {
+		w.node.Stop()
+		if t.Failed() || os.Getenv("DUMP") != "" {
+			w.dump()
+		}
+	})
+	w.id = w.wait(0, "the first health beat", func(e rig.Entry) bool { return e.Type == "capabilities" }).NodeID
+	return w
+}
+
+// dump logs what happened.
+func (w *world) dump() {
+	journal, _ := os.ReadFile(w.node.Journal)
+	w.t.Logf("the node's journal:\n%s", journal)
+	for _, e := range w.Timeline.Since(0) {
+		w.t.Logf("%s %-8s %-14s start=%d %s %s %s", e.At.Format("05.000"), e.From, e.Type, e.Start, e.Version, e.ErrorCode, e.Message)
+	}
+}
+
+// release publishes 1.1.0 with the fault of the row.
+func (w *world) release(fault string) {
+	w.t.Helper()
+	o := w.releases
+	o.Version, o.Binary = "1.1.0", w.bin["1.1.0"]
+	if fault != "" {
+		path := filepath.Join(w.t.TempDir(), "sim-fault")
+		if err := os.WriteFile(path, []byte(fault), 0o644); err != nil {
+			w.t.Fatal(err)
+		}
+		o.Extra = map[string]string{"sim-fault": path}
+	}
+	if _, err := w.Publish(o); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// now returns what 1.1.0 is at present, by the links and by what the node says of itself.
+func (w *world) now() ending {
+	w.t.Helper()
+	tree, err := w.node.Tree()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	st, err := w.node.Status(w.ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	switch current, good := tree.Current.String(), tree.LastGood.String(); {
+	case current == "1.1.0" && good == "1.1.0" && st.Status == state.Stable:
+		return kept
+	case current == "1.0.0" && good == "1.0.0" && st.Status == state.RolledBack:
+		return rolledBack
+	case current == "1.1.0" && good == "1.0.0" && st.Status == state.PendingHealth && w.saysUnproven():
+		return unproven
+	default:
+		return ending(fmt.Sprintf("%s, current %s, last-good %s", st.Status, current, good))
+	}
+}
+
+// saysUnproven reports whether the present start sent READY=1, and said in its last STATUS=
+// that it is unproven.
+func (w *world) saysUnproven() bool {
+	says := ""
+	for _, e := range w.Timeline.Since(w.mark) {
+		if e.From == rig.FromNode && e.Type == string(supervise.StatusText) {
+			says = e.Message
+		}
+	}
+	return w.ready.Load() > 0 && strings.Contains(says, "unproven")
+}
+
+// events returns the codes of the node's events since the upgrade was requested.
+func (w *world) codes() []string {
+	var codes []string
+	for _, e := range w.Timeline.Since(w.mark) {
+		if e.Type == "event" && !slices.Contains(codes, e.ErrorCode) {
+			codes = append(codes, e.ErrorCode)
+		}
+	}
+	return codes
+}
+
+// try runs a row to its end.
+func (v *verdict) try(t *testing.T) {
+	w := newWorld(t, v)
+	w.release(v.fault)
+	w.mark, _ = w.upgrade("1.1.0")
+	select {
+	case <-w.swapped:
+	case <-w.ctx.Done():
+		t.Fatal("1.1.0 was not staged")
+	}
+	began := time.Now()
+	switch {
+	case v.during != nil:
+		v.during(w)
+	case v.swap != nil:
+		w.pass(7 * window / 2)
+	}
+	if v.meanwhile != "" {
+		w.until(string(v.meanwhile), func() bool { return w.now() == v.meanwhile })
+	}
+	if v.fault == "" && w.starts.Load() > 1 && v.meanwhile == unproven {
+		t.Errorf("an unproven version was started %d times", w.starts.Load())
+	}
+	switch {
+	case v.heal != nil:
+		v.heal(w)
+	case v.swap != nil:
+		w.set(w.sound)
+	}
+	end := map[ending]string{kept: "upgrade_completed", rolledBack: "upgrade_rolled_back"}[v.end]
+	if end != "" {
+		w.event(w.mark, end)
+	}
+	w.until(string(v.end), func() bool { return w.now() == v.end })
+	t.Logf("%s after %.1f windows and %d starts", v.end, float64(time.Since(began))/float64(window), w.starts.Load())
+	if end == "" {
+		return
+	}
+	version := map[ending]string{kept: "1.1.0", rolledBack: "1.0.0"}[v.end]
+	w.until(version+" online at the manager", func() bool {
+		n, err := w.Client.Node(w.ctx, w.id)
+		return err == nil && n.Online && n.Version == version
+	})
+	want := append([]string{"upgrade_started", "upgrade_downloaded", "upgrade_staged"}, v.events...)
+	if v.events == nil {
+		want = append(want, end)
+	}
+	if got := w.codes(); !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+// TestVerdicts runs the table of verdicts: every fault of the world, which must not cost a
+// good version its place, and every fault of a version, which must.
+func TestVerdicts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the table takes minutes")
+	}
+	builds(t)
+	ofWorld, ofVersion := boxRows()
+	tables := [][]verdict{append(ofWorld, worldFaults()...), append(ofVersion, versionFaults()...), bothFaults()}
+	for i, atLeast := range []int{32, 18} {
+		if n := len(tables[i]); n < atLeast {
+			t.Errorf("table %d has %d rows, want %d", i, n, atLeast)
+		}
+	}
+	all := slices.Concat(tables...)
+	var wrong atomic.Int32
+	var wg sync.WaitGroup
+	room := make(chan bool, 8) // rows at once: most of their time is waiting
+	for _, v := range all {
+		wg.Go(func() {
+			room <- true
+			defer func() { <-room }()
+			run := v.try
+			if v.box != nil {
+				run = v.box
+			}
+			if !t.Run(strings.ReplaceAll(v.name, " ", "-"), run) {
+				wrong.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	fmt.Printf("verdicts: %d cases, %d wrong\n", len(all), wrong.Load())
+}
