@@ -192,8 +192,13 @@ func (w *world) dump() {
 	}
 }
 
-// release publishes a version with a fault.
-func (w *world) release(version, fault string) {
+// release publishes 1.1.0 with a fault.
+func (w *world) release(fault string) {
+	w.t.Helper()
+	w.releaseOf("1.1.0", fault)
+}
+
+func (w *world) releaseOf(version, fault string) {
 	w.t.Helper()
 	o := w.releases
 	o.Version, o.Binary = version, w.bin[version]
@@ -258,7 +263,7 @@ func (w *world) codes() []string {
 // try runs a row to its end.
 func (v *verdict) try(t *testing.T) {
 	w := newWorld(t, v)
-	w.release("1.1.0", v.fault)
+	w.release(v.fault)
 	w.mark, _ = w.upgrade("1.1.0")
 	select {
 	case <-w.swapped:

@@ -50,7 +50,7 @@ func neverLastGood(w *world, c *rig.NodeConfig) {
 // which crashes.
 func newerFromAStick(w *world) {
 	w.until("unproven", func() bool { return w.now() == unproven })
-	w.release("1.2.0", "exits-at-once")
+	w.releaseOf("1.2.0", "exits-at-once")
 	stick := filepath.Join(w.t.TempDir(), "stick.tar")
 	if err := fakerelease.Bundle(w.Releases, fakerelease.DefaultRepository, "1.2.0", stick); err != nil {
 		w.t.Fatal(err)

@@ -102,7 +102,7 @@ func (r boxRow) try(t *testing.T) {
 	m := r.newMachine(t)
 	w := &world{bench: m.bench}
 	w.releases = fakerelease.Options{Commands: []string{release.CommandProbe, release.CommandConfigCheck}}
-	w.release("1.1.0", r.fault)
+	w.release(r.fault)
 	m.mark, _ = m.upgrade("1.1.0")
 	m.until("the swap", func(tree state.Tree, _ rig.Status) bool { return tree.Current.String() == "1.1.0" })
 	if r.down {
