@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,6 +101,9 @@ func (l *Line) Set(f Fault) error {
 func (l *Line) end() {
 	l.mu.Lock()
 	if l.listener != nil {
+		if c, ok := l.listener.(syscall.Conn); ok {
+			stopListening(c)
+		}
 		l.listener.Close()
 		l.listener = nil
 	}
@@ -108,6 +112,14 @@ func (l *Line) end() {
 	}
 	l.mu.Unlock()
 	l.accepting.Wait() // until then the address may be in use
+}
+
+// stopListening frees the address of a listener. Its Close alone would not, while this
+// process forks: until exec the child has the socket as well.
+func stopListening(c syscall.Conn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
 }
 
 // Close ends the line.
@@ -247,5 +259,6 @@ func (b *backlog) Close() error {
 	for _, c := range b.waiting {
 		reset(c)
 	}
+	unix.Shutdown(b.fd, unix.SHUT_RDWR) // see stopListening
 	return unix.Close(b.fd)
 }

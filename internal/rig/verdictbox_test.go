@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -274,6 +275,14 @@ func boxRows() (worldRows, versionRows []verdict) {
 	}
 	for _, r := range []boxRow{
 		{name: "is OOM-killed", fault: "eats-memory", options: box.Options{Delegate: true}, setup: func(m *machine) { m.dropIn("Service", "MemoryMax=128M") }, during: func(*machine) {}},
+		{name: "is answered by an old worker", setup: func(m *machine) {
+			m.sh("cp /bin/sleep " + rig.BoxRoot + "/versions/1.0.0/worker && chown edge: " + rig.BoxRoot + "/versions/1.0.0/worker")
+			m.dropIn("Service", "ExecStartPost=/bin/sh -c \"setsid "+rig.BoxRoot+"/versions/1.0.0/worker 1000 >/dev/null 2>&1 &\"")
+		}, during: func(m *machine) {
+			if e := m.event(m.mark, "upgrade_rolled_back"); !strings.Contains(e.Message, "a process of 1.0.0 still runs") {
+				m.t.Errorf("the event says %q", e.Message)
+			}
+		}},
 		{name: "panics the machine at once", fault: "takes-the-machine-down 0s", during: func(m *machine) { m.atLast(m.downs(m.cut)) }},
 		{name: "panics the machine after its check held", fault: "takes-the-machine-down " + (window / 2).String(), during: func(m *machine) { m.atLast(m.downs(m.cut)) },
 			events: []string{"upgrade_completed", "upgrade_rolled_back"}},

@@ -1,12 +1,10 @@
 package rig_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/bilbycast/edge-agent/internal/line"
-	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 )
@@ -60,24 +58,3 @@ func cannotExec(w *world) {
 		w.t.Error(err)
 	}
 }
-
-// bothFaults are rows with a fault of the world and one of the version, or with more than
-// one new version.
-func bothFaults() []verdict {
-	refused := always(line.Refused)
-	return []verdict{
-		{name: "bad check and bad world", fault: "never-healthy", swap: refused, end: rolledBack},
-		{name: "bad link and bad world", fault: "rejects-the-ca", swap: refused, meanwhile: unproven, end: rolledBack},
-		{name: "last-good cannot read today's config.toml", fault: "rejects-the-ca", config: oldProbeFails, swap: newerKey,
-			meanwhile: unproven, end: unproven},
-	}
-}
-
-// oldProbeFails makes 1.0.0 a version whose probe refuses the configuration, once an operator
-// has set in it what only newer versions know.
-func oldProbeFails(w *world, c *rig.NodeConfig) {
-	w.wrap(c, fmt.Sprintf("if [ \"$1\" = probe ] && grep -q '# newer' %s; then echo 'unknown key' >&2; exit 1; fi", w.config()))
-}
-
-// newerKey is such a change of the configuration.
-func newerKey(w *world) { w.changeConfig("\n# newer\n") }

@@ -119,10 +119,7 @@ func worldFaults() []verdict {
 			year := time.Now().Year()
 			return line.Terminates(w.cert, line.Replace(fmt.Sprintf(`"%d-`, year), fmt.Sprintf(`"%d-`, year+1)))
 		}), heal: func(*world) {}},
-		{name: "device's clock at 1970", config: func(w *world, c *rig.NodeConfig) {
-			withCA(w, c)
-			c.Env = append(c.Env, "EDGE_AGENT_SIM_CLOCK=1970-01-01T00:00:30Z")
-		}},
+		{name: "device's clock at 1970", config: clockAt1970},
 		{name: "proxy down", config: throughAProxy, swap: always(line.Refused), meanwhile: unproven},
 		{name: "a long first start", config: slowFirstStart, during: func(w *world) { w.pass(4 * window) }, heal: func(*world) {}},
 	}
@@ -246,6 +243,13 @@ func slowFirstStart(w *world, c *rig.NodeConfig) {
 			time.AfterFunc(7*window/2, func() { os.WriteFile(migrated, nil, 0o644) })
 		}
 	}
+}
+
+// clockAt1970 sets the node's clock back when it restarts into 1.1.0, as on a device
+// without a battery. The certificate of its manager is valid since last year.
+func clockAt1970(w *world, c *rig.NodeConfig) {
+	withCA(w, c)
+	c.Wrap = []string{"sh", "-c", `if readlink "$0" | grep -q 1.1.0; then export EDGE_AGENT_SIM_CLOCK=1970-01-01T00:00:30Z; fi; exec "$@"`, filepath.Join(w.Dir, "node", "current")}
 }
 
 // throughAProxy makes a proxy the only way to the manager, and the line the way to it.
