@@ -295,3 +295,26 @@ func TestARolloutAndAnOutage(t *testing.T) {
 		}
 	}
 }
+
+// Nobody vanishes in an outage of the manager: an absence does not run either.
+func TestNobodyVanishesInAnOutage(t *testing.T) {
+	t.Parallel()
+	for away, vanishes := range map[time.Duration]bool{2 * time.Hour: false, time.Minute: true} {
+		p := startPair(t, server.Config{}, `{"version":"1.1.0","settle_secs":1}`, nil)
+		p.first = p.kept(p.first, p.firstReg, p.command)
+		p.until("the settle window", func() bool { return p.rollout().Status != rollout.Running || p.of().State == rollout.NodeUpdated })
+		p.Close()
+		if err := p.Store.RecordConnect(t.Context(), p.firstReg.NodeID, "1.1.0", "127.0.0.1", time.Now().Add(-2*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		p.restart(away)
+		if vanishes {
+			p.until("the pause", func() bool { return p.rollout().Status == rollout.Paused && p.of().Code == rollout.Vanished })
+			continue
+		}
+		p.again(p.secondReg, "1.0.0").command() // the next wave begins
+		if n := p.of(); n.State != rollout.NodeUpdated {
+			t.Errorf("away for %v: %+v", away, n)
+		}
+	}
+}
