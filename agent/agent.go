@@ -72,14 +72,14 @@ type Agent struct {
 	registered credentials // that are not on disk yet; owned by the session
 
 	unsent unsent // of systemd
+	tries  *tries
 
 	warnings []string // of the start: see warn
 
 	mu        sync.Mutex
 	readySent bool
 	status    statusText
-	manager   *LastManager // of the last session of this process
-	busy      bool         // a release is being staged, or waits for the restart
+	busy      bool // a release is being staged, or waits for the restart
 	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
 	// does not wait.
 	networkDeadline time.Time
@@ -109,10 +109,6 @@ func New(c config.Config, o Options) (*Agent, error) {
 	a.pipeline, err = upgrade.New(upgrade.Config{
 		Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log,
 		CheckVersion: o.CheckVersion,
-		Manager: func() (string, bool) {
-			m := a.lastManager()
-			return m.Key, m.Probe
-		},
 	})
 	if err != nil {
 		return nil, err
@@ -122,7 +118,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 
 func newAgent(r settings) *Agent {
 	a := &Agent{
-		c: r, log: r.Log, startedAt: time.Now(),
+		c: r, log: r.Log, startedAt: time.Now(), tries: newTries(),
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 	}
@@ -189,7 +185,7 @@ func (a *Agent) run(ctx context.Context) error {
 		a.ready(res)
 	}
 
-	a.checkUnit(ctx)
+	unitAnswered := a.checkUnitFirst(ctx)
 	if res.State.Status == state.RolledBack {
 		a.attachJournal(ctx)
 	}
@@ -199,7 +195,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
-	g.Go(func() error { return a.checkUnitRegularly(ctx) })
+	g.Go(func() error { return a.checkUnitRegularly(ctx, unitAnswered) })
 	if !trial && res.State.Status != "" || a.attached != nil { // this program is not on trial
 		g.Go(func() error { a.keepConfig(ctx); return nil })
 	}
@@ -321,7 +317,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
-		if err != nil || len(entries) == 0 {
+		if err != nil || len(entries) == 0 || len(a.c.URLs) == 0 {
 			return errSwapped
 		}
 		wake(a.outbox)

@@ -36,6 +36,9 @@ const (
 // connect keeps a session with the manager until ctx is done, and tries the URLs
 // in turn.
 func (a *Agent) connect(ctx context.Context) error {
+	if len(a.c.URLs) == 0 {
+		return a.withoutManager(ctx)
+	}
 	fails, shared := 0, 0
 	refused := false // the manager called these credentials wrong, and has not accepted them since
 	lost := time.Now()
@@ -44,6 +47,7 @@ func (a *Agent) connect(ctx context.Context) error {
 		began := time.Now()
 		a.expectLoop(dialTimeout + writeTimeout + wire.AuthTimeout)
 		err := a.session(ctx, url)
+		a.tries.ended(url, began, err)
 		authenticated := a.setAuthenticated(false)
 		if authenticated {
 			lost = time.Now()
@@ -55,7 +59,7 @@ func (a *Agent) connect(ctx context.Context) error {
 		if !short {
 			fails = 0
 		}
-		pause := time.Duration(rand.Int64N(int64(reconnectDelays[min(fails, len(reconnectDelays)-1)])))
+		pause := pace(time.Duration(rand.Int64N(int64(reconnectDelays[min(fails, len(reconnectDelays)-1)]))))
 		fails++
 		switch {
 		case authenticated && short && endedByManager(err):
@@ -80,12 +84,16 @@ func (a *Agent) connect(ctx context.Context) error {
 			}
 		}
 		a.setStatus(func(w *statusText) { w.manager = Connection{URL: url, Since: lost, Problem: err.Error()}.String() })
+		if a.tries.due(a.c.URLs) { // a trial asks: neither a pause nor the manager's wish counts
+			pause = 0
+		}
 		a.expectLoop(pause)
 		a.log.Warn().Err(err).Str("manager", url).Str("retry_in", pause.Round(time.Millisecond).String()).Msg("not connected to the manager")
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(pause):
+		case <-a.tries.wake:
 		}
 	}
 }

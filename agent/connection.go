@@ -43,9 +43,10 @@ func ParseConnection(status string) (Connection, bool) {
 	return Connection{Connected: m[2] == "", URL: m[3], Since: since, Problem: m[5]}, true
 }
 
-// unables matches why upgrades are not possible; the connection or nothing follows.
+// unables matches why upgrades are not possible; the connection, NoManager or nothing
+// follows.
 var unables = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?:^|; )` + noUpgrades + `(.*?)(?:; (?:not )?connected to .*)?$`)
+	return regexp.MustCompile(`(?:^|; )` + noUpgrades + `(.*?)(?:; (?:not )?connected to .*|; ` + NoManager + `)?$`)
 })
 
 // ParseUnable finds in the StatusText of a unit why the node refuses upgrades. It

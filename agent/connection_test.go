@@ -21,6 +21,10 @@ func TestParseConnection(t *testing.T) {
 			t.Errorf("%q: %+v, %t, unable %q", text, got, ok, ParseUnable(text))
 		}
 	}
+	none := statusText{service: "1.0.0 runs", unavailable: noUpgrades + "a; b: c", manager: NoManager}.String()
+	if _, ok := ParseConnection(none); ok || ParseUnable(none) != "a; b: c" {
+		t.Errorf("%q: a connection %t, unable %q", none, ok, ParseUnable(none))
+	}
 	for _, text := range []string{"", "1.0.0 runs", "1.0.0 runs; connected to wss://m", "not connected to x since yesterday: y"} {
 		if c, ok := ParseConnection(text); ok {
 			t.Errorf("%q: %+v", text, c)

@@ -66,7 +66,7 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		conf.InsecureSkipVerify = true
 	}
 	d := &websocket.Dialer{
-		TLSClientConfig: conf, HandshakeTimeout: dialTimeout,
+		TLSClientConfig: conf, HandshakeTimeout: limit(dialTimeout),
 		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
 	}
 	// gorilla/websocket supports only http proxies. For an https proxy it gets the
@@ -86,7 +86,7 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		return &plain, err
 	}
 	d.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext(ctx, network, addr)
+		conn, err := (&net.Dialer{Timeout: limit(dialTimeout), KeepAlive: 30 * time.Second}).DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}

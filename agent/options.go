@@ -38,7 +38,8 @@ type Options struct {
 	Notify func(state string) error
 	// CheckUnit returns why systemd could not roll a bad version back in this
 	// process's unit, or nil (systemd.Service.FitSelf). It is called at the start, every
-	// minute, and before an upgrade. While it returns an error, upgrades are refused.
+	// minute, and before an upgrade. While it returns an error, upgrades are refused. An
+	// error with a method Timeout that returns true is no answer: the one before stays.
 	CheckUnit func(context.Context) error
 	// CheckVersion returns why the unit could not start the version in dir, which is staged,
 	// or nil (systemd.Service.FitVersionSelf). An error refuses the upgrade.
@@ -83,5 +84,6 @@ func resolve(c config.Config, o Options) (settings, error) {
 		}
 		r.Notify = func(string) error { return nil }
 	}
+	r.Window, r.Hold = pace(r.Window), pace(r.Hold)
 	return r, errors.Join(errs...)
 }

@@ -41,7 +41,7 @@ type ProbeOptions struct {
 	// Report is called for each step when it ends, by one goroutine at a time.
 	Report func(ProbeStep)
 
-	hold time.Duration // 0: heldFor; tests set it
+	hold time.Duration // 0: as a node; tests set it
 }
 
 // ProbeStep is the end of one stage at one URL. `probe --json` prints it, so its fields
@@ -84,7 +84,7 @@ func (r ProbeReport) Err() error {
 			errs = append(errs, fmt.Errorf("%s: %s", s.URL, s.Error))
 		}
 	}
-	return cmp.Or(errors.Join(errs...), errors.New("the configuration has no manager"))
+	return cmp.Or(errors.Join(errs...), errors.New(NoManager+": there is nothing to probe"))
 }
 
 // Probe tests the link to each manager of c, at the same time and by the rules of a
@@ -104,12 +104,12 @@ func Probe(ctx context.Context, c config.Config, o ProbeOptions) (ProbeReport, e
 	if p.keys, err = fingerprints(o.Keys); err != nil {
 		return nil, err
 	}
-	p.o.hold = cmp.Or(o.hold, heldFor)
+	p.o.hold = cmp.Or(o.hold, pace(heldFor))
 	p.cred, p.credErr = readCredentials(cmp.Or(o.Credentials, checked.Layout.CredentialsFile()))
 	if o.Credentials != "" && p.credErr == nil && p.cred.NodeID == "" {
 		p.credErr = fmt.Errorf("credentials: %s does not exist", o.Credentials)
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeOverhead+p.o.hold)
+	ctx, cancel := context.WithTimeout(ctx, limit(probeOverhead)+p.o.hold)
 	defer cancel()
 	var all sync.WaitGroup
 	for _, url := range checked.URLs {
@@ -118,6 +118,9 @@ func Probe(ctx context.Context, c config.Config, o ProbeOptions) (ProbeReport, e
 	all.Wait()
 	return p.report, nil
 }
+
+// heldFor is how long an authenticated connection must last to prove a link.
+const heldFor = 10 * time.Second
 
 // probeOverhead bounds a probe without the time for which its connection is held.
 const probeOverhead = 40 * time.Second
@@ -155,7 +158,7 @@ func CheckKeys(keys []string) error {
 	return err
 }
 
-// fingerprints returns keys in the form of LastManager.Key.
+// fingerprints returns keys in the form of state.Manager.Key.
 func fingerprints(keys []string) ([]string, error) {
 	out := make([]string, 0, len(keys))
 	for _, k := range keys {

@@ -18,6 +18,7 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"github.com/rs/zerolog"
@@ -80,10 +81,10 @@ func TestProbeBesideARunningAgent(t *testing.T) {
 		return err == nil && len(nodes.Nodes) == 1 && nodes.Nodes[0].Online && nodes.Nodes[0].Health != ""
 	})
 	wait(t, "the agent has recorded its manager", func() bool {
-		got, err := ReadLastManager(l)
-		return err == nil && got == LastManager{Key: m.key, Probe: true}
+		got, err := l.ReadManager()
+		return err == nil && got == state.Manager{Key: m.key, Probe: true}
 	})
-	if got := a.lastManager(); got != (LastManager{m.key, true}) {
+	if got := lastManager(a); got != (state.Manager{Key: m.key, Probe: true}) {
 		t.Errorf("the agent knows %+v", got)
 	}
 	records := func() string {
@@ -94,7 +95,7 @@ func TestProbeBesideARunningAgent(t *testing.T) {
 		return fmt.Sprint(nodes) + call("nodes/"+id+"/connections") + call("events") + call("audit-log")
 	}
 	before := records()
-	r, err := Probe(t.Context(), c.Config, ProbeOptions{Version: "9.9.9", Keys: []string{a.lastManager().Key}, hold: 200 * time.Millisecond})
+	r, err := Probe(t.Context(), c.Config, ProbeOptions{Version: "9.9.9", Keys: []string{lastManager(a).Key}, hold: 200 * time.Millisecond})
 	if err != nil || !r.Held() {
 		t.Errorf("%v, %v", err, r.Err())
 	}
@@ -116,21 +117,21 @@ func TestLastManagerIsWrittenWhenItIsNew(t *testing.T) {
 	a.c.Layout = l.On(fsutil.Disk{Seam: counting{&changes}})
 	for i, tt := range []struct {
 		before string // written to the file
-		m      LastManager
+		m      state.Manager
 		writes bool
 	}{
-		{m: LastManager{}, writes: false},
-		{m: LastManager{Key: "a", Probe: true}, writes: true},
-		{m: LastManager{Key: "a", Probe: true}, writes: false},
-		{m: LastManager{Key: "a"}, writes: true},
-		{before: "{", m: LastManager{Key: "a"}, writes: true},
-		{m: LastManager{}, writes: true},
+		{m: state.Manager{}, writes: false},
+		{m: state.Manager{Key: "a", Probe: true}, writes: true},
+		{m: state.Manager{Key: "a", Probe: true}, writes: false},
+		{m: state.Manager{Key: "a"}, writes: true},
+		{before: "{", m: state.Manager{Key: "a"}, writes: true},
+		{m: state.Manager{}, writes: true},
 	} {
 		if tt.before != "" {
 			if err := os.WriteFile(l.ManagerFile(), []byte(tt.before), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := ReadLastManager(l); err == nil || got != (LastManager{}) {
+			if got, err := l.ReadManager(); err == nil || got != (state.Manager{}) {
 				t.Errorf("a damaged file: %+v, %v", got, err)
 			}
 		}
@@ -139,7 +140,7 @@ func TestLastManagerIsWrittenWhenItIsNew(t *testing.T) {
 		if wrote := changes.Load() > n; wrote != tt.writes {
 			t.Errorf("%d: written %v", i, wrote)
 		}
-		if got, err := ReadLastManager(l); err != nil || got != tt.m || a.lastManager() != tt.m {
+		if got, err := l.ReadManager(); err != nil || got != tt.m || lastManager(a) != tt.m {
 			t.Errorf("%d: %+v, %v", i, got, err)
 		}
 	}
@@ -147,7 +148,7 @@ func TestLastManagerIsWrittenWhenItIsNew(t *testing.T) {
 		t.Errorf("%v, %v", st, err)
 	}
 	// Another process reads it.
-	if b, err := newOf(rootAt(t, t.TempDir(), "ws://127.0.0.1:1")); err != nil || b.lastManager() != (LastManager{}) {
+	if b, err := newOf(rootAt(t, t.TempDir(), "ws://127.0.0.1:1")); err != nil || lastManager(b) != (state.Manager{}) {
 		t.Errorf("a node without a session: %v", err)
 	}
 }
@@ -170,8 +171,8 @@ func TestWhatASessionShowsOfTheManager(t *testing.T) {
 			m := answeringSessions(t, tt.header, tt.features)
 			c := registeredNode(t, m)
 			a := runAgent(t, c)
-			wait(t, "a session", func() bool { return a.lastManager().Key == m.key })
-			if got := a.lastManager(); got.Probe != tt.want {
+			wait(t, "a session", func() bool { return lastManager(a).Key == m.key })
+			if got := lastManager(a); got.Probe != tt.want {
 				t.Errorf("%+v", got)
 			}
 		})
@@ -239,4 +240,10 @@ func TestProbeCommand(t *testing.T) {
 	if err := ProbeCommand(t.Context(), "1.0.0", []string{"--config", path, "--manager-key", m.key}, &out); err != nil || time.Since(began) < 10*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
+}
+
+// lastManager returns what the node of a learned in its last session.
+func lastManager(a *Agent) state.Manager {
+	m, _ := a.c.Layout.ReadManager()
+	return m
 }

@@ -28,7 +28,7 @@ func (p *prober) authenticate(conn *websocket.Conn) error {
 	if err != nil {
 		return fmt.Errorf("authenticate: %w", err)
 	}
-	conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
+	conn.SetReadDeadline(time.Now().Add(limit(wire.AuthTimeout)))
 	for {
 		_, b, err := conn.ReadMessage()
 		if err != nil {
@@ -57,7 +57,7 @@ var errHeld = errors.New("held")
 // held waits until the connection has been held, and shows it by a pong.
 func (p *prober) held(conn *websocket.Conn) error {
 	began := time.Now()
-	conn.SetReadDeadline(began.Add(p.o.hold + pongTime))
+	conn.SetReadDeadline(began.Add(p.o.hold + limit(pongTime)))
 	conn.SetPongHandler(func(string) error {
 		if time.Since(began) >= p.o.hold {
 			return errHeld
@@ -65,7 +65,7 @@ func (p *prober) held(conn *websocket.Conn) error {
 		return nil
 	})
 	ping := time.AfterFunc(p.o.hold, func() {
-		conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(pongTime))
+		conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(limit(pongTime)))
 	})
 	defer ping.Stop()
 	for {

@@ -13,7 +13,7 @@ func (a *Agent) checkRunning(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if a.attached != nil {
-		if _, err := a.attached.Active(ctx); err != nil {
+		if _, err := a.attached.Active(ctx); err != nil && !isTimeout(err) {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
@@ -34,6 +35,7 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
+	a.tries.opened(conn.key())
 	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool)}
 	defer conn.Close()
 	// A write or read that blocks must not outlive ctx.
@@ -43,9 +45,10 @@ func (a *Agent) session(ctx context.Context, url string) error {
 		return err
 	}
 	a.setAuthenticated(true)
+	a.tries.authenticated()
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
-	a.recordManager(ctx, LastManager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)})
+	a.recordManager(ctx, state.Manager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)})
 	return s.serve(ctx)
 }
 
@@ -87,7 +90,7 @@ func (s *session) authenticate(ctx context.Context) error {
 	if err := s.send(auth); err != nil {
 		return fmt.Errorf("authenticate: %w", err)
 	}
-	s.conn.SetReadDeadline(time.Now().Add(wire.AuthTimeout))
+	s.conn.SetReadDeadline(time.Now().Add(limit(wire.AuthTimeout)))
 	for {
 		_, b, err := s.conn.ReadMessage()
 		if err != nil {
@@ -124,8 +127,16 @@ const (
 
 // serve runs an authenticated session until it ends, and returns why.
 func (s *session) serve(ctx context.Context) error {
-	alive := func() { s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
+	began := time.Now()
+	alive := func() {
+		s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
+		if time.Since(began) >= pace(heldFor) {
+			s.a.tries.heard()
+		}
+	}
 	alive()
+	ask := time.NewTimer(pace(heldFor)) // for an answer that shows that the connection is held
+	defer ask.Stop()
 	answer := s.conn.PingHandler()
 	s.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
 	s.conn.SetPongHandler(func(string) error { alive(); return nil })
@@ -180,6 +191,8 @@ func (s *session) serve(ctx context.Context) error {
 			if err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)); err == nil {
 				err = s.health(ctx)
 			}
+		case <-ask.C:
+			err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
 		case <-s.a.healthDue:
 			err = s.health(ctx)
 		case <-s.a.outbox:
@@ -280,7 +293,21 @@ func (s *session) health(ctx context.Context) error {
 			Progress: a.progress.Load(),
 		}
 	}
+	h.Trial, h.Hold = a.trialOf(res.State)
 	return s.send(h)
+}
+
+// trialOf returns what health says of the version on trial in s.
+func (a *Agent) trialOf(s state.State) (string, *wire.Hold) {
+	if s.Status != state.PendingHealth {
+		return "", nil
+	}
+	stage := a.c.Layout.Reached(s)
+	if stage != state.Unproven {
+		return string(stage), nil
+	}
+	r := a.c.Layout.ReadJudge(s)
+	return string(stage), &wire.Hold{Reason: release.Foreign(r.Waits, wire.MaxText/8), Since: r.Since}
 }
 
 // deliver sends the entries of the outbox that this session has not sent, oldest

@@ -85,7 +85,9 @@ func (a *Agent) recordFailedStart(ctx context.Context, trial state.State, err er
 // watchdog counted. A stopped service has no such start.
 func (a *Agent) checkCounted(ctx context.Context) error {
 	start, err := a.attached.Active(ctx)
-	if err != nil {
+	if isTimeout(err) {
+		return err
+	} else if err != nil {
 		return nil
 	}
 	if ran, known := a.c.Layout.StartOf(start); known && !ran {
@@ -95,22 +97,36 @@ func (a *Agent) checkCounted(ctx context.Context) error {
 	return nil
 }
 
-// unitCheckEvery is how often the unit is checked while nothing happens.
-const unitCheckEvery = time.Minute
+const (
+	// unitCheckEvery is how often the unit is checked while nothing happens.
+	unitCheckEvery = time.Minute
+	// unitCheckAgain is the pause after a check that systemd did not answer in time.
+	unitCheckAgain = 5 * time.Second
+)
 
-// checkUnit checks whether systemd can roll a bad version back in this unit.
-func (a *Agent) checkUnit(ctx context.Context) {
+// isTimeout reports whether err says that systemd did not answer in time: then nothing is
+// decided by it, and the question is asked again.
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// checkUnit checks whether systemd can roll a bad version back in this unit. What it found
+// before stays if systemd does not answer in time, which checkUnit reports.
+func (a *Agent) checkUnit(ctx context.Context) (answered bool) {
 	if a.c.CheckUnit == nil {
-		return
+		return true
 	}
 	err := a.c.CheckUnit(ctx)
 	if err == nil && a.attached != nil {
 		err = a.checkCounted(ctx)
 	}
-	if ctx.Err() != nil {
-		return
-	}
 	a.mu.Lock()
+	if ctx.Err() != nil || isTimeout(err) {
+		a.unitChecked = time.Now()
+		a.mu.Unlock()
+		return false
+	}
 	before := a.unitErr
 	a.unitErr, a.unitChecked = err, time.Now()
 	a.mu.Unlock()
@@ -123,22 +139,31 @@ func (a *Agent) checkUnit(ctx context.Context) {
 		wake(a.healthDue)
 	}
 	a.showUnavailable()
+	return true
 }
 
-// checkUnitRegularly checks the unit every unitCheckEvery: an operator may change it
-// without a restart of the service.
-func (a *Agent) checkUnitRegularly(ctx context.Context) error {
-	if a.c.CheckUnit == nil {
-		return nil
-	}
-	tick := time.NewTicker(unitCheckEvery)
-	defer tick.Stop()
-	for {
+// checkUnitFirst is the first check of the unit. The connection, and a trial, wait for it, so
+// it is bounded.
+func (a *Agent) checkUnitFirst(ctx context.Context) (answered bool) {
+	ctx, cancel := context.WithTimeout(ctx, min(unitCheckAgain, a.c.Window/4))
+	defer cancel()
+	return a.checkUnit(ctx)
+}
+
+// checkUnitRegularly checks the unit every unitCheckEvery, since an operator may change it
+// without a restart of the service. It asks again sooner if systemd did not answer.
+func (a *Agent) checkUnitRegularly(ctx context.Context, answered bool) error {
+	for a.c.CheckUnit != nil {
+		pause := unitCheckEvery
+		if !answered {
+			pause = unitCheckAgain
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			a.checkUnit(ctx)
+		case <-time.After(pause):
+			answered = a.checkUnit(ctx)
 		}
 	}
+	return nil
 }

@@ -5,7 +5,9 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -167,5 +169,32 @@ func TestAnInterruptedUpgradeIsResumed(t *testing.T) {
 	}
 	if got, _ := res.State.Command("mine"); got.Done || got.Resumed != 1 {
 		t.Errorf("the command: %+v", got)
+	}
+}
+
+// An answer of systemd that did not come in time neither refuses upgrades nor offers them
+// again: the answer before stays. The first question is bounded.
+func TestNoAnswerOfSystemdChangesNothing(t *testing.T) {
+	t.Parallel()
+	a, err := newOf(rootWith(t, "wss://m"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unfit := errors.New("edge.service has Restart=no")
+	for i, tt := range []struct{ answer, want error }{
+		{context.DeadlineExceeded, nil},
+		{unfit, unfit},
+		{fmt.Errorf("systemctl: %w", context.DeadlineExceeded), unfit},
+		{nil, nil},
+		{os.ErrDeadlineExceeded, nil},
+	} {
+		a.c.CheckUnit = func(context.Context) error { return tt.answer }
+		if answered := a.checkUnit(t.Context()); a.unavailable() != tt.want || answered == isTimeout(tt.answer) {
+			t.Errorf("%d: %v, answered %t; want %v", i, a.unavailable(), answered, tt.want)
+		}
+	}
+	a.c.CheckUnit = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	if a.checkUnitFirst(t.Context()) { // ends by itself
+		t.Error("the first question waited for an answer")
 	}
 }

@@ -22,7 +22,13 @@ import (
 // A manager that answers 429 or 5xx does not let the node authenticate. That is not
 // the fault of the version, so each such answer extends the window. All times are
 // monotonic.
+//
+// That is the rule in attached mode, and where last-good has no probe. Elsewhere a judge
+// decides.
 func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time) error {
+	if j := a.judged(res, began); j != nil {
+		return j.run(ctx)
+	}
 	target := res.State.Target.String()
 	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
 	log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
@@ -59,7 +65,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		if a.attached != nil {
 			authenticated, fault = true, ""
 		}
-		if accepted { // its link needs no proof
+		if accepted || len(a.c.URLs) == 0 { // its link needs no proof, or there is none
 			authenticated, fault = true, ""
 		}
 		// Nothing extends the window of a version whose own check fails.
@@ -133,6 +139,8 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	switch {
 	case accepted:
 		note = "an operator accepted it without the proof of its link to the manager"
+	case a.attached == nil && len(a.c.URLs) == 0:
+		note = "its own check decided, as no manager is configured"
 	case extended != "":
 		note = "the trial was extended: " + extended
 	}
@@ -158,15 +166,14 @@ func (a *Agent) recordJudge(s state.State, change func(*state.JudgeRecord)) {
 		return
 	}
 	r := a.c.Layout.ReadJudge(s)
-	if r.Start != starts.Number {
-		r.Start, r.Ready, r.Calm = starts.Number, false, false
-	}
+	r = r.InStart(starts.Number)
 	change(&r)
 	if err := a.c.Layout.RecordJudge(r); err != nil {
 		a.log.Warn().Err(err).Msg("how this start does was not recorded; an operator's restart may count as a failure")
 	}
 }
 
+// check asks whether the version on trial is well, and whether that version answers.
 func (a *Agent) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -174,77 +181,10 @@ func (a *Agent) check(ctx context.Context) error {
 		if err := a.attached.check(ctx, a.c.Layout); err != nil {
 			return err
 		}
+	} else if err := checkOtherVersions(a.c.Layout, a.c.version); err != nil {
+		return err
 	}
 	return a.ownCheck(ctx)
-}
-
-// keep records that the version proved healthy. A disk that cannot store the record
-// does not make the version unhealthy: the service is ready, and the record is
-// tried again.
-//
-// If current points to another version by now, that one has not proved anything, and
-// this one is not ready: followCurrent, or systemd, starts the other one. keep then waits
-// for an operator who points current back.
-func (a *Agent) keep(ctx context.Context, note string) error {
-	var before state.State
-	for told := false; ; {
-		res, ok := a.record(ctx, "the new version is healthy", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-			if s.Status == state.PendingHealth {
-				before = s
-			}
-			s, t = state.Keep(s, t, a.c.version, note, now)
-			return s, t, nil
-		}, func(res state.Result) {
-			if current := res.Tree.Current; current == a.c.version || current.IsZero() {
-				a.ready(res)
-				wake(a.healthDue)
-			}
-		})
-		if !ok {
-			return nil
-		}
-		if res.State.Status == state.Stable && res.State.Good == a.c.version {
-			break
-		}
-		if !told {
-			a.log.Warn().Str("version", a.c.version.String()).Str("current", res.Tree.Current.String()).Str("status", string(res.State.Status)).
-				Msg("this version is healthy, but it is not on trial any more, so it is not kept")
-			told = true
-		}
-		if !a.currentReturns(ctx) {
-			return nil
-		}
-	}
-	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
-		Int("boot_attempts", before.BootAttempts).Msg("upgrade completed: the new version is healthy")
-	a.keepConfig(ctx)
-	if err := stage.Prune(ctx, a.c.Layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
-		a.log.Warn().Err(err).Msg("old versions were not removed")
-	}
-	return nil
-}
-
-// currentReturns waits until current points to this version again, from another one. It
-// reports false if the run ends first.
-func (a *Agent) currentReturns(ctx context.Context) bool {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for away := false; ; {
-		t, err := a.c.Layout.Tree()
-		if err == nil && !t.Current.IsZero() {
-			if t.Current == a.c.version && away {
-				return true
-			}
-			away = t.Current != a.c.version
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-a.swapped:
-			return false
-		case <-tick.C:
-		}
-	}
 }
 
 // record retries change until it is durable. It reports false if ctx ended first.

@@ -88,6 +88,7 @@ func newTrial(t *testing.T, dir string) *onTrial {
 		Settings: config.Settings{
 			Config: config.Config{Upgrade: config.Upgrade{KeepVersions: 3}},
 			Layout: l, Window: 60 * time.Second, Hold: 10 * time.Second,
+			URLs: []string{"wss://manager.example"},
 		},
 		Options: Options{Log: zerolog.Nop()},
 		version: v2,

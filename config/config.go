@@ -57,7 +57,8 @@ type Health struct {
 
 // Manager is the section [manager].
 type Manager struct {
-	// 1 to 16 of wss://HOST:PORT, tried in this order. Required.
+	// 1 to 16 of wss://HOST:PORT, tried in this order; [] for a node without a manager.
+	// Required.
 	URLs []string `toml:"urls" json:"urls"`
 	// For the first connection. The file must then have mode 0600.
 	RegistrationToken string `toml:"registration_token" json:"-"`

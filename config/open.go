@@ -52,7 +52,8 @@ const maxWarnings = 20
 const maxText = 600
 
 // Open returns the settings with which a node runs. For a node that is not registered
-// yet it is Read. A node that has credentials.json must start, so for it:
+// yet it is Read. A node that has credentials.json, or whose kept copy says that it has no
+// manager, must start, so for it:
 //
 //   - an unknown key is a warning, and below [upgrade] a reason to withhold upgrades: it
 //     may be a protection;
@@ -80,7 +81,7 @@ func Open(path string) (Settings, Warnings, error) {
 		elsewhere = misplaced != nil
 		err = cmp.Or(misplaced, f.strict(), resolveErr)
 		if err == nil {
-			return s, Warnings{Accepted: f.text}, nil
+			return s, Warnings{Accepted: f.text, List: f.unusedToken()}, nil
 		}
 	}
 	for _, l := range f.roots() {
@@ -152,10 +153,24 @@ func (f file) resolve() (Settings, error) {
 	return s, nil
 }
 
-// registered reports whether the node has credentials, of which a damaged file counts.
+// registered reports whether the node has credentials, of which a damaged file counts, or
+// has run without a manager.
 func registered(l state.Layout) bool {
 	_, err := os.Lstat(l.CredentialsFile())
-	return err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return true
+	}
+	kept, err := parse(l.AcceptedConfig())
+	urls := kept.config.Manager.URLs
+	return err == nil && urls != nil && len(urls) == 0
+}
+
+// unusedToken returns a warning about a registration token of a node without a manager.
+func (f file) unusedToken() []Warning {
+	if m := f.config.Manager; m.RegistrationToken == "" || len(m.URLs) > 0 {
+		return nil
+	}
+	return []Warning{{f.path + ": registration_token has no use, since urls is empty and this node has no manager", "remove it, or name the manager in urls of [manager]"}}
 }
 
 // roots returns where the copy of a file may be that cannot be used: the directory of the
@@ -181,7 +196,7 @@ func (f file) roots() []state.Layout {
 
 // warnings returns what is wrong with a file that can be used.
 func (f file) warnings(l state.Layout) Warnings {
-	w := Warnings{Accepted: f.text}
+	w := Warnings{Accepted: f.text, List: f.unusedToken()}
 	protections := f.unknownProtections()
 	ignored := slices.DeleteFunc(slices.Clone(f.unknown), func(u unknownKey) bool {
 		return slices.ContainsFunc(protections, func(p string) bool {

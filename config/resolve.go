@@ -28,7 +28,7 @@ type Settings struct {
 	Layout state.Layout
 	Host   release.Host
 	Policy release.Policy // without the floors, which state.json has
-	URLs   []string       // of the manager, to be tried in turn
+	URLs   []string       // of the manager, to be tried in turn; empty: the node has none
 	// Certs and Keys are the pins of the manager's certificate: SHA-256 of it, and
 	// of its key. Any one is enough.
 	Certs, Keys  [][sha256.Size]byte
@@ -163,7 +163,10 @@ func (r *Settings) resolveManager() error {
 	default:
 		r.proxy = u
 	}
-	if len(m.URLs) < 1 || len(m.URLs) > 16 {
+	if m.URLs == nil { // an empty list is meant, a missing key may be forgotten
+		return errors.New("urls is missing; give 1 to 16, like [\"wss://manager.example:8443\"], or [] for a node without a manager")
+	}
+	if len(m.URLs) > 16 {
 		return fmt.Errorf("urls has %d entries; give 1 to 16, like wss://manager.example:8443", len(m.URLs))
 	}
 	for _, s := range m.URLs {

@@ -42,10 +42,14 @@ func (n *Node) token() (string, error) {
 	return token, nil
 }
 
+// noManager as Node.Manager installs a node without a manager.
+const noManager = "none"
+
 // newConfig returns the text of the first config.toml.
 func (n *Node) newConfig() (string, error) {
-	if n.Manager == "" || n.TokenFile == "" {
-		return "", usage("--manager and --token-file are required, since %s has no config.toml", n.Root)
+	none := n.Manager == noManager
+	if n.Manager == "" || n.TokenFile == "" && !none {
+		return "", usage("--manager and --token-file are required, since %s has no config.toml (without a manager: --manager none)", n.Root)
 	}
 	token, err := n.token()
 	if err != nil {
@@ -60,6 +64,9 @@ func (n *Node) newConfig() (string, error) {
 	text.WriteString("\n[upgrade]\nenabled = true\n")
 	c := config.Config{Service: config.Service{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
 	c.Manager.URLs, c.Manager.RegistrationToken, c.Manager.CAFile = []string{n.Manager}, token, n.CAFile
+	if none {
+		c.Manager.URLs = []string{}
+	}
 	if _, err := c.Resolve(); err != nil { // before anything is created
 		return "", UsageError{err}
 	}
@@ -72,7 +79,11 @@ type setting struct{ key, value string }
 // settings returns the settings that n has.
 func (n *Node) settings(token string) []setting {
 	var out []setting
-	if n.Manager != "" {
+	switch n.Manager {
+	case "":
+	case noManager:
+		out = append(out, setting{"urls", "[]"})
+	default:
 		out = append(out, setting{"urls", "[" + quote(n.Manager) + "]"})
 	}
 	for _, kv := range []setting{{"registration_token", token}, {"cert_fingerprint", n.Fingerprint}, {"ca_file", n.CAFile}} {
@@ -147,7 +158,7 @@ func (n *Node) applySettings(ctx context.Context, l state.Layout) (bool, error) 
 		return false, err
 	}
 	n.report("changed %s in %s; the old file is %s", strings.Join(changed, " and "), path, filepath.Base(keep))
-	if _, err := os.Lstat(l.CredentialsFile()); err == nil && slices.Contains(changed, "manager.urls") {
+	if _, err := os.Lstat(l.CredentialsFile()); err == nil && n.Manager != noManager && slices.Contains(changed, "manager.urls") {
 		n.report("the node keeps its registration; if the new manager does not know the node, remove %s and restart the service", l.CredentialsFile())
 	}
 	return true, nil

@@ -83,6 +83,12 @@ func TestDoctorManager(t *testing.T) {
 	if len(d.findings) != 1 || !d.findings[0].OK {
 		t.Errorf("connected: %+v", d.findings)
 	}
+	d = node(t, wss)
+	d.c.Manager.URLs, d.c.Manager.RegistrationToken = []string{}, ""
+	d.manager(t.Context())
+	if len(d.findings) != 1 || !d.findings[0].OK || d.findings[0].What != "manager (no manager configured)" {
+		t.Errorf("without a manager: %+v", d.findings)
+	}
 	for problem, want := range map[string]string{
 		`the manager refuses this node: "unknown token"`:                                       "get a new token",
 		"tls: failed to verify certificate: x509: certificate has expired or is not yet valid": "renew the manager's certificate",

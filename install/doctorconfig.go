@@ -48,7 +48,7 @@ func (d *doctor) configuration() bool {
 		}
 	}
 	d.check("configuration", faults...)
-	if !c.Upgrade.Enabled {
+	if !c.Upgrade.Enabled && len(c.Manager.URLs) > 0 {
 		d.check("upgrades", fault{"upgrades are off, so the manager cannot schedule one", "set enabled = true in [upgrade] of " + d.config + ", and restart the service"})
 	}
 	return true

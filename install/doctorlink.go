@@ -101,6 +101,10 @@ func (d *doctor) manager(ctx context.Context) {
 	if d.failed("ca_file") {
 		return
 	}
+	if len(d.c.Manager.URLs) == 0 {
+		d.check("manager (" + agent.NoManager + ")")
+		return
+	}
 	_, err := os.Lstat(d.l.CredentialsFile())
 	registered := err == nil
 	if errors.Is(err, fs.ErrNotExist) && d.c.Manager.RegistrationToken == "" {

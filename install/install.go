@@ -25,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -55,7 +56,7 @@ var ErrReported = errors.New("failed")
 // defaults.
 type Node struct {
 	Name, Root, User    string
-	DeviceType, Manager string
+	DeviceType, Manager string // "none" for Manager: the node has none
 	TokenFile, CAFile   string // "-" for TokenFile is Stdin
 	Fingerprint         string
 	Wait                time.Duration // how long to wait for the first registration; 0: not at all
@@ -168,7 +169,7 @@ const maxReport = 4000 // bytes of a line
 // Install installs the release that what names: a directory, a tar file, an https URL or
 // a version, as upgrade.Pipeline.Open accepts it. If a version is installed, Install keeps it,
 // and applies the new settings of n. Then it starts the service, and waits until the
-// node has registered. Call Check first.
+// node has registered, if it has a manager. Call Check first.
 func (n *Node) Install(ctx context.Context, what string) (err error) {
 	l, err := state.At(n.Root)
 	if err != nil {
@@ -225,8 +226,11 @@ func (n *Node) Install(ctx context.Context, what string) (err error) {
 	if err := n.start(ctx, l, changed); err != nil {
 		return err
 	}
+	if len(c.Manager.URLs) == 0 {
+		return n.running(ctx, agent.NoManager)
+	}
 	if registered {
-		return n.running(ctx)
+		return n.running(ctx, "the node is registered")
 	}
 	return n.await(ctx, l)
 }

@@ -354,6 +354,7 @@ func TestChangedConfig(t *testing.T) {
 		{Node{}, "", ""},
 		{Node{Manager: "wss://a:1", TokenFile: root + "/same"}, "", ""},
 		{Node{Manager: "wss://b:1"}, "manager.urls", `"wss://b:1"`},
+		{Node{Manager: "none"}, "manager.urls", "urls = []\n"},
 		{Node{TokenFile: root + "/token", Fingerprint: "ab"}, "manager.registration_token manager.cert_fingerprint", `"new"`},
 	} {
 		text, changed, err := tt.n.changedConfig(l)

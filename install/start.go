@@ -104,8 +104,9 @@ func stateAtEnd(ctx context.Context, unit string) (s systemd.State, err error) {
 // loopPause is how long a service must run whose starts before failed in a row.
 const loopPause = 3 * time.Second
 
-// running returns an error unless the service of a registered node is running.
-func (n *Node) running(ctx context.Context) error {
+// running returns an error unless the service is running, which needs no registration, for
+// the reason that node has.
+func (n *Node) running(ctx context.Context, node string) error {
 	s, err := systemd.QueryState(ctx, n.service())
 	if err != nil {
 		return err
@@ -128,7 +129,7 @@ func (n *Node) running(ctx context.Context) error {
 	if s.Active != "active" {
 		return n.explain(ctx, "does not run")
 	}
-	n.report("the node is registered; %s is running", n.service())
+	n.report("%s; %s is running", node, n.service())
 	return nil
 }
 

@@ -76,7 +76,7 @@ type ServiceStatus struct {
 }
 
 // ConnectionStatus is the state of the link to the manager. State is "connected", "not
-// connected" or "unknown".
+// connected", agent.NoManager or "unknown".
 type ConnectionStatus struct {
 	State   string    `json:"state"`
 	URL     string    `json:"url,omitzero"`
@@ -101,7 +101,11 @@ func QueryStatus(ctx context.Context, root string, changed time.Time, trial bool
 	unit := cmp.Or(c.Service.Unit, c.Service.Name+".service")
 	s, err := systemd.QueryState(ctx, unit)
 	if err != nil {
-		return unknown(unit, err)
+		service, connection := unknown(unit, err)
+		if len(c.Manager.URLs) == 0 {
+			connection = ConnectionStatus{State: agent.NoManager}
+		}
+		return service, connection
 	}
 	if trial {
 		changed = time.Now()
@@ -116,7 +120,7 @@ func QueryStatus(ctx context.Context, root string, changed time.Time, trial bool
 	if agentState.Active == "active" || agentState.Active == "activating" {
 		out.NoUpgrades = agent.ParseUnable(agentState.Text)
 	}
-	return out, connectionStatus(agentState)
+	return out, connectionStatus(agentState, len(c.Manager.URLs) == 0)
 }
 
 func serviceStatus(s systemd.State, changed time.Time) ServiceStatus {
@@ -141,11 +145,16 @@ func serviceStatus(s systemd.State, changed time.Time) ServiceStatus {
 	return out
 }
 
-func connectionStatus(s systemd.State) ConnectionStatus {
+// connectionStatus returns what the agent reports. none means that the configuration has no
+// manager; an agent that still has one reports it.
+func connectionStatus(s systemd.State, none bool) ConnectionStatus {
+	c, ok := agent.ParseConnection(s.Text)
+	if !ok && (none || strings.HasSuffix(s.Text, agent.NoManager)) {
+		return ConnectionStatus{State: agent.NoManager}
+	}
 	if s.Active != "active" && s.Active != "activating" {
 		return ConnectionStatus{State: "not connected", Since: s.Since, Problem: fmt.Sprintf("%s is %s", s.Unit, cmp.Or(s.Active, "missing"))}
 	}
-	c, ok := agent.ParseConnection(s.Text)
 	switch {
 	case !ok:
 		return ConnectionStatus{State: "unknown", Problem: "the agent does not report it: it is starting, or is an earlier version"}

@@ -77,7 +77,16 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 	}
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.Status == state.PendingHealth {
-			return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
+			switch {
+			case !l.MayReplace(s):
+				return s, t, release.Errorf(release.InProgress, "%s is on trial", s.Target)
+			case tr.Target == s.Good:
+				return s, t, release.Errorf(release.InProgress, "%s is what a rollback of %s returns to; roll back instead (edge-agent rollback)", s.Good, s.Target)
+			case outcome != "staged": // its trial would have no end
+				return s, t, release.Errorf(release.InProgress, "%s is on trial still", s.Target)
+			case !l.ReadJudge(s).Completed:
+				s = state.Supersede(s, tr.Target, now)
+			}
 		}
 		if t.Current.IsZero() {
 			return s, t, release.Errorf(release.Internal, "swap: no version is installed under %s", l.Root())

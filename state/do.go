@@ -108,6 +108,14 @@ func (l Layout) do(change Change) (Result, error) {
 	if s.Status == "" { // nothing is installed, so there is nothing to record
 		return Result{State: s, Tree: want, Notes: notes}, refused
 	}
+	if s.Status == RolledBack && was.Status == PendingHealth { // repeated if it is interrupted before the commit
+		switch restored, err := l.RestoreCredentials(was); {
+		case err != nil:
+			notes = append(notes, "credentials.json was not compared with the copy from before the trial: "+err.Error())
+		case restored:
+			notes = append(notes, fmt.Sprintf("credentials.json was changed or removed during the trial of %s; the copy from before it is back", was.Target))
+		}
+	}
 	s, err = l.apply(was, s, have, want)
 	return Result{State: s, Tree: want, Notes: notes}, errors.Join(refused, err)
 }

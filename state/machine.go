@@ -136,6 +136,9 @@ func beginTrial(s State, tr Trial, now time.Time) State {
 	}
 	n := atRest(s, PendingHealth, s.Good, now)
 	n.Target, n.Previous = tr.Target, s.Good
+	if s.Status == PendingHealth {
+		n.Replaces = s.Target
+	}
 	n.MaxBootAttempts, n.TrialID = tr.MaxAttempts, tr.ID
 	n.CommandID, n.Channel = tr.CommandID, tr.Channel
 	n.PendingFloor, n.PendingFloorSequence = tr.RollbackFloor, tr.FloorSequence
@@ -255,26 +258,46 @@ func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
 // appended to the report's message. Without a trial of that version, as after an
 // operator pointed current to another one, it returns its arguments.
 func Keep(s State, t Tree, healthy release.Version, note string, now time.Time) (State, Tree) {
-	if s.Status != PendingHealth || t.Current != s.Target || healthy != s.Target {
-		return s, t
+	return KeepCompleted(Complete(s, t, healthy, note, now), t, healthy, now)
+}
+
+// Complete reports the upgrade to healthy as completed. Its trial goes on, until
+// KeepCompleted or a rollback ends it.
+func Complete(s State, t Tree, healthy release.Version, note string, now time.Time) State {
+	// An operator's rollback was reported when it began.
+	if s.Status != PendingHealth || t.Current != s.Target || healthy != s.Target || s.byOperator() {
+		return s
 	}
-	n := atRest(s, Stable, s.Target, now)
-	n = n.raiseFloor(s.PendingFloor, s.PendingFloorSequence)
-	n.TrialID = s.TrialID
 	message := fmt.Sprintf("%s is healthy after %s", s.Target, starts(max(s.BootAttempts, 1)))
 	if note != "" {
 		message += "; " + note
 	}
-	if !s.byOperator() { // an operator's rollback was reported when it began
-		n = n.report(now, Event{
-			Code: release.Completed, From: s.Previous, To: s.Target, CommandID: s.CommandID,
-			Message:      message,
-			BootAttempts: s.BootAttempts,
-		})
+	return s.report(now, Event{
+		Code: release.Completed, From: s.Previous, To: s.Target, CommandID: s.CommandID,
+		Message:      message,
+		BootAttempts: s.BootAttempts,
+	})
+}
+
+// KeepCompleted is Keep after Complete, without a report.
+func KeepCompleted(s State, t Tree, healthy release.Version, now time.Time) (State, Tree) {
+	if s.Status != PendingHealth || t.Current != s.Target || healthy != s.Target {
+		return s, t
 	}
-	n.TrialID = ""
 	t.LastGood = s.Target
-	return n, t
+	return atRest(s, Stable, s.Target, now).raiseFloor(s.PendingFloor, s.PendingFloorSequence), t
+}
+
+// Supersede reports that a newer version takes the place of the one on trial, which was not
+// completed. It does not end the trial: Begin does.
+func Supersede(s State, newer release.Version, now time.Time) State {
+	if s.Status != PendingHealth || s.byOperator() {
+		return s
+	}
+	return s.report(now, Event{
+		Code: release.Superseded, From: s.Previous, To: s.Target, CommandID: s.CommandID,
+		Message: fmt.Sprintf("%s takes the place of %s, whose link to the manager was not proven; rolling back returns to %s", newer, s.Target, s.Good),
+	})
 }
 
 // notBegun is the reason of abandon for a trial that no start has begun.

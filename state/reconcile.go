@@ -84,12 +84,15 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 			}
 			s, t = Revert(s, t, t.whyAbsent(s.Target), now)
 			return s, t, s.Reason
-		default:
-			why := notBegun
-			if s.BootAttempts > 0 {
-				why = fmt.Sprintf("an operator pointed current to %s during the trial", t.Current)
+		case s.Replaces:
+			if s.BootAttempts > 0 || !t.Has(s.Target) {
+				return leftTrial(s, t, now)
 			}
-			return adoptManualSwitch(abandon(s, why, now), t, now)
+			// What current points to is on trial no more, so the swap is finished, not undone.
+			t.Current, t.Previous = s.Target, s.Previous
+			return s, t, fmt.Sprintf("finished the swap from %s to %s", s.Replaces, s.Target)
+		default:
+			return leftTrial(s, t, now)
 		}
 
 	case RolledBack:
@@ -106,6 +109,15 @@ func reconcile(s State, t Tree, now time.Time) (State, Tree, string) {
 		}
 	}
 	return adoptRoot(s, t, now)
+}
+
+// leftTrial ends a trial because current points to a third version.
+func leftTrial(s State, t Tree, now time.Time) (State, Tree, string) {
+	why := notBegun
+	if s.BootAttempts > 0 {
+		why = fmt.Sprintf("an operator pointed current to %s during the trial", t.Current)
+	}
+	return adoptManualSwitch(abandon(s, why, now), t, now)
 }
 
 // whyAbsent returns why v cannot be started, though it was installed.

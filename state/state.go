@@ -76,6 +76,9 @@ type State struct {
 	Target release.Version `json:"target,omitzero"`
 	// Previous is the version that Revert returns to.
 	Previous release.Version `json:"previous,omitzero"`
+	// Replaces is the version whose trial went on when that of Target began, and to which
+	// current still points if the swap was interrupted.
+	Replaces release.Version `json:"replaces,omitzero"`
 	// BootAttempts counts the service starts of Target since the swap. Only the
 	// watchdog writes it. MaxBootAttempts is copied from the configuration when the
 	// trial begins, because the watchdog reads no configuration.

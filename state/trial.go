@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 //	                               starts.json   written by the watchdog
 //	                               judge.json    written by the agent on trial
 //	                               accepted.json written by an operator's command
+//	                               credentials.json a copy, made at the swap
 
 // SwapRecord is what was known when a trial began. It exists only where the service is its
 // own agent.
@@ -33,6 +35,10 @@ type SwapRecord struct {
 	// and whether it answers probes.
 	ManagerKey string `json:"manager_key,omitzero"`
 	Probe      bool   `json:"probe,omitzero"`
+	// Answered is whether the probe of From gave an answer before the swap, whatever it
+	// was; Baseline is that answer, in words.
+	Answered bool   `json:"answered,omitzero"`
+	Baseline string `json:"baseline,omitzero"`
 }
 
 // StartsRecord is what the watchdog knows of the starts of a trial, besides
@@ -82,6 +88,53 @@ type JudgeRecord struct {
 	Passed bool `json:"passed,omitzero"`
 	// Rounds is how many rounds of the trial contradicted the version (trial.Link).
 	Rounds int `json:"rounds,omitzero"`
+	// Stage is what the version reached in the start: see TrialStage.
+	Stage TrialStage `json:"stage,omitzero"`
+	// Completed means that the upgrade was reported as completed.
+	Completed bool `json:"completed,omitzero"`
+	// Waits is what the version waits for, and Since when that began, by the node's clock.
+	Waits string    `json:"waits,omitzero"`
+	Since time.Time `json:"since,omitzero"`
+	// Link and Probe are what the last round found, in words: of the version's own link, and
+	// of last-good's probe.
+	Link  string `json:"link,omitzero"`
+	Probe string `json:"probe,omitzero"`
+}
+
+// InStart returns r for the start with that number: of an earlier one only what holds for the
+// whole trial.
+func (r JudgeRecord) InStart(number int) JudgeRecord {
+	if r.Start == number {
+		return r
+	}
+	return JudgeRecord{TrialID: r.TrialID, Start: number, Passed: r.Passed, Rounds: r.Rounds, Completed: r.Completed, Link: r.Link, Probe: r.Probe}
+}
+
+// TrialStage is what a version on trial has reached in its present start.
+type TrialStage string
+
+const (
+	// OnTrial: it has not proved healthy yet.
+	OnTrial TrialStage = "trial"
+	// UnderGuard: it proved healthy, and is kept at the end of its first health window.
+	UnderGuard TrialStage = "guard"
+	// Unproven: its own check held, and its link to the manager is neither proven nor
+	// disproven. It serves. Rolling back means last-good.
+	Unproven TrialStage = "unproven"
+)
+
+// MayReplace reports whether a newer version may take the place of the one on trial in s,
+// which is under guard or unproven.
+func (l Layout) MayReplace(s State) bool { return l.Reached(s) != OnTrial }
+
+// Reached returns what the version on trial in s has reached in its present start.
+func (l Layout) Reached(s State) TrialStage {
+	r := l.ReadJudge(s)
+	starts, ok := l.ReadStarts(s)
+	if ok && r.Start == starts.Number && (r.Stage == UnderGuard || r.Stage == Unproven) {
+		return r.Stage
+	}
+	return OnTrial
 }
 
 const maxTrialFile = 64 << 10 // bytes
@@ -102,12 +155,44 @@ func (l Layout) makeTrial(id string) error {
 	return errors.Join(l.disk.Mkdir(l.path(trialName), 0o700), l.disk.Mkdir(l.trialDir(id), 0o700))
 }
 
-// RecordSwap records that a trial begins.
+// RecordSwap records that a trial begins, and keeps a copy of the credentials.
 func (l Layout) RecordSwap(r SwapRecord) error {
 	if err := l.makeTrial(r.TrialID); err != nil {
 		return err
 	}
+	b, err := fsutil.ReadFile(l.CredentialsFile(), maxTrialFile)
+	if err == nil {
+		err = l.disk.WriteFile(l.TrialCredentials(r.TrialID), b, 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return l.writeTrial(r.TrialID, swapName, r)
+}
+
+// TrialCredentials returns the copy of credentials.json that was made when a trial began.
+func (l Layout) TrialCredentials(id string) string {
+	return filepath.Join(l.trialDir(id), credentialsName)
+}
+
+// RestoreCredentials puts that copy in place of credentials.json if they differ: the version
+// on trial may have destroyed them. The caller holds the root's lock, and rolls back after
+// it, so that an interruption repeats both.
+func (l Layout) RestoreCredentials(s State) (restored bool, err error) {
+	if s.Status != PendingHealth {
+		return false, nil
+	}
+	kept, err := fsutil.ReadFile(l.TrialCredentials(s.TrialID), maxTrialFile)
+	if err != nil || len(kept) == 0 {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return false, err
+	}
+	if now, err := fsutil.ReadFile(l.CredentialsFile(), maxTrialFile); err == nil && bytes.Equal(now, kept) {
+		return false, nil
+	}
+	return true, l.disk.WriteFile(l.CredentialsFile(), kept, 0o600)
 }
 
 // RecordAccept records that an operator accepted the version on trial.

@@ -81,6 +81,7 @@ var checks = []struct {
 	{"daemon-reload", linked | attached | beside, unit.checkReload},
 	{"enabled", linked | attached | beside, unit.checkEnabled},
 	{"Restart=", linked | attached | beside, unit.checkRestart},
+	{"KillMode=", linked, unit.checkKillMode},
 	{"start limits", linked | attached | beside, unit.checkLimits},
 	{"watchdog", linked | attached, unit.checkWatchdog},
 	{"ExecStart=", linked | attached, unit.checkExecStart},
@@ -98,7 +99,7 @@ var checks = []struct {
 var shown = []string{
 	"LoadState", "LoadError", "FragmentPath", "DropInPaths", "NeedDaemonReload", "UnitFileState",
 	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
-	"Wants", "After", "DefaultDependencies",
+	"KillMode", "SendSIGKILL", "Wants", "After", "DefaultDependencies",
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
 	"RootImage", "RootHashPath", "RootHashSignaturePath", "RootVerityPath", "TTYPath", "NetworkNamespacePath", "IPCNamespacePath",
 	"MountImages", "ExtensionImages", "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths", "Requires", "Requisite", "BindsTo",
@@ -110,8 +111,15 @@ var shown = []string{
 // Inspect makes all checks of the unit, and in attached mode also of the units of the
 // agent. It changes nothing.
 func (s Service) Inspect(ctx context.Context) Report {
+	r, _ := s.inspect(ctx)
+	return r
+}
+
+// inspect is Inspect. The error says that systemd did not answer every question in time:
+// then the report is for people only. It may lack problems, and have some that are none.
+func (s Service) inspect(ctx context.Context) (Report, error) {
 	if err := Booted(); err != nil {
-		return noSystemd(s, err)
+		return noSystemd(s, err), nil
 	}
 	k := linked
 	if s.Attached {
@@ -120,32 +128,41 @@ func (s Service) Inspect(ctx context.Context) Report {
 	p, err := show(ctx, s.Unit, shown...)
 	if err != nil {
 		return Report{[]string{"systemd"}, []Problem{{Check: "systemd", Cause: fmt.Sprintf("systemctl does not answer (%v)", err),
-			Remedy: "see why: systemctl show " + s.Unit, Rollback: s.Attached}}}
+			Remedy: "see why: systemctl show " + s.Unit, Rollback: s.Attached}}}, unanswered(err)
 	}
+	missing := s.complete(ctx, p)
 	if !s.Attached {
-		return s.report(k, s.withGuard(ctx, withHidden(ctx, s.Unit, p)), "")
+		return s.report(k, p, ""), missing
 	}
 	base := strings.TrimSuffix(s.Unit, ".service")
 	agent := s
 	agent.Unit = base + "-agent.service"
 	ap, err := show(ctx, agent.Unit, shown...)
 	if err != nil {
-		ap = nil
+		ap, missing = nil, cmp.Or(missing, unanswered(err))
 	}
 	program := ""
 	if lines := execLines(ap["ExecStart"]); len(lines) > 0 {
 		program = lines[0].path
 	}
 	p[agentPrefix+"User"] = ap["User"]
-	all := s.report(k, s.withGuard(ctx, withHidden(ctx, s.Unit, p)), program)
+	all := s.report(k, p, program)
 	if ap != nil && (ap["LoadState"] != "not-found" || s.Config != "") {
 		all.add(agent.Unit+" ", agent.report(beside, ap, ""))
 	}
 	path := base + "-restart.path"
 	if pp, err := show(ctx, path, "LoadState", "ActiveState", "UnitFileState"); err == nil {
 		all.add("", s.restartPath(path, pp))
+	} else {
+		missing = cmp.Or(missing, unanswered(err))
 	}
-	return all
+	return all, missing
+}
+
+// complete adds to p what further questions tell about the unit. The error says that
+// systemd did not answer one in time.
+func (s Service) complete(ctx context.Context, p map[string]string) error {
+	return cmp.Or(unanswered(addHidden(ctx, s.Unit, p)), s.addGuard(ctx, p))
 }
 
 // noSystemd returns the report of a machine that does not run systemd.
@@ -203,17 +220,23 @@ func (s Service) restartPath(path string, p map[string]string) Report {
 }
 
 // Fit returns an error, with the remedy, if a trial of this service could not be decided
-// or rolled back, or nil. An unknown property is no reason.
-func (s Service) Fit(ctx context.Context) error { return s.Inspect(ctx).Rollback() }
+// or rolled back, or nil. An unknown property is no reason. If systemd did not answer in
+// time, the error has a method Timeout that returns true: ask again.
+func (s Service) Fit(ctx context.Context) error {
+	r, err := s.inspect(ctx)
+	return cmp.Or(err, r.Rollback())
+}
 
 // FitSelf is Fit for the unit of this process. It returns nil if this process is not the
 // service of a unit.
 func (s Service) FitSelf(ctx context.Context) error {
-	if p := s.self(ctx); p != nil {
-		s = s.named()
-		return s.report(linked, s.withGuard(ctx, withHidden(ctx, s.Unit, p)), "").Rollback()
+	p, err := s.self(ctx)
+	if p == nil {
+		return err
 	}
-	return nil
+	s = s.named()
+	err = s.complete(ctx, p)
+	return cmp.Or(err, s.report(linked, p, "").Rollback())
 }
 
 // named returns s with the name of this process's unit.
@@ -223,21 +246,21 @@ func (s Service) named() Service {
 }
 
 // self returns the properties of this process's unit, or nil if this process is not its
-// service, or systemd does not answer.
-func (s Service) self(ctx context.Context, more ...string) map[string]string {
+// service. The error says that systemd did not answer.
+func (s Service) self(ctx context.Context, more ...string) (map[string]string, error) {
 	name, err := Self()
 	if err != nil || Booted() != nil {
-		return nil
+		return nil, nil
 	}
 	p, err := show(ctx, name, slices.Concat(shown, []string{"MainPID"}, more)...)
 	if err != nil {
-		return nil
+		return nil, noAnswer{err}
 	}
 	// A process that another service started, as by a test runner, has no unit to check.
 	if p["MainPID"] != fmt.Sprint(os.Getpid()) && !strings.Contains(p["ExecStart"]+p["ExecStartPre"], s.Layout.Root()+"/") {
-		return nil
+		return nil, nil
 	}
-	return p
+	return p, nil
 }
 
 // Fit is Service.Fit for a unit that is the agent itself.

@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -15,18 +16,19 @@ const (
 	retryPrefix = "retry unit "
 )
 
-// withGuard adds these properties to p. It adds none if systemd does not answer.
-func (s Service) withGuard(ctx context.Context, p map[string]string) map[string]string {
+// addGuard adds these properties to p. It adds none if systemd does not answer; the error
+// says that there was no answer in time.
+func (s Service) addGuard(ctx context.Context, p map[string]string) error {
 	guard, err1 := show(ctx, watchdogUnit(s.Unit), "LoadState", "ExecStart", "Wants")
 	retry, err2 := show(ctx, retryUnit(s.Unit), "LoadState")
-	if err1 != nil || err2 != nil {
-		return p
+	if err := errors.Join(err1, err2); err != nil {
+		return unanswered(err)
 	}
 	for k, v := range guard {
 		p[guardPrefix+k] = v
 	}
 	p[retryPrefix+"LoadState"] = retry["LoadState"]
-	return p
+	return nil
 }
 
 // checkGuard checks that systemd starts the watchdog's own unit before the service. Without

@@ -90,7 +90,7 @@ func (u unit) moves(path string) bool {
 
 // reported are the properties that have the paths of a setting, as systemd opens them: with
 // the specifiers replaced, and from files that only root can read. Conditions and
-// credentials are in withHidden.
+// credentials are in addHidden.
 var reported = map[string]string{
 	"EnvironmentFiles": "EnvironmentFile", "WorkingDirectory": "WorkingDirectory", "RootDirectory": "RootDirectory", "RootImage": "RootImage",
 	"RootHashPath": "RootHash", "RootHashSignaturePath": "RootHashSignature", "RootVerityPath": "RootVerity", "TTYPath": "TTYPath",

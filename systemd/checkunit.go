@@ -90,6 +90,20 @@ func (u unit) checkFileSize() []Problem {
 	return nil
 }
 
+// checkKillMode finds a unit whose stop leaves processes behind. One of the old version
+// would answer in place of the new one.
+func (u unit) checkKillMode() (out []Problem) {
+	if mode := u.p["KillMode"]; mode == "process" || mode == "none" {
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "KillMode", "control-group"),
+			Cause: fmt.Sprintf("%s has KillMode=%s: processes of the old version still run beside the new one, and may answer in its place", u.Unit, mode)})
+	}
+	if u.p["SendSIGKILL"] == "no" {
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "SendSIGKILL", "yes"),
+			Cause: u.Unit + " has SendSIGKILL=no: a process of the old version that ignores SIGTERM still runs beside the new one, and may answer in its place"})
+	}
+	return out
+}
+
 // fromFile returns " from " and the file that sets key, or else the unit.
 func (u unit) fromFile(key string) string {
 	if file := u.fileWith(key); file != "" {

@@ -19,12 +19,25 @@ func (s Service) FitVersion(ctx context.Context, dir string) error {
 	if Booted() != nil {
 		return nil
 	}
-	p, _ := s.shownAll(ctx, s.Unit)
+	p := answered(ctx, func() (map[string]string, error) { return s.shownAll(ctx, s.Unit) })
 	if p == nil {
 		return nil
 	}
 	return s.fitAll(ctx, p, dir)
 }
+
+// answered calls ask until systemd answers in time, at most fitTries times, and returns its
+// last result.
+func answered(ctx context.Context, ask func() (map[string]string, error)) map[string]string {
+	p, err := ask()
+	for tries := 1; unanswered(err) != nil && tries < fitTries && ctx.Err() == nil; tries++ {
+		p, err = ask()
+	}
+	return p
+}
+
+// fitTries is how often FitVersion asks a question that systemd does not answer in time.
+const fitTries = 3
 
 // shownAll returns what systemd knows of a unit; nil if that is nothing. The error says that
 // it did not answer every question.
@@ -85,7 +98,7 @@ func (s Service) fitAll(ctx context.Context, p map[string]string, dir string) er
 		seen = append(seen, name)
 		other := s
 		other.Unit = name
-		if p, _ := other.shownAll(ctx, name); p != nil {
+		if p := answered(ctx, func() (map[string]string, error) { return other.shownAll(ctx, name) }); p != nil {
 			if err := other.fitVersion(p, dir); err != nil {
 				errs = append(errs, fmt.Errorf("%s needs %s: %w", s.Unit, name, err))
 			}
@@ -110,11 +123,17 @@ func required(p map[string]string) (out []string) {
 // FitVersionSelf is FitVersion for the unit of this process. It returns nil if this
 // process is not the service of a unit.
 func (s Service) FitVersionSelf(ctx context.Context, dir string) error {
-	if p := s.self(ctx, commands...); p != nil {
-		s = s.named()
-		return s.fitAll(ctx, withHidden(ctx, s.Unit, p), dir)
+	p := answered(ctx, func() (map[string]string, error) {
+		p, err := s.self(ctx, commands...)
+		if p != nil {
+			err = addHidden(ctx, s.named().Unit, p)
+		}
+		return p, err
+	})
+	if p == nil {
+		return nil
 	}
-	return nil
+	return s.named().fitAll(ctx, p, dir)
 }
 
 func (s Service) fitVersion(p map[string]string, dir string) error {

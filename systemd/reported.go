@@ -18,14 +18,8 @@ type condition struct {
 	param            string
 }
 
-// withHidden adds to p what systemd knows of the unit and systemctl does not print:
-// conditions, and credentials. It adds nothing if systemd does not answer.
-func withHidden(ctx context.Context, unit string, p map[string]string) map[string]string {
-	addHidden(ctx, unit, p)
-	return p
-}
-
-// addHidden is withHidden. It returns an error if systemd did not answer. A machine
+// addHidden adds to p what systemd knows of the unit and systemctl does not print:
+// conditions, and credentials. It returns an error if systemd did not answer. A machine
 // without busctl is none.
 func addHidden(ctx context.Context, unit string, p map[string]string) error {
 	var failed error
@@ -62,7 +56,7 @@ func objectPath(unit string) string {
 	return b.String()
 }
 
-// conditions returns the conditions among the properties that withHidden added.
+// conditions returns the conditions among the properties that addHidden added.
 func conditions(p map[string]string) (out []condition) {
 	for _, name := range []string{"Conditions", "Asserts"} {
 		var v struct {
@@ -90,7 +84,7 @@ func conditions(p map[string]string) (out []condition) {
 }
 
 // credentials returns the paths of LoadCredential= or LoadCredentialEncrypted=, which
-// withHidden added.
+// addHidden added.
 func credentials(p map[string]string, name string) (out []string) {
 	var v struct {
 		Data [][]string `json:"data"` // id, path

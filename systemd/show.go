@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -142,16 +143,40 @@ func isProgram(path string) bool {
 	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
 }
 
-// output runs a program of the system for at most 5 s, and returns its standard output.
+// answerTime limits each question to systemd.
+const answerTime = 5 * time.Second
+
+// output runs a program of the system for at most answerTime, and returns its standard
+// output. An error that says that there was no answer in time is a noAnswer.
 func output(ctx context.Context, name string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Program(name), args...)
 	cmd.WaitDelay = time.Second
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
 	out, err := cmd.Output()
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, noAnswer{fmt.Errorf("%s: no answer within %v", name, answerTime)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return out, nil
+}
+
+// noAnswer is the error of a question that systemd did not answer in time. It proves
+// nothing: the caller asks again, and decides nothing by it.
+type noAnswer struct{ error }
+
+// Timeout is true, as of the errors of package net. Package agent asks for it.
+func (noAnswer) Timeout() bool { return true }
+
+func (e noAnswer) Unwrap() error { return e.error }
+
+// unanswered returns err if it is a noAnswer, or nil.
+func unanswered(err error) error {
+	if errors.As(err, new(noAnswer)) {
+		return err
+	}
+	return nil
 }

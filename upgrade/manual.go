@@ -71,6 +71,10 @@ func manual(ctx context.Context, l state.Layout, rollback bool, running Running,
 		}
 	}
 	ownAgent := isOwnAgent(l)
+	var before baseline
+	if ownAgent && compared.Status == state.PendingHealth {
+		before = probeBefore(ctx, l)
+	}
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		next, tree, err := change(s, t, now)
 		if err != nil || next.Status != state.PendingHealth {
@@ -88,7 +92,7 @@ func manual(ctx context.Context, l state.Layout, rollback bool, running Running,
 			}
 		}
 		if ownAgent {
-			if note := recordTrial(l, state.SwapRecord{TrialID: next.TrialID, From: next.Previous}); note != "" {
+			if note := recordTrial(l, next.TrialID, before); note != "" {
 				warnings = append(warnings, note)
 			}
 		}

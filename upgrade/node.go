@@ -13,11 +13,13 @@ import (
 
 // standing is what a node judges a release by.
 type standing struct {
-	host    release.Host
-	policy  release.Policy  // with the floors
-	running release.Version // steps back count from it; zero: the node runs none
-	current release.Version // what current points to; zero: nothing
-	onTrial release.Version // zero: nothing is on trial
+	host     release.Host
+	policy   release.Policy  // with the floors
+	running  release.Version // steps back count from it; zero: the node runs none
+	current  release.Version // what current points to; zero: nothing
+	back     release.Version // what a rollback of the next trial returns to
+	unproven bool            // current is on trial, and a newer version may take its place
+	onTrial  release.Version // without a result yet; zero: nothing
 }
 
 // standing reads the node's root. It writes nothing.
@@ -32,20 +34,22 @@ func (p *Pipeline) standing() (standing, error) {
 
 func (p *Pipeline) standingOf(res state.Result) standing {
 	n := p.c.Node
-	s := standing{host: n.Host, policy: n.Policy, running: p.c.Running, current: res.Tree.Current}
+	s := standing{host: n.Host, policy: n.Policy, running: p.c.Running, current: res.Tree.Current, back: res.Tree.Current}
 	s.policy.Floor, s.policy.FloorSequence = res.State.Floor, res.State.FloorSequence
 	if s.running.IsZero() {
 		s.running = s.current
 	}
 	if res.State.Status == state.PendingHealth {
-		s.onTrial = res.State.Target
+		s.back = res.State.Good
+		if s.unproven = n.Layout.MayReplace(res.State); !s.unproven {
+			s.onTrial = res.State.Target
+		}
 	}
 	return s
 }
 
 // Allows returns why this node, with the state and links of res, refuses the
-// release that a manager requests, or nil. It needs no manifest, and reads
-// nothing.
+// release that a manager requests, or nil. It needs no manifest.
 func (p *Pipeline) Allows(req release.Request, res state.Result) error {
 	return p.standingOf(res).allows(req)
 }
@@ -56,6 +60,8 @@ func (n standing) allows(req release.Request) error {
 		return n.policy.Check(req, n.running)
 	case !n.onTrial.IsZero():
 		return release.Errorf(release.InProgress, "%s is on trial; wait for its result", n.onTrial)
+	case n.unproven && req.Version == n.back:
+		return release.Errorf(release.InProgress, "%s is what a rollback of %s returns to; roll back instead (edge-agent rollback)", n.back, n.current)
 	case req.Version == n.current:
 		return release.Errorf(release.InProgress, "%s runs already", n.current)
 	}

@@ -10,22 +10,21 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// checkReturn compares the files of the running version, which is the one to roll back
-// to, with their record. A changed program or library refuses the upgrade: the node
+// checkReturn compares the files of the version to roll back to, mostly the running one, with their record. A changed program or library refuses the upgrade: the node
 // might have no way back. A changed data file is logged.
 func (p *Pipeline) checkReturn(ctx context.Context) error {
 	node, err := p.standing()
 	if err != nil {
 		return err
 	}
-	warnings, err := compare(ctx, p.c.Node.Layout, node.current, wayBack)
+	warnings, err := compare(ctx, p.c.Node.Layout, node.back, wayBack)
 	for _, w := range warnings {
-		p.c.Log.Warn().Str("version", node.current.String()).Msg(w)
+		p.c.Log.Warn().Str("version", node.back.String()).Msg(w)
 	}
 	return err
 }
 
-// wayBack is what compare compares the running version for.
+// wayBack is what compare compares the version to roll back to for.
 const wayBack = "would be the version to roll back to"
 
 // compare compares the files of v with their record. A changed program or library is an

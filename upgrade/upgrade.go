@@ -41,9 +41,6 @@ type Config struct {
 	// CheckVersion, if set, returns why the service could not start the version in dir, which
 	// is staged and not yet on trial, or nil (systemd.Service.FitVersion).
 	CheckVersion func(ctx context.Context, dir string) error
-	// Manager, if set, returns what the last session showed of the manager: its key, and
-	// whether it answers probes. It is recorded for the trial.
-	Manager func() (key string, probe bool)
 	// Progress, if set, is told how far staging is; see stage.Config.
 	Progress func(phase string, done, total int64)
 	Log      zerolog.Logger
@@ -150,6 +147,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err != nil {
 		return rel, err
 	}
+	if r.End == Shelve && node.unproven { // its trial would have no end
+		return rel, release.Errorf(release.InProgress, "%s is on trial still, and a release can wait for an operator only where none is: accept it (edge-agent accept), or roll back", node.current)
+	}
 	node.policy.Enabled = node.policy.Enabled || r.CommandID == ""
 	if r.End == Install { // an interrupted installation may have recorded its version already
 		node.running, node.current = release.Version{}, release.Version{}
@@ -158,6 +158,7 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err != nil {
 		return rel, err
 	}
+	before := p.baseline(ctx, r.End)
 	downloaded := func() {
 		p.c.Log.Info().Str("command_id", r.CommandID).Str("sha256", artefact.SHA256).Msg("tarball downloaded and checked")
 		if r.Downloaded != nil {
@@ -179,7 +180,7 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err := p.checkRunning(ctx, r); err != nil {
 		return rel, err
 	}
-	return rel, p.commit(ctx, staged, rel.Manifest(), r)
+	return rel, p.commit(ctx, staged, rel.Manifest(), r, <-before)
 }
 
 // Fetch reads the manifest and its signature from src, and verifies them.
@@ -188,7 +189,7 @@ func (p *Pipeline) Fetch(ctx context.Context, src stage.Source) (verify.Release,
 }
 
 // commit makes a staged release what r.End says.
-func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Manifest, r Request) error {
+func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Manifest, r Request, before baseline) error {
 	l := p.c.Node.Layout
 	trial := state.Trial{ID: r.CommandID, CommandID: r.CommandID, Channel: m.Channel, MaxAttempts: p.c.Node.Upgrade.MaxBootAttempts, Repair: r.Running.Repair}
 	if trial.ID == "" {
@@ -198,19 +199,12 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
 	}[r.End]
 	if r.End == Swap && p.c.Node.Service.Unit == "" {
-		swap := state.SwapRecord{TrialID: trial.ID}
-		if t, err := l.Tree(); err == nil {
-			swap.From = t.Current
-		}
 		if r.Running.Accept {
 			if err := l.RecordAccept(state.AcceptRecord{TrialID: trial.ID, At: time.Now().UTC()}); err != nil {
 				return err
 			}
 		}
-		if p.c.Manager != nil {
-			swap.ManagerKey, swap.Probe = p.c.Manager()
-		}
-		if note := recordTrial(l, swap); note != "" {
+		if note := recordTrial(l, trial.ID, before); note != "" {
 			p.c.Log.Warn().Str("command_id", r.CommandID).Msg(note)
 		}
 	}

@@ -164,6 +164,52 @@ func TestNothingBesideATrial(t *testing.T) {
 	}
 }
 
+// A version under guard or unproven is in the way of no newer one, whose way back is
+// last-good. A release that would wait for an operator is refused.
+func TestBesideAnUnprovenVersion(t *testing.T) {
+	t.Parallel()
+	trust := trusted(t, nil)
+	for _, w := range ways {
+		if w.install || strings.HasPrefix(w.name, "a check") {
+			continue
+		}
+		for _, judge := range []state.JudgeRecord{{Stage: state.Unproven}, {Stage: state.UnderGuard, Completed: true}} {
+			t.Run(w.name+", "+string(judge.Stage), func(t *testing.T) {
+				t.Parallel()
+				n := nodeWith(t, "0.9.0", "")
+				p := pipeline(t, &n, trust)
+				if err := fromStick(t, p, "1.0.0", Swap); err != nil {
+					t.Fatal(err)
+				}
+				res, err := n.Layout.Read()
+				judge.TrialID, judge.Start = res.State.TrialID, 1
+				if err = errors.Join(err, n.Layout.RecordStarts(state.StartsRecord{TrialID: judge.TrialID, Number: 1}), n.Layout.RecordJudge(judge)); err != nil {
+					t.Fatal(err)
+				}
+				err = w.run(t, p, "1.1.0")
+				after, _ := n.Layout.Read()
+				if w.name == "a stick" { // it is shelved
+					if codeOf(err) != release.InProgress || !strings.Contains(err.Error(), "edge-agent accept") || after.State.TrialID != judge.TrialID {
+						t.Errorf("got %v, %+v", err, after.State)
+					}
+					return
+				}
+				swap, ok := n.Layout.ReadSwap(after.State)
+				if s := after.State; err != nil || s.Target.String() != "1.1.0" || s.Previous.String() != "0.9.0" || after.Tree.LastGood.String() != "0.9.0" || !ok || swap.From.String() != "0.9.0" {
+					t.Errorf("%v, %+v, %+v, %+v", err, s, after.Tree, swap)
+				}
+				entries, _, err := n.Layout.Outbox().List()
+				superseded := slices.ContainsFunc(entries, func(e state.Entry) bool {
+					return e.Event != nil && e.Event.Code == release.Superseded && e.Event.To.String() == "1.0.0"
+				})
+				if err != nil || superseded == judge.Completed {
+					t.Errorf("superseded: %t, %v", superseded, err)
+				}
+			})
+		}
+	}
+}
+
 // What is installed first sets its floor at once, as it sets it after a trial.
 func TestTheFirstVersionSetsItsFloor(t *testing.T) {
 	t.Parallel()

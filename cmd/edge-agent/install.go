@@ -36,6 +36,9 @@ Run it again after an interruption, to repair the unit, or to correct --manager,
 config.toml, keeps a copy of the old file, and restarts the service. Installed
 versions and all other settings stay.
 
+With --manager none the node has no manager: it runs, and an operator upgrades it
+with edge-agent stage. Install then waits until the service runs.
+
 An install root that another system left may belong to a user that no longer
 exists, or to the user of another program. Install then asks whether to give it
 to --user, and without a terminal requires --change-owner. Files of root in it are
@@ -49,8 +52,8 @@ given to that user without a question.`,
 	}
 	f := cmd.Flags()
 	nodeFlags(cmd, &n)
-	f.StringVar(&n.Manager, "manager", "", "wss:// URL of the manager (required if there is no config.toml yet)")
-	f.StringVar(&n.TokenFile, "token-file", "", "file with the registration token; - is standard input (required if there is no config.toml yet)")
+	f.StringVar(&n.Manager, "manager", "", "wss:// URL of the manager, or none (required if there is no config.toml yet)")
+	f.StringVar(&n.TokenFile, "token-file", "", "file with the registration token; - is standard input (required if there is no config.toml yet, and a manager)")
 	f.StringVar(&n.Fingerprint, "cert-fingerprint", "", "SHA-256 of the manager's certificate, in hex, if it is self-signed")
 	f.StringVar(&n.CAFile, "ca-file", "", "PEM file of the CA of the manager's certificate, if it is a private CA")
 	f.DurationVar(&n.Wait, "wait", 2*time.Minute, "how long to wait for the first registration, like 90s; 0s: do not wait")

@@ -17,6 +17,10 @@ import (
 // not authenticate.
 const exitSkipped = 3
 
+// exitNoManager is the exit code of 'probe' on a node without a manager. It is not 0: no
+// link was proven.
+const exitNoManager = 4
+
 func newProbeCmd() *cobra.Command {
 	var path string
 	var asJSON bool
@@ -39,7 +43,8 @@ is the fingerprint of the manager's key, as manager.key_fingerprint has it.
 
 Exits 0 if one URL reached held. Exits 1 if none did. Exits 2 for wrong usage.
 Exits %d if none did, and auth was skipped at a manager that answered: it does not
-know probes, its key is not one of --manager-key, or this node is not registered.`, exitSkipped),
+know probes, its key is not one of --manager-key, or this node is not registered.
+Exits %d if no manager is configured (urls is empty): there is nothing to probe.`, exitSkipped, exitNoManager),
 		Example: `  edge-agent probe --config /opt/bilbycast/edge/config.toml
   edge-agent probe --config /opt/bilbycast/edge/config.toml --json | jq 'select(.ok | not)'`,
 		Args: cli.ExactArgs(0, "config"),
@@ -50,6 +55,9 @@ know probes, its key is not one of --manager-key, or this node is not registered
 			c, err := install.OpenAsService(cmd.Context(), path)
 			if err != nil {
 				return fmt.Errorf("probe: %w", err)
+			}
+			if len(c.URLs) == 0 {
+				return cli.Exit(exitNoManager, fmt.Errorf("probe: %s: there is nothing to probe ([manager] urls of %s is empty)", agent.NoManager, path))
 			}
 			out := cmd.OutOrStdout()
 			if o.Report = newProbeTable(out, len(c.URLs)).print; asJSON {

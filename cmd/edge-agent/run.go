@@ -146,7 +146,13 @@ new version: 1 refuses the upgrade.`, exitWarns),
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", args[0])
-			if !c.Upgrade.Enabled {
+			if len(c.URLs) == 0 {
+				note := "note: " + agent.NoManager + " (urls is empty); an operator upgrades this node with edge-agent stage"
+				if c.Manager.RegistrationToken != "" {
+					note += "; registration_token has no use"
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), note)
+			} else if !c.Upgrade.Enabled {
 				fmt.Fprintln(cmd.OutOrStdout(), "note: upgrades are off; set enabled = true in [upgrade] to let the manager schedule them")
 			}
 			return nil

@@ -32,6 +32,7 @@ type statusReport struct {
 	Reason          string                   `json:"reason,omitzero"`
 	FailedStarts    []string                 `json:"failed_starts,omitempty"` // of Target, in order; "": not known
 	Ends            []state.StartEnd         `json:"ends,omitempty"`          // of each start of the version on trial, oldest first
+	Trial           *trialReport             `json:"trial,omitempty"`         // nil: no trial, or earlier rules apply to it
 	Versions        []release.Version        `json:"versions"`
 	Undelivered     int                      `json:"undelivered_events"`
 	Service         install.ServiceStatus    `json:"service"`
@@ -100,7 +101,11 @@ changes nothing. As root it becomes the owner of the root.`,
 			if starts, ok := l.ReadStarts(s); ok && s.Status == state.PendingHealth {
 				rep.Ends = starts.Ends
 			}
+			rep.Trial = trialOf(l, s)
 			rep.Summary = summary(s, t, service, broken)
+			if s.Status == state.PendingHealth && service.State == "running" && rep.Trial != nil {
+				rep.Summary = rep.Trial.summary(s)
+			}
 			if asJSON {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
@@ -217,6 +222,7 @@ func (r statusReport) table(w io.Writer, now time.Time) error {
 				row("not counted", e.How)
 			}
 		}
+		r.Trial.table(row)
 	}
 	row("installed", fmt.Sprint(r.Versions))
 	row("undelivered", r.Undelivered)

@@ -19,7 +19,7 @@ func TestProbe(t *testing.T) {
 	probe := func(args ...string) (out string, code int) {
 		t.Helper()
 		cmd := exec.CommandContext(b.ctx, b.bin["1.1.0"], append([]string{"probe", "--config", filepath.Join(b.node.Root, "config.toml")}, args...)...)
-		cmd.Env = append(os.Environ(), "EDGE_AGENT_SIM_HELD=300ms")
+		cmd.Env = append(os.Environ(), "EDGE_AGENT_SIM_FASTER=30")
 		text, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {

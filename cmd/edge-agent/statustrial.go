@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/trial"
+)
+
+// trialReport is the evidence about a version on trial so far, and what the agent waits for.
+type trialReport struct {
+	Stage          state.TrialStage `json:"stage"` // trial, guard or unproven
+	WaitsFor       string           `json:"waits_for,omitzero"`
+	Since          time.Time        `json:"since,omitzero"` // of the stage
+	FirstStartSecs int              `json:"first_start_secs,omitzero"`
+	// Contradictions is in how many rounds last-good's probe reached the manager between two
+	// failures of the version; at MaxContradictions the version is rolled back.
+	Contradictions    int    `json:"contradictions"`
+	MaxContradictions int    `json:"max_contradictions"`
+	Link              string `json:"link,omitzero"`         // of the version, in the last of them
+	Probe             string `json:"probe,omitzero"`        // of last-good, in the same round
+	ProbeBefore       string `json:"probe_before,omitzero"` // of last-good, before the swap
+	Accepted          bool   `json:"accepted,omitzero"`     // by an operator, without the proof of its link
+}
+
+// trialOf returns nil without a trial, and for one that a judge did not look at yet.
+func trialOf(l state.Layout, s state.State) *trialReport {
+	swap, ok := l.ReadSwap(s)
+	r := l.ReadJudge(s)
+	if !ok || r.Stage == "" {
+		return nil
+	}
+	return &trialReport{
+		Stage: l.Reached(s), WaitsFor: r.Waits, Since: r.Since, FirstStartSecs: int(stage.FirstStartOf(l, s.Target).Seconds()), Accepted: l.Accepted(s),
+		Contradictions: r.Rounds, MaxContradictions: trial.Default.Rounds, Link: r.Link, Probe: r.Probe, ProbeBefore: swap.Baseline,
+	}
+}
+
+// summary is the summary of a running version on trial.
+func (r *trialReport) summary(s state.State) string {
+	switch r.Stage {
+	case state.UnderGuard:
+		return fmt.Sprintf("%s proved healthy, and is kept at the end of its first health window; until then %s returns if it ends by itself.", s.Target, s.Previous)
+	case state.Unproven:
+		return fmt.Sprintf("%s runs unproven: its check held, and its link to the manager is neither proven nor disproven. It serves, and %s stays the way back. To keep it without that proof: edge-agent accept.", s.Target, s.Previous)
+	}
+	return fmt.Sprintf("%s is on trial (start %d of %d); if it does not prove healthy, %s returns.", s.Target, s.BootAttempts, s.MaxBootAttempts, s.Previous)
+}
+
+func (r *trialReport) table(row func(string, any)) {
+	if r == nil {
+		return
+	}
+	text := string(r.Stage)
+	if r.Accepted {
+		text += ", accepted by an operator"
+	}
+	row("trial", text)
+	for _, line := range [][2]string{{"waits for", r.WaitsFor}, {"probe before", r.ProbeBefore}} {
+		if line[1] != "" {
+			row(line[0], line[1])
+		}
+	}
+	if r.FirstStartSecs > 0 {
+		row("first start", fmt.Sprintf("may take %d s until the check first passes", r.FirstStartSecs))
+	}
+	if r.Contradictions > 0 {
+		row("contradicted", fmt.Sprintf("%d of %d times: the previous version reached the manager, and this one did not", r.Contradictions, r.MaxContradictions))
+		row("this version", r.Link)
+		row("previous version", r.Probe)
+	}
+}
