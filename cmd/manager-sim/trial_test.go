@@ -18,7 +18,7 @@ func TestUnprovenVersions(t *testing.T) {
 	m := startManager(t)
 	fates := map[string]fleet.Outcome{"1.1.0": fleet.Unproven, "1.2.0": fleet.RollsBack}
 	id := m.fleet(t.Context(), fleet.Config{Nodes: 1, Outcome: func(_ int, v string) fleet.Outcome { return fates[v] }})[0].ID
-	const waits = "unproven: the manager closes each session (simulated) since 2"
+	const waits = "unproven: waits for a session with the manager that lasts 10s (simulated), since 2"
 	type result struct {
 		out, errs string
 		code      int
@@ -56,7 +56,7 @@ func TestUnprovenNodesOfARollout(t *testing.T) {
 	}
 	m.await("it is unproven", func() bool {
 		out, _, _ := m.run("rollout", "show", "site")
-		return strings.Contains(out, "running, wave 1 of 2: 1 unproven, 1 waiting") && strings.Contains(out, " unproven: the manager closes each session (simulated) since 2")
+		return strings.Contains(out, "running, wave 1 of 2: 1 unproven, 1 waiting") && strings.Contains(out, " unproven: waits for a session with the manager that lasts 10s (simulated), since 2")
 	})
 }
 

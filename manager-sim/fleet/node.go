@@ -29,7 +29,7 @@ type node struct {
 	restart           bool                        // end the session; another version connects
 	unproven          string                      // the command of the running version, if that is unproven
 	unprovenSince     time.Time
-	started           atomic.Int64                // upgrades
+	started           atomic.Int64 // upgrades
 }
 
 // restore continues with a saved state.
@@ -203,7 +203,7 @@ func (n *node) health() *wire.Health {
 		Upgrade: &wire.Upgrade{Status: "stable", CurrentVersion: n.version.String(), PreviousVersion: n.previous.String(), Channels: []string{release.DefaultChannel}}}
 	if n.unproven != "" {
 		h.Upgrade.Status, h.Trial = wire.StatusPendingHealth, wire.TrialUnproven
-		h.Hold = &wire.Hold{Reason: "the manager closes each session (simulated)", Since: n.unprovenSince}
+		h.Hold = &wire.Hold{Reason: "a session with the manager that lasts 10s (simulated)", Since: n.unprovenSince}
 	}
 	return h
 }

@@ -217,10 +217,10 @@ func TestUnprovenNodesOfARollout(t *testing.T) {
 	p.first.reports(p.command, release.Staged, "1.0.0", "1.1.0", "staged")
 	p.first.conn.Close()
 	p.first = p.again(p.firstReg, "1.1.0")
-	p.first.trial("1.1.0", wire.TrialUnproven, "no answer")
+	p.first.trial("1.1.0", wire.TrialUnproven, "an answer")
 	p.until("it counts as unproven", func() bool { return p.rollout().Counts[rollout.NodeUnproven] == 1 })
 	r, n := p.rollout(), p.of()
-	if r.Status != rollout.Running || r.Wave != 0 || n.Code != "" || n.Hold == nil || n.Hold.Reason != "no answer" {
+	if r.Status != rollout.Running || r.Wave != 0 || n.Code != "" || n.Hold == nil || n.Hold.Reason != "an answer" {
 		t.Errorf("%s in wave %d, %+v", r.Status, r.Wave, n)
 	}
 	p.age(time.Hour)
@@ -248,7 +248,7 @@ func TestASupersededNodeOfARollout(t *testing.T) {
 	p.first.reports(p.command, release.Staged, "1.0.0", "1.1.0", "staged")
 	p.first.conn.Close()
 	p.first = p.again(p.firstReg, "1.1.0")
-	p.first.trial("1.1.0", wire.TrialUnproven, "no answer")
+	p.first.trial("1.1.0", wire.TrialUnproven, "an answer")
 	p.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+p.firstReg.NodeID+"/upgrade", `{"version":"1.2.0"}`, nil)
 	p.first.command()
 	p.first.reports(p.command, release.Superseded, "1.0.0", "1.1.0", "1.2.0 took its place")
