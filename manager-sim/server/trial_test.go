@@ -89,6 +89,7 @@ func TestANewerVersionDuringATrial(t *testing.T) {
 			if v := m.view(reg.NodeID); v.TargetVersion != "1.2.0" || v.Upgradable || v.UpgradeState != api.Sent {
 				t.Errorf("afterwards: %s %s, upgradable %t", v.TargetVersion, v.UpgradeState, v.Upgradable)
 			}
+			m.into(http.StatusConflict, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.3.0"}`, nil)
 		})
 	}
 }
