@@ -9,9 +9,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
+
+// restart ends the server, and starts it again as if it had been away for some time.
+func (m *manager) restart(away time.Duration) {
+	m.t.Helper()
+	m.Close()
+	m.http.Close()
+	if err := m.Store.RecordAlive(m.t.Context(), time.Now().Add(-away), 24*365*time.Hour); err != nil {
+		m.t.Fatal(err)
+	}
+	m.run(server.Config{})
+}
 
 // The outage of a manager that is killed begins when it last recorded that it ran, and ends
 // with the next start.
