@@ -74,10 +74,15 @@ func (l *Line) Count() int {
 }
 
 // Set changes the fault, and resets the open connections.
-func (l *Line) Set(f Fault) error {
+func (l *Line) Set(f Fault) error { return l.change(f, false) }
+
+// SetLater changes the fault for later connections. The open ones go on.
+func (l *Line) SetLater(f Fault) error { return l.change(f, true) }
+
+func (l *Line) change(f Fault, keep bool) error {
 	l.set.Lock()
 	defer l.set.Unlock()
-	l.end()
+	l.end(keep)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -97,8 +102,9 @@ func (l *Line) Set(f Fault) error {
 	return nil
 }
 
-// end closes the listener, and resets the open connections. The caller holds set.
-func (l *Line) end() {
+// end closes the listener, and resets the open connections unless they are to be kept. The
+// caller holds set.
+func (l *Line) end(keep bool) {
 	l.mu.Lock()
 	if l.listener != nil {
 		if c, ok := l.listener.(syscall.Conn); ok {
@@ -108,7 +114,9 @@ func (l *Line) end() {
 		l.listener = nil
 	}
 	for c := range l.open {
-		reset(c)
+		if !keep {
+			reset(c)
+		}
 	}
 	l.mu.Unlock()
 	l.accepting.Wait() // until then the address may be in use
@@ -129,7 +137,7 @@ func (l *Line) Close() {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	l.end()
+	l.end(false)
 	l.serving.Wait()
 }
 

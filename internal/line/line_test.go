@@ -2,6 +2,7 @@ package line_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -125,8 +126,17 @@ func TestConnectionsEnd(t *testing.T) {
 		return c
 	}
 	c := open()
-	io.WriteString(c, "x")
-	io.ReadFull(c, make([]byte, 1)) // the line has it
+	answers := func() error {
+		io.WriteString(c, "x")
+		_, err := io.ReadFull(c, make([]byte, 1))
+		return err
+	}
+	if err := cmp.Or(answers(), l.SetLater(line.Refused), answers()); err != nil {
+		t.Fatalf("an open connection: %v", err)
+	}
+	if _, err := dial(l); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a later connection: %v", err)
+	}
 	if err := l.Set(line.ResetsAfter(func() time.Duration { return 50 * time.Millisecond })); err != nil {
 		t.Fatal(err)
 	}

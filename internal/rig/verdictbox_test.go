@@ -35,7 +35,7 @@ type boxRow struct {
 	fault   string // of 1.1.0
 	options box.Options
 	faster  int  // 0: faster
-	down    bool // the line is down from the swap on
+	down    bool // the line is down for 1.1.0
 	setup   func(*machine)
 	during  func(*machine)
 	end     ending
@@ -103,11 +103,13 @@ func (r boxRow) try(t *testing.T) {
 	w := &world{bench: m.bench}
 	w.releases = fakerelease.Options{Commands: []string{release.CommandProbe, release.CommandConfigCheck}}
 	w.release(r.fault)
+	if r.down {
+		if err := m.line.SetLater(line.Refused); err != nil { // the session of 1.0.0 goes on
+			t.Fatal(err)
+		}
+	}
 	m.mark, _ = m.upgrade("1.1.0")
 	m.until("the swap", func(tree state.Tree, _ rig.Status) bool { return tree.Current.String() == "1.1.0" })
-	if r.down {
-		m.set(line.Refused)
-	}
 	r.during(m)
 	m.set(line.Sound)
 	version := map[ending]string{kept: "1.1.0", rolledBack: "1.0.0"}[r.end]
