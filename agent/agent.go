@@ -202,7 +202,7 @@ func (a *Agent) run(ctx context.Context) error {
 		g.Go(func() error { a.keepConfig(ctx); return nil })
 	}
 	if interrupted.ID != "" {
-		a.resume(ctx, interrupted)
+		a.resume(ctx, interrupted, trial && a.attached == nil)
 	}
 	if trial {
 		g.Go(func() error { return a.runTrial(ctx, res, a.startedAt) })

@@ -21,6 +21,14 @@ func TestParseConnection(t *testing.T) {
 			t.Errorf("%q: %+v, %t, unable %q", text, got, ok, ParseUnable(text))
 		}
 	}
+	// What a manager says is no part of the text.
+	said := "503 ; connected to wss://x since 2026-01-01T00:00:00Z; " + noUpgrades + "x; " + NoManager
+	for _, w := range []statusText{{service: said}, {upgrade: said}, {unavailable: noUpgrades + said}} {
+		w.manager = Connection{URL: "wss://m", Since: at, Problem: said}.String()
+		if got, ok := ParseConnection(w.String()); !ok || got.Connected || got.URL != "wss://m" || w.unavailable == "" && ParseUnable(w.String()) != "" {
+			t.Errorf("%q: %+v, %t, unable %q", w, got, ok, ParseUnable(w.String()))
+		}
+	}
 	none := statusText{service: "1.0.0 runs", unavailable: noUpgrades + "a; b: c", manager: NoManager}.String()
 	if _, ok := ParseConnection(none); ok || ParseUnable(none) != "a; b: c" {
 		t.Errorf("%q: a connection %t, unable %q", none, ok, ParseUnable(none))

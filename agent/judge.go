@@ -35,13 +35,14 @@ type judge struct {
 	why          string    // it failed last
 	held         bool      // it has passed for health_hold_secs without a break until now
 
-	link   trial.Link
-	round  roundFound                                                     // the last one
-	probe  func(ctx context.Context, began time.Time) (trial.Old, string) // probeOld
-	asking bool                                                           // rounds are made
-	record state.JudgeRecord                                              // as it is on disk
-	wrote  time.Time                                                      // when Waits was written last
-	again  time.Time                                                      // not before: a report that the disk did not take is tried again
+	link      trial.Link
+	round     roundFound                                                     // the last one
+	probe     func(ctx context.Context, began time.Time) (trial.Old, string) // probeOld
+	asking    bool                                                           // rounds are made
+	record    state.JudgeRecord                                              // as it is on disk
+	wrote     time.Time                                                      // when the record was written last, or should have been
+	unwritten bool                                                           // the disk did not take it
+	again     time.Time                                                      // not before: a report that the disk did not take is tried again
 }
 
 // judged returns the judge of the trial in res, or nil if earlier rules apply: last-good has
@@ -56,8 +57,11 @@ func (a *Agent) judged(res state.Result, began time.Time) *judge {
 		log: a.log.With().Str("version", res.State.Target.String()).Int("boot_attempts", res.State.BootAttempts).Logger(),
 	}
 	j.probe = j.probeOld
-	starts, _ := a.c.Layout.ReadStarts(res.State)
+	starts, counted := a.c.Layout.ReadStarts(res.State)
 	j.record = a.c.Layout.ReadJudge(res.State).InStart(starts.Number)
+	if !counted { // the watchdog could not write its record, so the number says nothing
+		j.record = j.record.InStart(-1).InStart(0)
+	}
 	j.link.Total = j.record.Rounds
 	// A release may need longer until its check first passes: it migrates data.
 	if first := pace(stage.FirstStartOf(a.c.Layout, res.State.Target)); first > a.c.Window && !j.record.Passed {
@@ -85,8 +89,8 @@ func (j *judge) run(ctx context.Context) error {
 	var next time.Time // check
 	for {
 		if now := time.Now(); !now.Before(next) {
-			next = now.Add(pace(time.Second))
 			j.check(ctx)
+			next = now.Add(j.pause())
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -96,8 +100,7 @@ func (j *judge) run(ctx context.Context) error {
 			go j.ask(ctx, rounds)
 		}
 		if !j.link.Proven && a.tries.proven() {
-			j.link.Proven = true
-			j.log.Info().Msg("the link to the manager is proven")
+			j.proven()
 		}
 		if done, err := j.settle(ctx, time.Now()); done || err != nil {
 			return err
@@ -113,6 +116,27 @@ func (j *judge) run(ctx context.Context) error {
 		}
 	}
 }
+
+// proven records that a session of this start was held. What contradicted the version before
+// was chance.
+func (j *judge) proven() {
+	j.link.Proven, j.link.Total = true, 0
+	if j.record.Rounds > 0 {
+		j.note(func(r *state.JudgeRecord) { r.Rounds = 0 })
+	}
+	j.log.Info().Msg("the link to the manager is proven")
+}
+
+// pause is the time between two checks. After ten minutes a check that forks a program must
+// not do so each second.
+func (j *judge) pause() time.Duration {
+	if j.calm {
+		return min(pace(calmPause), j.a.c.Window/4)
+	}
+	return pace(time.Second)
+}
+
+const calmPause = 15 * time.Second
 
 // check asks the version's own check.
 func (j *judge) check(ctx context.Context) {
@@ -235,17 +259,20 @@ func (j *judge) waiver() string {
 // minutes, so that an unproven version wears no flash out.
 const recordEvery = 15 * time.Second
 
+func (j *judge) every() time.Duration {
+	if j.calm {
+		return 20 * pace(recordEvery)
+	}
+	return pace(recordEvery)
+}
+
 // reached records the stage that the version has reached in this start.
 func (j *judge) reached(stage state.TrialStage, waits string) {
-	r, every := j.record, pace(recordEvery)
-	if j.calm {
-		every *= 20
-	}
+	r := j.record
 	changed := r.Stage != stage
-	if !changed && (r.Waits == waits || time.Since(j.wrote) < every) {
+	if !changed && (r.Waits == waits && !j.unwritten || time.Since(j.wrote) < j.every()) {
 		return
 	}
-	j.wrote = time.Now()
 	j.note(func(r *state.JudgeRecord) {
 		if changed {
 			r.Since = time.Now().UTC()
@@ -276,10 +303,9 @@ func (j *judge) tell(stage state.TrialStage) {
 // note changes the record of the trial.
 func (j *judge) note(change func(*state.JudgeRecord)) {
 	change(&j.record)
-	if j.record.Start == 0 {
-		return // the watchdog keeps no records
-	}
-	if err := j.a.c.Layout.RecordJudge(j.record); err != nil {
+	j.wrote = time.Now()
+	err := j.a.c.Layout.RecordJudge(j.record)
+	if j.unwritten = err != nil; err != nil {
 		j.log.Warn().Err(err).Msg("what the trial found was not recorded; an operator's restart may count as a failure")
 	}
 }

@@ -52,7 +52,7 @@ func (j *judgedTrial) connectAs(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		if j.link != nil && j.link(time.Since(j.began)) {
-			j.tries.authenticated()
+			j.tries.authenticated(nil)
 			time.Sleep(heldFor)
 			j.tries.heard()
 			<-ctx.Done()
@@ -164,7 +164,7 @@ func TestTheJudge(t *testing.T) {
 			return nil
 		}, link: always, want: state.OnTrial, completed: true, ends: "no disk", took: 80 * time.Second},
 		"last-good reaches the manager": {probe: trial.OldHeld, want: state.OnTrial,
-			ends: "1.1.0 did not prove healthy in 2 rounds: it did not reach the manager (wss://manager.example: connection refused), and 1.0.0 did in between", took: 40 * time.Second},
+			ends: "1.1.0 did not prove healthy in 2 rounds: 1.0.0 reached the manager, and this version did not, before and after: wss://manager.example: connection refused", took: 40 * time.Second},
 		"last-good does not answer any more":     {probe: trial.OldSilent, want: state.Unproven, took: 10 * time.Minute},
 		"no child can be started":                {probe: trial.OldUnable, want: state.OnTrial, ends: "it cannot start a child process", took: 25 * time.Second},
 		"accepted although last-good reaches it": {probe: trial.OldHeld, accept: true, kept: true, completed: true, took: 60 * time.Second},
@@ -285,4 +285,71 @@ func TestWithoutAProbeEarlierRulesApply(t *testing.T) {
 			t.Errorf("%s: a judge", name)
 		}
 	}
+}
+
+// What an unproven version reached is recorded once the disk has space again, and where the
+// watchdog could not record the start.
+func TestUnprovenIsRecordedInTheEnd(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(dir string) (mend func()){
+		"a full disk for twenty minutes": func(dir string) func() {
+			file := filepath.Join(dir, "judge.json")
+			os.MkdirAll(filepath.Join(file, "in the way"), 0o755)
+			return func() { os.RemoveAll(file) }
+		},
+		"no record of the start": func(dir string) func() {
+			os.Remove(filepath.Join(dir, "starts.json"))
+			return func() {}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				j := newJudged(t, dir)
+				trial, err := filepath.Glob(filepath.Join(dir, "trial", "*"))
+				if err != nil || len(trial) != 1 {
+					t.Fatal(trial, err)
+				}
+				time.AfterFunc(20*time.Minute, spoil(trial[0]))
+				if _, err := j.decide(t, 40*time.Minute); err != nil {
+					t.Fatal(err)
+				}
+				if l := j.c.Layout; !l.MayReplace(j.res.State) || l.Reached(j.res.State) != state.Unproven {
+					t.Errorf("it reached %+v", l.ReadJudge(j.res.State))
+				}
+			})
+		})
+	}
+}
+
+// A check forks a program, perhaps: an unproven version is asked less often after ten minutes.
+func TestAnUnprovenVersionIsCheckedLessOften(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		j := newJudged(t, dir)
+		checks := 0
+		j.check = func(time.Duration) error { checks++; return nil }
+		if _, err := j.decide(t, time.Hour); err != nil || checks > 600+50*4+10 || checks < 600+50*4-10 {
+			t.Errorf("%d checks in an hour, %v", checks, err)
+		}
+	})
+}
+
+// Contradictions before a session that was held were chance.
+func TestAProvenLinkClearsContradictions(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		j := newJudged(t, dir)
+		j.probe = trial.OldHeld
+		j.link = func(age time.Duration) bool { return age > 28*time.Second }
+		if _, err := j.decide(t, 5*time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if r := j.c.Layout.ReadJudge(j.res.State); r.Rounds != 0 {
+			t.Errorf("%+v", r)
+		}
+	})
 }

@@ -53,3 +53,18 @@ func (a *Agent) recordManager(ctx context.Context, m state.Manager) {
 		a.log.Warn().Err(err).Msg("what this session showed of the manager was not written; trying again at the next session")
 	}
 }
+
+// keepTrialCredentials keeps credentials that were registered during a trial, and that the
+// manager of the session before it accepted: a rollback must not bring older ones back.
+// Another manager proves nothing: the version on trial may accept anybody.
+func (a *Agent) keepTrialCredentials(ctx context.Context, key string) {
+	l := a.c.Layout
+	res, err := l.Read()
+	swap, ok := l.ReadSwap(res.State)
+	if err != nil || !ok || swap.ManagerKey != key {
+		return
+	}
+	if err := l.Locked(ctx, func() error { return l.KeepCredentials(res.State) }); err != nil {
+		a.log.Warn().Err(err).Msg("the copy of credentials.json that a rollback brings back was not renewed")
+	}
+}

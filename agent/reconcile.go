@@ -88,7 +88,7 @@ func (a *Agent) retryReconcile(ctx context.Context, known bool) error {
 		a.reconcileErr, a.memoryEvents = nil, nil
 		a.mu.Unlock()
 		if interrupted.ID != "" {
-			a.resume(ctx, interrupted)
+			a.resume(ctx, interrupted, res.State.Status == state.PendingHealth && a.attached == nil)
 		}
 		wake(a.outbox)
 		wake(a.healthDue)

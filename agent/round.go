@@ -83,7 +83,7 @@ func (j *judge) probeOld(ctx context.Context, began time.Time) (trial.Old, strin
 		return trial.OldUnable, run.Words()
 	case run.Held():
 		return trial.OldHeld, run.Words()
-	case run.Answered:
+	case run.Answered, run.Skipped:
 		return trial.OldFailed, run.Words()
 	}
 	return trial.OldSilent, run.Words()
@@ -96,25 +96,31 @@ func (j *judge) judgeRound(f roundFound) error {
 	if before.Proven || j.accepted { // meanwhile
 		return nil
 	}
-	link, verdict := trial.Default.Round(before, f.held, f.old, j.swap.Answered)
-	j.link = link
 	if f.held {
+		j.proven()
 		return nil
 	}
+	link, verdict := trial.Default.Round(before, false, f.old, j.swap.Answered)
+	j.link = link
 	log := j.log.Warn().Str("link", f.link).Str("last_good", from.String()).Str("probe", f.probe).Str("probe_result", string(f.old))
-	if link.Total > before.Total { // the evidence must be on disk before the start ends
-		j.note(func(r *state.JudgeRecord) { r.Rounds, r.Link, r.Probe = link.Total, f.link, f.probe })
+	evidence := func(r *state.JudgeRecord) { r.Rounds, r.Link, r.Probe = link.Total, f.link, f.probe }
+	if link.Total == before.Total && time.Since(j.wrote) < j.every() {
+		evidence(&j.record) // with the next record
+	} else { // a contradiction must be on disk before the start ends
+		j.note(evidence)
+	}
+	if link.Total > before.Total {
 		log.Int("contradictions", link.Total).Int("of", trial.Default.Rounds).Msg("the previous version reached the manager between two failures of this one")
 	} else {
 		log.Msg("this version has no link to the manager, and the previous one does not contradict it")
 	}
 	switch verdict {
-	case trial.Contradicted:
-		return j.failed(fmt.Sprintf("in %d rounds: it did not reach the manager (%s), and %s did in between", link.Rounds, f.link, from))
+	case trial.Contradicted: // what matters first: the text is cut where it is too long
+		return j.failed(fmt.Sprintf("in %d rounds: %s reached the manager, and this version did not, before and after: %s", link.Rounds, from, f.link))
 	case trial.Exhausted:
 		return j.failed("since it cannot start a child process: " + f.probe)
 	case trial.Unanswered:
-		return j.failed(fmt.Sprintf("in %d rounds: it did not reach the manager (%s), and the probe of %s gives no answer (%s), as before the upgrade", link.Mute, f.link, from, f.probe))
+		return j.failed(fmt.Sprintf("in %d rounds: the probe of %s gives no answer, as before the upgrade (%s), and this version did not reach the manager: %s", link.Mute, from, f.probe, f.link))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/trial"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
@@ -38,6 +39,8 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	a.tries.opened(conn.key())
 	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool)}
 	defer conn.Close()
+	ctx, hangUp := context.WithCancelCause(ctx)
+	defer hangUp(nil)
 	// A write or read that blocks must not outlive ctx.
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -45,11 +48,16 @@ func (a *Agent) session(ctx context.Context, url string) error {
 		return err
 	}
 	a.setAuthenticated(true)
-	a.tries.authenticated()
+	a.tries.authenticated(hangUp)
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
+	a.keepTrialCredentials(ctx, conn.key())
 	a.recordManager(ctx, state.Manager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)})
-	return s.serve(ctx)
+	err = s.serve(ctx)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 func (s *session) send(m wire.Message) error { return s.sendAt(m, time.Now()) }
@@ -125,21 +133,25 @@ const (
 	messageBurst = 300
 )
 
+// heldPing is in the ping that a session sends once it has lasted for heldFor. Only the answer to
+// it proves the link: whatever else arrives may have been sent before.
+const heldPing = "held"
+
 // serve runs an authenticated session until it ends, and returns why.
 func (s *session) serve(ctx context.Context) error {
-	began := time.Now()
-	alive := func() {
-		s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout))
-		if time.Since(began) >= pace(heldFor) {
-			s.a.tries.heard()
-		}
-	}
+	alive := func() { s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
 	alive()
-	ask := time.NewTimer(pace(heldFor)) // for an answer that shows that the connection is held
+	ask := time.NewTimer(pace(heldFor)) // for the answer that shows that the connection was held
 	defer ask.Stop()
 	answer := s.conn.PingHandler()
 	s.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
-	s.conn.SetPongHandler(func(string) error { alive(); return nil })
+	s.conn.SetPongHandler(func(data string) error {
+		alive()
+		if data == heldPing {
+			s.a.tries.heard()
+		}
+		return nil
+	})
 
 	messages := rate.NewLimiter(messageRate, messageBurst)
 	frames := make(chan []byte)
@@ -192,7 +204,7 @@ func (s *session) serve(ctx context.Context) error {
 				err = s.health(ctx)
 			}
 		case <-ask.C:
-			err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
+			err = s.conn.WriteControl(websocket.PingMessage, []byte(heldPing), time.Now().Add(writeTimeout))
 		case <-s.a.healthDue:
 			err = s.health(ctx)
 		case <-s.a.outbox:
@@ -307,7 +319,11 @@ func (a *Agent) trialOf(s state.State) (string, *wire.Hold) {
 		return string(stage), nil
 	}
 	r := a.c.Layout.ReadJudge(s)
-	return string(stage), &wire.Hold{Reason: release.Foreign(r.Waits, wire.MaxText/8), Since: r.Since}
+	reason := r.Waits
+	if r.Rounds > 0 {
+		reason = fmt.Sprintf("(contradicted in %d of %d rounds) %s", r.Rounds, trial.Default.Rounds, reason)
+	}
+	return string(stage), &wire.Hold{Reason: release.Foreign(reason, wire.MaxText/8), Since: r.Since}
 }
 
 // deliver sends the entries of the outbox that this session has not sent, oldest

@@ -88,11 +88,14 @@ func (a *Agent) setStatus(change func(*statusText)) {
 	}
 }
 
+// quotesNoPart keeps a text that quotes a manager or a program from passing for another part.
+var quotesNoPart = strings.NewReplacer("; connected to", ", connected to", "; not connected to", ", not connected to", "; "+noUpgrades, ", "+noUpgrades, "; "+NoManager, ", "+NoManager)
+
 func (w statusText) String() string {
 	var parts []string
 	for _, p := range []string{w.service, w.upgrade, w.unavailable, w.manager} {
 		if p != "" {
-			parts = append(parts, strings.Join(strings.Fields(p), " ")) // on one line
+			parts = append(parts, quotesNoPart.Replace(strings.Join(strings.Fields(p), " "))) // on one line
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -63,7 +63,7 @@ func trialRoot(t *testing.T, dir string, attempts int) (state.Layout, release.Ve
 	if err := (fsutil.Disk{}).Symlink("versions/1.0.0", l.Current()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+	if _, err := doUnlocked(t, l, func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
 		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: v2, MaxAttempts: attempts}, now)
 		tr.Previous, tr.Current = v1, v2
 		return s, tr, nil
@@ -73,10 +73,22 @@ func trialRoot(t *testing.T, dir string, attempts int) (state.Layout, release.Ve
 	return l, v2
 }
 
+// doUnlocked is l.Do, which waits in real time while a child of another test has the lock: it
+// inherits the file until it executes its program.
+func doUnlocked(t *testing.T, l state.Layout, change state.Change) (res state.Result, err error) {
+	for range 1000 {
+		if res, err = l.Do(t.Context(), change); !errors.Is(err, fsutil.ErrLocked) {
+			break
+		}
+		syscall.Nanosleep(&syscall.Timespec{Nsec: int64(10 * time.Millisecond)}, nil)
+	}
+	return res, err
+}
+
 func newTrial(t *testing.T, dir string) *onTrial {
 	t.Helper()
 	l, v2 := trialRoot(t, dir, state.DefaultMaxAttempts)
-	res, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+	res, err := doUnlocked(t, l, func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
 		s, tr = state.CountStart(s, tr, "", now)
 		return s, tr, nil
 	})

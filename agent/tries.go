@@ -17,6 +17,7 @@ type tries struct {
 	wake   chan struct{} // ends a pause of connect
 	asked  time.Time     // connect tries each URL once from here, without pauses
 	up     time.Time     // since when a session is authenticated; zero: none is
+	hangUp func(error)   // ends that session
 	held   bool          // a session of this process proved the link
 	failed map[string]attempt
 	keys   map[string]time.Time // of managers that this process accepted: when it last did
@@ -32,6 +33,9 @@ func newTries() *tries {
 	return &tries{wake: make(chan struct{}, 1), failed: make(map[string]attempt), keys: make(map[string]time.Time)}
 }
 
+// keepKeys is how long a key is remembered. A round is shorter.
+const keepKeys = time.Hour
+
 // opened reports that the manager with a key was accepted by this process.
 func (t *tries) opened(key string) {
 	if key == "" {
@@ -39,18 +43,19 @@ func (t *tries) opened(key string) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	maps.DeleteFunc(t.keys, func(_ string, at time.Time) bool { return time.Since(at) > keepKeys })
 	t.keys[key] = time.Now()
 }
 
-// authenticated reports that a session begins.
-func (t *tries) authenticated() {
+// authenticated reports that a session begins, which hangUp ends.
+func (t *tries) authenticated(hangUp func(error)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.up = time.Now()
+	t.up, t.hangUp = time.Now(), hangUp
 }
 
-// heard reports that the present session received something, at least heldFor after its
-// authentication: the link is proven.
+// heard reports that the present session got an answer to what it sent at least heldFor
+// after its authentication: the link is proven.
 func (t *tries) heard() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -61,7 +66,7 @@ func (t *tries) heard() {
 func (t *tries) ended(url string, began time.Time, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.up = time.Time{}
+	t.up, t.hangUp = time.Time{}, nil
 	t.failed[url] = attempt{began, err}
 }
 
@@ -96,21 +101,33 @@ func (t *tries) keysSince(then time.Time) []string {
 	return keys
 }
 
+// errSilent ends a session in which the manager answers nothing.
+var errSilent = errors.New("the manager gives no answer in its session")
+
 // try has connect try every URL from now on, and waits until one attempt is held, or
-// all have failed. A session that is up already may still be held.
+// all have failed. A session that is up already may still be held; one that has no answer
+// by then is ended, so that the other URLs have their turn.
 func (t *tries) try(ctx context.Context, urls []string) (held bool, why error) {
 	t.mu.Lock()
-	t.asked = time.Now()
+	if held = t.held; !held {
+		t.asked = time.Now()
+	}
 	t.mu.Unlock()
+	if held {
+		return true, nil
+	}
 	wake(t.wake)
+	defer t.rest()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		t.mu.Lock()
 		held, over := t.held, t.up.IsZero() && !t.isDue(urls)
-		if !held && !t.up.IsZero() && time.Since(t.up) > pace(heldFor)+limit(pongTime) {
-			over, why = true, errors.New("the manager gives no answer in its session")
-		} else if over {
+		if !held && !t.up.IsZero() && t.hangUp != nil && time.Since(t.up) > pace(heldFor)+limit(pongTime) {
+			t.hangUp(errSilent)
+			t.hangUp = nil
+		}
+		if over {
 			var errs []error
 			for _, u := range urls {
 				errs = append(errs, fmt.Errorf("%s: %w", u, t.failed[u].err))
@@ -126,5 +143,16 @@ func (t *tries) try(ctx context.Context, urls []string) (held bool, why error) {
 			return false, ctx.Err()
 		case <-tick.C:
 		}
+	}
+}
+
+// rest ends what try asked for: from now on connect makes its pauses again.
+func (t *tries) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.asked = time.Time{}
+	select {
+	case <-t.wake:
+	default:
 	}
 }

@@ -110,8 +110,40 @@ func (a *Agent) checkUnitFor(ctx context.Context) {
 }
 
 // resume stages a release again after a restart in the middle. What was downloaded is
-// still there.
-func (a *Agent) resume(ctx context.Context, c state.Command) {
+// still there. If the version that stages it is on trial itself, under guard or unproven
+// before, its present start must come that far first.
+func (a *Agent) resume(ctx context.Context, c state.Command, trial bool) {
+	if !trial {
+		a.resumeNow(ctx, c)
+		return
+	}
+	a.log.Warn().Str("command_id", c.ID).Str("version", c.Version.String()).Msg("upgrade interrupted by a restart; it is resumed when the version on trial has a result")
+	a.staging.Go(func() {
+		if a.awaitResult(ctx) {
+			a.resumeNow(ctx, c)
+		}
+	})
+}
+
+// awaitResult waits, for two windows at the most, until a newer version may take the place of
+// this one, which is on trial. It reports false if ctx ended first: the next start resumes.
+func (a *Agent) awaitResult(ctx context.Context) bool {
+	tick := time.NewTicker(pace(time.Second))
+	defer tick.Stop()
+	for end := time.Now().Add(2 * a.c.Window); time.Now().Before(end); {
+		if res, err := a.c.Layout.Read(); err == nil && (res.State.Status != state.PendingHealth || a.c.Layout.MayReplace(res.State)) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+	return true
+}
+
+func (a *Agent) resumeNow(ctx context.Context, c state.Command) {
 	log := a.log.With().Str("command_id", c.ID).Str("version", c.Version.String()).Logger()
 	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.Host)
 	res, readErr := a.c.Layout.Read()

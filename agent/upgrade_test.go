@@ -126,3 +126,39 @@ func TestAResumedUpgradeWaitsForTheNetwork(t *testing.T) {
 		}
 	})
 }
+
+// An upgrade that a version on trial was staging goes on when the version has a result again.
+func TestAResumedUpgradeWaitsForTheTrial(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		after time.Duration // the version is unproven; 0: never
+		stop  time.Duration // the process ends; 0: never
+		want  bool
+		took  time.Duration
+	}{
+		"unproven": {30 * time.Second, 0, true, 30 * time.Second},
+		"never":    {0, 0, true, 2 * time.Minute},
+		"stopped":  {0, 10 * time.Second, false, 10 * time.Second},
+	} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			o := newTrial(t, dir)
+			s, l := o.res.State, o.c.Layout
+			if err := errors.Join(l.RecordSwap(state.SwapRecord{TrialID: s.TrialID}), l.RecordStarts(state.StartsRecord{TrialID: s.TrialID, Number: 1})); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tt.stop > 0 {
+				time.AfterFunc(tt.stop, cancel)
+			}
+			if tt.after > 0 {
+				time.AfterFunc(tt.after, func() { l.RecordJudge(state.JudgeRecord{TrialID: s.TrialID, Start: 1, Stage: state.Unproven}) })
+			}
+			began := time.Now()
+			if got, took := o.awaitResult(ctx), time.Since(began); got != tt.want || took < tt.took || took > tt.took+2*time.Second {
+				t.Errorf("%s: %t after %v", name, got, took)
+			}
+		})
+	}
+}

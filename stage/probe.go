@@ -42,6 +42,9 @@ type ProbeRun struct {
 	Err error
 	// Answered is whether it said anything about the link, good or bad.
 	Answered bool
+	// Skipped is whether it was not started because memory is short, which says nothing
+	// about it.
+	Skipped bool
 	// Unable is whether this process, not the probe, lacked what starts a child: file
 	// descriptors, processes, memory.
 	Unable bool
@@ -64,7 +67,7 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 		return ProbeRun{Err: err, Unable: lacks(err)}
 	}
 	if free := freeMemory(); free < 2*probeMemory {
-		return ProbeRun{Err: fmt.Errorf("not started: only %d MiB of memory are free", free>>20)}
+		return ProbeRun{Skipped: true, Err: fmt.Errorf("not started: only %d MiB of memory are free", free>>20)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, args.Limit)
 	defer cancel()

@@ -213,7 +213,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		if err := s.republished(m, rel.Manifest()); err != nil {
 			return Staged{}, err
 		}
-		return Staged{rel}, nil
+		return Staged{rel: rel}, nil
 	}
 	if err := s.replaceable(ctx, v); err != nil {
 		return Staged{}, err
@@ -241,7 +241,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil {
 		return Staged{}, err
 	}
-	return Staged{rel}, nil
+	return Staged{rel: rel}, nil
 }
 
 // build extracts, checks and promotes. It reads the tarball through the descriptor by

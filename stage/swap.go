@@ -12,8 +12,13 @@ import (
 
 // Staged is a release that is complete on disk. Only Stage makes one.
 type Staged struct {
-	rel verify.Release
+	rel    verify.Release
+	record func() error
 }
+
+// Recording returns st with what Swap and Shelve do right before their commit, under the
+// root's lock. An error of it refuses them.
+func (st Staged) Recording(record func() error) Staged { st.record = record; return st }
 
 // Version returns what was staged.
 func (st Staged) Version() release.Version { return st.rel.Manifest().Version }
@@ -96,6 +101,11 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 		}
 		if !t.Has(tr.Target) {
 			return s, t, release.Errorf(release.Internal, "swap: %s is not on disk", tr.Target)
+		}
+		if st.record != nil {
+			if err := st.record(); err != nil {
+				return s, t, err
+			}
 		}
 		s, t = next(s, t, tr, now)
 		if tr.CommandID != "" {

@@ -60,7 +60,7 @@ func TestSwapNeedsTheVersionOnDisk(t *testing.T) {
 	s := setup(t, nil)
 	install(t, s.Layout, "0.9.0")
 	rel, _ := fetch(t, s, "1.0.0")
-	if _, err := Swap(t.Context(), s.Layout, Staged{rel}, state.Trial{ID: "c"}); code(err) != release.Internal {
+	if _, err := Swap(t.Context(), s.Layout, Staged{rel: rel}, state.Trial{ID: "c"}); code(err) != release.Internal {
 		t.Errorf("got %v", err)
 	}
 	if res, err := s.Layout.Read(); err != nil || res.State.Status != state.Stable {

@@ -113,7 +113,7 @@ func (l Layout) do(change Change) (Result, error) {
 		case err != nil:
 			notes = append(notes, "credentials.json was not compared with the copy from before the trial: "+err.Error())
 		case restored:
-			notes = append(notes, fmt.Sprintf("credentials.json was changed or removed during the trial of %s; the copy from before it is back", was.Target))
+			notes = append(notes, fmt.Sprintf("credentials.json was changed or removed during the trial of %s; the copy from before it is back (what was there is in %s)", was.Target, l.path(replacedName)))
 		}
 	}
 	s, err = l.apply(was, s, have, want)

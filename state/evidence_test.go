@@ -85,6 +85,37 @@ func TestRollingBackRestoresTheCredentials(t *testing.T) {
 	}
 }
 
+// What was in place of the credentials is kept aside; and what the manager accepted during the
+// trial is what comes back.
+func TestCredentialsOfTheTrial(t *testing.T) {
+	t.Parallel()
+	for _, accepted := range []bool{false, true} {
+		l, s := trialOf110(t)
+		if err := os.WriteFile(l.CredentialsFile(), []byte("registered again"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if accepted {
+			if err := l.KeepCredentials(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := l.Do(t.Context(), func(s State, tr Tree, now time.Time) (State, Tree, error) {
+			s, tr = Revert(s, tr, "test", now)
+			return s, tr, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		now, err := os.ReadFile(l.CredentialsFile())
+		aside, _ := os.ReadFile(l.path(replacedName))
+		if err != nil || (string(now) == "registered again") != accepted || (string(aside) == "registered again") == accepted {
+			t.Errorf("accepted %t: %q, aside %q, %v", accepted, now, aside, err)
+		}
+		if st, err := os.Stat(l.path(replacedName)); !accepted && (err != nil || st.Mode() != 0o600) {
+			t.Errorf("%v, %v", st, err)
+		}
+	}
+}
+
 // A newer version may take the place of one that is under guard or unproven in its present
 // start, and of no other.
 func TestMayReplace(t *testing.T) {

@@ -27,6 +27,7 @@ const (
 	configName             = "config.toml"
 	acceptedConfigName     = configName + ".accepted"
 	credentialsName        = "credentials.json"
+	replacedName           = credentialsName + ".replaced"
 	credentialsReserveName = ".credentials-reserve"
 	managerName            = "manager.json"
 	restartName            = "restart"

@@ -130,8 +130,8 @@ func (l Layout) MayReplace(s State) bool { return l.Reached(s) != OnTrial }
 // Reached returns what the version on trial in s has reached in its present start.
 func (l Layout) Reached(s State) TrialStage {
 	r := l.ReadJudge(s)
-	starts, ok := l.ReadStarts(s)
-	if ok && r.Start == starts.Number && (r.Stage == UnderGuard || r.Stage == Unproven) {
+	starts, _ := l.ReadStarts(s) // 0 where the watchdog could not record it
+	if r.Start == starts.Number && (r.Stage == UnderGuard || r.Stage == Unproven) {
 		return r.Stage
 	}
 	return OnTrial
@@ -189,10 +189,30 @@ func (l Layout) RestoreCredentials(s State) (restored bool, err error) {
 		}
 		return false, err
 	}
-	if now, err := fsutil.ReadFile(l.CredentialsFile(), maxTrialFile); err == nil && bytes.Equal(now, kept) {
+	now, err := fsutil.ReadFile(l.CredentialsFile(), maxTrialFile)
+	if err == nil && bytes.Equal(now, kept) {
 		return false, nil
 	}
+	if err == nil && len(now) > 0 { // they may be of a manager that this node cannot ask again
+		if err := l.disk.WriteFile(l.path(replacedName), now, 0o600); err != nil {
+			return false, err
+		}
+	}
 	return true, l.disk.WriteFile(l.CredentialsFile(), kept, 0o600)
+}
+
+// KeepCredentials makes the present credentials.json the copy that a rollback of the trial in
+// s brings back: the manager that last-good knew accepted them. The caller holds the root's
+// lock.
+func (l Layout) KeepCredentials(s State) error {
+	now, err := fsutil.ReadFile(l.CredentialsFile(), maxTrialFile)
+	if err != nil {
+		return err
+	}
+	if kept, err := fsutil.ReadFile(l.TrialCredentials(s.TrialID), maxTrialFile); err == nil && bytes.Equal(now, kept) {
+		return nil
+	}
+	return l.disk.WriteFile(l.TrialCredentials(s.TrialID), now, 0o600)
 }
 
 // RecordAccept records that an operator accepted the version on trial.

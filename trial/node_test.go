@@ -129,7 +129,11 @@ func (d *design) start(n *node) {
 			c, _ = d.rules.Count(c, d.endOf(n))
 			n.faults, n.excused = uint8(min(c.Faults, maxFaults)), uint8(c.Excused)
 		}
-		if d.rules.Over(c, maxFaults, int(n.total)) {
+		rounds := int(n.total)
+		if n.accepted {
+			rounds = 0
+		}
+		if d.rules.Over(c, maxFaults, rounds) {
 			n.rollBack()
 			return
 		}
@@ -230,7 +234,7 @@ func (d *design) round(n *node) string {
 			n.credentialsLost = true
 		}
 		if stage == stageHeld {
-			n.step, n.newest, n.proven = 0, stageHeld, true
+			n.step, n.newest, n.proven, n.total = 0, stageHeld, true, 0
 			return "the new version's link is proven"
 		}
 		if n.step == 0 {

@@ -22,7 +22,7 @@ type Rules struct {
 	// RoundsPerStart and Rounds are how many contradicting rounds end a start, and the
 	// trial. Zero Rounds: only the starts count.
 	RoundsPerStart, Rounds int
-	// MuteRounds is how many rounds without evidence end a start if the previous version
+	// MuteRounds is how many rounds in a row without an answer end a start if the previous version
 	// had no probe that answers before the swap.
 	MuteRounds int
 }
@@ -105,7 +105,7 @@ type Link struct {
 	Proven bool // a session was held in this start
 	Rounds int  // contradicting rounds of this start
 	Total  int  // contradicting rounds of the trial
-	Mute   int  // rounds of this start without an answer of the probe
+	Mute   int  // rounds in a row without an answer of the probe
 }
 
 // Verdict is what follows from a round.
@@ -129,8 +129,8 @@ const (
 // the swap.
 func (r Rules) Round(l Link, proven bool, old Old, probed bool) (Link, Verdict) {
 	switch {
-	case proven:
-		l.Proven = true
+	case proven: // what contradicted it before was chance
+		l.Proven, l.Total = true, 0
 	case old == OldUnable:
 		return l, Exhausted
 	case old == OldSilent:
@@ -138,11 +138,14 @@ func (r Rules) Round(l Link, proven bool, old Old, probed bool) (Link, Verdict) 
 			return l, Unanswered
 		}
 	case old == OldHeld:
+		l.Mute = 0
 		l.Rounds++
 		l.Total++
-		if l.Rounds >= r.RoundsPerStart {
+		if l.Rounds >= r.RoundsPerStart || r.Rounds > 0 && l.Total >= r.Rounds {
 			return l, Contradicted
 		}
+	default:
+		l.Mute = 0
 	}
 	return l, Continue
 }

@@ -21,7 +21,7 @@ func isOwnAgent(l state.Layout) bool {
 type baseline struct {
 	lastGood release.Version
 	manager  state.Manager
-	answered bool // its probe gave an answer, whatever it was
+	answered bool // its probe gave an answer, whatever it was, or was not started for want of memory
 	words    string
 }
 
@@ -44,7 +44,7 @@ func probeBefore(ctx context.Context, l state.Layout) baseline {
 		return b
 	}
 	run := stage.Probe(ctx, l, b.lastGood, stage.ProbeArgs{Keys: stage.ProbeKeys(b.manager.Key), Limit: baselineLimit})
-	b.answered, b.words = run.Answered, run.Words()
+	b.answered, b.words = run.Answered || run.Skipped, run.Words()
 	return b
 }
 

@@ -201,14 +201,17 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
 	}[r.End]
 	if r.End == Swap && p.c.Node.Service.Unit == "" {
-		if r.Running.Accept {
-			if err := l.RecordAccept(state.AcceptRecord{TrialID: trial.ID, At: time.Now().UTC()}); err != nil {
-				return err
+		staged = staged.Recording(func() error {
+			if r.Running.Accept {
+				if err := l.RecordAccept(state.AcceptRecord{TrialID: trial.ID, At: time.Now().UTC()}); err != nil {
+					return err
+				}
 			}
-		}
-		if note := recordTrial(l, trial.ID, before); note != "" {
-			p.c.Log.Warn().Str("command_id", r.CommandID).Msg(note)
-		}
+			if note := recordTrial(l, trial.ID, before); note != "" {
+				p.c.Log.Warn().Str("command_id", r.CommandID).Msg(note)
+			}
+			return nil
+		})
 	}
 	_, err := end(ctx, l, staged, trial)
 	if errors.Is(err, state.ErrReportsPending) { // the commit is done, and the next start reports it
@@ -226,8 +229,11 @@ func (p *Pipeline) Tidy(ctx context.Context) error {
 		return err
 	}
 	l := p.c.Node.Layout
-	if res, e := l.Read(); e == nil {
-		err = errors.Join(err, l.ForgetTrials(res.State))
-	}
-	return err
+	return errors.Join(err, l.Locked(ctx, func() error {
+		res, err := l.Read()
+		if err != nil {
+			return nil // what is on trial is not known
+		}
+		return l.ForgetTrials(res.State)
+	}))
 }

@@ -91,7 +91,7 @@ func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (st
 		rep.LastEnd, rep.LastCounts = f.how(s), counted
 		r = r.Ended(state.StartEnd{How: rep.LastEnd, Counted: counted})
 		r.Excused = counts.Excused
-		p = state.Past{Faults: counts.Faults, Over: trial.Default.Over(counts, s.MaxBootAttempts, f.judge.Rounds), Cleared: f.end.Calm}
+		p = state.Past{Faults: counts.Faults, Over: trial.Default.Over(counts, s.MaxBootAttempts, f.rounds(l, s)), Cleared: f.end.Calm}
 		if counted {
 			p.Cause = cmp.Or(f.cause, rep.LastEnd)
 		}
@@ -101,6 +101,15 @@ func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (st
 		return p, nil
 	}
 	return p, func() error { return l.RecordStarts(r) }
+}
+
+// rounds is how many rounds contradict the version. Where an operator accepted it, they do not
+// count.
+func (f last) rounds(l state.Layout, s state.State) int {
+	if l.Accepted(s) {
+		return 0
+	}
+	return f.judge.Rounds
 }
 
 // how says in words how the last start ended.

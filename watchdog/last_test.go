@@ -201,3 +201,21 @@ func TestAStartThatIsNotMadeCountsNothing(t *testing.T) {
 		t.Errorf("%+v, want 2 starts", rep)
 	}
 }
+
+// An operator's acceptance waives what the link says, and no end of the process.
+func TestAcceptedRoundsDoNotCount(t *testing.T) {
+	t.Parallel()
+	for _, accepted := range []bool{false, true} {
+		l := recorded(t, 3)
+		watchdog.RunAfter(t.Context(), l, restarts(1))
+		judge(t, l, state.JudgeRecord{Ready: true, Passed: true, Rounds: 6})
+		if accepted {
+			if err := l.RecordAccept(state.AcceptRecord{TrialID: "c", At: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if rep := watchdog.RunAfter(t.Context(), l, restarts(0)); rep.Reverted == accepted { // an operator's restart
+			t.Errorf("accepted %t: %+v", accepted, rep)
+		}
+	}
+}
