@@ -69,8 +69,8 @@ type verdict struct {
 	events []string
 	// faster and windowSecs are the row's own; 0: those of all rows.
 	faster, windowSecs int
-	// box runs a row that needs a real systemd, in place of all the above.
-	box func(*testing.T)
+	// run runs a row of another kind, in place of all the above.
+	run func(*testing.T)
 }
 
 // world is a node with its line, manager and releases, while a row runs.
@@ -328,7 +328,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	builds(t)
 	ofWorld, ofVersion := boxRows()
-	tables := [][]verdict{append(ofWorld, worldFaults()...), append(ofVersion, versionFaults()...), bothFaults()}
+	tables := [][]verdict{append(ofWorld, worldFaults()...), append(ofVersion, versionFaults()...), append(fleetRows(), bothFaults()...)}
 	for i, atLeast := range []int{32, 18} {
 		if n := len(tables[i]); n < atLeast {
 			t.Errorf("table %d has %d rows, want %d", i, n, atLeast)
@@ -343,8 +343,8 @@ func TestVerdicts(t *testing.T) {
 		wg.Go(func() {
 			defer func() { <-room }()
 			run := v.try
-			if v.box != nil {
-				run = v.box
+			if v.run != nil {
+				run = v.run
 			}
 			if !t.Run(strings.ReplaceAll(v.name, " ", "-"), run) {
 				wrong.Add(1)

@@ -43,7 +43,7 @@ type boxRow struct {
 }
 
 // verdict makes a row of the table.
-func (r boxRow) verdict() verdict { return verdict{name: r.name, box: r.try} }
+func (r boxRow) verdict() verdict { return verdict{name: r.name, run: r.try} }
 
 // newMachine boots a machine whose node runs 1.0.0.
 func (r boxRow) newMachine(t *testing.T) *machine {
