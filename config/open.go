@@ -170,7 +170,7 @@ func (f file) unusedToken() []Warning {
 	if m := f.config.Manager; m.RegistrationToken == "" || len(m.URLs) > 0 {
 		return nil
 	}
-	return []Warning{{f.path + ": registration_token has no use, since urls is empty and this node has no manager", "remove it, or name the manager in urls of [manager]"}}
+	return []Warning{{release.Foreign(f.path+": registration_token has no use, since urls is empty and this node has no manager", maxText), "remove it, or name the manager in urls of [manager]"}}
 }
 
 // roots returns where the copy of a file may be that cannot be used: the directory of the

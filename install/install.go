@@ -100,6 +100,9 @@ func (n *Node) Check() error {
 	if _, err := n.unit(l, "edge-agent", 120).Files(); err != nil {
 		return UsageError{err}
 	}
+	if n.Manager == noManager && n.TokenFile != "" {
+		return usage("--token-file has no use with --manager none: leave it out")
+	}
 	if n.User == "root" {
 		return usage("--user root: the service must run without root")
 	}

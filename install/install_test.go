@@ -37,6 +37,7 @@ func TestCheckRefuses(t *testing.T) {
 		`user "-x"`:                 func(n *Node) { n.User = "-x" },
 		`user "a:b"`:                func(n *Node) { n.User = "a:b" },
 		"without root":              func(n *Node) { n.User = "root" },
+		"--token-file has no use":   func(n *Node) { n.Manager, n.TokenFile = "none", "token" },
 		"not an absolute path":      func(n *Node) { n.Root = "opt" },
 		`root "/opt/%n"`:            func(n *Node) { n.Root = "/opt/%n" },
 		`root "/" is not`:           func(n *Node) { n.Root = "/usr/.." },

@@ -61,7 +61,7 @@ func HasProbe(l state.Layout, v release.Version) bool {
 func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArgs) ProbeRun {
 	m, err := readMarker(l, v)
 	if err != nil {
-		return ProbeRun{Err: err, Unable: lacking(err)}
+		return ProbeRun{Err: err, Unable: lacks(err)}
 	}
 	if free := freeMemory(); free < 2*probeMemory {
 		return ProbeRun{Err: fmt.Errorf("not started: only %d MiB of memory are free", free>>20)}
@@ -113,14 +113,9 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 	return r
 }
 
-// lacks reports whether a program was not started for what this process, or its user, has
+// lacks reports whether something failed for what this process, or its user, has
 // used up. ENFILE is of the whole machine.
 func lacks(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOMEM)
-}
-
-// lacking reports whether err says that this process has no file, process or memory left.
-func lacking(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENOMEM)
 }
 

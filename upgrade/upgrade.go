@@ -158,6 +158,8 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err != nil {
 		return rel, err
 	}
+	ctx, cancel := context.WithCancel(ctx) // the probe ends with a release that is refused
+	defer cancel()
 	before := p.baseline(ctx, r.End)
 	downloaded := func() {
 		p.c.Log.Info().Str("command_id", r.CommandID).Str("sha256", artefact.SHA256).Msg("tarball downloaded and checked")

@@ -69,7 +69,7 @@ type Health struct {
 // Hold is what a version waits for whose own check has held, and whose link is neither
 // proven nor disproven.
 type Hold struct {
-	Reason string    `json:"reason"` // a phrase for people
+	Reason string    `json:"reason"` // a noun phrase for people
 	Since  time.Time `json:"since,omitzero"`
 }
 

@@ -22,7 +22,7 @@ const earlier = "17eafae526782390f0e117ff4014f214004c4fdc"
 // errNoHistory means that the commit is not there, as in a clone with --depth.
 var errNoHistory = errors.New("the history of this clone does not reach back")
 
-// earlierProgram builds edge-agent 1.0.0 of that commit, once.
+// earlierProgram builds edge-agent 1.0.0 of that commit, once, after builds.
 var earlierProgram = sync.OnceValues(func() (string, error) {
 	if _, err := programs(); err != nil { // makes buildDir
 		return "", err
@@ -65,6 +65,7 @@ func TestVerdictsWithAnEarlierLastGood(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds an earlier program")
 	}
+	builds(t)
 	program, err := earlierProgram()
 	if errors.Is(err, errNoHistory) {
 		t.Skip(err)

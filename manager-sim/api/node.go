@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -57,20 +56,20 @@ const (
 
 // Hold is what an unproven version waits for, in the node's words.
 type Hold struct {
-	Reason string    `json:"reason"`
+	Reason string    `json:"reason"` // a noun phrase
 	Since  time.Time `json:"since,omitzero"`
 }
 
-// String describes what an unproven version waits for, and since when. Of a nil Hold that
-// is not known.
+// String describes what an unproven version waits for, and since when: "waits for REASON,
+// since TIME".
 func (h *Hold) String() string {
-	const unknown = "its link to the manager is not proven yet"
-	if h == nil {
+	const unknown = "waits for a proof of its link to the manager"
+	if h == nil || h.Reason == "" {
 		return unknown
 	}
-	text := cmp.Or(h.Reason, unknown)
+	text := "waits for " + h.Reason
 	if !h.Since.IsZero() {
-		text += " since " + h.Since.UTC().Format("2006-01-02 15:04:05 UTC")
+		text += ", since " + h.Since.UTC().Format("2006-01-02 15:04:05 UTC")
 	}
 	return text
 }

@@ -54,7 +54,7 @@ const (
 	RecordEvent         = "event"
 	RecordAuthenticated = Authenticated
 	RecordDisconnected  = Disconnected
-	RecordCapabilities  = "capabilities" // at the first health beat, and at each change
+	RecordCapabilities  = "capabilities" // at the first health beat, and at each change of capabilities, version, health or trial
 	RecordAck           = "ack"
 	RecordRollout       = "rollout" // a rollout changed
 	RecordGap           = "gap"     // more events were missed than the stream repeats; Events has them

@@ -23,6 +23,7 @@ const (
 	Refused   Outcome = "refused"     // staging fails with a bad checksum
 	RollsBack Outcome = "rolled-back" // the new version does not become healthy
 	NeverEnds Outcome = "never-ends"  // the node reports only that the upgrade started
+	Unproven  Outcome = "unproven"    // the new version serves, and stays unproven until a newer one takes its place
 )
 
 // Traits are the faults of a node.

@@ -27,7 +27,9 @@ type node struct {
 	sent              int                         // number of messages of outbox sent in this session
 	next              func()                      // the next step of an upgrade
 	restart           bool                        // end the session; another version connects
-	started           atomic.Int64                // upgrades
+	unproven          string                      // the command of the running version, if that is unproven
+	unprovenSince     time.Time
+	started           atomic.Int64 // upgrades
 }
 
 // restore continues with a saved state.
@@ -197,8 +199,13 @@ func (n *node) health() *wire.Health {
 	if n.traits.Degraded {
 		status = "degraded"
 	}
-	return &wire.Health{Status: status, Version: n.version.String(), Capabilities: []string{wire.CapabilityUpgrade},
+	h := &wire.Health{Status: status, Version: n.version.String(), Capabilities: []string{wire.CapabilityUpgrade},
 		Upgrade: &wire.Upgrade{Status: "stable", CurrentVersion: n.version.String(), PreviousVersion: n.previous.String(), Channels: []string{release.DefaultChannel}}}
+	if n.unproven != "" {
+		h.Upgrade.Status, h.Trial = wire.StatusPendingHealth, wire.TrialUnproven
+		h.Hold = &wire.Hold{Reason: "a session with the manager that lasts 10s (simulated)", Since: n.unprovenSince}
+	}
+	return h
 }
 
 // dropEvents removes acknowledged events from the outbox.
@@ -261,15 +268,25 @@ func (n *node) command(c *wire.Command) {
 			n.finish(&wire.CommandAck{CommandID: id, Error: "the tarball has another SHA-256 (simulated)", ErrorCode: release.ChecksumMismatch})
 			return
 		}
+		back := from
+		if n.unproven != "" {
+			back = n.previous
+			n.report(n.unproven, release.Superseded, back, from, fmt.Sprintf("%s was unproven; %s takes its place", from, to))
+			n.unproven = ""
+		}
 		n.report(id, release.Downloaded, from, to, to.String()+" is downloaded")
 		n.report(id, release.Staged, from, to, to.String()+" is staged; restarting into it")
 		n.finish(ok)
-		n.restart, n.version, n.previous = true, to, from
+		n.restart, n.version, n.previous = true, to, back
 		n.save()
+		if outcome == Unproven {
+			n.unproven, n.unprovenSince = id, time.Now()
+			return
+		}
 		n.next = func() {
 			if outcome == RollsBack {
-				n.report(id, release.RolledBack, to, from, fmt.Sprintf("rolled back from %s to %s (simulated)", to, from))
-				n.restart, n.version, n.previous = true, from, from
+				n.report(id, release.RolledBack, to, back, fmt.Sprintf("rolled back from %s to %s (simulated)", to, back))
+				n.restart, n.version, n.previous = true, back, back
 				n.save()
 				return
 			}

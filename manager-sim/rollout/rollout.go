@@ -12,11 +12,11 @@
 //	from      event                                            to
 //	running   every online node of the wave has an outcome     settling; after the last wave waiting or completed
 //	running   failures reach the threshold                     paused
-//	settling  the settle window has passed                     running, with the next wave
-//	any       a node that kept the version rolls back, fails   paused, if failures reach the threshold
-//	          late, vanishes, reports degraded, or runs
-//	          another version again
 //	running   an unproven node reaches the time limit          paused, whatever the threshold
+//	any       a node that kept the version rolls back,         paused, if failures reach the threshold
+//	          vanishes, reports degraded, or runs another
+//	          version again; or a node fails late
+//	settling  the settle window has passed                     running, with the next wave
 //	settling  an offline node of the waves so far reconnects   running
 //	waiting   an offline node reconnects                       running
 //	any       Pause                                            paused
@@ -43,7 +43,7 @@
 //	            or it kept the version and then fell: "node_vanished", "node_degraded" or "node_other_version". It counts as
 //	            updated again when that is over
 //	rolled_back it rolled back to the previous version
-//	skipped     an operator left it out, or it left the group
+//	skipped     an operator left it out, it left the group, or a newer version took the place of the unproven one
 //	missed      it was offline until the lifetime was over
 package rollout
 

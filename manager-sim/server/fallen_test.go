@@ -28,7 +28,7 @@ type pair struct {
 }
 
 // startPair begins a rollout. before runs with both nodes before it begins.
-func startPair(t *testing.T, c server.Config, body string, before func(n *node)) *pair {
+func startPair(t *testing.T, c server.Config, body string, before func(m *manager, n *node, id string)) *pair {
 	t.Helper()
 	p := &pair{manager: startWith(t, c)}
 	nodes, regs := map[string]*node{}, map[string]*wire.RegisterAck{}
@@ -39,7 +39,7 @@ func startPair(t *testing.T, c server.Config, body string, before func(n *node))
 		nodes[reg.NodeID], regs[reg.NodeID] = n, reg
 		p.into(http.StatusOK, "PUT", "/api/v1/nodes/"+reg.NodeID+"/group", `{"group_id":"`+g.ID+`"}`, nil)
 		if before != nil {
-			before(n)
+			before(p.manager, n, reg.NodeID)
 		}
 	}
 	var plan api.RolloutPlan
@@ -134,10 +134,10 @@ func TestWhatIsNoFall(t *testing.T) {
 		n.synced("ill-" + version)
 	}
 	for name, tt := range map[string]struct {
-		before func(n *node)
+		before func(m *manager, n *node, id string)
 		run    func(p *pair)
 	}{
-		"degraded before": {func(n *node) { ill(n, "1.0.0") }, func(p *pair) {
+		"degraded before": {func(_ *manager, n *node, _ string) { ill(n, "1.0.0") }, func(p *pair) {
 			p.first = p.kept(p.first, p.firstReg, p.command)
 			ill(p.first, "1.1.0")
 		}},
@@ -147,6 +147,8 @@ func TestWhatIsNoFall(t *testing.T) {
 			p.first = p.again(p.firstReg, "1.1.0")
 			ill(p.first, "1.1.0")
 			p.first.reports(p.command, release.Completed, "1.0.0", "1.1.0", "healthy")
+			p.until("it counts", func() bool { return p.of().State == rollout.NodeUpdated })
+			p.first.synced("something-is-new")
 		}},
 		"another command": {nil, func(p *pair) {
 			p.first = p.kept(p.first, p.firstReg, p.command)
@@ -156,7 +158,14 @@ func TestWhatIsNoFall(t *testing.T) {
 			p.first.conn.Close()
 			p.again(p.firstReg, "1.2.0").health("1.2.0")
 		}},
-		"away for less than usual": {func(n *node) {}, func(p *pair) {
+		"away for less than usual": {func(m *manager, _ *node, id string) {
+			for _, err := range []error{m.Store.RecordDisconnect(t.Context(), id, time.Now().Add(-2*time.Hour)),
+				m.Store.RecordConnect(t.Context(), id, "1.0.0", "127.0.0.1", time.Now().Add(-time.Hour))} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, func(p *pair) {
 			p.first = p.kept(p.first, p.firstReg, p.command)
 			p.until("it counts", func() bool { return p.of().State == rollout.NodeUpdated })
 			p.first.conn.Close()
@@ -165,7 +174,7 @@ func TestWhatIsNoFall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := startPair(t, server.Config{}, `{"version":"1.1.0","settle_secs":1}`, tt.before)
+			p := startPair(t, server.Config{VanishAfter: time.Millisecond}, `{"version":"1.1.0","settle_secs":1}`, tt.before)
 			tt.run(p)
 			p.secondCommand = p.second.command().CommandID // the settle window has passed
 			if r := p.rollout(); r.Status != rollout.Running || p.of().State != rollout.NodeUpdated {
@@ -208,10 +217,10 @@ func TestUnprovenNodesOfARollout(t *testing.T) {
 	p.first.reports(p.command, release.Staged, "1.0.0", "1.1.0", "staged")
 	p.first.conn.Close()
 	p.first = p.again(p.firstReg, "1.1.0")
-	p.first.trial("1.1.0", wire.TrialUnproven, "no answer")
+	p.first.trial("1.1.0", wire.TrialUnproven, "an answer")
 	p.until("it counts as unproven", func() bool { return p.rollout().Counts[rollout.NodeUnproven] == 1 })
 	r, n := p.rollout(), p.of()
-	if r.Status != rollout.Running || r.Wave != 0 || n.Code != "" || n.Hold == nil || n.Hold.Reason != "no answer" {
+	if r.Status != rollout.Running || r.Wave != 0 || n.Code != "" || n.Hold == nil || n.Hold.Reason != "an answer" {
 		t.Errorf("%s in wave %d, %+v", r.Status, r.Wave, n)
 	}
 	p.age(time.Hour)
@@ -239,7 +248,7 @@ func TestASupersededNodeOfARollout(t *testing.T) {
 	p.first.reports(p.command, release.Staged, "1.0.0", "1.1.0", "staged")
 	p.first.conn.Close()
 	p.first = p.again(p.firstReg, "1.1.0")
-	p.first.trial("1.1.0", wire.TrialUnproven, "no answer")
+	p.first.trial("1.1.0", wire.TrialUnproven, "an answer")
 	p.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+p.firstReg.NodeID+"/upgrade", `{"version":"1.2.0"}`, nil)
 	p.first.command()
 	p.first.reports(p.command, release.Superseded, "1.0.0", "1.1.0", "1.2.0 took its place")
@@ -283,6 +292,29 @@ func TestARolloutAndAnOutage(t *testing.T) {
 		p.until("it is updated", func() bool { return p.of().State == rollout.NodeUpdated })
 		if r := p.rollout(); r.Status != rollout.Settling {
 			t.Errorf("away for %v: %s, %q", away, r.Status, r.Reason)
+		}
+	}
+}
+
+// Nobody vanishes in an outage of the manager: an absence does not run either.
+func TestNobodyVanishesInAnOutage(t *testing.T) {
+	t.Parallel()
+	for away, vanishes := range map[time.Duration]bool{2 * time.Hour: false, time.Minute: true} {
+		p := startPair(t, server.Config{}, `{"version":"1.1.0","settle_secs":1}`, nil)
+		p.first = p.kept(p.first, p.firstReg, p.command)
+		p.until("the settle window", func() bool { return p.rollout().Status != rollout.Running || p.of().State == rollout.NodeUpdated })
+		p.Close()
+		if err := p.Store.RecordConnect(t.Context(), p.firstReg.NodeID, "1.1.0", "127.0.0.1", time.Now().Add(-2*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		p.restart(away)
+		if vanishes {
+			p.until("the pause", func() bool { return p.rollout().Status == rollout.Paused && p.of().Code == rollout.Vanished })
+			continue
+		}
+		p.again(p.secondReg, "1.0.0").command() // the next wave begins
+		if n := p.of(); n.State != rollout.NodeUpdated {
+			t.Errorf("away for %v: %+v", away, n)
 		}
 	}
 }

@@ -9,9 +9,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
+
+// restart ends the server, and starts it again as if it had been away for some time.
+func (m *manager) restart(away time.Duration) {
+	m.t.Helper()
+	m.Close()
+	m.http.Close()
+	if err := m.Store.RecordAlive(m.t.Context(), time.Now().Add(-away), 24*365*time.Hour); err != nil {
+		m.t.Fatal(err)
+	}
+	m.run(server.Config{})
+}
 
 // The outage of a manager that is killed begins when it last recorded that it ran, and ends
 // with the next start.
@@ -56,11 +68,11 @@ func TestAnOutageOfAKilledManager(t *testing.T) {
 	if len(list) != 1 || list[0].Began.Before(began) || list[0].Began.After(killed) || list[0].Ended.Before(killed.Truncate(time.Millisecond)) {
 		t.Errorf("started %v, killed %v: %v", began, killed, list)
 	}
-	// A manager that was suspended for an hour, and one that was not.
+	// A manager that was suspended for an hour, and one whose clock was a year off.
 	for i, tt := range []struct {
 		after   time.Duration
 		outages int
-	}{{6 * time.Second, 1}, {12 * time.Second, 1}, {time.Hour, 2}, {time.Hour + 6*time.Second, 2}} {
+	}{{6 * time.Second, 1}, {12 * time.Second, 1}, {time.Hour, 2}, {time.Hour + 6*time.Second, 2}, {9000 * time.Hour, 3}, {time.Hour + 12*time.Second, 2}} {
 		if err := clock.Beat(t.Context(), killed.Add(tt.after)); err != nil || len(clock.Outages()) != tt.outages {
 			t.Errorf("beat %d: %v, %v", i, clock.Outages(), err)
 		}

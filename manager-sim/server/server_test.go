@@ -64,17 +64,6 @@ func (m *manager) run(c server.Config) {
 	m.Server, m.http = s, httptest.NewServer(s)
 }
 
-// restart ends the server, and starts it again as if it had been away for some time.
-func (m *manager) restart(away time.Duration) {
-	m.t.Helper()
-	m.Close()
-	m.http.Close()
-	if err := m.Store.RecordAlive(m.t.Context(), time.Now().Add(-away), 24*365*time.Hour); err != nil {
-		m.t.Fatal(err)
-	}
-	m.run(server.Config{})
-}
-
 // call makes a REST call as the admin and returns the status and the body. Every
 // answer is one that openapi.json describes.
 func (m *manager) call(method, path, body string) (int, string) {

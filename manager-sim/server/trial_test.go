@@ -59,7 +59,7 @@ func TestANewerVersionDuringATrial(t *testing.T) {
 		"a trial of the future":         {trial: "other", state: "proving", text: "on trial"},
 		"under guard":                   {trial: wire.TrialGuard, completed: true, accepted: true, state: "updated", text: "under guard"},
 		"under guard, its event is due": {trial: wire.TrialGuard, accepted: true, state: "proving", text: "under guard"},
-		"unproven":                      {trial: wire.TrialUnproven, waits: "no answer", accepted: true, state: "proving", text: "unproven: no answer since 2026-01-02 03:04:05 UTC"},
+		"unproven":                      {trial: wire.TrialUnproven, waits: "an answer", accepted: true, state: "proving", text: "unproven: waits for an answer, since 2026-01-02 03:04:05 UTC"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -89,6 +89,7 @@ func TestANewerVersionDuringATrial(t *testing.T) {
 			if v := m.view(reg.NodeID); v.TargetVersion != "1.2.0" || v.Upgradable || v.UpgradeState != api.Sent {
 				t.Errorf("afterwards: %s %s, upgradable %t", v.TargetVersion, v.UpgradeState, v.Upgradable)
 			}
+			m.into(http.StatusConflict, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.3.0"}`, nil)
 		})
 	}
 }
@@ -133,7 +134,7 @@ func TestASupersededVersion(t *testing.T) {
 	t.Parallel()
 	m := start(t)
 	n, reg, command := m.staged()
-	n.trial("1.1.0", wire.TrialUnproven, "no answer")
+	n.trial("1.1.0", wire.TrialUnproven, "an answer")
 	n.reports(command, release.Superseded, "1.0.0", "1.1.0", "1.2.0 took its place")
 	if v := m.view(reg.NodeID); v.UpgradeState != api.Superseded || v.ErrorCode != "" || !v.Upgradable {
 		t.Errorf("got %+v", v)
@@ -156,7 +157,7 @@ func TestTimeLimitsOfATrial(t *testing.T) {
 	}{
 		"on trial":                        {sent: 50 * time.Minute, trial: wire.TrialOpen, state: api.Proving, text: "on trial"},
 		"at the limit":                    {sent: time.Hour, trial: wire.TrialOpen, state: api.Failed, text: "on trial"},
-		"unproven":                        {sent: 99 * time.Hour, trial: wire.TrialUnproven, state: api.Proving, text: "unproven: no answer since 2026-01-02 03:04:05 UTC"},
+		"unproven":                        {sent: 99 * time.Hour, trial: wire.TrialUnproven, state: api.Proving, text: "unproven: waits for an answer, since 2026-01-02 03:04:05 UTC"},
 		"manager was away":                {sent: 3 * time.Hour, away: 2*time.Hour + 50*time.Minute, trial: wire.TrialOpen, state: api.Proving, text: "on trial (manager was away)"},
 		"manager was away, and the limit": {sent: 3 * time.Hour, away: 110 * time.Minute, trial: wire.TrialOpen, state: api.Failed, text: "on trial"},
 	} {
@@ -164,7 +165,7 @@ func TestTimeLimitsOfATrial(t *testing.T) {
 			t.Parallel()
 			m := start(t)
 			n, reg, command := m.staged()
-			n.trial("1.1.0", tt.trial, "no answer")
+			n.trial("1.1.0", tt.trial, "an answer")
 			n.conn.Close()
 			m.nodeIs(reg.NodeID, false)
 			if err := m.Store.RecordSent(t.Context(), command, time.Now().Add(-tt.sent)); err != nil {

@@ -14,7 +14,9 @@ type Outage struct{ Began, Ended time.Time }
 const outagesKept = 1000
 
 // RecordAlive records that the manager runs at now. If the record before is older than
-// gap, the time between the two is an outage, which is stored; the first record is none.
+// gap, the time between the two is an outage, which is stored; the first record is none. A
+// clock that was set back measured the outages that now end in the future wrong: they are
+// deleted.
 func (s *Store) RecordAlive(ctx context.Context, now time.Time, gap time.Duration) error {
 	return s.tx(ctx, func(tx conn) error {
 		var last int64
@@ -26,6 +28,10 @@ func (s *Store) RecordAlive(ctx context.Context, now time.Time, gap time.Duratio
 			return err
 		}
 		if _, err := tx.exec(ctx, "INSERT INTO alive (one, at) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET at = excluded.at", ms(now)); err != nil {
+			return err
+		}
+		if ms(now) < last {
+			_, err := tx.exec(ctx, "DELETE FROM outages WHERE ended > ?", ms(now))
 			return err
 		}
 		if ms(now)-last <= gap.Milliseconds() {

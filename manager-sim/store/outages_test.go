@@ -10,7 +10,7 @@ import (
 )
 
 // The time between two records is an outage if it is longer than the gap. A clock that was
-// set back makes none.
+// set back makes none, and takes back those of the future.
 func TestOutages(t *testing.T) { each(t, testOutages) }
 
 func testOutages(t *testing.T, path string) {
@@ -40,9 +40,13 @@ func testOutages(t *testing.T, path string) {
 	s = open(t, path)
 	alive(time.Hour, 0)
 	want("5s-1m0s 1m0s-1h0m0s ")
-	alive(-time.Hour, 0)
-	alive(-time.Hour+5*time.Second, 15*time.Second)
-	want("5s-1m0s 1m0s-1h0m0s ")
+	alive(time.Hour-time.Second, 0)
+	want("5s-1m0s ")
+	alive(time.Hour+5*time.Second, 15*time.Second)
+	want("5s-1m0s ")
+	alive(24*365*time.Hour, 15*time.Second) // a clock that is a year off, and corrected
+	alive(time.Hour+10*time.Second, 15*time.Second)
+	want("5s-1m0s ")
 }
 
 // A node's trial is that of its last health beat, and ends when another version

@@ -150,6 +150,7 @@ func (f *fakeAPI) full() (nodes []object) {
 		nodeRecord("changed-1", object{"upgrade_state": "changed", "error": "rolling back from 1.2.0 to 1.0.0: an operator rolled back", "target_version": "1.2.0", "requested_by": "alice"}),
 		nodeRecord("staging-1", object{"upgrade_state": "staging", "target_version": "1.2.0", "upgrade": object{"progress": object{"bytes_done": 40, "bytes_total": 100}}, "upgradable": false,
 			"not_upgradable": object{"code": "upgrade_in_progress", "reason": "alice requested 1.2.0 at 05:06; it is staging.", "remedy": "Wait until it has ended."}}),
+		nodeRecord("unproven-1", object{"upgrade_state": "proving", "target_version": "1.0.0", "trial": "unproven", "hold": object{"reason": longText, "since": stamp}}),
 		nodeRecord("removed-1", object{"removed_at": stamp, "online": false, "upgradable": false}),
 	)
 	f.on("GET /api/v1/nodes", 200, object{"nodes": nodes})

@@ -60,7 +60,7 @@ func (c *Clock) record(ctx context.Context, now time.Time, gap time.Duration) er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now = now.Round(0) // as it is stored: without the monotonic clock, which stops in a suspended machine
-	known := !c.beat.IsZero() && now.Sub(c.beat) <= gap
+	known := !c.beat.IsZero() && now.Sub(c.beat) <= gap && !now.Before(c.beat)
 	c.beat = now
 	if known {
 		return nil

@@ -95,7 +95,8 @@ type Status struct {
 // Busy reports whether the upgrade is in progress, so that the node gets no other one: it
 // is waiting, staging, or on trial without a result.
 func (s Status) Busy() bool {
-	return !s.State.Ended() && s.Trial != api.TrialGuard && s.Trial != api.TrialUnproven
+	result := s.Trial == api.TrialGuard || s.Trial == api.TrialUnproven
+	return !s.State.Ended() && !(s.State == api.Proving && result)
 }
 
 // Unproven reports whether the version of the command runs, and is unproven.

@@ -64,3 +64,41 @@ func TestStateOf(t *testing.T) {
 		}
 	}
 }
+
+// What the node reports about the trial of its version decides where events are missing,
+// and whether the time limit runs. Of another version it says nothing.
+func TestStateOfATrial(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	sent := store.Command{Version: "1.1.0", CreatedAt: at.Add(-2 * time.Hour), SentAt: at.Add(-2 * time.Hour)}
+	acked := sent
+	acked.AckedAt, acked.Success = at, true
+	for _, tt := range []struct {
+		c              store.Command
+		codes          string
+		version, trial string
+		ran            time.Duration // of the two hours
+		want           string
+	}{
+		{acked, "upgrade_staged", "1.1.0", "unproven", 2 * time.Hour, "proving "},
+		{acked, "upgrade_staged", "1.1.0", "guard", 2 * time.Hour, "proving "},
+		{acked, "upgrade_staged", "1.1.0", "trial", 2 * time.Hour, "failed time_limit"},
+		{acked, "upgrade_staged", "1.1.0", "trial", 59 * time.Minute, "proving "},
+		{acked, "upgrade_staged", "1.0.0", "unproven", 2 * time.Hour, "failed time_limit"},
+		{acked, "", "1.1.0", "unproven", 2 * time.Hour, "proving "}, // the events are lost
+		{acked, "", "1.1.0", "guard", 2 * time.Hour, "updated "},
+		{sent, "", "1.1.0", "trial", time.Minute, "proving "}, // the ack, too
+		{sent, "", "1.1.0", "", time.Minute, "updated "},
+		{sent, "", "1.0.0", "trial", time.Minute, "sent "},
+		{acked, "upgrade_staged upgrade_completed", "1.1.0", "guard", 2 * time.Hour, "updated "},
+		{acked, "upgrade_staged upgrade_completed upgrade_rolled_back", "1.0.0", "", 2 * time.Hour, "rolled_back upgrade_rolled_back"},
+		{acked, "upgrade_staged upgrade_superseded", "1.2.0", "trial", 2 * time.Hour, "superseded "},
+		{acked, "upgrade_staged upgrade_superseded upgrade_rolled_back", "1.0.0", "", 2 * time.Hour, "rolled_back upgrade_rolled_back"},
+	} {
+		age := func(since time.Time) time.Duration { return tt.ran }
+		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), store.Node{Version: tt.version, Trial: tt.trial}, age)
+		if got := fmt.Sprintf("%s %s", s, code); got != tt.want {
+			t.Errorf("%q at %s, %s: %q, want %q", tt.codes, tt.version, tt.trial, got, tt.want)
+		}
+	}
+}

@@ -81,12 +81,12 @@ func (s *session) health(ctx context.Context, m *wire.Health) error {
 		return err
 	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
-	if report := [...]string{n.Version, n.Health, n.Trial}; report != s.report {
-		s.report = report
+	report := [...]string{n.Version, n.Health, n.Trial}
+	if report != s.report {
 		s.hub.NodeChanged(s.nodeID)
 	}
-	if s.beats++; s.beats == 1 || !slices.Equal(s.caps, m.Capabilities) {
-		s.caps = m.Capabilities
+	if s.beats++; s.beats == 1 || !slices.Equal(s.caps, m.Capabilities) || report != s.report {
+		s.caps, s.report = m.Capabilities, report
 		s.hub.Publish(api.CapabilityRecord{Type: api.RecordCapabilities, Time: now.UTC(), NodeID: s.nodeID, Version: m.Version, Capabilities: n.Capabilities})
 	}
 	return nil
