@@ -177,7 +177,7 @@ func newWorld(t *testing.T, v *verdict) *world {
 	w.node.Start()
 	t.Cleanup(func() {
 		w.node.Stop()
-		if t.Failed() || os.Getenv("DUMP") != "" {
+		if t.Failed() {
 			w.dump()
 		}
 	})
@@ -301,6 +301,9 @@ func (v *verdict) try(t *testing.T) {
 		w.event(w.mark, end)
 	}
 	w.until(string(v.end), func() bool { return w.now() == v.end })
+	if v.end == rolledBack && w.starts.Load() > 3 {
+		t.Errorf("1.1.0 was started %d times before it was rolled back, want 3 at most", w.starts.Load())
+	}
 	t.Logf("%s after %.1f windows and %d starts", v.end, float64(time.Since(began))/float64(window), w.starts.Load())
 	if end == "" {
 		return
@@ -335,7 +338,7 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 	all := slices.Concat(tables[2], tables[1], tables[0]) // roughly, those that take long first
-	var wrong atomic.Int32
+	var cases, wrong atomic.Int32
 	var wg sync.WaitGroup
 	room := make(chan bool, 10) // rows at once: most of their time is waiting
 	for _, v := range all {
@@ -346,11 +349,19 @@ func TestVerdicts(t *testing.T) {
 			if v.run != nil {
 				run = v.run
 			}
-			if !t.Run(strings.ReplaceAll(v.name, " ", "-"), run) {
-				wrong.Add(1)
-			}
+			t.Run(strings.ReplaceAll(v.name, " ", "-"), func(t *testing.T) {
+				defer func() {
+					if !t.Skipped() { // a machine may lack what a row needs
+						cases.Add(1)
+					}
+					if t.Failed() {
+						wrong.Add(1)
+					}
+				}()
+				run(t)
+			})
 		})
 	}
 	wg.Wait()
-	fmt.Printf("verdicts: %d cases, %d wrong\n", len(all), wrong.Load())
+	fmt.Printf("verdicts: %d cases, %d wrong\n", cases.Load(), wrong.Load())
 }

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,7 +94,8 @@ func newFleet(t *testing.T, pin string) *agents {
 	dir := t.TempDir()
 	for _, v := range []string{"1.0.0", "1.1.0"} { // each node has a script, and not 20 MB
 		script := filepath.Join(dir, v)
-		if err := os.WriteFile(script, []byte("#!/bin/sh\nexec "+f.bin[v]+" \"$@\"\n"), 0o755); err != nil {
+		text := fmt.Sprintf("#!/bin/sh\ncase $1 in version) echo edge-agent %s+sim; exit ;; config) exit ;; esac\nexec %s \"$@\"\n", v, f.bin[v])
+		if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		o := f.releases
@@ -192,11 +195,18 @@ func (f *agents) outage(end ending) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := f.Client.UpgradeGroup(f.ctx, group.ID, api.RolloutRequest{Version: "1.1.0", Strategy: "immediate"})
+	plan, err := f.Client.UpgradeGroup(f.ctx, group.ID, api.RolloutRequest{Version: "1.1.0", Strategy: "immediate", Threshold: fleetNodes})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.until("on trial", func() int { return f.on("1.1.0", "1.0.0") })
+	f.until("on trial", func() int {
+		// On a machine that is too busy a check of the release may not end in time.
+		if r, err := f.Client.Rollout(f.ctx, plan.RolloutID); err == nil && slices.ContainsFunc(r.Nodes, func(n api.RolloutNode) bool { return n.State == "failed" }) {
+			f.Client.ActOnRollout(f.ctx, plan.RolloutID, api.ActRetry, api.RolloutAct{})
+		}
+		return f.on("1.1.0", "1.0.0")
+	})
+	started := f.told("upgrade_started")
 	f.Manager.Close()
 	if err := f.line.Set(line.Refused); err != nil {
 		t.Fatal(err)
@@ -220,11 +230,8 @@ func (f *agents) outage(end ending) {
 			t.Errorf("%d nodes report %s", len(told), other)
 		}
 	}
-	// Nobody was upgraded again.
-	for id, n := range f.told("upgrade_started") {
-		if n != 1 {
-			t.Errorf("node %s began %d upgrades", id, n)
-		}
+	if again := f.told("upgrade_started"); !maps.Equal(started, again) {
+		t.Errorf("nodes were upgraded again: %v, and %v before", again, started)
 	}
 	r, err := f.Client.Rollout(f.ctx, plan.RolloutID)
 	want := map[ending]string{kept: "completed", rolledBack: "paused"}[end]
