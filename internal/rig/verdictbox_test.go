@@ -26,7 +26,6 @@ type machine struct {
 	*inBox
 	line *line.Line
 	mark int // of the timeline, before the upgrade
-	root string
 }
 
 // boxRow is a row that needs a real systemd.
