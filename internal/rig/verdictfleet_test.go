@@ -70,7 +70,7 @@ func newFleet(t *testing.T, pin string) *agents {
 	t.Helper()
 	oneFleet.Lock()
 	t.Cleanup(oneFleet.Unlock)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Minute, fmt.Errorf("the row took too long"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the row took too long"))
 	t.Cleanup(cancel)
 	f := &agents{bench: &bench{Rig: newRig(t), t: t, ctx: ctx, bin: builds(t)}}
 	f.declares()
@@ -121,7 +121,7 @@ func newFleet(t *testing.T, pin string) *agents {
 		args = append(args, pin)
 	}
 	cmd := exec.Command(program, args...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("EDGE_AGENT_SIM_FASTER=%d", faster), "EDGE_AGENT_SIM_TRUST="+f.TrustDir())
+	cmd.Env = append(os.Environ(), fmt.Sprintf("EDGE_AGENT_SIM_FASTER=%d", faster), "EDGE_AGENT_SIM_LIMIT=10s", "EDGE_AGENT_SIM_TRUST="+f.TrustDir())
 	journal, err := os.Create(filepath.Join(dir, "journal"))
 	if err != nil {
 		t.Fatal(err)
