@@ -22,5 +22,15 @@ func fasterOf(s string) time.Duration {
 
 func pace(d time.Duration) time.Duration { return d / faster }
 
-// limit is pace for how long an attempt may take: a busy machine needs some time for it.
-func limit(d time.Duration) time.Duration { return max(pace(d), min(d, time.Second)) }
+// limit is pace for how long an attempt may take: a busy machine needs some time for it, and
+// one with many agents more, which EDGE_AGENT_SIM_LIMIT says.
+func limit(d time.Duration) time.Duration { return max(pace(d), min(d, shortest)) }
+
+var shortest = shortestOf(os.Getenv("EDGE_AGENT_SIM_LIMIT"))
+
+func shortestOf(s string) time.Duration {
+	if d, err := time.ParseDuration(s); err == nil && d > 0 {
+		return d
+	}
+	return time.Second
+}

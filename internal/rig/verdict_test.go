@@ -69,8 +69,8 @@ type verdict struct {
 	events []string
 	// faster and windowSecs are the row's own; 0: those of all rows.
 	faster, windowSecs int
-	// box runs a row that needs a real systemd, in place of all the above.
-	box func(*testing.T)
+	// run runs a row of another kind, in place of all the above.
+	run func(*testing.T)
 }
 
 // world is a node with its line, manager and releases, while a row runs.
@@ -177,7 +177,7 @@ func newWorld(t *testing.T, v *verdict) *world {
 	w.node.Start()
 	t.Cleanup(func() {
 		w.node.Stop()
-		if t.Failed() || os.Getenv("DUMP") != "" {
+		if t.Failed() {
 			w.dump()
 		}
 	})
@@ -301,6 +301,9 @@ func (v *verdict) try(t *testing.T) {
 		w.event(w.mark, end)
 	}
 	w.until(string(v.end), func() bool { return w.now() == v.end })
+	if v.end == rolledBack && w.starts.Load() > 3 {
+		t.Errorf("1.1.0 was started %d times before it was rolled back, want 3 at most", w.starts.Load())
+	}
 	t.Logf("%s after %.1f windows and %d starts", v.end, float64(time.Since(began))/float64(window), w.starts.Load())
 	if end == "" {
 		return
@@ -328,14 +331,14 @@ func TestVerdicts(t *testing.T) {
 	}
 	builds(t)
 	ofWorld, ofVersion := boxRows()
-	tables := [][]verdict{append(ofWorld, worldFaults()...), append(ofVersion, versionFaults()...), bothFaults()}
+	tables := [][]verdict{append(ofWorld, worldFaults()...), append(ofVersion, versionFaults()...), append(fleetRows(), bothFaults()...)}
 	for i, atLeast := range []int{32, 18} {
 		if n := len(tables[i]); n < atLeast {
 			t.Errorf("table %d has %d rows, want %d", i, n, atLeast)
 		}
 	}
 	all := slices.Concat(tables[2], tables[1], tables[0]) // roughly, those that take long first
-	var wrong atomic.Int32
+	var cases, wrong atomic.Int32
 	var wg sync.WaitGroup
 	room := make(chan bool, 10) // rows at once: most of their time is waiting
 	for _, v := range all {
@@ -343,14 +346,22 @@ func TestVerdicts(t *testing.T) {
 		wg.Go(func() {
 			defer func() { <-room }()
 			run := v.try
-			if v.box != nil {
-				run = v.box
+			if v.run != nil {
+				run = v.run
 			}
-			if !t.Run(strings.ReplaceAll(v.name, " ", "-"), run) {
+			ok := t.Run(strings.ReplaceAll(v.name, " ", "-"), func(t *testing.T) {
+				defer func() {
+					if !t.Skipped() { // a machine may lack what a row needs
+						cases.Add(1)
+					}
+				}()
+				run(t)
+			})
+			if !ok {
 				wrong.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	fmt.Printf("verdicts: %d cases, %d wrong\n", len(all), wrong.Load())
+	fmt.Printf("verdicts: %d cases, %d wrong\n", cases.Load(), wrong.Load())
 }

@@ -26,7 +26,6 @@ type machine struct {
 	*inBox
 	line *line.Line
 	mark int // of the timeline, before the upgrade
-	root string
 }
 
 // boxRow is a row that needs a real systemd.
@@ -43,7 +42,7 @@ type boxRow struct {
 }
 
 // verdict makes a row of the table.
-func (r boxRow) verdict() verdict { return verdict{name: r.name, box: r.try} }
+func (r boxRow) verdict() verdict { return verdict{name: r.name, run: r.try} }
 
 // newMachine boots a machine whose node runs 1.0.0.
 func (r boxRow) newMachine(t *testing.T) *machine {

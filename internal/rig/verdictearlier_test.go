@@ -24,6 +24,9 @@ var errNoHistory = errors.New("the history of this clone does not reach back")
 
 // earlierProgram builds edge-agent 1.0.0 of that commit, once, after builds.
 var earlierProgram = sync.OnceValues(func() (string, error) {
+	if _, err := programs(); err != nil { // makes buildDir
+		return "", err
+	}
 	ctx := context.Background()
 	if exec.CommandContext(ctx, "git", "cat-file", "-e", earlier+"^{commit}").Run() != nil {
 		return "", errNoHistory

@@ -1,0 +1,262 @@
+package rig_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/internal/line"
+	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+)
+
+const (
+	fleetNodes = 200
+	// fleetWindowSecs is longer than in the other rows: in each quarter of a window each node
+	// starts a child. The outage has three windows.
+	fleetWindowSecs = 600
+	outage          = 30 * time.Minute / faster
+)
+
+// manyAgents builds the program that runs a fleet's agents, once.
+var manyAgents = sync.OnceValues(func() (string, error) {
+	if _, err := programs(); err != nil { // makes buildDir
+		return "", err
+	}
+	bin, err := rig.BuildCommand(context.Background(), "internal/rig/manyagents", buildDir, "1.0.0")
+	return bin["1.0.0"], err
+})
+
+// oneFleet lets one fleet run at a time.
+var oneFleet sync.Mutex
+
+// fleetRows are the rows in which a manager with a whole fleet on trial is killed.
+func fleetRows() []verdict {
+	return []verdict{
+		{name: "200 agents, and the manager killed for half an hour", run: func(t *testing.T) { newFleet(t, "").outage(kept) }},
+		{name: "200 agents with a bad link, and the manager killed for half an hour", run: func(t *testing.T) { newFleet(t, strings.Repeat("00", 32)).outage(rolledBack) }},
+	}
+}
+
+// agents are the nodes of a fleet, in one process.
+type agents struct {
+	*bench
+	line    *line.Line
+	cert    tls.Certificate // of the manager
+	layouts []state.Layout
+	nodes   []api.Node
+}
+
+// newFleet returns a fleet that runs 1.0.0. pin is that of 1.1.0; "": it is a good version.
+func newFleet(t *testing.T, pin string) *agents {
+	t.Helper()
+	oneFleet.Lock()
+	t.Cleanup(oneFleet.Unlock)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the row took too long"))
+	t.Cleanup(cancel)
+	f := &agents{bench: &bench{Rig: newRig(t), t: t, ctx: ctx, bin: builds(t)}}
+	f.declares()
+	program, err := manyAgents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager, err := url.Parse(f.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.line, err = line.New(manager.Host); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.line.Close)
+	cert, err := selfsign.Ensure(filepath.Join(f.Dir, "tls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.cert = cert.TLS
+	dir := t.TempDir()
+	for _, v := range []string{"1.0.0", "1.1.0"} { // each node has a script, and not 20 MB
+		script := filepath.Join(dir, v)
+		text := fmt.Sprintf("#!/bin/sh\ncase $1 in version) echo edge-agent %s+sim; exit ;; config) exit ;; esac\nexec %s \"$@\"\n", v, f.bin[v])
+		if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		o := f.releases
+		o.Version, o.Binary = v, script
+		if _, err := f.Publish(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots := filepath.Join(dir, "roots")
+	_, token, fingerprint := f.Registration()
+	for i := range fleetNodes {
+		root := filepath.Join(roots, strconv.Itoa(i))
+		c := rig.NodeConfig{Name: strconv.Itoa(i), Version: "1.0.0", Binary: filepath.Join(dir, "1.0.0"), Commands: f.releases.Commands, WindowSecs: fleetWindowSecs, HoldSecs: holdSecs,
+			URLs: []string{"wss://" + f.line.Addr()}, Token: token, Fingerprint: fingerprint}
+		l, err := state.At(root)
+		if err := errors.Join(err, rig.LayOut(ctx, root, root, c)); err != nil {
+			t.Fatal(err)
+		}
+		f.layouts = append(f.layouts, l)
+	}
+	args := []string{roots}
+	if pin != "" {
+		args = append(args, pin)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("EDGE_AGENT_SIM_FASTER=%d", faster), "EDGE_AGENT_SIM_LIMIT=10s", "EDGE_AGENT_SIM_TRUST="+f.TrustDir())
+	journal, err := os.Create(filepath.Join(dir, "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = journal
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := errors.Join(cmd.Wait(), journal.Close()); err != nil || t.Failed() {
+			out, _ := exec.Command("tail", "-n", "100", journal.Name()).Output()
+			t.Errorf("the fleet: %v\n%s", err, out)
+		}
+	})
+	f.until("online", f.online)
+	return f
+}
+
+// online counts the nodes that are online and can be upgraded.
+func (f *agents) online() (n int) {
+	f.nodes, _ = f.Client.AllNodes(f.ctx, api.NodeQuery{})
+	for _, node := range f.nodes {
+		if node.Online && len(node.Capabilities) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// until waits until as many nodes as there are are as is says.
+func (f *agents) until(what string, count func() int) {
+	f.t.Helper()
+	began := time.Now()
+	for tick := time.Tick(200 * time.Millisecond); ; <-tick {
+		n := count()
+		if n == fleetNodes {
+			f.t.Logf("%d nodes %s after %.1f s", n, what, time.Since(began).Seconds())
+			return
+		}
+		if f.ctx.Err() != nil {
+			f.t.Fatalf("%d of %d nodes %s: %v", n, fleetNodes, what, context.Cause(f.ctx))
+		}
+	}
+}
+
+// on counts the nodes whose links point to these versions.
+func (f *agents) on(current, lastGood string) (n int) {
+	for _, l := range f.layouts {
+		if tree, err := l.Tree(); err == nil && tree.Current.String() == current && tree.LastGood.String() == lastGood {
+			n++
+		}
+	}
+	return n
+}
+
+// outage puts all nodes on trial at once, with the manager killed meanwhile.
+func (f *agents) outage(end ending) {
+	t := f.t
+	t.Helper()
+	group, err := f.Client.CreateGroup(f.ctx, "all")
+	for _, n := range f.nodes {
+		err = errors.Join(err, f.Client.SetGroup(f.ctx, n.ID, group.ID))
+	}
+	// Until all are on trial the manager is there for 1.0.0 alone.
+	err = errors.Join(err, f.line.Set(line.Answers(f.cert, line.Sessions(f.line, func(auth *wire.Auth, _ *websocket.Conn) bool {
+		return auth.SoftwareVersion == "1.0.0" && !auth.Probe
+	}))))
+	f.until("online again", f.online)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := f.Client.UpgradeGroup(f.ctx, group.ID, api.RolloutRequest{Version: "1.1.0", Strategy: "immediate", Threshold: fleetNodes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.until("on trial", func() int {
+		// On a machine that is too busy a check of the release may not end in time.
+		if r, err := f.Client.Rollout(f.ctx, plan.RolloutID); err == nil && slices.ContainsFunc(r.Nodes, func(n api.RolloutNode) bool { return n.State == "failed" }) {
+			f.Client.ActOnRollout(f.ctx, plan.RolloutID, api.ActRetry, api.RolloutAct{})
+		}
+		return f.on("1.1.0", "1.0.0")
+	})
+	started := f.told("upgrade_started")
+	f.Manager.Close()
+	if err := f.line.Set(line.Refused); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-time.After(outage): // its length is what the row is about
+	case <-f.ctx.Done():
+	}
+	if n := f.on("1.1.0", "1.0.0"); n != fleetNodes {
+		t.Errorf("%d of %d nodes run 1.1.0 after the outage", n, fleetNodes)
+	}
+	if err := errors.Join(f.RestartManager(), f.line.Set(line.Sound)); err != nil {
+		t.Fatal(err)
+	}
+	current := map[ending]string{kept: "1.1.0", rolledBack: "1.0.0"}[end]
+	f.until(string(end), func() int { return f.on(current, current) })
+	code := map[ending]string{kept: string(release.Completed), rolledBack: string(release.RolledBack)}[end]
+	f.until("with "+code, func() int { return len(f.told(code)) })
+	for _, other := range []string{string(release.Completed), string(release.RolledBack)} {
+		if told := f.told(other); other != code && len(told) > 0 {
+			t.Errorf("%d nodes report %s", len(told), other)
+		}
+	}
+	if again := f.told("upgrade_started"); !maps.Equal(started, again) {
+		t.Errorf("nodes were upgraded again: %v, and %v before", again, started)
+	}
+	r, err := f.Client.Rollout(f.ctx, plan.RolloutID)
+	want := map[ending]string{kept: "completed", rolledBack: "paused"}[end]
+	if err != nil || string(r.Status) != want {
+		t.Errorf("the rollout is %s (%v), want %s", r.Status, err, want)
+	}
+}
+
+// told returns how many events with a code each node sent.
+func (f *agents) told(code string) map[string]int {
+	n := make(map[string]int)
+	q := api.EventQuery{PerPage: api.MaxEventsPerPage, Search: code}
+	for {
+		page, err := f.Client.Events(f.ctx, q)
+		if err != nil {
+			return n
+		}
+		for _, e := range page.Events {
+			if e.ErrorCode == code {
+				n[e.NodeID]++
+			}
+		}
+		if page.Next == "" {
+			return n
+		}
+		q.After = page.Next
+	}
+}
