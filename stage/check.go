@@ -126,6 +126,10 @@ func execute(ctx context.Context, limit time.Duration, bin, dir string, args ...
 	return output, err
 }
 
+// waitDelay is how long the output of a program that has ended is waited for: another process
+// may have it open, and on a busy machine reading takes its time.
+const waitDelay = 5 * time.Second
+
 func executeOnce(ctx context.Context, bin, dir string, args []string) (output string, err error) {
 	cmd := exec.CommandContext(ctx, bin, args...)
 	cmd.Dir = dir
@@ -135,7 +139,7 @@ func executeOnce(ctx context.Context, bin, dir string, args []string) (output st
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = waitDelay
 	err = cmd.Run()
 	if cmd.Process != nil { // what the program left behind would run on in the service's cgroup
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)

@@ -52,7 +52,7 @@ func TestCheckConfig(t *testing.T) {
 		"hangs":              {script: `sleep 600`, want: release.ExtractFailed, says: "`edge config check` did not end within 2s"},
 		"prints without end": {script: `exec cat /dev/zero`, want: release.ExtractFailed, says: "did not end within 2s"},
 		"has no environment": {script: `[ -z "$HOME$NOTIFY_SOCKET$EDGE_AGENT_SIM_TRUST" ]`},
-		"leaves a process":   {script: `sleep 5 & exit 0`, want: release.ExtractFailed, says: "config check"},
+		"leaves a process":   {script: `sleep 600 & exit 0`, want: release.ExtractFailed, says: "config check"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

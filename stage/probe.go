@@ -87,7 +87,7 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 		cmd.Stdout, cmd.Stderr = out, words
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-		cmd.WaitDelay = time.Second
+		cmd.WaitDelay = waitDelay
 		return cmd
 	})
 	if err != nil {
