@@ -12,7 +12,7 @@ import (
 
 const (
 	lineChanges = 2          // changes of the line in one run
-	fewest      = 12_000_000 // states of the whole space
+	fewest      = 11_500_000 // states of the whole space
 )
 
 var nodesRules = design{name: "the rules of a node", rules: Default}
