@@ -127,7 +127,6 @@ func newFleet(t *testing.T, pin string) *agents {
 		t.Fatal(err)
 	}
 	cmd.Stderr = journal
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
