@@ -21,6 +21,7 @@ import (
 	"github.com/bilbycast/edge-agent/internal/line"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -29,7 +30,9 @@ import (
 )
 
 const (
-	fleetNodes = 200
+	fleetNodes = 200 // the first wave: a tenth of the group
+	fleetGroup = 10 * fleetNodes
+	fleetNext  = 20 // nodes of the second wave that are online, simulated
 	// fleetWindowSecs is longer than in the other rows: in each quarter of a window each node
 	// starts a child. The outage has three windows.
 	fleetWindowSecs = 600
@@ -62,7 +65,8 @@ type agents struct {
 	line    *line.Line
 	cert    tls.Certificate // of the manager
 	layouts []state.Layout
-	nodes   []api.Node
+	rollout string
+	next    *fleet.Fleet // of the second wave
 }
 
 // newFleet returns a fleet that runs 1.0.0. pin is that of 1.1.0; "": it is a good version.
@@ -104,14 +108,21 @@ func newFleet(t *testing.T, pin string) *agents {
 			t.Fatal(err)
 		}
 	}
+	// Until all are on trial the manager is there for 1.0.0 alone.
+	if err := f.line.Set(line.Answers(f.cert, line.Sessions(f.line, func(auth *wire.Auth, _ *websocket.Conn) bool {
+		return auth.SoftwareVersion == "1.0.0" && !auth.Probe
+	}))); err != nil {
+		t.Fatal(err)
+	}
 	roots := filepath.Join(dir, "roots")
 	_, token, fingerprint := f.Registration()
-	for i := range fleetNodes {
+	for i, node := range f.begin(token) {
 		root := filepath.Join(roots, strconv.Itoa(i))
 		c := rig.NodeConfig{Name: strconv.Itoa(i), Version: "1.0.0", Binary: filepath.Join(dir, "1.0.0"), Commands: f.releases.Commands, WindowSecs: fleetWindowSecs, HoldSecs: holdSecs,
-			URLs: []string{"wss://" + f.line.Addr()}, Token: token, Fingerprint: fingerprint}
+			URLs: []string{"wss://" + f.line.Addr()}, Fingerprint: fingerprint}
 		l, err := state.At(root)
-		if err := errors.Join(err, rig.LayOut(ctx, root, root, c)); err != nil {
+		credentials := fmt.Appendf(nil, `{"node_id":%q,"node_secret":%q}`, node.ID, node.Secret)
+		if err := errors.Join(err, rig.LayOut(ctx, root, root, c), os.WriteFile(l.CredentialsFile(), credentials, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		f.layouts = append(f.layouts, l)
@@ -137,33 +148,85 @@ func newFleet(t *testing.T, pin string) *agents {
 			t.Errorf("the fleet: %v\n%s", err, out)
 		}
 	})
-	f.until("online", f.online)
 	return f
 }
 
-// online counts the nodes that are online and can be upgraded.
-func (f *agents) online() (n int) {
-	f.nodes, _ = f.Client.AllNodes(f.ctx, api.NodeQuery{})
-	for _, node := range f.nodes {
-		if node.Online && len(node.Capabilities) > 0 {
-			n++
-		}
+// begin registers a group of nodes, and begins its rollout while they are offline. It returns
+// the nodes of the first wave, and starts some of the second.
+func (f *agents) begin(token string) (first []fleet.Saved) {
+	t := f.t
+	t.Helper()
+	c := fleet.Config{URL: "wss" + strings.TrimPrefix(f.URL, "https") + wire.Path, Token: token, TLS: f.ClientTLS(), Nodes: fleetGroup}
+	var mu sync.Mutex
+	saved := make(map[string]fleet.Saved)
+	c.Save = func(_ int, s fleet.Saved) {
+		mu.Lock()
+		defer mu.Unlock()
+		saved[s.ID] = s
 	}
-	return n
+	ctx, cancel := context.WithCancel(f.ctx)
+	all, err := fleet.Start(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes []api.Node
+	f.count(fleetGroup, "registered", func() (n int) {
+		nodes, _ = f.Client.AllNodes(f.ctx, api.NodeQuery{})
+		for _, node := range nodes {
+			if len(node.Capabilities) > 0 {
+				n++
+			}
+		}
+		return n
+	})
+	cancel()
+	all.Wait()
+	group, err := f.Client.CreateGroup(f.ctx, "all")
+	for _, n := range nodes {
+		err = errors.Join(err, f.Client.SetGroup(f.ctx, n.ID, group.ID))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle := 1
+	plan, err := f.Client.UpgradeGroup(f.ctx, group.ID, api.RolloutRequest{Version: "1.1.0", SettleSecs: &settle, Threshold: fleetNodes})
+	if err != nil || len(plan.Waves) < 2 || len(plan.Waves[0]) != fleetNodes {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	f.rollout = plan.RolloutID
+	for _, id := range plan.Waves[0] {
+		first = append(first, saved[id])
+	}
+	c.Nodes, c.Token, c.Save = fleetNext, "", nil
+	for _, id := range plan.Waves[1][:fleetNext] {
+		c.Saved = append(c.Saved, saved[id])
+	}
+	ctx, cancel = context.WithCancel(f.ctx)
+	if f.next, err = fleet.Start(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); f.next.Wait() })
+	return first
 }
 
-// until waits until as many nodes as there are are as is says.
+// until waits until all agents are as is says.
 func (f *agents) until(what string, count func() int) {
+	f.t.Helper()
+	f.count(fleetNodes, what, count)
+}
+
+// count waits until that many nodes are what count counts.
+func (f *agents) count(want int, what string, count func() int) {
 	f.t.Helper()
 	began := time.Now()
 	for tick := time.Tick(200 * time.Millisecond); ; <-tick {
 		n := count()
-		if n == fleetNodes {
+		if n >= want {
 			f.t.Logf("%d nodes %s after %.1f s", n, what, time.Since(began).Seconds())
 			return
 		}
 		if f.ctx.Err() != nil {
-			f.t.Fatalf("%d of %d nodes %s: %v", n, fleetNodes, what, context.Cause(f.ctx))
+			f.t.Fatalf("%d of %d nodes %s: %v", n, want, what, context.Cause(f.ctx))
 		}
 	}
 }
@@ -182,26 +245,14 @@ func (f *agents) on(current, lastGood string) (n int) {
 func (f *agents) outage(end ending) {
 	t := f.t
 	t.Helper()
-	group, err := f.Client.CreateGroup(f.ctx, "all")
-	for _, n := range f.nodes {
-		err = errors.Join(err, f.Client.SetGroup(f.ctx, n.ID, group.ID))
-	}
-	// Until all are on trial the manager is there for 1.0.0 alone.
-	err = errors.Join(err, f.line.Set(line.Answers(f.cert, line.Sessions(f.line, func(auth *wire.Auth, _ *websocket.Conn) bool {
-		return auth.SoftwareVersion == "1.0.0" && !auth.Probe
-	}))))
-	f.until("online again", f.online)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plan, err := f.Client.UpgradeGroup(f.ctx, group.ID, api.RolloutRequest{Version: "1.1.0", Strategy: "immediate", Threshold: fleetNodes})
-	if err != nil {
-		t.Fatal(err)
-	}
+	polls := 0
 	f.until("on trial", func() int {
 		// On a machine that is too busy a check of the release may not end in time.
-		if r, err := f.Client.Rollout(f.ctx, plan.RolloutID); err == nil && slices.ContainsFunc(r.Nodes, func(n api.RolloutNode) bool { return n.State == "failed" }) {
-			f.Client.ActOnRollout(f.ctx, plan.RolloutID, api.ActRetry, api.RolloutAct{})
+		if polls++; polls%25 > 0 {
+			return f.on("1.1.0", "1.0.0")
+		}
+		if r, err := f.Client.Rollout(f.ctx, f.rollout); err == nil && slices.ContainsFunc(r.Nodes, func(n api.RolloutNode) bool { return n.State == "failed" }) {
+			f.Client.ActOnRollout(f.ctx, f.rollout, api.ActRetry, api.RolloutAct{})
 		}
 		return f.on("1.1.0", "1.0.0")
 	})
@@ -229,13 +280,22 @@ func (f *agents) outage(end ending) {
 			t.Errorf("%d nodes report %s", len(told), other)
 		}
 	}
-	if again := f.told("upgrade_started"); !maps.Equal(started, again) {
-		t.Errorf("nodes were upgraded again: %v, and %v before", again, started)
+	second := func() (n int) {
+		for _, started := range f.next.UpgradesStarted() {
+			n += started
+		}
+		return n
 	}
-	r, err := f.Client.Rollout(f.ctx, plan.RolloutID)
-	want := map[ending]string{kept: "completed", rolledBack: "paused"}[end]
-	if err != nil || string(r.Status) != want {
-		t.Errorf("the rollout is %s (%v), want %s", r.Status, err, want)
+	if end == kept {
+		f.count(fleetNext, "in the second wave", second)
+		return
+	}
+	r, err := f.Client.Rollout(f.ctx, f.rollout)
+	if err != nil || r.Status != "paused" || r.Wave != 0 {
+		t.Errorf("the rollout is %s in wave %d (%v), want paused in the first", r.Status, r.Wave+1, err)
+	}
+	if again := f.told("upgrade_started"); !maps.Equal(started, again) || second() > 0 {
+		t.Errorf("nodes were upgraded again: %v, and %v before; %d of the second wave", again, started, second())
 	}
 }
 
