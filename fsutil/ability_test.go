@@ -235,7 +235,7 @@ func TestTheLockFileIsOpenedForWriting(t *testing.T) {
 	f := oddfs.Mount(t, oddfs.NFS)
 	path := filepath.Join(f.Dir, ".lock")
 	for name, take := range map[string]func(context.Context, string, time.Duration) (*fsutil.Lock, error){"LockFile": fsutil.LockFile, "HoldFile": fsutil.HoldFile} {
-		lock, err := take(t.Context(), path, 0)
+		lock, err := take(t.Context(), path, 10*time.Second) // a child of another test inherits it until it executes its program
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -255,7 +255,7 @@ func TestTheLockFileIsOpenedForWriting(t *testing.T) {
 	if err := os.Chmod(filepath.Join(f.Behind, ".lock"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if lock, err := fsutil.LockFile(t.Context(), path, 0); err != nil {
+	if lock, err := fsutil.LockFile(t.Context(), path, 10*time.Second); err != nil {
 		t.Error(err)
 	} else {
 		lock.Unlock()
@@ -283,7 +283,7 @@ func TestLocksOfEarlierVersionsExclude(t *testing.T) {
 		t.Errorf("while an earlier version holds it: %v", err)
 	}
 	old.Close()
-	lock, err := fsutil.LockFile(t.Context(), path, 0)
+	lock, err := fsutil.LockFile(t.Context(), path, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestALockFileOnAReadOnlyDisk(t *testing.T) {
 	if err := errors.Join(os.WriteFile(path, nil, 0o600), unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := fsutil.LockFile(t.Context(), path, 0)
+	lock, err := fsutil.LockFile(t.Context(), path, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
