@@ -141,8 +141,10 @@ const heldPing = "held"
 func (s *session) serve(ctx context.Context) error {
 	alive := func() { s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
 	alive()
-	ask := time.NewTimer(pace(heldFor)) // for the answer that shows that the connection was held
-	defer ask.Stop()
+	ping := time.AfterFunc(pace(heldFor), func() { // its answer shows that the connection was held
+		s.conn.WriteControl(websocket.PingMessage, []byte(heldPing), time.Now().Add(writeTimeout))
+	})
+	defer ping.Stop()
 	answer := s.conn.PingHandler()
 	s.conn.SetPingHandler(func(data string) error { alive(); return answer(data) })
 	s.conn.SetPongHandler(func(data string) error {
@@ -203,8 +205,6 @@ func (s *session) serve(ctx context.Context) error {
 			if err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)); err == nil {
 				err = s.health(ctx)
 			}
-		case <-ask.C:
-			err = s.conn.WriteControl(websocket.PingMessage, []byte(heldPing), time.Now().Add(writeTimeout))
 		case <-s.a.healthDue:
 			err = s.health(ctx)
 		case <-s.a.outbox:

@@ -101,6 +101,10 @@ func (t *tries) keysSince(then time.Time) []string {
 	return keys
 }
 
+// silence is how long the answer may take that proves a session: it is read after what the
+// session is busy with.
+const silence = pongTime + handlerTimeout
+
 // errSilent ends a session in which the manager answers nothing.
 var errSilent = errors.New("the manager gives no answer in its session")
 
@@ -123,7 +127,7 @@ func (t *tries) try(ctx context.Context, urls []string) (held bool, why error) {
 	for {
 		t.mu.Lock()
 		held, over := t.held, t.up.IsZero() && !t.isDue(urls)
-		if !held && !t.up.IsZero() && t.hangUp != nil && time.Since(t.up) > pace(heldFor)+limit(pongTime) {
+		if !held && !t.up.IsZero() && t.hangUp != nil && time.Since(t.up) > pace(heldFor)+limit(silence) {
 			t.hangUp(errSilent)
 			t.hangUp = nil
 		}
