@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -108,6 +109,16 @@ func worldFaults() []verdict {
 				return true
 			}
 			line.Hold(conn)
+			return false
+		}), heal: func(*world) {}},
+		{name: "two URLs, the first silent after authentication", config: twoURLs, swap: sessions(func(w *world, auth *wire.Auth, conn *websocket.Conn) bool {
+			if auth.Probe {
+				return true
+			}
+			if b, err := wire.Encode(&wire.AuthOK{}, time.Now()); err != nil || conn.WriteMessage(websocket.TextMessage, b) != nil {
+				w.t.Error(err)
+			}
+			io.Copy(io.Discard, conn.NetConn()) // no ping is answered
 			return false
 		}), heal: func(*world) {}},
 		{name: "somebody in between whom only the old version accepts", config: laxTLS,
