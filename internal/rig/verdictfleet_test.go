@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/line"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -48,14 +49,15 @@ var manyAgents = sync.OnceValues(func() (string, error) {
 	return bin["1.0.0"], err
 })
 
-// oneFleet lets one fleet run at a time.
-var oneFleet sync.Mutex
-
-// fleetRows are the rows in which a manager with a whole fleet on trial is killed.
-func fleetRows() []verdict {
-	return []verdict{
-		{name: "200 agents, and the manager killed for half an hour", run: func(t *testing.T) { newFleet(t, "").outage(kept) }},
-		{name: "200 agents with a bad link, and the manager killed for half an hour", run: func(t *testing.T) { newFleet(t, strings.Repeat("00", 32)).outage(rolledBack) }},
+// A manager with a whole fleet on trial is killed. The two fleets run alone: they need both
+// processors.
+func TestVerdictsOfAFleet(t *testing.T) {
+	box.Long(t)
+	builds(t)
+	ok := t.Run("killed for half an hour", func(t *testing.T) { newFleet(t, "").outage(kept) })
+	ok = t.Run("killed for half an hour, and a bad link", func(t *testing.T) { newFleet(t, strings.Repeat("00", 32)).outage(rolledBack) }) && ok
+	if ok {
+		fmt.Println("verdicts of a fleet: 2 cases, 0 wrong")
 	}
 }
 
@@ -72,8 +74,6 @@ type agents struct {
 // newFleet returns a fleet that runs 1.0.0. pin is that of 1.1.0; "": it is a good version.
 func newFleet(t *testing.T, pin string) *agents {
 	t.Helper()
-	oneFleet.Lock()
-	t.Cleanup(oneFleet.Unlock)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the row took too long"))
 	t.Cleanup(cancel)
 	f := &agents{bench: &bench{Rig: newRig(t), t: t, ctx: ctx, bin: builds(t)}}
