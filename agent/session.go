@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -39,8 +40,6 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	a.tries.opened(conn.key())
 	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool)}
 	defer conn.Close()
-	ctx, hangUp := context.WithCancelCause(ctx)
-	defer hangUp(nil)
 	// A write or read that blocks must not outlive ctx.
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -48,14 +47,18 @@ func (a *Agent) session(ctx context.Context, url string) error {
 		return err
 	}
 	a.setAuthenticated(true)
-	a.tries.authenticated(hangUp)
+	var hungUp atomic.Pointer[error] // by a trial; what the session began goes on
+	a.tries.authenticated(func(why error) {
+		hungUp.Store(&why)
+		conn.Close()
+	})
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
 	a.keepTrialCredentials(ctx, conn.key())
 	a.recordManager(ctx, state.Manager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)})
 	err = s.serve(ctx)
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
+	if why := hungUp.Load(); why != nil {
+		return *why
 	}
 	return err
 }

@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 //go:embed box.sh
@@ -84,6 +85,7 @@ func (b *Box) do(ctx context.Context, verb string, args ...string) (string, erro
 	cmd.Env = append(os.Environ(), "BOX_DIR="+b.dir)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.WaitDelay = 10 * time.Second // what it left behind may have its output open
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("box %s: %s %s: %w: %s", b.Name, verb, strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
 	}

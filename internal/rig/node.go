@@ -69,7 +69,7 @@ binary = {{.Binary | printf "%q"}}
 {{with .Unit}}unit = {{. | printf "%q"}}
 {{end}}
 [manager]
-urls = [{{range .URLs}}{{. | printf "%q"}}, {{end}}]
+urls = [{{range $i, $url := .URLs}}{{if $i}}, {{end}}{{$url | printf "%q"}}{{end}}]
 registration_token = {{.Token | printf "%q"}}
 {{with .CAFile}}ca_file = {{. | printf "%q"}}{{else}}cert_fingerprint = {{.Fingerprint | printf "%q"}}{{end}}
 {{with .Proxy}}proxy = {{. | printf "%q"}}
