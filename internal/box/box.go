@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -85,7 +86,10 @@ func (b *Box) do(ctx context.Context, verb string, args ...string) (string, erro
 	cmd.Env = append(os.Environ(), "BOX_DIR="+b.dir)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.WaitDelay = 10 * time.Second // what it left behind may have its output open
+	// With what it started: a program in a box that goes down may stop, and wait for ever.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("box %s: %s %s: %w: %s", b.Name, verb, strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
 	}

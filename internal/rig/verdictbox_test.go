@@ -190,6 +190,8 @@ func (m *machine) uncounted() {
 // back, and returns how often.
 func (m *machine) downs(down func()) (n int) {
 	m.t.Helper()
+	waits := func() {} // ends the wait for a boot
+	defer func() { waits() }()
 	for tick := time.Tick(10 * time.Millisecond); ; <-tick {
 		if m.ctx.Err() != nil {
 			m.t.Fatalf("after %d times: %v", n, context.Cause(m.ctx))
@@ -207,11 +209,12 @@ func (m *machine) downs(down func()) (n int) {
 			m.t.Fatal(err)
 		}
 		n++
+		waits() // a machine that goes down while it boots never has booted
 		down()
-		// A machine that goes down while it boots never has booted.
+		ctx, cancel := context.WithCancel(m.ctx)
 		booted := make(chan error, 1)
-		go func() { booted <- m.node.Boot(m.ctx) }()
-		m.t.Cleanup(func() { <-booted })
+		go func() { booted <- m.node.Boot(ctx) }()
+		waits = func() { cancel(); <-booted }
 	}
 }
 
@@ -288,7 +291,7 @@ func boxRows() (worldRows, versionRows []verdict) {
 		{name: "panics the machine after its check held", fault: "takes-the-machine-down " + (window / 2).String(), during: func(m *machine) { m.atLast(m.downs(m.cut)) },
 			events: []string{"upgrade_completed", "upgrade_rolled_back"}},
 		{name: "reboots the machine cleanly each time", fault: "takes-the-machine-down 0s", setup: func(m *machine) {
-			m.dropIn("Service", "TimeoutStopSec=5") // the version may stop itself after systemd asked it to end
+			m.dropIn("Service", "TimeoutStopSec=5") // it may stop itself after systemd asked it to end
 		}, during: func(m *machine) { m.atLast(m.downs(m.reboot)) }},
 	} {
 		r.end = rolledBack
