@@ -59,7 +59,8 @@ func TestUnderSystemdAttachedOwner(t *testing.T) {
 	box.Long(t)
 	b := setupAttached(t, rig.NodeConfig{})
 	b.sh("chown edge:app /opt/edge; chmod 750 /opt/edge; systemctl restart edge edge-agent")
-	b.sh("systemctl stop edge-agent; userdel edge; groupdel edge 2>/dev/null; useradd --system -u 4321 edge; systemctl start edge-agent || true")
+	// userdel refuses while a process of the user ends.
+	b.sh("systemctl stop edge-agent; timeout 20 sh -c 'until userdel edge; do sleep 0.1; done'; groupdel edge 2>/dev/null; useradd --system -u 4321 edge; systemctl start edge-agent || true")
 	if found := b.sh(agentDoctor); !strings.Contains(found, "chown -R edge /opt/edge") || strings.Contains(found, "edge: ") {
 		t.Errorf("doctor finds %s", found)
 	}
