@@ -27,7 +27,7 @@ var verdictFaults = map[string]func(ctx context.Context, a *Agent, of string) er
 		time.AfterFunc(d, crash)
 		return err
 	},
-	// takes-the-machine-down DURATION: the file is what whoever runs the machine waits for.
+	// takes-the-machine-down DURATION: the test that runs the machine waits for the file.
 	"takes-the-machine-down": func(ctx context.Context, a *Agent, of string) error {
 		d, err := time.ParseDuration(of)
 		time.AfterFunc(d, func() {

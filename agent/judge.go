@@ -117,8 +117,8 @@ func (j *judge) run(ctx context.Context) error {
 	}
 }
 
-// proven records that a session of this start was held. What contradicted the version before
-// was chance.
+// proven records that a session of this start was held. Contradictions before it were
+// chance.
 func (j *judge) proven() {
 	j.link.Proven, j.link.Total = true, 0
 	if j.record.Rounds > 0 {

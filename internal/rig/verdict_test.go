@@ -41,8 +41,8 @@ type ending string
 
 const (
 	kept       ending = "kept"        // it is last-good
-	unproven   ending = "unproven"    // it serves, and last-good is the version before
-	rolledBack ending = "rolled back" // the version before runs
+	unproven   ending = "unproven"    // it serves, and last-good is the previous version
+	rolledBack ending = "rolled back" // the previous version runs
 )
 
 // verdict is one row of the table: what is wrong, and what follows.
