@@ -333,7 +333,7 @@ func event(e state.Entry) *wire.Event {
 	return &wire.Event{
 		EventID: e.ID, Severity: ev.Code.Severity(), Category: wire.CategoryUpgrade, Message: ev.Message,
 		Details: wire.Details{
-			Journal: ev.Journal, FailedStarts: ev.FailedStarts,
+			Journal: ev.Journal, FailedStarts: ev.FailedStarts, Trial: (*wire.Trial)(ev.Trial),
 			ErrorCode: ev.Code, FromVersion: ev.From.String(), ToVersion: ev.To.String(),
 			CommandID: ev.CommandID, Reason: ev.Reason, BootAttempts: ev.BootAttempts,
 		},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,23 +19,39 @@ func freeMemory() uint64 {
 	if kib, ok := field("/proc/meminfo", "MemAvailable:"); ok {
 		free = kib << 10
 	}
-	_, path, ok := strings.Cut(first("/proc/self/cgroup"), "0::/") // cgroup v2
-	if !ok {
-		return free
-	}
-	const root = "/sys/fs/cgroup"
-	for dir := filepath.Join(root, path); len(dir) > len(root); dir = filepath.Dir(dir) {
-		most, err := strconv.ParseUint(first(filepath.Join(dir, "memory.max")), 10, 64)
-		if err != nil {
-			continue // "max": no limit
-		}
-		used, err := strconv.ParseUint(first(filepath.Join(dir, "memory.current")), 10, 64)
-		if err != nil {
+	groups, _ := os.ReadFile("/proc/self/cgroup")
+	return min(free, freeInGroups("/sys/fs/cgroup", string(groups)))
+}
+
+// freeInGroups is what the memory limits leave of the control groups, in lines as of
+// /proc/self/cgroup, and of those above them.
+func freeInGroups(root, groups string) uint64 {
+	free := uint64(1 << 62)
+	for line := range strings.Lines(groups) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) < 3 {
 			continue
 		}
-		cache, _ := field(filepath.Join(dir, "memory.stat"), "inactive_file") // the kernel takes it back
-		used -= min(used, cache)
-		free = min(free, most-min(most, used))
+		top, limit, usage, cached := root, "memory.max", "memory.current", "inactive_file"
+		if parts[1] != "" { // cgroup v1: its controllers
+			if !slices.Contains(strings.Split(parts[1], ","), "memory") {
+				continue
+			}
+			top, limit, usage, cached = filepath.Join(root, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+		}
+		for dir := filepath.Join(top, parts[2]); len(dir) > len(top); dir = filepath.Dir(dir) {
+			most, err := strconv.ParseUint(first(filepath.Join(dir, limit)), 10, 64)
+			if err != nil {
+				continue // "max": no limit
+			}
+			used, err := strconv.ParseUint(first(filepath.Join(dir, usage)), 10, 64)
+			if err != nil {
+				continue
+			}
+			cache, _ := field(filepath.Join(dir, "memory.stat"), cached) // the kernel takes it back
+			used -= min(used, cache)
+			free = min(free, most-min(most, used))
+		}
 	}
 	return free
 }

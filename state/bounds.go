@@ -14,11 +14,13 @@ import (
 // of their bytes as two. Even then an entry stays below MaxEntry, and state.json below
 // MaxState.
 const (
-	maxName  = 128     // a channel, an id
-	maxText  = 1 << 10 // a message or reason
-	maxCause = 200     // why one start failed
-	maxLines = 48      // of the journal
-	maxLine  = 300
+	maxName       = 128     // a channel, an id
+	maxText       = 1 << 10 // a message or reason
+	maxCause      = 200     // why one start failed
+	maxFound      = 600     // what one side of a round found
+	maxNotCounted = 10      // starts that did not count, in a report
+	maxLines      = 48      // of the journal
+	maxLine       = 300
 	// maxPendingReports limits the pending reports. One transition adds three at the most, and
 	// they stay only while the outbox cannot be written.
 	maxPendingReports = 12
@@ -34,6 +36,7 @@ func (e Entry) bounded() Entry {
 		ev.CommandID = release.Foreign(ev.CommandID, maxName)
 		ev.Journal = boundedLines(ev.Journal)
 		ev.FailedStarts = boundedStarts(ev.FailedStarts)
+		ev.Trial = ev.Trial.bounded()
 		e.Event = &ev
 	}
 	if e.Ack != nil {
@@ -65,6 +68,21 @@ func boundedStarts(causes []string) []string {
 		causes[i] = release.Foreign(causes[i], maxCause)
 	}
 	return causes
+}
+
+func (f *Findings) bounded() *Findings {
+	if f == nil {
+		return nil
+	}
+	b := *f
+	for _, text := range []*string{&b.Link, &b.Probe, &b.ProbeBefore} {
+		*text = release.Foreign(*text, maxFound)
+	}
+	b.NotCounted = slices.Clone(b.NotCounted[max(0, len(b.NotCounted)-maxNotCounted):])
+	for i := range b.NotCounted {
+		b.NotCounted[i] = release.Foreign(b.NotCounted[i], maxCause)
+	}
+	return &b
 }
 
 func (c Command) bounded() Command {

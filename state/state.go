@@ -147,6 +147,8 @@ type Event struct {
 	Reason       string          `json:"reason,omitzero"`
 	BootAttempts int             `json:"boot_attempts,omitzero"`
 	FailedStarts []string        `json:"failed_starts,omitempty"` // see State
+	// Trial is what the trial of a version found that was rolled back.
+	Trial *Findings `json:"trial,omitempty"`
 	// Journal holds the last journal lines of a version that was rolled back.
 	Journal []string `json:"journal,omitempty"`
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -279,7 +280,54 @@ func (l Layout) readTrial(id, name string, v any) bool {
 	return err == nil && json.Unmarshal(b, v) == nil
 }
 
-// ForgetTrials removes the records of every trial but that of s.
+// Findings are what a trial found, besides the cause of each failed start.
+type Findings struct {
+	// Contradictions is in how many rounds last-good's probe reached the manager between two
+	// failures of the version.
+	Contradictions int `json:"contradictions,omitzero"`
+	// Link is what the version's own last attempt found of its link, in words; Probe is what
+	// last-good's probe found in the same round, and ProbeBefore what it found before the swap.
+	Link        string `json:"link,omitzero"`
+	Probe       string `json:"probe,omitzero"`
+	ProbeBefore string `json:"probe_before,omitzero"`
+	// NotCounted is how each start ended that did not count against the version, oldest first.
+	NotCounted []string `json:"not_counted,omitempty"`
+}
+
+// Findings returns what was found so far in the trial in s, which may have ended in a
+// rollback; nil if no facts of it can be read.
+func (l Layout) Findings(s State) *Findings {
+	var swap SwapRecord
+	if s.TrialID == "" || !l.readTrial(s.TrialID, swapName, &swap) || swap.TrialID != s.TrialID {
+		return nil
+	}
+	judged := l.ReadJudge(s)
+	f := Findings{Contradictions: judged.Rounds, Link: judged.Link, Probe: judged.Probe, ProbeBefore: swap.Baseline}
+	starts, _ := l.ReadStarts(s)
+	for _, e := range starts.Ends {
+		if !e.Counted {
+			f.NotCounted = append(f.NotCounted, e.How)
+		}
+	}
+	return &f
+}
+
+// reportFindings adds f to the report of the rollback that s has just recorded.
+func (s State) reportFindings(f *Findings) State {
+	s.PendingReports = slices.Clone(s.PendingReports)
+	for i := len(s.PendingReports) - 1; i >= 0; i-- {
+		if e := s.PendingReports[i].Event; e != nil && e.Code == release.RolledBack {
+			found := *e
+			found.Trial = f
+			s.PendingReports[i].Event = &found
+			break
+		}
+	}
+	return s
+}
+
+// ForgetTrials removes the records of every trial but that of s. Of one that was rolled back
+// the findings stay, for people.
 func (l Layout) ForgetTrials(s State) error {
 	entries, err := os.ReadDir(l.path(trialName))
 	if err != nil {
@@ -289,10 +337,13 @@ func (l Layout) ForgetTrials(s State) error {
 		return err
 	}
 	keep := ""
-	if s.Status == PendingHealth {
+	var errs []error
+	if s.Status == PendingHealth || s.Status == RolledBack && s.TrialID != "" {
 		keep = filepath.Base(l.trialDir(s.TrialID))
 	}
-	var errs []error
+	if s.Status == RolledBack && s.TrialID != "" {
+		errs = append(errs, l.disk.Discard(l.TrialCredentials(s.TrialID)))
+	}
 	for _, e := range entries {
 		if e.Name() != keep {
 			errs = append(errs, l.disk.Discard(filepath.Join(l.path(trialName), e.Name())))

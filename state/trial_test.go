@@ -1,10 +1,12 @@
 package state
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A record of a trial counts for that trial only, and a damaged one for none.
@@ -59,11 +61,65 @@ func TestRecordsOfATrial(t *testing.T) {
 	if _, ok := l.ReadSwap(s); !ok {
 		t.Error("the record of the present trial was removed")
 	}
+	s.Status = RolledBack
+	if err := os.WriteFile(l.TrialCredentials(s.TrialID), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.ForgetTrials(s); err != nil {
+		t.Fatal(err)
+	}
+	if f := l.Findings(s); f == nil {
+		t.Error("what the trial found before its rollback was removed")
+	}
+	if _, err := os.Stat(l.TrialCredentials(s.TrialID)); err == nil {
+		t.Error("the copy of the credentials is still there after the rollback")
+	}
 	s.Status = Stable
 	if err := l.ForgetTrials(s); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(l.path(trialName)); err != nil || len(left) > 0 {
 		t.Errorf("%v, %v are left", left, err)
+	}
+}
+
+// The report of a rollback says what the trial found, whatever wrote the records.
+func TestTheReportOfARollbackHasTheFindings(t *testing.T) {
+	t.Parallel()
+	l := root(t)
+	s := do(t, l, begin).State
+	long := strings.Repeat("line\n\x00", 4000)
+	starts := StartsRecord{TrialID: s.TrialID, Number: 1}
+	for i := range maxEnds {
+		starts = starts.Ended(StartEnd{How: fmt.Sprintf("%d: %s", i, long), Counted: i%2 == 0})
+	}
+	for _, err := range []error{
+		l.RecordSwap(SwapRecord{TrialID: s.TrialID, From: v1, Baseline: "held"}), l.RecordStarts(starts),
+		l.RecordJudge(JudgeRecord{TrialID: s.TrialID, Start: 1, Rounds: 6, Link: long, Probe: "reached held"}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(t, l, func(s State, t Tree, now time.Time) (State, Tree, error) {
+		s, t = Revert(s, t, "why", now)
+		return s, t, nil
+	})
+	entries, _, err := l.Outbox().List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := entries[len(entries)-1].Event.Trial
+	if got == nil || got.Contradictions != 6 || got.Probe != "reached held" || got.ProbeBefore != "held" || len(got.Link) > maxFound || !strings.HasPrefix(got.Link, "line") {
+		t.Fatalf("%+v", got)
+	}
+	if n := len(got.NotCounted); n != maxNotCounted || !strings.HasPrefix(got.NotCounted[n-1], "39: line") || len(got.NotCounted[n-1]) > maxCause {
+		t.Errorf("%d starts: %q", n, got.NotCounted)
+	}
+	if f := l.Findings(s); f == nil || f.Contradictions != 6 {
+		t.Errorf("they are gone after the rollback: %+v", f)
+	}
+	if f := l.Findings(State{Status: RolledBack, TrialID: "another"}); f != nil {
+		t.Errorf("another trial has %+v", f)
 	}
 }

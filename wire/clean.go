@@ -104,6 +104,13 @@ func (e *Event) clean() {
 		clean(min(MaxText, left), &d.FailedStarts[i])
 		left -= len(d.FailedStarts[i])
 	}
+	if t := d.Trial; t != nil {
+		t.Contradictions = min(max(t.Contradictions, 0), MaxStarts)
+		clean(MaxHold, &t.Link, &t.Probe, &t.ProbeBefore)
+		for i := range t.NotCounted {
+			clean(MaxHold/4, &t.NotCounted[i])
+		}
+	}
 	left = MaxJournalBytes
 	for i := len(d.Journal) - 1; i >= 0; i-- {
 		if left -= len(d.Journal[i]); left < 0 {

@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -147,6 +148,20 @@ func TestDecodeBoundsTextsOfNodes(t *testing.T) {
 	}
 	if e, err = wire.Decode(b); err != nil {
 		t.Fatal(err)
+	}
+	found := wire.Trial{Contradictions: -1, Link: long + "\x1b", Probe: long, ProbeBefore: long}
+	for range wire.MaxStarts {
+		found.NotCounted = append(found.NotCounted, long)
+	}
+	if b, err = wire.Encode(&wire.Event{Details: wire.Details{Trial: &found}}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	other, err := wire.Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := json.Marshal(other.Message.(*wire.Event).Details.Trial); len(b) > 24<<10 || bytes.Contains(b, []byte("u001b")) || other.Message.(*wire.Event).Details.Trial.Contradictions != 0 {
+		t.Errorf("what a trial found has %d bytes", len(b))
 	}
 	d := e.Message.(*wire.Event)
 	size := len(strings.Join(d.Details.Journal, ""))

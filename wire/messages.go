@@ -190,9 +190,27 @@ type Details struct {
 	// FailedStarts has the reason of each failed start of a version that was rolled
 	// back, in order; "" if the node does not know it.
 	FailedStarts []string `json:"failed_starts,omitempty"`
+	// Trial is what the trial of a version found that was rolled back.
+	Trial *Trial `json:"trial,omitempty"`
 	// Journal has the last lines of a version that was rolled back, oldest first: at
 	// most MaxJournal lines of at most MaxText bytes.
 	Journal []string `json:"journal,omitempty"`
+}
+
+// Trial is what the trial of a version found, besides the cause of each failed start.
+type Trial struct {
+	// Contradictions is in how many rounds the probe of the previous version reached the
+	// manager between two failures of the new one.
+	Contradictions int `json:"contradictions,omitempty"`
+	// Link is what the version's own last attempt found of its link, in words; Probe is what
+	// the previous version's probe found in the same round, and ProbeBefore what it found
+	// before the swap.
+	Link        string `json:"link,omitempty"`
+	Probe       string `json:"probe,omitempty"`
+	ProbeBefore string `json:"probe_before,omitempty"`
+	// NotCounted is how each start ended that did not count against the version, oldest
+	// first: at most MaxStarts.
+	NotCounted []string `json:"not_counted,omitempty"`
 }
 
 // EventAck lists the events that the manager has stored.
@@ -301,6 +319,9 @@ func (e *Event) check() error {
 		if err := checkLen("entry of failed_starts", cause, MaxText); err != nil {
 			return err
 		}
+	}
+	if t := e.Details.Trial; t != nil && len(t.NotCounted) > MaxStarts {
+		return fmt.Errorf("not_counted has %d entries, more than %d", len(t.NotCounted), MaxStarts)
 	}
 	return firstError(
 		checkLen("message", e.Message, MaxText),

@@ -98,7 +98,7 @@ changes nothing. As root it becomes the owner of the root.`,
 				BootAttempts: s.BootAttempts, MaxBootAttempts: s.MaxBootAttempts, Reason: s.Reason, FailedStarts: s.FailedStarts,
 				Versions: t.Versions, Undelivered: len(entries) + len(s.PendingReports), Service: service, Connection: connection, Notes: res.Notes,
 			}
-			if starts, ok := l.ReadStarts(s); ok && s.Status == state.PendingHealth {
+			if starts, ok := l.ReadStarts(s); ok && (s.Status == state.PendingHealth || s.Status == state.RolledBack) {
 				rep.Ends = starts.Ends
 			}
 			rep.Trial = trialOf(l, s)

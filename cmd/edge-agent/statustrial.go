@@ -11,7 +11,7 @@ import (
 
 // trialReport is the evidence about a version on trial so far, and what the agent waits for.
 type trialReport struct {
-	Stage          state.TrialStage `json:"stage"` // trial, guard or unproven
+	Stage          state.TrialStage `json:"stage,omitzero"` // trial, guard or unproven; none after a rollback
 	WaitsFor       string           `json:"waits_for,omitzero"`
 	Since          time.Time        `json:"since,omitzero"` // of the stage
 	FirstStartSecs int              `json:"first_start_secs,omitzero"`
@@ -25,17 +25,26 @@ type trialReport struct {
 	Accepted          bool   `json:"accepted,omitzero"`     // by an operator, without the proof of its link
 }
 
-// trialOf returns nil without a trial, and for one that a judge did not look at yet.
+// trialOf returns nil without a trial, and for one that a judge did not look at yet. Of one
+// that ended in a rollback it has what was found.
 func trialOf(l state.Layout, s state.State) *trialReport {
-	swap, ok := l.ReadSwap(s)
-	r := l.ReadJudge(s)
-	if !ok || r.Stage == "" {
+	found := l.Findings(s)
+	if found == nil {
 		return nil
 	}
-	return &trialReport{
-		Stage: l.Reached(s), WaitsFor: r.Waits, Since: r.Since, FirstStartSecs: int(stage.FirstStartOf(l, s.Target).Seconds()), Accepted: l.Accepted(s),
-		Contradictions: r.Rounds, MaxContradictions: trial.Default.Rounds, Link: r.Link, Probe: r.Probe, ProbeBefore: swap.Baseline,
+	rep := &trialReport{
+		Contradictions: found.Contradictions, MaxContradictions: trial.Default.Rounds, Link: found.Link, Probe: found.Probe, ProbeBefore: found.ProbeBefore,
 	}
+	r := l.ReadJudge(s)
+	switch {
+	case s.Status == state.RolledBack:
+		return rep
+	case s.Status != state.PendingHealth || r.Stage == "":
+		return nil
+	}
+	rep.Stage, rep.WaitsFor, rep.Since, rep.Accepted = l.Reached(s), r.Waits, r.Since, l.Accepted(s)
+	rep.FirstStartSecs = int(stage.FirstStartOf(l, s.Target).Seconds())
+	return rep
 }
 
 // summary is the summary of a running version on trial.
@@ -57,7 +66,9 @@ func (r *trialReport) table(row func(string, any)) {
 	if r.Accepted {
 		text += ", accepted by an operator"
 	}
-	row("trial", text)
+	if text != "" {
+		row("trial", text)
+	}
 	for _, line := range [][2]string{{"waits for", r.WaitsFor}, {"probe before", r.ProbeBefore}} {
 		if line[1] != "" {
 			row(line[0], line[1])
@@ -67,8 +78,11 @@ func (r *trialReport) table(row func(string, any)) {
 		row("first start", fmt.Sprintf("may take %d s until the check first passes", r.FirstStartSecs))
 	}
 	if r.Contradictions > 0 {
-		row("contradicted", fmt.Sprintf("%d of %d times: the previous version reached the manager, and this one did not", r.Contradictions, r.MaxContradictions))
-		row("this version", r.Link)
-		row("previous version", r.Probe)
+		row("contradicted", fmt.Sprintf("%d of %d times: the previous version reached the manager, and the target did not", r.Contradictions, r.MaxContradictions))
+	}
+	for _, line := range [][2]string{{"target's link", r.Link}, {"previous version", r.Probe}} {
+		if line[1] != "" {
+			row(line[0], line[1])
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package rig_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -20,6 +21,7 @@ import (
 	"github.com/bilbycast/edge-agent/internal/line"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/internal/supervise"
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
 	"github.com/bilbycast/edge-agent/state"
 )
@@ -67,6 +69,8 @@ type verdict struct {
 	// events are what the manager was told in the end, after upgrade_staged; nil: what
 	// follows from end.
 	events []string
+	// finds are texts that the event of the rollback and `status` have in the end.
+	finds []string
 	// faster and windowSecs are the row's own; 0: those of all rows.
 	faster, windowSecs int
 	// run runs a row of another kind, in place of all the above.
@@ -319,6 +323,33 @@ func (v *verdict) try(t *testing.T) {
 	}
 	if got := w.codes(); !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
+	}
+	if v.finds != nil {
+		w.found(v.finds)
+	}
+}
+
+// found checks that the event of a rollback, and the node's status after it, have the texts.
+func (w *world) found(texts []string) {
+	w.t.Helper()
+	page, err := w.Client.Events(w.ctx, api.EventQuery{NodeID: w.id, Search: "upgrade_rolled_back"})
+	if err != nil || len(page.Events) != 1 {
+		w.t.Fatalf("%v, %d events", err, len(page.Events))
+	}
+	status, err := exec.CommandContext(w.ctx, w.bin["1.2.0"], "status", "--json", "--root", w.node.Root).Output()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, text := range texts {
+		for where, b := range map[string][]byte{"the event": page.Events[0].Details, "status": status} {
+			var whole bytes.Buffer
+			if err := json.Compact(&whole, b); err != nil {
+				w.t.Fatal(err)
+			}
+			if !strings.Contains(whole.String(), text) {
+				w.t.Errorf("%s lacks %s: %s", where, text, b)
+			}
+		}
 	}
 }
 

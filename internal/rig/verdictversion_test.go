@@ -41,7 +41,7 @@ func versionFaults() []verdict {
 				return false
 			}
 			return true
-		}), during: func(*world) {}, heal: func(*world) {}},
+		}), during: func(*world) {}, heal: func(*world) {}, finds: []string{`"contradictions":6`, "this version does not speak the protocol", "reached held", `"probe_before":"`}},
 		{name: "destroys its credentials", fault: "destroys-credentials"},
 		{name: "reports another version", fault: "wrong-version"},
 		{name: "uses up all file descriptors", fault: "uses-up-files"},

@@ -75,7 +75,7 @@ func trimDetails(e api.Event, budget *int) api.Event {
 	if err := json.Unmarshal(e.Details, &d); err != nil {
 		d = wire.Details{}
 	}
-	d.Journal, d.FailedStarts, d.Reason = nil, nil, release.Foreign(d.Reason, 500)
+	d.Journal, d.FailedStarts, d.Trial, d.Reason = nil, nil, nil, release.Foreign(d.Reason, 500)
 	short, err := answer.Encode(struct {
 		wire.Details
 		Shortened bool `json:"shortened"`

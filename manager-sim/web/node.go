@@ -1,7 +1,9 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
 	"time"
@@ -22,15 +24,39 @@ func eventsOf(list []api.Event) []event {
 	return events
 }
 
+func (e event) details() (d wire.Details) {
+	if json.Unmarshal(e.Details, &d) != nil {
+		return wire.Details{}
+	}
+	return d
+}
+
 // Journal returns the last lines of a version that was rolled back, oldest first.
-func (e event) Journal() []string {
-	var details struct {
-		Journal []string `json:"journal"`
+func (e event) Journal() []string { return e.details().Journal }
+
+// Trial returns what the trial of a version found that was rolled back: how its starts
+// ended, and what the two versions found of the line. A row is a name and a text.
+func (e event) Trial() (rows [][2]string) {
+	d := e.details()
+	for i, why := range d.FailedStarts {
+		rows = append(rows, [2]string{fmt.Sprintf("Start %d failed", i+1), cmp.Or(why, "the node does not know why")})
 	}
-	if json.Unmarshal(e.Details, &details) != nil {
-		return nil
+	t := d.Trial
+	if t == nil {
+		return rows
 	}
-	return details.Journal
+	for _, how := range t.NotCounted {
+		rows = append(rows, [2]string{"Start that did not count", how})
+	}
+	if t.Contradictions > 0 {
+		rows = append(rows, [2]string{"Contradicted", fmt.Sprintf("%d times the previous version reached the manager, and the new one did not, before and after", t.Contradictions)})
+	}
+	for _, row := range [][2]string{{"Link of the new version", t.Link}, {"Probe of the previous version", t.Probe}, {"Its probe before the swap", t.ProbeBefore}} {
+		if row[1] != "" {
+			rows = append(rows, row)
+		}
+	}
+	return rows
 }
 
 // moment is one line in the timeline of an upgrade.
@@ -40,6 +66,7 @@ type moment struct {
 	What    string
 	Message string
 	Bad     bool
+	Trial   [][2]string
 	Journal []string
 }
 
@@ -126,7 +153,7 @@ func timeline(c api.Command, events []event, connections []api.Connection, then 
 	}
 	for _, e := range events {
 		if e.CommandID == c.ID {
-			ms = append(ms, moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != string(release.Info), Journal: e.Journal()})
+			ms = append(ms, moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != string(release.Info), Trial: e.Trial(), Journal: e.Journal()})
 		}
 	}
 	for _, m := range ms {
