@@ -291,6 +291,9 @@ func (f *agents) outage(end ending) {
 		return
 	}
 	r, err := f.Client.Rollout(f.ctx, f.rollout)
+	for tick := time.Tick(100 * time.Millisecond); err == nil && r.Status == "running" && r.Wave == 0 && f.ctx.Err() == nil; <-tick {
+		r, err = f.Client.Rollout(f.ctx, f.rollout) // the manager looks at it from time to time
+	}
 	if err != nil || r.Status != "paused" || r.Wave != 0 {
 		t.Errorf("the rollout is %s in wave %d (%v), want paused in the first", r.Status, r.Wave+1, err)
 	}
