@@ -39,7 +39,7 @@ func freeInGroups(root, groups string) uint64 {
 			}
 			top, limit, usage, cached = filepath.Join(root, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 		}
-		for dir := filepath.Join(top, parts[2]); len(dir) > len(top); dir = filepath.Dir(dir) {
+		for dir := filepath.Join(top, parts[2]); len(dir) >= len(top); dir = filepath.Dir(dir) {
 			most, err := strconv.ParseUint(first(filepath.Join(dir, limit)), 10, 64)
 			if err != nil {
 				continue // "max": no limit

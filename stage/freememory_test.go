@@ -38,6 +38,9 @@ func TestFreeInGroups(t *testing.T) {
 			"memory/a/memory.limit_in_bytes": "9223372036854771712\n", "memory/a/memory.usage_in_bytes": "700\n"}, none},
 		"both, and the limit is in version 1": {"4:memory:/a\n0::/a\n", map[string]string{
 			"memory/a/memory.limit_in_bytes": "100\n", "memory/a/memory.usage_in_bytes": "40\n"}, 60},
+		"in a container": {"0::/\n", map[string]string{"memory.max": "100\n", "memory.current": "30\n"}, 70},
+		"in a container, version 1": {"4:memory:/docker/abc\n", map[string]string{
+			"memory/memory.limit_in_bytes": "100\n", "memory/memory.usage_in_bytes": "30\n"}, 70},
 		"damaged": {"x\n0::/a\n", map[string]string{"a/memory.max": "1e9\n", "a/memory.current": "\x00"}, none},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -110,10 +110,15 @@ func (s State) bounded() State {
 	if over := len(s.PendingReports) - maxPendingReports; over > 0 { // the oldest are dropped, as in the outbox
 		s.PendingReports = s.PendingReports[over:]
 	}
-	for i := range s.PendingReports {
+	found := false
+	for i := len(s.PendingReports) - 1; i >= 0; i-- {
 		s.PendingReports[i] = s.PendingReports[i].bounded()
-		if s.PendingReports[i].Event != nil {
-			s.PendingReports[i].Event.Journal = nil // it is added in the outbox: see Outbox.Amend
+		if e := s.PendingReports[i].Event; e != nil {
+			e.Journal = nil // it is added in the outbox: see Outbox.Amend
+			if found {
+				e.Trial = nil // there is room for those of one trial
+			}
+			found = found || e.Trial != nil
 		}
 	}
 	return s

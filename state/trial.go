@@ -138,7 +138,10 @@ func (l Layout) Reached(s State) TrialStage {
 	return OnTrial
 }
 
-const maxTrialFile = 64 << 10 // bytes
+const (
+	maxTrialFile = 64 << 10 // bytes
+	maxRounds    = 1000     // of JudgeRecord; more of them are damage
+)
 
 func (l Layout) trialDir(id string) string {
 	return filepath.Join(l.path(trialName), strings.TrimSuffix(entryID(id, ""), "."))
@@ -258,7 +261,7 @@ func (l Layout) RecordJudge(r JudgeRecord) error { return l.writeTrial(r.TrialID
 // that can be read.
 func (l Layout) ReadJudge(s State) JudgeRecord {
 	var r JudgeRecord
-	if !l.readTrial(s.TrialID, judgeName, &r) || r.TrialID != s.TrialID {
+	if !l.readTrial(s.TrialID, judgeName, &r) || r.TrialID != s.TrialID || r.Rounds < 0 || r.Rounds > maxRounds {
 		return JudgeRecord{TrialID: s.TrialID}
 	}
 	return r

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bilbycast/edge-agent/release"
 )
 
 // A record of a trial counts for that trial only, and a damaged one for none.
@@ -121,5 +123,38 @@ func TestTheReportOfARollbackHasTheFindings(t *testing.T) {
 	}
 	if f := l.Findings(State{Status: RolledBack, TrialID: "another"}); f != nil {
 		t.Errorf("another trial has %+v", f)
+	}
+}
+
+// The largest state that a node can have to write is below its bound.
+func TestTheLargestStateIsBelowItsBound(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat(`"`, 4000) // two bytes each in JSON
+	v := release.MustVersion("1.0.0-" + strings.Repeat("a", release.MaxVersionLen-6))
+	var many []string
+	for range 100 {
+		many = append(many, long)
+	}
+	s := State{
+		Schema: Schema, Status: RolledBack, Target: v, Good: v, Previous: v, Replaces: v, Floor: v, PendingFloor: v,
+		CommandID: long, Channel: long, TrialID: long, Reason: long, FailedStarts: many,
+	}
+	for range 30 {
+		s.PendingReports = append(s.PendingReports, Entry{ID: strings.Repeat("a", 128), Time: time.Now(), Event: &Event{
+			Code: release.RolledBack, Message: long, Reason: long, CommandID: long, From: v, To: v, FailedStarts: many, Journal: many,
+			Trial: &Findings{Contradictions: maxRounds, Link: long, Probe: long, ProbeBefore: long, NotCounted: many},
+		}})
+		s.Commands = append(s.Commands, Command{ID: long, Channel: long, Error: long, Status: long, Code: release.Code(long), Done: true, From: v, Version: v})
+	}
+	b, err := s.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := got.PendingReports[len(got.PendingReports)-1].Event; last.Trial == nil || last.Trial.Link == "" {
+		t.Error("the newest report has lost what its trial found")
 	}
 }

@@ -150,7 +150,7 @@ func TestDecodeBoundsTextsOfNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := wire.Trial{Contradictions: -1, Link: long + "\x1b", Probe: long, ProbeBefore: long}
-	for range wire.MaxStarts {
+	for range 10 * wire.MaxStarts {
 		found.NotCounted = append(found.NotCounted, long)
 	}
 	if b, err = wire.Encode(&wire.Event{Details: wire.Details{Trial: &found}}, time.Now()); err != nil {
@@ -280,6 +280,19 @@ func TestSeverities(t *testing.T) {
 	for s, want := range map[release.Severity]release.Severity{"info": release.Info, "Minor": release.Minor, "MAJOR": release.Major, "bad": release.Warning, "": release.Warning} {
 		if got := s.Normal(); got != want {
 			t.Errorf("%q: %q", s, got)
+		}
+	}
+}
+
+// An event is kept whatever another program means by "trial".
+func TestAForeignTrialCostsNoEvent(t *testing.T) {
+	t.Parallel()
+	for _, trial := range []string{`"beta"`, "true", "7", "[]", "null", `{"contradictions":"2"}`, `{"contradictions":1e30}`, `{"not_counted":{"a":1}}`, `{"link":[]}`} {
+		e, err := wire.Decode([]byte(`{"type":"event","payload":{"event_id":"e","message":"m","details":{"error_code":"upgrade_completed","trial":` + trial + `}}}`))
+		if err != nil {
+			t.Errorf("%s: %v", trial, err)
+		} else if d := e.Message.(*wire.Event).Details; d.ErrorCode != release.Completed || d.Trial != nil && !reflect.DeepEqual(*d.Trial, wire.Trial{}) {
+			t.Errorf("%s: %+v", trial, d)
 		}
 	}
 }

@@ -152,7 +152,6 @@ func TestDecodeRefuses(t *testing.T) {
 		"no secret":          {`{"type":"register_ack","payload":{"node_id":"n"}}`, "node_secret is missing"},
 		"many event ids":     {`{"type":"event_ack","payload":{"event_ids":[` + strings.Repeat(`"a",`, wire.MaxEventIDs) + `"a"]}}`, "10001 event ids"},
 		"many failed starts": {`{"type":"event","payload":{"details":{"failed_starts":[` + strings.Repeat(`"a",`, wire.MaxStarts) + `"a"]}}}`, "failed_starts has 65"},
-		"many starts":        {`{"type":"event","payload":{"details":{"trial":{"not_counted":[` + strings.Repeat(`"a",`, wire.MaxStarts) + `"a"]}}}}`, "not_counted has 65"},
 		"long failed start":  {`{"type":"event","payload":{"details":{"failed_starts":["` + strings.Repeat("a", wire.MaxText+1) + `"]}}}`, "failed_starts has"},
 		"long reason":        {`{"type":"health","payload":{"upgrade_unavailable":"` + strings.Repeat("a", wire.MaxText+1) + `"}}`, "upgrade_unavailable has"},
 		"too large":          {`{"type":"` + strings.Repeat("a", wire.MaxMessage) + `"}`, "more than"},

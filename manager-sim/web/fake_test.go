@@ -179,7 +179,7 @@ func (f *fakeAPI) full() (nodes []object) {
 	f.on("GET /api/v1/rollouts/r1", 200, r)
 	f.on("GET /api/v1/rollouts/"+longID, 200, ended)
 	f.on("GET /api/v1/events", 200, object{"total": 2, "next": "7", "events": []object{
-		{"seq": 9, "node_id": longID, "received_at": stamp, "severity": "critical", "error_code": "upgrade_rolled_back", "message": longText, "details": object{"journal": []string{longText, longText}, "failed_starts": []string{longText, ""},
+		{"seq": 9, "node_id": longID, "command_id": strings.Repeat("c0", 16), "received_at": stamp, "severity": "critical", "error_code": "upgrade_rolled_back", "message": longText, "details": object{"journal": []string{longText, longText}, "failed_starts": []string{longText, ""},
 			"trial": object{"contradictions": 6, "link": longText, "probe": "wss://m.example/ws: reached held", "probe_before": longText, "not_counted": []string{"an operator restarted the service"}}}},
 		{"seq": 8, "node_id": longID, "received_at": stamp, "severity": strings.Repeat("x", 32), "error_code": strings.Repeat("e", 64), "message": strings.Repeat("m", 1000)}}})
 	f.on("GET /api/v1/audit-log", 200, object{"total": 1, "entries": []object{{"seq": 3, "time": stamp, "actor": strings.Repeat("a", 64), "action": "group.upgrade.schedule", "target": "g1", "details": object{"reason": longText, "groups": []string{"g1", "g2"}, "failure_count": 2}}}})

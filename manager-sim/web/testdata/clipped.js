@@ -2,6 +2,7 @@
 // width cannot see: outside the page, cut off by an ancestor, or behind a hover;
 // and each word that is broken in its middle, although a line has room for it.
 (() => {
+  document.querySelectorAll("details").forEach((d) => { d.open = true; });
   const bad = [];
   const width = document.documentElement.clientWidth;
   const name = (e) => `<${e.localName} class="${e.className}"> ${e.textContent.trim().slice(0, 60)}`;
