@@ -31,7 +31,7 @@ type Node struct {
 	RemovedAt    time.Time     // zero: it was not removed
 	Trial        string        // of its last health beat, as wire.Health.TrialState
 	Hold         *api.Hold     // of its last health beat: what an unproven version waits for
-	HealthAt     time.Time     // of its last health beat; zero: none, or before this was stored
+	HealthAt     time.Time     // of its last health beat; zero: none since it authenticated at Version
 }
 
 const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at"
@@ -146,13 +146,15 @@ func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	return err
 }
 
-// RecordConnect records that a node authenticated at a version from an address. What the
-// node reported about the trial of another version ends with that. It returns ErrDenied
-// if the node was removed.
+// RecordConnect records that a node authenticated at a version from an address. If the
+// version is another one, the trial ends, and HealthAt is zero until the next health beat:
+// the node has not reported yet whether this version is on trial. It returns ErrDenied if
+// the node was removed.
 func (s *Store) RecordConnect(ctx context.Context, id, version, address string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, `UPDATE nodes SET trial = CASE WHEN version = ? THEN trial ELSE '' END, hold = CASE WHEN version = ? THEN hold END,
-			version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0`, version, version, version, ms(at), address, id)
+			health_at = CASE WHEN version = ? THEN health_at ELSE 0 END, version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0`,
+			version, version, version, version, ms(at), address, id)
 		if err != nil {
 			return err
 		}

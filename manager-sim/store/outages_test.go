@@ -50,7 +50,7 @@ func testOutages(t *testing.T, path string) {
 }
 
 // A node's trial is that of its last health beat, and ends when another version
-// authenticates.
+// authenticates, which has sent no health beat then.
 func TestTrials(t *testing.T) { each(t, testTrials) }
 
 func testTrials(t *testing.T, path string) {
@@ -64,7 +64,7 @@ func testTrials(t *testing.T, path string) {
 		must(t, s.RecordConnect(ctx, "a", version, "192.0.2.1", now.Add(time.Second)))
 		n, err := s.Node(ctx, "a")
 		must(t, err)
-		if same := version == "1.1.0"; (n.Trial == "unproven") != same || (n.Hold != nil) != same || !n.HealthAt.Equal(now) {
+		if same := version == "1.1.0"; (n.Trial == "unproven") != same || (n.Hold != nil) != same || n.HealthAt.Equal(now) != same || n.HealthAt.IsZero() == same {
 			t.Errorf("at %s: %+v", version, n)
 		} else if same && *n.Hold != *hold {
 			t.Errorf("waits for %+v", n.Hold)
