@@ -72,7 +72,8 @@ func TestAnOutageOfAKilledManager(t *testing.T) {
 	for i, tt := range []struct {
 		after   time.Duration
 		outages int
-	}{{6 * time.Second, 1}, {12 * time.Second, 1}, {time.Hour, 2}, {time.Hour + 6*time.Second, 2}, {9000 * time.Hour, 3}, {time.Hour + 12*time.Second, 2}} {
+	}{{6 * time.Second, 1}, {12 * time.Second, 1}, {18 * time.Second, 1}, {time.Hour, 2}, {time.Hour + 10*time.Second, 2}, {time.Hour + 20*time.Second, 2}, {9000 * time.Hour, 3},
+		{time.Hour + 26*time.Second, 3}, {time.Hour + 32*time.Second, 3}, {time.Hour + 20*time.Second, 2}} {
 		if err := clock.Beat(t.Context(), killed.Add(tt.after)); err != nil || len(clock.Outages()) != tt.outages {
 			t.Errorf("beat %d: %v, %v", i, clock.Outages(), err)
 		}
