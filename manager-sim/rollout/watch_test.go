@@ -147,6 +147,43 @@ func TestLimitsDoNotRunInAnOutage(t *testing.T) {
 	}
 }
 
+// A clock that was a year ahead when a limit, a settle window or a lifetime began, and was
+// corrected: each runs from the correction.
+func TestLimitsAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	const year = 365 * 24 * time.Hour
+	begins := func() rollout.Rollout {
+		r, _, err := rollout.New(rollout.Plan{ID: "r", Version: "1.1.0", Settle: 10 * time.Minute}, []string{"n0", "n1"}, map[string]bool{"n0": true, "n1": true}, begin.Add(year))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, tt := range []struct {
+		name   string
+		limit  time.Duration
+		before []rollout.Event // a year ahead
+		is     func(r rollout.Rollout) bool
+	}{
+		{"limit of a node", rollout.DefaultLimit, nil, func(r rollout.Rollout) bool {
+			return r.Status == rollout.Paused && r.Count(rollout.NodeFailed) == 1
+		}},
+		{"settle window", 10 * time.Minute, []rollout.Event{rollout.Outcome{NodeID: begins().Nodes[0].ID, Attempt: 1, State: rollout.NodeUpdated}},
+			func(r rollout.Rollout) bool { return r.Wave == 1 }},
+		{"lifetime", rollout.DefaultLife, []rollout.Event{rollout.Outcome{NodeID: begins().Nodes[0].ID, Attempt: 1, State: rollout.NodeUpdated}, rollout.Presence{NodeID: begins().Nodes[1].ID}},
+			func(r rollout.Rollout) bool { return r.Status == rollout.Completed }},
+	} {
+		r := do(t, begins(), year+time.Minute, tt.before...)
+		r = do(t, r, time.Hour, rollout.Tick{}) // corrected
+		if r = do(t, r, time.Hour+tt.limit-time.Second, rollout.Tick{}); tt.is(r) {
+			t.Errorf("%s: over early: %+v", tt.name, r)
+		}
+		if r = do(t, r, time.Hour+tt.limit, rollout.Tick{}, rollout.Tick{}); !tt.is(r) {
+			t.Errorf("%s: does not end: %+v", tt.name, r)
+		}
+	}
+}
+
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	at := func(minute int) time.Time { return begin.Add(time.Duration(minute) * time.Minute) }

@@ -168,7 +168,7 @@ func (s Statuses) OfCommand(ctx context.Context, c store.Command, n store.Node) 
 	if !st.State.Ended() && !c.SentAt.IsZero() {
 		st.Away = max(0, time.Since(c.SentAt)-s.clock.Age(c.SentAt))
 	}
-	if st.State == api.Updated && n.Version != c.Version && n.LastSeen.After(st.Completed) {
+	if st.State == api.Updated && n.Version != c.Version && s.clock.After(n.LastSeen, st.Completed) {
 		return s.changed(ctx, st, n)
 	}
 	if st.Code == "" {

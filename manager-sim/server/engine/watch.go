@@ -78,7 +78,7 @@ func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node,
 	switch {
 	case st.State == api.Changed:
 		return rollout.OtherVersion, nil
-	case rec.Health == wire.StatusDegraded && !n.Degraded && rec.HealthAt.After(st.Completed):
+	case rec.Health == wire.StatusDegraded && !n.Degraded && w.clock.After(rec.HealthAt, st.Completed):
 		return rollout.Degraded, nil
 	case online:
 		return "", nil
@@ -120,9 +120,10 @@ func (w Watch) LongestAbsence(ctx context.Context, nodeID string, before time.Ti
 	if err != nil {
 		return 0, err
 	}
-	longest, outages := time.Duration(0), w.clock.Outages()
-	for i := 1; i < len(cs); i++ { // newest first
-		if back, left := cs[i-1], cs[i]; back.State == api.Authenticated && left.State == api.Disconnected && back.Time.Before(before) {
+	now := time.Now()
+	longest, outages := time.Duration(0), w.clock.Outages(now)
+	for i := 1; i < len(cs); i++ { // newest first; a time in the future is wrong
+		if back, left := cs[i-1], cs[i]; back.State == api.Authenticated && left.State == api.Disconnected && back.Time.Before(before) && !back.Time.After(now) {
 			longest = max(longest, outages.Elapsed(left.Time, back.Time))
 		}
 	}
