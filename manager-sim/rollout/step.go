@@ -194,7 +194,7 @@ func (n *Node) recordOutcome(e Outcome) {
 			n.fall(NodeRolledBack, e.Code)
 		}
 	case NodeSkipped:
-		if open || late {
+		if open || late || n.Code == OtherVersion { // which may be the version that took the place of the unproven one
 			n.State, n.Code, n.Known = NodeSkipped, "", false
 		}
 	}

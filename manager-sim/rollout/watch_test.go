@@ -116,6 +116,37 @@ func TestAWaveWaitsForUnprovenNodes(t *testing.T) {
 	}
 }
 
+// An unproven node past the time limit, of which an operator knows, is still watched: it
+// falls when it runs another version, and nothing else makes it fall or updated.
+func TestAnUnprovenNodeThatRunsAnotherVersion(t *testing.T) {
+	t.Parallel()
+	r := start(t, 3)
+	first := r.Nodes[0].ID
+	unproven := rollout.Unproven{NodeID: first, Attempt: 1, Is: true}
+	other := rollout.Condition{NodeID: first, Attempt: 1, Code: rollout.OtherVersion}
+	early := do(t, r, time.Minute, unproven, other)
+	if early.Status != rollout.Running || early.Count(rollout.NodeUnproven) != 1 {
+		t.Errorf("before the limit: %+v", early)
+	}
+	r = do(t, r, time.Minute, unproven)
+	r = do(t, r, time.Hour, rollout.Tick{}, rollout.Resume{})
+	for _, code := range []string{"", rollout.Vanished, rollout.Degraded} {
+		if r := do(t, r, 61*time.Minute, rollout.Condition{NodeID: first, Attempt: 1, Code: code}); r.Status != rollout.Settling || r.Count(rollout.NodeUnproven) != 1 {
+			t.Errorf("%q: %+v", code, r)
+		}
+	}
+	r = do(t, r, 61*time.Minute, other)
+	if want := "1 node running another version again (" + first + ") in wave 1 of 3"; r.Status != rollout.Paused || r.PauseReason() != want {
+		t.Errorf("%s, %q, want %q", r.Status, r.PauseReason(), want)
+	}
+	if back := do(t, r, 62*time.Minute, unproven, rollout.Condition{NodeID: first, Attempt: 1}); back.Count(rollout.NodeUnproven) != 1 {
+		t.Errorf("when it runs the version again: %+v", back)
+	}
+	if newer := do(t, r, 62*time.Minute, rollout.Outcome{NodeID: first, Attempt: 1, State: rollout.NodeSkipped}); newer.Count(rollout.NodeSkipped) != 1 {
+		t.Errorf("when a newer version took its place: %+v", newer)
+	}
+}
+
 // No limit, settle window or lifetime runs while no manager runs.
 func TestLimitsDoNotRunInAnOutage(t *testing.T) {
 	t.Parallel()

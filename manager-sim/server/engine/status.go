@@ -100,6 +100,13 @@ func (s Status) Busy() bool {
 	return !s.State.Ended() && !(s.State == api.Proving && result)
 }
 
+// otherTrial reports whether the node has a version on trial without a result that is not
+// of this upgrade: the device itself began it, or the upgrade has ended for the manager.
+func (s Status) otherTrial(n store.Node) bool {
+	kept := s.State == api.Updated && s.Command.Version == n.Version // the node reported its trial before that
+	return n.Trial == api.TrialOpen && !kept && !s.Busy()
+}
+
 // Unproven reports whether the version of the command runs, and is unproven.
 func (s Status) Unproven() bool { return !s.State.Ended() && s.Trial == api.TrialUnproven }
 

@@ -101,7 +101,7 @@ func (e *Engine) absent(ctx context.Context, n rollout.Node) (bool, error) {
 	switch n.State {
 	case rollout.NodeWaiting:
 		return true, nil
-	case rollout.NodeCommanded:
+	case rollout.NodeCommanded, rollout.NodeUnproven:
 		rec, err := e.Store.Node(ctx, n.ID)
 		return err == nil && !rec.RemovedAt.IsZero(), err
 	}

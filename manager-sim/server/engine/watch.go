@@ -57,9 +57,9 @@ func (w Watch) fallen(ctx context.Context, r rollout.Rollout, changed map[string
 	return events, nil
 }
 
-// condition returns what is wrong with a node that kept the version of a rollout, as
-// rollout.Condition. What it knows stays if the node has another command since, or two
-// devices use its identity.
+// condition returns what is wrong with a watched node of a rollout, as rollout.Condition.
+// What it knows stays if the node has another command since, or two devices use its
+// identity. A node that did not complete the upgrade falls if it runs another version.
 func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node, rec store.Node) (string, error) {
 	online := w.nodes.Online(n.ID)
 	well := online && rec.Version == r.Version && (rec.Health != wire.StatusDegraded || n.Degraded)
@@ -75,7 +75,12 @@ func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node,
 		return n.Code, err
 	}
 	// What the node reported before it completed is of its trial.
+	open := !st.State.Ended() || st.Code == rollout.TimeLimit
 	switch {
+	case open && rec.Version != r.Version && !rec.HealthAt.IsZero(): // the event that says why comes before the health beat
+		return rollout.OtherVersion, nil
+	case open:
+		return n.Code, nil
 	case st.State == api.Changed:
 		return rollout.OtherVersion, nil
 	case rec.Health == wire.StatusDegraded && !n.Degraded && w.clock.After(rec.HealthAt, st.Completed):
