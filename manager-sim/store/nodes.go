@@ -178,34 +178,3 @@ func (s *Store) CheckConnect(ctx context.Context, id string) error {
 		return err
 	})
 }
-
-// RecordDisconnect records that a node's session ended.
-func (s *Store) RecordDisconnect(ctx context.Context, id string, at time.Time) error {
-	return s.tx(ctx, func(tx conn) error {
-		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Disconnected, Version: ""})
-	})
-}
-
-// connectionsKept is how many connections of one node are kept.
-const connectionsKept = 1000
-
-func addConnection(ctx context.Context, tx conn, nodeID string, c api.Connection) error {
-	if _, err := tx.exec(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, ?, ?, ?)", nodeID, ms(c.Time), c.State, c.Version); err != nil {
-		return err
-	}
-	_, err := tx.exec(ctx, "DELETE FROM connections WHERE node_id = ? AND seq <= (SELECT seq FROM connections WHERE node_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)", nodeID, nodeID, connectionsKept)
-	return err
-}
-
-// Connections returns when a node connected and disconnected, newest first. The
-// oldest of very many are deleted.
-func (s *Store) Connections(ctx context.Context, nodeID string) ([]api.Connection, error) {
-	rows, err := s.query(ctx, "SELECT node_id, time, state, version FROM connections WHERE node_id = ? ORDER BY seq DESC", nodeID)
-	return collect(rows, err, func(row scanner) (api.Connection, error) {
-		var c api.Connection
-		var at int64
-		err := row.Scan(&nodeID, &at, &c.State, &c.Version)
-		c.Time = fromMS(at)
-		return c, err
-	})
-}

@@ -119,7 +119,7 @@ func (w Watch) vanished(ctx context.Context, c store.Command, rec store.Node) (b
 const maxLongest = 10_000
 
 // LongestAbsence returns the longest time that a node was offline before a time, as far as
-// its connections are kept. Outages of the manager are no absence.
+// its connections are kept: see store.Store.Connections. Outages of the manager are no absence.
 func (w Watch) LongestAbsence(ctx context.Context, nodeID string, before time.Time) (time.Duration, error) {
 	cs, err := w.store.Connections(ctx, nodeID)
 	if err != nil {
