@@ -126,6 +126,18 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 	if err != nil {
 		return err
 	}
+	// Before server.New, which records that a manager runs, and continues the rollouts: a
+	// second manager that finds its address occupied changes nothing.
+	l, err := listenTCP(listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	hostListener, err := listenTCP(releasesListen)
+	if err != nil {
+		return err
+	}
+	defer hostListener.Close()
 	m, err := server.New(server.Config{
 		Store: st, AdminToken: admin, Log: log,
 		Releases: func(_ context.Context, deviceType, channel string) ([]api.Release, error) {
@@ -143,14 +155,8 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 	if hs.Handler, err = web.Handler(m, m.Users, m.Log); err != nil {
 		return err
 	}
-	url, err := listenTLS(ctx, g, hs, listen, cert)
-	if err != nil {
-		return err
-	}
-	host, err := listenTLS(ctx, g, &http.Server{Handler: fakerelease.Handler(releases), ReadHeaderTimeout: 10 * time.Second}, releasesListen, cert)
-	if err != nil {
-		return err
-	}
+	url := serveTLS(ctx, g, hs, l, cert)
+	host := serveTLS(ctx, g, &http.Server{Handler: fakerelease.Handler(releases), ReadHeaderTimeout: 10 * time.Second}, hostListener, cert)
 	if err := fakerelease.SetHost(releases, host, cert.PEM); err != nil {
 		return err
 	}
@@ -177,15 +183,17 @@ func absolute(path string) string {
 	return path
 }
 
-// listenTLS serves s until ctx is done.
-func listenTLS(ctx context.Context, g *errgroup.Group, s *http.Server, addr string, cert selfsign.Cert) (string, error) {
+// listenTCP listens at an address of --listen or --releases-listen.
+func listenTCP(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return "", fmt.Errorf("%w; choose another one with --listen or --releases-listen", err)
+		return nil, fmt.Errorf("%w; choose another one with --listen or --releases-listen", err)
 	}
-	if err != nil {
-		return "", err
-	}
+	return l, err
+}
+
+// serveTLS serves s until ctx is done, and returns its URL.
+func serveTLS(ctx context.Context, g *errgroup.Group, s *http.Server, l net.Listener, cert selfsign.Cert) string {
 	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert.TLS}, MinVersion: tls.VersionTLS12}
 	g.Go(func() error {
 		if err := s.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -197,7 +205,7 @@ func listenTLS(ctx context.Context, g *errgroup.Group, s *http.Server, addr stri
 		<-ctx.Done()
 		return s.Close() // sessions and streams do not end by themselves
 	})
-	return "https://" + l.Addr().String(), nil
+	return "https://" + l.Addr().String()
 }
 
 // secretFile returns the secret in a file. It creates a missing file, which only the

@@ -75,7 +75,7 @@ func (f fleet) events(r Rollout) []Event {
 			es = append(es, Outcome{NodeID: n.ID, Attempt: n.Attempt - 1, State: NodeUpdated})
 		}
 		if f.watch {
-			for _, code := range []string{"", Vanished, Degraded} {
+			for _, code := range []string{"", Vanished, OtherVersion} {
 				es = append(es, Condition{n.ID, n.Attempt, code})
 			}
 			es = append(es, Unproven{n.ID, n.Attempt, true}, Unproven{n.ID, n.Attempt, false}, Outcome{NodeID: n.ID, Attempt: n.Attempt, State: NodeSkipped})
@@ -182,7 +182,10 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 			if e.NodeID != n.ID || from.Status.Final() {
 				break
 			}
-			if e.Attempt == was.Attempt && was.Watched() && (e.Code == "") != (n.State == NodeUpdated) {
+			if e.Attempt == was.Attempt && was.overdue() && (e.Code == OtherVersion) != (n.State == NodeFailed) {
+				return "an unproven node runs another version, and that does not count, or something else does"
+			}
+			if e.Attempt == was.Attempt && was.kept() && (e.Code == "") != (n.State == NodeUpdated) {
 				return "what is wrong with a node that kept the version does not count, or counts for ever"
 			}
 			if (e.Attempt != was.Attempt || !was.Watched()) && watchCode(n.Code) && !watchCode(was.Code) {

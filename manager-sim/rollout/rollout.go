@@ -15,7 +15,8 @@
 //	running   an unproven node reaches the time limit          paused, whatever the threshold
 //	any       a node that kept the version rolls back,         paused, if failures reach the threshold
 //	          vanishes, reports degraded, or runs another
-//	          version again; or a node fails late
+//	          version again; or a node fails late, or runs
+//	          another version when it was unproven at the limit
 //	settling  the settle window has passed                     running, with the next wave
 //	settling  an offline node of the waves so far reconnects   running
 //	waiting   an offline node reconnects                       running
@@ -41,7 +42,7 @@
 //	updated     it runs the version, and has proved healthy
 //	failed      it refused the command, or had no outcome within the limit (code "time_limit"; a later outcome still counts),
 //	            or it kept the version and then fell: "node_vanished", "node_degraded" or "node_other_version". It counts as
-//	            updated again when that is over
+//	            updated again when that is over. An unproven node past the limit falls if it runs another version
 //	rolled_back it rolled back to the previous version
 //	skipped     an operator left it out, it left the group, or a newer version took the place of the unproven one
 //	missed      it was offline until the lifetime was over

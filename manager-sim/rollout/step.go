@@ -93,6 +93,7 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	}
 	before := r
 	r.Nodes = slices.Clone(r.Nodes)
+	r.correctTimes(now)
 	var acts []Action
 	if err := r.apply(e, now, &acts); err != nil {
 		return before, nil, err
@@ -100,6 +101,18 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	r.expireNodes(now)
 	r.advance(now, &acts)
 	return r, acts, nil
+}
+
+// correctTimes replaces times later than now by now: the caller's clock was ahead, and has
+// been set back.
+func (r *Rollout) correctTimes(now time.Time) {
+	r.CreatedAt = earlier(now, r.CreatedAt)
+	for i := range r.Nodes {
+		r.Nodes[i].Since = earlier(now, r.Nodes[i].Since)
+	}
+	if latest := now.Add(r.Settle); r.SettleUntil.After(latest) {
+		r.SettleUntil = latest
+	}
 }
 
 // apply applies an event to the state. advance decides what follows from it.
@@ -181,7 +194,7 @@ func (n *Node) recordOutcome(e Outcome) {
 			n.fall(NodeRolledBack, e.Code)
 		}
 	case NodeSkipped:
-		if open || late {
+		if open || late || n.Code == OtherVersion { // which may be the version that took the place of the unproven one
 			n.State, n.Code, n.Known = NodeSkipped, "", false
 		}
 	}

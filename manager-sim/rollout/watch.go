@@ -13,8 +13,9 @@ const (
 	OtherVersion = "node_other_version" // it runs another version again
 )
 
-// Condition reports what is wrong with a node that kept the version: one of the codes, or
-// "" if nothing is. A node with which nothing is wrong any more counts as updated again.
+// Condition reports what is wrong with a watched node: one of the codes, or "" if nothing
+// is. A node that kept the version, and with which nothing is wrong any more, counts as
+// updated again. Of an unproven node only OtherVersion counts.
 type Condition struct {
 	NodeID  string
 	Attempt int
@@ -39,8 +40,12 @@ const DefaultPatience = 2 * time.Minute
 // and twice as long as its longest absence before.
 func Patience(least, longest time.Duration) time.Duration { return max(least, 2*longest) }
 
-// Watched reports whether a Condition of the node counts: it kept the version.
-func (n Node) Watched() bool {
+// Watched reports whether a Condition of the node counts: it kept the version, or it is
+// unproven and past the time limit, so that the rollout no longer waits for it.
+func (n Node) Watched() bool { return n.kept() || n.overdue() }
+
+// kept reports whether the node kept the version, and may have fallen since.
+func (n Node) kept() bool {
 	return n.State == NodeUpdated || n.State == NodeFailed && watchCode(n.Code)
 }
 
@@ -48,10 +53,10 @@ func watchCode(code string) bool {
 	return slices.Contains([]string{Vanished, Degraded, OtherVersion}, code)
 }
 
-// recordCondition records what is wrong with a node that kept the version.
+// recordCondition records what is wrong with a watched node.
 func (n *Node) recordCondition(e Condition) {
 	switch {
-	case e.Attempt != n.Attempt || !n.Watched():
+	case e.Attempt != n.Attempt || !n.Watched() || n.overdue() && e.Code != OtherVersion:
 	case e.Code == "":
 		n.State, n.Code, n.Known = NodeUpdated, "", false
 	case watchCode(e.Code):
@@ -60,11 +65,14 @@ func (n *Node) recordCondition(e Condition) {
 }
 
 // recordUnproven records whether a node without an outcome is unproven. One that reached
-// the time limit stays unproven until its outcome arrives.
+// the time limit stays unproven until its outcome arrives, and is unproven again when it
+// has run another version meanwhile.
 func (n *Node) recordUnproven(e Unproven) {
 	late := n.Code == TimeLimit
 	switch {
 	case e.Attempt != n.Attempt:
+	case e.Is && n.State == NodeFailed && n.Code == OtherVersion:
+		n.State, n.Code = NodeUnproven, "" // Step finds again that it has reached the limit
 	case e.Is && (n.State == NodeCommanded || n.State == NodeFailed && late):
 		n.State = NodeUnproven
 	case !e.Is && n.State == NodeUnproven && !late:

@@ -116,6 +116,37 @@ func TestAWaveWaitsForUnprovenNodes(t *testing.T) {
 	}
 }
 
+// An unproven node past the time limit, of which an operator knows, is still watched: it
+// falls when it runs another version, and nothing else makes it fall or updated.
+func TestAnUnprovenNodeThatRunsAnotherVersion(t *testing.T) {
+	t.Parallel()
+	r := start(t, 3)
+	first := r.Nodes[0].ID
+	unproven := rollout.Unproven{NodeID: first, Attempt: 1, Is: true}
+	other := rollout.Condition{NodeID: first, Attempt: 1, Code: rollout.OtherVersion}
+	early := do(t, r, time.Minute, unproven, other)
+	if early.Status != rollout.Running || early.Count(rollout.NodeUnproven) != 1 {
+		t.Errorf("before the limit: %+v", early)
+	}
+	r = do(t, r, time.Minute, unproven)
+	r = do(t, r, time.Hour, rollout.Tick{}, rollout.Resume{})
+	for _, code := range []string{"", rollout.Vanished, rollout.Degraded} {
+		if r := do(t, r, 61*time.Minute, rollout.Condition{NodeID: first, Attempt: 1, Code: code}); r.Status != rollout.Settling || r.Count(rollout.NodeUnproven) != 1 {
+			t.Errorf("%q: %+v", code, r)
+		}
+	}
+	r = do(t, r, 61*time.Minute, other)
+	if want := "1 node running another version again (" + first + ") in wave 1 of 3"; r.Status != rollout.Paused || r.PauseReason() != want {
+		t.Errorf("%s, %q, want %q", r.Status, r.PauseReason(), want)
+	}
+	if back := do(t, r, 62*time.Minute, unproven, rollout.Condition{NodeID: first, Attempt: 1}); back.Count(rollout.NodeUnproven) != 1 {
+		t.Errorf("when it runs the version again: %+v", back)
+	}
+	if newer := do(t, r, 62*time.Minute, rollout.Outcome{NodeID: first, Attempt: 1, State: rollout.NodeSkipped}); newer.Count(rollout.NodeSkipped) != 1 {
+		t.Errorf("when a newer version took its place: %+v", newer)
+	}
+}
+
 // No limit, settle window or lifetime runs while no manager runs.
 func TestLimitsDoNotRunInAnOutage(t *testing.T) {
 	t.Parallel()
@@ -144,6 +175,43 @@ func TestLimitsDoNotRunInAnOutage(t *testing.T) {
 	}
 	if r := do(t, r, 3*time.Hour+5*time.Minute, rollout.Tick{}); r.Wave != 1 {
 		t.Error("the next wave does not begin")
+	}
+}
+
+// A clock that was a year ahead when a limit, a settle window or a lifetime began, and was
+// corrected: each runs from the correction.
+func TestLimitsAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	const year = 365 * 24 * time.Hour
+	begins := func() rollout.Rollout {
+		r, _, err := rollout.New(rollout.Plan{ID: "r", Version: "1.1.0", Settle: 10 * time.Minute}, []string{"n0", "n1"}, map[string]bool{"n0": true, "n1": true}, begin.Add(year))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, tt := range []struct {
+		name   string
+		limit  time.Duration
+		before []rollout.Event // a year ahead
+		is     func(r rollout.Rollout) bool
+	}{
+		{"limit of a node", rollout.DefaultLimit, nil, func(r rollout.Rollout) bool {
+			return r.Status == rollout.Paused && r.Count(rollout.NodeFailed) == 1
+		}},
+		{"settle window", 10 * time.Minute, []rollout.Event{rollout.Outcome{NodeID: begins().Nodes[0].ID, Attempt: 1, State: rollout.NodeUpdated}},
+			func(r rollout.Rollout) bool { return r.Wave == 1 }},
+		{"lifetime", rollout.DefaultLife, []rollout.Event{rollout.Outcome{NodeID: begins().Nodes[0].ID, Attempt: 1, State: rollout.NodeUpdated}, rollout.Presence{NodeID: begins().Nodes[1].ID}},
+			func(r rollout.Rollout) bool { return r.Status == rollout.Completed }},
+	} {
+		r := do(t, begins(), year+time.Minute, tt.before...)
+		r = do(t, r, time.Hour, rollout.Tick{}) // corrected
+		if r = do(t, r, time.Hour+tt.limit-time.Second, rollout.Tick{}); tt.is(r) {
+			t.Errorf("%s: over early: %+v", tt.name, r)
+		}
+		if r = do(t, r, time.Hour+tt.limit, rollout.Tick{}, rollout.Tick{}); !tt.is(r) {
+			t.Errorf("%s: does not end: %+v", tt.name, r)
+		}
 	}
 }
 

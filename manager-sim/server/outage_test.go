@@ -64,7 +64,7 @@ func TestAnOutageOfAKilledManager(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := clock.Outages()
+	list := clock.Outages(killed)
 	if len(list) != 1 || list[0].Began.Before(began) || list[0].Began.After(killed) || list[0].Ended.Before(killed.Truncate(time.Millisecond)) {
 		t.Errorf("started %v, killed %v: %v", began, killed, list)
 	}
@@ -72,9 +72,10 @@ func TestAnOutageOfAKilledManager(t *testing.T) {
 	for i, tt := range []struct {
 		after   time.Duration
 		outages int
-	}{{6 * time.Second, 1}, {12 * time.Second, 1}, {time.Hour, 2}, {time.Hour + 6*time.Second, 2}, {9000 * time.Hour, 3}, {time.Hour + 12*time.Second, 2}} {
-		if err := clock.Beat(t.Context(), killed.Add(tt.after)); err != nil || len(clock.Outages()) != tt.outages {
-			t.Errorf("beat %d: %v, %v", i, clock.Outages(), err)
+	}{{6 * time.Second, 1}, {12 * time.Second, 1}, {18 * time.Second, 1}, {time.Hour, 2}, {time.Hour + 10*time.Second, 2}, {time.Hour + 20*time.Second, 2}, {9000 * time.Hour, 3},
+		{time.Hour + 26*time.Second, 3}, {time.Hour + 32*time.Second, 3}, {time.Hour + 20*time.Second, 2}} {
+		if err := clock.Beat(t.Context(), killed.Add(tt.after)); err != nil || len(clock.Outages(killed)) != tt.outages {
+			t.Errorf("beat %d: %v, %v", i, clock.Outages(killed), err)
 		}
 	}
 }

@@ -179,7 +179,7 @@ func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (ro
 	if err := json.Unmarshal(stored.State, &r); err != nil {
 		return r, api.Rollout{}, err
 	}
-	r.Outages = h.engine.Clock.Outages()
+	r.Outages = h.engine.Clock.Outages(time.Now())
 	v := api.Rollout{
 		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By,
 		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Status: r.Status, Reason: r.PauseReason(),

@@ -94,6 +94,53 @@ func TestANewerVersionDuringATrial(t *testing.T) {
 	}
 }
 
+// A version on trial that the device itself began to run is an upgrade in progress, too: an
+// operator gets the reason, and a rollout commands the node when the trial has a result.
+func TestATrialThatTheDeviceBegan(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		trial    string
+		accepted bool
+	}{{wire.TrialOpen, false}, {wire.TrialUnproven, true}, {wire.TrialGuard, true}, {"", true}} {
+		t.Run(tt.trial, func(t *testing.T) {
+			t.Parallel()
+			m := start(t)
+			n, reg := m.register()
+			free, freeReg := m.register()
+			var g struct{ ID string }
+			m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"site one"}`, &g)
+			for _, id := range []string{reg.NodeID, freeReg.NodeID} {
+				m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+id+"/group", `{"group_id":"`+g.ID+`"}`, nil)
+			}
+			n.conn.Close()
+			n = m.again(reg, "1.1.0") // from a stick
+			n.send(&wire.Health{Status: "ok", Version: "1.1.0", Capabilities: []string{wire.CapabilityUpgrade}, Trial: tt.trial})
+			n.synced("on-trial")
+			if v := m.view(reg.NodeID); v.Upgradable != tt.accepted || !tt.accepted && v.NotUpgradable.Reason != "Version 1.1.0 is on trial on the node, without a result yet." {
+				t.Errorf("upgradable %t, %+v", v.Upgradable, v.NotUpgradable)
+			}
+			if !tt.accepted {
+				code, text := m.call("POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.2.0"}`)
+				if code != http.StatusConflict || !strings.Contains(text, "upgrade_in_progress") {
+					t.Errorf("an operator's request: %d %s", code, text)
+				}
+			}
+			m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+g.ID+"/upgrade", `{"version":"1.2.0","strategy":"immediate"}`, nil)
+			free.command()
+			if !tt.accepted {
+				n.synced("nothing-came")
+				if v := m.view(reg.NodeID); v.CommandID != "" {
+					t.Errorf("the node on trial has the command %s", v.CommandID)
+				}
+				n.health("1.1.0") // it was kept
+			}
+			if c := n.command(); c.Action.Version != "1.2.0" {
+				t.Errorf("the node gets %s", c.Action.Version)
+			}
+		})
+	}
+}
+
 // What a node reports about its trial is bounded and printable, and ends with the trial.
 func TestTheTrialOfANode(t *testing.T) {
 	t.Parallel()

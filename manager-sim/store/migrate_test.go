@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"database/sql"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -9,34 +10,38 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
 
-func TestOldTokensStayValid(t *testing.T) { each(t, testOldTokensStayValid) }
-
-// A token of an earlier version, which had no expiry, does not expire.
-func testOldTokensStayValid(t *testing.T, path string) {
-	driver, files := "sqlite", []string{"sqlite/0001.sql", "sqlite/0002.sql", "sqlite/0003.sql", "sqlite/0004.sql"}
-	version := "PRAGMA user_version = 4"
+// earlier creates a database as an earlier version left it, with the first migrations of a
+// dialect, and what statements add.
+func earlier(t *testing.T, path string, sqlite, postgres int, statements ...string) {
+	t.Helper()
+	driver, dialect, k := "sqlite", "sqlite", sqlite
+	version := fmt.Sprintf("PRAGMA user_version = %d", k)
 	if strings.HasPrefix(path, "postgres://") {
-		driver, files = "pgx", []string{"postgres/0001.sql"}
-		version = "CREATE TABLE schema_version (one BOOLEAN PRIMARY KEY, version INT NOT NULL); INSERT INTO schema_version VALUES (TRUE, 1)"
+		driver, dialect, k = "pgx", "postgres", postgres
+		version = fmt.Sprintf("CREATE TABLE schema_version (one BOOLEAN PRIMARY KEY, version INT NOT NULL); INSERT INTO schema_version VALUES (TRUE, %d)", k)
 	}
 	db, err := sql.Open(driver, path)
 	must(t, err)
 	db.SetMaxOpenConns(1)
-	exec := func(text string) {
-		t.Helper()
+	var texts []string
+	for i := range k {
+		b, err := os.ReadFile(fmt.Sprintf("migrations/%s/%04d.sql", dialect, i+1))
+		must(t, err)
+		texts = append(texts, string(b))
+	}
+	for _, text := range append(append(texts, version), statements...) {
 		_, err := db.Exec(text)
 		must(t, err)
 	}
-	for _, f := range files {
-		b, err := os.ReadFile("migrations/" + f)
-		must(t, err)
-		exec(string(b))
-	}
-	exec(version)
-	exec(`INSERT INTO api_tokens VALUES ('0123456789abcdef-one', 'ci', 'operator', '["*"]', 1700000000000), ('fedcba9876543210-two', 'ci', 'viewer', '[]', 1700000000000)`)
-	exec(`INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen) VALUES ('n', 'edge', 'h', '1.0.0', '["upgrade"]', 1, 2)`)
 	must(t, db.Close())
+}
 
+func TestOldTokensStayValid(t *testing.T) { each(t, testOldTokensStayValid) }
+
+// A token of an earlier version, which had no expiry, does not expire.
+func testOldTokensStayValid(t *testing.T, path string) {
+	earlier(t, path, 4, 1, `INSERT INTO api_tokens VALUES ('0123456789abcdef-one', 'ci', 'operator', '["*"]', 1700000000000), ('fedcba9876543210-two', 'ci', 'viewer', '[]', 1700000000000)`,
+		`INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen) VALUES ('n', 'edge', 'h', '1.0.0', '["upgrade"]', 1, 2)`)
 	s := open(t, path)
 	if n, err := s.Node(t.Context(), "n"); err != nil || len(n.Capabilities) != 1 || len(n.Warnings) != 0 || n.Trial != "" || n.Hold != nil || !n.HealthAt.IsZero() {
 		t.Errorf("a node of an earlier version: %+v, %v", n, err)
@@ -52,5 +57,19 @@ func testOldTokensStayValid(t *testing.T, path string) {
 	must(t, s.RemoveAPIToken(t.Context(), k.ID, api.AuditEntry{Time: now, Details: []byte(`{}`)}))
 	if _, err := s.APIToken(t.Context(), "0123456789abcdef-one"); err == nil {
 		t.Error("it works after it was revoked")
+	}
+}
+
+func TestOldHealth(t *testing.T) { each(t, testOldHealth) }
+
+// A node that reported its health to an earlier version has sent a health beat.
+func testOldHealth(t *testing.T, path string) {
+	const node = `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen, health) VALUES ('%s', 'edge', 'h', '1.0.0', '[]', 1, 2, '%s')`
+	earlier(t, path, 8, 5, fmt.Sprintf(node, "reported", "ok"), fmt.Sprintf(node, "silent", ""))
+	s := open(t, path)
+	for id, reported := range map[string]bool{"reported": true, "silent": false} {
+		if n, err := s.Node(t.Context(), id); err != nil || n.HealthAt.IsZero() == reported {
+			t.Errorf("%s: %v, %v", id, n.HealthAt, err)
+		}
 	}
 }

@@ -31,7 +31,7 @@ type Node struct {
 	RemovedAt    time.Time     // zero: it was not removed
 	Trial        string        // of its last health beat, as wire.Health.TrialState
 	Hold         *api.Hold     // of its last health beat: what an unproven version waits for
-	HealthAt     time.Time     // of its last health beat; zero: none, or before this was stored
+	HealthAt     time.Time     // of its last health beat; zero: none since it authenticated at Version
 }
 
 const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at"
@@ -146,13 +146,15 @@ func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	return err
 }
 
-// RecordConnect records that a node authenticated at a version from an address. What the
-// node reported about the trial of another version ends with that. It returns ErrDenied
-// if the node was removed.
+// RecordConnect records that a node authenticated at a version from an address. If the
+// version is another one, the trial ends, and HealthAt is zero until the next health beat:
+// the node has not reported yet whether this version is on trial. It returns ErrDenied if
+// the node was removed.
 func (s *Store) RecordConnect(ctx context.Context, id, version, address string, at time.Time) error {
 	return s.tx(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, `UPDATE nodes SET trial = CASE WHEN version = ? THEN trial ELSE '' END, hold = CASE WHEN version = ? THEN hold END,
-			version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0`, version, version, version, ms(at), address, id)
+			health_at = CASE WHEN version = ? THEN health_at ELSE 0 END, version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0`,
+			version, version, version, version, ms(at), address, id)
 		if err != nil {
 			return err
 		}
@@ -174,36 +176,5 @@ func (s *Store) CheckConnect(ctx context.Context, id string) error {
 		}
 		_, err = tx.exec(ctx, "DELETE FROM connections WHERE seq = ?", seq)
 		return err
-	})
-}
-
-// RecordDisconnect records that a node's session ended.
-func (s *Store) RecordDisconnect(ctx context.Context, id string, at time.Time) error {
-	return s.tx(ctx, func(tx conn) error {
-		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Disconnected, Version: ""})
-	})
-}
-
-// connectionsKept is how many connections of one node are kept.
-const connectionsKept = 1000
-
-func addConnection(ctx context.Context, tx conn, nodeID string, c api.Connection) error {
-	if _, err := tx.exec(ctx, "INSERT INTO connections (node_id, time, state, version) VALUES (?, ?, ?, ?)", nodeID, ms(c.Time), c.State, c.Version); err != nil {
-		return err
-	}
-	_, err := tx.exec(ctx, "DELETE FROM connections WHERE node_id = ? AND seq <= (SELECT seq FROM connections WHERE node_id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)", nodeID, nodeID, connectionsKept)
-	return err
-}
-
-// Connections returns when a node connected and disconnected, newest first. The
-// oldest of very many are deleted.
-func (s *Store) Connections(ctx context.Context, nodeID string) ([]api.Connection, error) {
-	rows, err := s.query(ctx, "SELECT node_id, time, state, version FROM connections WHERE node_id = ? ORDER BY seq DESC", nodeID)
-	return collect(rows, err, func(row scanner) (api.Connection, error) {
-		var c api.Connection
-		var at int64
-		err := row.Scan(&nodeID, &at, &c.State, &c.Version)
-		c.Time = fromMS(at)
-		return c, err
 	})
 }

@@ -26,3 +26,40 @@ func TestFindingsOfATrial(t *testing.T) {
 		}
 	}
 }
+
+// The page of a node shows events that belong to no command: of a release from a stick, or
+// of a command of another manager.
+func TestEventsWithoutACommand(t *testing.T) {
+	t.Parallel()
+	command := object{"command_id": "c1", "version": "1.1.0", "channel": "stable", "requested_by": "alice", "created_at": stamp}
+	event := func(seq int, command, message string) object {
+		return object{"seq": seq, "node_id": "n1", "command_id": command, "received_at": stamp, "severity": "critical", "error_code": "upgrade_rolled_back", "message": message,
+			"details": object{"journal": []string{"a <b>line</b>"}, "trial": object{"link": "what " + message + " found"}}}
+	}
+	events := []object{event(2, "unknown", "another manager"), event(1, "", "a stick")}
+	for name, tt := range map[string]struct {
+		commands []object
+		next     string
+		events   []object
+		shown    []string
+		not      []string
+	}{
+		"no command":     {[]object{}, "", events, []string{"Without a command", "not requested here", "what a stick found", "what another manager found", "a <b>line</b>"}, []string{"No upgrades yet"}},
+		"a command":      {[]object{command}, "", events, []string{"command c1", "Without a command", "what a stick found", "what another manager found"}, nil},
+		"older commands": {[]object{command}, "more", events, []string{"Without a command", "what a stick found"}, []string{"what another manager found"}},
+		"no event":       {[]object{}, "", []object{}, []string{"No upgrades yet"}, []string{"Without a command"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, p := overFake(t)
+			f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{}})
+			f.on("GET /api/v1/groups", 200, object{"groups": []object{}})
+			f.on("GET /api/v1/nodes/n1", 200, nodeRecord("n1", object{"upgrade_state": "idle"}))
+			f.on("GET /api/v1/nodes/{id}/commands", 200, object{"commands": tt.commands, "next": tt.next})
+			f.on("GET /api/v1/events", 200, object{"total": len(tt.events), "events": tt.events})
+			page := p.get("/admin/nodes/n1", 200)
+			has(t, page, tt.shown...)
+			hasNot(t, page, tt.not...)
+		})
+	}
+}

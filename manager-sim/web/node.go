@@ -70,6 +70,10 @@ type moment struct {
 	Journal []string
 }
 
+func (e event) moment() moment {
+	return moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != string(release.Info), Trial: e.Trial(), Journal: e.Journal()}
+}
+
 // attempt is one upgrade of a node.
 type attempt struct {
 	api.Command
@@ -80,6 +84,7 @@ type attempt struct {
 type nodeView struct {
 	Node     node
 	Attempts []attempt
+	Others   []moment // events that belong to no command
 	Groups   []api.Group
 	Names    map[string]string // of groups, by id
 	Older    bool              // there are older attempts
@@ -127,7 +132,22 @@ func (r *request) nodeView() (nodeView, error) {
 		v.Attempts = append(v.Attempts, attempt{c, timeline(c, eventsOf(events.Events), connections, until)})
 		until = c.CreatedAt
 	}
+	v.Others = otherEvents(commands.Commands, eventsOf(events.Events), v.Older)
 	return v, err
+}
+
+// otherEvents returns the events of upgrades that this manager did not request, oldest first: those without a
+// command, or with one that this manager does not have. older is whether it has commands
+// that are not in the list.
+func otherEvents(commands []api.Command, events []event, older bool) []moment {
+	var ms []moment
+	for _, e := range slices.Backward(events) {
+		known := slices.ContainsFunc(commands, func(c api.Command) bool { return c.ID == e.CommandID })
+		if e.CommandID == "" || !known && !older {
+			ms = append(ms, e.moment())
+		}
+	}
+	return ms
 }
 
 // timeline returns the moments of a command, oldest first. It includes the node's
@@ -153,7 +173,7 @@ func timeline(c api.Command, events []event, connections []api.Connection, then 
 	}
 	for _, e := range events {
 		if e.CommandID == c.ID {
-			ms = append(ms, moment{At: e.ReceivedAt, What: e.ErrorCode, Message: e.Message, Bad: e.Severity != string(release.Info), Trial: e.Trial(), Journal: e.Journal()})
+			ms = append(ms, e.moment())
 		}
 	}
 	for _, m := range ms {

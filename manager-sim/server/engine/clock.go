@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // maxBeatGap is the longest time between two beats of a manager that runs. A longer one is
-// an outage: the process or its machine was suspended.
+// an outage: the process or its machine was suspended, or the database did not answer.
 const maxBeatGap = 3 * tickInterval
 
 // Clock measures time limits, which do not run while no manager runs. It stores when the
@@ -19,9 +20,10 @@ const maxBeatGap = 3 * tickInterval
 type Clock struct {
 	store *store.Store
 
-	mu      sync.Mutex
-	beat    time.Time // the last one
-	outages rollout.Outages
+	mu        sync.Mutex
+	beat      time.Time // the last one that is stored
+	corrected time.Time // when this Clock began, or last saw that the clock was set back
+	outages   rollout.Outages
 }
 
 // StartClock records that the manager runs, and the outage before.
@@ -30,8 +32,7 @@ func StartClock(ctx context.Context, st *store.Store) (*Clock, error) {
 	return c, c.record(ctx, time.Now(), 0)
 }
 
-// Beat records that the manager runs, if the last beat is older than tickInterval. It is
-// called before time limits are evaluated, so that they never run in an outage.
+// Beat records that the manager runs, if the last beat is older than tickInterval.
 func (c *Clock) Beat(ctx context.Context, now time.Time) error {
 	if c == nil {
 		return nil
@@ -53,38 +54,77 @@ func (c *Clock) Stop(ctx context.Context) error {
 	return c.record(ctx, time.Now(), maxBeatGap)
 }
 
+// record stores a beat. If it fails, the time since the last beat counts as an outage as
+// soon as that is longer than maxBeatGap.
 func (c *Clock) record(ctx context.Context, now time.Time, gap time.Duration) error {
 	if err := c.store.RecordAlive(ctx, now, gap); err != nil {
 		return err
 	}
+	now = now.Round(0) // as it is stored: without the monotonic clock, which stops in a suspended machine
+	c.mu.Lock()
+	outages, away := c.outages, now.Sub(c.beat)
+	back, known := away < 0 || c.beat.IsZero(), 0 <= away && away <= gap
+	c.mu.Unlock()
+	if !known {
+		list, err := c.store.Outages(ctx)
+		if err != nil {
+			return err
+		}
+		outages = make(rollout.Outages, len(list))
+		for i, o := range list {
+			outages[i] = rollout.Outage{Began: o.Began, Ended: o.Ended}
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now = now.Round(0) // as it is stored: without the monotonic clock, which stops in a suspended machine
-	known := !c.beat.IsZero() && now.Sub(c.beat) <= gap && !now.Before(c.beat)
-	c.beat = now
-	if known {
-		return nil
-	}
-	list, err := c.store.Outages(ctx)
-	if err != nil {
-		return err
-	}
-	c.outages = make(rollout.Outages, len(list))
-	for i, o := range list {
-		c.outages[i] = rollout.Outage{Began: o.Began, Ended: o.Ended}
+	c.beat, c.outages = now, outages
+	if back {
+		c.corrected = now
 	}
 	return nil
 }
 
-// Outages returns the outages of the manager until now.
-func (c *Clock) Outages() rollout.Outages {
+// Outages returns the outages of the manager until now. If the last beat is too old, the
+// last of them lasts from it until now, and the next beat stores it: no time limit runs
+// while beats are not possible.
+func (c *Clock) Outages(now time.Time) rollout.Outages {
 	if c == nil {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if now = now.Round(0); now.Sub(c.beat) > maxBeatGap {
+		return append(slices.Clip(c.outages), rollout.Outage{Began: c.beat, Ended: now})
+	}
 	return c.outages // which record replaces, and never changes
 }
 
 // Age returns how long a manager has run since a time.
-func (c *Clock) Age(since time.Time) time.Duration { return c.Outages().Elapsed(since, time.Now()) }
+func (c *Clock) Age(since time.Time) time.Duration {
+	now := time.Now()
+	return c.Outages(now).Elapsed(c.Past(since, now), now)
+}
+
+// Past returns the stored time t. If t is in the future, it was stored before the clock was
+// set back: then Past returns when that was noticed, and at the latest now.
+func (c *Clock) Past(t, now time.Time) time.Time {
+	if !t.After(now) {
+		return t
+	}
+	if c == nil {
+		return now
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.Sub(now) <= maxBeatGap || now.Before(c.corrected) || now.Round(0).Before(c.beat) { // not noticed yet, or so little that it never is
+		return now
+	}
+	return c.corrected
+}
+
+// After reports whether the stored time t is later than u, also if the clock was set back
+// between the two.
+func (c *Clock) After(t, u time.Time) bool {
+	now := time.Now()
+	return t.After(u) || c.Past(t, now).After(c.Past(u, now))
+}

@@ -35,6 +35,10 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 		return f
 	}
 	if !st.Busy() {
+		if st.otherTrial(n) {
+			return &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: "Version " + n.Version + " is on trial on the node, without a result yet.",
+				Remedy: "Wait until the trial has a result."}
+		}
 		return nil
 	}
 	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.Command.Actor, "An operator"), st.Command.Version,
@@ -122,7 +126,7 @@ func (c *Commands) avoidBusy(ctx context.Context, try func(busy map[string]bool)
 }
 
 // busy returns those of the nodes that must get no command now: an upgrade is in
-// progress, two devices use the identity, or the node was removed.
+// progress, also one that the device itself began, two devices use the identity, or the node was removed.
 func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, error) {
 	busy := map[string]bool{}
 	for _, id := range ids {
@@ -134,7 +138,7 @@ func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, err
 		if err != nil {
 			return nil, err
 		}
-		if st.Busy() || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
+		if st.Busy() || st.otherTrial(n) || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
 			busy[id] = true
 		}
 	}

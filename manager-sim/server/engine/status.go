@@ -14,7 +14,7 @@ import (
 // StateOf derives the state of command c from the codes of its events, oldest first, and
 // from the version at which its node last authenticated and what that reported about its
 // trial. The acknowledgement, events and the authentication may each be missing; the others
-// decide then. A command that has not ended within the time limit has failed
+// decide then. Until the version has sent a health beat, it may be on trial. A command that has not ended within the time limit has failed
 // (rollout.TimeLimit), until a later event reports its outcome; an unproven version has no
 // limit. age returns how long a manager has run since a time.
 func StateOf(c store.Command, codes []string, n store.Node, age func(since time.Time) time.Duration) (state api.UpgradeState, errorCode string) {
@@ -58,9 +58,10 @@ func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, s
 	}
 	staged := has(release.Staged) || has(release.StagedManual) || (!c.AckedAt.IsZero() && c.Success)
 	runs := n.Version == c.Version
+	reported := runs && !n.HealthAt.IsZero()
 	onTrial := runs && (n.Trial == api.TrialOpen || n.Trial == api.TrialUnproven)
 	switch {
-	case staged && runs && !has(release.Staged) && !onTrial:
+	case staged && reported && !has(release.Staged) && !onTrial:
 		return api.Updated, "" // it ran that version already, or the events arrive later
 	case staged && runs, !c.SentAt.IsZero() && onTrial:
 		return api.Proving, ""
@@ -68,7 +69,7 @@ func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, s
 		return api.Staged, ""
 	case has(release.Started):
 		return api.Staging, ""
-	case !c.SentAt.IsZero() && runs:
+	case !c.SentAt.IsZero() && reported:
 		return api.Updated, "" // events were lost, but it runs the requested version
 	case !c.SentAt.IsZero():
 		return api.Sent, ""
@@ -97,6 +98,13 @@ type Status struct {
 func (s Status) Busy() bool {
 	result := s.Trial == api.TrialGuard || s.Trial == api.TrialUnproven
 	return !s.State.Ended() && !(s.State == api.Proving && result)
+}
+
+// otherTrial reports whether the node has a version on trial without a result that is not
+// of this upgrade: the device itself began it, or the upgrade has ended for the manager.
+func (s Status) otherTrial(n store.Node) bool {
+	kept := s.State == api.Updated && s.Command.Version == n.Version // the node reported its trial before that
+	return n.Trial == api.TrialOpen && !kept && !s.Busy()
 }
 
 // Unproven reports whether the version of the command runs, and is unproven.
@@ -167,7 +175,7 @@ func (s Statuses) OfCommand(ctx context.Context, c store.Command, n store.Node) 
 	if !st.State.Ended() && !c.SentAt.IsZero() {
 		st.Away = max(0, time.Since(c.SentAt)-s.clock.Age(c.SentAt))
 	}
-	if st.State == api.Updated && n.Version != c.Version && n.LastSeen.After(st.Completed) {
+	if st.State == api.Updated && n.Version != c.Version && s.clock.After(n.LastSeen, st.Completed) {
 		return s.changed(ctx, st, n)
 	}
 	if st.Code == "" {

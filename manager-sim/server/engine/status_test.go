@@ -58,7 +58,7 @@ func TestStateOf(t *testing.T) {
 		{old(staged, 9*time.Hour), "upgrade_staged upgrade_rolled_back", "1.0.0", "rolled_back upgrade_rolled_back"},
 		{old(failed, 9*time.Hour), "", "1.0.0", "failed upgrade_disk_full"},
 	} {
-		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), store.Node{Version: tt.version}, at.Sub)
+		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), store.Node{Version: tt.version, HealthAt: at}, at.Sub)
 		if got := fmt.Sprintf("%s %s", s, code); got != tt.want {
 			t.Errorf("%q at %s: %q, want %q", tt.codes, tt.version, got, tt.want)
 		}
@@ -96,9 +96,42 @@ func TestStateOfATrial(t *testing.T) {
 		{acked, "upgrade_staged upgrade_superseded upgrade_rolled_back", "1.0.0", "", 2 * time.Hour, "rolled_back upgrade_rolled_back"},
 	} {
 		age := func(since time.Time) time.Duration { return tt.ran }
-		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), store.Node{Version: tt.version, Trial: tt.trial}, age)
+		s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), store.Node{Version: tt.version, Trial: tt.trial, HealthAt: at}, age)
 		if got := fmt.Sprintf("%s %s", s, code); got != tt.want {
 			t.Errorf("%q at %s, %s: %q, want %q", tt.codes, tt.version, tt.trial, got, tt.want)
+		}
+	}
+}
+
+// Until a version has sent a health beat, nobody knows whether it is on trial: it counts as
+// updated only if the node says so, or once the beat of an earlier agent says nothing of a
+// trial.
+func TestStateBeforeTheFirstHealthBeat(t *testing.T) {
+	t.Parallel()
+	at := time.Now()
+	sent := store.Command{Version: "1.1.0", CreatedAt: at, SentAt: at}
+	acked := sent
+	acked.AckedAt, acked.Success = at, true
+	for _, tt := range []struct {
+		c             store.Command
+		codes         string
+		before, after string // the first health beat
+	}{
+		{acked, "", "proving ", "updated "}, // the event upgrade_staged arrives later, or is lost
+		{acked, "upgrade_staged_manual", "proving ", "updated "},
+		{sent, "upgrade_staged_manual", "proving ", "updated "},
+		{sent, "", "sent ", "updated "}, // the ack, too
+		{sent, "upgrade_started", "staging ", "staging "},
+		{acked, "upgrade_staged", "proving ", "proving "},
+		{acked, "upgrade_completed", "updated ", "updated "},
+	} {
+		n := store.Node{Version: "1.1.0"}
+		for _, want := range []string{tt.before, tt.after} {
+			s, code := engine.StateOf(tt.c, strings.Fields(tt.codes), n, at.Sub)
+			if got := fmt.Sprintf("%s %s", s, code); got != want {
+				t.Errorf("%q, health at %v: %q, want %q", tt.codes, n.HealthAt, got, want)
+			}
+			n.HealthAt = at
 		}
 	}
 }

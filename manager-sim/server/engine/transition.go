@@ -40,7 +40,6 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
 	}
 	before := string(stored.State)
-	r.Outages = e.Clock.Outages()
 	all, err := e.skipAbsent(ctx, stored.GroupID, &r)
 	if err != nil {
 		return r, err
@@ -52,7 +51,10 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 	all = append(all, more...)
 	e.CommandLock.Lock()
 	defer e.CommandLock.Unlock()
+	// Whatever took its time until here, such as a database that did not answer, is in the
+	// outages.
 	now := time.Now().UTC()
+	r.Outages = e.Clock.Outages(now)
 	var next rollout.Rollout
 	var actions []rollout.Action
 	err = e.Commands.avoidBusy(ctx, func(busy map[string]bool) ([]string, error) {
@@ -99,7 +101,7 @@ func (e *Engine) absent(ctx context.Context, n rollout.Node) (bool, error) {
 	switch n.State {
 	case rollout.NodeWaiting:
 		return true, nil
-	case rollout.NodeCommanded:
+	case rollout.NodeCommanded, rollout.NodeUnproven:
 		rec, err := e.Store.Node(ctx, n.ID)
 		return err == nil && !rec.RemovedAt.IsZero(), err
 	}

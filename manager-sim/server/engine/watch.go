@@ -57,9 +57,9 @@ func (w Watch) fallen(ctx context.Context, r rollout.Rollout, changed map[string
 	return events, nil
 }
 
-// condition returns what is wrong with a node that kept the version of a rollout, as
-// rollout.Condition. What it knows stays if the node has another command since, or two
-// devices use its identity.
+// condition returns what is wrong with a watched node of a rollout, as rollout.Condition.
+// What it knows stays if the node has another command since, or two devices use its
+// identity. A node that did not complete the upgrade falls if it runs another version.
 func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node, rec store.Node) (string, error) {
 	online := w.nodes.Online(n.ID)
 	well := online && rec.Version == r.Version && (rec.Health != wire.StatusDegraded || n.Degraded)
@@ -75,10 +75,15 @@ func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node,
 		return n.Code, err
 	}
 	// What the node reported before it completed is of its trial.
+	open := !st.State.Ended() || st.Code == rollout.TimeLimit
 	switch {
+	case open && rec.Version != r.Version && !rec.HealthAt.IsZero(): // the event that says why comes before the health beat
+		return rollout.OtherVersion, nil
+	case open:
+		return n.Code, nil
 	case st.State == api.Changed:
 		return rollout.OtherVersion, nil
-	case rec.Health == wire.StatusDegraded && !n.Degraded && rec.HealthAt.After(st.Completed):
+	case rec.Health == wire.StatusDegraded && !n.Degraded && w.clock.After(rec.HealthAt, st.Completed):
 		return rollout.Degraded, nil
 	case online:
 		return "", nil
@@ -114,15 +119,16 @@ func (w Watch) vanished(ctx context.Context, c store.Command, rec store.Node) (b
 const maxLongest = 10_000
 
 // LongestAbsence returns the longest time that a node was offline before a time, as far as
-// its connections are kept. Outages of the manager are no absence.
+// its connections are kept: see store.Store.Connections. Outages of the manager are no absence.
 func (w Watch) LongestAbsence(ctx context.Context, nodeID string, before time.Time) (time.Duration, error) {
 	cs, err := w.store.Connections(ctx, nodeID)
 	if err != nil {
 		return 0, err
 	}
-	longest, outages := time.Duration(0), w.clock.Outages()
-	for i := 1; i < len(cs); i++ { // newest first
-		if back, left := cs[i-1], cs[i]; back.State == api.Authenticated && left.State == api.Disconnected && back.Time.Before(before) {
+	now := time.Now()
+	longest, outages := time.Duration(0), w.clock.Outages(now)
+	for i := 1; i < len(cs); i++ { // newest first; a time in the future is wrong
+		if back, left := cs[i-1], cs[i]; back.State == api.Authenticated && left.State == api.Disconnected && back.Time.Before(before) && !back.Time.After(now) {
 			longest = max(longest, outages.Elapsed(left.Time, back.Time))
 		}
 	}
