@@ -78,7 +78,11 @@ func (b *inBox) runs(version, status string) {
 	if got := b.sh("systemctl is-active edge.service"); got != "active" {
 		b.t.Errorf("edge.service is %s", got)
 	}
-	if n, err := b.Client.Node(b.ctx, b.id); err != nil || n.Version != version || !n.Online {
+	n, err := b.Client.Node(b.ctx, b.id)
+	for tick := time.Tick(50 * time.Millisecond); (err != nil || n.Version != version || !n.Online) && b.ctx.Err() == nil; <-tick {
+		n, err = b.Client.Node(b.ctx, b.id) // the session with the other version may end later than its event came
+	}
+	if err != nil || n.Version != version || !n.Online {
 		b.t.Errorf("at the manager: %+v, %v", n, err)
 	}
 }
