@@ -52,6 +52,9 @@ func (n *Node) start(ctx context.Context, l state.Layout, restart bool) error {
 	verb := "start"
 	if restart {
 		verb = "restart"
+		// systemd may merge the restart with one of its own that waits, and would go on counting
+		// a crash loop that is over. An error means that there is nothing to clear.
+		command(ctx, "systemctl", "reset-failed", "--", n.service())
 	}
 	if err := command(ctx, "systemctl", verb, "--", n.service()); err != nil {
 		return n.explain(ctx, "did not start")

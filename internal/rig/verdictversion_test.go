@@ -21,7 +21,7 @@ func versionFaults() []verdict {
 		{name: "crashes after it completed", fault: "crashes-after " + (window * 3 / 4).String(), events: []string{"upgrade_completed", "upgrade_rolled_back"}},
 		{name: "hangs", fault: "hangs"},
 		{name: "check fails", fault: "never-healthy"},
-		{name: "check fails while the manager answers 503", fault: "never-healthy", swap: answersStatus(503, "Retry-After", "600"),
+		{name: "check fails while the manager answers 503", fault: "never-healthy", swap: answersStatus(503, "Retry-After", "8"),
 			during: func(w *world) { w.until("the rollback", func() bool { return w.now() == rolledBack }) }},
 		{name: "check flaps", fault: "check-flaps " + hold.String()},
 		{name: "rejects the manager's CA", fault: "rejects-the-ca"},
