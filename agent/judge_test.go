@@ -25,6 +25,7 @@ type judgedTrial struct {
 	check func(age time.Duration) error // of the version; nil: it is well
 	link  func(age time.Duration) bool  // whether a session begins now; nil: never
 	probe trial.Old                     // what last-good's probe finds; "": OldFailed
+	later time.Duration                 // until this age it finds OldFailed
 	swap  state.SwapRecord
 }
 
@@ -81,7 +82,7 @@ func (j *judgedTrial) decide(t *testing.T, limit time.Duration) (took time.Durat
 		case <-ctx.Done():
 		case <-time.After(heldFor):
 		}
-		if j.probe == "" {
+		if j.probe == "" || time.Since(j.began) < j.later {
 			return trial.OldFailed, "failed at tcp"
 		}
 		return j.probe, "reached " + string(j.probe)
