@@ -231,6 +231,7 @@ func (s slowLink) Write(p []byte) (int, error) {
 }
 
 func TestUnderSystemdASlowLinkWithACut(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{}, box.Options{})
 	b.publish("1.1.0", "")
 	var ranges sync.Map
@@ -281,6 +282,7 @@ func TestUnderSystemdTheSidecar(t *testing.T) {
 // A manager that answers 503 for longer than the window does not end the trial of the new
 // version: the agent requests more time from systemd.
 func TestUnderSystemdTheManagerIsBusyInATrial(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{MaxBootAttempts: 1}, box.Options{})
 	b.publish("1.1.0", "")
 	mark, _ := b.upgrade("1.1.0")

@@ -147,6 +147,7 @@ func TestUnderSystemdAttached(t *testing.T) {
 // The agent's user, the service's user and root have only the rights that they need. A
 // unit that could not be rolled back gets no upgrade.
 func TestUnderSystemdAttachedLeastPrivilege(t *testing.T) {
+	box.Long(t)
 	b := setupAttached(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
 	mark, _ := b.upgrade("1.1.0")

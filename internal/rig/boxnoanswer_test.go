@@ -11,6 +11,7 @@ import (
 // systemctl answers the service's user after 10 s, which is longer than the agent waits, and
 // as long as the health window. That refuses no upgrade, and fails no start of the trial.
 func TestUnderSystemdSystemctlIsSlow(t *testing.T) {
+	box.Long(t)
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1, MaxBootAttempts: 1}, box.Options{})
 	b.publish("1.1.0", "")
 	b.sh(`mv /usr/bin/systemctl /usr/bin/systemctl.real && printf '#!/bin/sh\ntest "$(id -u)" = 0 || sleep 10\nexec /usr/bin/systemctl.real "$@"\n' >/usr/bin/systemctl && chmod 755 /usr/bin/systemctl && systemctl restart edge`)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 )
@@ -55,6 +56,7 @@ func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 // An idle agent with a TLS session needs little memory, also after the health
 // messages that follow its start.
 func TestIdleMemory(t *testing.T) {
+	box.Long(t)
 	if testing.Short() {
 		t.Skip("waits for two health messages")
 	}
