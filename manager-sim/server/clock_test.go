@@ -33,7 +33,11 @@ func TestANodeFallsAfterTheClockWasSetBack(t *testing.T) {
 	} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
-			p := startPair(t, server.Config{VanishAfter: time.Millisecond}, `{"version":"1.1.0","settle_secs":3600}`, nil)
+			c := server.Config{}
+			if code == rollout.Vanished {
+				c.VanishAfter = time.Millisecond
+			}
+			p := startPair(t, c, `{"version":"1.1.0","settle_secs":3600}`, nil)
 			p.first.reports(p.command, release.Staged, "1.0.0", "1.1.0", "staged")
 			p.first.conn.Close()
 			p.first = p.again(p.firstReg, "1.1.0")
