@@ -236,8 +236,17 @@ func (l Layout) Accepted(s State) bool {
 // ReadSwap returns the record of the trial in s, and false if there is none that can be
 // read.
 func (l Layout) ReadSwap(s State) (SwapRecord, bool) {
+	if s.Status != PendingHealth {
+		return SwapRecord{}, false
+	}
+	return l.swapOf(s.TrialID)
+}
+
+// swapOf returns the record of the trial with that id, which may be over.
+func (l Layout) swapOf(id string) (SwapRecord, bool) {
 	var r SwapRecord
-	return r, s.Status == PendingHealth && l.readTrial(s.TrialID, swapName, &r) && r.TrialID == s.TrialID
+	ok := l.readTrial(id, swapName, &r) && r.TrialID == id
+	return r, ok // in two statements: the order within one is not specified
 }
 
 // RecordStarts replaces the watchdog's record of a trial.
@@ -300,8 +309,8 @@ type Findings struct {
 // Findings returns what was found so far in the trial in s, which may have ended in a
 // rollback; nil if no facts of it can be read.
 func (l Layout) Findings(s State) *Findings {
-	var swap SwapRecord
-	if s.TrialID == "" || !l.readTrial(s.TrialID, swapName, &swap) || swap.TrialID != s.TrialID {
+	swap, ok := l.swapOf(s.TrialID)
+	if s.TrialID == "" || !ok {
 		return nil
 	}
 	judged := l.ReadJudge(s)
@@ -341,10 +350,11 @@ func (l Layout) ForgetTrials(s State) error {
 	}
 	keep := ""
 	var errs []error
-	if s.Status == PendingHealth || s.Status == RolledBack && s.TrialID != "" {
+	switch {
+	case s.Status == PendingHealth:
 		keep = filepath.Base(l.trialDir(s.TrialID))
-	}
-	if s.Status == RolledBack && s.TrialID != "" {
+	case s.Status == RolledBack && s.TrialID != "":
+		keep = filepath.Base(l.trialDir(s.TrialID))
 		errs = append(errs, l.disk.Discard(l.TrialCredentials(s.TrialID)))
 	}
 	for _, e := range entries {
