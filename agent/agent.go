@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -209,9 +210,14 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
 	g.Go(func() error { return a.tryRoot(ctx) })
+	ends := ""
+	if a.attached != nil && res.State.Status == state.RolledBack {
+		ends = a.c.Layout.ReadJudge(res.State).Ends
+	}
+	g.Go(func() error { return a.watchPrevious(ctx, res, ends) })
 	if a.attached != nil {
 		g.Go(func() error { return a.watchCurrent(ctx) })
-		g.Go(func() error { return a.awaitRestart(ctx, trial) })
+		g.Go(func() error { return a.awaitRestart(ctx, trial, ends) })
 	} else {
 		g.Go(func() error { return a.followCurrent(ctx, res.Tree.Current) })
 	}
@@ -225,7 +231,7 @@ func (a *Agent) run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	a.staging.Wait()
-	if trial && err != nil && !errors.Is(err, errSwapped) {
+	if trial && a.attached == nil && err != nil && !errors.Is(err, errSwapped) {
 		return a.recordFailedStart(ctx, res.State, err)
 	}
 	return err
@@ -306,7 +312,7 @@ func (a *Agent) sendReady(status state.Status) {
 }
 
 // drain waits, for at most drain_secs, until the service has finished its work and
-// the manager has every report. Then the run ends.
+// the manager has every report that can be sent now. Then the run ends.
 func (a *Agent) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.c.DrainTime)
 	defer cancel()
@@ -319,6 +325,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
+		entries = slices.DeleteFunc(entries, state.Entry.Watched)
 		if err != nil || len(entries) == 0 || len(a.c.URLs) == 0 {
 			return errSwapped
 		}

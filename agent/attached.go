@@ -4,42 +4,63 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/trial"
 )
 
 // Unit is the service that an attached agent upgrades, as systemd sees it
-// (systemd.Attached).
+// (systemd.Attached). An error with a method Timeout that returns true means that systemd
+// did not answer in time.
 type Unit interface {
 	// Fit returns why an upgrade could not be tried or rolled back, or nil.
 	Fit(ctx context.Context) error
-	// Restart asks systemd to restart the unit, through current, and does not
-	// wait for it. Asking twice restarts it once or twice.
-	Restart(ctx context.Context) error
-	// Active returns the id of the start that runs; each start has another one. If the
-	// unit is not up, the error says why; it wraps ErrStopped if an operator stopped it.
-	Active(ctx context.Context) (start string, err error)
+	// Restart asks systemd to end a start of the unit, and to start it again through
+	// current. It does not wait, and does nothing once that start is over. again means that
+	// an earlier request left the unit stopped, so that it must be started.
+	Restart(ctx context.Context, start string, again bool) error
+	// Look returns how the unit is.
+	Look(ctx context.Context) (trial.Service, error)
+	// Older returns an error if a process of an earlier start still runs.
+	Older(ctx context.Context) error
+	// LastEnd returns how the start before the given one ended; "" if that is unknown.
+	LastEnd(ctx context.Context, start string) string
 	// Journal returns the last lines of the start before the one that runs.
 	Journal(ctx context.Context) ([]string, error)
 }
 
-// ErrStopped reports that an operator stopped the service, which says nothing about
-// its health.
-var ErrStopped = errors.New("it is stopped")
-
 // attached is one version of the service beside the agent.
 type attached struct {
 	Unit
-	mu    sync.Mutex // the trial, and the session for a health message, check at the same time
-	start string     // at the last check
-	since time.Time  // when a check first saw start
+	began time.Time  // Attend
+	mu    sync.Mutex // the trial, and the session for a health message, look at the same time
+	start string     // at the last look
+	since time.Time  // when a look first saw start
 	// stale is the start that ran when an operator pointed current to this version, or "".
 	stale string
+}
+
+// look is Look, for at most ten seconds. It remembers the start.
+func (u *attached) look(ctx context.Context) (trial.Service, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	unit, err := u.Look(ctx)
+	if err != nil {
+		return unit, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.start != unit.Invocation {
+		u.start, u.since = unit.Invocation, time.Now()
+	}
+	return unit, nil
 }
 
 // Attend serves the manager until ctx is done, for a service that does not link this
@@ -47,16 +68,18 @@ type attached struct {
 //
 //   - the manager is told the version that current points to, which changes without
 //     a restart of the agent;
-//   - after a swap Attend restarts the unit; the watchdog, in the unit's
-//     ExecCondition, counts the start;
-//   - a version on trial is healthy when its unit stays up in one start and its
-//     [health] passes. If it is not healthy within the window, Attend restarts it,
-//     which counts;
-//   - if the watchdog does not count, Attend rolls back after as many windows as
-//     there are starts.
+//   - after a swap Attend asks systemd to restart the unit; the watchdog, in the unit's
+//     ExecCondition, counts the start, and Attend one that no watchdog counted. If nothing
+//     restarts the unit within a window, Attend takes the swap back;
+//   - a version on trial is kept when its unit stays up in one start and its [health]
+//     passes until the end of the window. If the check fails in two rounds after that,
+//     Attend asks for the end of the start, which counts;
+//   - what the check cannot tell leaves the version unproven: it serves, and the previous
+//     version stays the way back.
 //
 // It ignores o.Version, o.CheckUnit and o.Journal. A failed trial is no error; another
-// agent on the same install root is one.
+// agent on the same install root is one, and a request for a restart that nothing serves:
+// then systemd must start the agent again, and with it what serves requests.
 func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	notify := o.Notify
 	if notify == nil {
@@ -70,16 +93,12 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		return nil
 	}
 	o.CheckUnit, o.Journal = u.Fit, u.Journal
-	ready, stale := false, ""
+	ready, stale, began := false, "", time.Now()
 	var held *hold
-	var judged release.Version // of which failures are counted
-	for failures := 0; ; {
+	for {
 		a, err := newAttached(c, o, u)
 		if err != nil {
 			return err
-		}
-		if a.c.version != judged {
-			judged, failures = a.c.version, 0
 		}
 		if held == nil {
 			if held, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
@@ -90,7 +109,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			}
 			defer held.release()
 		}
-		a.hold, a.attached.stale = held, stale
+		a.hold, a.attached.stale, a.attached.began = held, stale, began
 		if !ready {
 			if err := notify("READY=1"); err != nil {
 				a.log.Warn().Err(err).Msg("systemd was not notified")
@@ -106,20 +125,12 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			}
 			a.log.Info().Msg("agent stopped")
 			return nil
-		case errors.Is(err, errCurrentMoved): // the watchdog or the operator starts the unit
-			failures = 0
+		case errors.Is(err, errCurrentMoved): // the watchdog, this agent or an operator moved it
 			stale = a.attached.staleStart()
-			continue
 		case errors.Is(err, errSwapped):
-			failures = 0
 		default:
-			failures++
-			a.log.Error().Err(err).Int("windows", failures).Msg("restarting the new version")
-			if failures > a.c.Upgrade.MaxBootAttempts {
-				a.revert(ctx, failures)
-			}
+			return err
 		}
-		a.restart(ctx)
 	}
 }
 
@@ -136,6 +147,7 @@ func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	if res, err := r.Layout.Read(); err == nil && !res.Tree.Current.IsZero() {
 		o.Version = res.Tree.Current.String()
 	}
+	o.CheckVersion = checksFirstStart(r.Layout, u, o.CheckVersion)
 	a, err := New(c, o)
 	if err != nil {
 		return nil, err
@@ -144,54 +156,29 @@ func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	return a, nil
 }
 
-// revert rolls this version back if the watchdog does not count.
-func (a *Agent) revert(ctx context.Context, windows int) {
-	a.record(ctx, "the rollback", func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-		if s.Target == a.c.version { // else an operator chose another version, which had no window
-			s, t = state.Revert(s, t, fmt.Sprintf("%s did not prove healthy in %d windows", s.Target, windows), now)
+// checksFirstStart returns check, which looks at a staged version in its directory, and
+// refuses one whose first start may take longer than the unit allows.
+func checksFirstStart(l state.Layout, u Unit, check func(context.Context, string) error) func(context.Context, string) error {
+	return func(ctx context.Context, dir string) error {
+		if check != nil {
+			if err := check(ctx, dir); err != nil {
+				return err
+			}
 		}
-		return s, t, nil
-	}, nil)
-}
-
-// restart asks systemd to restart the unit. If that fails, the next window ends with
-// another attempt.
-func (a *Agent) restart(ctx context.Context) {
-	a.log.Info().Str("unit", a.c.Service.Unit).Msg("restarting the service")
-	if err := a.attached.Restart(ctx); err != nil {
-		a.log.Error().Err(err).Str("unit", a.c.Service.Unit).Msg("the service was not restarted")
-		select {
-		case <-ctx.Done():
-		case <-time.After(recordPause):
+		v, err := release.ParseVersion(filepath.Base(dir))
+		if err != nil {
+			return nil // no directory of a version
 		}
+		unit, err := u.Look(ctx)
+		if err != nil {
+			return nil // a question without an answer refuses nothing
+		}
+		if first := stage.FirstStartOf(l, v); unit.StartLimit > 0 && first > unit.StartLimit {
+			return fmt.Errorf("its first start may take %v (first_start_secs), and systemd ends a start after %v: set TimeoutStartSec=%d or more in the unit, then run systemctl daemon-reload",
+				first, unit.StartLimit, int(first.Seconds()))
+		}
+		return nil
 	}
-}
-
-// check returns an error unless the unit is up, in a start that the watchdog has
-// counted, and in the same one as at the check before.
-func (u *attached) check(ctx context.Context, l state.Layout) error {
-	start, err := u.Active(ctx)
-	if err != nil {
-		return err
-	}
-	res, err := l.Read()
-	var refused *release.Error
-	if err != nil && !errors.As(err, &refused) {
-		return err
-	}
-	if res.State.Status == state.PendingHealth && res.State.BootAttempts == 0 {
-		return errors.New("the service was not started since the swap, or the watchdog did not count the start")
-	}
-	u.mu.Lock()
-	before := u.start
-	if u.start = start; before != start {
-		u.since = time.Now()
-	}
-	u.mu.Unlock()
-	if before != "" && before != start {
-		return errors.New("the service was restarted")
-	}
-	return nil
 }
 
 // errCurrentMoved ends the run of a version that current no longer points to.

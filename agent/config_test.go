@@ -159,7 +159,7 @@ func TestAnAttachedNodeRunsWithEveryConfiguration(t *testing.T) {
 		}
 		return nil
 	}
-	u := fakeUnit{restart: func() error { return nil }, active: func() (string, error) { return "start 1", nil }}
+	u := fakeUnit{}
 	for _, want := range []string{"", "upgrade.windows", "copy of the last valid file"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

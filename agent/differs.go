@@ -1,14 +1,15 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
+	rules "github.com/bilbycast/edge-agent/trial"
 )
 
 // followWait is how long an agent that differs from current waits until it restarts. An
@@ -115,40 +116,54 @@ func (a *Agent) claimRestart() bool {
 	return claimed
 }
 
-// awaitRestart restarts the attached unit, once, if it still runs in the start that ran
-// when an operator pointed current to another version. A trial does that by itself, at
-// the end of its window.
-func (a *Agent) awaitRestart(ctx context.Context, trial bool) error {
-	old := a.attached.stale
+// awaitRestart restarts the attached unit if it still runs in a start from before current
+// was moved: at once if this agent moved it (ends), and after followWait if an operator did.
+// A trial does that by itself.
+func (a *Agent) awaitRestart(ctx context.Context, trial bool, ends string) error {
+	old := cmp.Or(ends, a.attached.stale)
 	if old == "" || trial {
 		return nil
 	}
-	a.setDiffers(fmt.Errorf("current was pointed to %s, and %s was not restarted since: it is restarted in %v", a.c.version, a.c.Service.Unit, followWait))
-	defer a.setDiffers(nil)
-	for end := time.Now().Add(followWait); ; {
-		start, err := a.attached.Active(ctx)
-		if ctx.Err() != nil || errors.Is(err, ErrStopped) || err == nil && start != old {
+	wait := followWait
+	if ends != "" {
+		wait = 0
+	} else {
+		a.setDiffers(fmt.Errorf("current was pointed to %s, and %s was not restarted since: it is restarted in %v", a.c.version, a.c.Service.Unit, wait))
+		defer a.setDiffers(nil)
+	}
+	tick := time.NewTicker(pace(time.Second))
+	defer tick.Stop()
+	requests := requests{a: a}
+	for begin := time.Now(); ; {
+		unit, err := a.attached.look(ctx)
+		if ctx.Err() != nil || err == nil && unit.Invocation != old {
 			return nil
 		}
-		if time.Now().After(end) {
-			if err != nil { // it is starting, or systemd restarts it
-				return nil
-			}
-			if a.claimRestart() {
-				break
+		now := time.Now()
+		if err == nil && now.Sub(begin) >= wait && !a.isBusy() {
+			switch a.rerun(unit, &requests, now) {
+			case rules.Ask:
+				requests.ask(ctx, unit)
+			case rules.Mend:
+				if err := requests.mend(); err != nil {
+					return err
+				}
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(5 * time.Second):
+		case <-tick.C:
 		}
 	}
-	a.restart(ctx)
-	a.mu.Lock()
-	a.busy = false
-	a.mu.Unlock()
-	return nil
+}
+
+// rerun is what to do about a service that runs in a start from before current was moved.
+func (a *Agent) rerun(unit rules.Service, r *requests, now time.Time) rules.Act {
+	asked, unserved := r.pending(unit, now)
+	return rules.Seen{
+		Unit: unit.State, Began: true, Reverted: true, OwnStop: unit.OwnStop, Asked: asked, Unserved: unserved, Mendable: unit.PathDown,
+	}.Next()
 }
 
 // staleStart returns the id of the start of the unit that ran before current was changed,

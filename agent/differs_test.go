@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,33 +174,28 @@ func TestAnAttachedServiceFollowsCurrent(t *testing.T) {
 			t.Parallel()
 			c, l := attachedRoot(t)
 			c.Upgrade.BootHealthWindowSecs = 600
-			if err := count(l); err != nil {
-				t.Fatal(err)
-			}
-			var start atomic.Pointer[string]
-			first, second := "start 1", "start 2"
-			start.Store(&first)
+			want := map[bool]int{false: 1, true: 0}[operatorRestarts]
 			synctest.Test(t, func(t *testing.T) {
+				s := newService(l)
+				if err := s.start(false); err != nil {
+					t.Fatal(err)
+				}
 				began, moved := time.Now(), false
-				res, restarts := attend(t, c, l, fakeUnit{
-					restart: func() error { start.Store(&second); return nil },
-					active:  func() (string, error) { return *start.Load(), nil },
-				}, func(state.Result) bool {
+				res := attend(t, c, l, s.unit(), func(state.Result) bool {
 					if !moved && time.Since(began) > 7*time.Second {
 						moved = true
 						point(t, l, "1.0.0")
 					}
 					if moved && operatorRestarts && time.Since(began) > 15*time.Second {
-						start.Store(&second)
+						operatorRestarts = false
+						s.mu.Lock()
+						s.start(false)
+						s.mu.Unlock()
 					}
 					return time.Since(began) > 10*time.Minute
 				})
-				want := 1
-				if operatorRestarts {
-					want = 0
-				}
-				if res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || restarts != want {
-					t.Errorf("%d restarts, %+v", restarts, res.State)
+				if res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || s.requests != want || s.n != 3 {
+					t.Errorf("%d starts, %d requests, %+v", s.n, s.requests, res.State)
 				}
 			})
 		})

@@ -162,10 +162,7 @@ func TestAttendHoldsTheLockOverAllVersions(t *testing.T) {
 	t.Parallel()
 	c, l := attachedRoot(t)
 	synctest.Test(t, func(t *testing.T) {
-		attend(t, c, l, fakeUnit{
-			restart: func() error { return errors.New("the disk is full") },
-			active:  func() (string, error) { return "start 1", nil },
-		}, func(r state.Result) bool {
+		attend(t, c, l, fakeUnit{restart: func(string, bool) error { return errors.New("the disk is full") }}, func(r state.Result) bool {
 			if _, err := fsutil.HoldFile(t.Context(), l.AgentLock(), 0); !errors.Is(err, fsutil.ErrLocked) {
 				t.Errorf("%s: %v", r.Tree.Current, err)
 			}

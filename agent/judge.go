@@ -49,7 +49,7 @@ type judge struct {
 // no probe that could tell a bad version from a bad line.
 func (a *Agent) judged(res state.Result, began time.Time) *judge {
 	swap, ok := a.c.Layout.ReadSwap(res.State)
-	if a.attached != nil || !ok || !stage.HasProbe(a.c.Layout, swap.From) {
+	if !ok || swap.Attached || a.attached != nil || !stage.HasProbe(a.c.Layout, swap.From) {
 		return nil
 	}
 	j := &judge{

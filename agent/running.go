@@ -2,22 +2,47 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/bilbycast/edge-agent/probe"
+	"github.com/bilbycast/edge-agent/upgrade"
 )
+
+// running says how the version that runs is looked at before a swap.
+func (a *Agent) running(repair bool) upgrade.Running {
+	r := upgrade.Running{Check: a.checkRunning, Repair: repair, Dependency: func(ctx context.Context) error { return probe.Dependency(ctx, a.c.Health) }}
+	if a.attached != nil { // an operator may have changed the unit since the last look
+		r.Unit = func(ctx context.Context) error {
+			if err := a.attached.Fit(ctx); err != nil && !isTimeout(err) {
+				return err
+			}
+			return nil
+		}
+	}
+	return r
+}
 
 // checkRunning asks, before a swap, the own check of the version that runs, which is not on
 // trial. In attached mode the unit has to be up, too.
 func (a *Agent) checkRunning(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if a.attached != nil {
-		if _, err := a.attached.Active(ctx); err != nil && !isTimeout(err) {
+	if a.attached == nil {
+		return a.ownCheck(limited)
+	}
+	switch unit, err := a.attached.look(limited); {
+	case err == nil && !unit.Active:
+		return fmt.Errorf("%s: an upgrade starts no service that does not run; start it first: systemctl start %s", unit.Words, a.c.Service.Unit)
+	case err != nil && !isTimeout(err):
+		return err
+	}
+	if a.c.Check != nil {
+		if err := a.c.Check(limited); err != nil {
 			return err
 		}
 	}
-	return a.ownCheck(ctx)
+	return probe.BeforeSwap(ctx, a.c.Health)
 }
 
 // ownCheck asks the program's own check, and what [health] names.

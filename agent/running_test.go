@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/trial"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
@@ -145,8 +147,12 @@ func TestAnAttachedUnitIsAskedBeforeASwap(t *testing.T) {
 	t.Parallel()
 	c, _ := attachedRoot(t)
 	n := 0
-	var down error
-	a, err := newAttached(c.Config, c.Options, fakeUnit{active: func() (string, error) { n++; return "start " + string(rune('0'+n)), down }})
+	unit := up("")
+	a, err := newAttached(c.Config, c.Options, fakeUnit{look: func() (trial.Service, error) {
+		n++
+		unit.Invocation = fmt.Sprint("start ", n)
+		return unit, nil
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,15 +161,81 @@ func TestAnAttachedUnitIsAskedBeforeASwap(t *testing.T) {
 			t.Errorf("up: %v", err)
 		}
 	}
-	for _, down = range []error{ErrStopped, errors.New("app.service is failed")} {
-		if err := a.checkRunning(t.Context()); !errors.Is(err, down) {
+	for _, down := range []trial.Service{{State: trial.Stopped, Words: "app.service is inactive"}, {State: trial.Down, Words: "app.service is failed"}} {
+		unit = down
+		if err := a.checkRunning(t.Context()); err == nil || !strings.Contains(err.Error(), down.Words) {
 			t.Errorf("%v, want %v", err, down)
 		}
 	}
-	down = nil
+	unit = up("")
 	a.c.Health = config.Health{Command: []string{"/bin/false"}, TimeoutSecs: 5}
 	if err := a.checkRunning(t.Context()); err == nil || !strings.Contains(err.Error(), "health.command") {
 		t.Errorf("up, and its check fails: %v", err)
+	}
+	a.c.Health.Command = []string{"/bin/sh", "-c", "echo no route to db; exit 75"}
+	if err := a.checkRunning(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot tell whether the service is well: health.command: exit status 75: no route to db") {
+		t.Errorf("up, and its check cannot tell: %v", err)
+	}
+	a.c.Health.Command = []string{"/no/such"} // it says nothing
+	if err := a.checkRunning(t.Context()); err != nil {
+		t.Errorf("up, and its check cannot be run: %v", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.checkRunning(ended); err == nil {
+		t.Error("an agent that ends was content with its check")
+	}
+}
+
+// What the service depends on must answer before a swap, also before that of a repair.
+func TestTheDependencyIsAskedBeforeASwap(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		dependency config.Dependency
+		repair     bool
+		refused    bool
+	}{
+		"it answers":                  {dependency: config.Dependency{"/bin/true"}},
+		"it does not":                 {dependency: config.Dependency{"/bin/sh", "-c", "echo no route to db; exit 2"}, refused: true},
+		"it does not, for the repair": {dependency: config.Dependency{"/bin/sh", "-c", "echo no route to db; exit 2"}, repair: true, refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			event := make(chan *wire.Event, 1)
+			url := manager(t, func(p peer) {
+				p.welcome()
+				if p.auth.NodeID == "" {
+					c := upgradeTo("c", "1.1.0")
+					c.Action.Repair = tt.repair
+					p.send(c)
+				}
+				if tt.refused {
+					m := p.until("the event", func(m wire.Message) bool {
+						e, ok := m.(*wire.Event)
+						return ok && e.Details.ErrorCode != release.Started
+					})
+					e, _ := m.(*wire.Event)
+					event <- e
+				}
+				p.drain()
+			})
+			c := rootWith(t, url)
+			var fetches *atomic.Int64
+			c.Manager.Proxy, fetches = countingProxy(t)
+			c.Health.Dependency = tt.dependency
+			runAgent(t, c)
+			if !tt.refused {
+				wait(t, "something to be fetched", func() bool { return fetches.Load() > 0 })
+				return
+			}
+			e := <-event
+			if e == nil || e.Severity != release.Warning || e.Details.ErrorCode != release.Unhealthy || !strings.Contains(e.Message, "health.dependency: exit status 2: no route to db") || !strings.Contains(e.Message, "bring it back") {
+				t.Errorf("the event: %+v", e)
+			}
+			if fetches.Load() != 0 {
+				t.Errorf("%d fetches", fetches.Load())
+			}
+		})
 	}
 }
 

@@ -330,8 +330,9 @@ func (a *Agent) trialOf(s state.State) (string, *wire.Hold) {
 }
 
 // deliver sends the entries of the outbox that this session has not sent, oldest
-// first. An event stays there until the manager acknowledges it, if it does that;
-// other entries until they are written to the connection.
+// first, without those that are watched. An event stays there until the manager
+// acknowledges it, if it does that; other entries until they are written to the
+// connection. What is only in memory is sent even if it is watched: nobody could amend it.
 func (s *session) deliver(ctx context.Context) error {
 	box := s.a.c.Layout.Outbox()
 	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
@@ -341,6 +342,7 @@ func (s *session) deliver(ctx context.Context) error {
 	for _, b := range bad {
 		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is damaged; kept as .corrupt")
 	}
+	entries = slices.DeleteFunc(entries, state.Entry.Watched)
 	var delivered []string
 	for _, e := range append(entries, s.a.eventsInMemory()...) {
 		if s.sent[e.ID] {

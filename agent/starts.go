@@ -84,13 +84,13 @@ func (a *Agent) recordFailedStart(ctx context.Context, trial state.State, err er
 // checkCounted returns an error if the attached service runs in a start that no
 // watchdog counted. A stopped service has no such start.
 func (a *Agent) checkCounted(ctx context.Context) error {
-	start, err := a.attached.Active(ctx)
+	unit, err := a.attached.look(ctx)
 	if isTimeout(err) {
 		return err
-	} else if err != nil {
+	} else if err != nil || !unit.Active {
 		return nil
 	}
-	if ran, known := a.c.Layout.StartOf(start); known && !ran {
+	if ran, known := a.c.Layout.StartOf(unit.Invocation); known && !ran {
 		return fmt.Errorf("no watchdog ran before the present start of %[1]s, so a bad version could not be rolled back: "+
 			"write its drop-in again (edge-agent unit --help), then run: systemctl daemon-reload && systemctl restart %[1]s", a.c.Service.Unit)
 	}

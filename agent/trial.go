@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -16,19 +15,17 @@ import (
 // runTrial keeps the version and returns nil. Otherwise it returns an error, which
 // ends the process.
 //
-// In attached mode (see Attend) the service does not talk to the manager: only the
-// checks count, and a service that an operator stopped extends the window.
-//
 // A manager that answers 429 or 5xx does not let the node authenticate. That is not
 // the fault of the version, so each such answer extends the window. All times are
 // monotonic.
 //
-// That is the rule in attached mode, and where last-good has no probe. Elsewhere a judge
-// decides.
+// That is the rule where last-good has no probe. Elsewhere a judge decides, and in attached
+// mode another one.
 func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time) error {
-	if a.attached == nil {
-		a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (a.c.Window + verdictTime).Microseconds()))
+	if a.attached != nil {
+		return a.newAttachedJudge(res).run(ctx)
 	}
+	a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (a.c.Window + verdictTime).Microseconds()))
 	if j := a.judged(res, began); j != nil {
 		return j.run(ctx)
 	}
@@ -42,7 +39,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	end := began.Add(a.c.Window)
 	// A release may need longer until its check first passes: it migrates data.
 	first := stage.FirstStartOf(a.c.Layout, res.State.Target)
-	if a.attached != nil || a.c.Layout.ReadJudge(res.State).Passed {
+	if a.c.Layout.ReadJudge(res.State).Passed {
 		first = 0
 	}
 	if first > a.c.Window {
@@ -57,7 +54,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	defer tick.Stop()
 	nextCheck := time.Time{}
 	checked, passed, calm := false, false, false
-	accepted := a.attached == nil && a.c.Layout.Accepted(res.State)
+	accepted := a.c.Layout.Accepted(res.State)
 	var wellSince time.Time // the check has passed without a break since
 	for {
 		now := time.Now()
@@ -65,9 +62,6 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		authenticated, fault, faultUntil := a.authenticated, a.managerFault, a.managerFaultUntil
 		a.mu.Unlock()
 
-		if a.attached != nil {
-			authenticated, fault = true, ""
-		}
 		if accepted || len(a.c.URLs) == 0 { // its link needs no proof, or there is none
 			authenticated, fault = true, ""
 		}
@@ -90,22 +84,19 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 			err := a.check(ctx)
 			if checked = err == nil; !checked {
 				why = "its own check fails: " + err.Error()
-			} else if !passed && a.attached == nil && ctx.Err() == nil { // one that is to stop is not ready
+			} else if !passed && ctx.Err() == nil { // one that is to stop is not ready
 				passed = true
 				a.readyOnTrial(res.State)
 				if first > a.c.Window {
 					end = now.Add(a.c.Window)
 				}
 			}
-			if errors.Is(err, ErrStopped) {
-				end = now.Add(a.c.Window)
-			}
 			switch {
 			case !checked:
 				wellSince = time.Time{}
 			case wellSince.IsZero():
 				wellSince = now
-			case !calm && a.attached == nil && now.Sub(wellSince) >= calmAfter:
+			case !calm && now.Sub(wellSince) >= calmAfter:
 				calm = true
 				a.recordJudge(res.State, func(r *state.JudgeRecord) { r.Calm = true })
 			}
@@ -142,7 +133,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	switch {
 	case accepted:
 		note = "an operator accepted it without the proof of its link to the manager"
-	case a.attached == nil && len(a.c.URLs) == 0:
+	case len(a.c.URLs) == 0:
 		note = "the node has no manager, so its check alone decided"
 	case extended != "":
 		note = "the trial was extended: " + extended
@@ -185,11 +176,7 @@ func (a *Agent) recordJudge(s state.State, change func(*state.JudgeRecord)) {
 func (a *Agent) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if a.attached != nil {
-		if err := a.attached.check(ctx, a.c.Layout); err != nil {
-			return err
-		}
-	} else if err := checkOtherVersions(a.c.Layout, a.c.version); err != nil {
+	if err := checkOtherVersions(a.c.Layout, a.c.version); err != nil {
 		return err
 	}
 	return a.ownCheck(ctx)

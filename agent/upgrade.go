@@ -294,7 +294,7 @@ func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Re
 	src := a.pipeline.Host(req.Version)
 	defer src.Close()
 	_, err := a.pipeline.Run(ctx, src, upgrade.Request{
-		Version: req.Version, Channel: req.Channel, CommandID: c.ID, End: end, Running: upgrade.Running{Check: a.checkRunning, Repair: c.Repair},
+		Version: req.Version, Channel: req.Channel, CommandID: c.ID, End: end, Running: a.running(c.Repair),
 		Downloaded: func() {
 			if _, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 				return state.Downloaded(s, c.ID, now), t, nil
@@ -333,7 +333,7 @@ func event(e state.Entry) *wire.Event {
 	return &wire.Event{
 		EventID: e.ID, Severity: ev.Code.Severity(), Category: wire.CategoryUpgrade, Message: ev.Message,
 		Details: wire.Details{
-			Journal: ev.Journal, FailedStarts: ev.FailedStarts, Trial: (*wire.Trial)(ev.Trial),
+			Journal: ev.Journal, FailedStarts: ev.FailedStarts, Trial: (*wire.Trial)(ev.Trial), Dependency: ev.Dependency,
 			ErrorCode: ev.Code, FromVersion: ev.From.String(), ToVersion: ev.To.String(),
 			CommandID: ev.CommandID, Reason: ev.Reason, BootAttempts: ev.BootAttempts,
 		},

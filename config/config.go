@@ -44,13 +44,18 @@ type Service struct {
 }
 
 // Health is the section [health]: what checks the service, besides the program's own
-// check. Every check must pass.
+// check. Every check must pass. See docs/attach.md.
 type Health struct {
-	// A URL that answers 2xx while the service is healthy; no redirects, no proxy.
+	// A URL that answers 2xx while the service is healthy, and 424 if it cannot tell; no
+	// redirects, no proxy.
 	HTTP string `toml:"http" json:"http,omitempty"`
 	// A program by its absolute path, and its arguments. It runs as the agent's user,
-	// without a shell, and exits 0 while the service is healthy.
+	// without a shell, and exits 0 while the service is healthy, and 75 if it cannot tell.
 	Command []string `toml:"command" json:"command,omitempty"`
+	// What the service needs and its releases do not contain, such as a database: a URL,
+	// or a program and its arguments, by the rules of http and command. While it fails, a
+	// failed check is no evidence against a version.
+	Dependency Dependency `toml:"dependency" json:"dependency,omitempty"`
 	// Limit of each check, in seconds: 1 to 9. Default: 5.
 	TimeoutSecs int `toml:"timeout_secs" json:"timeout_secs,omitempty"`
 }

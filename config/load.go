@@ -128,7 +128,7 @@ func explainTOML(err error, text string) error {
 }
 
 // secrets are the keys whose values no error quotes.
-var secrets = []string{"manager.registration_token", "manager.proxy"}
+var secrets = []string{"manager.registration_token", "manager.proxy", "health.dependency"}
 
 // notThis quotes the value of a key, which stands in the given line.
 func notThis(key, text string, row int) string {
@@ -160,6 +160,8 @@ func configKeys() map[string]string {
 			switch ft := f.Type; {
 			case ft == reflect.TypeFor[Pins]():
 				keys[key] = `a text in quotes, or a list of them like ["a", "b"]`
+			case ft == reflect.TypeFor[Dependency]():
+				keys[key] = dependencyForm
 			case ft.Kind() == reflect.Struct:
 				keys[key] = fmt.Sprintf("a section [%s]", key)
 				walk(key+".", ft)

@@ -101,7 +101,7 @@ func (c Config) Resolve() (Settings, error) {
 	if err := r.resolveManager(); err != nil {
 		bad("manager.%w", err)
 	}
-	if err := r.Health.resolve(); err != nil {
+	if err := r.Health.resolve(r.Layout); err != nil {
 		bad("health.%w", err)
 	}
 
@@ -249,24 +249,4 @@ func ptr[T any](p **T, v T) {
 	if *p == nil {
 		*p = &v
 	}
-}
-
-// resolve checks h and fills in its defaults; the error names the key.
-func (h *Health) resolve() error {
-	if h.HTTP != "" {
-		u, err := url.Parse(h.HTTP)
-		if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("http %q is not like http://127.0.0.1:8080/healthz", withoutSecret(h.HTTP))
-		}
-	}
-	if len(h.Command) > 0 && !filepath.IsAbs(h.Command[0]) {
-		return fmt.Errorf("command begins with %q, which is not the absolute path of a program", h.Command[0])
-	}
-	if h.TimeoutSecs == 0 {
-		h.TimeoutSecs = 5
-	}
-	if h.TimeoutSecs < 1 || h.TimeoutSecs > 9 {
-		return fmt.Errorf("timeout_secs = %d is outside 1 to 9 seconds", h.TimeoutSecs)
-	}
-	return nil
 }

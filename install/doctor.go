@@ -134,6 +134,7 @@ func (d *doctor) examine(ctx context.Context) {
 	d.space()
 	d.trust()
 	d.service(ctx)
+	d.dependency(ctx)
 	d.manager(ctx)
 	d.offered()
 }

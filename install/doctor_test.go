@@ -35,6 +35,33 @@ func node(t *testing.T, url string) *doctor {
 	return d
 }
 
+// A dependency that does not answer keeps the node from upgrades. One that is not set is
+// not asked.
+func TestDoctorAsksTheDependency(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		dependency config.Dependency
+		want       []Finding
+	}{
+		"none":     {},
+		"answers":  {config.Dependency{"/bin/true"}, []Finding{{What: "dependency", OK: true}}},
+		"does not": {config.Dependency{"/bin/sh", "-c", "echo no route to db; exit 2"}, []Finding{{What: "dependency", Cause: "health.dependency: exit status 2: no route to db; the node refuses upgrades until it answers"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := node(t, "wss://m")
+			d.c.Health = config.Health{Dependency: tt.dependency, TimeoutSecs: 9}
+			d.dependency(t.Context())
+			if len(d.findings) != len(tt.want) || len(tt.want) > 0 && (d.findings[0].What != tt.want[0].What || d.findings[0].OK != tt.want[0].OK || d.findings[0].Cause != tt.want[0].Cause) {
+				t.Errorf("found %+v, want %+v", d.findings, tt.want)
+			}
+			if len(d.findings) > 0 && !d.findings[0].OK && !strings.Contains(d.findings[0].Remedy, "correct health.dependency in "+d.config) {
+				t.Errorf("remedy %q", d.findings[0].Remedy)
+			}
+		})
+	}
+}
+
 // Each fault of the link has a cause, and a remedy that names the setting.
 func TestDoctorManager(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
+	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
@@ -44,6 +45,18 @@ func (d *doctor) service(ctx context.Context) {
 		}
 		d.check("service " + unit)
 	}
+}
+
+// dependency checks that [health] dependency answers, if it is set.
+func (d *doctor) dependency(ctx context.Context) {
+	if !d.c.Health.Dependency.Set() {
+		return
+	}
+	var faults []fault
+	if err := probe.Dependency(ctx, d.c.Health); err != nil {
+		faults = append(faults, fault{err.Error() + "; the node refuses upgrades until it answers", "bring it back, or correct health.dependency in " + d.config + " and restart the service"})
+	}
+	d.check("dependency", faults...)
 }
 
 // recheck waits 3 s and reads the state again, if the unit was restarted a short time ago.

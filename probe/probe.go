@@ -1,95 +1,94 @@
-// Package probe asks a service whether it is well, as [health] of config.toml
-// says: by an HTTP request, a command, or both.
+// Package probe asks a service whether it is well, and whether what it depends on is there,
+// as [health] of config.toml says: by an HTTP request, a command, or both.
 //
 // A probe changes nothing, follows no redirect, uses no proxy, and ends within
-// health.timeout_secs. It does not decide what an unhealthy answer means.
+// health.timeout_secs. It does not decide what an unhealthy answer means, but it tells
+// an answer from a question that could not be asked.
 package probe
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
-	"os/exec"
-	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/trial"
 )
 
-// Run asks what h names whether the service is well. The error says what is
-// wrong. A Health that names nothing is well.
+// Run asks what h names whether the service is well. The error says what is wrong, or why
+// nobody knows. A Health that names nothing is well.
 func Run(ctx context.Context, h config.Health) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(h.TimeoutSecs)*time.Second,
-		fmt.Errorf("no answer within %d s (health.timeout_secs)", h.TimeoutSecs))
-	defer cancel()
-	if h.HTTP != "" {
-		if err := get(ctx, h.HTTP); err != nil {
-			return err
-		}
-	}
-	if len(h.Command) > 0 {
-		return command(ctx, h.Command)
-	}
-	return nil
+	_, err := Ask(ctx, h)
+	return err
 }
 
-// probeClient follows nothing and keeps nothing: a probe is of one address,
-// now, and never through a proxy.
-var probeClient = &http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// Ask asks what h names whether the service is well. The error says why the answer is not
+// trial.Passes. All that h names is asked, at the same time, and the worst answer counts:
+// trial.Fails before trial.CannotTell before trial.NotRun. So the result does not depend on
+// an order. If ctx ended, it is trial.NotRun.
+func Ask(ctx context.Context, h config.Health) (trial.Own, error) {
+	own := worst(limited(ctx, h.TimeoutSecs, "health.http", h.HTTP, "health.command", h.Command))
+	if err := ctx.Err(); err != nil {
+		return trial.NotRun, err
+	}
+	return own.Own, own.err
 }
 
-func get(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return fmt.Errorf("health.http: %w", err)
-	}
-	resp, err := probeClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("health.http: %w", causeOf(ctx, err))
-	}
-	resp.Body.Close()
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("health.http: %s answers %s", url, resp.Status)
-	}
-	return nil
-}
-
-// command runs without a shell, and without the agent's own environment:
-// NOTIFY_SOCKET is not for it.
-func command(ctx context.Context, args []string) error {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
-	cmd.Dir = "/"
-	cmd.WaitDelay = time.Second
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		if said := strings.Join(strings.Fields(string(out)), " "); said != "" {
-			return fmt.Errorf("health.command: %w: %s", causeOf(ctx, err), strings.ToValidUTF8(said, "?"))
-		}
-		return fmt.Errorf("health.command: %w", causeOf(ctx, err))
-	}
-	return nil
-}
-
-// causeOf names the time limit, where that is what ended the probe.
-func causeOf(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return context.Cause(ctx)
+// BeforeSwap asks the check of the version that runs, whether a trial of another one can
+// begin. Afterwards a check that could not be run would say nothing about a version, so it
+// says nothing against the upgrade either. One that cannot tell does: it would leave the new
+// version without a judge, or with a wrong one.
+func BeforeSwap(ctx context.Context, h config.Health) error {
+	own, err := Ask(ctx, h)
+	switch {
+	case own == trial.NotRun && ctx.Err() == nil:
+		return nil
+	case own == trial.CannotTell:
+		return fmt.Errorf("the check cannot tell whether the service is well: %w", err)
 	}
 	return err
 }
 
-// tail keeps the last 200 bytes that were written to it.
-type tail []byte
+// Dependency asks [health] dependency. The error says why it does not answer as it should.
+// A Health without a dependency has none that fails.
+func Dependency(ctx context.Context, h config.Health) error {
+	const key = "health.dependency"
+	return worst(limited(ctx, h.TimeoutSecs, key, h.Dependency.URL(), key, h.Dependency.Command())).err
+}
 
-func (t *tail) Write(p []byte) (int, error) {
-	*t = append(*t, p...)
-	if over := len(*t) - 200; over > 0 {
-		*t = append((*t)[:0], (*t)[over:]...)
+// answer is what one question brought. Without Passes it has an error.
+type answer struct {
+	trial.Own
+	err error
+}
+
+// limited asks a URL and a command, each within the limit, and returns all answers.
+func limited(ctx context.Context, secs int, urlKey, url, commandKey string, args []string) []answer {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(secs)*time.Second,
+		fmt.Errorf("no answer within %d s (health.timeout_secs)", secs))
+	defer cancel()
+	var answers []answer
+	got := make(chan answer, 1)
+	if url != "" {
+		go func() { got <- get(ctx, urlKey, url) }()
 	}
-	return len(p), nil
+	if len(args) > 0 {
+		answers = append(answers, command(ctx, commandKey, args))
+	}
+	if url != "" {
+		answers = append(answers, <-got)
+	}
+	return answers
+}
+
+// worst returns the answer that counts.
+func worst(answers []answer) answer {
+	for _, own := range []trial.Own{trial.Fails, trial.CannotTell, trial.NotRun} {
+		for _, a := range answers {
+			if a.Own == own {
+				return a
+			}
+		}
+	}
+	return answer{Own: trial.Passes}
 }

@@ -27,6 +27,10 @@ const RolledBack Code = "upgrade_rolled_back"
 // code of its command.
 const Superseded Code = "upgrade_superseded"
 
+// NotStarted means that nothing started the new version within a health window after the
+// swap, and that the node took the swap back. It says nothing about the version.
+const NotStarted Code = "upgrade_not_started"
+
 // Verification refused the release.
 const (
 	SignatureInvalid   Code = "upgrade_signature_invalid"
@@ -44,8 +48,9 @@ const (
 	InProgress        Code = "upgrade_in_progress"
 )
 
-// Unhealthy means that the running version failed its own check before the swap. After it
-// nobody could tell a bad version from a sick node.
+// Unhealthy means that the running version failed its own check before the swap, or that
+// what it depends on did not answer. After it nobody could tell a bad version from a sick
+// node.
 const Unhealthy Code = "upgrade_unhealthy"
 
 // Staging failed.
@@ -97,7 +102,7 @@ func (c Code) Severity() Severity {
 	switch c {
 	case Started, Downloaded, Staged, StagedManual, Completed, Superseded:
 		return Info
-	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
+	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy, NotStarted,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
 		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull:
 		return Warning
@@ -109,7 +114,7 @@ func (c Code) Severity() Severity {
 // Codes returns every code, in the order in which an upgrade can report them.
 func Codes() []Code {
 	return []Code{
-		Started, Downloaded, Staged, StagedManual, Completed, RolledBack, Superseded,
+		Started, Downloaded, Staged, StagedManual, Completed, RolledBack, Superseded, NotStarted,
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
 		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,

@@ -26,6 +26,9 @@ func Explain(c Code) Explanation {
 			"Read the journal in the node's events, or journalctl on the node, before you retry. It is safe to investigate."}
 	case Superseded:
 		return Explanation{Meaning: "The version was unproven: its own check held, and its link to the manager was neither proven nor disproven. A newer version took its place."}
+	case NotStarted:
+		return Explanation{"Nothing started the new version within a health window after the swap. The node took the swap back, and says nothing about the version.",
+			"On the device, run edge-agent doctor: it names what does not serve the restart. Then retry."}
 	case SignatureInvalid:
 		return Explanation{"The signature of the manifest is not valid.", "Treat it as tampering until it is explained: compare the release with its workflow run."}
 	case IdentityNotAllowed:
@@ -46,8 +49,8 @@ func Explain(c Code) Explanation {
 	case InProgress:
 		return Explanation{"Another upgrade was running on the node, or a version was on trial.", "Wait until that upgrade has ended, then retry."}
 	case Unhealthy:
-		return Explanation{"The version that the node runs failed its own check before the swap. A trial could not tell a bad version from a sick node.",
-			"Fix what the check reports, then retry. If this release is the repair, request it with the choice \"repair\" (--repair)."}
+		return Explanation{"The version that the node runs failed its own check before the swap, or what it depends on did not answer. A trial could not tell a bad version from a sick node.",
+			"Fix what the check reports, then retry. If this release is the repair, request it with the choice \"repair\" (--repair); its dependency must answer all the same."}
 	case URLInvalid:
 		return Explanation{"The manifest names a file outside its own release, or the release host redirected to an address that is not allowed.",
 			"Publish the release again. If the message names a redirect, check the node's network for a captive portal."}

@@ -75,7 +75,7 @@ func (f *Findings) bounded() *Findings {
 		return nil
 	}
 	b := *f
-	for _, text := range []*string{&b.Link, &b.Probe, &b.ProbeBefore} {
+	for _, text := range []*string{&b.Link, &b.Probe, &b.ProbeBefore, &b.Check, &b.Dependency} {
 		*text = release.Foreign(*text, maxFound)
 	}
 	b.NotCounted = slices.Clone(b.NotCounted[max(0, len(b.NotCounted)-maxNotCounted):])

@@ -109,7 +109,7 @@ func (l Layout) do(change Change) (Result, error) {
 		return Result{State: s, Tree: want, Notes: notes}, refused
 	}
 	if s.Status == RolledBack && was.Status == PendingHealth { // repeated if it is interrupted before the commit
-		s = s.reportFindings(l.Findings(was))
+		s = s.reportFindings(l.Findings(was), l.failedItsCheck(was))
 		switch restored, err := l.RestoreCredentials(was); {
 		case err != nil:
 			notes = append(notes, "credentials.json was not compared with the copy from before the trial: "+err.Error())

@@ -114,15 +114,6 @@ func dangling(path string) error {
 	return fmt.Errorf("%s is a link to %s, which does not exist; mount or create it, or remove the link", path, target)
 }
 
-// AskRestart creates RestartFile. It renames RestartSpare if there is one, since that
-// needs no free space.
-func (l Layout) AskRestart() error {
-	if err := l.disk.Rename(l.RestartSpare(), l.RestartFile()); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return l.disk.WriteFile(l.RestartFile(), nil, 0o600)
-}
-
 // Downloaded returns the size of all unverified downloads, in bytes.
 func (l Layout) Downloaded() int64 {
 	entries, err := os.ReadDir(l.Downloads())

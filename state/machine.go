@@ -236,6 +236,19 @@ func (s State) lastCause() string {
 // reported with reason. A trial has one revert; what happens to the previous version
 // afterwards is not undone. Without a trial it returns its arguments.
 func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
+	return revert(s, t, release.RolledBack, reason, now)
+}
+
+// TakeBackSwap is Revert for a version that nothing started since the swap, which is not
+// its fault. Once it was started, it returns its arguments.
+func TakeBackSwap(s State, t Tree, reason string, now time.Time) (State, Tree) {
+	if s.BootAttempts > 0 || t.Current != s.Target {
+		return s, t
+	}
+	return revert(s, t, release.NotStarted, reason, now)
+}
+
+func revert(s State, t Tree, code release.Code, reason string, now time.Time) (State, Tree) {
 	if s.Status != PendingHealth {
 		return s, t
 	}
@@ -247,7 +260,7 @@ func Revert(s State, t Tree, reason string, now time.Time) (State, Tree) {
 	n.FailedStarts = s.FailedStarts
 	t.Current, t.Previous = to, t.previousFor(to, s.Target)
 	return n.report(now, Event{
-		Code: release.RolledBack, From: s.Target, To: to, CommandID: s.CommandID,
+		Code: code, From: s.Target, To: to, CommandID: s.CommandID,
 		Message: fmt.Sprintf("rolled back from %s to %s: %s", s.Target, to, reason),
 		Reason:  reason, BootAttempts: s.BootAttempts, FailedStarts: s.FailedStarts,
 	}), t

@@ -149,11 +149,12 @@ func (l Layout) Written() []string {
 	return append(l.Dirs(), l.StateFile(), l.CredentialsFile())
 }
 
-// RestartFile returns the file that an attached agent creates to have its service
-// restarted.
+// RestartFile returns the file with which an attached agent has its service restarted. See
+// AskRestart.
 func (l Layout) RestartFile() string { return l.path(restartName) }
 
-// RestartSpare returns the name that systemd gives RestartFile when it has seen it.
+// RestartSpare returns the name of RestartFile when its request was withdrawn, or taken by the
+// unit of an earlier version.
 func (l Layout) RestartSpare() string { return l.path(restartDoneName) }
 
 // copyTime is the form of the time in the name of a copy of the configuration.

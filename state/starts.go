@@ -41,6 +41,11 @@ const startSize = 256
 // no other boot reads it.
 func (l Layout) RecordStart() error { return l.recordStart(thisStart()) }
 
+// RecordStartOf is RecordStart for a start of another unit, which has that invocation id.
+func (l Layout) RecordStartOf(invocation string) error {
+	return l.recordStart(start{BootID: thisStart().BootID, InvocationID: invocation})
+}
+
 func (l Layout) recordStart(s start) error {
 	b, err := json.Marshal(s)
 	if err != nil {

@@ -149,6 +149,12 @@ type Event struct {
 	FailedStarts []string        `json:"failed_starts,omitempty"` // see State
 	// Trial is what the trial of a version found that was rolled back.
 	Trial *Findings `json:"trial,omitempty"`
+	// Dependency is whether, after the rollback, the check of the previous version failed as
+	// well: probably what the service depends on is down, and not the version at fault.
+	Dependency bool `json:"dependency,omitzero"`
+	// Watch is whether the agent still watches the check of the previous version, to set
+	// Dependency. Meanwhile the event is not sent. Earlier agents send it.
+	Watch bool `json:"watch,omitzero"`
 	// Journal holds the last journal lines of a version that was rolled back.
 	Journal []string `json:"journal,omitempty"`
 }
@@ -160,6 +166,9 @@ type Entry struct {
 	Event *Event    `json:"event,omitempty"`
 	Ack   *Command  `json:"ack,omitempty"`
 }
+
+// Watched reports whether e must not be sent yet; see Event.Watch.
+func (e Entry) Watched() bool { return e.Event != nil && e.Event.Watch }
 
 // entryIDs limits the ids of entries, which are part of file names.
 var entryIDs = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_][0-9A-Za-z._-]{0,127}$`) })

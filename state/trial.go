@@ -14,6 +14,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/trial"
 )
 
 // The facts of a trial are in files of their own, since two versions write state.json in
@@ -27,11 +28,12 @@ import (
 //	                               accepted.json written by an operator's command
 //	                               credentials.json a copy, made at the swap
 
-// SwapRecord is what was known when a trial began. It exists only where the service is its
-// own agent.
+// SwapRecord is what was known when a trial began.
 type SwapRecord struct {
 	TrialID string          `json:"trial_id"`
 	From    release.Version `json:"from"` // last-good
+	// Attached means that the service is another unit than its agent.
+	Attached bool `json:"attached,omitzero"`
 	// ManagerKey and Probe are what the last session of From showed of the manager: its key,
 	// and whether it answers probes.
 	ManagerKey string `json:"manager_key,omitzero"`
@@ -55,6 +57,8 @@ type StartsRecord struct {
 	// had restarted the service by itself before it (NRestarts).
 	BootID   string `json:"boot_id"`
 	Restarts int    `json:"n_restarts"`
+	// Invocation is the id of the present start in systemd; "" if it is not known yet.
+	Invocation string `json:"invocation,omitzero"`
 	// NotMade means that systemd did not make the present start, and not for a fault of the
 	// version: it ends without being counted, or excused.
 	NotMade bool `json:"not_made,omitzero"`
@@ -100,6 +104,21 @@ type JudgeRecord struct {
 	// of last-good's probe.
 	Link  string `json:"link,omitzero"`
 	Probe string `json:"probe,omitzero"`
+
+	// The fields below are of attached mode.
+
+	// Before is the start of the service that ran when the trial began.
+	Before string `json:"before,omitzero"`
+	// Boot is the id of the boot, as the agent's sandbox shows it, in which the last start
+	// was seen.
+	Boot string `json:"boot_id,omitzero"`
+	// Failed is how many rounds of checks of the start failed.
+	Failed int `json:"failed,omitzero"`
+	// Ends is the start that must end, since the agent set current back.
+	Ends string `json:"ends,omitzero"`
+	// Check and Dependency are what the last round found, in words.
+	Check      string `json:"check,omitzero"`
+	Dependency string `json:"dependency,omitzero"`
 }
 
 // InStart returns r for the start with that number: of an earlier one only what holds for the
@@ -108,7 +127,10 @@ func (r JudgeRecord) InStart(number int) JudgeRecord {
 	if r.Start == number {
 		return r
 	}
-	return JudgeRecord{TrialID: r.TrialID, Start: number, Passed: r.Passed, Rounds: r.Rounds, Completed: r.Completed, Link: r.Link, Probe: r.Probe}
+	return JudgeRecord{
+		TrialID: r.TrialID, Start: number, Passed: r.Passed, Rounds: r.Rounds, Completed: r.Completed, Link: r.Link, Probe: r.Probe,
+		Before: r.Before, Boot: r.Boot, Ends: r.Ends, Check: r.Check, Dependency: r.Dependency,
+	}
 }
 
 // TrialStage is what a version on trial has reached in its present start.
@@ -302,6 +324,9 @@ type Findings struct {
 	Link        string `json:"link,omitzero"`
 	Probe       string `json:"probe,omitzero"`
 	ProbeBefore string `json:"probe_before,omitzero"`
+	// Check and Dependency are what the last round of checks of an attached service found.
+	Check      string `json:"check,omitzero"`
+	Dependency string `json:"dependency,omitzero"`
 	// NotCounted is how each start ended that did not count against the version, oldest first.
 	NotCounted []string `json:"not_counted,omitempty"`
 }
@@ -314,7 +339,7 @@ func (l Layout) Findings(s State) *Findings {
 		return nil
 	}
 	judged := l.ReadJudge(s)
-	f := Findings{Contradictions: judged.Rounds, Link: judged.Link, Probe: judged.Probe, ProbeBefore: swap.Baseline}
+	f := Findings{Contradictions: judged.Rounds, Link: judged.Link, Probe: judged.Probe, ProbeBefore: swap.Baseline, Check: judged.Check, Dependency: judged.Dependency}
 	starts, _ := l.ReadStarts(s)
 	for _, e := range starts.Ends {
 		if !e.Counted {
@@ -324,13 +349,21 @@ func (l Layout) Findings(s State) *Findings {
 	return &f
 }
 
-// reportFindings adds f to the report of the rollback that s has just recorded.
-func (s State) reportFindings(f *Findings) State {
+// failedItsCheck reports whether the check of an attached service ended the last start of the
+// trial in s. Something that both versions depend on may be down then.
+func (l Layout) failedItsCheck(s State) bool {
+	swap, ok := l.ReadSwap(s)
+	return ok && swap.Attached && l.ReadJudge(s).Failed >= trial.Attached.RoundsPerStart
+}
+
+// reportFindings adds f to the report of the rollback that s has just recorded, and whether
+// it waits for what the agent sees of the previous version.
+func (s State) reportFindings(f *Findings, watch bool) State {
 	s.PendingReports = slices.Clone(s.PendingReports)
 	for i := len(s.PendingReports) - 1; i >= 0; i-- {
 		if e := s.PendingReports[i].Event; e != nil && e.Code == release.RolledBack {
 			found := *e
-			found.Trial = f
+			found.Trial, found.Watch = f, watch
 			s.PendingReports[i].Event = &found
 			break
 		}

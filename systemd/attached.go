@@ -3,41 +3,54 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bilbycast/edge-agent/trial"
 )
 
 // Attached is a service that an agent in a unit of its own upgrades. It reads the unit
 // with systemctl, as any user may.
 type Attached struct {
-	Name   string       // of the unit, like "app.service"
-	Layout Layout       // of the install root
-	Ask    func() error // creates Layout.RestartFile, which app-restart.path waits for
-	// Stopped is wrapped by the error of Active if an operator stopped the unit.
-	Stopped error
+	Name   string // of the unit, like "app.service"
+	Layout Layout // of the install root
+	// Ask writes Layout.RestartFile, which app-restart.path waits for: the invocation id of
+	// the start that is to end, and whether a service that is inactive is to be started.
+	Ask func(invocation string, start bool) error
 }
 
-// Restart requests a restart of the unit: it creates the file that systemd waits for.
-func (a Attached) Restart(context.Context) error { return a.Ask() }
+// Restart requests a restart of the unit, by app-restart.service. That does nothing if
+// invocation is not the present start of the unit, nor if the unit is inactive and start
+// is false. An empty invocation stands for any start.
+func (a Attached) Restart(_ context.Context, invocation string, start bool) error {
+	return a.Ask(invocation, start)
+}
 
-// Active returns the invocation id of the running unit. The error says why it does not
-// run.
-func (a Attached) Active(ctx context.Context) (string, error) {
-	p, err := show(ctx, a.Name, "ActiveState", "SubState", "Result", "InvocationID")
+// Look returns the present state of the unit. If systemd did not answer in time, the error
+// has a method Timeout that returns true: ask again.
+func (a Attached) Look(ctx context.Context) (trial.Service, error) {
+	return a.lookFor(ctx, answerTime)
+}
+
+// lookFor is Look, which waits that long for the answer.
+func (a Attached) lookFor(ctx context.Context, wait time.Duration) (trial.Service, error) {
+	units := []string{a.Name, restartUnit(a.Name), restartPath(a.Name)}
+	p, err := showAll(ctx, wait, units, slices.Concat(looked, lookedBeside)...)
 	if err != nil {
-		return "", err
+		return trial.Service{}, err
 	}
-	return a.active(p)
+	now, err := monotonic()
+	if err != nil {
+		return trial.Service{}, err
+	}
+	self, _ := Self()
+	return lookAt(a.Name, self, p, now)
 }
 
-// active is Active, with the properties of the unit.
-func (a Attached) active(p map[string]string) (string, error) {
-	switch state := p["ActiveState"]; {
-	case state == "active" && p["InvocationID"] != "":
-		return p["InvocationID"], nil
-	case state == "inactive" && p["Result"] == "success":
-		return "", fmt.Errorf("%s: %w", a.Name, a.Stopped)
-	default:
-		return "", fmt.Errorf("%s is %s (%s, result %s)", a.Name, state, p["SubState"], p["Result"])
-	}
+// LastEnd returns how the start of the unit before the given one ended, as the function
+// LastEnd does.
+func (a Attached) LastEnd(ctx context.Context, start string) string {
+	return lastEnd(ctx, a.Name, start)
 }
 
 // Journal is LastLines of the unit.
@@ -47,4 +60,26 @@ func (a Attached) Journal(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	return lastLines(ctx, a.Name, p["InvocationID"])
+}
+
+// FitNow is Fit for a command of an operator. A question that systemd does not answer, or a
+// machine without systemd, refuses nothing: the command asks no agent.
+func (s Service) FitNow(ctx context.Context) error {
+	if Booted() != nil {
+		return nil
+	}
+	if err := s.Fit(ctx); unanswered(err) == nil {
+		return err
+	}
+	return nil
+}
+
+// Up returns an error if an attached service does not run: an upgrade starts no stopped
+// service. It is nil if that is unknown.
+func (s Service) Up(ctx context.Context) error {
+	unit, err := Attached{Name: s.Unit, Layout: s.Layout}.Look(ctx)
+	if err != nil || unit.Active {
+		return nil
+	}
+	return fmt.Errorf("%s: an upgrade starts no service that does not run; start it first: systemctl start %s", unit.Words, s.Unit)
 }

@@ -81,7 +81,7 @@ var checks = []struct {
 	{"daemon-reload", linked | attached | beside, unit.checkReload},
 	{"enabled", linked | attached | beside, unit.checkEnabled},
 	{"Restart=", linked | attached | beside, unit.checkRestart},
-	{"KillMode=", linked, unit.checkKillMode},
+	{"KillMode=", linked | attached, unit.checkKillMode},
 	{"start limits", linked | attached | beside, unit.checkLimits},
 	{"watchdog", linked | attached, unit.checkWatchdog},
 	{"ExecStart=", linked | attached, unit.checkExecStart},
@@ -112,6 +112,9 @@ var shown = []string{
 // agent. It changes nothing.
 func (s Service) Inspect(ctx context.Context) Report {
 	r, _ := s.inspect(ctx)
+	if s.Attached && Booted() == nil {
+		r.add("", s.checkOlder(ctx))
+	}
 	return r
 }
 
@@ -150,12 +153,11 @@ func (s Service) inspect(ctx context.Context) (Report, error) {
 	if ap != nil && (ap["LoadState"] != "not-found" || s.Config != "") {
 		all.add(agent.Unit+" ", agent.report(beside, ap, ""))
 	}
-	path := base + "-restart.path"
-	if pp, err := show(ctx, path, "LoadState", "ActiveState", "UnitFileState"); err == nil {
-		all.add("", s.restartPath(path, pp))
-	} else {
-		missing = cmp.Or(missing, unanswered(err))
+	rp, err := showAll(ctx, answerTime, []string{restartPath(s.Unit), restartUnit(s.Unit)}, "LoadState", "ActiveState", "UnitFileState", "Paths", "ExecStart")
+	if err != nil {
+		return all, cmp.Or(missing, unanswered(err))
 	}
+	all.add("", unit{Service: s, kind: k, p: p, real: resolve(s.Layout.Root())}.checkRequests(rp[0], rp[1], ap))
 	return all, missing
 }
 
@@ -202,19 +204,6 @@ func (s Service) report(k kind, p map[string]string, agent string) Report {
 	}
 	if _, known := p[guardPrefix+"LoadState"]; known {
 		r.add("", Report{[]string{watchdogUnit(s.Unit)}, u.checkGuard()})
-	}
-	return r
-}
-
-// restartPath checks the path unit by which an attached agent restarts its service.
-func (s Service) restartPath(path string, p map[string]string) Report {
-	r := Report{Checks: []string{path}}
-	if p["ActiveState"] != "active" {
-		r.Problems = []Problem{{Check: path, Rollback: true,
-			Cause:  fmt.Sprintf("%s is %s, so %s could not be restarted into a new version", path, p["ActiveState"], s.Unit),
-			Remedy: "run: systemctl enable --now " + path}}
-	} else if p["UnitFileState"] == "disabled" {
-		r.Problems = []Problem{{Check: path, Cause: path + " is not enabled: it does not run after a reboot", Remedy: "run: systemctl enable " + path}}
 	}
 	return r
 }

@@ -11,15 +11,12 @@ import (
 type Layout interface {
 	Root() string
 	ConfigFile() string
-	Current() string  // the link to the version that the unit starts
-	LastGood() string // the link to the version that the watchdog runs from
-	Previous() string // the link to the version that a rollback returns to
-	Versions() string // the directory of the versions
-	// RestartFile is what an attached agent creates to have its service restarted.
-	// The unit then renames it to RestartSpare.
-	RestartFile() string
-	RestartSpare() string
-	Written() []string // what the agent writes to, besides Root
+	Current() string     // the link to the version that the unit starts
+	LastGood() string    // the link to the version that the watchdog runs from
+	Previous() string    // the link to the version that a rollback returns to
+	Versions() string    // the directory of the versions
+	RestartFile() string // what an attached agent writes to have its service restarted
+	Written() []string   // what the agent writes to, besides Root
 }
 
 // below returns the path that l has for p: the same file by the name that begins

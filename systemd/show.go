@@ -46,6 +46,23 @@ func show(ctx context.Context, unit string, names ...string) (map[string]string,
 	return properties(string(out)), nil
 }
 
+// showAll is show for several units, in their order, which waits that long for the answer.
+func showAll(ctx context.Context, wait time.Duration, units []string, names ...string) ([]map[string]string, error) {
+	out, err := outputWithin(ctx, wait, "systemctl", append([]string{"show", "-p", strings.Join(names, ","), "--"}, units...)...)
+	if err != nil {
+		return nil, err
+	}
+	blocks := strings.Split(strings.TrimSpace(string(out)), "\n\n") // one a unit
+	if len(blocks) != len(units) {
+		return nil, fmt.Errorf("systemctl show: %d answers for %d units", len(blocks), len(units))
+	}
+	var all []map[string]string
+	for _, block := range blocks {
+		all = append(all, properties(block))
+	}
+	return all, nil
+}
+
 // properties parses the output of systemctl show. A setting with several values, like
 // ExecStartPre=, has a line for each; the result joins them with newlines.
 func properties(text string) map[string]string {
@@ -146,17 +163,26 @@ func isProgram(path string) bool {
 // answerTime limits each question to systemd.
 const answerTime = 5 * time.Second
 
+// systemEnv is the environment of the programs of the system: their answers are in English,
+// with times in UTC.
+var systemEnv = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
+
 // output runs a program of the system for at most answerTime, and returns its standard
 // output. An error that says that there was no answer in time is a noAnswer.
 func output(ctx context.Context, name string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	return outputWithin(ctx, answerTime, name, args...)
+}
+
+// outputWithin is output with another limit.
+func outputWithin(ctx context.Context, wait time.Duration, name string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Program(name), args...)
 	cmd.WaitDelay = time.Second
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "TZ=UTC"}
+	cmd.Env = systemEnv
 	out, err := cmd.Output()
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return nil, noAnswer{fmt.Errorf("%s: no answer within %v", name, answerTime)}
+		return nil, noAnswer{fmt.Errorf("%s: no answer within %v", name, wait)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -31,6 +31,11 @@ func Beside(service string) []string {
 // restartUnit is the unit that starts, or restarts, a service for retryUnit.
 func restartUnit(service string) string { return besideName(service) + "-restart.service" }
 
+// restartPath is the unit that starts restartUnit when an attached agent requests it.
+func restartPath(service string) string {
+	return strings.TrimSuffix(service, ".service") + "-restart.path"
+}
+
 // Other is the name of another unit than that of this process, like "edge.service".
 type Other string
 

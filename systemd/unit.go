@@ -130,7 +130,7 @@ func (u Unit) Files() ([]File, error) {
 		files = [][2]string{
 			{"agent.tmpl", u.base() + "-agent.service"},
 			{"dropin.tmpl", u.Attached + ".d/50-edge-agent.conf"},
-			{"restart.path.tmpl", u.restartPath()},
+			{"restart.path.tmpl", restartPath(u.service())},
 			{"restart.service.tmpl", restart},
 		}
 	}
@@ -184,14 +184,16 @@ func (u Unit) fill(name string) (string, error) {
 		"ExecStart=-" + u.Layout.Previous() + "/" + u.Binary + " rescue --root " + u.Layout.Root() + "\n"
 	again := "# \"+\": as root. It can start this one unit, and nothing else.\nExecStart=+systemctl --no-block start " + restartUnit(u.service()) + "\n"
 	if u.Attached != "" {
-		program, commands = u.Agent, "ExecStart=-"+u.Agent+before
-		again = "# The path unit waits for this file.\nExecStart=touch " + u.Layout.RestartFile() + "\n"
+		// Both outside the sandbox, as ExecCondition= of the service is: in a container ProtectKernelTunables= shows
+		// the boot id of the host, and they would not agree that they are of the same boot.
+		program, commands = "+"+u.Agent, "# \"+\": it begins as root, and becomes the owner of the install root at once.\nExecStart=+-"+u.Agent+before
+		again = "# It requests a start, as the agent does.\nExecStart=" + u.Agent + " restart --request --unit " + u.service() + " --root " + u.Layout.Root() + "\n"
 	}
 	filled := strings.NewReplacer(
 		"{{Service}}", u.service(), "{{Base}}", u.base(), "{{Beside}}", besideName(u.service()), "{{Guard}}", guard, "{{Commands}}", commands, "{{Watchdog}}", program, "{{Again}}", again,
 		"{{Name}}", u.Name, "{{Root}}", u.Layout.Root(), "{{Config}}", u.Layout.ConfigFile(), "{{Current}}", u.Layout.Current(),
 		"{{LastGood}}", u.Layout.LastGood(), "{{Previous}}", u.Layout.Previous(),
-		"{{Restart}}", u.Layout.RestartFile(), "{{RestartSpare}}", u.Layout.RestartSpare(),
+		"{{Restart}}", u.Layout.RestartFile(), "{{RestartPath}}", restartPath(u.service()),
 		"{{Binary}}", u.Binary, "{{User}}", u.User,
 		"{{WindowSecs}}", strconv.Itoa(u.WindowSecs), "{{WatchdogSecs}}", strconv.Itoa(u.WatchdogSecs),
 		"{{RestartSecs}}", strconv.FormatFloat(u.RestartSecs, 'g', -1, 64),
@@ -210,12 +212,10 @@ func (u Unit) service() string { return cmp.Or(u.Attached, u.Name+".service") }
 // base is the name of that unit without ".service".
 func (u Unit) base() string { return strings.TrimSuffix(u.service(), ".service") }
 
-func (u Unit) restartPath() string { return u.base() + "-restart.path" }
-
 // Enable returns the units of Files that must be enabled and started.
 func (u Unit) Enable() []string {
 	if u.Attached == "" {
 		return []string{u.Name + ".service"}
 	}
-	return []string{u.restartPath(), u.base() + "-agent.service"}
+	return []string{restartPath(u.service()), u.base() + "-agent.service"}
 }

@@ -86,12 +86,12 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 		got[f.Name] = f.Text
 	}
 	for name, lines := range map[string][]string{
-		"app-agent.service":                {"User=upd", "ExecStart=/usr/local/bin/edge-agent run --config /opt/x/config.toml", "NoNewPrivileges=yes"},
+		"app-agent.service":                {"User=upd", "Wants=app-restart.path", "ExecStart=/usr/local/bin/edge-agent run --config /opt/x/config.toml", "NoNewPrivileges=yes"},
 		"app.service.d/50-edge-agent.conf": {"StartLimitIntervalSec=0", "Wants=app-watchdog.service", "After=app-watchdog.service", "Restart=always", "ExecCondition=+-/usr/local/bin/edge-agent watchdog --root /opt/x"},
-		"app-restart.path":                 {"PathExists=/opt/x/restart"},
-		"app-watchdog.service":             {"User=upd", "Wants=app-retry.service", "ExecStart=-/usr/local/bin/edge-agent watchdog --before app.service --root /opt/x", "NoNewPrivileges=yes"},
-		"app-retry.service":                {"User=upd", "After=app.service", "ExecCondition=/usr/local/bin/edge-agent watchdog --after app.service --root /opt/x", "ExecStart=touch /opt/x/restart"},
-		"app-restart.service":              {"User=upd", "After=app-retry.service", "ExecStartPost=+systemctl --no-block restart app.service", "NoNewPrivileges=yes"},
+		"app-restart.path":                 {"PathChanged=/opt/x/restart", "Unit=app-restart.service", "StartLimitIntervalSec=0"},
+		"app-watchdog.service":             {"User=upd", "Wants=app-retry.service", "ExecStart=+-/usr/local/bin/edge-agent watchdog --before app.service --root /opt/x", "NoNewPrivileges=yes"},
+		"app-retry.service":                {"User=upd", "After=app.service", "ExecCondition=+/usr/local/bin/edge-agent watchdog --after app.service --root /opt/x", "ExecStart=/usr/local/bin/edge-agent restart --request --unit app.service --root /opt/x"},
+		"app-restart.service":              {"StartLimitIntervalSec=0", "ExecStart=/usr/local/bin/edge-agent restart --unit app.service --root /opt/x", "NoNewPrivileges=yes", "ReadWritePaths=", "CapabilityBoundingSet=CAP_DAC_READ_SEARCH"},
 	} {
 		for _, line := range lines {
 			if !strings.Contains(got[name], "\n"+line+"\n") {

@@ -278,20 +278,15 @@ func (d *design) judge(n *node) string {
 	return "the previous version's probe: " + string(old)
 }
 
-type step struct {
-	name string
-	node node
-}
-
 // next returns every step that can follow n.
-func (d *design) next(n node, flips uint8, out []step) []step {
+func (d *design) next(n node, flips uint8, out []step[node]) []step[node] {
 	out = out[:0]
 	if n.phase == isKept || n.phase == isBack {
 		return out
 	}
 	add := func(name string, t node) {
 		d.settle(&t)
-		out = append(out, step{name, t})
+		out = append(out, step[node]{name, t})
 	}
 	if n.age == off {
 		t := n

@@ -3,16 +3,21 @@ package trial
 import (
 	"fmt"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/bilbycast/edge-agent/internal/box"
 )
 
 const (
 	lineChanges = 2          // changes of the line in one run
 	fewest      = 11_500_000 // states of the whole space
+
+	fewestAttached = 38_000_000
 )
 
 var nodesRules = design{name: "the rules of a node", rules: Default}
@@ -125,106 +130,132 @@ func (d *design) mustEnd(n node) (wrong string, starts int) {
 	return "", starts
 }
 
+// step leads to a node.
+type step[N comparable] struct {
+	name string
+	node N
+}
+
+// space is what one search goes through.
+type space[N comparable] struct {
+	name    string
+	starts  []N
+	next    func(N, []step[N]) []step[N]
+	broken  func(*N) string          // the promise that the step to a node broke, or ""
+	mustEnd func(N) (string, int)    // what is wrong with how a world at rest ends, or ""; the starts of a bad version
+	atRest  func(N) (key N, ok bool) // nodes of one key end in the same way; not ok: a later node tells
+}
+
 // violation is a way to a broken promise.
 type violation struct {
-	promise string
-	start   node
-	steps   []string
+	promise, space string
+	steps          []string
 }
 
 func (v violation) String() string {
-	return fmt.Sprintf("%s: %v; %v; %v: %s", v.promise, v.start.version, v.start.probe, v.start.manager, strings.Join(v.steps, "; "))
+	return fmt.Sprintf("%s: %s: %s", v.promise, v.space, strings.Join(v.steps, "; "))
 }
 
 // outcome is what a search found.
 type outcome struct {
 	states, starts int
-	violations     []violation // one of each promise
+	cut            int         // spaces that were not searched to the end
+	violations     []violation // one of each promise and space
 }
 
-// search tries every order of events from start.
-func (d *design) search(start node, limit int) (out outcome) {
+// search tries every order of events, up to limit states.
+func (p space[N]) search(limit int) (out outcome) {
 	type origin struct {
-		prev node
+		prev int32
 		name string
 	}
-	from := map[node]origin{}
-	var queue []node
-	for _, up := range []bool{true, false} {
-		n := start
-		n.up = up
-		from[n] = origin{}
-		queue = append(queue, n)
+	seen := map[N]struct{}{}
+	var nodes []N // in the order in which they are searched
+	var from []origin
+	add := func(n N, prev int, name string) {
+		if _, ok := seen[n]; !ok {
+			seen[n] = struct{}{}
+			nodes, from = append(nodes, n), append(from, origin{int32(prev), name})
+		}
+	}
+	for _, n := range p.starts {
+		add(n, -1, "")
 	}
 	found := map[string]bool{}
-	note := func(promise string, n node) {
+	note := func(promise string, i int) {
 		if promise == "" || found[promise] {
 			return
 		}
 		found[promise] = true
-		v := violation{promise: promise, start: start}
-		for o := from[n]; o.name != ""; o = from[o.prev] {
-			v.steps = append(v.steps, o.name)
+		v := violation{promise: promise, space: p.name}
+		for ; from[i].prev >= 0; i = int(from[i].prev) {
+			v.steps = append(v.steps, from[i].name)
 		}
 		slices.Reverse(v.steps)
 		out.violations = append(out.violations, v)
 	}
-	ends := map[node]string{}
-	var buf []step
-	for ; len(queue) > 0 && out.states < limit; out.states++ {
-		n := queue[0]
-		queue = queue[1:]
-		if promise := n.broken(); promise != "" {
-			note(promise, n)
+	ends := map[N]string{}
+	var buf []step[N]
+	for i := 0; i < len(nodes); i++ {
+		if out.states == limit {
+			out.cut = 1
+			return out
+		}
+		out.states++
+		n := nodes[i]
+		if promise := p.broken(&n); promise != "" {
+			note(promise, i)
 			continue
 		}
-		if n.age == off || n.age == calm { // a world at rest comes to one of these
-			k := n
-			k.up, k.flips, k.short = false, 0, 0
+		if k, ok := p.atRest(n); ok {
 			promise, ok := ends[k]
 			if !ok {
 				var starts int
-				promise, starts = d.mustEnd(n)
+				promise, starts = p.mustEnd(n)
 				ends[k], out.starts = promise, max(out.starts, starts)
 			}
-			note(promise, n)
+			note(promise, i)
 		}
-		buf = d.next(n, lineChanges, buf)
+		buf = p.next(n, buf)
 		for _, s := range buf {
-			if _, ok := from[s.node]; !ok {
-				from[s.node] = origin{n, s.name}
-				queue = append(queue, s.node)
-			}
+			add(s.node, i, s.name)
 		}
 	}
 	return out
 }
 
-// searchAll searches every combination of version, probe and manager. enough, unless nil,
-// ends it at a violation.
-func (d *design) searchAll(limit int, enough func(violation) bool) (all outcome) {
-	jobs := make(chan node)
-	done := make(chan struct{})
+// searchAll makes every search, or those until the first violation.
+func searchAll[N comparable](spaces []space[N], limit int, untilViolation bool) (all outcome) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	closeDone := sync.OnceFunc(func() { close(done) })
+	next := 0
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			for n := range jobs {
-				out := d.search(n, limit)
+			for {
+				mu.Lock()
+				if next == len(spaces) || untilViolation && len(all.violations) > 0 {
+					mu.Unlock()
+					return
+				}
+				p := spaces[next]
+				next++
+				mu.Unlock()
+				out := p.search(limit)
 				mu.Lock()
 				all.states += out.states
+				all.cut += out.cut
 				all.starts = max(all.starts, out.starts)
 				all.violations = append(all.violations, out.violations...)
 				mu.Unlock()
-				if enough != nil && slices.ContainsFunc(out.violations, enough) {
-					closeDone()
-				}
 			}
 		})
 	}
-	defer wg.Wait()
-	defer close(jobs)
+	wg.Wait()
+	return
+}
+
+// spaces are every combination of version, probe and manager.
+func (d *design) spaces() (out []space[node]) {
 	for v := range versions {
 		for p := range oldProbes {
 			for m := range managers {
@@ -232,11 +263,19 @@ func (d *design) searchAll(limit int, enough func(violation) bool) (all outcome)
 				if m == ghost {
 					n.ghost = 6
 				}
-				select {
-				case jobs <- n:
-				case <-done:
-					return
-				}
+				up := n
+				up.up = true
+				out = append(out, space[node]{
+					name:   fmt.Sprintf("%v; %v; %v", v, p, m),
+					starts: []node{up, n},
+					next:   func(n node, out []step[node]) []step[node] { return d.next(n, lineChanges, out) },
+					broken: (*node).broken, mustEnd: d.mustEnd,
+					atRest: func(n node) (node, bool) {
+						ok := n.age == off || n.age == calm // a world at rest comes to one of these
+						n.up, n.flips, n.short = false, 0, 0
+						return n, ok
+					},
+				})
 			}
 		}
 	}
@@ -249,16 +288,26 @@ func TestNoOrderOfEventsBreaksAPromise(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it searches millions of states")
 	}
-	out := nodesRules.searchAll(math.MaxInt, nil)
-	t.Logf("trial model: %d states, %d violations; a bad version needs at most %d starts", out.states, len(out.violations), out.starts)
-	for _, v := range out.violations {
+	linked := searchAll(nodesRules.spaces(), math.MaxInt, false)
+	d, limit := attachedRules(2), 15_000 // of each space
+	if os.Getenv(box.LongEnv) != "" {
+		d, limit = attachedRules(1), math.MaxInt // 2 ends of the machine: 81 million states, twice the time
+	}
+	attached := searchAll(d.spaces(), limit, false)
+	violations := slices.Concat(linked.violations, attached.violations)
+	t.Logf("trial model: %d states, %d violations; linked %d, attached %d (%d of %d spaces to the end); a bad version needs at most %d starts, attached %d",
+		linked.states+attached.states, len(violations), linked.states, attached.states, len(d.spaces())-attached.cut, len(d.spaces()), linked.starts, attached.starts)
+	for _, v := range violations {
 		t.Error(v)
 	}
-	if out.states < fewest {
-		t.Errorf("%d states, fewer than %d", out.states, fewest)
+	if os.Getenv(box.LongEnv) != "" && (attached.cut > 0 || attached.states < fewestAttached) {
+		t.Errorf("%d states of attached mode, fewer than %d; %d spaces not to the end", attached.states, fewestAttached, attached.cut)
 	}
-	if out.starts > 13 {
-		t.Errorf("a bad version was rolled back after %d starts, more than 13", out.starts)
+	if linked.states < fewest || linked.states+attached.states < 16_000_000 {
+		t.Errorf("too few states: %d, %d", linked.states, attached.states)
+	}
+	if linked.starts > 13 || attached.starts > 14 {
+		t.Errorf("a bad version was rolled back after %d starts, more than 13; attached %d, more than 14", linked.starts, attached.starts)
 	}
 }
 
@@ -292,11 +341,13 @@ func TestEachRuleIsNeeded(t *testing.T) {
 			d := nodesRules
 			d.name = name
 			without(&d)
-			out := d.searchAll(120_000, func(violation) bool { return true })
-			if len(out.violations) == 0 {
-				t.Fatalf("no violation in %d states without it", out.states)
+			for _, limit := range []int{2000, 120_000} {
+				if out := searchAll(d.spaces(), limit, true); len(out.violations) > 0 {
+					t.Log(out.violations[0])
+					return
+				}
 			}
-			t.Log(out.violations[0])
+			t.Fatal("no violation without it")
 		})
 	}
 }

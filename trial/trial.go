@@ -6,9 +6,13 @@
 // manager between two failures of the new one (Round). Everything else leaves it
 // running, unproven, with the way back intact.
 //
-// The package's test searches every order of events for one in which a healthy version is
-// rolled back, a bad one stays, or last-good moves without proof. It also shows that each
-// rule is needed.
+// In attached mode the service is a unit beside its agent. Its own check, and the check of
+// its dependency, are the evidence (Checks). What the agent does next follows from what it
+// sees (Seen.Next), and its starts count by the same function, with the rules Attached.
+//
+// The package's tests search the orders of events of both modes for one in which a healthy
+// version is rolled back, a bad one stays, or last-good moves without proof. They also show
+// that each rule is needed.
 package trial
 
 // Rules are the bounds of a trial. Default has those that nodes follow.
@@ -19,6 +23,10 @@ type Rules struct {
 	MaxExcused int
 	// CalmClears: a start that ran well for ten minutes clears what was counted before it.
 	CalmClears bool
+	// NotedKeeps: it clears nothing if a verdict against it was recorded.
+	NotedKeeps bool
+	// JobsFree: a start that a job ended never counts, ready or not.
+	JobsFree bool
 	// RoundsPerStart and Rounds are how many contradicting rounds end a start, and the
 	// trial. Zero Rounds: only the starts count.
 	RoundsPerStart, Rounds int
@@ -62,13 +70,13 @@ type Counts struct {
 // Count returns the counts after a start that ended as e, and whether that start counts
 // against the version.
 func (r Rules) Count(c Counts, e End) (Counts, bool) {
-	calm := e.Calm && r.CalmClears
+	calm := e.Calm && r.CalmClears && !(e.Noted && r.NotedKeeps)
 	if calm {
 		c = Counts{}
 	}
 	fault := e.Noted || e.How == ByItself || e.How == Unknown
 	switch {
-	case fault, calm, e.How == ByOperator && e.Ready:
+	case fault, calm, e.How == ByOperator && (e.Ready || r.JobsFree):
 	case c.Excused >= r.MaxExcused:
 		fault = true
 	default:

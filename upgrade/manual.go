@@ -70,9 +70,13 @@ func manual(ctx context.Context, l state.Layout, rollback bool, running Running,
 			warnings = []string{err.Error()}
 		}
 	}
-	ownAgent := isOwnAgent(l)
+	attached, known := isAttached(l)
 	var before baseline
-	if ownAgent && compared.Status == state.PendingHealth {
+	switch {
+	case !known || compared.Status != state.PendingHealth:
+	case attached:
+		before = attachedBaseline(l)
+	default:
 		before = probeBefore(ctx, l)
 	}
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
@@ -86,12 +90,12 @@ func manual(ctx context.Context, l state.Layout, rollback bool, running Running,
 		if sequence := stage.SequenceOf(l, next.Target); sequence > 0 && sequence < s.FloorSequence {
 			return s, t, release.Errorf(release.SequenceTooOld, "%s has sequence %d, below %d, the floor that an installed release set", next.Target, sequence, s.FloorSequence)
 		}
-		if ownAgent && running.Accept {
+		if known && running.Accept {
 			if err := l.RecordAccept(state.AcceptRecord{TrialID: next.TrialID, At: now}); err != nil {
 				return s, t, err
 			}
 		}
-		if ownAgent {
+		if known {
 			if note := recordTrial(l, next.TrialID, before); note != "" {
 				warnings = append(warnings, note)
 			}

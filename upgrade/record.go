@@ -10,16 +10,18 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// isOwnAgent reports whether the service of a root is its own agent, as far as its
-// config.toml says. In attached mode a start ends for other reasons, and each counts.
-func isOwnAgent(l state.Layout) bool {
+// isAttached reports whether the service of a root is another unit than its agent, as far as
+// its config.toml says. ok is false if that cannot be read.
+func isAttached(l state.Layout) (attached, ok bool) {
 	c, _, err := config.Open(l.ConfigFile())
-	return err == nil && c.Service.Unit == ""
+	return err == nil && c.Service.Unit != "", err == nil
 }
 
-// baseline is what is known, before a swap, of last-good's link to the manager.
+// baseline is what is known before a swap: in linked mode, of last-good's link to the
+// manager.
 type baseline struct {
 	lastGood release.Version
+	attached bool
 	manager  state.Manager
 	answered bool // its probe gave an answer, whatever it was, or was not started for want of memory
 	words    string
@@ -48,14 +50,26 @@ func probeBefore(ctx context.Context, l state.Layout) baseline {
 	return b
 }
 
+// attachedBaseline is the baseline of a service that is another unit than its agent.
+func attachedBaseline(l state.Layout) baseline {
+	b := baseline{attached: true}
+	if t, err := l.Tree(); err == nil {
+		b.lastGood = t.LastGood
+	}
+	return b
+}
+
 // baseline is probeBefore, beside what a Swap does before it ends.
 func (p *Pipeline) baseline(ctx context.Context, end End) <-chan baseline {
 	out := make(chan baseline, 1)
-	if end != Swap || p.c.Node.Service.Unit != "" {
+	switch l := p.c.Node.Layout; {
+	case end != Swap:
 		out <- baseline{}
-		return out
+	case p.c.Node.Service.Unit != "":
+		out <- attachedBaseline(l)
+	default:
+		go func() { out <- probeBefore(ctx, l) }()
 	}
-	go func() { out <- probeBefore(ctx, p.c.Node.Layout) }()
 	return out
 }
 
@@ -63,7 +77,7 @@ func (p *Pipeline) baseline(ctx context.Context, end End) <-chan baseline {
 // counts, so an error is a note and no reason to refuse.
 func recordTrial(l state.Layout, id string, b baseline) (note string) {
 	if err := l.RecordSwap(state.SwapRecord{
-		TrialID: id, From: b.lastGood, ManagerKey: b.manager.Key, Probe: b.manager.Probe, Answered: b.answered, Baseline: b.words,
+		TrialID: id, From: b.lastGood, Attached: b.attached, ManagerKey: b.manager.Key, Probe: b.manager.Probe, Answered: b.answered, Baseline: b.words,
 	}); err != nil {
 		return "each start of the version on trial will count, whatever ends it: " + err.Error()
 	}

@@ -15,10 +15,16 @@ const (
 	runningAsks  = 3
 )
 
-// Running says how to look at the version that runs, before a swap to another one. If its own
-// check fails already, the swap is refused: after it nobody could tell a bad version from a
-// sick node.
+// Running says how to look at the version that runs, and at what it needs, before a swap to
+// another one. If its own check fails already, the swap is refused: after it nobody could tell
+// a bad version from a sick node.
 type Running struct {
+	// Unit returns why the service's unit could not be rolled back now; nil: it is known
+	// otherwise. It is asked also for a repair.
+	Unit func(context.Context) error
+	// Dependency asks what the service depends on; nil: nothing that is known. It is asked
+	// also for a repair: without it the repair could not be judged either.
+	Dependency func(context.Context) error
 	// Check is the running version's own check; nil: it has none, or it cannot be asked.
 	Check func(context.Context) error
 	// Repair is whether an operator declared the new version the repair. Then Check is not
@@ -37,15 +43,30 @@ func (p *Pipeline) checkRunning(ctx context.Context, r Request) error {
 	return r.Running.ask(ctx)
 }
 
-// ask asks the check. If it goes on failing, the error has its message and the code
-// release.Unhealthy.
+// ask asks the dependency and the check. If one goes on failing, the error has its message and
+// the code release.Unhealthy.
 func (r Running) ask(ctx context.Context) error {
+	if r.Unit != nil {
+		if err := r.Unit(ctx); err != nil {
+			return release.Errorf(release.Unhealthy, "the node could not roll back: %w", err)
+		}
+	}
+	if r.Dependency != nil {
+		if err := keepAsking(ctx, r.Dependency, "what the service depends on does not answer: %w; no version could be judged now; bring it back, or correct health.dependency in config.toml, then retry"); err != nil {
+			return err
+		}
+	}
 	if r.Check == nil || r.Repair {
 		return nil
 	}
+	return keepAsking(ctx, r.Check, "the running version fails its own check already: %w; fix that first, or declare this release the repair (--repair)")
+}
+
+// keepAsking returns nil once the question is answered well. format is of the error.
+func keepAsking(ctx context.Context, question func(context.Context) error, format string) error {
 	end := time.Now().Add(runningTime)
 	for asks := 1; ; asks++ {
-		err := r.Check(ctx)
+		err := question(ctx)
 		if err == nil {
 			return nil
 		}
@@ -53,7 +74,7 @@ func (r Running) ask(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if asks >= runningAsks && !time.Now().Before(end) {
-			return release.Errorf(release.Unhealthy, "the running version fails its own check already: %w; fix that first, or declare this release the repair (--repair)", err)
+			return release.Errorf(release.Unhealthy, format, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -61,6 +61,46 @@ func TestAskRunning(t *testing.T) {
 	}
 }
 
+// What the service depends on is asked first, and also for a repair.
+func TestAskTheDependency(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		fails  int // calls, before it answers
+		repair bool
+		ok     bool
+		checks int
+	}{
+		"it answers":                 {ok: true, checks: 1},
+		"it flaps":                   {fails: 4, ok: true, checks: 1},
+		"it is away":                 {fails: 1000},
+		"it answers, and a repair":   {ok: true, repair: true},
+		"it is away, and a repair":   {fails: 1000, repair: true},
+		"it flaps once, in a repair": {fails: 1, ok: true, repair: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				asks, checks := 0, 0
+				err := Running{Repair: tt.repair,
+					Check: func(context.Context) error { checks++; return nil },
+					Dependency: func(context.Context) error {
+						if asks++; asks <= tt.fails {
+							return errSick
+						}
+						return nil
+					},
+				}.ask(t.Context())
+				if (err == nil) != tt.ok || checks != tt.checks {
+					t.Errorf("%v after %d checks", err, checks)
+				}
+				if err != nil && (release.CodeOf(err) != release.Unhealthy || !errors.Is(err, errSick) || !strings.Contains(err.Error(), "health.dependency") || strings.Contains(err.Error(), "--repair")) {
+					t.Errorf("%v (%s)", err, release.CodeOf(err))
+				}
+			})
+		})
+	}
+}
+
 // A process that is stopped meanwhile refuses nothing.
 func TestAskRunningEndsWithItsContext(t *testing.T) {
 	t.Parallel()

@@ -200,7 +200,7 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 	end := map[End]func(context.Context, state.Layout, stage.Staged, state.Trial) (state.Result, error){
 		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
 	}[r.End]
-	if r.End == Swap && p.c.Node.Service.Unit == "" {
+	if r.End == Swap {
 		staged = staged.Recording(func() error {
 			if r.Running.Accept {
 				if err := l.RecordAccept(state.AcceptRecord{TrialID: trial.ID, At: time.Now().UTC()}); err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/bilbycast/edge-agent/state"
@@ -18,20 +19,27 @@ const askFor = 5 * time.Second
 // version on trial. The zero value stands for a root without a trial.
 type last struct {
 	trial  string // the trial's id
-	judged bool   // the trial has records: see state.SwapRecord
-	known  bool   // the watchdog's record of the last start can be read
+	rules  trial.Rules
+	judged bool // the trial has records: see state.SwapRecord
+	known  bool // the watchdog's record of the last start can be read
 	starts state.StartsRecord
 	judge  state.JudgeRecord
 	end    trial.End
 	cause  string // how it ended, as systemd says
 
-	boot     string
-	restarts int // for the record of the present start; -1: unknown
+	boot       string
+	restarts   int    // for the record of the present start; -1: unknown
+	invocation string // of the present start; "": unknown
 }
 
 // look gathers what is known of the last start. own is whether this process belongs to
 // the service's unit. It does not ask how the start ended unless counts is true.
 func look(ctx context.Context, l state.Layout, systemd Systemd, own, counts bool) (f last) {
+	defer func() {
+		if own {
+			f.invocation = systemd.invocation()
+		}
+	}()
 	res, err := l.Read()
 	s := res.State
 	if err != nil || s.Status != state.PendingHealth {
@@ -39,9 +47,13 @@ func look(ctx context.Context, l state.Layout, systemd Systemd, own, counts bool
 	}
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	f = last{trial: s.TrialID, boot: state.BootID(), restarts: -1}
+	f = last{trial: s.TrialID, boot: cmp.Or(systemd.Boot, state.BootID()), restarts: -1}
 	n, err := -1, errors.New("unknown")
-	if _, f.judged = l.ReadSwap(s); f.judged {
+	var swap state.SwapRecord
+	if swap, f.judged = l.ReadSwap(s); f.judged {
+		if f.rules = trial.Default; swap.Attached {
+			f.rules = trial.Attached
+		}
 		f.starts, f.known = l.ReadStarts(s)
 		f.judge = l.ReadJudge(s)
 		if systemd.Restarts != nil {
@@ -87,16 +99,16 @@ func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (st
 	r := f.starts
 	if s.BootAttempts > 0 {
 		f.end.Noted = s.Noted()
-		counts, counted := trial.Default.Count(trial.Counts{Faults: s.BootAttempts - 1, Excused: r.Excused}, f.end)
+		counts, counted := f.rules.Count(trial.Counts{Faults: s.BootAttempts - 1, Excused: r.Excused}, f.end)
 		rep.LastEnd, rep.LastCounts = f.how(s), counted
 		r = r.Ended(state.StartEnd{How: rep.LastEnd, Counted: counted})
 		r.Excused = counts.Excused
-		p = state.Past{Faults: counts.Faults, Over: trial.Default.Over(counts, s.MaxBootAttempts, f.rounds(l, s)), Cleared: f.end.Calm}
+		p = state.Past{Faults: counts.Faults, Over: f.rules.Over(counts, s.MaxBootAttempts, f.rounds(l, s)), Cleared: f.end.Calm}
 		if counted {
 			p.Cause = cmp.Or(f.cause, rep.LastEnd)
 		}
 	}
-	r.TrialID, r.Number, r.BootID, r.Restarts, r.NotMade = s.TrialID, r.Number+1, f.boot, f.restarts, false
+	r.TrialID, r.Number, r.BootID, r.Restarts, r.NotMade, r.Invocation = s.TrialID, r.Number+1, f.boot, f.restarts, false, f.invocation
 	if p.Over {
 		return p, nil
 	}
@@ -132,13 +144,19 @@ func (f last) how(s state.State) string {
 }
 
 // correct completes the record of a start that the watchdog's own unit counted: only in
-// the service's unit does systemd say how often it restarted the service.
+// the service's unit does systemd say how often it restarted the service, and which start
+// it is.
 func (f last) correct(l state.Layout) {
-	if f.known && f.restarts >= 0 && f.restarts != f.starts.Restarts {
-		f.starts.Restarts = f.restarts
+	if f.known && (f.restarts >= 0 && f.restarts != f.starts.Restarts || f.invocation != f.starts.Invocation) {
+		if f.starts.Invocation = f.invocation; f.restarts >= 0 {
+			f.starts.Restarts = f.restarts
+		}
 		l.RecordStarts(f.starts) // if this fails, the next start may count
 	}
 }
+
+// invocation returns the id of the start that is counted.
+func (s Systemd) invocation() string { return cmp.Or(s.Invocation, os.Getenv("INVOCATION_ID")) }
 
 // restarts returns what Restarts returns, and 0 if that is unknown.
 func (s Systemd) restarts(ctx context.Context) int {

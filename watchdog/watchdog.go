@@ -45,6 +45,12 @@ type Report struct {
 
 // Systemd answers what the watchdog asks of systemd. The zero value knows nothing.
 type Systemd struct {
+	// Invocation is the id of the service's present start; "": this process belongs to it,
+	// and has it in its environment.
+	Invocation string
+	// Boot is the id of this boot, as the watchdog in the service's unit has it; "":
+	// state.BootID. In a container a sandbox may show another one.
+	Boot string
 	// LastEnd returns how the previous start ended, or "" if that is unknown
 	// (systemd.LastEnd). It is called during a trial only.
 	LastEnd func(context.Context) string
@@ -87,6 +93,21 @@ func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 	rep.Reverted = rep.Reverted || rolledBack && rep.Status == state.RolledBack // also for this unit's log
 	if err := l.RecordStart(); err != nil {
 		rep.Notes = append(rep.Notes, "the agent refuses upgrades, since the watchdog could not record that it ran: "+err.Error())
+	}
+	return rep
+}
+
+// Count does the work of the watchdog for a start of an attached service that runs by now,
+// and that no watchdog counted: its agent calls it. Systemd.Invocation is that start.
+func Count(ctx context.Context, l state.Layout, systemd Systemd) Report {
+	counted, _ := l.StartCounted() // by the watchdog in a unit of its own
+	last := look(ctx, l, systemd, true, !counted)
+	rep, _ := run(ctx, l, systemd, last, !counted)
+	if counted {
+		last.correct(l)
+	}
+	if err := l.RecordStartOf(systemd.Invocation); err != nil {
+		rep.Errs = append(rep.Errs, err)
 	}
 	return rep
 }

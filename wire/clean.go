@@ -106,7 +106,7 @@ func (e *Event) clean() {
 	}
 	if t := d.Trial; t != nil {
 		t.Contradictions = min(max(t.Contradictions, 0), MaxStarts)
-		clean(MaxHold, &t.Link, &t.Probe, &t.ProbeBefore)
+		clean(MaxHold, &t.Link, &t.Probe, &t.ProbeBefore, &t.Check, &t.Dependency)
 		t.NotCounted = t.NotCounted[max(0, len(t.NotCounted)-MaxStarts):]
 		for i := range t.NotCounted {
 			clean(MaxHold/4, &t.NotCounted[i])

@@ -192,6 +192,9 @@ type Details struct {
 	FailedStarts []string `json:"failed_starts,omitempty"`
 	// Trial is what the trial of a version found that was rolled back.
 	Trial *Trial `json:"trial,omitempty"`
+	// Dependency is whether, after a rollback, the check of the previous version failed as
+	// well: probably what the service depends on is down, and not the version at fault.
+	Dependency bool `json:"dependency,omitempty"`
 	// Journal has the last lines of a version that was rolled back, oldest first: at
 	// most MaxJournal lines of at most MaxText bytes.
 	Journal []string `json:"journal,omitempty"`
@@ -208,6 +211,9 @@ type Trial struct {
 	Link        string `json:"link,omitempty"`
 	Probe       string `json:"probe,omitempty"`
 	ProbeBefore string `json:"probe_before,omitempty"`
+	// Check and Dependency are what the last round of checks of an attached service found.
+	Check      string `json:"check,omitempty"`
+	Dependency string `json:"dependency,omitempty"`
 	// NotCounted is how each start ended that did not count against the version, oldest
 	// first. More than MaxStarts are shortened to the last ones.
 	NotCounted []string `json:"not_counted,omitempty"`

@@ -44,6 +44,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. 'config check' and 'probe' also hav
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCmd(), newInstallWorkCmd())
+	root.AddCommand(newVersionCmd(), newInstallWorkCmd(), newRestartCmd())
 	return root
 }

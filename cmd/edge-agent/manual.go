@@ -29,7 +29,8 @@ library of that version, or of the running one, is not as it was staged.
 
 Apply asks the [health] checks of config.toml first. It refuses if they fail for
 some seconds: the trial could not tell a bad version from a sick node. --repair
-says that this version is the repair; then only its own check counts.`,
+says that this version is the repair; then only its own check counts, and what
+[health] dependency names.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
 	var repair, accept bool
@@ -40,7 +41,11 @@ says that this version is the repair; then only its own check counts.`,
 			if err := install.FitApply(ctx, l); err != nil {
 				return state.Result{}, err
 			}
-			return upgrade.Apply(ctx, l, upgrade.Running{Check: healthOf(l), Repair: repair, Accept: accept})
+			c, _, err := config.Open(l.ConfigFile())
+			if err != nil { // apply needs no config.toml; status and doctor report it
+				return upgrade.Apply(ctx, l, upgrade.Running{Repair: repair, Accept: accept})
+			}
+			return upgrade.Apply(ctx, l, running(c, repair, accept))
 		}, nil
 	})
 }
@@ -54,7 +59,9 @@ func newAcceptCmd() *cobra.Command {
 		Long: `A version on trial must reach its manager before it is kept. Where the manager is
 out of reach, as at a site without a network, accept says that you take the version
 without that proof. Its own check must hold all the same; if it fails, the previous
-version returns. The event of the upgrade says that an operator accepted it.`,
+version returns. Of a service beside its agent, accept takes a version whose check
+cannot tell (exit status 75, HTTP 424), and none whose check fails. The event of the
+upgrade says that an operator accepted it.`,
 		Args: cli.ExactArgs(0, "root"),
 	}
 	cmd = newManualCmd(cmd, func([]string) (manualStep, error) { return upgrade.Accept, nil })
@@ -92,14 +99,26 @@ on trial. If it cannot roll back, it lists the installed versions.`,
 // repairHelp is the help of --repair.
 const repairHelp = "this version is the repair: put it on trial even if the checks of [health] fail now"
 
-// healthOf returns what asks the [health] checks of a root's config.toml; nil if it cannot be
-// read. What only the running service knows is left out.
-func healthOf(l state.Layout) func(context.Context) error {
-	c, _, err := config.Open(l.ConfigFile())
-	if err != nil {
-		return nil // apply needs no config.toml; status and doctor report it
+// running returns what asks [health] of a config.toml before a swap. What only the running
+// service knows is left out.
+func running(c config.Settings, repair, accept bool) upgrade.Running {
+	r := upgrade.Running{
+		Dependency: func(ctx context.Context) error { return probe.Dependency(ctx, c.Health) },
+		Check:      func(ctx context.Context) error { return probe.Run(ctx, c.Health) },
+		Repair:     repair, Accept: accept,
 	}
-	return func(ctx context.Context) error { return probe.Run(ctx, c.Health) }
+	if c.Service.Unit == "" {
+		return r
+	}
+	service := install.Service(c)
+	r.Check = func(ctx context.Context) error {
+		if err := service.Up(ctx); err != nil {
+			return err
+		}
+		return probe.BeforeSwap(ctx, c.Health)
+	}
+	r.Unit = service.FitNow
+	return r
 }
 
 // manualStep is one change of a root by an operator.

@@ -90,7 +90,7 @@ func runAgent(ctx context.Context, c config.Settings, o agent.Options) error {
 	if c.Service.Unit != "" {
 		o.CheckVersion = install.Service(c).FitVersion
 		return agent.Attend(ctx, c.Config, o, systemd.Attached{
-			Name: c.Service.Unit, Layout: l, Ask: l.AskRestart, Stopped: agent.ErrStopped,
+			Name: c.Service.Unit, Layout: l, Ask: l.AskRestart,
 		})
 	}
 	service := install.Service(c)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/install"
-	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/spf13/cobra"
@@ -65,9 +63,7 @@ config.toml, and refuses if they fail for some seconds, as apply does.`,
 			if apply {
 				end = upgrade.Swap
 			}
-			rel, err := p.Run(cmd.Context(), source, upgrade.Request{End: end, Running: upgrade.Running{
-				Check: func(ctx context.Context) error { return probe.Run(ctx, c.Health) }, Repair: repair, Accept: accept,
-			}})
+			rel, err := p.Run(cmd.Context(), source, upgrade.Request{End: end, Running: running(c, repair, accept)})
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
 			}

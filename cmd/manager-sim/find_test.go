@@ -167,6 +167,9 @@ func TestUpgradeStateNames(t *testing.T) {
 			t.Errorf("%s is called %q, not %q", state, got, want)
 		}
 	}
+	if got := upgradeState(api.Node{UpgradeState: api.RolledBack, Dependency: true}); got != "rolled back, probably a dependency" {
+		t.Errorf("it is called %q", got)
+	}
 	var n api.Node
 	if err := json.Unmarshal([]byte(`{"upgrade_state":"staging","upgrade":{"progress":{"phase":"x","bytes_done":40,"bytes_total":100}}}`), &n); err != nil || upgradeState(n) != "staging 40 %" {
 		t.Errorf("%q (%v)", upgradeState(n), err)

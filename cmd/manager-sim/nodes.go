@@ -51,6 +51,9 @@ func upgradeState(n api.Node) string {
 	case api.Failed:
 		return "upgrade failed"
 	case api.RolledBack:
+		if n.Dependency {
+			return api.RolledBackDependency
+		}
 		return "rolled back"
 	case api.Changed:
 		return "runs another version"

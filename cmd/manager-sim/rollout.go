@@ -43,7 +43,7 @@ var nodeStates = []struct {
 	word  string
 }{
 	{rollout.NodeUpdated, "updated"}, {rollout.NodeCommanded, "upgrading"}, {rollout.NodeUnproven, "unproven"}, {rollout.NodeWaiting, "waiting"}, {rollout.NodeFailed, "failed"},
-	{rollout.NodeRolledBack, "rolled back"}, {rollout.NodeSkipped, "skipped"}, {rollout.NodeMissed, "missed"},
+	{rollout.NodeRolledBack, "rolled back"}, {rollout.NodeDependency, api.RolledBackDependency}, {rollout.NodeSkipped, "skipped"}, {rollout.NodeMissed, "missed"},
 }
 
 // countsOf returns the number of nodes in each state, as a text.

@@ -21,14 +21,17 @@ func TestRolloutShowsFailures(t *testing.T) {
 	add("n2", "failed", "upgrade_of_the_future", "no such thing")
 	add("n3", "updated", "", "")
 	add("n4", "failed", "upgrade_of_the_future", "")
+	add("n5", rollout.NodeDependency, rollout.Dependency, "no route to db")
 	text := "  n1 rolled back (" + known + "): exit ?[1m2\n    " + meaning(known) + "\n    " + remedy(known) + "\n" +
 		"  n2 failed (upgrade_of_the_future): no such thing\n  n4 failed (upgrade_of_the_future)\n"
+	dependency := "  n5 rolled back, probably a dependency (dependency): no route to db\n    " + meaning("dependency") + "\n    " + remedy("dependency") + "\n"
+	text += dependency
 	head := summary(r) + "\n"
 	for _, tt := range []struct {
 		shown map[string]string
 		want  string
 	}{{nil, head + text}, {map[string]string{}, head + text}, {map[string]string{"n1": failureOf(r.Nodes[0]), "n4": "another"},
-		head + "  n2 failed (upgrade_of_the_future): no such thing\n  n4 failed (upgrade_of_the_future)\n"}} {
+		head + "  n2 failed (upgrade_of_the_future): no such thing\n  n4 failed (upgrade_of_the_future)\n" + dependency}} {
 		var out bytes.Buffer
 		printRollout(&out, r, tt.shown)
 		if out.String() != tt.want {

@@ -197,6 +197,8 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 		return done, err
 	}
 	switch {
+	case n.UpgradeState == api.RolledBack && n.Dependency:
+		return true, u.failure(cli.RolledBack, api.RolledBackDependency, rollout.Dependency, n.Error)
 	case n.UpgradeState == api.RolledBack:
 		return true, u.failure(cli.RolledBack, "rolled back", n.ErrorCode, n.Error)
 	case n.UpgradeState == api.Failed && n.ErrorCode == rollout.TimeLimit:
@@ -270,6 +272,8 @@ func (u *upgrade) printEvents(ctx context.Context) (bool, error) {
 		}
 	}
 	switch {
+	case rolledBack != nil && dependency(rolledBack.Details):
+		return true, u.failure(cli.RolledBack, api.RolledBackDependency, rollout.Dependency, rolledBack.Message)
 	case rolledBack != nil:
 		return true, u.failure(cli.RolledBack, "rolled back", rolledBack.ErrorCode, rolledBack.Message)
 	case completed != nil:
@@ -280,6 +284,12 @@ func (u *upgrade) printEvents(ctx context.Context) (bool, error) {
 		return true, u.failure(cli.Refused, "failed", failed.ErrorCode, failed.Message)
 	}
 	return false, nil
+}
+
+// dependency reports whether the details of a rollback say that probably a dependency is down.
+func dependency(details json.RawMessage) bool {
+	var d wire.Details
+	return json.Unmarshal(details, &d) == nil && d.Dependency
 }
 
 // acknowledged reports whether the node's answer ends a command that does not decide the

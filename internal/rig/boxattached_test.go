@@ -202,7 +202,7 @@ func TestUnderSystemdAttachedLeastPrivilege(t *testing.T) {
 	}
 
 	for _, tt := range []struct{ spoil, mend, says string }{
-		{"systemctl disable --now edge-restart.path", "systemctl enable --now edge-restart.path", "edge-restart.path is inactive"},
+		{"systemctl disable --now edge-restart.path; mv /etc/systemd/system/edge-restart.path /root/; systemctl daemon-reload", "mv /root/edge-restart.path /etc/systemd/system/; systemctl daemon-reload; systemctl enable --now edge-restart.path", "edge-restart.path is missing"},
 		{"mv /etc/systemd/system/edge.service.d /root/; systemctl daemon-reload", "mv /root/edge.service.d /etc/systemd/system/; systemctl daemon-reload", "ExecCondition="},
 	} {
 		mark := b.Timeline.Mark()

@@ -132,7 +132,7 @@ func (n *BoxNode) Show(ctx context.Context, properties ...string) (map[string]st
 	return m, nil
 }
 
-// UnitJournal returns the journal of the unit and of its watchdog's own unit, of all boots.
+// UnitJournal returns the journal of the unit and of the units beside it, of all boots.
 func (n *BoxNode) UnitJournal(ctx context.Context) (string, error) {
-	return n.Journal(ctx, boxUnit, "edge-watchdog.service")
+	return n.Journal(ctx, boxUnit, "edge-watchdog.service", "edge-agent.service", "edge-restart.service")
 }

@@ -47,7 +47,7 @@ func TestUnderSystemdAttachedSickNode(t *testing.T) {
 
 	b.sh("systemctl stop edge.service")
 	mark, _ = b.upgrade("1.2.0")
-	if e := b.event(mark, "upgrade_unhealthy"); !strings.Contains(e.Message, "edge.service: it is stopped") {
+	if e := b.event(mark, "upgrade_unhealthy"); !strings.Contains(e.Message, "edge.service is inactive") {
 		t.Errorf("the event says %q", e.Message)
 	}
 	if got := b.sh("systemctl is-active edge.service || :"); got != "inactive" {

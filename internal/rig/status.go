@@ -18,6 +18,9 @@ type Status struct {
 	LastGood     string       `json:"last_good"`
 	BootAttempts int          `json:"boot_attempts"`
 	Undelivered  int          `json:"undelivered_events"`
+	Trial        struct {
+		Stage state.TrialStage `json:"stage"`
+	} `json:"trial"`
 }
 
 func decodeStatus(out []byte) (Status, error) {

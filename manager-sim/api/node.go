@@ -39,6 +39,9 @@ type Node struct {
 	Trial string `json:"trial,omitempty"`
 	// Hold is what an unproven version waits for.
 	Hold *Hold `json:"hold,omitempty"`
+	// Dependency is whether the last upgrade was rolled back, and probably a dependency of the
+	// node is down: the check of the previous version failed afterwards as well.
+	Dependency bool `json:"dependency,omitempty"`
 	// ManagerAwaySecs is how long no manager ran since it sent the command of an upgrade
 	// that has not ended. The time limit did not run meanwhile.
 	ManagerAwaySecs int64     `json:"manager_away_secs,omitempty"`

@@ -18,6 +18,9 @@ const (
 	Superseded UpgradeState = "superseded" // it was unproven, and a newer version took its place
 )
 
+// RolledBackDependency describes a node that rolled back for what is probably a dependency.
+const RolledBackDependency = "rolled back, probably a dependency"
+
 // Ended reports whether the upgrade has ended.
 func (u UpgradeState) Ended() bool {
 	switch u {

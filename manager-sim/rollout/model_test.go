@@ -68,7 +68,7 @@ func (f fleet) events(r Rollout) []Event {
 	again := true
 	for _, n := range r.Nodes {
 		again = again && n.Attempt < f.attempts
-		for _, s := range []NodeState{NodeUpdated, NodeFailed, NodeRolledBack} {
+		for _, s := range []NodeState{NodeUpdated, NodeFailed, NodeRolledBack, NodeDependency} {
 			es = append(es, Outcome{NodeID: n.ID, Attempt: n.Attempt, State: s, Code: "upgrade_x"})
 		}
 		if n.Attempt > 1 {
@@ -148,6 +148,9 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 	case to.Status == Completed && slices.ContainsFunc(to.Nodes, func(n Node) bool { return n.State == NodeUnproven && !n.Known }):
 		return "it completes while a node is unproven, and no operator has resumed"
 	}
+	if lacks := to.lacksDependency(); lacks && (to.Wave > from.Wave || to.Status == Settling && from.Status != Settling || to.Status == Completed && from.Status != Completed) {
+		return "it goes on although a node probably lacks a dependency, and no operator has resumed"
+	}
 	fresh := 0
 	for i, n := range to.Nodes {
 		was := from.Nodes[i]
@@ -172,7 +175,7 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 				break
 			}
 			asked := was.State == NodeCommanded || was.State == NodeUnproven || was.Watched() || was.Code == TimeLimit
-			if e.Attempt == was.Attempt && e.State == NodeRolledBack && asked && n.State != NodeRolledBack {
+			if e.Attempt == was.Attempt && (e.State == NodeRolledBack || e.State == NodeDependency) && asked && n.State != e.State {
 				return "a node rolled back, and that does not count"
 			}
 			if e.Attempt != was.Attempt && n.State != was.State && n.Code != TimeLimit {
@@ -192,12 +195,12 @@ func check(from Rollout, e Event, to Rollout, acts []Action, err error, now time
 				return "a node that did not keep the version counts as one that fell"
 			}
 		case Retry:
-			if err == nil && was.failed() && n.State != NodeWaiting && n.State != NodeCommanded {
+			if err == nil && (was.failed() || was.State == NodeDependency) && n.State != NodeWaiting && n.State != NodeCommanded {
 				return "a node that failed is not tried again"
 			}
 		}
 		_, condition := e.(Condition)
-		if from.Nodes[i].State == NodeUpdated && to.Nodes[i].State != NodeUpdated && to.Nodes[i].State != NodeRolledBack && !condition {
+		if from.Nodes[i].State == NodeUpdated && to.Nodes[i].State != NodeUpdated && to.Nodes[i].State != NodeRolledBack && to.Nodes[i].State != NodeDependency && !condition {
 			return "an updated node is forgotten"
 		}
 	}

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,12 @@ func (r Rollout) mustPause() bool {
 	return unproven || failures >= r.Threshold
 }
 
+// lacksDependency reports whether a node rolled back for what is probably a dependency, since
+// an operator resumed.
+func (r Rollout) lacksDependency() bool {
+	return slices.ContainsFunc(r.Nodes, func(n Node) bool { return n.State == NodeDependency && !n.Known })
+}
+
 // fallen are the ways in which a node pauses a rollout, in the order of PauseReason. Those
 // with names list the nodes: their own upgrade has not failed, so people look for them.
 var fallen = []struct {
@@ -34,6 +41,7 @@ var fallen = []struct {
 	{"degraded", true, func(n Node) bool { return n.State == NodeFailed && n.Code == Degraded }},
 	{"running another version again", true, func(n Node) bool { return n.State == NodeFailed && n.Code == OtherVersion }},
 	{"unproven", true, Node.overdue},
+	{"rolled back, probably a dependency", true, func(n Node) bool { return n.State == NodeDependency }},
 }
 
 // maxNames is how many nodes a reason lists.

@@ -80,7 +80,7 @@ func TestRandomFleets(t *testing.T) {
 			case 6, 7:
 				return Tick{}
 			}
-			return Outcome{node.ID, node.Attempt, []NodeState{NodeUpdated, NodeUpdated, NodeUpdated, NodeUpdated, NodeFailed, NodeRolledBack}[rnd.IntN(6)], "upgrade_x"}
+			return Outcome{node.ID, node.Attempt, []NodeState{NodeUpdated, NodeUpdated, NodeUpdated, NodeUpdated, NodeFailed, NodeRolledBack, NodeDependency}[rnd.IntN(7)], "upgrade_x"}
 		}
 		for range 400 {
 			if rnd.IntN(3) == 0 {

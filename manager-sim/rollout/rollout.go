@@ -13,6 +13,8 @@
 //	running   every online node of the wave has an outcome     settling; after the last wave waiting or completed
 //	running   failures reach the threshold                     paused
 //	running   an unproven node reaches the time limit          paused, whatever the threshold
+//	running   no upgrade is running, and a node rolled back    paused, whatever the threshold
+//	          for what is probably a dependency
 //	any       a node that kept the version rolls back,         paused, if failures reach the threshold
 //	          vanishes, reports degraded, or runs another
 //	          version again; or a node fails late, or runs
@@ -44,6 +46,9 @@
 //	            or it kept the version and then fell: "node_vanished", "node_degraded" or "node_other_version". It counts as
 //	            updated again when that is over. An unproven node past the limit falls if it runs another version
 //	rolled_back it rolled back to the previous version
+//	dependency  it rolled back, and probably a dependency of the node is down: the check of the previous version failed as well.
+//	            It is neither updated nor failed. Once no upgrade runs in the wave, the rollout pauses. After a Resume the
+//	            next wave goes on without it; Retry tries it again
 //	skipped     an operator left it out, it left the group, or a newer version took the place of the unproven one
 //	missed      it was offline until the lifetime was over
 package rollout
@@ -87,10 +92,14 @@ const (
 	NodeSkipped    NodeState = "skipped"
 	NodeMissed     NodeState = "missed"
 	NodeUnproven   NodeState = "unproven"
+	NodeDependency NodeState = "dependency"
 )
 
 // TimeLimit is the code of a node that had no outcome within the limit.
 const TimeLimit = "time_limit"
+
+// Dependency is the code of a NodeDependency.
+const Dependency = "dependency"
 
 // Strategies.
 const (

@@ -17,7 +17,7 @@ type Tick struct{}
 type Outcome struct {
 	NodeID  string
 	Attempt int
-	State   NodeState // NodeUpdated, NodeFailed, NodeRolledBack or NodeSkipped
+	State   NodeState // NodeUpdated, NodeFailed, NodeRolledBack, NodeDependency or NodeSkipped
 	Code    string    // of a failure
 }
 
@@ -31,7 +31,7 @@ type Presence struct {
 type (
 	Pause  struct{ Reason string }
 	Resume struct{}
-	Retry  struct{}                // all nodes that failed
+	Retry  struct{}                // all nodes that failed, or rolled back
 	Skip   struct{ NodeID string } // leave out a node
 	Abort  struct{}
 )
@@ -143,7 +143,7 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 			return ErrNotPaused
 		}
 		for i := range r.Nodes {
-			r.Nodes[i].Known = r.Nodes[i].failed() || r.Nodes[i].overdue()
+			r.Nodes[i].Known = r.Nodes[i].failed() || r.Nodes[i].overdue() || r.Nodes[i].State == NodeDependency
 		}
 		r.run()
 	case Retry:
@@ -152,7 +152,7 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		}
 		k := 0
 		for i := range r.Nodes {
-			if n := &r.Nodes[i]; n.failed() {
+			if n := &r.Nodes[i]; n.failed() || n.State == NodeDependency {
 				n.State, n.Code, n.Known = NodeWaiting, "", false
 				k++
 			}
@@ -189,9 +189,9 @@ func (n *Node) recordOutcome(e Outcome) {
 		if open || late && e.Code != TimeLimit {
 			n.fall(NodeFailed, e.Code)
 		}
-	case NodeRolledBack:
+	case NodeRolledBack, NodeDependency:
 		if open || n.Watched() || late {
-			n.fall(NodeRolledBack, e.Code)
+			n.fall(e.State, e.Code)
 		}
 	case NodeSkipped:
 		if open || late || n.Code == OtherVersion { // which may be the version that took the place of the unproven one
@@ -258,6 +258,9 @@ func (r *Rollout) advance(now time.Time, acts *[]Action) {
 		switch {
 		case running > 0:
 			r.run()
+			return
+		case r.lacksDependency(): // it says nothing about the version, good or bad
+			r.pause("", acts)
 			return
 		case over || r.Wave == len(r.Waves)-1 && offline == 0:
 			r.complete(now, acts)

@@ -41,7 +41,7 @@ func (v *nodeViews) view(ctx context.Context, n store.Node, groups map[string]st
 		Health: n.Health, Version: n.Version, TargetVersion: st.Command.Version, UpgradeState: st.State, ErrorCode: st.Code, Error: st.Message,
 		CommandID: st.Command.ID, RequestedBy: st.Command.Actor, Capabilities: n.Capabilities, Upgrade: n.Upgrade,
 		UpgradeUnavailable: n.Unavailable, Warnings: n.Warnings, RegisteredAt: n.RegisteredAt, LastSeen: n.LastSeen, RemovedAt: n.RemovedAt,
-		Trial: n.Trial, Hold: n.Hold, ManagerAwaySecs: int64(st.Away / time.Second),
+		Trial: n.Trial, Hold: n.Hold, ManagerAwaySecs: int64(st.Away / time.Second), Dependency: st.Dependency,
 	}
 	if !n.Duplicate.Since.IsZero() {
 		node.Duplicate = &n.Duplicate

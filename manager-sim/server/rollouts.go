@@ -164,7 +164,7 @@ func (h *rolloutRoutes) addMessage(ctx context.Context, ro rollout.Rollout, n ro
 		return err
 	}
 	st, err := h.engine.Statuses.OfCommand(ctx, c, rec)
-	if st.Code == n.Code || n.Code == rollout.OtherVersion {
+	if st.Code == n.Code || n.Code == rollout.OtherVersion || n.Code == rollout.Dependency {
 		v.Message = st.Message
 	}
 	if n.Code == rollout.OtherVersion && v.Message == "" {

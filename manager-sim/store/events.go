@@ -26,6 +26,7 @@ type EventFilter struct {
 type Outcome struct {
 	Code       string
 	Message    string // its first maxOutcome characters
+	Dependency bool   // wire.Details.Dependency
 	ReceivedAt time.Time
 }
 
@@ -98,14 +99,18 @@ const (
 // many, the newest. With the command id "" it returns the rollbacks that no command
 // caused.
 func (s *Store) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outcome, error) {
-	rows, err := s.query(ctx, `SELECT error_code, substr(message, 1, ?), received_at FROM events
+	// The details are JSON of this manager: a text in it cannot have these characters, since
+	// its quotation marks are escaped.
+	rows, err := s.query(ctx, `SELECT error_code, substr(message, 1, ?), received_at,
+		CASE WHEN details LIKE '%"dependency":true%' THEN 1 ELSE 0 END FROM events
 		WHERE node_id = ? AND command_id = ? AND (command_id != '' OR error_code = 'upgrade_rolled_back') ORDER BY seq DESC LIMIT ?`,
 		maxOutcome, nodeID, commandID, maxOutcomes)
 	list, err := collect(rows, err, func(row scanner) (Outcome, error) {
 		var o Outcome
 		var at int64
-		err := row.Scan(&o.Code, &o.Message, &at)
-		o.ReceivedAt = fromMS(at)
+		var dependency int
+		err := row.Scan(&o.Code, &o.Message, &at, &dependency)
+		o.ReceivedAt, o.Dependency = fromMS(at), dependency != 0
 		return o, err
 	})
 	slices.Reverse(list)

@@ -38,6 +38,9 @@ func Meaning(code string) (meaning, remedy string) {
 	case rollout.OtherVersion:
 		return "The node kept the version, and runs another one again. It counts as updated again when it runs the version.",
 			"See the node's events: a version was chosen on the device, or the node rolled back. Retry, or skip it."
+	case rollout.Dependency:
+		return "Probably a dependency of the node is down: after the rollback the check of the previous version failed as well. This does not count against the version.",
+			"Bring back what the service depends on, then retry. The node's event has what its check reports."
 	case rollout.TimeLimit:
 		return "The node reported no outcome within the time limit. A later report still counts.",
 			"Check whether the node is online. Retry, or skip it."

@@ -41,6 +41,9 @@ func (e event) Trial() (rows [][2]string) {
 	for i, why := range d.FailedStarts {
 		rows = append(rows, [2]string{fmt.Sprintf("Start %d failed", i+1), cmp.Or(why, "the node does not know why")})
 	}
+	if d.Dependency {
+		rows = append(rows, [2]string{"Probably a dependency", "after the rollback the check of the previous version failed as well"})
+	}
 	t := d.Trial
 	if t == nil {
 		return rows
@@ -51,7 +54,8 @@ func (e event) Trial() (rows [][2]string) {
 	if t.Contradictions > 0 {
 		rows = append(rows, [2]string{"Contradicted", fmt.Sprintf("%d times the previous version reached the manager, and the new one did not, before and after", t.Contradictions)})
 	}
-	for _, row := range [][2]string{{"Link of the new version", t.Link}, {"Probe of the previous version", t.Probe}, {"Its probe before the swap", t.ProbeBefore}} {
+	for _, row := range [][2]string{{"Link of the new version", t.Link}, {"Probe of the previous version", t.Probe}, {"Its probe before the swap", t.ProbeBefore},
+		{"Own check, in the last round", t.Check}, {"Its dependency, in that round", t.Dependency}} {
 		if row[1] != "" {
 			rows = append(rows, row)
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
@@ -67,6 +68,9 @@ func (n node) Chip() chip {
 	case api.Failed:
 		return chip{"upgrade failed", "✕", "bad"}
 	case api.RolledBack:
+		if n.Dependency {
+			return chip{api.RolledBackDependency, "?", "warn"}
+		}
 		return chip{"rolled back", "✕", "bad"}
 	case api.Changed:
 		return chip{"runs another version", "≠", "warn"}
@@ -131,6 +135,9 @@ func (n node) Report() string {
 func (n node) Failure() *failure {
 	switch n.UpgradeState {
 	case api.Failed, api.RolledBack:
+		if n.Dependency {
+			return failureOf(rollout.Dependency, n.Error)
+		}
 		return failureOf(n.ErrorCode, n.Error)
 	}
 	return nil
@@ -183,7 +190,7 @@ func (f nodeFilter) matches(n node) bool {
 }
 
 // states are the states of chips, for the filter.
-var states = []string{"idle", "offline", "queued", "staging", "restarting", "on trial", "unproven", "updated", "upgrade failed", "rolled back", "runs another version", "superseded"}
+var states = []string{"idle", "offline", "queued", "staging", "restarting", "on trial", "unproven", "updated", "upgrade failed", "rolled back", api.RolledBackDependency, "runs another version", "superseded"}
 
 // nodesView is the data of the page of nodes.
 type nodesView struct {

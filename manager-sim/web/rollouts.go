@@ -40,7 +40,8 @@ type rolloutTable struct {
 }
 
 // nodeWords are the states of a rollout's nodes whose names the pages do not show.
-var nodeWords = map[rollout.NodeState]string{rollout.NodeCommanded: "upgrading", rollout.NodeRolledBack: "rolled back"}
+var nodeWords = map[rollout.NodeState]string{rollout.NodeCommanded: "upgrading", rollout.NodeRolledBack: "rolled back",
+	rollout.NodeDependency: api.RolledBackDependency}
 
 func nodeWord(s rollout.NodeState) string {
 	if w, ok := nodeWords[s]; ok {
@@ -55,9 +56,9 @@ func (d rolloutDetail) Done() int {
 	return len(d.Nodes) - d.number(rollout.NodeWaiting) - d.number(rollout.NodeCommanded) - d.number(rollout.NodeMissed) - d.number(rollout.NodeUnproven)
 }
 
-// Bad is the number of nodes that failed or were rolled back.
+// Bad is the number of nodes that failed or were rolled back, which can be tried again.
 func (d rolloutDetail) Bad() int {
-	return d.number(rollout.NodeFailed) + d.number(rollout.NodeRolledBack)
+	return d.number(rollout.NodeFailed) + d.number(rollout.NodeRolledBack) + d.number(rollout.NodeDependency)
 }
 
 // Final reports whether the rollout has ended.
@@ -87,7 +88,7 @@ func (d rolloutDetail) count(states ...rollout.NodeState) string {
 // Brief is the progress of the rollout for a list: "4 of 40 finished, 1 failed".
 func (d rolloutDetail) Brief() string {
 	text := fmt.Sprintf("%d of %d finished", d.Done(), len(d.Nodes))
-	if bad := d.count(rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeUnproven); bad != "" {
+	if bad := d.count(rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeDependency, rollout.NodeUnproven); bad != "" {
 		text += ", " + bad
 	}
 	if left := d.count(rollout.NodeWaiting, rollout.NodeMissed); left != "" && d.Final() {
@@ -101,7 +102,7 @@ func (d rolloutDetail) Brief() string {
 func (d rolloutDetail) Summary() string {
 	count := d.count
 	text := fmt.Sprintf("%d of %d finished", d.Done(), len(d.Nodes))
-	if finished := count(rollout.NodeUpdated, rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeSkipped); finished != "" {
+	if finished := count(rollout.NodeUpdated, rollout.NodeFailed, rollout.NodeRolledBack, rollout.NodeDependency, rollout.NodeSkipped); finished != "" {
 		text += ": " + finished
 	}
 	text += "."
@@ -122,8 +123,13 @@ type waveNode struct {
 // fallenWords are the states of nodes that kept the version and fell, by their codes.
 var fallenWords = map[string]string{rollout.Vanished: "vanished", rollout.Degraded: "degraded", rollout.OtherVersion: "runs another version"}
 
-// Chip is the state of a node that failed.
-func (n waveNode) Chip() chip { return chip{n.Word, "✕", "bad"} }
+// Chip is the state of a node that failed, or rolled back.
+func (n waveNode) Chip() chip {
+	if n.State == rollout.NodeDependency {
+		return chip{n.Word, "?", "warn"}
+	}
+	return chip{n.Word, "✕", "bad"}
+}
 
 // MaySkip reports whether an operator can leave the node out of the rollout.
 func (n waveNode) MaySkip() bool {
@@ -149,7 +155,7 @@ func (d rolloutDetail) waves() []wave {
 			if n.State == rollout.NodeUpdated {
 				w.Updated++
 			}
-			if n.State == rollout.NodeFailed || n.State == rollout.NodeRolledBack {
+			if n.State == rollout.NodeFailed || n.State == rollout.NodeRolledBack || n.State == rollout.NodeDependency {
 				wn.Failure = failureOf(n.Code, n.Message)
 				wn.Word = cmp.Or(fallenWords[n.Code], wn.Word)
 			}

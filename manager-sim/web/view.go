@@ -105,7 +105,7 @@ var functions = template.FuncMap{
 				parts[0]++
 			case rollout.NodeFailed, rollout.NodeRolledBack:
 				parts[1]++
-			case rollout.NodeCommanded, rollout.NodeUnproven:
+			case rollout.NodeCommanded, rollout.NodeUnproven, rollout.NodeDependency:
 				parts[2]++
 			}
 		}

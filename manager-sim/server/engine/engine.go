@@ -196,6 +196,9 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		}
 		outcome := map[api.UpgradeState]rollout.NodeState{api.Updated: rollout.NodeUpdated, api.Failed: rollout.NodeFailed,
 			api.RolledBack: rollout.NodeRolledBack, api.Superseded: rollout.NodeSkipped}[st.State]
+		if st.Dependency {
+			outcome, st.Code = rollout.NodeDependency, rollout.Dependency
+		}
 		// The rollout has a time limit of its own.
 		if outcome != "" && outcome != n.State && st.Code != rollout.TimeLimit {
 			events = append(events, rollout.Outcome{NodeID: n.ID, Attempt: n.Attempt, State: outcome, Code: st.Code})

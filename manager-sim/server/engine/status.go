@@ -86,6 +86,8 @@ type Status struct {
 	Ended   time.Time // of the last acknowledgement or event for the command; zero: none
 	// Completed is when the node reported that it kept the version, or acknowledged it.
 	Completed time.Time
+	// Dependency is whether the version was rolled back, and probably a dependency is down.
+	Dependency bool
 	// Trial is what the node reports about the trial of the command's version; "" if it runs
 	// another one.
 	Trial string
@@ -187,6 +189,9 @@ func (s Statuses) OfCommand(ctx context.Context, c store.Command, n store.Node) 
 	for _, o := range outcomes {
 		if o.Code == st.Code && o.Message != "" {
 			st.Message = o.Message
+		}
+		if o.Code == string(release.RolledBack) {
+			st.Dependency = o.Dependency
 		}
 	}
 	return st, nil

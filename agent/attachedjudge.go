@@ -1,0 +1,294 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/trial"
+	"github.com/bilbycast/edge-agent/watchdog"
+	"github.com/rs/zerolog"
+)
+
+// attachedJudge decides on a version on trial whose service is another unit than this agent,
+// by the rules of package trial (Seen.Next). This process may die and start again at any
+// moment: what it needs then is on disk, and a start's limit runs from the start's own begin.
+type attachedJudge struct {
+	a        *Agent
+	trial    string // its id
+	target   string
+	log      zerolog.Logger
+	requests requests
+	accepted bool
+
+	state  state.State        // as it is on disk
+	starts state.StartsRecord // of the watchdog, and of this agent
+	record state.JudgeRecord  // as it is on disk
+	unit   trial.Service      // as systemd says
+	begun  time.Time          // of the start that unit is in
+
+	own    trial.Own // what the check said last
+	why    string    // in words
+	looked time.Time // at the service, last
+	asked  time.Time // when it was asked last
+	well   time.Time // since when it passes without a break, in this start; zero: it does not
+	calm   bool      // for ten minutes
+	quiet  time.Time // since when nothing starts the service; zero: something does
+	round  time.Time // when the last round of checks began
+	stuck  time.Time // since when a verdict could not be recorded; zero: it could
+	wrote  time.Time // when the record was written last
+	silent bool      // systemd does not answer
+}
+
+func (a *Agent) newAttachedJudge(res state.Result) *attachedJudge {
+	s := res.State
+	j := &attachedJudge{
+		a: a, trial: s.TrialID, target: s.Target.String(), state: s, requests: requests{a: a}, own: trial.NotRun, why: "it was not asked yet",
+		log: a.log.With().Str("version", s.Target.String()).Str("unit", a.c.Service.Unit).Logger(),
+	}
+	if _, ok := a.c.Layout.ReadSwap(s); !ok { // an earlier agent began the trial, or the disk was full
+		if err := a.c.Layout.RecordSwap(state.SwapRecord{TrialID: s.TrialID, From: s.Previous, Attached: true}); err != nil {
+			j.log.Warn().Err(err).Msg("the trial was not recorded; each start counts")
+		}
+	}
+	j.record = a.c.Layout.ReadJudge(s)
+	return j
+}
+
+// run returns once the version is kept, or current points to another one, or ctx is done.
+func (j *attachedJudge) run(ctx context.Context) error {
+	a := j.a
+	j.log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
+	a.setStatus(func(w *statusText) { w.service = j.target + " is on trial" })
+	tick := time.NewTicker(pace(time.Second))
+	defer tick.Stop()
+	var last time.Time
+	for {
+		// Each look forks a process: after ten minutes fewer are enough.
+		if now := time.Now(); !j.calm || now.Sub(last) >= min(pace(5*time.Second), a.c.Window/4) {
+			last = now
+			if done, err := j.step(ctx); done || err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// step looks once at the service, and acts. done means that the trial is over.
+func (j *attachedJudge) step(ctx context.Context) (done bool, err error) {
+	a := j.a
+	unit, err := a.attached.look(ctx)
+	if ctx.Err() != nil {
+		return false, nil
+	}
+	if silent := err != nil; silent != j.silent {
+		if j.silent = silent; silent {
+			j.log.Warn().Err(err).Msg("systemd does not say how the service is; nothing is decided meanwhile")
+		}
+	}
+	if err != nil {
+		return false, nil
+	}
+	res, err := a.c.Layout.Read()
+	if err != nil {
+		j.log.Warn().Err(err).Msg("the install root could not be read")
+		return false, nil
+	}
+	if res.State.Status != state.PendingHealth || res.State.TrialID != j.trial {
+		return true, nil // watchCurrent sees where current points
+	}
+	j.state = res.State
+	now := time.Now()
+	j.observe(unit, now)
+	if unit.Active && j.began(unit) && now.Sub(j.asked) >= j.pause() { // what ran before is not on trial
+		j.asked = now
+		if j.check(ctx, now); ctx.Err() != nil {
+			return false, nil
+		}
+	}
+	seen := j.seen(now)
+	act := seen.Next()
+	switch act {
+	case trial.CountStart:
+		return false, j.count(ctx)
+	case trial.NoteEnd:
+		j.condemn(ctx, unit.Words, now)
+	case trial.Ask:
+		j.requests.ask(ctx, unit)
+	case trial.Mend:
+		return false, j.requests.mend()
+	case trial.TakeBack:
+		return j.takeBack(ctx)
+	case trial.Keep:
+		return true, a.keep(ctx, "")
+	case trial.Judge:
+		if now.Sub(j.round) >= a.c.Window/4 {
+			j.round = now
+			return j.judge(ctx)
+		}
+	case trial.Offer:
+		j.reached(state.Unproven, "somebody to start "+a.c.Service.Unit+", which is stopped", now)
+	case trial.Wait:
+		if j.record.Stage == "" || j.record.Stage == state.OnTrial {
+			j.reached(state.OnTrial, j.waitsFor(seen), now)
+		}
+	}
+	return false, nil
+}
+
+// observe records what systemd says of the service, and what the disk says of its starts.
+func (j *attachedJudge) observe(unit trial.Service, now time.Time) {
+	l := j.a.c.Layout
+	starts, known := l.ReadStarts(j.state)
+	if j.record = j.record.InStart(starts.Number); j.record.Before == "" && !known && j.state.BootAttempts == 0 {
+		j.record.Before = unit.Invocation
+		j.note(now)
+	}
+	if unit.Invocation != j.unit.Invocation {
+		j.well, j.calm, j.round, j.asked = time.Time{}, false, time.Time{}, time.Time{}
+		j.own, j.why = trial.NotRun, "it was not asked yet"
+	}
+	if !unit.Active {
+		j.well = time.Time{}
+		j.own, j.why = trial.Fails, unit.Words
+	}
+	j.starts = starts
+	switch began := j.began(unit); {
+	case unit.State == trial.Between: // a slow stop, or an attempt to start it, is no time of quiet
+		if !j.quiet.IsZero() {
+			j.quiet = j.quiet.Add(now.Sub(j.looked))
+		}
+	case began && unit.State != trial.Stopped:
+		j.quiet = time.Time{}
+	case j.quiet.IsZero():
+		j.quiet = now
+	}
+	j.unit, j.begun, j.looked = unit, now.Add(-unit.Age), now
+	if !j.accepted && l.Accepted(j.state) {
+		j.accepted = true
+		j.log.Warn().Msg("an operator accepted this version: a check that cannot tell is enough")
+	}
+}
+
+// began reports whether the service was started since the swap.
+func (j *attachedJudge) began(unit trial.Service) bool {
+	return j.state.BootAttempts > 0 || j.starts.Number > 0 || j.record.Before != "" && unit.Invocation != "" && unit.Invocation != j.record.Before
+}
+
+// seen is what the rules are asked about.
+func (j *attachedJudge) seen(now time.Time) trial.Seen {
+	a, u := j.a, j.unit
+	ran, known := a.c.Layout.StartOf(u.Invocation)
+	recorded := ran || u.Invocation != "" && j.starts.Invocation == u.Invocation || !known
+	asked, unserved := j.requests.pending(u, now)
+	return trial.Seen{
+		Unit: u.State, Began: j.began(u),
+		// A start whose program does not run yet may still be counted by its watchdog.
+		Counted: j.state.BootAttempts > 0 && recorded || !u.Ran && u.State == trial.Up,
+		Noted:   j.state.Noted() && (j.starts.Invocation == "" || j.starts.Invocation == u.Invocation),
+		Held:    !j.well.IsZero() && now.Sub(j.well) >= a.c.Hold,
+		Over:    now.Sub(j.begun) >= j.limit(),
+		Asked:   asked, Unserved: unserved, Mendable: u.PathDown, OwnStop: u.OwnStop,
+		Offered: j.record.Stage == state.Unproven,
+		Waited:  !j.quiet.IsZero() && now.Sub(j.quiet) >= a.c.Window,
+	}
+}
+
+// limit is how long a start may take until it is judged, from its own begin.
+func (j *attachedJudge) limit() time.Duration {
+	limit := max(j.a.c.Window, j.unit.StartLimit)
+	if first := pace(stage.FirstStartOf(j.a.c.Layout, j.state.Target)); !j.record.Passed {
+		limit = max(limit, first)
+	}
+	return limit
+}
+
+// count counts the present start, which no watchdog did.
+func (j *attachedJudge) count(ctx context.Context) error {
+	a := j.a
+	boot := state.BootID()
+	if same := j.record.Boot == "" || j.record.Boot == boot; same {
+		boot = j.starts.BootID
+	}
+	// If that rolls the version back, this start must end, whatever happens to this process.
+	j.record.Ends, j.record.Boot = j.unit.Invocation, state.BootID()
+	j.note(time.Now())
+	rep := watchdog.Count(ctx, a.c.Layout, watchdog.Systemd{
+		Invocation: j.unit.Invocation, Boot: boot,
+		Restarts: func(context.Context) (int, error) { return j.unit.Restarts, nil },
+		LastEnd:  func(ctx context.Context) string { return a.attached.LastEnd(ctx, j.unit.Invocation) },
+	})
+	for _, r := range rep.Records() {
+		level, _ := zerolog.ParseLevel(r.Level)
+		j.log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+	}
+	if rep.Reverted {
+		return errCurrentMoved
+	}
+	j.log.Warn().Int("boot_attempts", rep.BootAttempts).Msg("no watchdog ran before this start, so the agent counted it: write the drop-in again (edge-agent unit)")
+	return nil
+}
+
+// condemn records why the present start must end. Without the record it is asked for all the
+// same once a window has passed: the watchdog rolls back where it cannot count.
+func (j *attachedJudge) condemn(ctx context.Context, cause string, now time.Time) {
+	start := j.unit.Invocation
+	j.log.Error().Str("cause", cause).Int("boot_attempts", j.state.BootAttempts).Msg("this start of the new version failed")
+	j.a.setStatus(func(w *statusText) { w.service = fmt.Sprintf("%s did not prove healthy: %s", j.target, cause) })
+	_, err := j.a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		starts, known := j.a.c.Layout.ReadStarts(s)
+		if s.TrialID == j.trial && (!known || starts.Invocation == "" || starts.Invocation == start) {
+			s = state.NoteFailure(s, cause)
+		}
+		return s, t, nil
+	})
+	if err == nil || errors.Is(err, state.ErrReportsPending) {
+		j.stuck = time.Time{}
+		return
+	}
+	j.log.Error().Err(err).Msg("the verdict was not recorded; trying again")
+	if j.stuck.IsZero() {
+		j.stuck = now
+	}
+	if now.Sub(j.stuck) >= j.a.c.Window {
+		j.requests.ask(ctx, j.unit)
+	}
+}
+
+// takeBack points current back to the version that runs: nothing started the new one.
+func (j *attachedJudge) takeBack(ctx context.Context) (done bool, err error) {
+	a := j.a
+	if err := a.c.Layout.WithdrawRestart(); err != nil {
+		j.log.Warn().Err(err).Msg("the request for a restart was not withdrawn")
+	}
+	why := fmt.Sprintf("nothing restarted %s within %v after the swap: %s", a.c.Service.Unit, a.c.Window, j.requests.words(j.unit))
+	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+		if s.TrialID == j.trial {
+			s, t = state.TakeBackSwap(s, t, why, now)
+		}
+		return s, t, nil
+	})
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
+		j.log.Error().Err(err).Msg("the swap was not taken back; trying again")
+		return false, nil
+	}
+	if res.State.Status != state.RolledBack { // it was started meanwhile
+		return false, nil
+	}
+	j.log.Error().Str("reason", why).Msg("the swap was taken back: the new version was never started")
+	// It may have been started right before; and what the agent's own request stopped, nobody
+	// else starts.
+	if unit, err := a.attached.look(ctx); err == nil && (unit.Invocation != j.record.Before || unit.OwnStop) {
+		j.record.Ends = unit.Invocation
+		j.note(time.Now())
+	}
+	return true, nil
+}
