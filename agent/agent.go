@@ -80,7 +80,8 @@ type Agent struct {
 	mu        sync.Mutex
 	readySent bool
 	status    statusText
-	busy      bool // a release is being staged, or waits for the restart
+	busy      bool            // a release is being staged, or waits for the restart
+	staged    release.Version // by that
 	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
 	// does not wait.
 	networkDeadline time.Time
@@ -180,6 +181,9 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	trial := res.State.Status == state.PendingHealth
 	if trial && a.c.version != res.State.Target {
+		if a.attached != nil { // current was moved a moment ago
+			return errCurrentMoved
+		}
 		return a.recordFailedStart(ctx, res.State, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
 	}
 	if !trial {
@@ -210,14 +214,10 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
 	g.Go(func() error { return a.tryRoot(ctx) })
-	ends := ""
-	if a.attached != nil && res.State.Status == state.RolledBack {
-		ends = a.c.Layout.ReadJudge(res.State).Ends
-	}
-	g.Go(func() error { return a.watchPrevious(ctx, res, ends) })
+	g.Go(func() error { return a.watchPrevious(ctx, res) })
 	if a.attached != nil {
-		g.Go(func() error { return a.watchCurrent(ctx) })
-		g.Go(func() error { return a.awaitRestart(ctx, trial, ends) })
+		g.Go(func() error { return a.watchCurrent(ctx, res.State.TrialID) })
+		g.Go(func() error { return a.awaitRestart(ctx, res) })
 	} else {
 		g.Go(func() error { return a.followCurrent(ctx, res.Tree.Current) })
 	}

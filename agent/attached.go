@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -28,8 +29,8 @@ type Unit interface {
 	Restart(ctx context.Context, start string, again bool) error
 	// Look returns how the unit is.
 	Look(ctx context.Context) (trial.Service, error)
-	// Older returns an error if a process of an earlier start still runs.
-	Older(ctx context.Context) error
+	// Older says which process of an earlier start still runs; "": none that is known.
+	Older(ctx context.Context) (string, error)
 	// LastEnd returns how the start before the given one ended; "" if that is unknown.
 	LastEnd(ctx context.Context, start string) string
 	// Journal returns the last lines of the start before the one that runs.
@@ -43,8 +44,9 @@ type attached struct {
 	mu    sync.Mutex // the trial, and the session for a health message, look at the same time
 	start string     // at the last look
 	since time.Time  // when a look first saw start
-	// stale is the start that ran when an operator pointed current to this version, or "".
-	stale string
+	// stale is the start that ran when an operator pointed current to this version, and ended
+	// the one in which the agent set current back; or "".
+	stale, ended string
 }
 
 // look is Look, for at most ten seconds. It remembers the start.
@@ -93,7 +95,8 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		return nil
 	}
 	o.CheckUnit, o.Journal = u.Fit, u.Journal
-	ready, stale, began := false, "", time.Now()
+	ready, stale, ended, began := false, "", "", time.Now()
+	pause := time.Duration(0) // after a short run
 	var held *hold
 	for {
 		a, err := newAttached(c, o, u)
@@ -109,15 +112,16 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			}
 			defer held.release()
 		}
-		a.hold, a.attached.stale, a.attached.began = held, stale, began
+		a.hold, a.attached.stale, a.attached.ended, a.attached.began = held, stale, ended, began
 		if !ready {
 			if err := notify("READY=1"); err != nil {
 				a.log.Warn().Err(err).Msg("systemd was not notified")
 			}
 			ready = true
 		}
+		run := time.Now()
 		err = a.run(ctx)
-		stale = ""
+		stale, ended = "", ""
 		switch {
 		case ctx.Err() != nil:
 			if err := notify("STOPPING=1"); err != nil {
@@ -126,13 +130,24 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			a.log.Info().Msg("agent stopped")
 			return nil
 		case errors.Is(err, errCurrentMoved): // the watchdog, this agent or an operator moved it
-			stale = a.attached.staleStart()
+			stale, ended = a.attached.staleStart(), a.attached.ended
+			if pause = min(2*pause+time.Second, shortRun); time.Since(run) >= shortRun {
+				pause = 0
+			}
+			select { // something else may move it again and again
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
 		case errors.Is(err, errSwapped):
 		default:
 			return err
 		}
 	}
 }
+
+// shortRun is how long the agent runs for one version before current is moved again, or
+// longer, unless something moves it again and again.
+const shortRun = time.Minute
 
 // newAttached returns the Agent for the version that current points to now.
 func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
@@ -146,6 +161,8 @@ func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	}
 	if res, err := r.Layout.Read(); err == nil && !res.Tree.Current.IsZero() {
 		o.Version = res.Tree.Current.String()
+	} else if t, e := r.Layout.Tree(); err != nil && e == nil && !t.Current.IsZero() { // state.json cannot be read
+		o.Version = t.Current.String()
 	}
 	o.CheckVersion = checksFirstStart(r.Layout, u, o.CheckVersion)
 	a, err := New(c, o)
@@ -185,10 +202,13 @@ func checksFirstStart(l state.Layout, u Unit, check func(context.Context, string
 var errCurrentMoved = errors.New("current points to another version")
 
 // watchCurrent returns errCurrentMoved when current points to another version than at
-// the start of this run: the watchdog rolled back, or an operator changed the link.
-func (a *Agent) watchCurrent(ctx context.Context) error {
+// the start of this run, or the same one is on trial again, in another trial than that: the
+// watchdog rolled back, or an operator did something.
+func (a *Agent) watchCurrent(ctx context.Context, trial string) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	l := a.c.Layout
+	var written time.Time // state.json, when it was read last
 	for {
 		select {
 		case <-ctx.Done():
@@ -197,11 +217,24 @@ func (a *Agent) watchCurrent(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		t, err := a.c.Layout.Tree()
-		if err != nil || t.Current.IsZero() || t.Current == a.c.version {
+		t, err := l.Tree()
+		if err != nil || t.Current.IsZero() {
 			continue
 		}
-		if a.progress.Load() != nil { // it may be this agent's own swap, which closes swapped in a moment
+		if t.Current == a.c.version {
+			st, err := os.Lstat(l.StateFile())
+			if err != nil || st.ModTime().Equal(written) {
+				continue
+			}
+			res, err := l.Read()
+			if err != nil {
+				continue
+			}
+			if written = st.ModTime(); res.State.Status != state.PendingHealth || res.State.TrialID == trial {
+				continue
+			}
+		}
+		if a.swaps(t.Current) { // swapped is closed in a moment
 			continue
 		}
 		select {
@@ -209,7 +242,7 @@ func (a *Agent) watchCurrent(ctx context.Context) error {
 			return nil
 		default:
 		}
-		a.log.Info().Str("from", a.c.version.String()).Str("to", t.Current.String()).Msg("current points to another version")
+		a.log.Info().Str("from", a.c.version.String()).Str("to", t.Current.String()).Msg("current points to another version, or to one that is on trial again")
 		return errCurrentMoved
 	}
 }

@@ -30,7 +30,7 @@ type fakeUnit struct {
 
 func (u fakeUnit) Fit(context.Context) error                 { return nil }
 func (u fakeUnit) Journal(context.Context) ([]string, error) { return []string{"it said this"}, nil }
-func (u fakeUnit) Older(context.Context) error               { return nil }
+func (u fakeUnit) Older(context.Context) (string, error)     { return "", nil }
 func (u fakeUnit) LastEnd(context.Context, string) string    { return "" }
 func (u fakeUnit) Restart(_ context.Context, start string, again bool) error {
 	return u.restart(start, again)

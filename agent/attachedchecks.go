@@ -9,6 +9,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
+	"github.com/rs/zerolog"
 )
 
 // pause is the time between two checks. After ten minutes a check that forks a program must
@@ -20,12 +21,20 @@ func (j *attachedJudge) pause() time.Duration {
 	return pace(time.Second)
 }
 
+// longestGap is how long the check may not be asked, besides the pause between two, while it
+// is still known to pass: systemd may answer late, once.
+const longestGap = 10 * time.Second
+
 // check asks the service's own check.
 func (j *attachedJudge) check(ctx context.Context, now time.Time) {
+	if now.Sub(j.answered) > j.pause()+pace(longestGap) { // nobody knows what it did meanwhile
+		j.well = time.Time{}
+	}
 	j.own, j.why = j.a.askOwn(ctx)
 	if ctx.Err() != nil {
 		return
 	}
+	j.answered = time.Now()
 	if j.own != trial.Passes {
 		if !j.well.IsZero() {
 			j.log.Warn().Str("check", string(j.own)).Str("reason", j.why).Msg("its own check does not pass any more")
@@ -49,8 +58,11 @@ func (j *attachedJudge) check(ctx context.Context, now time.Time) {
 func (a *Agent) askOwn(ctx context.Context) (trial.Own, string) {
 	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := a.attached.Older(limited); err != nil && !isTimeout(err) {
-		return trial.Fails, err.Error()
+	switch older, err := a.attached.Older(limited); {
+	case older != "":
+		return trial.Fails, older
+	case err != nil && !isTimeout(err): // what answers is not known
+		return trial.NotRun, err.Error()
 	}
 	if a.c.Check != nil {
 		if err := a.c.Check(limited); err != nil {
@@ -96,9 +108,17 @@ func (j *attachedJudge) judge(ctx context.Context) (done bool, err error) {
 		words = "it answers"
 	}
 	now := time.Now()
-	j.record.Failed, j.record.Check, j.record.Dependency = failed, release.Foreign(string(own)+": "+why, maxRoundWords), release.Foreign(words, maxRoundWords)
-	j.note(now)
-	j.log.Info().Str("check", j.record.Check).Str("dependency", j.record.Dependency).Str("finding", string(finding)).Int("failed", failed).Msg("a round of checks after the limit of the start")
+	found := fmt.Sprint(own, dep, finding, failed)
+	changed := found != j.found
+	if j.found = found; changed || now.Sub(j.wrote) >= j.every() {
+		j.record.Failed, j.record.Check, j.record.Dependency = failed, release.Foreign(string(own)+": "+why, maxRoundWords), release.Foreign(words, maxRoundWords)
+		j.note(now)
+	}
+	level := zerolog.DebugLevel
+	if changed {
+		level = zerolog.InfoLevel
+	}
+	j.log.WithLevel(level).Str("check", string(own)+": "+why).Str("dependency", words).Str("finding", string(finding)).Int("failed", failed).Msg("a round of checks after the limit of the start")
 	switch finding {
 	case trial.Condemned:
 		cause := "its own check fails: " + why
@@ -164,7 +184,7 @@ func (j *attachedJudge) reached(stage state.TrialStage, waits string, now time.T
 
 // every is how often what a version waits for is written: see judge.every.
 func (j *attachedJudge) every() time.Duration {
-	if j.calm {
+	if j.calm || !j.record.Since.IsZero() && time.Since(j.record.Since) >= pace(calmAfter) {
 		return 20 * pace(recordEvery)
 	}
 	return pace(recordEvery)

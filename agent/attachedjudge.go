@@ -30,17 +30,21 @@ type attachedJudge struct {
 	unit   trial.Service      // as systemd says
 	begun  time.Time          // of the start that unit is in
 
-	own    trial.Own // what the check said last
-	why    string    // in words
-	looked time.Time // at the service, last
-	asked  time.Time // when it was asked last
-	well   time.Time // since when it passes without a break, in this start; zero: it does not
-	calm   bool      // for ten minutes
-	quiet  time.Time // since when nothing starts the service; zero: something does
-	round  time.Time // when the last round of checks began
-	stuck  time.Time // since when a verdict could not be recorded; zero: it could
-	wrote  time.Time // when the record was written last
-	silent bool      // systemd does not answer
+	own      trial.Own // what the check said last
+	why      string    // in words
+	looked   time.Time // at the service, last
+	asked    time.Time // when the check was asked last
+	answered time.Time // when it answered last
+	well     time.Time // since when it passes without a break, in this start; zero: it does not
+	calm     bool      // for ten minutes
+	quiet    time.Time // since when nothing starts the service; zero: something does
+	between  time.Time // since when it is between two starts; zero: it is not
+	round    time.Time // when the last round of checks began
+	found    string    // in it
+	stuck    time.Time // since when a verdict or a start could not be recorded; zero: it could
+	tried    time.Time // when that failed last
+	wrote    time.Time // when the record was written last
+	silent   bool      // systemd does not answer
 }
 
 func (a *Agent) newAttachedJudge(res state.Result) *attachedJudge {
@@ -117,14 +121,18 @@ func (j *attachedJudge) step(ctx context.Context) (done bool, err error) {
 	seen := j.seen(now)
 	act := seen.Next()
 	switch act {
-	case trial.CountStart:
-		return false, j.count(ctx)
-	case trial.NoteEnd:
+	case trial.CountStart, trial.NoteEnd:
+		if now.Sub(j.tried) < a.c.Window/4 {
+			break // the disk is full, say
+		}
+		if act == trial.CountStart {
+			return false, j.count(ctx, now)
+		}
 		j.condemn(ctx, unit.Words, now)
 	case trial.Ask:
 		j.requests.ask(ctx, unit)
 	case trial.Mend:
-		return false, j.requests.mend()
+		return false, j.mend(seen)
 	case trial.TakeBack:
 		return j.takeBack(ctx)
 	case trial.Keep:
@@ -135,7 +143,7 @@ func (j *attachedJudge) step(ctx context.Context) (done bool, err error) {
 			return j.judge(ctx)
 		}
 	case trial.Offer:
-		j.reached(state.Unproven, "somebody to start "+a.c.Service.Unit+", which is stopped", now)
+		j.reached(state.Unproven, j.waitsFor(seen), now)
 	case trial.Wait:
 		if j.record.Stage == "" || j.record.Stage == state.OnTrial {
 			j.reached(state.OnTrial, j.waitsFor(seen), now)
@@ -154,6 +162,7 @@ func (j *attachedJudge) observe(unit trial.Service, now time.Time) {
 	}
 	if unit.Invocation != j.unit.Invocation {
 		j.well, j.calm, j.round, j.asked = time.Time{}, false, time.Time{}, time.Time{}
+		j.found, j.stuck, j.tried = "", time.Time{}, time.Time{}
 		j.own, j.why = trial.NotRun, "it was not asked yet"
 	}
 	if !unit.Active {
@@ -161,8 +170,14 @@ func (j *attachedJudge) observe(unit trial.Service, now time.Time) {
 		j.own, j.why = trial.Fails, unit.Words
 	}
 	j.starts = starts
+	switch {
+	case unit.State != trial.Between:
+		j.between = time.Time{}
+	case j.between.IsZero():
+		j.between = now
+	}
 	switch began := j.began(unit); {
-	case unit.State == trial.Between: // a slow stop, or an attempt to start it, is no time of quiet
+	case unit.State == trial.Between && !unit.Queued: // a slow stop, or an attempt to start it, is no time of quiet
 		if !j.quiet.IsZero() {
 			j.quiet = j.quiet.Add(now.Sub(j.looked))
 		}
@@ -185,21 +200,34 @@ func (j *attachedJudge) began(unit trial.Service) bool {
 
 // seen is what the rules are asked about.
 func (j *attachedJudge) seen(now time.Time) trial.Seen {
-	a, u := j.a, j.unit
-	ran, known := a.c.Layout.StartOf(u.Invocation)
-	recorded := ran || u.Invocation != "" && j.starts.Invocation == u.Invocation || !known
+	a, u, began := j.a, j.unit, j.began(j.unit)
+	over := now.Sub(j.begun) >= j.limit()
 	asked, unserved := j.requests.pending(u, now)
+	forAWindow := func(since time.Time) bool { return !since.IsZero() && now.Sub(since) >= a.c.Window }
 	return trial.Seen{
-		Unit: u.State, Began: j.began(u),
+		Unit: u.State, Retries: u.Retries, Queued: u.Queued, Stuck: forAWindow(j.between), Began: began,
 		// A start whose program does not run yet may still be counted by its watchdog.
-		Counted: j.state.BootAttempts > 0 && recorded || !u.Ran && u.State == trial.Up,
-		Noted:   j.state.Noted() && (j.starts.Invocation == "" || j.starts.Invocation == u.Invocation),
+		Counted: j.state.BootAttempts > 0 && j.recorded(j.starts) || !u.Ran && u.State == trial.Up && !over,
+		Noted:   j.state.Noted() && j.ofStart(j.starts),
 		Held:    !j.well.IsZero() && now.Sub(j.well) >= a.c.Hold,
-		Over:    now.Sub(j.begun) >= j.limit(),
-		Asked:   asked, Unserved: unserved, Mendable: u.PathDown, OwnStop: u.OwnStop,
+		Over:    over,
+		Asked:   asked, Unserved: unserved, Mendable: u.PathDown && (began || !j.record.Mended), OwnStop: u.OwnStop,
 		Offered: j.record.Stage == state.Unproven,
-		Waited:  !j.quiet.IsZero() && now.Sub(j.quiet) >= a.c.Window,
+		Waited:  forAWindow(j.quiet),
 	}
+}
+
+// recorded reports whether the present start is counted. Where the watchdog could not write
+// its record, the mark that it ran in this start says so. Watchdogs of earlier versions leave
+// none.
+func (j *attachedJudge) recorded(starts state.StartsRecord) bool {
+	ran, known := j.a.c.Layout.StartOf(j.unit.Invocation)
+	return ran || !known || j.unit.Invocation != "" && starts.Invocation == j.unit.Invocation
+}
+
+// ofStart reports whether a verdict that is on disk is about the present start.
+func (j *attachedJudge) ofStart(starts state.StartsRecord) bool {
+	return starts.Invocation == "" || j.recorded(starts)
 }
 
 // limit is how long a start may take until it is judged, from its own begin.
@@ -212,7 +240,7 @@ func (j *attachedJudge) limit() time.Duration {
 }
 
 // count counts the present start, which no watchdog did.
-func (j *attachedJudge) count(ctx context.Context) error {
+func (j *attachedJudge) count(ctx context.Context, now time.Time) error {
 	a := j.a
 	boot := state.BootID()
 	if same := j.record.Boot == "" || j.record.Boot == boot; same {
@@ -220,7 +248,7 @@ func (j *attachedJudge) count(ctx context.Context) error {
 	}
 	// If that rolls the version back, this start must end, whatever happens to this process.
 	j.record.Ends, j.record.Boot = j.unit.Invocation, state.BootID()
-	j.note(time.Now())
+	j.note(now)
 	rep := watchdog.Count(ctx, a.c.Layout, watchdog.Systemd{
 		Invocation: j.unit.Invocation, Boot: boot,
 		Restarts: func(context.Context) (int, error) { return j.unit.Restarts, nil },
@@ -230,8 +258,13 @@ func (j *attachedJudge) count(ctx context.Context) error {
 		level, _ := zerolog.ParseLevel(r.Level)
 		j.log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
 	}
-	if rep.Reverted {
+	switch {
+	case rep.Reverted:
+		a.attached.ended = j.unit.Invocation
 		return errCurrentMoved
+	case rep.Unsettled:
+		j.tried = now
+		return nil
 	}
 	j.log.Warn().Int("boot_attempts", rep.BootAttempts).Msg("no watchdog ran before this start, so the agent counted it: write the drop-in again (edge-agent unit)")
 	return nil
@@ -240,23 +273,25 @@ func (j *attachedJudge) count(ctx context.Context) error {
 // condemn records why the present start must end. Without the record it is asked for all the
 // same once a window has passed: the watchdog rolls back where it cannot count.
 func (j *attachedJudge) condemn(ctx context.Context, cause string, now time.Time) {
-	start := j.unit.Invocation
-	j.log.Error().Str("cause", cause).Int("boot_attempts", j.state.BootAttempts).Msg("this start of the new version failed")
+	if j.tried = now; j.stuck.IsZero() {
+		j.log.Error().Str("cause", cause).Int("boot_attempts", j.state.BootAttempts).Msg("this start of the new version failed")
+	}
 	j.a.setStatus(func(w *statusText) { w.service = fmt.Sprintf("%s did not prove healthy: %s", j.target, cause) })
+	noted := false
 	_, err := j.a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
-		starts, known := j.a.c.Layout.ReadStarts(s)
-		if s.TrialID == j.trial && (!known || starts.Invocation == "" || starts.Invocation == start) {
+		starts, _ := j.a.c.Layout.ReadStarts(s)
+		if noted = s.TrialID == j.trial && j.ofStart(starts); noted {
 			s = state.NoteFailure(s, cause)
 		}
 		return s, t, nil
 	})
-	if err == nil || errors.Is(err, state.ErrReportsPending) {
-		j.stuck = time.Time{}
+	if noted && (err == nil || errors.Is(err, state.ErrReportsPending)) {
+		j.stuck, j.tried = time.Time{}, time.Time{}
 		return
 	}
-	j.log.Error().Err(err).Msg("the verdict was not recorded; trying again")
 	if j.stuck.IsZero() {
 		j.stuck = now
+		j.log.Error().Err(err).Msg("the verdict was not recorded; trying again")
 	}
 	if now.Sub(j.stuck) >= j.a.c.Window {
 		j.requests.ask(ctx, j.unit)
@@ -287,8 +322,23 @@ func (j *attachedJudge) takeBack(ctx context.Context) (done bool, err error) {
 	// It may have been started right before; and what the agent's own request stopped, nobody
 	// else starts.
 	if unit, err := a.attached.look(ctx); err == nil && (unit.Invocation != j.record.Before || unit.OwnStop) {
-		j.record.Ends = unit.Invocation
+		j.record.Ends, a.attached.ended = unit.Invocation, unit.Invocation
 		j.note(time.Now())
 	}
 	return true, nil
+}
+
+// mend returns errMend, before the first start of the trial once only: if systemd cannot start
+// what serves requests, the swap is taken back.
+func (j *attachedJudge) mend(seen trial.Seen) error {
+	err := j.requests.mend()
+	if err == nil || seen.Began {
+		return err
+	}
+	j.record.Mended = true
+	if e := j.a.c.Layout.RecordJudge(j.record); e != nil {
+		j.log.Warn().Err(e).Msg("what the trial found was not recorded")
+		return nil
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
-	rules "github.com/bilbycast/edge-agent/trial"
 )
 
 // followWait is how long an agent that differs from current waits until it restarts. An
@@ -107,6 +105,13 @@ func (a *Agent) isBusy() bool {
 	return a.busy
 }
 
+// swaps reports whether this agent itself may be pointing current to v.
+func (a *Agent) swaps(v release.Version) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.busy && a.staged == v
+}
+
 // claimRestart lets no upgrade begin from now on. It reports false if one has begun.
 func (a *Agent) claimRestart() bool {
 	a.mu.Lock()
@@ -114,68 +119,6 @@ func (a *Agent) claimRestart() bool {
 	claimed := !a.busy
 	a.busy = true
 	return claimed
-}
-
-// awaitRestart restarts the attached unit if it still runs in a start from before current
-// was moved: at once if this agent moved it (ends), and after followWait if an operator did.
-// A trial does that by itself.
-func (a *Agent) awaitRestart(ctx context.Context, trial bool, ends string) error {
-	old := cmp.Or(ends, a.attached.stale)
-	if old == "" || trial {
-		return nil
-	}
-	wait := followWait
-	if ends != "" {
-		wait = 0
-	} else {
-		a.setDiffers(fmt.Errorf("current was pointed to %s, and %s was not restarted since: it is restarted in %v", a.c.version, a.c.Service.Unit, wait))
-		defer a.setDiffers(nil)
-	}
-	tick := time.NewTicker(pace(time.Second))
-	defer tick.Stop()
-	requests := requests{a: a}
-	for begin := time.Now(); ; {
-		unit, err := a.attached.look(ctx)
-		if ctx.Err() != nil || err == nil && unit.Invocation != old {
-			return nil
-		}
-		now := time.Now()
-		if err == nil && now.Sub(begin) >= wait && !a.isBusy() {
-			switch a.rerun(unit, &requests, now) {
-			case rules.Ask:
-				requests.ask(ctx, unit)
-			case rules.Mend:
-				if err := requests.mend(); err != nil {
-					return err
-				}
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// rerun is what to do about a service that runs in a start from before current was moved.
-func (a *Agent) rerun(unit rules.Service, r *requests, now time.Time) rules.Act {
-	asked, unserved := r.pending(unit, now)
-	return rules.Seen{
-		Unit: unit.State, Began: true, Reverted: true, OwnStop: unit.OwnStop, Asked: asked, Unserved: unserved, Mendable: unit.PathDown,
-	}.Next()
-}
-
-// staleStart returns the id of the start of the unit that ran before current was changed,
-// a moment ago; "" if that is not known. A start that is only just known may have followed
-// the change.
-func (u *attached) staleStart() string {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if time.Since(u.since) < 5*time.Second {
-		return ""
-	}
-	return u.start
 }
 
 // runsFrom reports whether the program of this process is in the directory of v.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/bilbycast/edge-agent/probe"
@@ -19,23 +18,27 @@ func (a *Agent) running(repair bool) upgrade.Running {
 			}
 			return nil
 		}
+		r.Up = func(ctx context.Context) error {
+			unit, err := a.attached.look(ctx)
+			switch {
+			case isTimeout(err):
+				return nil
+			case err != nil:
+				return err
+			}
+			return unit.Upgradable(a.c.Service.Unit, repair)
+		}
 	}
 	return r
 }
 
 // checkRunning asks, before a swap, the own check of the version that runs, which is not on
-// trial. In attached mode the unit has to be up, too.
+// trial.
 func (a *Agent) checkRunning(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if a.attached == nil {
 		return a.ownCheck(limited)
-	}
-	switch unit, err := a.attached.look(limited); {
-	case err == nil && !unit.Active:
-		return fmt.Errorf("%s: an upgrade starts no service that does not run; start it first: systemctl start %s", unit.Words, a.c.Service.Unit)
-	case err != nil && !isTimeout(err):
-		return err
 	}
 	if a.c.Check != nil {
 		if err := a.c.Check(limited); err != nil {

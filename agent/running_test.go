@@ -157,13 +157,13 @@ func TestAnAttachedUnitIsAskedBeforeASwap(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := a.checkRunning(t.Context()); err != nil {
+		if err := errors.Join(a.running(false).Up(t.Context()), a.checkRunning(t.Context())); err != nil {
 			t.Errorf("up: %v", err)
 		}
 	}
 	for _, down := range []trial.Service{{State: trial.Stopped, Words: "app.service is inactive"}, {State: trial.Down, Words: "app.service is failed"}} {
 		unit = down
-		if err := a.checkRunning(t.Context()); err == nil || !strings.Contains(err.Error(), down.Words) {
+		if err := a.running(false).Up(t.Context()); err == nil || !strings.Contains(err.Error(), down.Words) {
 			t.Errorf("%v, want %v", err, down)
 		}
 	}

@@ -205,7 +205,7 @@ func (a *Agent) waitAfterStart(ctx context.Context, err error) bool {
 // startUpgrade stages in the background. The caller has recorded the command.
 func (a *Agent) startUpgrade(ctx context.Context, c state.Command, req release.Request) {
 	a.mu.Lock()
-	a.busy = true
+	a.busy, a.staged = true, req.Version
 	a.mu.Unlock()
 	a.staging.Go(func() { a.runUpgrade(ctx, c, req) })
 }

@@ -7,48 +7,67 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
-// watchPrevious watches the check of the previous version for a window, after a rollback for
-// the check of an attached service. If it fails as well, probably what the service depends on
-// is down, and the version that was rolled back is not at fault: the event of the rollback
-// says so. It is sent when that is known. ends is the start of the version that was rolled
-// back.
-func (a *Agent) watchPrevious(ctx context.Context, res state.Result, ends string) error {
-	entries, _, err := a.c.Layout.Outbox().List()
-	if err != nil {
-		return nil // nothing of it is sent either
+// watchPrevious watches the check of the previous version, after a rollback for the check of an
+// attached service. If it fails as well, probably what the service depends on is down, and the
+// version that was rolled back is not at fault: the event of the rollback says so. It is sent
+// when that is known. While the outbox cannot be written, the event is still to come.
+func (a *Agent) watchPrevious(ctx context.Context, res state.Result) error {
+	why, known := "", a.attached == nil || res.State.Status != state.RolledBack
+	for ctx.Err() == nil {
+		entries, toCome := a.watched()
+		if len(entries) > 0 {
+			if !known {
+				why, known = a.failsAsWell(ctx, res), true
+			}
+			if ctx.Err() != nil {
+				return nil // the next agent begins again
+			}
+			for _, e := range entries {
+				a.amendWatched(ctx, e, why)
+			}
+			wake(a.outbox)
+			continue
+		}
+		if !toCome {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wire.HealthInterval):
+			a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) { return s, t, nil })
+		}
 	}
-	entries = slices.DeleteFunc(entries, func(e state.Entry) bool { return !e.Watched() })
-	if len(entries) == 0 {
-		return nil
-	}
-	why := ""
-	if a.attached != nil && res.State.Status == state.RolledBack {
-		why = a.failsAsWell(ctx, ends)
-	}
-	if ctx.Err() != nil {
-		return nil // the next agent begins again
-	}
-	for _, e := range entries {
-		a.amendWatched(ctx, e, why)
-	}
-	wake(a.outbox)
 	return nil
 }
 
-// failsAsWell returns why the check of the version that runs did not hold within a window; ""
-// if it did, or if that is not known.
-func (a *Agent) failsAsWell(ctx context.Context, ends string) (why string) {
+// watched returns the events of the outbox that are watched, and whether one is still to come.
+func (a *Agent) watched() (entries []state.Entry, toCome bool) {
+	entries, _, err := a.c.Layout.Outbox().List()
+	entries = slices.DeleteFunc(entries, func(e state.Entry) bool { return !e.Watched() })
+	res, e := a.c.Layout.Read()
+	return entries, err != nil || e != nil || slices.ContainsFunc(res.State.PendingReports, state.Entry.Watched)
+}
+
+// failsAsWell returns why the check of the version that runs does not pass, by the measure of a
+// trial: for as long as its first start may take, and half a window more. It returns "" if it
+// passes, or if that is not known.
+func (a *Agent) failsAsWell(ctx context.Context, res state.Result) (why string) {
 	tick := time.NewTicker(pace(time.Second))
 	defer tick.Stop()
-	begin := time.Now()
+	begin, old := time.Now(), a.outdated(res)
+	limit := max(a.c.Window, pace(stage.FirstStartOf(a.c.Layout, a.c.version)))
 	var up, well time.Time
 	for {
 		now := time.Now()
-		if unit, err := a.attached.look(ctx); err == nil && unit.Active && unit.Invocation != ends {
+		unit, err := a.attached.look(ctx)
+		limit = max(limit, unit.StartLimit)
+		if _, is := old[unit.Invocation]; err == nil && unit.Active && !is {
 			if up.IsZero() {
 				up = now
 			}
@@ -59,14 +78,14 @@ func (a *Agent) failsAsWell(ctx context.Context, ends string) (why string) {
 			case well.IsZero():
 				well = now
 			}
-			switch over := now.Sub(up) >= a.c.Window; {
+			switch over := now.Sub(up) >= limit+a.c.Window/2; {
 			case !well.IsZero() && now.Sub(well) >= a.c.Hold, over && (own == trial.Passes || own == trial.NotRun):
 				return ""
 			case over:
 				return said
 			}
 		}
-		if now.Sub(begin) >= 3*a.c.Window { // it does not run
+		if now.Sub(begin) >= 3*limit { // it does not run
 			return ""
 		}
 		select {

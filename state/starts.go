@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -64,11 +65,12 @@ func (l Layout) RecordCounted(rolledBack bool) error {
 func (l Layout) ClearCounted() error { return l.recordStart(start{}) }
 
 // StartCounted reports whether the next start of the service is counted, and no watchdog
-// has run in the service's own unit since; and whether it was rolled back.
-func (l Layout) StartCounted() (counted, rolledBack bool) {
+// has run in the service's own unit since; and whether it was rolled back. boot is the id of
+// this boot, as that unit sees it; "": as this process does.
+func (l Layout) StartCounted(boot string) (counted, rolledBack bool) {
 	var s start
 	b, err := fsutil.ReadFile(l.startFile(), startSize)
-	if err != nil || json.Unmarshal(b, &s) != nil || !s.Counted || s.BootID != thisStart().BootID {
+	if err != nil || json.Unmarshal(b, &s) != nil || !s.Counted || s.BootID != cmp.Or(boot, thisStart().BootID) {
 		return false, false
 	}
 	return true, s.RolledBack
@@ -84,7 +86,7 @@ func (l Layout) StartRecorded() bool {
 	}
 	var s start
 	b, err := fsutil.ReadFile(l.startFile(), startSize)
-	return err == nil && json.Unmarshal(b, &s) == nil && s == now
+	return err == nil && json.Unmarshal(b, &s) == nil && s.InvocationID == now.InvocationID
 }
 
 // TakeStart reports whether a watchdog ran before this start, and removes the record.

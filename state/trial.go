@@ -116,6 +116,9 @@ type JudgeRecord struct {
 	Failed int `json:"failed,omitzero"`
 	// Ends is the start that must end, since the agent set current back.
 	Ends string `json:"ends,omitzero"`
+	// Mended means that the agent ended itself before the first start of the trial, so that
+	// systemd starts what serves requests.
+	Mended bool `json:"mended,omitzero"`
 	// Check and Dependency are what the last round found, in words.
 	Check      string `json:"check,omitzero"`
 	Dependency string `json:"dependency,omitzero"`

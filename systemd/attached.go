@@ -2,7 +2,6 @@ package systemd
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -74,12 +73,12 @@ func (s Service) FitNow(ctx context.Context) error {
 	return nil
 }
 
-// Up returns an error if an attached service does not run: an upgrade starts no stopped
-// service. It is nil if that is unknown.
-func (s Service) Up(ctx context.Context) error {
+// Up returns an error if an attached service does not run: an upgrade starts no service that
+// does not run, and a repair none that somebody stopped. It is nil if that is unknown.
+func (s Service) Up(ctx context.Context, repair bool) error {
 	unit, err := Attached{Name: s.Unit, Layout: s.Layout}.Look(ctx)
-	if err != nil || unit.Active {
+	if err != nil {
 		return nil
 	}
-	return fmt.Errorf("%s: an upgrade starts no service that does not run; start it first: systemctl start %s", unit.Words, s.Unit)
+	return unit.Upgradable(s.Unit, repair)
 }

@@ -85,6 +85,7 @@ var checks = []struct {
 	{"start limits", linked | attached | beside, unit.checkLimits},
 	{"watchdog", linked | attached, unit.checkWatchdog},
 	{"ExecStart=", linked | attached, unit.checkExecStart},
+	{"ExecCondition=", attached, unit.checkCondition},
 	{"paths in current", linked | attached, unit.checkPaths},
 	{"Type=", linked | attached | beside, unit.checkType},
 	{"User=", linked | beside, unit.checkUser},
@@ -99,7 +100,7 @@ var checks = []struct {
 var shown = []string{
 	"LoadState", "LoadError", "FragmentPath", "DropInPaths", "NeedDaemonReload", "UnitFileState",
 	"Restart", "RestartPreventExitStatus", "RemainAfterExit", "RestartUSec", "RestartSteps", "RestartMaxDelayUSec", "StartLimitIntervalUSec", "StartLimitBurst",
-	"KillMode", "SendSIGKILL", "Wants", "After", "DefaultDependencies",
+	"KillMode", "SendSIGKILL", "TimeoutStopUSec", "Wants", "After", "DefaultDependencies",
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
 	"RootImage", "RootHashPath", "RootHashSignaturePath", "RootVerityPath", "TTYPath", "NetworkNamespacePath", "IPCNamespacePath",
 	"MountImages", "ExtensionImages", "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths", "Requires", "Requisite", "BindsTo",

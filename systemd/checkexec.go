@@ -57,6 +57,21 @@ func (u unit) checkWatchdog() []Problem {
 	return nil
 }
 
+// checkCondition finds a condition of an attached service that each version brings with it.
+// When it fails, systemd skips the start, as it does where an operator's own condition is not
+// met: nobody could tell a version that refuses to start.
+func (u unit) checkCondition() (out []Problem) {
+	for _, e := range execLines(u.p["ExecCondition"]) {
+		if e.ignored || !slices.ContainsFunc(append([]string{e.path}, e.args...), u.names) {
+			continue
+		}
+		key := "ExecCondition"
+		out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("use ExecStartPre= in place of %s=%s, then run: %s", key, strings.Replace(u.fromFile(key), "from", "of", 1), u.reloadCommand()),
+			Cause: fmt.Sprintf("%s has %s=%s, which belongs to the version: a version that it keeps from starting would look stopped by its operator", u.Unit, key, strings.Join(e.args, " "))})
+	}
+	return out
+}
+
 // watchdogProgram checks which program the watchdog runs.
 func (u unit) watchdogProgram(key string, e execLine) []Problem {
 	problem := func(remedy, format string, args ...any) []Problem {
@@ -107,6 +122,16 @@ func rootOf(args []string) string {
 	return ""
 }
 
+// names reports whether an argument of a command names a path below current.
+func (u unit) names(arg string) bool {
+	for word := range strings.FieldsSeq(arg) {
+		if in, ok := u.below(strings.Trim(word, `"'`)); ok && strings.HasPrefix(in, u.Layout.Current()+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 // checkExecStart checks that the unit starts the program in the current version.
 func (u unit) checkExecStart() []Problem {
 	current := u.Layout.Current()
@@ -133,14 +158,7 @@ func (u unit) checkExecStart() []Problem {
 	case inside:
 		return problem("%s starts %s, a fixed version: an upgrade or a rollback would change nothing; it must start %s", u.Unit, e.path, want)
 	}
-	wraps := slices.ContainsFunc(e.args, func(a string) bool {
-		for word := range strings.FieldsSeq(a) {
-			if in, ok := u.below(strings.Trim(word, `"'`)); ok && strings.HasPrefix(in, current+"/") {
-				return true
-			}
-		}
-		return false
-	})
+	wraps := slices.ContainsFunc(e.args, u.names)
 	if wraps && u.kind == attached { // an interpreter
 		return nil
 	}

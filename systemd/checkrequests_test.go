@@ -22,6 +22,8 @@ func TestRefusedSettings(t *testing.T) {
 		{"KillMode=process", "set KillMode=control-group"},
 		{"KillMode=none", "set KillMode=control-group"},
 		{"SendSIGKILL=no", "set SendSIGKILL=yes"},
+		{"TimeoutStopUSec=infinity", "set TimeoutStopSec=90"},
+		{"TimeoutStopUSec=10min", ""},
 		{"KillMode=mixed", ""},
 		{"KillMode=control-group", ""},
 		{"Type=forking", ""},
@@ -40,8 +42,31 @@ func TestRefusedSettings(t *testing.T) {
 			t.Errorf("%s: %+v", tt.setting, r.Problems)
 			continue
 		}
-		if p := r.Problems[0]; !strings.Contains(p.Cause, tt.setting) || !strings.HasPrefix(p.Remedy, tt.remedy) || !strings.Contains(p.Remedy, fragment) {
+		if p := r.Problems[0]; !strings.Contains(p.Cause, strings.ReplaceAll(tt.setting, "USec", "Sec")) || !strings.HasPrefix(p.Remedy, tt.remedy) || !strings.Contains(p.Remedy, fragment) {
 			t.Errorf("%s: %+v", tt.setting, p)
+		}
+	}
+}
+
+// A condition that each version brings with it refuses upgrades; an operator's own does not.
+func TestConditionsOfTheVersion(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	good := shownAttached(root, "/bin/sh")
+	_, watchdog, _ := strings.Cut(good, "ExecCondition=")
+	watchdog, _, _ = strings.Cut(watchdog, "\n")
+	for command, fit := range map[string]bool{
+		"path=/usr/bin/test ; argv[]=/usr/bin/test -e /run/mains ; ignore_errors=no":         true,
+		"path=ROOT/current/app ; argv[]=ROOT/current/app ready ; ignore_errors=no":           false,
+		"path=/bin/sh ; argv[]=/bin/sh -c ROOT/current/app\\x20ready ; ignore_errors=no":     false,
+		"path=ROOT/current/app ; argv[]=ROOT/current/app ready ; ignore_errors=yes":          true,
+		"path=/bin/sh ; argv[]=/bin/sh -c \"test -x 'ROOT/current/app'\" ; ignore_errors=no": false,
+	} {
+		line := "ExecCondition={ " + strings.ReplaceAll(command, "ROOT", root) + " ; pid=0 }"
+		p := properties(replaceLines(good, "ExecCondition="+watchdog+"\n"+line))
+		r := Service{Unit: "app.service", Layout: at(t, root), Attached: true}.report(attached, p, "/bin/sh")
+		if fit != (r.Rollback() == nil) || !fit && (len(r.Problems) != 1 || r.Problems[0].Check != "ExecCondition=") {
+			t.Errorf("%s: %+v", command, r.Problems)
 		}
 	}
 }

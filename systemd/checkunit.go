@@ -101,6 +101,10 @@ func (u unit) checkKillMode() (out []Problem) {
 		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "SendSIGKILL", "yes"),
 			Cause: u.Unit + " has SendSIGKILL=no: a process of the old version that ignores SIGTERM still runs beside the new one, and may answer in its place"})
 	}
+	if u.kind == attached && u.p["TimeoutStopUSec"] == "infinity" {
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "TimeoutStopSec", "90"),
+			Cause: u.Unit + " has TimeoutStopSec=infinity: a version that ignores SIGTERM could not be stopped for a rollback"})
+	}
 	return out
 }
 

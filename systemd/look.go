@@ -37,6 +37,10 @@ func lookAt(name, self string, p []map[string]string, now time.Duration) (trial.
 	if s.Begin > 0 {
 		s.Age = max(now-s.Begin, 0)
 	}
+	s.Retries = strings.Contains(service["SubState"], "auto-restart")
+	if active := service["ActiveState"]; s.State == trial.Between && (active == "inactive" || active == "failed") {
+		s.Queued = true
+	}
 	if s.State == trial.Stopped && restart["ActiveState"] == "activating" && self != restartUnit(name) {
 		s.State = trial.Between // a request is being served; its result comes with its end
 	}

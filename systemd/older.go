@@ -28,16 +28,16 @@ const olderMargin = time.Second
 // userTick is the unit of the times in /proc/PID/stat, on every processor of Go.
 const userTick = 10 * time.Millisecond
 
-// Older returns an error if a process in the control group of the service began before its
-// present start did: it may be what answers the checks. The user needs no rights over the
-// process. If systemd did not answer in time, the error has a method Timeout that returns
-// true. What cannot be read proves nothing.
-func (a Attached) Older(ctx context.Context) error {
+// Older says which process in the control group of the service began before its present start
+// did: it may be what answers the checks. It returns "" if there is none. The user needs no
+// rights over the process. If systemd did not answer in time, the error has a method Timeout
+// that returns true. What cannot be read proves nothing.
+func (a Attached) Older(ctx context.Context) (string, error) {
 	pid, err := a.older(ctx)
 	if pid != 0 {
-		return fmt.Errorf("a process of an earlier start still runs (pid %d) and may be what answers: end it (kill %[1]d), and see KillMode= of %s", pid, a.Name)
+		return fmt.Sprintf("a process of an earlier start still runs (pid %d) and may be what answers: end it (kill %[1]d), and see KillMode= of %s", pid, a.Name), nil
 	}
-	return err
+	return "", err
 }
 
 // older returns such a process, or 0.

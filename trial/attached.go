@@ -82,9 +82,12 @@ const (
 // Seen is what the agent knows, at one moment, of a service on trial.
 type Seen struct {
 	Unit Unit
+	// Retries and Queued: see Service. Stuck: the unit is Between for a window.
+	Retries, Queued, Stuck bool
 	// Began: the new version was started since the swap. Until then Unit is the old one's.
 	Began bool
-	// Counted: the present start, or the last one, is in the record of starts.
+	// Counted: the present start, or the last one, is in the record of starts, or its watchdog
+	// may still write it there.
 	Counted bool
 	// Noted: a verdict against that start is on disk, so it must end.
 	Noted bool
@@ -96,7 +99,8 @@ type Seen struct {
 	Over bool
 	// Asked: a request to end the start is pending. Unserved: for a quarter of a window.
 	Asked, Unserved bool
-	// Mendable: the unit that serves requests is not active, and starts with the agent's.
+	// Mendable: the unit that serves requests is not active, and starts with the agent's. The
+	// agent ends itself for it once only before the new version began: then TakeBack follows.
 	Mendable bool
 	// OwnStop: the agent's own request stopped the service, and its start failed with a
 	// dependency.
@@ -134,8 +138,12 @@ const (
 // Next returns what the agent does about what it has seen.
 func (s Seen) Next() Act {
 	switch {
-	case !s.Began && s.Waited && (s.Unit == Up || s.Unit == Stopped || s.Unit == Down):
+	case !s.Began && s.Waited && (s.Unit != Between || s.Queued): // a slow stop is not over
 		return TakeBack
+	case s.Unit == Between && s.Retries && s.Began && !s.Counted: // it may never be seen up
+		return CountStart
+	case s.Unit == Between && s.Stuck && !s.Offered:
+		return Offer
 	case s.Unit == Between:
 		return Wait
 	case s.Unit == Stopped && s.Waited && !s.Offered: // also where its dependency never returns

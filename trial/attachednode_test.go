@@ -135,7 +135,7 @@ func (d *attachedDesign) seen(n *attachedNode) Seen {
 	}
 	switch n.unit {
 	case starting:
-		s.Unit = Between
+		s.Unit, s.Retries, s.Queued, s.Stuck = Between, n.ended == byFault, n.ended != byFault, n.idle >= aWindow
 	case isStopped:
 		s.Unit = Stopped
 	case hasFailed:
@@ -305,6 +305,9 @@ func (d *attachedDesign) next(n attachedNode, out []step[attachedNode]) []step[a
 	if n.unit == starting {
 		d.start(&t)
 		add("start", t)
+		t = n
+		t.idle = min(t.idle+1, aWindow)
+		add("a quarter of a window, and the start waits for another unit", t)
 	} else {
 		add(d.tick(&t), t)
 	}

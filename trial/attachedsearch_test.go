@@ -58,10 +58,12 @@ func (n *attachedNode) broken() string {
 type agentLife uint8
 
 const (
-	livesOn     agentLife = iota
-	diesOften             // after each round, and is started again
-	isDead                // and stays so
-	livesRarely           // only when a start is ten minutes old, or nothing runs
+	livesOn      agentLife = iota
+	diesOften              // after each round, and is started again
+	isDead                 // and stays so
+	livesRarely            // only when a start is ten minutes old, or nothing runs
+	looksBetween           // an agent that never sees the service up
+	startWaits             // an agent that lives on beside a start that waits for ever
 )
 
 // rest lets a world go on from n, and returns how that ends, after how many starts. The
@@ -80,6 +82,9 @@ func (d *attachedDesign) rest(n attachedNode, life agentLife, noWorld bool) (att
 			n.agentEndsIf(d, n.unit == newRuns && n.age != aTenMinutes)
 		}
 		for range 8 { // two rounds at most
+			if life == looksBetween && n.unit == newRuns {
+				break
+			}
 			name := d.act(&n)
 			if n.asked && n.path == pathWorks {
 				n.serve(d)
@@ -90,6 +95,10 @@ func (d *attachedDesign) rest(n attachedNode, life agentLife, noWorld bool) (att
 		switch {
 		case n.phase != onTrial:
 			return n, starts
+		case n.unit == starting && life == startWaits:
+			n.idle = min(n.idle+1, aWindow)
+			idle++
+			continue
 		case n.unit == starting:
 			d.start(&n)
 			if starts++; starts > 60 {
@@ -141,6 +150,9 @@ func (d *attachedDesign) mustEnd(n attachedNode) (wrong string, starts int) {
 	if down, _ := d.rest(n, livesOn, true); open(down) {
 		return "no newer version can be staged while the dependency is down", 0
 	}
+	if waits, _ := d.rest(n, startWaits, false); waits.unit == starting && open(waits) {
+		return "no newer version can be staged while a start waits for another unit", 0
+	}
 	if n.unit == isStopped && !n.ownStop {
 		return "", 0
 	}
@@ -160,6 +172,8 @@ func (d *attachedDesign) mustEnd(n attachedNode) (wrong string, starts int) {
 	switch {
 	case bad && !over(ends(diesOften)):
 		return "a bad version is never rolled back by an agent that dies again and again", 0
+	case n.service == endsAtOnce && !over(ends(looksBetween)):
+		return "a version that ends is never rolled back by an agent that never sees it up", 0
 	case n.visible() && !over(ends(livesRarely)):
 		return "a bad version is never rolled back by an agent that lives now and then", 0
 	case n.service.ends() && n.dropIn && n.began && (n.unit == newRuns || n.unit == starting) && ends(isDead).phase == onTrial:
@@ -284,6 +298,8 @@ func TestEachRuleOfAttachedModeIsNeeded(t *testing.T) {
 		"first_start_secs until the check passed": func(d *attachedDesign) { d.firstStartOnly = true },
 		"an activating unit fails its check":      func(d *attachedDesign) { d.activatingIsSilent = true },
 		"newer versions while it is stopped":      leave(Offer),
+		"a start that is over counts as well":     only(endsAtOnce, see(func(s *Seen) { s.Retries = false })),
+		"newer versions while its start waits":    see(func(s *Seen) { s.Stuck = false }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := attachedRules(1)

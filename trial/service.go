@@ -1,6 +1,9 @@
 package trial
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Service is what systemd says of an attached service, at one moment.
 type Service struct {
@@ -22,6 +25,10 @@ type Service struct {
 	// StartLimit is TimeoutStartSec=, or 0 if it is infinite, or if the service is active as
 	// soon as its program runs.
 	StartLimit time.Duration
+	// Retries: the start ended by itself, and systemd starts the service again (Between).
+	Retries bool
+	// Queued: nothing runs, and a job that starts the service waits (Between).
+	Queued bool
 	// Words describe all that: "app.service is failed (failed, result exit-code)".
 	Words string
 	// OwnStop: the agent's own request stopped the service, and systemd did not start it again: a
@@ -30,4 +37,16 @@ type Service struct {
 	// PathDown: the unit that waits for requests is not active, and a start of this process's
 	// unit would start it.
 	PathDown bool
+}
+
+// Upgradable returns an error if the service with that name does not run: an upgrade starts no
+// service that does not run, and a repair none that somebody stopped.
+func (s Service) Upgradable(name string, repair bool) error {
+	switch {
+	case s.Active, repair && s.State != Stopped:
+		return nil
+	case s.State == Stopped:
+		return fmt.Errorf("%s: an upgrade starts no stopped service; start it first: systemctl start %s", s.Words, name)
+	}
+	return fmt.Errorf("%s: an upgrade starts no service that does not run; start it first: systemctl start %s; or declare this release the repair (--repair)", s.Words, name)
 }

@@ -22,6 +22,9 @@ type Running struct {
 	// Unit returns why the service's unit could not be rolled back now; nil: it is known
 	// otherwise. It is asked also for a repair.
 	Unit func(context.Context) error
+	// Up returns why the service does not run, which no upgrade starts; nil: it is this
+	// process. It is asked also for a repair.
+	Up func(context.Context) error
 	// Dependency asks what the service depends on; nil: nothing that is known. It is asked
 	// also for a repair: without it the repair could not be judged either.
 	Dependency func(context.Context) error
@@ -49,6 +52,11 @@ func (r Running) ask(ctx context.Context) error {
 	if r.Unit != nil {
 		if err := r.Unit(ctx); err != nil {
 			return release.Errorf(release.Unhealthy, "the node could not roll back: %w", err)
+		}
+	}
+	if r.Up != nil {
+		if err := keepAsking(ctx, r.Up, "%w"); err != nil {
+			return err
 		}
 	}
 	if r.Dependency != nil {

@@ -21,7 +21,7 @@ func Before(ctx context.Context, l state.Layout, systemd Systemd) (Report, bool)
 	}
 	asking, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	if counted, rolledBack := l.StartCounted(); counted && !rolledBack && systemd.NotMade != nil && systemd.NotMade(asking) && systemd.ownFault(asking) == "" && asking.Err() == nil {
+	if counted, rolledBack := l.StartCounted(""); counted && !rolledBack && systemd.NotMade != nil && systemd.NotMade(asking) && systemd.ownFault(asking) == "" && asking.Err() == nil {
 		// The start before was not made, and After has not taken it back yet.
 		takeBack(ctx, l)
 	}
@@ -31,14 +31,14 @@ func Before(ctx context.Context, l state.Layout, systemd Systemd) (Report, bool)
 		if systemd.ownFault(asking) == "" {
 			return rep.standing(l), true // the watchdog in the service's unit counts
 		}
-		counted, _ := run(ctx, l, systemd, look(ctx, l, systemd, false, true), true) // no other watchdog will run in this start
+		counted := run(ctx, l, systemd, look(ctx, l, systemd, false, true), true) // no other watchdog will run in this start
 		counted.Errs = append(rep.Errs, counted.Errs...)
 		return counted, true
 	}
-	rep, settled := run(ctx, l, systemd, look(ctx, l, systemd, false, true), true)
+	rep := run(ctx, l, systemd, look(ctx, l, systemd, false, true), true)
 	var err error
 	switch {
-	case !settled:
+	case rep.Unsettled:
 		err = l.ClearCounted()
 	case rep.Reverted:
 		err = l.RecordCounted(true)
@@ -86,7 +86,7 @@ func After(ctx context.Context, l state.Layout, systemd Systemd) (again bool, wh
 	if !down {
 		return false, "", nil
 	}
-	counted, _ := l.StartCounted()
+	counted, _ := l.StartCounted("")
 	if ran, _ := l.StartOf(invocation); ran && !counted {
 		return false, "", nil // the service's unit ran
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/trial"
 )
 
 // Report is what the watchdog found and did.
@@ -36,6 +37,7 @@ type Report struct {
 	BootAttempts int             // starts of Target, this one included
 	MaxAttempts  int
 	Reverted     bool     // whether this start rolled back
+	Unsettled    bool     // whether the start could not be counted: another watchdog, or the agent, may
 	Reason       string   // of the rollback
 	LastEnd      string   // how the start before this one ended; "": there was none, or that is unknown
 	LastCounts   bool     // whether that counts against the version
@@ -83,14 +85,17 @@ const maxBlindRestarts = 9
 func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 	l = l.AtStart()
 	// A unit may run the watchdog more than once before a start, and its own unit before that.
-	counted, rolledBack := l.StartCounted()
+	counted, rolledBack := l.StartCounted("")
 	counts := !l.StartRecorded() && !counted
 	last := look(ctx, l, systemd, true, counts)
-	rep, _ := run(ctx, l, systemd, last, counts)
+	rep := run(ctx, l, systemd, last, counts)
 	if !counts {
 		last.correct(l)
 	}
 	rep.Reverted = rep.Reverted || rolledBack && rep.Status == state.RolledBack // also for this unit's log
+	if rep.Unsettled && !rep.Reverted && last.rules == trial.Attached {
+		return rep // the service's agent counts it
+	}
 	if err := l.RecordStart(); err != nil {
 		rep.Notes = append(rep.Notes, "the agent refuses upgrades, since the watchdog could not record that it ran: "+err.Error())
 	}
@@ -100,11 +105,14 @@ func RunAfter(ctx context.Context, l state.Layout, systemd Systemd) Report {
 // Count does the work of the watchdog for a start of an attached service that runs by now,
 // and that no watchdog counted: its agent calls it. Systemd.Invocation is that start.
 func Count(ctx context.Context, l state.Layout, systemd Systemd) Report {
-	counted, _ := l.StartCounted() // by the watchdog in a unit of its own
+	counted, _ := l.StartCounted(systemd.Boot) // by the watchdog in a unit of its own
 	last := look(ctx, l, systemd, true, !counted)
-	rep, _ := run(ctx, l, systemd, last, !counted)
+	rep := run(ctx, l, systemd, last, !counted)
 	if counted {
 		last.correct(l)
+	}
+	if rep.Unsettled && !rep.Reverted {
+		return rep
 	}
 	if err := l.RecordStartOf(systemd.Invocation); err != nil {
 		rep.Errs = append(rep.Errs, err)
@@ -112,9 +120,8 @@ func Count(ctx context.Context, l state.Layout, systemd Systemd) Report {
 	return rep
 }
 
-// run reconciles the root, and counts the start if counts is true. settled is false if
-// nothing is known to be recorded, so that another watchdog may try.
-func run(ctx context.Context, l state.Layout, systemd Systemd, last last, counts bool) (rep Report, settled bool) {
+// run reconciles the root, and counts the start if counts is true.
+func run(ctx context.Context, l state.Layout, systemd Systemd, last last, counts bool) (rep Report) {
 	var counted state.State
 	var next func() error
 	res, err := l.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
@@ -134,7 +141,6 @@ func run(ctx context.Context, l state.Layout, systemd Systemd, last last, counts
 	if !errors.Is(err, state.ErrUnreadable) {
 		l.ClearBlind()
 	}
-	settled = true
 	if next != nil && (err == nil || errors.Is(err, state.ErrReportsPending)) {
 		if e := next(); e != nil {
 			rep.Notes = append(rep.Notes, "how this start ends cannot be told from a fault of the version, and will count: "+e.Error())
@@ -146,9 +152,9 @@ func run(ctx context.Context, l state.Layout, systemd Systemd, last last, counts
 		case errors.Is(err, state.ErrUnreadable):
 			res = rep.revertBlind(ctx, l, systemd, counts)
 		case errors.Is(err, fsutil.ErrLocked):
-			settled = false
+			rep.Unsettled = true
 		case !done(l, counted):
-			settled = false
+			rep.Unsettled = true
 			res = rep.revertByLink(l, res)
 		}
 	}
@@ -158,7 +164,7 @@ func run(ctx context.Context, l state.Layout, systemd Systemd, last last, counts
 	if s.Status == state.RolledBack {
 		rep.Reason = s.Reason
 	}
-	return rep, settled
+	return rep
 }
 
 // revertBlind acts while state.json cannot be read. Its content may be sound, so it changes

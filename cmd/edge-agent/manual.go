@@ -111,13 +111,8 @@ func running(c config.Settings, repair, accept bool) upgrade.Running {
 		return r
 	}
 	service := install.Service(c)
-	r.Check = func(ctx context.Context) error {
-		if err := service.Up(ctx); err != nil {
-			return err
-		}
-		return probe.BeforeSwap(ctx, c.Health)
-	}
-	r.Unit = service.FitNow
+	r.Check = func(ctx context.Context) error { return probe.BeforeSwap(ctx, c.Health) }
+	r.Unit, r.Up = service.FitNow, func(ctx context.Context) error { return service.Up(ctx, repair) }
 	return r
 }
 

@@ -72,6 +72,8 @@ func attachedRefusals() []attachedRow {
 		setting("KillMode=process", "KillMode=process"),
 		setting("KillMode=none", "KillMode=none"),
 		setting("SendSIGKILL=no", "SendSIGKILL=no"),
+		setting("TimeoutStopSec=infinity", "TimeoutStopSec=infinity"),
+		setting("ExecCondition=$ROOT/current/app cond", "ExecCondition="),
 		setting("Type=oneshot\\nRestart=no", "oneshot"),
 		{name: "refused: TimeoutStartSec= below first_start_secs", unit: "Type=notify\nNotifyAccess=all\nTimeoutStartSec=9", old: "systemd-notify --ready; " + serves, firstStart: 600, says: []string{"first_start_secs", "TimeoutStartSec="}},
 		{name: "refused: the path unit is not active", before: func(s *attachedService) { s.sh("systemctl stop ${UNIT%.service}-restart.path") }, says: []string{"-restart.path is inactive"}},
