@@ -88,6 +88,14 @@ func attachedWorld() []attachedRow {
 		{name: "stopped by its operator before the request", before: slowly(3), during: func(s *attachedService) { s.sh("systemctl stop $UNIT") }, end: takenBack, says: []string{"is inactive"}},
 		{name: "stopped by its operator during the trial", during: func(s *attachedService) { s.started(); s.sh("systemctl stop $UNIT") }, meanwhile: unproven,
 			heal: func(s *attachedService) { s.sh("systemctl start $UNIT") }},
+		{name: "its start waits for another unit for ever", head: "Requires=%N-dep.service\nAfter=%N-dep.service", setup: func(s *attachedService) {
+			s.sh(`touch $W/dep; printf "[Unit]\nPartOf=$UNIT\n[Service]\nType=notify\nNotifyAccess=all\nTimeoutStartSec=infinity\nExecStart=/bin/sh -c 'while ! test -e $W/dep; do sleep 0.2; done; systemd-notify --ready; exec sleep infinity'\n" >/etc/systemd/system/${UNIT%.service}-dep.service; systemctl daemon-reload`)
+		}, before: depDown, meanwhile: unproven, heal: depUp},
+		{name: "an operator rolls it back right after its start", during: func(s *attachedService) { s.started(); s.sh("/opt/bin/edge-agent rollback --root $ROOT") }, end: rolledBack},
+		{name: "an operator rolls it back while the agent is stopped", during: func(s *attachedService) {
+			s.started()
+			s.sh("systemctl stop ${UNIT%.service}-agent && /opt/bin/edge-agent rollback --root $ROOT && systemctl start ${UNIT%.service}-agent")
+		}, end: rolledBack},
 		{name: "the agent is killed again and again", during: func(s *attachedService) {
 			s.sh("for i in $(seq 10); do systemctl kill -s KILL ${UNIT%.service}-agent; sleep 1.2; done")
 		}},

@@ -62,7 +62,7 @@ func attachedVersions() []attachedRow {
 func attachedRefusals() []attachedRow {
 	setting := func(line, says string) attachedRow {
 		return attachedRow{name: "refused: " + line, says: []string{says}, before: func(s *attachedService) {
-			s.sh(`printf '[Service]\n` + line + `\n' >/etc/systemd/system/$UNIT.d/60-x.conf && systemctl daemon-reload`)
+			s.sh(`printf "[Service]\n` + line + `\n" >/etc/systemd/system/$UNIT.d/60-x.conf && systemctl daemon-reload`)
 		}}
 	}
 	rows := []attachedRow{
