@@ -131,13 +131,10 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 			return nil
 		case errors.Is(err, errCurrentMoved): // the watchdog, this agent or an operator moved it
 			stale, ended = a.attached.staleStart(), a.attached.ended
-			if pause = min(2*pause+time.Second, shortRun); time.Since(run) >= shortRun {
+			if pause = min(2*pause+time.Second, longestPause); time.Since(run) >= shortRun {
 				pause = 0
 			}
-			select { // something else may move it again and again
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
+			rest(ctx, pause, notify)
 		case errors.Is(err, errSwapped):
 		default:
 			return err
@@ -145,9 +142,23 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	}
 }
 
-// shortRun is how long the agent runs for one version before current is moved again, or
-// longer, unless something moves it again and again.
-const shortRun = time.Minute
+// Something may move current again and again. After a run that is shorter than shortRun the
+// agent rests, for longestPause at most.
+const (
+	shortRun     = 10 * time.Second
+	longestPause = time.Minute
+)
+
+// rest waits for pause. Meanwhile the agent does not hang, as systemd's watchdog could think.
+func rest(ctx context.Context, pause time.Duration, notify func(string) error) {
+	for end := time.Now().Add(pause); ctx.Err() == nil && time.Now().Before(end); {
+		notify("WATCHDOG=1")
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(time.Second/2, time.Until(end))):
+		}
+	}
+}
 
 // newAttached returns the Agent for the version that current points to now.
 func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {

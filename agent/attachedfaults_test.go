@@ -275,9 +275,27 @@ func TestAnAttachedAgentIsQuiet(t *testing.T) {
 			}()
 			attend(t, c, l, s.unit(), after(10*time.Minute))
 			close(stop)
-			if n := strings.Count(lines.String(), "agent started"); n > 20 {
+			if n := strings.Count(lines.String(), "agent started"); n > 30 {
 				t.Errorf("it started %d times in ten minutes", n)
 			}
 		})
+	})
+}
+
+// While the agent rests, systemd's watchdog hears from it.
+func TestAnAgentThatRestsIsAlive(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began, last := time.Now(), time.Now()
+		rest(t.Context(), longestPause, func(s string) error {
+			if s != "WATCHDOG=1" || time.Since(last) > time.Second {
+				t.Errorf("%s after %v", s, time.Since(last))
+			}
+			last = time.Now()
+			return nil
+		})
+		if took := time.Since(began); took != longestPause || time.Since(last) > time.Second {
+			t.Errorf("it rested for %v", took)
+		}
 	})
 }
