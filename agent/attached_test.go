@@ -331,8 +331,7 @@ func TestAttachedWaitsForAStoppedService(t *testing.T) {
 
 // A check that cannot tell is no evidence, unless the service's dependency answers. An
 // operator's word is enough then.
-func TestAnAttachedCheckThatCannotTell(t *testing.T) {
-	t.Parallel()
+func TestAnAttachedCheckThatCannotTell(t *testing.T) { // not in parallel: a child that it forks has the locks of other tests until it executes
 	for name, tt := range map[string]struct {
 		dependency config.Dependency
 		accept     bool
@@ -346,7 +345,6 @@ func TestAnAttachedCheckThatCannotTell(t *testing.T) {
 		"the dependency answers, and accepted": {config.Dependency{"/bin/true"}, true, state.RolledBack, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			c, l := attachedRoot(t)
 			c.Health = config.Health{Command: []string{"/bin/sh", "-c", "exit 75"}, Dependency: tt.dependency, TimeoutSecs: 5}
 			synctest.Test(t, func(t *testing.T) {

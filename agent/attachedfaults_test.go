@@ -224,10 +224,8 @@ func TestAnAttachedServiceThatSystemdDoesNotShow(t *testing.T) {
 
 // An unproven version writes and logs little, for as long as it stays so; and so does an agent
 // whose link current something moves all the time.
-func TestAnAttachedAgentIsQuiet(t *testing.T) {
-	t.Parallel()
+func TestAnAttachedAgentIsQuiet(t *testing.T) { // not in parallel: a child that it forks has the locks of other tests until it executes
 	t.Run("unproven", func(t *testing.T) {
-		t.Parallel()
 		c, l := attachedRoot(t)
 		c.Health.Command = []string{"/bin/sh", "-c", "exit 75"}
 		var lines lines
@@ -235,7 +233,7 @@ func TestAnAttachedAgentIsQuiet(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, writes, judge := newService(l), 0, ""
 			var last os.FileInfo
-			wait := after(59 * time.Minute)
+			wait := after(25 * time.Minute)
 			attend(t, c, l, s.unit(), func(r state.Result) bool {
 				if found, err := filepath.Glob(filepath.Join(l.Root(), "trial", "*", "judge.json")); err == nil && len(found) == 1 {
 					judge = found[0]
@@ -248,13 +246,12 @@ func TestAnAttachedAgentIsQuiet(t *testing.T) {
 				}
 				return wait(r)
 			})
-			if n := strings.Count(lines.String(), "a round of checks"); writes > 60 || n > 3 {
-				t.Errorf("judge.json was written %d times in an hour; %d lines", writes, n)
+			if n := strings.Count(lines.String(), "a round of checks"); writes > 45 || n > 3 {
+				t.Errorf("judge.json was written %d times in 25 minutes; %d lines", writes, n)
 			}
 		})
 	})
 	t.Run("current is moved", func(t *testing.T) {
-		t.Parallel()
 		c, l := attachedRoot(t)
 		var lines lines
 		c.Options.Log = zerolog.New(&lines)

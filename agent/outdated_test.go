@@ -11,9 +11,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
+	"golang.org/x/sys/unix"
 )
 
 // rollBack is what the command of an operator does; to "" is the previous version.
@@ -23,10 +25,18 @@ func rollBack(t *testing.T, l state.Layout, to string) {
 	if to != "" {
 		v = release.MustVersion(to)
 	}
-	if _, err := l.Do(context.Background(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
-		return state.RollBack(s, tr, v, now)
-	}); err != nil {
-		t.Error(err)
+	for tries := 0; ; tries++ {
+		_, err := l.Do(context.Background(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+			return state.RollBack(s, tr, v, now)
+		})
+		if errors.Is(err, fsutil.ErrLocked) && tries < 1000 { // a child that another test forks has the lock until it executes
+			unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil) // no time of synctest
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return
 	}
 }
 
