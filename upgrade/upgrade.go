@@ -65,6 +65,7 @@ func New(c Config) (*Pipeline, error) {
 	if unfit != nil {
 		c.Log.Error().Err(unfit).Msg("the renewed trust root cannot be used; using the compiled-in one")
 	}
+	logLeftOut(c.Log, trust.LeftOut())
 	return newPipeline(c, trust)
 }
 
