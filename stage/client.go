@@ -59,8 +59,10 @@ func newClient(c Config) (*client, error) {
 			return nil, errors.New("stage: the release host's CA holds no certificate")
 		}
 	}
-	if home, err := url.Parse(c.Trust.FetchURL(release.Version{})); err == nil {
-		hc.trust(home.Hostname())
+	for _, u := range c.Trust.FetchURLs(release.Version{}) {
+		if home, err := url.Parse(u); err == nil {
+			hc.trust(home.Hostname())
+		}
 	}
 	if !c.AllowPrivate {
 		proxy := tr.Proxy

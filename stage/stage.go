@@ -42,10 +42,11 @@ const (
 type Trust interface {
 	// Release verifies a manifest of the release host.
 	Release(manifest, bundle []byte) (verify.Release, error)
-	// BaseURL is the URL under which the manifest of v names its files, FetchURL the one
-	// from which they are fetched. They differ only in a simulation.
-	BaseURL(v release.Version) string
-	FetchURL(v release.Version) string
+	// Signers are the rows of the allowlist.
+	Signers() []verify.Signer
+	// FetchURLs are the URLs below which the files of v may be, one for each name of the
+	// repository.
+	FetchURLs(v release.Version) []string
 	// ReleaseCA is the only CA (PEM) of the release host, or nil for the system's.
 	ReleaseCA() []byte
 }
@@ -132,10 +133,8 @@ func New(c Config) (*Stager, error) {
 	return &Stager{Config: c, client: client}, nil
 }
 
-// Fetch reads the manifest and its signature from src, and verifies them. If
-// the signature fails and Renew is set, it tries once more with the trust root
-// beside the release.
-func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err error) {
+// fetch is Fetch of one name.
+func (s *Stager) fetch(ctx context.Context, src Source) (_ verify.Release, err error) {
 	defer func() { err = withDiskFull(err) }() // Renew writes a trust root
 	s.Progress(PhaseVerify, 0, 0)
 	file := func(f smallFile) ([]byte, error) { return s.read(ctx, src, f) }
@@ -222,7 +221,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", explainNoExec(dir))
 	}
 	s.pruneFor(ctx, v)
-	name, err := a.File(s.Trust.BaseURL(v))
+	name, err := s.fileOf(rel, a)
 	if err != nil {
 		return Staged{}, err
 	}
