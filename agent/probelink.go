@@ -29,7 +29,7 @@ func (p *prober) probe(ctx context.Context, url string) {
 	s.watch(d)
 	conn, err := dial(httptrace.WithClientTrace(ctx, s.trace()), d, url)
 	if err != nil {
-		s.fail("", err)
+		s.fail("", p.c.explainClock(err))
 		return
 	}
 	defer conn.Close()

@@ -73,6 +73,8 @@ type Config struct {
 	// Progress, if set, receives how far staging is; total is 0 while it is not known. It
 	// must return quickly.
 	Progress func(phase string, done, total int64)
+	// Note, if set, receives what an operator may have to know about the network.
+	Note func(text string)
 
 	// Proxy returns the proxy of a request; nil means HTTPS_PROXY and NO_PROXY of the
 	// environment.
@@ -81,8 +83,8 @@ type Config struct {
 	MaxBandwidth int64
 	// AllowPrivate lets the release host redirect to private addresses.
 	AllowPrivate bool
-	// Now is the clock for the certificates of hosts; nil means CertificateTime. Nothing
-	// else reads a clock.
+	// Now is the clock for the certificates of hosts; nil means the device's. Nothing else
+	// reads a clock.
 	Now func() time.Time
 
 	// These have defaults; tests shorten them.
@@ -114,9 +116,6 @@ func New(c Config) (*Stager, error) {
 		if *d == 0 {
 			*d = v
 		}
-	}
-	if c.Now == nil {
-		c.Now = CertificateTime
 	}
 	if c.Tries == 0 {
 		c.Tries = 6
@@ -209,7 +208,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
 		}
-		if err := s.republished(m, rel.Manifest()); err != nil {
+		if err := s.republished(m, rel); err != nil {
 			return Staged{}, err
 		}
 		return Staged{rel: rel}, nil
@@ -231,7 +230,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	defer f.Close()
 	downloaded()
-	if err := s.build(ctx, rel.Manifest(), a, f.File); err != nil {
+	if err := s.build(ctx, rel, a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
 		// The tarball has the signed digest, so another attempt would fail again.
 		disk.Discard(s.Layout.Download(a.SHA256))
@@ -245,8 +244,8 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 
 // build extracts, checks and promotes. It reads the tarball through the descriptor by
 // which the digest was checked.
-func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefact, tarball *os.File) error {
-	v := m.Version
+func (s *Stager) build(ctx context.Context, rel verify.Release, a release.Artefact, tarball *os.File) error {
+	v := rel.Manifest().Version
 	dir := s.Layout.Partial(v)
 	disk := s.Layout.Disk()
 	if err := disk.Discard(dir); err != nil {
@@ -265,7 +264,7 @@ func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefa
 	if err := s.selfCheck(ctx, dir); err != nil {
 		return err
 	}
-	made := marker{Version: v, SHA256: a.SHA256, Program: s.Binary, Record: record}.of(m)
+	made := marker{Version: v, SHA256: a.SHA256, Program: s.Binary, Record: record}.of(rel)
 	if err := made.write(disk, dir); err != nil {
 		return err
 	}

@@ -72,11 +72,12 @@ func New(c Config) (*Pipeline, error) {
 // newPipeline is New with another trust; tests give that of a fake Sigstore.
 func newPipeline(c Config, trust stage.Trust) (*Pipeline, error) {
 	p := &Pipeline{c: c}
-	sc := stage.Config{Binary: "none", Trust: trust, Progress: c.Progress}
+	note := func(text string) { c.Log.Warn().Msg(text) }
+	sc := stage.Config{Binary: "none", Trust: trust, Progress: c.Progress, Note: note}
 	if n := c.Node; n != nil {
 		sc = stage.Config{
 			Layout: n.Layout, Trust: trust, Renew: p.renew, Binary: n.Service.Binary, NoRun: n.Service.Unit != "",
-			KeepVersions: n.Upgrade.KeepVersions, Running: c.Running, Progress: c.Progress,
+			KeepVersions: n.Upgrade.KeepVersions, Running: c.Running, Progress: c.Progress, Note: note,
 			Proxy: n.Proxy, MaxBandwidth: n.MaxBandwidth, AllowPrivate: n.Upgrade.AllowPrivateRedirects,
 		}
 	}
