@@ -171,6 +171,8 @@ func TestTheCertainTime(t *testing.T) {
 		{day(2027, 1), time.Time{}, written, ""},
 		{day(2027, 1), day(2020, 1), written, ""},
 		{day(2027, 1), day(2026, 12), day(2026, 12), ""},
+		{day(2027, 1), day(2027, 1).Add(time.Minute), day(2027, 1).Add(time.Minute), ""},
+		{day(2027, 1), day(2027, 1).Add(2 * time.Hour), day(2027, 1).Add(2 * time.Hour), "clock is not set"},
 		{day(1970, 1), time.Time{}, written, "clock is not set: it shows 1970-01-01T00:00:00Z, and this program was built at 2026-11-01"},
 		{day(2027, 1), day(2028, 1), day(2028, 1), "clock is not set: it shows 2027-01-01T00:00:00Z, and release 1.0.0 was signed at 2028-01-01"},
 		{day(2106, 2), day(2028, 1), day(2028, 1), "clock is ahead: it shows 2106-02-01T00:00:00Z"},

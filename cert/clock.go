@@ -16,6 +16,10 @@ var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 // latest certain time is ahead.
 const maxAge = 20 * 365 * 24 * time.Hour
 
+// slack is how much a clock may be behind the certain time: a clock that is some seconds late
+// is no wrong one.
+const slack = time.Hour
+
 // Clock is the clock of this device, and what is known without it.
 type Clock struct {
 	// Certain is the latest time that has certainly passed, and Proof what is of that time.
@@ -46,7 +50,7 @@ func (c Clock) Problem() string {
 	now := c.now()
 	facts := fmt.Sprintf("it shows %s, and %s at %s", now.UTC().Format(time.RFC3339), c.Proof, c.Certain.UTC().Format(time.RFC3339))
 	switch {
-	case now.Before(c.Certain):
+	case now.Add(slack).Before(c.Certain):
 		return "this device's clock is not set: " + facts
 	case now.Sub(c.Certain) > maxAge:
 		return "this device's clock is ahead: " + facts
