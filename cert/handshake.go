@@ -18,10 +18,19 @@ func Classical() []tls.CurveID {
 }
 
 // Unanswered reports whether err of a TLS handshake means that the server did not answer:
-// something between may have swallowed the client's first message.
+// something between may have swallowed the client's first message. The caller knows whether
+// it ended the handshake itself.
 func Unanswered(err error) bool {
 	var late net.Error
-	return errors.As(err, &late) && late.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	if errors.As(err, &late) && late.Timeout() {
+		return true
+	}
+	for _, end := range []error{io.EOF, syscall.ECONNRESET, net.ErrClosed, context.Canceled} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // Watch returns a context for one connection, and a function that reports whether its TLS

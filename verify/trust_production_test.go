@@ -37,6 +37,9 @@ func TestProductionRefusesSimulation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if left := trust.LeftOut(); len(left) > 0 {
+		t.Errorf("the embedded trust root has entries that this program does not understand: %q", left)
+	}
 	v := release.MustVersion("1.5.0")
 	const own = "https://github.com/Bilbycast/bilbycast-edge/releases/download/v1.5.0"
 	if got := trust.FetchURLs(v); !slices.Equal(got, []string{own}) {

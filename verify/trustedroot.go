@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,10 +30,10 @@ func newTrusted(trustedRoot []byte) (_ *root.TrustedRoot, leftOut []string, err 
 	if len(trustedRoot) > MaxRoot {
 		return nil, nil, fmt.Errorf("trusted root of %d bytes, more than %d", len(trustedRoot), MaxRoot)
 	}
-	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
+	tr, err := parseRoot(trustedRoot)
 	if err != nil {
 		if trustedRoot, leftOut, err = understood(trustedRoot); err == nil {
-			tr, err = root.NewTrustedRootFromJSON(trustedRoot)
+			tr, err = parseRoot(trustedRoot)
 		}
 	}
 	if err != nil {
@@ -55,6 +56,35 @@ func newTrusted(trustedRoot []byte) (_ *root.TrustedRoot, leftOut []string, err 
 	return nil, nil, fmt.Errorf("trusted root: it has no %s", missing)
 }
 
+// parseRoot parses a trusted_root.json of which everything must be understood.
+func parseRoot(trustedRoot []byte) (*root.TrustedRoot, error) {
+	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
+	if err != nil {
+		return nil, err
+	}
+	var certs []*x509.Certificate
+	for _, a := range tr.FulcioCertificateAuthorities() {
+		if a, ok := a.(*root.FulcioCertificateAuthority); ok {
+			certs = append(append(certs, a.Root), a.Intermediates...)
+		}
+	}
+	for _, a := range tr.TimestampingAuthorities() {
+		if a, ok := a.(*root.SigstoreTimestampingAuthority); ok {
+			certs = append(append(certs, a.Root, a.Leaf), a.Intermediates...)
+		}
+	}
+	for _, c := range certs {
+		switch {
+		case c == nil:
+		case c.PublicKeyAlgorithm == x509.UnknownPublicKeyAlgorithm || c.SignatureAlgorithm == x509.UnknownSignatureAlgorithm:
+			return nil, fmt.Errorf("the certificate %s has a key or a signature of an unknown type", release.Foreign(c.Subject.String(), 100))
+		case len(c.UnhandledCriticalExtensions) > 0:
+			return nil, fmt.Errorf("the certificate %s has an unknown critical extension", release.Foreign(c.Subject.String(), 100))
+		}
+	}
+	return tr, nil
+}
+
 // entry is one party of a trusted_root.json.
 type entry struct {
 	list, name string // the party's list, and what messages call the party
@@ -70,7 +100,7 @@ func understood(trustedRoot []byte) (rest []byte, leftOut []string, err error) {
 		return nil, nil, err
 	}
 	for i, e := range entries {
-		_, entries[i].unknown = root.NewTrustedRootFromJSON(rootOf(mediaType, []entry{e}))
+		_, entries[i].unknown = parseRoot(rootOf(mediaType, []entry{e}))
 	}
 	// Of two logs with one id the later one counts. The earlier must not count because
 	// the later is not understood.

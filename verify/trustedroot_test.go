@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -93,10 +95,26 @@ func TestAnUnknownPartyIsLeftOut(t *testing.T) {
 		"a wrong type":    set("operator", 7),
 		"an empty object": func(e object) { clear(e) },
 	}
+	// changeCert replaces bytes in the last certificate of a chain.
+	changeCert := func(old, to []byte) func(object) {
+		return func(e object) {
+			chain := e["certChain"].(object)["certificates"].([]any)
+			last := chain[len(chain)-1].(object)
+			der, err := base64.StdEncoding.DecodeString(last["rawBytes"].(string))
+			if err != nil || !bytes.Contains(der, old) {
+				t.Fatalf("%v: the certificate does not have %x", err, old)
+			}
+			last["rawBytes"] = bytes.ReplaceAll(der, old, to)
+		}
+	}
 	forAuthorities := map[string]func(object){
-		"a certificate that is none": set("certChain", object{"certificates": []any{object{"rawBytes": "AAAA"}}}),
-		"no chain":                   func(e object) { delete(e, "certChain") },
-		"a field of its validity":    func(e object) { e["validFor"].(object)["unless"] = "x" },
+		// id-ecPublicKey, ecdsa-with-SHA256 and basicConstraints become something unknown.
+		"a certificate with another type of key":        changeCert([]byte{0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1}, []byte{0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 99}),
+		"a certificate with another type of signature":  changeCert([]byte{0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3}, []byte{0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 99}),
+		"a certificate with another critical extension": changeCert([]byte{0x55, 0x1d, 0x13}, []byte{0x55, 0x1d, 0x7f}),
+		"a certificate that is none":                    set("certChain", object{"certificates": []any{object{"rawBytes": "AAAA"}}}),
+		"no chain":                                      func(e object) { delete(e, "certChain") },
+		"a field of its validity":                       func(e object) { e["validFor"].(object)["unless"] = "x" },
 	}
 	for i, list := range lists {
 		changes := maps.Clone(forAll)
