@@ -14,6 +14,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/gorilla/websocket"
+	"github.com/rs/zerolog"
 )
 
 // middlebox forwards connections to target, unless their first bytes are more than a packet
@@ -153,5 +157,39 @@ func TestAnHTTPSProxyBehindAMiddlebox(t *testing.T) {
 	}
 	if _, err := dial(t.Context(), d, r.URLs[0]); err == nil || box.passed.Load() != 1 || box.caught.Load() != 1 {
 		t.Errorf("%v: %d were swallowed, %d passed", err, box.caught.Load(), box.passed.Load())
+	}
+}
+
+// The agent remembers what a manager answers, so that it waits in vain only once, and logs
+// it once.
+func TestTheKeyShareIsRemembered(t *testing.T) {
+	t.Parallel()
+	var up websocket.Upgrader
+	m := behindTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		conn.ReadMessage()
+		peer{t, conn, nil}.send(&wire.AuthOK{})
+	}))
+	box := newMiddlebox(t, strings.TrimPrefix(m.URL, "https://"), true)
+	m.url = "wss://" + box.addr
+	c := registeredNode(t, m)
+	log := &lines{}
+	c.Log = zerolog.New(log)
+	a, err := newOf(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int32(3) {
+		a.session(t.Context(), m.url)
+		if box.caught.Load() != 1 || box.passed.Load() != i+1 {
+			t.Errorf("session %d: %d were swallowed, %d passed", i+1, box.caught.Load(), box.passed.Load())
+		}
+	}
+	if n := strings.Count(log.String(), "without the post-quantum key share"); n != 1 {
+		t.Errorf("logged %d times: %s", n, log)
 	}
 }

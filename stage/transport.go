@@ -33,11 +33,14 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	t.mu.Unlock()
 	ctx, unanswered := cert.Watch(req.Context())
 	resp, err := t.with(req, classical).RoundTrip(req.WithContext(ctx))
-	if why := t.clock().Explain(err); err != nil && why != "" {
+	if err == nil {
+		return resp, nil
+	}
+	if why := t.clock().Explain(err); why != "" {
 		return nil, &clockError{err, why}
 	}
-	if err == nil || !unanswered() || req.Context().Err() != nil {
-		return resp, err
+	if !unanswered() || req.Context().Err() != nil {
+		return nil, err
 	}
 	// With the other offer: the network may have changed, too.
 	again, err2 := t.with(req, !classical).RoundTrip(req)

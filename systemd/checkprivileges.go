@@ -36,7 +36,7 @@ func (u unit) checkPrivileges() (out []Problem) {
 func (s Service) fitPrivileges(p map[string]string, dir string) error {
 	u := unit{Service: s, p: p, real: resolve(s.Layout.Root())}
 	current := resolve(s.Layout.Current())
-	if resolve(dir) == current {
+	if resolve(dir) == current || !u.filesGive() {
 		return nil
 	}
 	var errs []error
@@ -55,14 +55,8 @@ func (s Service) fitPrivileges(p map[string]string, dir string) error {
 // privileges returns a problem if a file in a version gives a privilege to a process of the
 // unit that the unit itself does not give.
 func (u unit) privileges(path string) []Problem {
-	if u.p["NoNewPrivileges"] == "yes" { // a file gives none
-		return nil
-	}
-	if uid, ok := UserID(u.p["User"]); (u.p["User"] == "" || ok && uid == 0) && u.p["DynamicUser"] != "yes" {
-		return nil // root has them all
-	}
 	st, err := os.Stat(path)
-	if err != nil {
+	if err != nil || !u.filesGive() {
 		return nil
 	}
 	problem := func(what, key, value string) []Problem {
@@ -81,6 +75,16 @@ func (u unit) privileges(path string) []Problem {
 		return nil
 	}
 	return problem("the file capabilities "+strings.Join(caps, " "), "AmbientCapabilities", strings.ToUpper(strings.Join(caps, " ")))
+}
+
+// filesGive reports whether a file can give a process of the unit what it has not already.
+func (u unit) filesGive() bool {
+	if u.p["NoNewPrivileges"] == "yes" {
+		return false
+	}
+	uid, ok := UserID(u.p["User"])
+	root := u.p["User"] == "" || ok && uid == 0
+	return !root || u.p["DynamicUser"] == "yes"
 }
 
 // ownerOf returns the name of a file's owner.
