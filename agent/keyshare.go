@@ -52,7 +52,7 @@ func (c settings) explainClock(err error) error {
 func (a *Agent) noteKeyShare(url string, d *websocket.Dialer) {
 	classical := d.TLSClientConfig.CurvePreferences != nil
 	if classical && !a.classical[url] {
-		a.log.Warn().Str("manager", url).Msg("the manager answers only a TLS handshake without the post-quantum key share: something between swallows longer ones")
+		a.log.Warn().Str("manager", url).Msg("the manager answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")
 	}
 	a.classical[url] = classical
 }

@@ -34,10 +34,11 @@ func Unanswered(err error) bool {
 }
 
 // Watch returns a context for one connection, and a function that reports whether its TLS
-// handshake was not answered.
+// handshake was not answered, or is not until now.
 func Watch(ctx context.Context) (context.Context, func() bool) {
 	var unanswered atomic.Bool
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		TLSHandshakeDone: func(_ tls.ConnectionState, err error) { unanswered.Store(Unanswered(err)) },
+		TLSHandshakeStart: func() { unanswered.Store(true) },
+		TLSHandshakeDone:  func(_ tls.ConnectionState, err error) { unanswered.Store(err != nil && Unanswered(err)) },
 	}), unanswered.Load
 }

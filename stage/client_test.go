@@ -250,6 +250,25 @@ func TestAMiddleboxThatSwallowsAClientHello(t *testing.T) {
 	}
 }
 
+// The request has ended when the handshake has: the next try leaves the key share out.
+func TestAMiddleboxThatOutlastsARequest(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	x := s.Trust.(trust)
+	box, swallowed := middlebox(t, strings.TrimPrefix(x.Host, "https://"), false)
+	x.Host = "https://" + box
+	c := s.Config
+	c.Trust, c.StallTimeout = x, 200*time.Millisecond // before that of the handshake
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch(t, s, "1.0.0")
+	if swallowed.Load() != 1 {
+		t.Errorf("%d were swallowed", swallowed.Load())
+	}
+}
+
 // middlebox forwards connections to target, unless their first bytes are more than a packet.
 func middlebox(t *testing.T, target string, ends bool) (addr string, swallowed *atomic.Int32) {
 	t.Helper()

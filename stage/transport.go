@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bilbycast/edge-agent/cert"
 )
@@ -17,6 +18,7 @@ type transport struct {
 	pem   []byte          // CAs beside those of the system
 	clock func() cert.Clock
 	note  func(string)
+	noted atomic.Bool // that the key share is left out
 
 	mu        sync.Mutex
 	classical bool // leave the post-quantum key share out
@@ -26,34 +28,48 @@ type transport struct {
 	lastClassical bool
 }
 
-// RoundTrip sends a request that has no body.
+// RoundTrip sends a request that has no body. After a handshake that is not answered the next
+// one has the other offer: at once, if the request has not ended meanwhile, and otherwise in
+// the next try of the caller.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	t.mu.Lock()
-	classical := t.classical
-	t.mu.Unlock()
-	ctx, unanswered := cert.Watch(req.Context())
+	offer := t.offer(func(classical bool) bool { return classical })
+	resp, unanswered, err := t.try(req, offer)
+	if err != nil && unanswered {
+		offer = t.offer(func(bool) bool { return !offer })
+		if req.Context().Err() == nil {
+			var again error
+			if resp, unanswered, again = t.try(req, offer); again != nil && unanswered { // so the offer is not the reason
+				t.offer(func(bool) bool { return !offer })
+			} else {
+				err = again
+			}
+		}
+	}
+	if err != nil {
+		if why := t.clock().Explain(err); why != "" {
+			return nil, &clockError{err, why}
+		}
+		return nil, err
+	}
+	if offer && t.note != nil && !t.noted.Swap(true) {
+		t.note("the release host " + req.URL.Hostname() + " answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")
+	}
+	return resp, nil
+}
+
+// try sends the request once, and reports whether its TLS handshake was not answered.
+func (t *transport) try(req *http.Request, classical bool) (_ *http.Response, unanswered bool, err error) {
+	ctx, watched := cert.Watch(req.Context())
 	resp, err := t.with(req, classical).RoundTrip(req.WithContext(ctx))
-	if err == nil {
-		return resp, nil
-	}
-	if why := t.clock().Explain(err); why != "" {
-		return nil, &clockError{err, why}
-	}
-	if !unanswered() || req.Context().Err() != nil {
-		return nil, err
-	}
-	// With the other offer: the network may have changed, too.
-	again, err2 := t.with(req, !classical).RoundTrip(req)
-	if err2 != nil {
-		return nil, err
-	}
+	return resp, watched(), err
+}
+
+// offer changes whether the post-quantum key share is left out, and returns the result.
+func (t *transport) offer(change func(bool) bool) bool {
 	t.mu.Lock()
-	t.classical = !classical
-	t.mu.Unlock()
-	if !classical && t.note != nil {
-		t.note("the release host " + req.URL.Hostname() + " answers only a TLS handshake without the post-quantum key share: something between swallows longer ones")
-	}
-	return again, nil
+	defer t.mu.Unlock()
+	t.classical = change(t.classical)
+	return t.classical
 }
 
 // clockError is an error of a certificate, with what this device's clock has to do with it.
@@ -80,7 +96,8 @@ func (t *transport) with(req *http.Request, classical bool) *http.Transport {
 		t.last.CloseIdleConnections()
 	}
 	t.last, t.lastCAs, t.lastClassical = t.base.Clone(), cas, classical
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	// The cache is of these authorities only.
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 	if classical {
 		conf.CurvePreferences = cert.Classical()
 	}
