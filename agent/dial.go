@@ -67,7 +67,7 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		conf.VerifyConnection = c.checkPins
 	case m.AcceptSelfSignedCert:
 		conf.InsecureSkipVerify = true
-	default: // open sets the name
+	default: // openWebSocket sets the name
 		trusted.Client(conf, clock, func() string { return conf.ServerName })
 	}
 	d := &websocket.Dialer{
@@ -166,7 +166,7 @@ func liftBound(conn net.Conn) {
 
 // dial opens the WebSocket. The error is a busyError if the manager is at fault.
 func dial(ctx context.Context, d *websocket.Dialer, url string) (link, error) {
-	conn, resp, err := open(ctx, d, url)
+	conn, resp, err := openWebSocket(ctx, d, url)
 	if err == nil {
 		liftBound(conn.NetConn())
 		conn.SetReadLimit(wire.MaxMessage)

@@ -12,10 +12,10 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// open is d.DialContext. Where a TLS handshake is not answered it tries once without the
+// openWebSocket is d.DialContext. Where a TLS handshake is not answered it tries once without the
 // post-quantum key share: some middleboxes swallow a longer first message. The settings of d
 // show afterwards which of the two succeeded.
-func open(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, *http.Response, error) {
+func openWebSocket(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, *http.Response, error) {
 	conf := d.TLSClientConfig
 	if conf == nil {
 		return d.DialContext(ctx, url, nil)

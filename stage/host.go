@@ -120,9 +120,6 @@ func requestError(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	if clock, ok := errors.AsType[*clockError](err); ok {
-		return fmt.Errorf("%w: %s", release.ForeignError(clock.err, release.ForeignLimit), clock.why)
-	}
 	return release.ForeignError(err, release.ForeignLimit)
 }
 

@@ -72,13 +72,14 @@ func (t *transport) offer(change func(bool) bool) bool {
 	return t.classical
 }
 
-// clockError is an error of a certificate, with what this device's clock has to do with it.
+// clockError is an error of a certificate, after what this device's clock has to do with it:
+// the end of a long text may be cut.
 type clockError struct {
 	err error
 	why string
 }
 
-func (e *clockError) Error() string { return e.err.Error() + ": " + e.why }
+func (e *clockError) Error() string { return e.why + ": " + e.err.Error() }
 func (e *clockError) Unwrap() error { return e.err }
 
 // with returns the transport for one request. Its connections are used again as long as
