@@ -22,10 +22,10 @@ type transport struct {
 
 	mu        sync.Mutex
 	classical bool // leave the post-quantum key share out
-	// The transport of the last request, and what it was made with.
-	last          *http.Transport
-	lastCAs       *cert.CAs
-	lastClassical bool
+	// The transports for the two offers, and the authorities and sessions of both.
+	made     map[bool]*http.Transport
+	cas      *cert.CAs
+	sessions tls.ClientSessionCache
 }
 
 // RoundTrip sends a request that has no body. After a handshake that is not answered the next
@@ -82,23 +82,23 @@ type clockError struct {
 func (e *clockError) Error() string { return e.why + ": " + e.err.Error() }
 func (e *clockError) Unwrap() error { return e.err }
 
-// with returns the transport for one request. Its connections are used again as long as
-// nothing changes.
+// with returns the transport for one request. Its connections are used again as long as the
+// authorities are the same.
 func (t *transport) with(req *http.Request, classical bool) *http.Transport {
 	cas := cert.System()
 	clock := t.clock()
-	wrong := clock.Problem() != ""
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.last != nil && !wrong && t.lastCAs != nil && cas.Equal(t.lastCAs) && classical == t.lastClassical {
-		return t.last
+	if !cas.Equal(t.cas) {
+		t.closeIdle()
+		t.cas, t.made, t.sessions = cas, map[bool]*http.Transport{}, tls.NewLRUClientSessionCache(8)
 	}
-	if t.last != nil {
-		t.last.CloseIdleConnections()
+	wrong := clock.Problem() != ""
+	if tr := t.made[classical]; tr != nil && !wrong {
+		return tr
 	}
-	t.last, t.lastCAs, t.lastClassical = t.base.Clone(), cas, classical
-	// The cache is of these authorities only.
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
+	// A link that breaks often carries the host's certificates once.
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: t.sessions}
 	if classical {
 		conf.CurvePreferences = cert.Classical()
 	}
@@ -106,11 +106,28 @@ func (t *transport) with(req *http.Request, classical bool) *http.Transport {
 		cas, _ = cas.With(t.pem)
 	}
 	cas.Client(conf, clock, func() string { return t.byAddress(req) })
-	t.last.TLSClientConfig = conf
+	tr := t.base.Clone()
+	tr.TLSClientConfig = conf
 	if wrong { // the settings are for this request only
-		t.last.DisableKeepAlives, t.lastCAs = true, nil
+		conf.ClientSessionCache, tr.DisableKeepAlives = nil, true
+		return tr
 	}
-	return t.last
+	t.made[classical] = tr
+	return tr
+}
+
+// CloseIdleConnections closes the connections that no request uses.
+func (t *transport) CloseIdleConnections() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closeIdle()
+}
+
+// closeIdle is CloseIdleConnections; mu is held.
+func (t *transport) closeIdle() {
+	for _, tr := range t.made {
+		tr.CloseIdleConnections()
+	}
 }
 
 // byAddress returns the name that the certificate of a peer must have whose name is an IP
