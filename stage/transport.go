@@ -11,8 +11,8 @@ import (
 )
 
 // transport makes each request with the authorities that the system has now, by the clock
-// of now. Where a host does not answer a TLS handshake it tries once without the
-// post-quantum key share, and keeps to that if it helps.
+// of now. Where a host does not answer TLS handshakes, the next ones are without the
+// post-quantum key share, as long as that helps.
 type transport struct {
 	base  *http.Transport // without TLS settings
 	pem   []byte          // CAs beside those of the system
@@ -20,56 +20,57 @@ type transport struct {
 	note  func(string)
 	noted atomic.Bool // that the key share is left out
 
-	mu        sync.Mutex
-	classical bool // leave the post-quantum key share out
-	// The transports for the two offers, and the authorities and sessions of both.
-	made     map[bool]*http.Transport
+	mu         sync.Mutex
+	classical  bool // leave the post-quantum key share out
+	unanswered int  // handshakes since the last answer, with this offer
+	// The transports that were made, and the authorities and sessions of all.
+	made     map[settings]*http.Transport
 	cas      *cert.CAs
 	sessions tls.ClientSessionCache
 }
 
-// RoundTrip sends a request that has no body. After a handshake that is not answered the next
-// one has the other offer: at once, if the request has not ended meanwhile, and otherwise in
-// the next try of the caller.
+// settings are what a transport was made for.
+type settings struct {
+	classical bool
+	wrong     string // the host that a certificate must be of, if the clock is wrong
+}
+
+// maxMade bounds the transports: a host chooses its redirects.
+const maxMade = 8
+
+// maxUnanswered is after how many handshakes without an answer, with no answer between them,
+// the other offer is made. A link that is down for a while answers none as well, and a
+// connection that it completes late must be of use still.
+const maxUnanswered = 2
+
+// RoundTrip sends a request. After maxUnanswered handshakes the next try of the caller has the
+// other offer.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	offer := t.offer(func(classical bool) bool { return classical })
-	resp, unanswered, err := t.try(req, offer)
-	if err != nil && unanswered {
-		offer = t.offer(func(bool) bool { return !offer })
-		if req.Context().Err() == nil {
-			var again error
-			if resp, unanswered, again = t.try(req, offer); again != nil && unanswered { // so the offer is not the reason
-				t.offer(func(bool) bool { return !offer })
-			} else {
-				err = again
-			}
-		}
-	}
-	if err != nil {
-		if why := t.clock().Explain(err); why != "" {
-			return nil, &clockError{err, why}
-		}
-		return nil, err
-	}
-	if offer && t.note != nil && !t.noted.Swap(true) {
-		t.note("the release host " + req.URL.Hostname() + " answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")
-	}
-	return resp, nil
-}
-
-// try sends the request once, and reports whether its TLS handshake was not answered.
-func (t *transport) try(req *http.Request, classical bool) (_ *http.Response, unanswered bool, err error) {
-	ctx, watched := cert.Watch(req.Context())
-	resp, err := t.with(req, classical).RoundTrip(req.WithContext(ctx))
-	return resp, watched(), err
-}
-
-// offer changes whether the post-quantum key share is left out, and returns the result.
-func (t *transport) offer(change func(bool) bool) bool {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.classical = change(t.classical)
-	return t.classical
+	classical := t.classical
+	t.mu.Unlock()
+	ctx, unanswered := cert.Watch(req.Context())
+	resp, err := t.with(req, classical).RoundTrip(req.WithContext(ctx))
+	if err == nil {
+		t.mu.Lock()
+		t.unanswered = 0
+		t.mu.Unlock()
+		if classical && t.note != nil && !t.noted.Swap(true) {
+			t.note("the release host " + req.URL.Hostname() + " answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")
+		}
+		return resp, nil
+	}
+	if unanswered() {
+		t.mu.Lock()
+		if t.unanswered++; t.unanswered >= maxUnanswered {
+			t.classical, t.unanswered = !classical, 0
+		}
+		t.mu.Unlock()
+	}
+	if why := t.clock().Explain(err); why != "" {
+		return nil, &clockError{err, why}
+	}
+	return nil, err
 }
 
 // clockError is an error of a certificate, after what this device's clock has to do with it:
@@ -89,12 +90,15 @@ func (t *transport) with(req *http.Request, classical bool) *http.Transport {
 	clock := t.clock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !cas.Equal(t.cas) {
+	if !cas.Equal(t.cas) || len(t.made) >= maxMade {
 		t.closeIdle()
-		t.cas, t.made, t.sessions = cas, map[bool]*http.Transport{}, tls.NewLRUClientSessionCache(8)
+		t.cas, t.made, t.sessions = cas, map[settings]*http.Transport{}, tls.NewLRUClientSessionCache(maxMade)
 	}
-	wrong := clock.Problem() != ""
-	if tr := t.made[classical]; tr != nil && !wrong {
+	of := settings{classical: classical}
+	if clock.Problem() != "" {
+		of.wrong = req.URL.Host
+	}
+	if tr := t.made[of]; tr != nil {
 		return tr
 	}
 	// A link that breaks often carries the host's certificates once.
@@ -108,11 +112,7 @@ func (t *transport) with(req *http.Request, classical bool) *http.Transport {
 	cas.Client(conf, clock, func() string { return t.byAddress(req) })
 	tr := t.base.Clone()
 	tr.TLSClientConfig = conf
-	if wrong { // the settings are for this request only
-		conf.ClientSessionCache, tr.DisableKeepAlives = nil, true
-		return tr
-	}
-	t.made[classical] = tr
+	t.made[of] = tr
 	return tr
 }
 
