@@ -70,10 +70,8 @@ type Agent struct {
 	// those that are refused, and those that begin.
 	refusals, starts *rate.Limiter
 
-	registered credentials // that are not on disk yet; owned by the session
-	// classical are the managers that answer only without the post-quantum key share, by
-	// URL; owned by the session.
-	classical map[string]bool
+	registered credentials         // that are not on disk yet; owned by the session
+	keyShares  map[string]keyShare // that managers answer, by URL; owned by the session
 
 	unsent unsent // of systemd
 	tries  *tries
@@ -122,7 +120,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 
 func newAgent(r settings) *Agent {
 	a := &Agent{
-		c: r, log: r.Log, startedAt: time.Now(), tries: newTries(), classical: map[string]bool{},
+		c: r, log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 	}

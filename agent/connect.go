@@ -45,7 +45,7 @@ func (a *Agent) connect(ctx context.Context) error {
 	for i := 0; ; i++ {
 		url := a.c.URLs[i%len(a.c.URLs)]
 		began := time.Now()
-		a.expectLoop(2*dialTimeout + writeTimeout + wire.AuthTimeout)
+		a.expectLoop(dialTimeout + writeTimeout + wire.AuthTimeout)
 		err := a.session(ctx, url)
 		a.tries.ended(url, began, err)
 		authenticated := a.setAuthenticated(false)

@@ -12,32 +12,55 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// openWebSocket is d.DialContext. Where a TLS handshake is not answered it tries once without the
-// post-quantum key share: some middleboxes swallow a longer first message. The settings of d
-// show afterwards which of the two succeeded.
+// unansweredError is the error of a TLS handshake that the server did not answer. Some
+// middleboxes swallow the first message of a client if it is longer than a packet: then one
+// without the post-quantum key share is answered.
+type unansweredError struct{ error }
+
+func (e unansweredError) Unwrap() error { return e.error }
+
+// openWebSocket is d.DialContext.
 func openWebSocket(ctx context.Context, d *websocket.Dialer, url string) (*websocket.Conn, *http.Response, error) {
-	conf := d.TLSClientConfig
-	if conf == nil {
-		return d.DialContext(ctx, url, nil)
-	}
-	if u, err := neturl.Parse(url); err == nil {
-		conf.ServerName = u.Hostname()
+	if u, err := neturl.Parse(url); err == nil && d.TLSClientConfig != nil {
+		d.TLSClientConfig.ServerName = u.Hostname()
 	}
 	watched, unanswered := cert.Watch(ctx)
 	conn, resp, err := d.DialContext(watched, url, nil)
 	var proxy *proxyError
-	if err == nil || ctx.Err() != nil || !unanswered() && !(errors.As(err, &proxy) && cert.Unanswered(proxy.err)) {
-		return conn, resp, err
+	if err != nil && ctx.Err() == nil && (unanswered() || errors.As(err, &proxy) && cert.Unanswered(proxy.err)) {
+		err = unansweredError{err}
 	}
-	before := conf.CurvePreferences
-	if conf.CurvePreferences = nil; before == nil { // otherwise the network may have changed
-		conf.CurvePreferences = cert.Classical()
+	return conn, resp, err
+}
+
+// isUnanswered reports whether err is that of a TLS handshake without an answer.
+func isUnanswered(err error) bool { return errors.As(err, new(unansweredError)) }
+
+// keyShare is what the agent offers to a manager.
+type keyShare struct {
+	classical bool // without the post-quantum key share
+	logged    bool // that the manager answers that
+}
+
+// offer makes d offer what the manager at url answers, as far as that is known.
+func (a *Agent) offer(url string, d *websocket.Dialer) {
+	if a.keyShares[url].classical {
+		d.TLSClientConfig.CurvePreferences = cert.Classical()
 	}
-	if conn, resp, again := d.DialContext(ctx, url, nil); again == nil || resp != nil {
-		return conn, resp, again
+}
+
+// noteOffer remembers whether the manager at url answered. Without an answer the next attempt
+// makes the other offer.
+func (a *Agent) noteOffer(url string, err error) {
+	k := a.keyShares[url]
+	switch {
+	case isUnanswered(err):
+		k.classical = !k.classical
+	case err == nil && k.classical && !k.logged:
+		k.logged = true
+		a.log.Warn().Str("manager", url).Msg("the manager answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")
 	}
-	conf.CurvePreferences = before
-	return nil, nil, err
+	a.keyShares[url] = k
 }
 
 // explainClock adds to the error of a connection what this device's clock has to do with it.
@@ -46,13 +69,4 @@ func (c settings) explainClock(err error) error {
 		return fmt.Errorf("%w: %s", err, why)
 	}
 	return err
-}
-
-// noteKeyShare remembers with which offer the manager at url answers, and logs a change.
-func (a *Agent) noteKeyShare(url string, d *websocket.Dialer) {
-	classical := d.TLSClientConfig.CurvePreferences != nil
-	if classical && !a.classical[url] {
-		a.log.Warn().Str("manager", url).Msg("the manager answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")
-	}
-	a.classical[url] = classical
 }

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
@@ -34,14 +33,12 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	if a.classical[url] {
-		d.TLSClientConfig.CurvePreferences = cert.Classical()
-	}
+	a.offer(url, d)
 	conn, err := dial(ctx, d, url)
+	a.noteOffer(url, err)
 	if err != nil {
 		return a.c.explainClock(err)
 	}
-	a.noteKeyShare(url, d)
 	a.tries.opened(conn.key())
 	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool)}
 	defer conn.Close()
