@@ -236,7 +236,7 @@ func TestStaleNames(t *testing.T) {
 	for span, stale := range map[string]bool{
 		"agent.Run": true, "agent.Agent.Run": false, "Agent.Run": false, "agent.New": false, "agent.New()": false,
 		"state.ErrOwed": true, "state.ErrReportsPending": false, "state.Layout.Do": false, "Outbox.Do": true, "Outbox.SetAside": false,
-		"agent.written": true, "stage.written": false, "Config.Signers": true, "agent.Config.Signers": true, "agent.Options.Signers": false,
+		"agent.written": true, "cert.written": false, "Config.Signers": true, "agent.Config.Signers": true, "agent.Options.Signers": false,
 		"agent/alive.go": true, "agent/status.go": false, "status.go": true,
 		"state.json": false, "upgrade.enabled": false, "upgrade.enabledd": true, "os.Rename": false,
 		"verify.Trust.Nothing": true, "engine.Nodes.Online": false, "fsutil.Disk": false,

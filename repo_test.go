@@ -205,6 +205,30 @@ func TestFilesAreChangedThroughFsutil(t *testing.T) {
 	}
 }
 
+// A time that is compiled in ages. The agent has one, which no decision takes for now.
+func TestOneTimeIsCompiledIn(t *testing.T) {
+	t.Parallel()
+	checked := 0
+	for _, p := range list(t, "-deps", "./cmd/edge-agent") {
+		if !strings.HasPrefix(p.ImportPath, module) {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			b, err := os.ReadFile(filepath.Join(p.Dir, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checked++
+			if name := p.name() + "/" + file; bytes.Contains(b, []byte("time.Date(")) && name != "cert/clock.go" {
+				t.Errorf("%s has a time of its own: use cert.Clock", name)
+			}
+		}
+	}
+	if checked < 100 {
+		t.Errorf("only %d files were checked", checked)
+	}
+}
+
 // docs/lessons.md names only tests that there are.
 func TestEveryLessonNamesItsTests(t *testing.T) {
 	t.Parallel()

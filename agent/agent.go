@@ -70,7 +70,8 @@ type Agent struct {
 	// those that are refused, and those that begin.
 	refusals, starts *rate.Limiter
 
-	registered credentials // that are not on disk yet; owned by the session
+	registered credentials         // that are not on disk yet; owned by the session
+	keyShares  map[string]keyShare // that managers answer, by URL; owned by the session
 
 	unsent unsent // of systemd
 	tries  *tries
@@ -120,7 +121,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 
 func newAgent(r settings) *Agent {
 	a := &Agent{
-		c: r, log: r.Log, startedAt: time.Now(), tries: newTries(),
+		c: r, log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 	}

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
@@ -47,14 +48,16 @@ func (c settings) checkPins(cs tls.ConnectionState) error {
 // file may have been replaced.
 func (c settings) dialer() (*websocket.Dialer, error) {
 	m := c.Manager
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, Time: stage.CertificateTime}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	cas, clock := cert.System(), stage.Clock(c.Layout, nil)
+	trusted := cas
 	if m.CAFile != "" {
 		pem, err := fsutil.ReadLinked(m.CAFile, maxCAFile)
 		if err != nil {
 			return nil, fmt.Errorf("manager.ca_file: %w", err)
 		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+		var ok bool
+		if trusted, ok = cert.FromPEM(pem); !ok {
 			return nil, fmt.Errorf("manager.ca_file %s has no certificate in PEM", m.CAFile)
 		}
 	}
@@ -64,6 +67,8 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		conf.VerifyConnection = c.checkPins
 	case m.AcceptSelfSignedCert:
 		conf.InsecureSkipVerify = true
+	default: // openWebSocket sets the name
+		trusted.Client(conf, clock, func() string { return conf.ServerName })
 	}
 	d := &websocket.Dialer{
 		TLSClientConfig: conf, HandshakeTimeout: limit(dialTimeout),
@@ -93,7 +98,12 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		b := &boundedConn{Conn: conn, rate: rate.NewLimiter(sessionRate, sessionBurst)}
 		b.left.Store(maxHandshake)
 		if u := secure.Load(); u != nil {
-			t := tls.Client(b, &tls.Config{MinVersion: tls.VersionTLS12, Time: stage.CertificateTime, ServerName: u.Hostname(), RootCAs: c.proxyRoots})
+			to := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname(), CurvePreferences: conf.CurvePreferences}
+			cas.Client(to, clock, u.Hostname)
+			if c.proxyRoots != nil {
+				to.RootCAs = c.proxyRoots
+			}
+			t := tls.Client(b, to)
 			if err := t.HandshakeContext(ctx); err != nil {
 				conn.Close()
 				return nil, &proxyError{u.Redacted(), err}
@@ -156,7 +166,7 @@ func liftBound(conn net.Conn) {
 
 // dial opens the WebSocket. The error is a busyError if the manager is at fault.
 func dial(ctx context.Context, d *websocket.Dialer, url string) (link, error) {
-	conn, resp, err := d.DialContext(ctx, url, nil)
+	conn, resp, err := openWebSocket(ctx, d, url)
 	if err == nil {
 		liftBound(conn.NetConn())
 		conn.SetReadLimit(wire.MaxMessage)
@@ -194,7 +204,6 @@ func (e *proxyError) Error() string {
 func explainDial(err error) error {
 	var authority x509.UnknownAuthorityError
 	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
 	var dns *net.DNSError
 	var proxy *proxyError
 	switch {
@@ -204,8 +213,6 @@ func explainDial(err error) error {
 		return fmt.Errorf("%w: set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint for a self-signed certificate", bounded(err))
 	case errors.As(err, &host):
 		return fmt.Errorf("%w: use a name of the certificate in manager.urls, or set manager.cert_fingerprint", bounded(err))
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Errorf("%w: renew the manager's certificate, and check this device's clock (it says %s)", bounded(err), time.Now().UTC().Format(time.RFC3339))
 	case errors.As(err, &dns):
 		return fmt.Errorf("%w: check the name in manager.urls and this device's DNS", bounded(err))
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

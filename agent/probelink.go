@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/gorilla/websocket"
 )
 
@@ -27,9 +28,14 @@ func (p *prober) probe(ctx context.Context, url string) {
 		return
 	}
 	s.watch(d)
-	conn, err := dial(httptrace.WithClientTrace(ctx, s.trace()), d, url)
+	traced := httptrace.WithClientTrace(ctx, s.trace())
+	conn, err := dial(traced, d, url)
+	if isUnanswered(err) { // as in the next session
+		d.TLSClientConfig.CurvePreferences = cert.Classical()
+		conn, err = dial(traced, d, url)
+	}
 	if err != nil {
-		s.fail("", err)
+		s.fail("", p.c.explainClock(err))
 		return
 	}
 	defer conn.Close()

@@ -33,9 +33,11 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
+	a.offer(url, d)
 	conn, err := dial(ctx, d, url)
+	a.noteOffer(url, err)
 	if err != nil {
-		return err
+		return a.c.explainClock(err)
 	}
 	a.tries.opened(conn.key())
 	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool)}

@@ -133,6 +133,7 @@ func (d *doctor) examine(ctx context.Context) {
 	d.files(ctx)
 	d.space()
 	d.trust()
+	d.clock()
 	d.service(ctx)
 	d.dependency(ctx)
 	d.manager(ctx)

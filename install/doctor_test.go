@@ -165,6 +165,9 @@ func TestDoctorFiles(t *testing.T) {
 			os.Mkdir(d.l.TrustDir(), 0o755)
 			return os.WriteFile(d.l.TrustDir()+"/targets.json", []byte("{}"), 0o644)
 		}, "trust", "is not used", "edge-agent trust update"},
+		"a clock that is not set": {func(d *doctor) error {
+			return os.WriteFile(d.l.Root()+"/versions/1.0.0/.release.json", []byte(`{"version":"1.0.0","signed_at":"2190-01-01T00:00:00Z"}`), 0o644)
+		}, "clock", "is not set", "timedatectl"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,6 +182,7 @@ func TestDoctorFiles(t *testing.T) {
 			d.readable()
 			d.program(t.Context())
 			d.trust()
+			d.clock()
 			var bad []Finding
 			for _, f := range d.findings {
 				if !f.OK {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 )
@@ -179,6 +181,18 @@ func (d *doctor) trust() {
 	}
 	d.check("trust")
 }
+
+// clock checks that this device's clock is not certainly wrong.
+func (d *doctor) clock() {
+	if problem := ClockProblem(d.l); problem != "" {
+		d.check("clock", fault{problem, setClock})
+		return
+	}
+	d.check("clock")
+}
+
+// ClockProblem returns how this device's clock is certainly wrong, or "".
+func ClockProblem(l state.Layout) string { return stage.Clock(l, nil).Problem() }
 
 // access returns why a user may not open path (4: read, 1: execute), or "".
 func (d *doctor) access(path string, uid uint32, want fs.FileMode) string {

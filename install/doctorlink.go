@@ -153,6 +153,9 @@ func (d *doctor) manager(ctx context.Context) {
 	d.check("manager", fault{"not connected to the manager" + never + ": " + problem, d.remedyOf(problem)})
 }
 
+// setClock is the remedy of a wrong clock.
+const setClock = "set this device's clock: timedatectl set-ntp true, or timedatectl set-time 'YYYY-MM-DD hh:mm:ss'; the agent tries again by itself"
+
 // remedyOf returns the remedy of a connection error.
 func (d *doctor) remedyOf(problem string) string {
 	in := " in [manager] of " + d.config
@@ -163,14 +166,14 @@ func (d *doctor) remedyOf(problem string) string {
 		}
 	}
 	for _, r := range []struct{ text, remedy string }{
+		{"clock is not set", setClock}, {"clock is ahead", setClock}, {"if the clock is behind", setClock},
+		{"has expired", "if this device's clock is ahead, set it (timedatectl set-ntp true); otherwise renew the manager's certificate"},
 		{"refuses this node", "the token is used up, wrong or expired, or the node was removed at the manager: get a new token there, set registration_token" + in + ", remove " + d.l.CredentialsFile() + then},
 		{"is damaged; remove it", "set registration_token" + in + " to a new token of the manager, remove " + d.l.CredentialsFile() + then},
 		{"after authentication", "the manager accepts this node and then ends the connection: see the manager's log"},
 		{"unknown authority", "set ca_file (the PEM of a private CA), or cert_fingerprint for a self-signed certificate," + in + then},
 		{"neither is pinned", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
 		{"fingerprint", "the manager's certificate changed, or another server answers: compare it at the manager, and set cert_fingerprint" + in + then},
-		{"has expired", "renew the manager's certificate; if it is valid, set this device's clock (it says " + time.Now().UTC().Format(time.RFC3339) + ")"},
-		{"not yet valid", "set this device's clock (it says " + time.Now().UTC().Format(time.RFC3339) + ")"},
 		{"x509:", "use a name in urls" + in + " that the manager's certificate has, or set cert_fingerprint" + then},
 		{"first record does not look like a TLS handshake", "the port answers without TLS: correct the port in urls" + in + then},
 		{"no such host", "correct the host in urls" + in + ", or see this device's DNS: getent hosts HOST; cat /etc/resolv.conf"},

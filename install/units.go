@@ -37,7 +37,7 @@ func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
 	u.Writable = linkedDirs(l)
 	u.Early = u.Attached != "" && systemd.Booted() == nil && systemd.Other(u.Attached).IsEarly(context.Background())
 	if u.Agent == "" {
-		if u.Agent, err = os.Executable(); err != nil {
+		if u.Agent, err = agentProgram(os.Args[0]); err != nil {
 			return u, err
 		}
 	}
@@ -136,7 +136,7 @@ func WriteUnits(ctx context.Context, dir string, u systemd.Unit) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := startsThroughRoot(ctx, dir, u); err != nil {
+	if err := attachable(ctx, dir, u); err != nil {
 		return nil, err
 	}
 	for _, f := range files {
@@ -164,17 +164,13 @@ func WriteUnits(ctx context.Context, dir string, u systemd.Unit) ([]string, erro
 	return paths, nil
 }
 
-// startsThroughRoot refuses an attached service that does not start its program
-// through the install root, if systemd knows the service.
-func startsThroughRoot(ctx context.Context, dir string, u systemd.Unit) error {
+// attachable refuses a service that cannot be attached to, if systemd knows the service.
+func attachable(ctx context.Context, dir string, u systemd.Unit) error {
 	if u.Attached == "" || systemd.Booted() != nil || filepath.Clean(dir) != unitDir {
 		return nil
 	}
-	if loaded, err := systemd.QueryState(ctx, u.Attached); err != nil || loaded.Load != "loaded" {
-		return nil
-	}
 	s := systemd.Service{Unit: u.Attached, Layout: u.Layout, Attached: true}
-	if err := s.CheckExecStart(ctx); err != nil {
+	if err := s.CheckAttach(ctx); err != nil {
 		return fmt.Errorf("service.unit: %w", err)
 	}
 	return nil

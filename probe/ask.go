@@ -2,12 +2,14 @@ package probe
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"os"
 	"os/exec"
 	"slices"
@@ -16,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/trial"
 )
@@ -30,23 +33,28 @@ const (
 // maxWords bounds what an error has of a check's own words, in bytes.
 const maxWords = 200
 
-// probeClient follows nothing and keeps nothing: a probe is of one address,
-// now, and never through a proxy.
-var probeClient = &http.Client{
-	Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// clientFor returns a client that follows nothing and keeps nothing: a probe is of one
+// address, now, and never through a proxy. Neither an old copy of the system's CA store nor
+// a clock that is not set makes a service look ill.
+func clientFor(u *url.URL) *http.Client {
+	tr := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
+	if u.Scheme == "https" {
+		tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		cert.System().Client(tr.TLSClientConfig, cert.NewClock(nil, time.Time{}, ""), u.Hostname)
+	}
+	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // get asks a URL. key names it in errors.
-func get(ctx context.Context, key, url string) answer {
+func get(ctx context.Context, key, from string) answer {
 	var connecting atomic.Bool
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		ConnectStart: func(string, string) { connecting.Store(true) },
-	}), http.MethodGet, url, nil)
+	}), http.MethodGet, from, nil)
 	if err != nil {
 		return answer{trial.NotRun, fmt.Errorf("%s: %w", key, err)}
 	}
-	resp, err := probeClient.Do(req)
+	resp, err := clientFor(req.URL).Do(req)
 	if err != nil {
 		own := trial.Fails
 		if !connecting.Load() || ofTheAgent(err) { // not connecting: the host's name has no address now
@@ -59,7 +67,7 @@ func get(ctx context.Context, key, url string) answer {
 		return answer{Own: trial.Passes}
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxWords)) // what came is enough
-	a := answer{trial.Fails, withWords(fmt.Errorf("%s: %s answers %s", key, url, resp.Status), body)}
+	a := answer{trial.Fails, withWords(fmt.Errorf("%s: %s answers %s", key, from, resp.Status), body)}
 	if resp.StatusCode == httpCannotTell {
 		a.Own = trial.CannotTell
 	}

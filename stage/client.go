@@ -2,8 +2,6 @@ package stage
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -15,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/release"
 	"golang.org/x/time/rate"
 )
@@ -38,7 +37,6 @@ func (c *client) trust(host string) { c.trusted.Store(host, true) }
 func newClient(c Config) (*client, error) {
 	hc := &client{Client: http.Client{CheckRedirect: checkRedirect}}
 	tr := http.DefaultTransport.(*http.Transport).Clone()
-	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: c.Now}
 	// HTTP/1.1 suffices for a few files in sequence. A release build omits HTTP/2.
 	tr.Protocols = new(http.Protocols)
 	tr.Protocols.SetHTTP1(true)
@@ -48,19 +46,10 @@ func newClient(c Config) (*client, error) {
 	if c.Proxy != nil {
 		tr.Proxy = c.Proxy
 	}
-	if pem := c.Trust.ReleaseCA(); pem != nil {
-		// In addition to the system's, which check a proxy before that host.
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
+	for _, u := range c.Trust.FetchURLs(release.Version{}) {
+		if home, err := url.Parse(u); err == nil {
+			hc.trust(home.Hostname())
 		}
-		tr.TLSClientConfig.RootCAs = pool
-		if !tr.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, errors.New("stage: the release host's CA holds no certificate")
-		}
-	}
-	if home, err := url.Parse(c.Trust.FetchURL(release.Version{})); err == nil {
-		hc.trust(home.Hostname())
 	}
 	if !c.AllowPrivate {
 		proxy := tr.Proxy
@@ -83,22 +72,14 @@ func newClient(c Config) (*client, error) {
 			return d.DialContext(ctx, network, addr)
 		}
 	}
-	hc.Transport = tr
-	return hc, nil
-}
-
-// written is before any release of this code. A clock that shows an earlier time is not
-// set, as on a device that boots in 1970.
-var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
-
-// CertificateTime returns the time at which the certificates of the manager and of the
-// release host must be valid: now, or the time of this code if the clock shows an
-// earlier one. Releases are verified without it.
-func CertificateTime() time.Time {
-	if now := deviceTime(); now.After(written) {
-		return now
+	pem := c.Trust.ReleaseCA()
+	if pem != nil {
+		if _, ok := cert.FromPEM(pem); !ok {
+			return nil, errors.New("stage: the release host's CA holds no certificate")
+		}
 	}
-	return written
+	hc.Transport = &transport{base: tr, pem: pem, clock: func() cert.Clock { return Clock(c.Layout, c.Now) }, note: c.Note}
+	return hc, nil
 }
 
 // refusePrivate is a net.Dialer's Control. It gets the resolved address; a check of the

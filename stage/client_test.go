@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 func TestManifestAndBundleAreBounded(t *testing.T) {
@@ -161,21 +163,151 @@ func TestRedirectsToPrivateAddressesAreRefused(t *testing.T) {
 	}
 }
 
-// The same release host, by a clock from before it had its certificate, and by
-// one from after it.
+// The same release host, by clocks that are right and by clocks that are certainly wrong.
+// Those judge only whether the certificate was over when the newest release was signed.
 func TestClockOfCertificates(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
-	for year, ok := range map[int]bool{1960: false, 2050: true, 2090: false} { // httptest's is of 1970 to 2084
+	at := func(year int) time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
+	for _, tt := range []struct {
+		clock, signed int
+		want          string
+	}{ // httptest's certificate is of 1970 to 2084
+		{1960, 0, ""}, {2040, 0, ""}, {2090, 0, ""}, {1960, 2080, ""},
+		{1960, 2085, "this device's clock is not set: it shows 1960-01-01T00:00:00Z, and release 0.1.0 was signed at 2085-01-01T00:00:00Z; set it"},
+		{2110, 2085, "this device's clock is ahead: it shows 2110"},
+		{2090, 2080, "this device's clock shows 2090-01-01T00:00:00Z: if it is ahead, set it; otherwise renew"},
+	} {
 		c := s.Config
 		c.Tries = 1
-		c.Now = func() time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
+		c.Now = func() time.Time { return at(tt.clock) }
+		l, err := state.At(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Layout = l
+		if tt.signed > 0 {
+			v := release.MustVersion("0.1.0")
+			if err := os.MkdirAll(l.Version(v), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := (marker{Version: v, SignedAt: at(tt.signed)}).write(l.Disk(), l.Version(v)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		s, err := New(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); (err == nil) != ok || (!ok && !strings.Contains(err.Error(), "expired")) {
-			t.Errorf("in %d: %v", year, err)
+		_, err = s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0")))
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("in %d, signed in %d: %v, want %q", tt.clock, tt.signed, err, tt.want)
 		}
 	}
+}
+
+// A staged release records when it was signed, which no clock of this device tells.
+func TestTheSignedTimeIsRecorded(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, "1.0.0")
+	if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	clock := Clock(s.Layout, func() time.Time { return time.Unix(0, 0) })
+	if signed := rel.Signature().Time; signed.IsZero() || !clock.Certain.Equal(signed) || clock.Proof != "release 1.0.0 was signed" {
+		t.Errorf("certain is %v (%s), signed %v", clock.Certain, clock.Proof, signed)
+	}
+	if empty := Clock(state.Layout{}, nil); empty.Certain.IsZero() || empty.Problem() != "" {
+		t.Errorf("without a root: %v", empty.Problem())
+	}
+}
+
+// Something between swallows the first message of a TLS handshake if it is longer than a
+// packet, or ends the connection. The release is fetched without the post-quantum key share.
+func TestAMiddleboxThatSwallowsAClientHello(t *testing.T) {
+	t.Parallel()
+	for _, ends := range []bool{false, true} {
+		s := setup(t, nil)
+		x := s.Trust.(trust)
+		box, swallowed := middlebox(t, strings.TrimPrefix(x.Host, "https://"), ends)
+		x.Host = "https://" + box
+		var notes []string
+		c := s.Config
+		c.Trust, c.Tries, c.Note = x, 3, func(text string) { notes = append(notes, text) }
+		s, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.client.Transport.(*transport).base.TLSHandshakeTimeout = 200 * time.Millisecond
+		rel, a := fetch(t, s, "1.0.0")
+		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
+			t.Fatal(err)
+		}
+		if swallowed.Load() != maxUnanswered || len(notes) != 1 || !strings.Contains(notes[0], "without the post-quantum key share") {
+			t.Errorf("ends the connection: %v; swallowed %d, notes %q", ends, swallowed.Load(), notes)
+		}
+	}
+}
+
+// The request has ended when the handshake has: the next try leaves the key share out.
+func TestAMiddleboxThatOutlastsARequest(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	x := s.Trust.(trust)
+	box, swallowed := middlebox(t, strings.TrimPrefix(x.Host, "https://"), false)
+	x.Host = "https://" + box
+	c := s.Config
+	c.Trust, c.StallTimeout = x, 200*time.Millisecond // before that of the handshake
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch(t, s, "1.0.0")
+	if swallowed.Load() != maxUnanswered {
+		t.Errorf("%d were swallowed", swallowed.Load())
+	}
+}
+
+// middlebox forwards connections to target, unless their first bytes are more than a packet.
+func middlebox(t *testing.T, target string, ends bool) (addr string, swallowed *atomic.Int32) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	swallowed = new(atomic.Int32)
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer in.Close()
+				hello := make([]byte, 16<<10)
+				n, err := in.Read(hello)
+				if err != nil {
+					return
+				}
+				if n > 1400 {
+					swallowed.Add(1)
+					if !ends {
+						io.Copy(io.Discard, in) // until the client gives up
+					}
+					return
+				}
+				out, err := net.Dial("tcp", target)
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				out.Write(hello[:n])
+				go func() { io.Copy(out, in); out.Close() }()
+				io.Copy(in, out)
+			}()
+		}
+	}()
+	return l.Addr().String(), swallowed
 }

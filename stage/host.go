@@ -18,7 +18,13 @@ import (
 )
 
 // Host returns the release host as the Source of v.
-func (s *Stager) Host(v release.Version) Source { return s.HostAt(s.Trust.FetchURL(v)) }
+func (s *Stager) Host(v release.Version) Source {
+	n := &names{}
+	for _, u := range s.Trust.FetchURLs(v) {
+		n.hosts = append(n.hosts, s.HostAt(u))
+	}
+	return n
+}
 
 // HostAt returns the https URL of a directory with a release's files as a Source.
 func (s *Stager) HostAt(base string) Source {

@@ -7,9 +7,11 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/verify"
 )
 
 // Marker is the file in the top of a version's directory that records what the version
@@ -30,10 +32,15 @@ type marker struct {
 	// Commands and FirstStartSecs are the manifest's.
 	Commands       []string `json:"commands,omitempty"`
 	FirstStartSecs int      `json:"first_start_secs,omitzero"`
+	// SignedAt is when a log or a timestamp authority says that the release was signed; zero
+	// in a marker of an agent that did not record it.
+	SignedAt time.Time `json:"signed_at,omitzero"`
 }
 
-// of returns m with what the manifest says beside the files.
-func (m marker) of(manifest release.Manifest) marker {
+// of returns m with what the release says beside the files.
+func (m marker) of(rel verify.Release) marker {
+	manifest := rel.Manifest()
+	m.SignedAt = rel.Signature().Time.UTC()
 	m.Sequence, m.Commands, m.FirstStartSecs = manifest.Sequence, manifest.Commands, manifest.FirstStartSecs
 	return m
 }
@@ -65,9 +72,9 @@ func (m marker) write(disk fsutil.Disk, dir string) error {
 // republished keeps in the marker m of an installed version what a later manifest says of
 // the same files: a publisher may declare the commands of a program afterwards, or how
 // long its first start takes. An earlier manifest changes nothing.
-func (s *Stager) republished(m marker, later release.Manifest) error {
+func (s *Stager) republished(m marker, later verify.Release) error {
 	next := m.of(later)
-	if later.Sequence < m.Sequence || reflect.DeepEqual(next, m) {
+	if later.Manifest().Sequence < m.Sequence || reflect.DeepEqual(next, m) {
 		return nil
 	}
 	return next.write(s.Layout.Disk(), s.Layout.Version(m.Version))
@@ -96,4 +103,21 @@ func FirstStartOf(l state.Layout, v release.Version) time.Duration {
 		return 0 // the file was changed by hand
 	}
 	return time.Duration(m.FirstStartSecs) * time.Second
+}
+
+// Clock returns the clock of this device. Certain is when the newest release that is
+// installed in l was signed, or when this program was built. now is for tests; nil means the
+// device's own.
+func Clock(l state.Layout, now func() time.Time) cert.Clock {
+	var signed time.Time
+	proof := ""
+	if l.Root() != "" {
+		t, _ := l.Tree() // without it the time of this program counts
+		for _, v := range t.Versions {
+			if m, err := readMarker(l, v); err == nil && m.SignedAt.After(signed) {
+				signed, proof = m.SignedAt, fmt.Sprintf("release %s was signed", v)
+			}
+		}
+	}
+	return cert.NewClock(now, signed, proof)
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
 )
 
@@ -247,11 +248,11 @@ func TestAnotherBeginning(t *testing.T) {
 func tarball(t *testing.T, s *Stager, a release.Artefact) []byte {
 	t.Helper()
 	other := setup(t, nil)
-	name, err := a.File(s.Trust.BaseURL(release.MustVersion("1.0.0")))
+	name, err := a.File(release.BaseURL("https://github.com/"+fakerelease.DefaultRepository, release.MustVersion("1.0.0")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := other.client.Get(other.Trust.FetchURL(release.MustVersion("1.0.0")) + "/" + name)
+	resp, err := other.client.Get(other.Trust.FetchURLs(release.MustVersion("1.0.0"))[0] + "/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,10 +42,11 @@ const (
 type Trust interface {
 	// Release verifies a manifest of the release host.
 	Release(manifest, bundle []byte) (verify.Release, error)
-	// BaseURL is the URL under which the manifest of v names its files, FetchURL the one
-	// from which they are fetched. They differ only in a simulation.
-	BaseURL(v release.Version) string
-	FetchURL(v release.Version) string
+	// Signers are the rows of the allowlist.
+	Signers() []verify.Signer
+	// FetchURLs are the URLs below which the files of v may be, one for each name of the
+	// repository.
+	FetchURLs(v release.Version) []string
 	// ReleaseCA is the only CA (PEM) of the release host, or nil for the system's.
 	ReleaseCA() []byte
 }
@@ -72,6 +73,8 @@ type Config struct {
 	// Progress, if set, receives how far staging is; total is 0 while it is not known. It
 	// must return quickly.
 	Progress func(phase string, done, total int64)
+	// Note, if set, receives what an operator may have to know about the network.
+	Note func(text string)
 
 	// Proxy returns the proxy of a request; nil means HTTPS_PROXY and NO_PROXY of the
 	// environment.
@@ -80,8 +83,8 @@ type Config struct {
 	MaxBandwidth int64
 	// AllowPrivate lets the release host redirect to private addresses.
 	AllowPrivate bool
-	// Now is the clock for the certificates of hosts; nil means CertificateTime. Nothing
-	// else reads a clock.
+	// Now is the clock for the certificates of hosts; nil means the device's. Nothing else
+	// reads a clock.
 	Now func() time.Time
 
 	// These have defaults; tests shorten them.
@@ -114,9 +117,6 @@ func New(c Config) (*Stager, error) {
 			*d = v
 		}
 	}
-	if c.Now == nil {
-		c.Now = CertificateTime
-	}
 	if c.Tries == 0 {
 		c.Tries = 6
 	}
@@ -132,10 +132,8 @@ func New(c Config) (*Stager, error) {
 	return &Stager{Config: c, client: client}, nil
 }
 
-// Fetch reads the manifest and its signature from src, and verifies them. If
-// the signature fails and Renew is set, it tries once more with the trust root
-// beside the release.
-func (s *Stager) Fetch(ctx context.Context, src Source) (_ verify.Release, err error) {
+// fetch is Fetch of one name.
+func (s *Stager) fetch(ctx context.Context, src Source) (_ verify.Release, err error) {
 	defer func() { err = withDiskFull(err) }() // Renew writes a trust root
 	s.Progress(PhaseVerify, 0, 0)
 	file := func(f smallFile) ([]byte, error) { return s.read(ctx, src, f) }
@@ -210,7 +208,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
 		}
-		if err := s.republished(m, rel.Manifest()); err != nil {
+		if err := s.republished(m, rel); err != nil {
 			return Staged{}, err
 		}
 		return Staged{rel: rel}, nil
@@ -222,7 +220,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", explainNoExec(dir))
 	}
 	s.pruneFor(ctx, v)
-	name, err := a.File(s.Trust.BaseURL(v))
+	name, err := s.fileOf(rel, a)
 	if err != nil {
 		return Staged{}, err
 	}
@@ -232,7 +230,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	defer f.Close()
 	downloaded()
-	if err := s.build(ctx, rel.Manifest(), a, f.File); err != nil {
+	if err := s.build(ctx, rel, a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
 		// The tarball has the signed digest, so another attempt would fail again.
 		disk.Discard(s.Layout.Download(a.SHA256))
@@ -246,8 +244,8 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 
 // build extracts, checks and promotes. It reads the tarball through the descriptor by
 // which the digest was checked.
-func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefact, tarball *os.File) error {
-	v := m.Version
+func (s *Stager) build(ctx context.Context, rel verify.Release, a release.Artefact, tarball *os.File) error {
+	v := rel.Manifest().Version
 	dir := s.Layout.Partial(v)
 	disk := s.Layout.Disk()
 	if err := disk.Discard(dir); err != nil {
@@ -266,7 +264,7 @@ func (s *Stager) build(ctx context.Context, m release.Manifest, a release.Artefa
 	if err := s.selfCheck(ctx, dir); err != nil {
 		return err
 	}
-	made := marker{Version: v, SHA256: a.SHA256, Program: s.Binary, Record: record}.of(m)
+	made := marker{Version: v, SHA256: a.SHA256, Program: s.Binary, Record: record}.of(rel)
 	if err := made.write(disk, dir); err != nil {
 		return err
 	}

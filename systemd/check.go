@@ -87,6 +87,7 @@ var checks = []struct {
 	{"ExecStart=", linked | attached, unit.checkExecStart},
 	{"ExecCondition=", attached, unit.checkCondition},
 	{"paths in current", linked | attached, unit.checkPaths},
+	{"privileges of the program", linked | attached, unit.checkPrivileges},
 	{"Type=", linked | attached | beside, unit.checkType},
 	{"User=", linked | beside, unit.checkUser},
 	{"TimeoutStartSec=", linked, unit.checkTimeout},
@@ -104,7 +105,7 @@ var shown = []string{
 	"ExecCondition", "ExecConditionEx", "ExecStartPre", "ExecStart", "EnvironmentFiles", "WorkingDirectory", "RootDirectory",
 	"RootImage", "RootHashPath", "RootHashSignaturePath", "RootVerityPath", "TTYPath", "NetworkNamespacePath", "IPCNamespacePath",
 	"MountImages", "ExtensionImages", "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths", "Requires", "Requisite", "BindsTo",
-	"Type", "NotifyAccess", "User", "DynamicUser", "Group", "SupplementaryGroups", "TimeoutStartUSec", "WatchdogUSec",
+	"Type", "NotifyAccess", "AmbientCapabilities", "NoNewPrivileges", "User", "DynamicUser", "Group", "SupplementaryGroups", "TimeoutStartUSec", "WatchdogUSec",
 	"ProtectSystem", "ProtectHome", "PrivateTmp", "ReadWritePaths", "ReadOnlyPaths", "InaccessiblePaths", "NoExecPaths", "ExecPaths", "StateDirectory",
 	"RestrictAddressFamilies", "PrivateNetwork", "LimitFSIZE", "LimitFSIZESoft",
 }
@@ -321,16 +322,20 @@ func (u unit) writeCommand() string {
 		cmp.Or(u.Config, u.Layout.ConfigFile()), u.ownerName(), u.reloadCommand())
 }
 
-// CheckExecStart returns an error if the unit does not start its program through the
-// install root.
-func (s Service) CheckExecStart(ctx context.Context) error {
+// CheckAttach returns an error, with the remedy, if the unit cannot be one that an agent
+// beside it upgrades, whatever edge-agent writes for it: it does not start its program
+// through the install root, or is of a type that has no running version.
+func (s Service) CheckAttach(ctx context.Context) error {
 	p, err := show(ctx, s.Unit, shown...)
 	if err != nil {
 		return err
 	}
-	k := linked
-	if s.Attached {
-		k = attached
+	u := unit{Service: s, kind: attached, p: p, real: resolve(s.Layout.Root())}
+	switch p["LoadState"] {
+	case "loaded":
+		return Report{Problems: slices.Concat(u.checkType(), u.checkExecStart())}.Rollback()
+	case "bad-setting": // as a drop-in that an earlier edge-agent wrote makes it
+		return Report{Problems: u.checkType()}.Rollback()
 	}
-	return Report{Problems: unit{Service: s, kind: k, p: p, real: resolve(s.Layout.Root())}.checkExecStart()}.Rollback()
+	return nil
 }

@@ -21,6 +21,9 @@ func (u unit) checkLoaded() (Problem, bool) {
 	default:
 		p.Cause = fmt.Sprintf("systemd cannot load %s (LoadState=%s %s)", u.Unit, u.p["LoadState"], u.p["LoadError"])
 		p.Remedy = "see what is wrong with it: systemd-analyze verify " + u.Unit
+		if own := u.checkType(); u.kind == attached && len(own) > 0 {
+			p.Cause, p.Remedy = p.Cause+": "+own[0].Cause, own[0].Remedy+"; or, if the service is not to be upgraded, remove /etc/systemd/system/"+u.Unit+".d/50-edge-agent.conf and run: systemctl daemon-reload"
+		}
 	}
 	return p, false
 }

@@ -88,7 +88,7 @@ const maxRequired = 20
 // fitAll is fitVersion of the unit, and of the services that it requires: systemd does not
 // start the unit if one of them fails.
 func (s Service) fitAll(ctx context.Context, p map[string]string, dir string) error {
-	errs := []error{s.fitVersion(p, dir)}
+	errs := []error{s.fitVersion(p, dir), s.fitPrivileges(p, dir)}
 	seen := []string{s.Unit}
 	for todo := required(p); len(todo) > 0 && len(seen) < maxRequired; todo = todo[1:] {
 		name := todo[0]

@@ -198,12 +198,26 @@ func (u Unit) fill(name string) (string, error) {
 		"{{WindowSecs}}", strconv.Itoa(u.WindowSecs), "{{WatchdogSecs}}", strconv.Itoa(u.WatchdogSecs),
 		"{{RestartSecs}}", strconv.FormatFloat(u.RestartSecs, 'g', -1, 64),
 		"{{Attached}}", u.Attached, "{{Agent}}", u.Agent,
-		"{{Extra}}", extra.String(), "{{Writable}}", writable.String(), "{{UMask}}", umask,
+		"{{ProtectHome}}", u.protectHome(), "{{Extra}}", extra.String(), "{{Writable}}", writable.String(), "{{UMask}}", umask,
 	).Replace(strings.Replace(string(text), "{{Sandbox}}", string(sandbox), 1))
 	if i := strings.Index(filled, "{{"); i >= 0 {
 		return "", fmt.Errorf("%s has a placeholder without a value: %.30q", name, filled[i:])
 	}
 	return filled, nil
+}
+
+// protectHome returns the value of ProtectHome=. A directory that the service writes to may
+// be in one that the setting hides: that is then to be read, and ReadWritePaths= opens the
+// directory. systemd cannot open a path in a hidden one.
+func (u Unit) protectHome() string {
+	for _, dir := range append([]string{u.Layout.Root(), resolve(u.Layout.Root())}, u.Writable...) {
+		for _, hidden := range []string{"/home", "/root", "/run/user"} {
+			if within(dir, hidden) {
+				return "read-only"
+			}
+		}
+	}
+	return "yes"
 }
 
 // service is the unit that is upgraded.

@@ -28,6 +28,27 @@ func TestUnitText(t *testing.T) {
 	}
 }
 
+// The sandbox hides /home, unless the service must write below it.
+func TestUnitOfARootBelowHome(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		root     string
+		writable []string
+		want     string
+	}{
+		{"/opt/x", nil, "yes"}, {"/opt/x", []string{"/data"}, "yes"}, {"/homes/x", nil, "yes"},
+		{"/home/alice/x", nil, "read-only"}, {"/root/x", nil, "read-only"}, {"/run/user/1/x", nil, "read-only"}, {"/opt/x", []string{"/home/alice"}, "read-only"},
+	} {
+		for _, attached := range []string{"", "app.service"} {
+			u := Unit{Name: "edge", Layout: at(t, tt.root), Binary: "app", User: "edge", WindowSecs: 120, Writable: tt.writable, Attached: attached, Agent: "/usr/bin/edge-agent"}
+			files, err := u.Files()
+			if err != nil || !strings.Contains(files[0].Text, "\nProtectHome="+tt.want+"\n") || !strings.Contains(files[0].Text, "\nReadWritePaths="+tt.root+"\n") {
+				t.Errorf("%s, writable %q: %v\n%s", tt.root, tt.writable, err, files[0].Text)
+			}
+		}
+	}
+}
+
 // unclean is a layout whose root is any text.
 type unclean struct {
 	state.Layout

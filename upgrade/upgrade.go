@@ -65,17 +65,19 @@ func New(c Config) (*Pipeline, error) {
 	if unfit != nil {
 		c.Log.Error().Err(unfit).Msg("the renewed trust root cannot be used; using the compiled-in one")
 	}
+	logLeftOut(c.Log, trust.LeftOut())
 	return newPipeline(c, trust)
 }
 
 // newPipeline is New with another trust; tests give that of a fake Sigstore.
 func newPipeline(c Config, trust stage.Trust) (*Pipeline, error) {
 	p := &Pipeline{c: c}
-	sc := stage.Config{Binary: "none", Trust: trust, Progress: c.Progress}
+	note := func(text string) { c.Log.Warn().Msg(text) }
+	sc := stage.Config{Binary: "none", Trust: trust, Progress: c.Progress, Note: note}
 	if n := c.Node; n != nil {
 		sc = stage.Config{
 			Layout: n.Layout, Trust: trust, Renew: p.renew, Binary: n.Service.Binary, NoRun: n.Service.Unit != "",
-			KeepVersions: n.Upgrade.KeepVersions, Running: c.Running, Progress: c.Progress,
+			KeepVersions: n.Upgrade.KeepVersions, Running: c.Running, Progress: c.Progress, Note: note,
 			Proxy: n.Proxy, MaxBandwidth: n.MaxBandwidth, AllowPrivate: n.Upgrade.AllowPrivateRedirects,
 		}
 	}

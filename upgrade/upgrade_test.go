@@ -236,7 +236,7 @@ func TestTheVersionIsTheRequestedOne(t *testing.T) {
 	trust := trusted(t, nil)
 	n := emptyNode(t)
 	p := pipeline(t, &n, trust)
-	src, _, err := p.Open(trust.FetchURL(release.MustVersion("1.0.0")) + "/manifest.json")
+	src, _, err := p.Open(trust.FetchURLs(release.MustVersion("1.0.0"))[0] + "/manifest.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,5 +44,9 @@ func (v *Verifier) Keys() []Key {
 	return keys
 }
 
+// LeftOut names the parties of the trust root that v does not trust, because this program
+// does not understand them, each with the reason on one line.
+func (v *Verifier) LeftOut() []string { return slices.Clone(v.leftOut) }
+
 // Signers returns the rows of the allowlist.
 func (v *Verifier) Signers() []Signer { return slices.Clone(v.signers) }

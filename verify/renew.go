@@ -1,10 +1,12 @@
 package verify
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +37,9 @@ type Renewal struct {
 	Files          map[string][]byte
 	RootVersion    int64 // of the TUF root
 	TargetsVersion int64
+	// LeftOut names the parties of the trusted root that this program does not understand,
+	// and does not trust. Files has them: a later program may understand them.
+	LeftOut []string
 
 	root *metadata.Metadata[metadata.RootType]
 }
@@ -120,10 +125,10 @@ func (r Renewal) next(dir fs.FS) (Renewal, error) {
 			return Renewal{}, fmt.Errorf("%s says that it is version %d", name, next.Signed.Version)
 		}
 		// Signed by the keys before it, and by its own.
-		if err := n.root.VerifyDelegate(metadata.ROOT, next); err != nil {
+		if err := signedBy(n.root, metadata.ROOT, next); err != nil {
 			return Renewal{}, fmt.Errorf("%s is not signed by the keys of version %d: %w", name, n.RootVersion, err)
 		}
-		if err := next.VerifyDelegate(metadata.ROOT, next); err != nil {
+		if err := signedBy(next, metadata.ROOT, next); err != nil {
 			return Renewal{}, fmt.Errorf("%s is not signed by its own keys: %w", name, err)
 		}
 		n.root, n.RootVersion, n.Files[name] = next, next.Signed.Version, b
@@ -136,7 +141,7 @@ func (r Renewal) next(dir fs.FS) (Renewal, error) {
 	if err != nil {
 		return Renewal{}, fmt.Errorf("%s: %w", targetsFile, err)
 	}
-	if err := n.root.VerifyDelegate(metadata.TARGETS, targets); err != nil {
+	if err := signedBy(n.root, metadata.TARGETS, targets); err != nil {
 		return Renewal{}, fmt.Errorf("%s is not signed by the keys of the TUF root %d (is there a newer root that is missing here?): %w", targetsFile, n.RootVersion, err)
 	}
 	n.TargetsVersion, n.Files[targetsFile] = targets.Signed.Version, b
@@ -150,14 +155,54 @@ func (r Renewal) next(dir fs.FS) (Renewal, error) {
 	if target == nil {
 		return Renewal{}, fmt.Errorf("%s does not name %s", targetsFile, trustedRootFile)
 	}
-	if err := target.VerifyLengthHashes(b); err != nil {
+	if err := proves(target, b); err != nil {
 		return Renewal{}, fmt.Errorf("%s is not the one that %s names: %w", trustedRootFile, targetsFile, err)
 	}
-	if _, err := newTrusted(b); err != nil {
+	if _, n.LeftOut, err = newTrusted(b); err != nil {
 		return Renewal{}, err
 	}
 	n.Files[trustedRootFile] = b
 	return n, nil
+}
+
+// signedBy returns nil if enough keys that root names for a role signed m. Keys of a type
+// that is not known here count for nothing, as if they had not signed.
+func signedBy(root *metadata.Metadata[metadata.RootType], role string, m any) error {
+	known := *root
+	if r := root.Signed.Roles[role]; r != nil {
+		kept := *r
+		kept.KeyIDs = slices.DeleteFunc(slices.Clone(r.KeyIDs), func(id string) bool {
+			key := root.Signed.Keys[id]
+			if key == nil {
+				return true
+			}
+			public, err := key.ToPublicKey()
+			if ed, ok := public.(ed25519.PublicKey); ok && len(ed) != ed25519.PublicKeySize {
+				return true
+			}
+			return err != nil || !slices.Contains(schemes, key.Scheme)
+		})
+		known.Signed.Roles = map[string]*metadata.Role{role: &kept}
+	}
+	return known.VerifyDelegate(role, m)
+}
+
+// schemes are the ways to sign that are known here.
+var schemes = []string{
+	metadata.KeySchemeEd25519, metadata.KeySchemeECDSA_SHA2_P256, metadata.KeySchemeECDSA_SHA2_P384, metadata.KeySchemeRSASSA_PSS_SHA256,
+}
+
+// proves returns nil if b has the size of target, and each digest of it that is known here.
+// There must be one.
+func proves(target *metadata.TargetFiles, b []byte) error {
+	known := *target
+	known.Hashes = metadata.Hashes{}
+	for _, name := range []string{"sha256", "sha512"} {
+		if sum, ok := target.Hashes[name]; ok {
+			known.Hashes[name] = sum
+		}
+	}
+	return known.VerifyLengthHashes(b)
 }
 
 // readBounded reads a file of at most MaxRoot bytes.

@@ -3,6 +3,7 @@ package verify
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -11,10 +12,9 @@ import (
 // Trust is what a node trusts, and where it looks for releases.
 type Trust struct {
 	*Verifier
-	renewed    *Renewal
-	repository string // of the first row
-	host       string // simulation only: stands for https://github.com
-	ca         []byte // simulation only: PEM of the release host's CA
+	renewed *Renewal
+	host    string // simulation only: stands for https://github.com
+	ca      []byte // simulation only: PEM of the release host's CA
 }
 
 // Load returns the compiled-in trust: Sigstore's production root with the given rows, or
@@ -63,16 +63,20 @@ func (t Trust) Renewed() (rootVersion, targetsVersion int64, ok bool) {
 	return t.renewed.RootVersion, t.renewed.TargetsVersion, true
 }
 
-// BaseURL returns the URL under which the manifest of v names its files. FetchURL returns
-// where they are fetched from. The two differ only in a simulation build.
-func (t Trust) BaseURL(v release.Version) string { return release.BaseURL(t.repository, v) }
-
-// FetchURL returns the URL below which the files of v are fetched.
-func (t Trust) FetchURL(v release.Version) string {
-	if t.host == "" {
-		return t.BaseURL(v)
+// FetchURLs returns the URLs below which the files of v may be: one for each repository of
+// the allowlist, in the order of its rows. A repository that was renamed has a row for each
+// of its names.
+func (t Trust) FetchURLs(v release.Version) (urls []string) {
+	for _, row := range t.signers {
+		at := row.Repository
+		if t.host != "" {
+			at = strings.Replace(at, "https://github.com", t.host, 1)
+		}
+		if u := release.BaseURL(at, v); !slices.Contains(urls, u) {
+			urls = append(urls, u)
+		}
 	}
-	return release.BaseURL(strings.Replace(t.repository, "https://github.com", t.host, 1), v)
+	return urls
 }
 
 // ReleaseCA returns the only CA (PEM) that the release host may use, or nil for those of

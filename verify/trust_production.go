@@ -30,5 +30,5 @@ func load(signers []Signer) (Trust, error) {
 	if err != nil {
 		return Trust{}, err
 	}
-	return Trust{Verifier: v, repository: signers[0].Repository}, nil
+	return Trust{Verifier: v}, nil
 }

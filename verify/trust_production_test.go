@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,8 +37,23 @@ func TestProductionRefusesSimulation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if left := trust.LeftOut(); len(left) > 0 {
+		t.Errorf("the embedded trust root has entries that this program does not understand: %q", left)
+	}
 	v := release.MustVersion("1.5.0")
-	if got := trust.FetchURL(v); got != "https://github.com/Bilbycast/bilbycast-edge/releases/download/v1.5.0" {
+	const own = "https://github.com/Bilbycast/bilbycast-edge/releases/download/v1.5.0"
+	if got := trust.FetchURLs(v); !slices.Equal(got, []string{own}) {
+		t.Errorf("fetches from %s", got)
+	}
+	// A repository that was renamed has a row for each name, and perhaps for each workflow.
+	row := verify.DefaultSigners()[0]
+	old, nightly := row, row
+	old.Repository, nightly.Workflow = "https://github.com/Bilbycast/edge", ".github/workflows/other.yml"
+	renamed, err := verify.Load([]verify.Signer{row, nightly, old})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := renamed.FetchURLs(v); !slices.Equal(got, []string{own, "https://github.com/Bilbycast/edge/releases/download/v1.5.0"}) {
 		t.Errorf("fetches from %s", got)
 	}
 	m := manifest(t, "1.5.0")

@@ -59,5 +59,5 @@ func load(signers []Signer) (Trust, error) {
 	if err != nil {
 		return Trust{}, fmt.Errorf("simulated trust: %w", err)
 	}
-	return Trust{Verifier: v, repository: sim.Signers[0].Repository, host: sim.ReleaseHost, ca: ca}, nil
+	return Trust{Verifier: v, host: sim.ReleaseHost, ca: ca}, nil
 }

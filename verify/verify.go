@@ -64,6 +64,7 @@ var mediaTypes = map[string]bool{
 type Verifier struct {
 	v       *verify.Verifier
 	root    *root.TrustedRoot
+	leftOut []string
 	signers []Signer
 }
 
@@ -78,7 +79,7 @@ func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
 			return nil, fmt.Errorf("signer %d: %w", i+1, err)
 		}
 	}
-	tr, err := newTrusted(trustedRoot)
+	tr, leftOut, err := newTrusted(trustedRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -89,18 +90,7 @@ func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trusted root: %s", oneLine(err))
 	}
-	return &Verifier{v: v, root: tr, signers: append([]Signer(nil), signers...)}, nil
-}
-
-func newTrusted(trustedRoot []byte) (*root.TrustedRoot, error) {
-	if len(trustedRoot) > MaxRoot {
-		return nil, fmt.Errorf("trusted root of %d bytes, more than %d", len(trustedRoot), MaxRoot)
-	}
-	tr, err := root.NewTrustedRootFromJSON(trustedRoot)
-	if err != nil {
-		return nil, fmt.Errorf("trusted root: %s", oneLine(err))
-	}
-	return tr, nil
+	return &Verifier{v: v, root: tr, leftOut: leftOut, signers: append([]Signer(nil), signers...)}, nil
 }
 
 // Release is a manifest that an allowed signer signed. Only Verifier.Release makes one;

@@ -87,6 +87,9 @@ changes nothing. As root it becomes the owner of the root.`,
 				res.Notes = append(res.Notes, wrongOwner)
 			}
 			res.Notes = append(res.Notes, install.ConfigNotes(root)...)
+			if clock := install.ClockProblem(l); clock != "" {
+				res.Notes = append(res.Notes, clock+"; set it")
+			}
 			s, t := res.State, res.Tree
 			if t.Previous == t.Current {
 				t.Previous = release.Version{} // there is none to roll back to

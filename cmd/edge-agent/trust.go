@@ -27,12 +27,14 @@ func newTrustCmd() *cobra.Command {
 
 // trustReport is what `trust show --json` prints; its fields keep their names.
 type trustReport struct {
-	Source         string          `json:"source"` // "compiled in" or "renewed"
-	RootVersion    int64           `json:"tuf_root_version,omitzero"`
-	TargetsVersion int64           `json:"tuf_targets_version,omitzero"`
-	Unfit          string          `json:"unfit,omitzero"`
-	Signers        []verify.Signer `json:"signers"`
-	Keys           []verify.Key    `json:"keys"`
+	Source         string `json:"source"` // "compiled in" or "renewed"
+	RootVersion    int64  `json:"tuf_root_version,omitzero"`
+	TargetsVersion int64  `json:"tuf_targets_version,omitzero"`
+	Unfit          string `json:"unfit,omitzero"`
+	// LeftOut are the parties that this program does not understand, and does not trust.
+	LeftOut []string        `json:"left_out,omitempty"`
+	Signers []verify.Signer `json:"signers"`
+	Keys    []verify.Key    `json:"keys"`
 }
 
 func newTrustShowCmd() *cobra.Command {
@@ -60,7 +62,7 @@ func newTrustShowCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rep := trustReport{Source: "compiled in", Signers: t.Signers(), Keys: t.Keys()}
+			rep := trustReport{Source: "compiled in", Signers: t.Signers(), Keys: t.Keys(), LeftOut: t.LeftOut()}
 			var renewed bool
 			if rep.RootVersion, rep.TargetsVersion, renewed = t.Renewed(); renewed {
 				rep.Source = "renewed"
@@ -107,6 +109,9 @@ func (r trustReport) print(cmd *cobra.Command) error {
 		}
 		fmt.Fprintf(tw, "%s\t%s, %s to %s\n", cli.Plain(k.Kind), cli.Plain(k.URL), k.Start.Format(time.DateOnly), end)
 	}
+	for _, party := range r.LeftOut {
+		fmt.Fprintf(tw, "not understood\t%s\n", cli.Plain(party))
+	}
 	return tw.Flush()
 }
 
@@ -136,6 +141,9 @@ known is accepted. It needs no network and no clock.`,
 				return fmt.Errorf("trust update: %w", err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "renewed: TUF root %d, targets %d. Restart the service to use it.\n", r.RootVersion, r.TargetsVersion)
+			for _, party := range r.LeftOut {
+				fmt.Fprintf(cmd.OutOrStdout(), "not understood by this version, and so not trusted: %s\n", cli.Plain(party))
+			}
 			return nil
 		},
 	}

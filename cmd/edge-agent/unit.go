@@ -41,6 +41,9 @@ unit that it replaces.`,
 				return err
 			}
 			u, notes := install.ExistingGroups(u)
+			if note := install.AgentNote(u.Agent); note != "" && u.Attached != "" {
+				notes = append(notes, note)
+			}
 			if dir != "" {
 				if !cmd.Flags().Changed("restart-secs") {
 					u.RestartSecs = 0

@@ -100,6 +100,9 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 			"test -z \"$(ls -A /media/disk)\"; umount /media/disk; rm -f /opt/bilbycast/edge"},
 		{"versions elsewhere", "mkdir -p /data/v /opt/bilbycast/edge; echo mine >/data/v/mine; ln -s /data/v /opt/bilbycast/edge/versions", "077", "/opt/bilbycast/edge", "/opt/bilbycast/edge", "test -e /data/v/1.0.0/edge-agent",
 			"test \"$(ls -A /data/v)\" = mine; test ! -e /opt/bilbycast/edge"},
+		{"below /home", "mkdir -p -m 755 /home/alice", "077", "/home/alice/edge", "/home/alice/edge", "grep -q ^ProtectHome=read-only /etc/systemd/system/edge.service", "test ! -e /home/alice/edge"},
+		{"a link to a place below /home", "mkdir -p /home/alice/data; ln -s /home/alice/data /opt/bilbycast/edge", "022", "/opt/bilbycast/edge", "/home/alice/data", "true",
+			"test ! -e /home/alice/data; test ! -L /opt/bilbycast/edge"},
 		// An earlier run wrote it, and no version got in: what is given now counts.
 		{"a configuration and no version", `mkdir -p /opt/bilbycast/edge; printf '[service]\nname = "edge"\ndevice_type = "edge"\nbinary = "edge-agent"\n[manager]\nurls = ["wss://127.0.0.1:1"]\ncert_fingerprint = "` + strings.Repeat("ab", 32) + `"\nregistration_token = "old"\n[upgrade]\nenabled = true\n' >/opt/bilbycast/edge/config.toml; chmod 600 /opt/bilbycast/edge/config.toml`,
 			"022", "/opt/bilbycast/edge", "/opt/bilbycast/edge", "grep -q 127.0.0.1:1 /opt/bilbycast/edge/config.toml.before-*", "test ! -e /opt/bilbycast/edge"},
@@ -119,7 +122,7 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 		b.sh("cp " + tt.root + "/config.toml " + tt.root + "/config.toml.before-20261125-101112; cp " + tt.root + "/config.toml " + tt.root + "/state.json.corrupt-ABCDEFGH")
 		out = b.sh(purge + "--root " + tt.root)
 		b.sh("set -e; " + tt.left)
-		if out := b.sh("grep -rlF " + b.token + " /opt /data /media /narrow /etc /var/lib 2>/dev/null || true"); out != "" {
+		if out := b.sh("grep -rlF " + b.token + " /opt /data /home /media /narrow /etc /var/lib 2>/dev/null || true"); out != "" {
 			t.Errorf("%s: the token is still in %s", tt.name, out)
 		}
 		if t.Failed() {

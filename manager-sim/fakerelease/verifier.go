@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
@@ -31,14 +32,13 @@ func NewTrust(dir, host string, ca []byte) (Trust, error) {
 	return Trust{v, host, ca}, err
 }
 
-// BaseURL returns the URL under which the manifest of v names its files.
-func (Trust) BaseURL(v release.Version) string {
-	return release.BaseURL("https://github.com/"+DefaultRepository, v)
-}
-
-// FetchURL returns the URL below which the files of v are fetched.
-func (t Trust) FetchURL(v release.Version) string {
-	return release.BaseURL(t.Host+"/"+DefaultRepository, v)
+// FetchURLs returns the URLs below which the files of v may be, one for each repository
+// that has releases in the directory.
+func (t Trust) FetchURLs(v release.Version) (urls []string) {
+	for _, row := range t.Signers() {
+		urls = append(urls, release.BaseURL(strings.Replace(row.Repository, "https://github.com", t.Host, 1), v))
+	}
+	return urls
 }
 
 // ReleaseCA returns the only CA (PEM) that the release host may use.

@@ -24,6 +24,14 @@ func tufKey(name string) (*metadata.Key, signature.Signer) {
 // TUFRoot returns the root.json of a TUF repository for trust roots. Each letter in
 // keys, targetsKey and signers is a fixed key. Two of keys must sign.
 func TUFRoot(version int64, keys, targetsKey, signers string) []byte {
+	return TUFRootWith(version, keys, targetsKey, signers)
+}
+
+// TUFKey is a key of a TUF root that no letter stands for.
+type TUFKey struct{ ID, Type, Scheme, Public string }
+
+// TUFRootWith is TUFRoot with more keys for both roles. They sign nothing.
+func TUFRootWith(version int64, keys, targetsKey, signers string, more ...TUFKey) []byte {
 	m := metadata.Root(longAgo)
 	m.Signed.Version = version
 	add := func(names, role string, threshold int) {
@@ -35,6 +43,12 @@ func TUFRoot(version int64, keys, targetsKey, signers string) []byte {
 	}
 	add(keys, metadata.ROOT, min(2, len(keys)))
 	add(targetsKey, metadata.TARGETS, 1)
+	for _, k := range more {
+		m.Signed.Keys[k.ID] = &metadata.Key{Type: k.Type, Scheme: k.Scheme, Value: metadata.KeyVal{PublicKey: k.Public}}
+		for _, role := range []string{metadata.ROOT, metadata.TARGETS} {
+			m.Signed.Roles[role].KeyIDs = append([]string{k.ID}, m.Signed.Roles[role].KeyIDs...)
+		}
+	}
 	for _, n := range signers {
 		_, s := tufKey(string(n))
 		must(m.Sign(s))
@@ -44,10 +58,23 @@ func TUFRoot(version int64, keys, targetsKey, signers string) []byte {
 
 // TUFTargets returns a targets.json for trustedRoot, signed with a key of TUFRoot.
 func TUFTargets(version int64, trustedRoot []byte, signer string) []byte {
+	return TUFTargetsWith(version, trustedRoot, signer, "sha256")
+}
+
+// TUFTargetsWith is TUFTargets with these digests. All but the sha256 are wrong.
+func TUFTargetsWith(version int64, trustedRoot []byte, signer string, digests ...string) []byte {
 	const name = "trusted_root.json"
 	m := metadata.Targets(longAgo)
 	m.Signed.Version = version
-	m.Signed.Targets[name] = must(metadata.TargetFile().FromBytes(name, trustedRoot, "sha256"))
+	target := must(metadata.TargetFile().FromBytes(name, trustedRoot, "sha256"))
+	right := target.Hashes["sha256"]
+	target.Hashes = metadata.Hashes{}
+	for _, digest := range digests {
+		if target.Hashes[digest] = []byte{1}; digest == "sha256" {
+			target.Hashes[digest] = right
+		}
+	}
+	m.Signed.Targets[name] = target
 	_, s := tufKey(signer)
 	must(m.Sign(s))
 	return must(m.ToBytes(false))

@@ -1,6 +1,6 @@
 //go:build !sim
 
-package stage
+package cert
 
 import "time"
 

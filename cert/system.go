@@ -1,0 +1,110 @@
+package cert
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/bilbycast/edge-agent/fsutil"
+)
+
+// The CA stores of Linux distributions, as package crypto/x509 knows them: the first file
+// that is there, and every file of the directories.
+var (
+	storeFiles = []string{
+		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Arch
+		"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora
+		"/etc/ssl/ca-bundle.pem",                            // openSUSE
+		"/etc/pki/tls/cacert.pem",                           // OpenELEC
+		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL
+		"/etc/ssl/cert.pem",                                 // Alpine
+	}
+	storeDirs = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
+)
+
+// maxStoreFile bounds a file of a CA store, in bytes. Those of distributions have some
+// 200 KiB.
+const maxStoreFile = 4 << 20
+
+// system is the CA store of the system as it was last read.
+var system struct {
+	sync.Mutex
+	state string // of its files
+	cas   *CAs
+}
+
+// System returns the authorities of the system's CA store as it is now. Go itself reads the
+// store once in the life of a process. The store is parsed again only if a file of it
+// changed. SSL_CERT_FILE and SSL_CERT_DIR stand for it, as for Go. If there is none, the
+// authorities are those that Go finds.
+func System() *CAs {
+	system.Lock()
+	defer system.Unlock()
+	files, state := store()
+	if system.cas != nil && state == system.state {
+		return system.cas
+	}
+	cas := &CAs{x509.NewCertPool(), func() []byte { return readStore(files) }}
+	if !cas.pool.AppendCertsFromPEM(cas.text()) {
+		cas.pool = nil
+	}
+	system.state, system.cas = state, cas
+	return cas
+}
+
+// store lists the files of the CA store, and describes their state.
+func store() (files []string, state string) {
+	single, dirs := storeFiles, storeDirs
+	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
+		single = []string{file}
+	}
+	if dir := os.Getenv("SSL_CERT_DIR"); dir != "" {
+		dirs = strings.Split(dir, ":")
+	}
+	var of strings.Builder
+	add := func(path string) bool {
+		st, err := os.Stat(path)
+		if err != nil || !st.Mode().IsRegular() {
+			return false
+		}
+		files = append(files, path)
+		id := [3]int64{} // a file that is replaced has another inode, or at least a later change
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+			id = [3]int64{int64(sys.Ino), int64(sys.Ctim.Sec), int64(sys.Ctim.Nsec)}
+		}
+		fmt.Fprintln(&of, path, st.Size(), id)
+		return true
+	}
+	for _, path := range single {
+		if add(path) {
+			break
+		}
+	}
+	for _, dir := range dirs {
+		entries, _ := os.ReadDir(dir) // a missing directory is the rule
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			// Names by digest are links inside the directory.
+			if to, err := os.Readlink(path); err == nil && !strings.Contains(to, "/") || len(files) > 0 && files[0] == path {
+				continue
+			}
+			add(path)
+		}
+	}
+	return files, of.String()
+}
+
+// readStore returns the text of all files that can be read.
+func readStore(files []string) []byte {
+	var all []byte
+	for _, path := range files {
+		if b, err := fsutil.ReadLinked(path, maxStoreFile); err == nil {
+			all = append(append(all, b...), '\n')
+		}
+	}
+	return all
+}

@@ -1,0 +1,70 @@
+package install
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// programDirs are where the programs of a system are, or links to them.
+var programDirs = []string{"/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin"}
+
+// agentProgram returns the path of this program for a unit. called is its name in the
+// command line. A package may keep each of its versions in a directory of its own, which is
+// gone after an update; then the unit must name the link to the present one.
+func agentProgram(called string) (string, error) {
+	real, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	return stableName(real, called, programDirs), nil
+}
+
+// stableName returns a link by which an administrator finds the program real: the one that
+// was called, or one of that name in dirs; real, if there is none.
+func stableName(real, called string, dirs []string) string {
+	st, err := os.Stat(real)
+	if err != nil {
+		return real
+	}
+	var names []string
+	if path, err := exec.LookPath(called); err == nil {
+		if path, err = filepath.Abs(path); err == nil {
+			names = append(names, path)
+		}
+	}
+	for _, dir := range dirs {
+		names = append(names, filepath.Join(dir, filepath.Base(called)), filepath.Join(dir, filepath.Base(real)))
+	}
+	for _, name := range names {
+		if same, err := os.Stat(name); err == nil && name != real && os.SameFile(st, same) && onlyRootMoves(name) {
+			return name
+		}
+	}
+	return real
+}
+
+// onlyRootMoves reports whether only root decides what a name is: root runs it.
+func onlyRootMoves(name string) bool {
+	for _, path := range []string{name, filepath.Dir(name)} {
+		st, err := os.Lstat(path)
+		if err != nil || !ownedByRoot(st) || st.Mode().Type() != os.ModeSymlink && st.Mode().Perm()&0o002 != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// versioned matches a directory with a version in its name.
+var versioned = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[0-9]+\.[0-9]+`) })
+
+// AgentNote returns what a person should know about the path of the agent in a unit, or "".
+func AgentNote(agent string) string {
+	if dir := filepath.Dir(agent); strings.HasPrefix(agent, "/") && versioned().MatchString(dir) {
+		return "the units start " + agent + ", in a directory that an update of edge-agent may remove: give --agent a link that stays, or write the units again after each update"
+	}
+	return ""
+}
