@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -57,9 +58,34 @@ func unsound(err error, check, program, bin, command string, limit time.Duration
 		return release.Errorf(release.ExtractFailed, "%s: `%s %s` did not end within %v", check, program, command, limit)
 	case errors.Is(err, fs.ErrPermission):
 		return release.Errorf(release.ExtractFailed, "%s: `%s %s` may not be executed: %s: %w", check, program, command, explainForbidden(bin), err)
-	default:
-		return release.Errorf(release.ExtractFailed, "%s: `%s %s`: %w", check, program, command, err)
 	}
+	exit, ended := errors.AsType[*exec.ExitError](err)
+	switch {
+	case !ended && !errors.Is(err, exec.ErrWaitDelay):
+		return release.Errorf(release.Internal, "%s: `%s %s` could not be started, for a fault of this machine: %w", check, program, command, err)
+	case ended && wrongProcessor(exit, err.Error()):
+		return release.Errorf(release.ArchMismatch, "%s of the release needs instructions that this processor does not have (%s): %w", program, release.HostArch(), err)
+	case ended && endedFromOutside(exit):
+		return release.Errorf(release.Internal, "%s: `%s %s` was ended from outside: is the memory, or a limit of the unit, too small? %w", check, program, command, err)
+	}
+	return release.Errorf(release.ExtractFailed, "%s: `%s %s`: %w", check, program, command, err)
+}
+
+// wrongProcessor reports whether a program ended because the processor lacks what it was built
+// for: by the signal, also where a shell passes it on, or by the words of Go and glibc.
+func wrongProcessor(exit *exec.ExitError, words string) bool {
+	status, _ := exit.Sys().(syscall.WaitStatus)
+	if status.Signaled() && status.Signal() == syscall.SIGILL || exit.ExitCode() == 128+int(syscall.SIGILL) {
+		return true
+	}
+	return slices.ContainsFunc([]string{"microarchitecture support", "CPU ISA level is lower", "CPU does not support", "this CPU has no"},
+		func(s string) bool { return strings.Contains(words, s) })
+}
+
+// endedFromOutside reports whether the kernel or somebody else ended a program.
+func endedFromOutside(exit *exec.ExitError) bool {
+	status, _ := exit.Sys().(syscall.WaitStatus)
+	return status.Signaled() && slices.Contains([]syscall.Signal{syscall.SIGKILL, syscall.SIGXCPU, syscall.SIGXFSZ}, status.Signal())
 }
 
 // noLoader reports whether the kernel found bin, and not the program that loads it. Another
@@ -136,6 +162,7 @@ func executeOnce(ctx context.Context, bin, dir string, args []string) (output st
 	// The program gets nothing of the service's environment, above all not NOTIFY_SOCKET.
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 	var out head
+	cmd.Stdin = strings.NewReader("") // a nil Stdin needs /dev/null
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -38,12 +38,14 @@ func (c *client) trust(host string) { c.trusted.Store(host, true) }
 func newClient(c Config) (*client, error) {
 	hc := &client{Client: http.Client{CheckRedirect: checkRedirect}}
 	tr := http.DefaultTransport.(*http.Transport).Clone()
-	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: c.Now}
+	// A link that breaks often then carries the host's certificates once.
+	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, Time: c.Now, ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 	// HTTP/1.1 suffices for a few files in sequence. A release build omits HTTP/2.
 	tr.Protocols = new(http.Protocols)
 	tr.Protocols.SetHTTP1(true)
 	tr.DisableCompression = true // a tarball's bytes are what its digest is of
-	tr.ResponseHeaderTimeout = c.StallTimeout
+	tr.TLSHandshakeTimeout, tr.ResponseHeaderTimeout = c.StallTimeout, c.StallTimeout
+	tr.OnProxyConnectResponse = checkProxy
 	tr.MaxResponseHeaderBytes = 64 << 10
 	if c.Proxy != nil {
 		tr.Proxy = c.Proxy

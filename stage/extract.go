@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sys/unix"
 )
 
 // Limits of one archive.
@@ -53,9 +55,20 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a relea
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
 			return "", err
 		}
+		if faultOfMachine(err) {
+			return "", release.Errorf(release.Internal, "extract: %w: that is a fault of this machine, not of the release; look for errors of its disk (journalctl -k)", err)
+		}
 		return "", release.Errorf(release.ExtractFailed, "extract: %w", err)
 	}
 	return x.record.digest(), x.sync()
+}
+
+// faultOfMachine reports whether err, of reading the archive or of writing what is in it, is
+// none that the content of an archive can cause. A program that has no loader has ENOENT, too.
+func faultOfMachine(err error) bool {
+	return slices.ContainsFunc([]error{
+		unix.EAGAIN, unix.EIO, unix.EROFS, unix.EFBIG, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOENT, unix.ESTALE, unix.EUCLEAN, unix.ENODEV, unix.ENXIO, unix.EACCES,
+	}, func(e error) bool { return errors.Is(err, e) })
 }
 
 type kind byte

@@ -2,15 +2,18 @@ package stage
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -86,11 +89,20 @@ func (h *host) get(ctx context.Context, u string, header http.Header, want ...in
 	for k, v := range header {
 		req.Header[k] = v
 	}
+	var connected atomic.Bool // to the host of the last redirect, TLS included
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}))
 	req.Header.Set("User-Agent", "edge-agent")
 	req.Header.Set("Accept-Encoding", "identity") // the digest is of the file's own bytes
 	resp, err := h.client.Do(req)
 	if err != nil {
-		return nil, requestError(err)
+		answered := connected.Load() || refusedConnection(err)
+		if err = requestError(err); !answered {
+			err = unreachable{err}
+		}
+		return nil, err
 	}
 	if !slices.Contains(want, resp.StatusCode) {
 		resp.Body.Close()
@@ -101,6 +113,30 @@ func (h *host) get(ctx context.Context, u string, header http.Header, want ...in
 		return nil, fmt.Errorf("the host answers with Content-Encoding %q, which was not asked for: a captive portal or a proxy?", release.Foreign(enc, release.ForeignLimit))
 	}
 	return resp, nil
+}
+
+// refusedConnection reports whether err, of a connection that was not made, is something's
+// answer: of this node's own rules, of a host with another certificate, of a server without
+// TLS, of a proxy. Every other one says that the host cannot be reached.
+func refusedConnection(err error) bool {
+	return errors.As(err, new(*release.Error)) || errors.As(err, new(*tls.CertificateVerificationError)) ||
+		errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, new(tls.AlertError)) ||
+		errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, new(proxyRefusal))
+}
+
+// proxyRefusal is the answer of a proxy that opens no tunnel to the host.
+type proxyRefusal struct{ error }
+
+// checkProxy is an http.Transport's OnProxyConnectResponse. A proxy with one of three statuses
+// says that it cannot reach the host either.
+func checkProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return fmt.Errorf("the proxy cannot reach the host: it answers %s", status(resp))
+	}
+	return proxyRefusal{fmt.Errorf("the proxy answers %s", status(resp))}
 }
 
 // requestError returns what went wrong without the URL, which is a host's text
@@ -125,7 +161,7 @@ func statusError(resp *http.Response) error {
 	case code == http.StatusNotFound || code == http.StatusGone:
 		err = fmt.Errorf("the file is not there (%d): is the version published, with this name?%w", code, absent{})
 	case code == http.StatusForbidden: // some hosts say so of a file that is not there
-		err = fmt.Errorf("the host answers %s%w", status(resp), absent{})
+		err = fmt.Errorf("the host answers %s%w", status(resp), perhapsAbsent{})
 	case code < 400 || code == http.StatusNetworkAuthenticationRequired:
 		err = fmt.Errorf("the host answers %s: a captive portal?", status(resp))
 	default:
@@ -143,11 +179,16 @@ func status(resp *http.Response) string {
 	return release.Foreign(resp.Status, release.ForeignLimit)
 }
 
-// absent makes an error fs.ErrNotExist, and adds nothing to its text.
-type absent struct{}
+// absent and perhapsAbsent make an error fs.ErrNotExist, and add nothing to its text.
+type (
+	absent        struct{}
+	perhapsAbsent struct{}
+)
 
-func (absent) Error() string        { return "" }
-func (absent) Is(target error) bool { return target == fs.ErrNotExist }
+func (absent) Error() string               { return "" }
+func (absent) Is(target error) bool        { return target == fs.ErrNotExist }
+func (perhapsAbsent) Error() string        { return "" }
+func (perhapsAbsent) Is(target error) bool { return target == fs.ErrNotExist }
 
 // stallWatch ends a request that delivers no byte for a while. There is no
 // limit on the whole: a slow link may take hours.

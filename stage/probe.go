@@ -84,7 +84,7 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 		cmd := exec.CommandContext(ctx, bin, command...)
 		cmd.Dir = l.Version(v)
 		cmd.Env = append(childEnvironment(os.Environ()), fmt.Sprintf("GOMEMLIMIT=%d", probeMemory/2))
-		cmd.Stdout, cmd.Stderr = out, words
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(""), out, words
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 		cmd.WaitDelay = waitDelay

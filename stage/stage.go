@@ -85,9 +85,9 @@ type Config struct {
 	Now func() time.Time
 
 	// These have defaults; tests shorten them.
-	Tries        int           // of each fetch that fails for a passing reason; default 6
-	FirstPause   time.Duration // before the second try, doubling up to MaxPause; default 1 s
-	MaxPause     time.Duration // default 30 s
+	Tries        int           // of each fetch that fails for a passing reason, at least; default 6. See Patience
+	FirstPause   time.Duration // before the second try, growing up to MaxPause; default 1 s
+	MaxPause     time.Duration // default 5 min
 	StallTimeout time.Duration // without a byte; default 30 s
 	CheckTimeout time.Duration // of the self-check; default 10 s
 }
@@ -96,6 +96,7 @@ type Config struct {
 type Stager struct {
 	Config
 	client *client
+	effort *effort
 }
 
 // New returns a Stager.
@@ -121,7 +122,7 @@ func New(c Config) (*Stager, error) {
 		c.Tries = 6
 	}
 	def(&c.FirstPause, time.Second)
-	def(&c.MaxPause, 30*time.Second)
+	def(&c.MaxPause, 5*time.Minute)
 	def(&c.StallTimeout, 30*time.Second)
 	def(&c.CheckTimeout, 10*time.Second)
 
@@ -129,7 +130,9 @@ func New(c Config) (*Stager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Stager{Config: c, client: client}, nil
+	s := &Stager{Config: c, client: client}
+	s.SetPatience(Patience{})
+	return s, nil
 }
 
 // Fetch reads the manifest and its signature from src, and verifies them. If
@@ -234,11 +237,15 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	downloaded()
 	if err := s.build(ctx, rel.Manifest(), a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
-		// The tarball has the signed digest, so another attempt would fail again.
-		disk.Discard(s.Layout.Download(a.SHA256))
+		// The tarball has the signed digest, so another attempt would fail again. What was
+		// interrupted, or failed for a fault of this machine, may succeed.
+		if ctx.Err() == nil && (!faultOfMachine(err) || isCode(err, release.ArchMismatch)) {
+			disk.Discard(s.Layout.Download(a.SHA256))
+		}
 		return Staged{}, err
 	}
-	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil {
+	// A clean-up job may have removed the directory meanwhile.
+	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Staged{}, err
 	}
 	return Staged{rel: rel}, nil

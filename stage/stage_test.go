@@ -60,6 +60,7 @@ func publishAll() error {
 		{Version: "1.6.0", Binary: script("hangs", "sleep 60")},
 		{Version: "1.7.0", Binary: script("interp", "")},
 		{Version: "1.8.0", Binary: good, BinaryName: "other"},
+		{Version: twoMegabytes, Binary: good, PadBytes: 2_000_000},
 		{Version: newVersion, Binary: good},
 		{Version: neverHealthy, Binary: good},
 		{Version: badChecksum, Binary: good, Fault: fakerelease.BadChecksum},
