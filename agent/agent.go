@@ -57,6 +57,7 @@ type Agent struct {
 	loopDeadline atomic.Int64
 
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
+	waits    atomic.Pointer[wire.Hold]     // what its download waits for; nil: nothing
 	target   string                        // version being staged; owned by the goroutine that stages
 	staging  sync.WaitGroup
 	// healthDue asks the session for a health message, outbox to deliver what is in
@@ -81,9 +82,8 @@ type Agent struct {
 	readySent bool
 	status    statusText
 	busy      bool // a release is being staged, or waits for the restart
-	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
-	// does not wait.
-	networkDeadline time.Time
+	// stagingNow is the staging that began last; nil: none did.
+	stagingNow *stagingRun
 	// Why the node refuses upgrades, or nil: what the root cannot do, the last look at
 	// the root, a root that could not be reconciled at the start (mostly a full disk), a
 	// unit that cannot roll back, a start without a watchdog, and a current that does
@@ -210,6 +210,7 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
 	g.Go(func() error { return a.tryRoot(ctx) })
+	g.Go(func() error { return a.watchState(ctx) })
 	ends := ""
 	if a.attached != nil && res.State.Status == state.RolledBack {
 		ends = a.c.Layout.ReadJudge(res.State).Ends

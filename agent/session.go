@@ -85,6 +85,7 @@ func (s *session) authenticate(ctx context.Context) error {
 	auth := &wire.Auth{
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
 		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
+		Features: []string{wire.FeatureWithdraw},
 	}
 	registers := cred.NodeID == ""
 	if registers {
@@ -248,6 +249,8 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 		if ack = s.a.upgrade(ctx, c); ack == nil {
 			return nil // the answer goes through the outbox
 		}
+	case wire.ActionWithdraw:
+		ack = s.a.withdraw(ctx, c)
 	case wire.ActionGetConfig:
 		b, err := json.Marshal(s.a.c.Config)
 		if err != nil {
@@ -309,6 +312,7 @@ func (s *session) health(ctx context.Context) error {
 		}
 	}
 	h.Trial, h.Hold = a.trialOf(res.State)
+	h.Hold = a.holdOf(h.Hold)
 	return s.send(h)
 }
 

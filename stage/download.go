@@ -286,7 +286,7 @@ func (d *download) compare(p Part, body io.Reader) error {
 var (
 	errLonger  = errors.New("the server sends more")
 	errShorter = errors.New("the connection ended")
-	errChanged = errors.New("another process shortened the download, which begins again: exclude downloads/ from clean-up jobs")
+	errChanged = errors.New("another process shortened the download, which begins again: exclude the install root from clean-up jobs")
 )
 
 // copy appends body, which ends at byte end of the tarball; 0: the end is not known.

@@ -93,6 +93,9 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 				s = state.Supersede(s, tr.Target, now)
 			}
 		}
+		if c, ok := s.Command(tr.CommandID); ok && c.Done { // it was withdrawn meanwhile
+			return s, t, release.Errorf(c.Code, "%s", c.Error)
+		}
 		if t.Current.IsZero() {
 			return s, t, release.Errorf(release.Internal, "swap: no version is installed under %s", l.Root())
 		}
