@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sys/unix"
 )
 
 // Host returns the release host as the Source of v.
@@ -98,8 +100,8 @@ func (h *host) get(ctx context.Context, u string, header http.Header, want ...in
 	req.Header.Set("Accept-Encoding", "identity") // the digest is of the file's own bytes
 	resp, err := h.client.Do(req)
 	if err != nil {
-		answered := connected.Load() || refusedConnection(err)
-		if err = requestError(err); !answered {
+		err = requestError(err)
+		if !connected.Load() && noAnswer(err) {
 			err = unreachable{err}
 		}
 		return nil, err
@@ -115,28 +117,37 @@ func (h *host) get(ctx context.Context, u string, header http.Header, want ...in
 	return resp, nil
 }
 
-// refusedConnection reports whether err, of a connection that was not made, is something's
-// answer: of this node's own rules, of a host with another certificate, of a server without
-// TLS, of a proxy. Every other one says that the host cannot be reached.
-func refusedConnection(err error) bool {
-	return errors.As(err, new(*release.Error)) || errors.As(err, new(*tls.CertificateVerificationError)) ||
-		errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, new(tls.AlertError)) ||
-		errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, new(proxyRefusal))
+// noAnswer reports whether err, of a connection that was not made, says that nothing answered.
+// What this node's own rules refuse, a host with another certificate, a server without TLS, and
+// a proxy that refuses are answers.
+func noAnswer(err error) bool {
+	var op *net.OpError
+	var late net.Error
+	switch {
+	case errors.As(err, new(proxyWithoutLine)):
+		return true
+	case errors.As(err, new(*release.Error)), errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)):
+		return false
+	case errors.As(err, &op):
+		return op.Op != "remote error" && op.Op != "local error" // alerts of TLS
+	case errors.As(err, &late) && late.Timeout():
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, unix.ECONNRESET)
 }
 
-// proxyRefusal is the answer of a proxy that opens no tunnel to the host.
-type proxyRefusal struct{ error }
+// proxyWithoutLine is the answer of a proxy that cannot reach the host either.
+type proxyWithoutLine struct{ error }
 
-// checkProxy is an http.Transport's OnProxyConnectResponse. A proxy with one of three statuses
-// says that it cannot reach the host either.
+// checkProxy is an http.Transport's OnProxyConnectResponse.
 func checkProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return nil
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return fmt.Errorf("the proxy cannot reach the host: it answers %s", status(resp))
+		return proxyWithoutLine{fmt.Errorf("the proxy cannot reach the host: it answers %s", status(resp))}
 	}
-	return proxyRefusal{fmt.Errorf("the proxy answers %s", status(resp))}
+	return fmt.Errorf("the proxy answers %s", status(resp))
 }
 
 // requestError returns what went wrong without the URL, which is a host's text
@@ -149,6 +160,9 @@ func requestError(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
+	}
+	if slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS}, func(e error) bool { return errors.Is(err, e) }) {
+		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w", err)}
 	}
 	return release.ForeignError(err, release.ForeignLimit)
 }
