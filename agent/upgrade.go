@@ -195,6 +195,9 @@ func (a *Agent) startUpgrade(ctx context.Context, c state.Command, req release.R
 	a.staging.Go(func() {
 		defer close(run.done)
 		defer stop(nil)
+		if a.isWithdrawn(c.ID) { // by another process, before watchState could know of this run
+			stop(errWithdrawn)
+		}
 		a.runUpgrade(ctx, c, req)
 	})
 }

@@ -87,6 +87,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 			return nil, release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
 		}
 		a.Size = d.have
+		s.effort.goOn()
 		return f, nil
 	}
 }

@@ -46,7 +46,7 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a relea
 	if limit == 0 {
 		limit = min(release.MaxUnpacked, max(ratioFloor, a.Size*maxRatio))
 	}
-	packed := &progressReader{r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
+	packed := &progressReader{ctx: ctx, r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
 	x := &extractor{disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
 	if x.record, err = newDigests(x.disk, to); err != nil {
 		return "", err
@@ -369,13 +369,18 @@ func checkBytes(s string) error {
 	return nil
 }
 
+// progressReader reads until ctx is done: one file of a release may take minutes.
 type progressReader struct {
+	ctx    context.Context
 	r      io.Reader
 	n      int64
 	report func(int64)
 }
 
 func (p *progressReader) Read(b []byte) (int, error) {
+	if p.ctx.Err() != nil {
+		return 0, context.Cause(p.ctx)
+	}
 	n, err := p.r.Read(b)
 	p.n += int64(n)
 	p.report(p.n)

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -232,6 +233,65 @@ func aByteEach(_ time.Time, next http.Handler) http.Handler {
 	return tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		next.ServeHTTP(&cutter{w, 16}, r)
 	})(next)
+}
+
+// What an earlier process recorded is taken back once there is progress, and not by a manifest
+// that was there before; or when the tarball is complete.
+func TestARecordedWaitIsTakenBack(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before, fails int64 // bytes that are recorded, beyond manifest and signature; tries of the tarball that fail
+		left          bool  // the whole tarball is here
+		told          string
+	}{
+		"the manifest was not there":   {before: -1 << 40, told: "goes on"},
+		"at once":                      {told: "goes on"},
+		"the tarball fails":            {fails: 2, told: "waits, waits, goes on"},
+		"nothing is left to be loaded": {before: 1 << 40, left: true, told: "goes on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var fails atomic.Int64
+			s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if fails.Add(-1) >= 0 {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				next.ServeHTTP(w, r)
+			}))
+			rel, a := fetch(t, s, "1.0.0")
+			small := s.effort.done
+			if err := s.Layout.Make(); err != nil {
+				t.Fatal(err)
+			}
+			if tt.left {
+				if err := os.WriteFile(s.Layout.Download(a.SHA256), tarball(t, s, a), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fails.Store(tt.fails)
+			var told []string
+			s.SetPatience(Patience{Limit: time.Hour, Before: Wait{Reason: "x", Counted: time.Minute, Have: max(0, small+tt.before)}, Waiting: func(w Wait) {
+				switch {
+				case w == Wait{}:
+					told = append(told, "goes on")
+				case w.Counted < time.Minute:
+					t.Errorf("it began anew: %+v", w)
+				default:
+					told = append(told, "waits")
+				}
+			}})
+			if _, err := s.Fetch(t.Context(), s.Host(rel.Manifest().Version)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(told, ", "); got != tt.told {
+				t.Errorf("told: %s", got)
+			}
+		})
+	}
 }
 
 // What a fetch waits for is told, and that it goes on.

@@ -53,7 +53,7 @@ func (s *Stager) SetPatience(p Patience) {
 		p.Waiting = func(Wait) {}
 	}
 	b := p.Before
-	s.effort = &effort{Patience: p, best: b.Have, counted: b.Counted, since: b.Since}
+	s.effort = &effort{Patience: p, best: b.Have, counted: b.Counted, since: b.Since, waiting: b != Wait{}}
 }
 
 // effort is how far the fetches of one release are.
@@ -64,13 +64,20 @@ type effort struct {
 	best    int64 // the value of have at the last progress
 	counted time.Duration
 	since   time.Time // of the first failure after the last progress; zero: there was none
-	waiting bool
+	waiting bool      // as it was told last
 }
 
 // hold records that n bytes of the present file are here.
 func (e *effort) hold(n int64) {
 	e.have = e.done + n
-	if e.waiting && e.have > e.best {
+	if e.have > e.best {
+		e.goOn()
+	}
+}
+
+// goOn tells that the fetch waits no more.
+func (e *effort) goOn() {
+	if e.waiting {
 		e.waiting = false
 		e.Waiting(Wait{})
 	}
@@ -87,10 +94,6 @@ func (e *effort) lose(n int64) {
 func (e *effort) complete(n int64) {
 	e.hold(n)
 	e.done += n
-	if e.waiting {
-		e.waiting = false
-		e.Waiting(Wait{})
-	}
 }
 
 // renewed reports whether bytes have arrived since it last did, and renews the time.
