@@ -15,7 +15,8 @@ import (
 type Patience struct {
 	// Limit is for how long a fetch is retried without progress. Time in which the host
 	// cannot be reached does not count: then the fetch waits. 0: a fetch fails after
-	// Config.Tries tries without progress, also while the host cannot be reached.
+	// Config.Tries tries without progress, also while the host cannot be reached. So does
+	// that of a manifest which the host says it does not have, whatever the limit.
 	Limit time.Duration
 	// Before is what an earlier process reported last of the same release, so that a restart
 	// renews neither tries nor time.
@@ -36,9 +37,6 @@ type Wait struct {
 }
 
 const (
-	// absentLimit is for how long a file is asked for that the host says it does not have.
-	// It may be in the middle of its publication, and a CDN is not consistent at once.
-	absentLimit = 10 * time.Minute
 	// While the host cannot be reached, a pause is about a fortieth of the time since the
 	// first failure, within these limits: a link may be up for some seconds in every few
 	// minutes only.
@@ -151,8 +149,8 @@ func (s *Stager) retry(ctx context.Context, src Source, name string, fetch func(
 			e.since = now
 		}
 		limit := e.Limit
-		if errors.As(err, new(absent)) {
-			limit = min(limit, absentLimit)
+		if name == release.ManifestName && errors.As(err, new(absent)) {
+			limit = 0 // there is no such version: whoever requested it should know soon
 		}
 		if tries >= s.Tries && (e.Limit == 0 || !away && e.counted >= limit) {
 			return s.gaveUp(src.Describe(name), tries, err)
