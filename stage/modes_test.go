@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -144,5 +143,5 @@ func TestForbidden(t *testing.T) {
 // setupCheck returns a Stager that can check a version, and nothing else.
 func setupCheck(t *testing.T) *Stager {
 	t.Helper()
-	return &Stager{Config: Config{Binary: "edge-agent", CheckTimeout: 10 * time.Second, Progress: func(string, int64, int64) {}}}
+	return &Stager{Config: Config{Binary: "edge-agent", Check: DefaultLimits, Progress: func(string, int64, int64) {}}}
 }

@@ -89,7 +89,7 @@ type Config struct {
 	FirstPause   time.Duration // before the second try, doubling up to MaxPause; default 1 s
 	MaxPause     time.Duration // default 30 s
 	StallTimeout time.Duration // without a byte; default 30 s
-	CheckTimeout time.Duration // of the self-check; default 10 s
+	Check        Limits        // of the self-check; default DefaultLimits
 }
 
 // Stager stages releases, one at a time.
@@ -123,7 +123,9 @@ func New(c Config) (*Stager, error) {
 	def(&c.FirstPause, time.Second)
 	def(&c.MaxPause, 30*time.Second)
 	def(&c.StallTimeout, 30*time.Second)
-	def(&c.CheckTimeout, 10*time.Second)
+	if c.Check == (Limits{}) {
+		c.Check = DefaultLimits
+	}
 
 	client, err := newClient(c)
 	if err != nil {
@@ -234,8 +236,11 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	downloaded()
 	if err := s.build(ctx, rel.Manifest(), a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
-		// The tarball has the signed digest, so another attempt would fail again.
-		disk.Discard(s.Layout.Download(a.SHA256))
+		// The tarball has the signed digest: unless this device was at fault, another attempt
+		// would fail again.
+		if !ofDevice(err) {
+			disk.Discard(s.Layout.Download(a.SHA256))
+		}
 		return Staged{}, err
 	}
 	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil {
