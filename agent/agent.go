@@ -55,6 +55,8 @@ type Agent struct {
 	// loopDeadline is when the session's loop must report again, in nanoseconds
 	// after startedAt; see expectLoop.
 	loopDeadline atomic.Int64
+	// checkDeadline is the same for the service's own check; see expectCheck.
+	checkDeadline atomic.Int64
 
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
 	target   string                        // version being staged; owned by the goroutine that stages
@@ -123,6 +125,7 @@ func newAgent(r settings) *Agent {
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 	}
+	a.expectCheck(false)
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
 }
@@ -192,6 +195,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.watch(ctx) })
 	unitAnswered := a.checkUnitFirst(ctx)
 	if res.State.Status == state.RolledBack {
+		a.expectNothing() // the disk may be slow
 		a.attachJournal(ctx)
 	}
 	a.expectLoop(0)
