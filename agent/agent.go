@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
@@ -281,7 +282,7 @@ func (a *Agent) unavailable() error {
 	}
 	for _, err := range []error{a.unableErr, a.hold.problem(), a.reconcileErr, a.rootErr, a.differsErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
-			return err
+			return fsutil.NameDenial(err)
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -261,6 +262,8 @@ func explainDial(err error) error {
 		return fmt.Errorf("%w: use a name of the certificate in manager.urls, or set manager.cert_fingerprint", bounded(err))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fmt.Errorf("%w: renew the manager's certificate, and check this device's clock (it says %s)", bounded(err), time.Now().UTC().Format(time.RFC3339))
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: this device itself refuses the connection: look for a firewall, a prohibit route, and SELinux or AppArmor (journalctl -k)", bounded(err))
 	case errors.As(err, &dns):
 		return fmt.Errorf("%w: check the name in manager.urls and this device's DNS", bounded(err))
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

@@ -3,7 +3,6 @@ package stage
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
-	"golang.org/x/sys/unix"
 )
 
 // selfCheck runs `<binary> version` in dir, before anything is swapped. It finds a
@@ -25,7 +23,7 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return release.Errorf(release.ExtractFailed, "the release has no %s", s.Binary)
 	case errors.Is(err, fs.ErrPermission):
-		return release.Errorf(release.ExtractFailed, "self-check: %s of the release cannot be reached: %s: %w", s.Binary, explainForbidden(bin), err)
+		return release.Errorf(release.ExtractFailed, "self-check: %s of the release cannot be reached: %w", s.Binary, fsutil.NameDenial(err))
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular():
@@ -55,7 +53,7 @@ func unsound(err error, check, program, bin, command string) error {
 	case killed(err):
 		return release.Errorf(release.ExtractFailed, "%s: `%s %s` was killed, probably by the kernel because memory is short: see journalctl -k: %w", check, program, command, err)
 	case errors.Is(err, fs.ErrPermission):
-		return release.Errorf(release.ExtractFailed, "%s: `%s %s` may not be executed: %s: %w", check, program, command, explainForbidden(bin), err)
+		return release.Errorf(release.ExtractFailed, "%s: `%s %s` may not be executed: %w", check, program, command, fsutil.NameDenial(err))
 	default:
 		return release.Errorf(release.ExtractFailed, "%s: `%s %s`: %w", check, program, command, err)
 	}
@@ -79,33 +77,4 @@ func ofDevice(err error) bool {
 func noLoader(err error, bin string) bool {
 	var path *fs.PathError
 	return errors.Is(err, syscall.ELIBBAD) || errors.Is(err, fs.ErrNotExist) && (!errors.As(err, &path) || path.Path == bin)
-}
-
-// explainForbidden returns why the kernel does not execute bin although its x bits are
-// set, and what to check.
-func explainForbidden(bin string) string {
-	if fsutil.NoExec(bin) {
-		return explainNoExec(bin)
-	}
-	closed := "" // the topmost directory that this user may not enter
-	for dir := filepath.Dir(bin); ; dir = filepath.Dir(dir) {
-		if unix.Access(dir, unix.X_OK) != nil {
-			closed = dir
-		}
-		if dir == filepath.Dir(dir) {
-			break
-		}
-	}
-	if closed != "" {
-		return fmt.Sprintf("the user of this process (uid %d) may not enter %s: give it the x bit there", os.Geteuid(), closed)
-	}
-	if unix.Access(bin, unix.X_OK) != nil {
-		return fmt.Sprintf("the user of this process (uid %d) has no x bit on %s: look at its owner, its mode and its ACL", os.Geteuid(), bin)
-	}
-	return "the modes allow it, so a security module does not: look for SELinux, AppArmor or fapolicyd in the journal (journalctl -k)"
-}
-
-// explainNoExec returns why nothing in dir can be executed.
-func explainNoExec(dir string) string {
-	return fmt.Sprintf("%s is on a file system mounted noexec: mount it with exec, or set service.install_root elsewhere", dir)
 }

@@ -12,7 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/oddfs"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 const umaskEnv = "EDGE_AGENT_TEST_UMASK"
@@ -137,6 +139,19 @@ func TestForbidden(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// What mandatory access control refuses in the directory of the self-check is named so.
+func TestForbiddenBySecurityModule(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(oddfs.Mount(t, oddfs.Refusals{oddfs.Exec: syscall.EACCES}).Dir, "versions", state.PartialPrefix+"1.0.0")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "edge-agent"), []byte("#!/bin/sh\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	err := setupCheck(t).selfCheck(t.Context(), dir)
+	if code(err) != release.ExtractFailed || !strings.Contains(err.Error(), "mandatory access control refuses it") || !ofDevice(err) {
+		t.Errorf("got %s: %v", code(err), err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"golang.org/x/sys/unix"
@@ -87,7 +88,7 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 		return cmd
 	})
 	if err != nil {
-		return ProbeRun{Err: fmt.Errorf("not started: %w", err), Unable: lacks(err)}
+		return ProbeRun{Err: fmt.Errorf("not started: %w", fsutil.NameDenial(err)), Unable: lacks(err)}
 	}
 	pid := cmd.Process.Pid
 	// A Go program reserves much more address space than it uses, so only data is bounded.

@@ -221,7 +221,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, err
 	}
 	if dir := s.Layout.Versions(); !s.NoRun && fsutil.NoExec(dir) {
-		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", explainNoExec(dir))
+		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", fsutil.Denied(dir, fsutil.Execute))
 	}
 	s.pruneFor(ctx, v)
 	name, err := a.File(s.Trust.BaseURL(v))
