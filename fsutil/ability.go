@@ -275,8 +275,9 @@ func (d Disk) tryRename(dir string) error {
 	return nil
 }
 
-// execTime bounds the program of TryExec, which normally does not run at all.
-const execTime = 5 * time.Second
+// execTime bounds the program of TryExec, which normally does not run at all. On a slow device
+// the fork alone takes seconds.
+const execTime = time.Minute
 
 // TryExec tries whether this user may execute a program in a directory. It makes the
 // directory dir, with a file at program below, and removes dir. It returns errors as
