@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
@@ -55,6 +56,8 @@ type Agent struct {
 	// loopDeadline is when the session's loop must report again, in nanoseconds
 	// after startedAt; see expectLoop.
 	loopDeadline atomic.Int64
+	// checkDeadline is the same for the service's own check; see expectCheck.
+	checkDeadline atomic.Int64
 
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
 	waits    atomic.Pointer[wire.Hold]     // what its download waits for; nil: nothing
@@ -123,6 +126,7 @@ func newAgent(r settings) *Agent {
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 	}
+	a.expectCheck(false)
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
 }
@@ -192,6 +196,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.watch(ctx) })
 	unitAnswered := a.checkUnitFirst(ctx)
 	if res.State.Status == state.RolledBack {
+		a.expectNothing() // the disk may be slow
 		a.attachJournal(ctx)
 	}
 	a.expectLoop(0)
@@ -278,7 +283,7 @@ func (a *Agent) unavailable() error {
 	}
 	for _, err := range []error{a.unableErr, a.hold.problem(), a.reconcileErr, a.rootErr, a.differsErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
-			return err
+			return fsutil.NameDenial(err)
 		}
 	}
 	return nil

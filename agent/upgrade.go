@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
@@ -305,7 +306,7 @@ func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Re
 
 // codeAndText returns the wire code of err, and its text on one line.
 func codeAndText(err error) (release.Code, string) {
-	return release.CodeOf(err), release.Foreign(err.Error(), maxReason)
+	return release.CodeOf(err), release.Foreign(fsutil.NameDenial(err).Error(), maxReason)
 }
 
 // maxReason bounds the text of a failure, in bytes.

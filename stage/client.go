@@ -44,7 +44,8 @@ func newClient(c Config) (*client, error) {
 	tr.Protocols = new(http.Protocols)
 	tr.Protocols.SetHTTP1(true)
 	tr.DisableCompression = true // a tarball's bytes are what its digest is of
-	tr.TLSHandshakeTimeout, tr.ResponseHeaderTimeout = c.StallTimeout, c.StallTimeout
+	tr.ResponseHeaderTimeout = c.StallTimeout
+	tr.TLSHandshakeTimeout = 2 * c.StallTimeout // of two round trips; by default 10 s for all
 	tr.OnProxyConnectResponse = checkProxy
 	tr.MaxResponseHeaderBytes = 64 << 10
 	if c.Proxy != nil {

@@ -89,7 +89,7 @@ type Config struct {
 	FirstPause   time.Duration // before the second try, growing up to MaxPause; default 1 s
 	MaxPause     time.Duration // default 5 min
 	StallTimeout time.Duration // without a byte; default 30 s
-	CheckTimeout time.Duration // of the self-check; default 10 s
+	Check        Limits        // of the self-check; default DefaultLimits
 }
 
 // Stager stages releases, one at a time.
@@ -124,7 +124,9 @@ func New(c Config) (*Stager, error) {
 	def(&c.FirstPause, time.Second)
 	def(&c.MaxPause, 5*time.Minute)
 	def(&c.StallTimeout, 30*time.Second)
-	def(&c.CheckTimeout, 10*time.Second)
+	if c.Check == (Limits{}) {
+		c.Check = DefaultLimits
+	}
 
 	client, err := newClient(c)
 	if err != nil {
@@ -222,7 +224,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, err
 	}
 	if dir := s.Layout.Versions(); !s.NoRun && fsutil.NoExec(dir) {
-		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", explainNoExec(dir))
+		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", fsutil.Denied(dir, fsutil.Execute))
 	}
 	s.pruneFor(ctx, v)
 	name, err := a.File(s.Trust.BaseURL(v))
@@ -237,9 +239,9 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	downloaded()
 	if err := s.build(ctx, rel.Manifest(), a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
-		// The tarball has the signed digest, so another attempt would fail again. What was
-		// interrupted, or failed for a fault of this machine, may succeed.
-		if ctx.Err() == nil && (!faultOfMachine(err) || isCode(err, release.ArchMismatch)) {
+		// The tarball has the signed digest: unless this device was at fault, or the staging was
+		// stopped, another attempt would fail again.
+		if ctx.Err() == nil && !ofDevice(err) {
 			disk.Discard(s.Layout.Download(a.SHA256))
 		}
 		return Staged{}, err

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -35,8 +34,8 @@ func TestWhyAProgramDoesNotRun(t *testing.T) {
 		if err := os.WriteFile(bin, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		_, err := execute(t.Context(), 10*time.Second, bin, filepath.Dir(bin), "version")
-		if err := unsound(err, "self-check", "app", bin, "version", time.Second); code(err) != want {
+		_, err := execute(t.Context(), DefaultLimits, bin, filepath.Dir(bin), "version")
+		if err := unsound(err, "self-check", "app", bin, "version"); code(err) != want {
 			t.Errorf("%s: %s: %v", script, code(err), err)
 		}
 	}
@@ -47,7 +46,7 @@ func TestWhyAProgramDoesNotRun(t *testing.T) {
 		&fs.PathError{Op: "fork/exec", Path: "/v/app", Err: syscall.EIO},
 		os.NewSyscallError("pipe2", syscall.EMFILE),
 	} {
-		if err := unsound(err, "self-check", "app", "/v/app", "version", time.Second); code(err) != release.Internal || !strings.Contains(err.Error(), "could not be started, for a fault of this machine") {
+		if err := unsound(err, "self-check", "app", "/v/app", "version"); code(err) != release.Internal || !strings.Contains(err.Error(), "could not be started, for a fault of this machine") {
 			t.Errorf("%s: %v", code(err), err)
 		}
 	}
@@ -62,7 +61,7 @@ func TestTheSelfCheckNeedsNoDevNull(t *testing.T) {
 		if _, err := os.Stat(os.DevNull); err == nil {
 			t.Fatal("there is a /dev/null")
 		}
-		if out, err := execute(t.Context(), 10*time.Second, bin, filepath.Dir(bin), "version"); err != nil || out != "it runs" {
+		if out, err := execute(t.Context(), DefaultLimits, bin, filepath.Dir(bin), "version"); err != nil || out != "it runs" {
 			t.Errorf("%q, %v", out, err)
 		}
 		return
