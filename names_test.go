@@ -31,6 +31,7 @@ var (
 var otherPaths = map[string]string{
 	"manager-sim/fakerelease/trust.go": "trust",      // beside the releases of a host
 	"internal/rig/boxnode.go":          "/opt/trust", // the copy of that in a box
+	"fsutil/denied.go":                 "/proc/self/attr/current",
 }
 
 // pathPackages are those whose functions take paths or parts of them.

@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
@@ -55,8 +56,11 @@ type Agent struct {
 	// loopDeadline is when the session's loop must report again, in nanoseconds
 	// after startedAt; see expectLoop.
 	loopDeadline atomic.Int64
+	// checkDeadline is the same for the service's own check; see expectCheck.
+	checkDeadline atomic.Int64
 
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
+	waits    atomic.Pointer[wire.Hold]     // what its download waits for; nil: nothing
 	target   string                        // version being staged; owned by the goroutine that stages
 	staging  sync.WaitGroup
 	// healthDue asks the session for a health message, outbox to deliver what is in
@@ -83,9 +87,8 @@ type Agent struct {
 	status    statusText
 	busy      bool            // a release is being staged, or waits for the restart
 	staged    release.Version // by that
-	// networkDeadline is how long a resumed upgrade waits for the network; zero: it
-	// does not wait.
-	networkDeadline time.Time
+	// stagingNow is the staging that began last; nil: none did.
+	stagingNow *stagingRun
 	// Why the node refuses upgrades, or nil: what the root cannot do, the last look at
 	// the root, a root that could not be reconciled at the start (mostly a full disk), a
 	// unit that cannot roll back, a start without a watchdog, and a current that does
@@ -125,6 +128,7 @@ func newAgent(r settings) *Agent {
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 	}
+	a.expectCheck(false)
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
 }
@@ -197,6 +201,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.watch(ctx) })
 	unitAnswered := a.checkUnitFirst(ctx)
 	if res.State.Status == state.RolledBack {
+		a.expectNothing() // the disk may be slow
 		a.attachJournal(ctx)
 	}
 	a.expectLoop(0)
@@ -215,6 +220,7 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
 	g.Go(func() error { return a.tryRoot(ctx) })
+	g.Go(func() error { return a.watchState(ctx) })
 	g.Go(func() error { return a.watchPrevious(ctx, res) })
 	if a.attached != nil {
 		g.Go(func() error { return a.watchCurrent(ctx, res.State.TrialID) })
@@ -278,7 +284,7 @@ func (a *Agent) unavailable() error {
 	}
 	for _, err := range []error{a.unableErr, a.hold.problem(), a.reconcileErr, a.rootErr, a.differsErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
-			return err
+			return fsutil.NameDenial(err)
 		}
 	}
 	return nil

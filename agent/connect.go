@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
-
-	"github.com/bilbycast/edge-agent/wire"
 )
 
 // reconnectDelays are the longest pauses before the next attempts. Each pause is
@@ -19,8 +17,17 @@ var reconnectDelays = []time.Duration{1 * time.Second, 2 * time.Second, 5 * time
 const (
 	longSession   = 60 * time.Second // a session this long resets the pauses
 	maxRetryAfter = time.Hour        // that a manager may ask for
-	dialTimeout   = 15 * time.Second
-	writeTimeout  = 10 * time.Second
+	// connectTimeout is how long a name, and each of its addresses, may give no answer.
+	connectTimeout = 15 * time.Second
+	// silentTimeout is how long a manager, or a proxy, may send no byte before the session is
+	// authenticated. A lost packet alone takes half of that where a round trip takes 5 s.
+	silentTimeout = 30 * time.Second
+	// dialTimeout bounds an attempt in which bytes arrive, until the WebSocket is open: 256 KiB
+	// of handshake at 32 kbit/s, and four addresses before that.
+	dialTimeout = 3 * time.Minute
+	// writeTimeout is how long writeChunk bytes of a message may take.
+	writeTimeout = 10 * time.Second
+	writeChunk   = 4 << 10
 	// handlerTimeout also bounds the checks and writes of one turn of the loop.
 	handlerTimeout = 20 * time.Second
 
@@ -45,7 +52,6 @@ func (a *Agent) connect(ctx context.Context) error {
 	for i := 0; ; i++ {
 		url := a.c.URLs[i%len(a.c.URLs)]
 		began := time.Now()
-		a.expectLoop(dialTimeout + writeTimeout + wire.AuthTimeout)
 		err := a.session(ctx, url)
 		a.tries.ended(url, began, err)
 		authenticated := a.setAuthenticated(false)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
@@ -65,6 +66,9 @@ func (a *Agent) keepCredentials(ctx context.Context, c credentials) error {
 // reserveCredentials makes sure that saveCredentials will find the space it needs, by
 // a file of that size, which saveCredentials removes first.
 func reserveCredentials(ctx context.Context, l state.Layout) error {
+	if st, err := os.Lstat(l.CredentialsReserve()); err == nil && st.Size() == maxReserve {
+		return nil
+	}
 	return l.Locked(ctx, func() error {
 		return l.Disk().WriteFile(l.CredentialsReserve(), make([]byte, maxReserve), 0o600)
 	})

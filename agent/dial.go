@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -74,6 +75,10 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		TLSClientConfig: conf, HandshakeTimeout: limit(dialTimeout),
 		ReadBufferSize: 4 << 10, WriteBufferSize: 4 << 10,
 	}
+	connect := c.connect
+	if connect == nil {
+		connect = connectTCP
+	}
 	// gorilla/websocket supports only http proxies. For an https proxy it gets the
 	// address as that of an http one, and the connection below it does the TLS.
 	var secure atomic.Pointer[url.URL]
@@ -91,12 +96,13 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 		return &plain, err
 	}
 	d.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: limit(dialTimeout), KeepAlive: 30 * time.Second}).DialContext(ctx, network, addr)
+		conn, err := connect(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
 		b := &boundedConn{Conn: conn, rate: rate.NewLimiter(sessionRate, sessionBurst)}
 		b.left.Store(maxHandshake)
+		b.end, _ = ctx.Deadline()
 		if u := secure.Load(); u != nil {
 			to := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: u.Hostname(), CurvePreferences: conf.CurvePreferences}
 			cas.Client(to, clock, u.Hostname)
@@ -115,11 +121,36 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 	return d, nil
 }
 
-// boundedConn ends a handshake that is too long: http.ReadResponse would keep an
-// endless header in memory. After the handshake it limits the rate, because reading
-// costs processor time and an honest manager sends little.
+// connectTCP opens a connection. Resolving the name may take connectTimeout, and so may each
+// address that it has: net.Dialer alone would divide the time among them, and a link with long
+// round trips would reach none.
+func connectTCP(ctx context.Context, network, addr string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	resolving, cancel := context.WithTimeout(untraced{ctx}, limit(connectTimeout))
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(resolving, "ip", host)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	d := &net.Dialer{Timeout: limit(connectTimeout) * time.Duration(min(max(len(ips), 1), 4)), KeepAlive: 30 * time.Second}
+	return d.DialContext(ctx, network, addr)
+}
+
+// untraced is a context without values: a probe must not take the connection to a name server
+// for the one to the manager.
+type untraced struct{ context.Context }
+
+func (untraced) Value(any) any { return nil }
+
+// boundedConn ends a handshake that is too long, or in which nothing arrives: http.ReadResponse
+// would keep an endless header in memory, and wait for ever. After the handshake it limits the
+// rate, because reading costs processor time and an honest manager sends little.
 type boundedConn struct {
 	net.Conn
+	end  time.Time     // of the handshake, at the latest
 	left atomic.Int64  // bytes of the handshake; below 0: it is over
 	rate *rate.Limiter // of bytes, after the handshake
 }
@@ -149,6 +180,11 @@ func (b *boundedConn) Read(p []byte) (int, error) {
 	if left == 0 {
 		return 0, errHandshake
 	}
+	if quiet := time.Now().Add(limit(silentTimeout)); b.end.IsZero() || quiet.Before(b.end) {
+		b.Conn.SetReadDeadline(quiet)
+	} else {
+		b.Conn.SetReadDeadline(b.end)
+	}
 	n, err := b.Conn.Read(p[:min(int64(len(p)), left)])
 	b.left.CompareAndSwap(left, left-int64(n))
 	return n, err
@@ -166,7 +202,27 @@ func liftBound(conn net.Conn) {
 
 // dial opens the WebSocket. The error is a busyError if the manager is at fault.
 func dial(ctx context.Context, d *websocket.Dialer, url string) (link, error) {
-	conn, resp, err := openWebSocket(ctx, d, url)
+	// The end of the process does not wait for a server that says nothing.
+	var open atomic.Pointer[net.Conn]
+	own := *d
+	connect := own.NetDialContext
+	if connect == nil {
+		connect = connectTCP
+	}
+	own.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := connect(ctx, network, addr)
+		if err == nil {
+			open.Store(&conn)
+		}
+		return conn, err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		if conn := open.Load(); conn != nil {
+			(*conn).Close()
+		}
+	})
+	defer stop()
+	conn, resp, err := openWebSocket(ctx, &own, url)
 	if err == nil {
 		liftBound(conn.NetConn())
 		conn.SetReadLimit(wire.MaxMessage)
@@ -213,6 +269,8 @@ func explainDial(err error) error {
 		return fmt.Errorf("%w: set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint for a self-signed certificate", bounded(err))
 	case errors.As(err, &host):
 		return fmt.Errorf("%w: use a name of the certificate in manager.urls, or set manager.cert_fingerprint", bounded(err))
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: this device itself refuses the connection: look for a firewall, a prohibit route, and SELinux or AppArmor (journalctl -k)", bounded(err))
 	case errors.As(err, &dns):
 		return fmt.Errorf("%w: check the name in manager.urls and this device's DNS", bounded(err))
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/bilbycast/edge-agent/config"
@@ -65,6 +66,8 @@ type settings struct {
 	version release.Version // of the service; zero: attached, and none is installed
 	// proxyRoots are the CAs of an https proxy; nil means the system's. Tests set it.
 	proxyRoots *x509.CertPool
+	// connect opens a connection; nil means connectTCP. Tests set it.
+	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // resolve checks both. An agent that attends another unit passes the version that

@@ -14,7 +14,7 @@ const (
 	// maxProbeMessage bounds what the manager may send to a probe at once, in bytes.
 	maxProbeMessage = 64 << 10
 	// pongTime is how long the last pong may take, which shows that the connection is held.
-	pongTime = 5 * time.Second
+	pongTime = 15 * time.Second
 )
 
 // authenticate has the manager check the credentials.
@@ -24,11 +24,11 @@ func (p *prober) authenticate(conn *websocket.Conn) error {
 	}
 	conn.SetReadLimit(maxProbeMessage)
 	err := sendTo(conn, &wire.Auth{NodeID: p.cred.NodeID, NodeSecret: p.cred.NodeSecret, SoftwareVersion: p.o.Version,
-		DeviceType: p.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion, Probe: true}, time.Now())
+		DeviceType: p.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion, Probe: true}, time.Now(), func() {})
 	if err != nil {
 		return fmt.Errorf("authenticate: %w", err)
 	}
-	conn.SetReadDeadline(time.Now().Add(limit(wire.AuthTimeout)))
+	conn.SetReadDeadline(time.Now().Add(limit(silentTimeout)))
 	for {
 		_, b, err := conn.ReadMessage()
 		if err != nil {
@@ -83,7 +83,7 @@ func (p *prober) held(conn *websocket.Conn) error {
 		}
 		switch m := env.Message.(type) {
 		case *wire.Ping:
-			if err := sendTo(conn, &wire.Pong{}, time.Now()); err != nil {
+			if err := sendTo(conn, &wire.Pong{}, time.Now(), func() {}); err != nil {
 				return err
 			}
 		case *wire.AuthError:

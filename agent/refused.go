@@ -17,7 +17,7 @@ type refusedError struct{ why string }
 func (e *refusedError) Error() string { return "the manager refuses this node: " + e.why }
 
 // closeWait is how long a refused session waits for the close frame.
-const closeWait = 2 * time.Second
+const closeWait = 10 * time.Second
 
 // refusal returns what a refusal means. If the connection then closes with
 // wire.CloseTryLater, the manager does not know this node or has removed it: its

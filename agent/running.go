@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/upgrade"
 )
@@ -52,8 +53,8 @@ func (a *Agent) checkRunning(ctx context.Context) error {
 func (a *Agent) ownCheck(ctx context.Context) error {
 	if a.c.Check != nil {
 		if err := a.c.Check(ctx); err != nil {
-			return err
+			return fsutil.NameDenial(err)
 		}
 	}
-	return probe.Run(ctx, a.c.Health)
+	return fsutil.NameDenial(probe.Run(ctx, a.c.Health))
 }

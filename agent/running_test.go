@@ -28,11 +28,17 @@ import (
 // what an agent fetches from the release host.
 func countingProxy(t *testing.T) (url string, fetches *atomic.Int64) {
 	t.Helper()
+	return refusingProxy(t, http.StatusForbidden)
+}
+
+// refusingProxy is countingProxy with the status by which it refuses.
+func refusingProxy(t *testing.T, status int) (url string, fetches *atomic.Int64) {
+	t.Helper()
 	fetches = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.Host, "127.0.0.1:") {
 			fetches.Add(1)
-			http.Error(w, "no", http.StatusForbidden)
+			http.Error(w, "no", status)
 			return
 		}
 		to, err := net.Dial("tcp", r.Host)
@@ -247,12 +253,20 @@ func TestAResumedUpgradeWaitsForTheService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newTrial(t, dir)
 		sick := release.Errorf(release.Unhealthy, "connection refused")
-		if o.waitAfterStart(t.Context(), sick) {
+		if o.waitAfterStart(t.Context(), state.Command{}, sick) {
 			t.Error("an upgrade that was not resumed waits")
 		}
+		resumed := state.Command{Resumed: 1}
+		if o.waitAfterStart(t.Context(), resumed, release.Errorf(release.SignatureInvalid, "forged")) || o.waitAfterStart(t.Context(), resumed, nil) {
+			t.Error("another outcome waits")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if o.waitAfterStart(ctx, resumed, sick) {
+			t.Error("it continues although the process ends")
+		}
 		began := time.Now()
-		o.networkDeadline = began.Add(resumeWait)
-		for o.waitAfterStart(t.Context(), sick) {
+		for o.waitAfterStart(t.Context(), resumed, sick) {
 		}
 		if took := time.Since(began); took < o.c.Window || took > o.c.Window+resumePause {
 			t.Errorf("it waits for %v", took)

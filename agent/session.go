@@ -11,7 +11,6 @@ import (
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/bilbycast/edge-agent/trial"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
@@ -24,28 +23,37 @@ type session struct {
 	conn     *websocket.Conn
 	features []string        // of the manager
 	sent     map[string]bool // entries of the outbox that this session delivered
+
+	disk, checks             *jobs // what reads and writes the install root; health messages
+	delivering, deliverAgain bool  // a job lists the outbox, and another one must
 }
 
 // session dials, authenticates, and serves until the connection ends or ctx is done.
 // It always returns an error: why it ended.
 func (a *Agent) session(ctx context.Context, url string) error {
+	a.expectNothing() // the disk may be slow
+	auth, err := a.auth(ctx)
+	if err != nil {
+		return err
+	}
 	d, err := a.c.dialer()
 	if err != nil {
 		return err
 	}
 	a.offer(url, d)
+	a.expectLoop(dialTimeout + writeTimeout + silentTimeout)
 	conn, err := dial(ctx, d, url)
 	a.noteOffer(url, err)
 	if err != nil {
 		return a.c.explainClock(err)
 	}
 	a.tries.opened(conn.key())
-	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool)}
+	s := &session{a: a, conn: conn.Conn, sent: make(map[string]bool), disk: newJobs(), checks: newJobs()}
 	defer conn.Close()
 	// A write or read that blocks must not outlive ctx.
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := s.authenticate(ctx); err != nil {
+	if err := s.authenticate(ctx, auth); err != nil {
 		return err
 	}
 	a.setAuthenticated(true)
@@ -56,8 +64,12 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	})
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
-	a.keepTrialCredentials(ctx, conn.key())
-	a.recordManager(ctx, state.Manager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)})
+	m := state.Manager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)}
+	s.disk.add(func() func() error {
+		a.keepTrialCredentials(ctx, m.Key)
+		a.recordManager(ctx, m)
+		return nil
+	})
 	err = s.serve(ctx)
 	if why := hungUp.Load(); why != nil {
 		return *why
@@ -67,43 +79,68 @@ func (a *Agent) session(ctx context.Context, url string) error {
 
 func (s *session) send(m wire.Message) error { return s.sendAt(m, time.Now()) }
 
-func (s *session) sendAt(m wire.Message, at time.Time) error { return sendTo(s.conn, m, at) }
+func (s *session) sendAt(m wire.Message, at time.Time) error {
+	return sendTo(s.conn, m, at, func() { s.a.expectLoop(writeTimeout) })
+}
 
-func sendTo(conn *websocket.Conn, m wire.Message, at time.Time) error {
+// sendTo sends a message. It fails if a piece of it is not written within writeTimeout; before
+// each piece it calls next, so that a long message on a slow link counts as progress.
+func sendTo(conn *websocket.Conn, m wire.Message, at time.Time, next func()) error {
 	b, err := wire.Encode(m, at)
 	if err != nil {
 		return err
 	}
-	conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	return conn.WriteMessage(websocket.TextMessage, b)
-}
-
-func (s *session) authenticate(ctx context.Context) error {
-	a := s.a
-	cred, err := a.credentials(ctx)
+	w, err := conn.NextWriter(websocket.TextMessage)
 	if err != nil {
 		return err
+	}
+	begin := func() {
+		next()
+		conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	}
+	for piece := range slices.Chunk(b, writeChunk) {
+		begin()
+		if _, err := w.Write(piece); err != nil {
+			return err
+		}
+	}
+	begin()
+	return w.Close() // writes what is left
+}
+
+// auth returns the first message of a session. It makes room for the credentials that a
+// registration brings.
+func (a *Agent) auth(ctx context.Context) (*wire.Auth, error) {
+	cred, err := a.credentials(ctx)
+	if err != nil {
+		return nil, err
 	}
 	auth := &wire.Auth{
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
 		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
+		Features: []string{wire.FeatureWithdraw},
 	}
-	registers := cred.NodeID == ""
-	if registers {
-		auth.RegistrationToken = a.c.Manager.RegistrationToken
-		if auth.RegistrationToken == "" {
-			return errors.New("this node is not registered: set manager.registration_token in config.toml")
-		}
-		// The manager creates a node for a token. If the new credentials were then lost,
-		// each attempt would create another node.
-		if err := reserveCredentials(ctx, a.c.Layout); err != nil {
-			return fmt.Errorf("not registering, because credentials.json could not be written: %w", err)
-		}
+	if cred.NodeID != "" {
+		return auth, nil
 	}
+	auth.RegistrationToken = a.c.Manager.RegistrationToken
+	if auth.RegistrationToken == "" {
+		return nil, errors.New("this node is not registered: set manager.registration_token in config.toml")
+	}
+	// The manager creates a node for a token. If the new credentials were then lost,
+	// each attempt would create another node.
+	if err := reserveCredentials(ctx, a.c.Layout); err != nil {
+		return nil, fmt.Errorf("not registering, because credentials.json could not be written: %w", err)
+	}
+	return auth, nil
+}
+
+func (s *session) authenticate(ctx context.Context, auth *wire.Auth) error {
+	a := s.a
 	if err := s.send(auth); err != nil {
 		return fmt.Errorf("authenticate: %w", err)
 	}
-	s.conn.SetReadDeadline(time.Now().Add(limit(wire.AuthTimeout)))
+	s.conn.SetReadDeadline(time.Now().Add(limit(silentTimeout)))
 	for {
 		_, b, err := s.conn.ReadMessage()
 		if err != nil {
@@ -119,11 +156,12 @@ func (s *session) authenticate(ctx context.Context) error {
 			s.features = m.Features
 			return nil
 		case *wire.RegisterAck:
-			if !registers { // it would replace good credentials
+			if auth.NodeID != "" { // it would replace good credentials
 				return &busyError{why: "the manager answers register_ack to a node that is registered; its credentials are kept"}
 			}
 			s.features = m.Features
 			a.log.Info().Str("node_id", m.NodeID).Msg("registered")
+			a.expectNothing()
 			return a.keepCredentials(ctx, credentials{m.NodeID, m.NodeSecret})
 		case *wire.AuthError:
 			return refusal(s.conn, m.Message)
@@ -142,7 +180,11 @@ const (
 // it proves the link: whatever else arrives may have been sent before.
 const heldPing = "held"
 
-// serve runs an authenticated session until it ends, and returns why.
+// maxJobs is how many jobs may wait for the disk before the session reads no more frames.
+const maxJobs = 64
+
+// serve runs an authenticated session until it ends, and returns why. Its loop itself does
+// nothing that waits for the disk.
 func (s *session) serve(ctx context.Context) error {
 	alive := func() { s.conn.SetReadDeadline(time.Now().Add(wire.ReadTimeout)) }
 	alive()
@@ -164,6 +206,13 @@ func (s *session) serve(ctx context.Context) error {
 	frames := make(chan []byte)
 	readErr := make(chan error, 1)
 	ended := make(chan struct{})
+	checking, stopChecking := context.WithCancel(ctx)
+	defer func() { // jobs that wait are lost, as if the session had ended before
+		stopChecking()
+		s.a.expectNothing()
+		s.checks.wait()
+		s.disk.wait()
+	}()
 	defer func() { s.conn.Close(); <-readErr }() // the reader ends with the connection
 	defer close(ended)
 	go func() {
@@ -196,6 +245,10 @@ func (s *session) serve(ctx context.Context) error {
 	wake(s.a.outbox)
 	for {
 		s.a.expectLoop(wire.HealthInterval + handlerTimeout)
+		in := frames
+		if len(s.disk.queue) >= maxJobs {
+			in = nil
+		}
 		var err error
 		select {
 		case <-ctx.Done():
@@ -204,16 +257,20 @@ func (s *session) serve(ctx context.Context) error {
 			return ctx.Err()
 		case err := <-readErr:
 			return err
-		case b := <-frames:
+		case b := <-in:
 			err = s.handle(ctx, b)
 		case <-beat.C:
 			if err = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout)); err == nil {
-				err = s.health(ctx)
+				s.askHealth(checking)
 			}
 		case <-s.a.healthDue:
-			err = s.health(ctx)
+			s.askHealth(checking)
 		case <-s.a.outbox:
-			err = s.deliver(ctx)
+			s.askDelivery(ctx)
+		case then := <-s.disk.done:
+			err = s.disk.finish(then)
+		case then := <-s.checks.done:
+			err = s.checks.finish(then)
 		}
 		if err != nil {
 			return err
@@ -247,9 +304,20 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 	ack := &wire.CommandAck{CommandID: c.CommandID}
 	switch c.Action.Type {
 	case wire.ActionUpgrade:
-		if ack = s.a.upgrade(ctx, c); ack == nil {
-			return nil // the answer goes through the outbox
-		}
+		s.disk.add(func() func() error {
+			ack := s.a.upgrade(ctx, c)
+			if ack == nil {
+				return nil // the answer goes through the outbox
+			}
+			return func() error { return s.send(ack) }
+		})
+		return nil
+	case wire.ActionWithdraw:
+		s.disk.add(func() func() error {
+			ack := s.a.withdraw(ctx, c)
+			return func() error { return s.send(ack) }
+		})
+		return nil
 	case wire.ActionGetConfig:
 		b, err := json.Marshal(s.a.c.Config)
 		if err != nil {
@@ -276,105 +344,4 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 		ack.Success = true
 	}
 	return s.send(ack)
-}
-
-// health sends a health message.
-func (s *session) health(ctx context.Context) error {
-	a := s.a
-	h := &wire.Health{
-		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.startedAt).Seconds()),
-		Capabilities: []string{}, Warnings: a.healthWarnings(),
-	}
-	if err := a.check(ctx); err != nil {
-		h.Status = "degraded"
-	}
-	res, err := a.c.Layout.Read()
-	var refused *release.Error
-	if err != nil && !errors.As(err, &refused) {
-		a.log.Debug().Err(err).Msg("health sent without the state of upgrades")
-	}
-	a.checkRoot(res, err)
-	why := a.unavailable()
-	switch {
-	case !a.c.Upgrade.Enabled:
-		h.UpgradeUnavailable = "upgrades are disabled: set enabled = true in [upgrade] of its config.toml, then restart the service"
-	case why != nil:
-		h.UpgradeUnavailable = release.Foreign(why.Error(), wire.MaxText/8)
-	}
-	if a.c.Upgrade.Enabled && why == nil {
-		h.Capabilities = append(h.Capabilities, wire.CapabilityUpgrade)
-		h.Upgrade = &wire.Upgrade{
-			Status: string(res.State.Status), CurrentVersion: res.Tree.Current.String(),
-			PreviousVersion: res.Tree.Previous.String(), TargetVersion: res.State.Target.String(),
-			BootAttempts: res.State.BootAttempts, Channels: a.c.Upgrade.AllowedChannels,
-			Progress: a.progress.Load(),
-		}
-	}
-	h.Trial, h.Hold = a.trialOf(res.State)
-	return s.send(h)
-}
-
-// trialOf returns what health says of the version on trial in s.
-func (a *Agent) trialOf(s state.State) (string, *wire.Hold) {
-	if s.Status != state.PendingHealth {
-		return "", nil
-	}
-	stage := a.c.Layout.Reached(s)
-	if stage != state.Unproven {
-		return string(stage), nil
-	}
-	r := a.c.Layout.ReadJudge(s)
-	reason := r.Waits
-	if r.Rounds > 0 {
-		reason = fmt.Sprintf("(contradicted in %d of %d rounds) %s", r.Rounds, trial.Default.Rounds, reason)
-	}
-	return string(stage), &wire.Hold{Reason: release.Foreign(reason, wire.MaxText/8), Since: r.Since}
-}
-
-// deliver sends the entries of the outbox that this session has not sent, oldest
-// first, without those that are watched. An event stays there until the manager
-// acknowledges it, if it does that; other entries until they are written to the
-// connection. What is only in memory is sent even if it is watched: nobody could amend it.
-func (s *session) deliver(ctx context.Context) error {
-	box := s.a.c.Layout.Outbox()
-	entries, bad, err := box.ListExcept(func(id string) bool { return s.sent[id] })
-	if err != nil {
-		s.a.log.Error().Err(err).Msg("the outbox cannot be read; trying again")
-	}
-	for _, b := range bad {
-		s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is damaged; kept as .corrupt")
-	}
-	entries = slices.DeleteFunc(entries, state.Entry.Watched)
-	var delivered []string
-	for _, e := range append(entries, s.a.eventsInMemory()...) {
-		if s.sent[e.ID] {
-			continue
-		}
-		var m wire.Message
-		if e.Event != nil {
-			m = event(e)
-		} else {
-			m = s.a.ack(*e.Ack)
-		}
-		if err := s.sendAt(m, e.Time); err != nil {
-			return err
-		}
-		s.sent[e.ID] = true
-		if e.Event == nil || !slices.Contains(s.features, wire.FeatureEventAck) {
-			delivered = append(delivered, e.ID)
-		}
-	}
-	s.forget(delivered...)
-	return nil
-}
-
-// forget removes entries that the manager has.
-func (s *session) forget(ids ...string) {
-	if len(ids) == 0 {
-		return
-	}
-	s.a.dropFromMemory(ids)
-	if err := s.a.c.Layout.Outbox().Remove(ids...); err != nil {
-		s.a.log.Error().Err(err).Msg("delivered entries were not removed from the outbox; they will be sent again")
-	}
 }

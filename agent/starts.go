@@ -65,10 +65,14 @@ func (a *Agent) countStart(ctx context.Context) error {
 	return nil
 }
 
+// failedStartWait is how long the end of a failed start waits for another change of the root: on
+// a slow disk one takes long.
+const failedStartWait = 30 * time.Second
+
 // recordFailedStart records err as the cause of a failed start of trial, unless another
 // one began meanwhile, and returns err. It needs no ctx that is still open.
 func (a *Agent) recordFailedStart(ctx context.Context, trial state.State, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failedStartWait)
 	defer cancel()
 	if _, e := a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		if s.TrialID == trial.TrialID {

@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"math"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
 // loopGrace is how much longer than its own time limits a step of the session may
@@ -20,8 +22,22 @@ func (a *Agent) expectLoop(d time.Duration) {
 	a.loopDeadline.Store(int64(time.Since(a.startedAt) + d + loopGrace))
 }
 
+// expectNothing has systemd wait without a limit until the next expectLoop: this step waits
+// for the disk, and a restart would make no disk faster.
+func (a *Agent) expectNothing() { a.loopDeadline.Store(math.MaxInt64) }
+
+// expectCheck records that the service's own check is asked for a health message, or has
+// answered. One that never returns counts as hung.
+func (a *Agent) expectCheck(asked bool) {
+	deadline := int64(math.MaxInt64)
+	if asked {
+		deadline = int64(time.Since(a.startedAt) + wire.HealthInterval + handlerTimeout + loopGrace)
+	}
+	a.checkDeadline.Store(deadline)
+}
+
 // watch sends WATCHDOG=1, three times in each WatchdogSec, while the session's loop
-// meets its deadlines. systemd ends a process that stops sending it.
+// and the service's own check meet their deadlines. systemd ends a process that stops sending it.
 func (a *Agent) watch(ctx context.Context) error {
 	every := watchdogInterval(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID")) / 3
 	if every == 0 {
@@ -31,14 +47,18 @@ func (a *Agent) watch(ctx context.Context) error {
 	defer tick.Stop()
 	hung := false
 	for {
-		late := time.Since(a.startedAt) - time.Duration(a.loopDeadline.Load())
+		what, deadline := "the session's loop", a.loopDeadline.Load()
+		if check := a.checkDeadline.Load(); check < deadline {
+			what, deadline = "the service's own check", check
+		}
+		late := time.Since(a.startedAt) - time.Duration(deadline)
 		switch {
 		case late <= 0:
 			hung = false
 			a.notify("WATCHDOG=1")
 		case !hung:
 			hung = true
-			a.log.Error().Str("late", late.Round(time.Millisecond).String()).Msg("the session's loop hangs; systemd restarts the service")
+			a.log.Error().Str("late", late.Round(time.Millisecond).String()).Msg(what + " hangs; systemd restarts the service")
 		}
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
@@ -147,6 +148,10 @@ func (a *Agent) resumeNow(ctx context.Context, c state.Command) {
 	log := a.log.With().Str("command_id", c.ID).Str("version", c.Version.String()).Logger()
 	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.Host)
 	res, readErr := a.c.Layout.Read()
+	if now, ok := res.State.Command(c.ID); ok && now.Done {
+		log.Info().Msg("upgrade interrupted by a restart, and withdrawn meanwhile")
+		return
+	}
 	if err = errors.Join(err, readErr); err == nil {
 		others := res.State
 		others.Commands = nil // the only one in progress is this one
@@ -159,41 +164,20 @@ func (a *Agent) resumeNow(ctx context.Context, c state.Command) {
 		return
 	}
 	log.Warn().Int("resumed", c.Resumed).Msg("upgrade interrupted by a restart; resuming it")
-	a.mu.Lock()
-	a.networkDeadline = time.Now().Add(resumeWait)
-	a.mu.Unlock()
 	a.startUpgrade(ctx, c, req)
 }
 
-const (
-	// resumeWait is how long a resumed upgrade waits for a network that does not answer:
-	// after a reboot it may come up late.
-	resumeWait  = time.Hour
-	resumePause = 30 * time.Second
-)
+// resumePause is the pause before another attempt of an upgrade that waits for the service.
+const resumePause = 30 * time.Second
 
-// waitAfterStart waits before another attempt of a resumed upgrade that failed with err,
-// and reports whether there is one. After a reboot the network may come up late, and so may
-// the service that the check asks; that one has the time of a trial.
-func (a *Agent) waitAfterStart(ctx context.Context, err error) bool {
-	a.mu.Lock()
-	until := a.networkDeadline
-	a.mu.Unlock()
-	if err == nil || until.IsZero() {
+// waitAfterStart waits before another attempt of the upgrade c that failed with err, and
+// reports whether there is one: after a reboot the service that the check asks may come up
+// late, and a resumed upgrade gives it the time of a trial.
+func (a *Agent) waitAfterStart(ctx context.Context, c state.Command, err error) bool {
+	if c.Resumed == 0 || release.CodeOf(err) != release.Unhealthy || time.Now().After(a.startedAt.Add(a.c.Window)) {
 		return false
 	}
-	what := "the network does not answer yet; the resumed upgrade waits"
-	switch release.CodeOf(err) {
-	case release.NetworkError:
-	case release.Unhealthy:
-		what, until = "the running version is not healthy yet; the resumed upgrade waits", a.startedAt.Add(a.c.Window)
-	default:
-		return false
-	}
-	if time.Now().After(until) {
-		return false
-	}
-	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg(what)
+	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg("the running version is not healthy yet; the resumed upgrade waits")
 	select {
 	case <-ctx.Done():
 		return false
@@ -204,10 +188,19 @@ func (a *Agent) waitAfterStart(ctx context.Context, err error) bool {
 
 // startUpgrade stages in the background. The caller has recorded the command.
 func (a *Agent) startUpgrade(ctx context.Context, c state.Command, req release.Request) {
+	ctx, stop := context.WithCancelCause(ctx)
+	run := &stagingRun{c.ID, stop, make(chan struct{})}
 	a.mu.Lock()
-	a.busy, a.staged = true, req.Version
+	a.busy, a.staged, a.stagingNow = true, req.Version, run
 	a.mu.Unlock()
-	a.staging.Go(func() { a.runUpgrade(ctx, c, req) })
+	a.staging.Go(func() {
+		defer close(run.done)
+		defer stop(nil)
+		if a.isWithdrawn(c.ID) { // by another process, before watchState could know of this run
+			stop(errWithdrawn)
+		}
+		a.runUpgrade(ctx, c, req)
+	})
 }
 
 // alreadyCurrentError reports that the requested version runs already.
@@ -247,13 +240,12 @@ func (a *Agent) runUpgrade(ctx context.Context, c state.Command, req release.Req
 	log := a.log.With().Str("command_id", c.ID).Str("from", a.c.version.String()).Str("to", req.Version.String()).Logger()
 	defer a.progress.Store(nil)
 	a.target = req.Version.String()
-	err := a.runPipeline(ctx, c, req)
-	for a.waitAfterStart(ctx, err) {
-		err = a.runPipeline(ctx, c, req)
+	defer a.waits.Store(nil)
+	waits := a.newDownloadWait(ctx, c)
+	err := a.runPipeline(ctx, c, req, waits)
+	for a.waitAfterStart(ctx, c, err) {
+		err = a.runPipeline(ctx, c, req, waits)
 	}
-	a.mu.Lock()
-	a.networkDeadline = time.Time{}
-	a.mu.Unlock()
 	if err == nil && !a.c.Upgrade.ManualOnly {
 		log.Info().Msg("upgrade staged: current points to the new version")
 		a.setStatus(func(w *statusText) { w.upgrade = "restarting into " + a.target })
@@ -264,7 +256,11 @@ func (a *Agent) runUpgrade(ctx context.Context, c state.Command, req release.Req
 	case err == nil:
 		log.Info().Msg("upgrade staged; waiting for an operator to run edge-agent apply")
 		a.setStatus(func(w *statusText) { w.upgrade = a.target + " is staged and waits for an operator to apply it" })
+	case release.CodeOf(err) == release.Withdrawn || errors.Is(context.Cause(ctx), errWithdrawn):
+		log.Info().Msg("staging ended: the upgrade was withdrawn")
+		a.setStatus(func(w *statusText) { w.upgrade = "the upgrade to " + a.target + " was withdrawn" })
 	case ctx.Err() != nil:
+		waits.interrupted()
 		// The process is being stopped; the next start resumes.
 		log.Warn().Msg("upgrade interrupted: the process stops; the next start resumes it")
 	default:
@@ -286,7 +282,7 @@ func (a *Agent) fail(ctx context.Context, id string, code release.Code, why stri
 	}, nil)
 }
 
-func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Request) error {
+func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Request, waits *downloadWait) error {
 	end := upgrade.Swap
 	if a.c.Upgrade.ManualOnly {
 		end = upgrade.Shelve
@@ -295,6 +291,7 @@ func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Re
 	defer src.Close()
 	_, err := a.pipeline.Run(ctx, src, upgrade.Request{
 		Version: req.Version, Channel: req.Channel, CommandID: c.ID, End: end, Running: a.running(c.Repair),
+		Before: waits.before(), Waiting: waits.tell,
 		Downloaded: func() {
 			if _, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 				return state.Downloaded(s, c.ID, now), t, nil
@@ -309,7 +306,7 @@ func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Re
 
 // codeAndText returns the wire code of err, and its text on one line.
 func codeAndText(err error) (release.Code, string) {
-	return release.CodeOf(err), release.Foreign(err.Error(), maxReason)
+	return release.CodeOf(err), release.Foreign(fsutil.NameDenial(err).Error(), maxReason)
 }
 
 // maxReason bounds the text of a failure, in bytes.

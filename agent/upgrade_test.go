@@ -97,37 +97,6 @@ func TestKeepJournal(t *testing.T) {
 	}
 }
 
-// A resumed upgrade waits for a network that comes up late, for an hour; any other
-// upgrade, and any other failure, ends at once.
-func TestAResumedUpgradeWaitsForTheNetwork(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		o := newTrial(t, dir)
-		away := release.Errorf(release.NetworkError, "no route to host")
-		if o.waitAfterStart(t.Context(), away) {
-			t.Error("an upgrade that was not resumed waits")
-		}
-		o.networkDeadline = time.Now().Add(resumeWait)
-		if o.waitAfterStart(t.Context(), release.Errorf(release.SignatureInvalid, "forged")) || o.waitAfterStart(t.Context(), nil) {
-			t.Error("another outcome waits")
-		}
-		began, tries := time.Now(), 0
-		for o.waitAfterStart(t.Context(), away) {
-			tries++
-		}
-		if took := time.Since(began); took < resumeWait || took > resumeWait+resumePause || tries != int(resumeWait/resumePause)+1 {
-			t.Errorf("%d tries in %v", tries, took)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		o.networkDeadline = time.Now().Add(resumeWait)
-		if o.waitAfterStart(ctx, away) {
-			t.Error("it continues although the process ends")
-		}
-	})
-}
-
 // An upgrade that a version on trial was staging goes on when the version has a result again.
 func TestAResumedUpgradeWaitsForTheTrial(t *testing.T) {
 	t.Parallel()

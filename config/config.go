@@ -118,6 +118,10 @@ type Upgrade struct {
 	ManualOnly bool `toml:"manual_only" json:"manual_only,omitempty"`
 	// Limit of downloads, such as 500KiB/s or 2MB/s; at least 1KiB/s. Default: none.
 	MaxBandwidth string `toml:"max_bandwidth" json:"max_bandwidth,omitempty"`
+	// Seconds for which a download is tried again while the release host can be reached and
+	// nothing of the release arrives: 60 to 2592000. Every byte that arrives renews the time.
+	// While the host cannot be reached, the node waits, however long. Default: 86400.
+	DownloadRetrySecs int `toml:"download_retry_secs" json:"download_retry_secs"`
 	// Lets the release host redirect to private addresses. Default: false.
 	AllowPrivateRedirects bool `toml:"allow_private_redirects" json:"allow_private_redirects,omitempty"`
 	// Seconds that the service gets to finish before it restarts: 0 to 3600. Default: 5.

@@ -60,6 +60,8 @@ func TestConfigRefuses(t *testing.T) {
 		"upgrade.health_hold_secs = 120":           func(c *Config) { c.Upgrade.HealthHoldSecs = n(120) },
 		"upgrade.keep_versions = 1":                func(c *Config) { c.Upgrade.KeepVersions = 1 },
 		"upgrade.drain_secs = -1":                  func(c *Config) { c.Upgrade.DrainSecs = n(-1) },
+		"upgrade.download_retry_secs = 59":         func(c *Config) { c.Upgrade.DownloadRetrySecs = 59 },
+		"upgrade.download_retry_secs = 2592001":    func(c *Config) { c.Upgrade.DownloadRetrySecs = 2592001 },
 		"upgrade.boot_health_window_secs = 86401":  func(c *Config) { c.Upgrade.BootHealthWindowSecs = 86401 },
 	} {
 		c := valid(t)

@@ -31,13 +31,15 @@ type Settings struct {
 	URLs   []string       // of the manager, to be tried in turn; empty: the node has none
 	// Certs and Keys are the pins of the manager's certificate: SHA-256 of it, and
 	// of its key. Any one is enough.
-	Certs, Keys  [][sha256.Size]byte
-	Window       time.Duration // boot_health_window_secs
-	Hold         time.Duration // health_hold_secs
-	DrainTime    time.Duration // drain_secs
-	MaxBandwidth int64         // of downloads, in bytes a second; 0: no limit
-	proxy        *url.URL
-	noProxy      bool
+	Certs, Keys [][sha256.Size]byte
+	Window      time.Duration // boot_health_window_secs
+	Hold        time.Duration // health_hold_secs
+	DrainTime   time.Duration // drain_secs
+	// DownloadRetry is download_retry_secs.
+	DownloadRetry time.Duration
+	MaxBandwidth  int64 // of downloads, in bytes a second; 0: no limit
+	proxy         *url.URL
+	noProxy       bool
 }
 
 // Proxy returns the proxy for a request of the manager's link or of a download;
@@ -133,10 +135,12 @@ func (c Config) Resolve() (Settings, error) {
 	between("health_hold_secs", u.HealthHoldSecs, 0, max(0, u.BootHealthWindowSecs-1), 0)
 	ptr(&u.DrainSecs, 5)
 	between("drain_secs", u.DrainSecs, 0, 3600, 0)
+	between("download_retry_secs", &u.DownloadRetrySecs, 60, 30*86400, 86400)
 	ptr(&u.RollbackGrace, 1)
 	r.Window = time.Duration(u.BootHealthWindowSecs) * time.Second
 	r.Hold = time.Duration(*u.HealthHoldSecs) * time.Second
 	r.DrainTime = time.Duration(*u.DrainSecs) * time.Second
+	r.DownloadRetry = time.Duration(u.DownloadRetrySecs) * time.Second
 	r.Policy = release.Policy{
 		Enabled: u.Enabled, Channels: u.AllowedChannels,
 		RollbackGrace: *u.RollbackGrace, RollbackMajors: u.RollbackMajors,

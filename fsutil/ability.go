@@ -61,7 +61,9 @@ func (e *Inability) Remedy() string {
 	case e.Ability == CanExec && NoExec(e.Dir):
 		return fmt.Sprintf("mount it with exec: mount -o remount,exec %s (and remove noexec from its line in /etc/fstab)", MountOf(e.Dir))
 	case e.Ability == CanExec:
-		return "the modes allow it, so a security module does not: look for SELinux, AppArmor or fapolicyd in the journal (journalctl -k), and allow programs below " + e.Dir + ", also in directories whose names start with a dot"
+		return mandatory() + ", and allow programs below " + e.Dir + ", also in directories whose names start with .partial-"
+	case e.Ability == CanCreate && errors.Is(e.Err, unix.EACCES):
+		return Denied(e.Dir, Write|Execute) + "; see the owners and modes: namei -l " + e.Dir
 	case e.Ability == CanCreate && errors.Is(e.Err, fs.ErrPermission):
 		return "see its owner and mode, and those above it: namei -l " + e.Dir
 	case e.Ability == CanSymlink && errors.Is(e.Err, unix.ELOOP):
@@ -273,8 +275,9 @@ func (d Disk) tryRename(dir string) error {
 	return nil
 }
 
-// execTime bounds the program of TryExec, which normally does not run at all.
-const execTime = 5 * time.Second
+// execTime bounds the program of TryExec, which normally does not run at all. On a slow device
+// the fork alone takes seconds.
+const execTime = time.Minute
 
 // TryExec tries whether this user may execute a program in a directory. It makes the
 // directory dir, with a file at program below, and removes dir. It returns errors as

@@ -143,8 +143,8 @@ func flock(ctx context.Context, f *os.File, best bool, deadline time.Time) (err 
 		}
 	}()
 	// flock(2) has no time limit, and a thread that blocks in it cannot be woken.
-	// Polling is cheap, since the lock is held for milliseconds.
-	for {
+	// Polling is cheap, since the lock is held for milliseconds, and slows down where it is not.
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil:
@@ -164,7 +164,7 @@ func flock(ctx context.Context, f *os.File, best bool, deadline time.Time) (err 
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -233,6 +233,9 @@ func (d *doctor) unitReport(r systemd.Report) {
 func cause(err error) string {
 	var path *fs.PathError
 	if errors.As(err, &path) {
+		if why := fsutil.NameDenial(path); why != error(path) {
+			return strings.TrimPrefix(why.Error(), path.Op+" "+path.Path+": ")
+		}
 		return path.Err.Error()
 	}
 	return err.Error()

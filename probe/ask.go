@@ -95,8 +95,9 @@ func command(ctx context.Context, key string, args []string) answer {
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second
 	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil { // not found, not executable, no memory, no process, no file
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(""), &out, &out // a nil Stdin needs /dev/null
+	// Not found, not executable, no memory, no process, no file.
+	if err := cmd.Start(); err != nil {
 		return answer{trial.NotRun, fmt.Errorf("%s: %w", key, causeOf(ctx, err))}
 	}
 	err := cmd.Wait()

@@ -27,6 +27,10 @@ const RolledBack Code = "upgrade_rolled_back"
 // code of its command.
 const Superseded Code = "upgrade_superseded"
 
+// Withdrawn means that the manager, or an operator on the device, withdrew the command before
+// the swap. It is the last code of its command. What was downloaded stays.
+const Withdrawn Code = "upgrade_withdrawn"
+
 // NotStarted means that nothing started the new version within a health window after the
 // swap, and that the node took the swap back. It says nothing about the version.
 const NotStarted Code = "upgrade_not_started"
@@ -100,7 +104,7 @@ func (s Severity) Normal() Severity {
 // that somebody looks at it.
 func (c Code) Severity() Severity {
 	switch c {
-	case Started, Downloaded, Staged, StagedManual, Completed, Superseded:
+	case Started, Downloaded, Staged, StagedManual, Completed, Superseded, Withdrawn:
 		return Info
 	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy, NotStarted,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
@@ -114,7 +118,7 @@ func (c Code) Severity() Severity {
 // Codes returns every code, in the order in which an upgrade can report them.
 func Codes() []Code {
 	return []Code{
-		Started, Downloaded, Staged, StagedManual, Completed, RolledBack, Superseded, NotStarted,
+		Started, Downloaded, Staged, StagedManual, Completed, RolledBack, Superseded, Withdrawn, NotStarted,
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
 		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,

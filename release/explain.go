@@ -26,6 +26,8 @@ func Explain(c Code) Explanation {
 			"Read the journal in the node's events, or journalctl on the node, before you retry. It is safe to investigate."}
 	case Superseded:
 		return Explanation{Meaning: "The version was unproven: its own check held, and its link to the manager was neither proven nor disproven. A newer version took its place."}
+	case Withdrawn:
+		return Explanation{Meaning: "The manager, or an operator on the device, withdrew the upgrade before the swap. The node still runs its version; what was downloaded stays."}
 	case NotStarted:
 		return Explanation{"Nothing started the new version within a health window after the swap. The node took the swap back, and says nothing about the version.",
 			"On the device, run edge-agent doctor: it names what does not serve the restart. Then retry."}

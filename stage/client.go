@@ -42,6 +42,8 @@ func newClient(c Config) (*client, error) {
 	tr.Protocols.SetHTTP1(true)
 	tr.DisableCompression = true // a tarball's bytes are what its digest is of
 	tr.ResponseHeaderTimeout = c.StallTimeout
+	tr.TLSHandshakeTimeout = 2 * c.StallTimeout // of two round trips; by default 10 s for all
+	tr.OnProxyConnectResponse = checkProxy
 	tr.MaxResponseHeaderBytes = 64 << 10
 	if c.Proxy != nil {
 		tr.Proxy = c.Proxy

@@ -8,14 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
-
-// configCheckTimeout bounds the command `config check` of a version.
-const configCheckTimeout = 10 * time.Second
 
 // Exit codes of `config check`, as `edge-agent config check --help` says.
 const (
@@ -30,13 +26,13 @@ const (
 //
 // The warning is what v would ignore, in its own words. An error of the code ConfigRefused
 // is why v would not run, or would refuse upgrades. A declared command that cannot be
-// started, does not end in 10 s, or exits with any other code is an error as well: such a
+// started, does not end within DefaultLimits, or exits with any other code is an error as well: such a
 // program is not sound.
 func CheckConfig(ctx context.Context, l state.Layout, v release.Version) (warning string, err error) {
-	return checkConfig(ctx, l, v, configCheckTimeout)
+	return checkConfig(ctx, l, v, DefaultLimits)
 }
 
-func checkConfig(ctx context.Context, l state.Layout, v release.Version, limit time.Duration) (warning string, err error) {
+func checkConfig(ctx context.Context, l state.Layout, v release.Version, limits Limits) (warning string, err error) {
 	m, err := readMarker(l, v)
 	if err != nil || !slices.Contains(m.Commands, release.CommandConfigCheck) || !filepath.IsLocal(m.Program) {
 		return "", nil
@@ -46,7 +42,7 @@ func checkConfig(ctx context.Context, l state.Layout, v release.Version, limit t
 	}
 	dir := l.Version(v)
 	bin := filepath.Join(dir, m.Program)
-	words, err := execute(ctx, limit, bin, dir, "config", "check", l.ConfigFile())
+	words, err := execute(ctx, limits, bin, dir, "config", "check", l.ConfigFile())
 	if err == nil {
 		return "", nil
 	}
@@ -64,5 +60,5 @@ func checkConfig(ctx context.Context, l state.Layout, v release.Version, limit t
 			return words, nil
 		}
 	}
-	return "", unsound(release.ForeignError(err, 2*headLimit), "check of config.toml by "+v.String(), m.Program, bin, "config check", limit)
+	return "", unsound(release.ForeignError(err, 2*headLimit), "check of config.toml by "+v.String(), m.Program, bin, "config check")
 }

@@ -57,7 +57,7 @@ func TestCheckConfig(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l, v := installedProgram(t, tt.script, "of a later node", release.CommandConfigCheck)
-			warning, err := checkConfig(t.Context(), l, v, 2*time.Second)
+			warning, err := checkConfig(t.Context(), l, v, Limits{10 * time.Second, 2 * time.Second})
 			if warning != tt.warning || (err == nil) != (tt.want == "") || err != nil && (release.CodeOf(err) != tt.want || !strings.Contains(err.Error(), tt.says)) {
 				t.Errorf("got %q, %v", warning, err)
 			}

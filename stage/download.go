@@ -18,10 +18,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"golang.org/x/sys/unix"
 )
-
-// progress is how many bytes all attempts together must add to get as many attempts again.
-const progress = 1 << 20
 
 // download fetches the tarball to Layout.Download, with the digest of a, sets a.Size, and
 // returns the file. It resumes what an earlier attempt left.
@@ -40,7 +38,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 		f, err = disk.Create(path, os.O_RDWR, 0o600)
 	}
 	if err != nil {
-		return nil, withDiskFull(err)
+		return nil, localFault("open", err)
 	}
 	defer func() {
 		if err != nil {
@@ -59,11 +57,12 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 	}
 	again := true // the download may restart once
 	for {
-		before := d.have
-		err = s.retry(ctx, src.Describe(name), func() error { return d.fetchRest(ctx) })
+		err = s.retry(ctx, src, name, func() error {
+			err := d.fetchRest(ctx)
+			s.effort.hold(d.have)
+			return err
+		})
 		switch {
-		case isCode(err, release.NetworkError) && d.have-before >= progress:
-			continue // a slow link that makes progress: it gets as many attempts again
 		case err != nil && d.doubt && again && d.have > 0 && ctx.Err() == nil:
 			again = false
 			if err := d.restart(); err != nil {
@@ -88,6 +87,7 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 			return nil, release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
 		}
 		a.Size = d.have
+		s.effort.goOn()
 		return f, nil
 	}
 }
@@ -120,11 +120,13 @@ func (d *download) rehash() error {
 	d.have = n
 	switch {
 	case err != nil:
-		return err
+		return localFault("read", err)
 	case d.limit > 0 && n > d.limit:
 		return d.restart()
 	}
 	d.leftover = n > 0
+	d.s.effort.lose(n) // some of what an earlier process recorded may be gone
+	d.s.effort.renewed()
 	return nil
 }
 
@@ -132,16 +134,36 @@ func (d *download) rehash() error {
 func (d *download) restart() error {
 	d.sum.Reset()
 	d.etag, d.total, d.responses, d.leftover = "", 0, 0, false
-	return d.truncate(0)
+	err := d.truncate(0)
+	d.s.effort.lose(0)
+	return err
 }
 
 func (d *download) truncate(size int64) error {
 	d.have = size
-	if err := d.f.Truncate(size); err != nil {
-		return err
+	err := d.f.Truncate(size)
+	if err == nil {
+		_, err = d.f.Seek(size, io.SeekStart)
 	}
-	_, err := d.f.Seek(size, io.SeekStart)
-	return err
+	return localFault("shorten", err)
+}
+
+// localFault gives an error of the download's file its code; nil stays nil. Such an error is
+// final: no answer of the host would change it.
+func localFault(act string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case fsutil.IsNoSpace(err):
+		return withDiskFull(err)
+	case errors.Is(err, unix.EFBIG):
+		return release.Errorf(release.Internal, "%s the download: %w: the file system, or a limit of this process (LimitFSIZE= of the unit, ulimit -f), allows no file of that size; raise it", act, err)
+	case errors.Is(err, unix.EROFS):
+		return release.Errorf(release.Internal, "%s the download: %w: look for errors of the disk (journalctl -k), then remount it", act, err)
+	case errors.Is(err, unix.EIO):
+		return release.Errorf(release.Internal, "%s the download: %w: the disk is failing; look for its errors (journalctl -k)", act, err)
+	}
+	return release.Errorf(release.Internal, "%s the download: %w", act, err)
 }
 
 // mark is a state to which the download can be set back.
@@ -154,13 +176,13 @@ type mark struct {
 
 func (d *download) mark() (mark, error) {
 	sum, err := d.sum.(encoding.BinaryMarshaler).MarshalBinary()
-	return mark{d.have, d.total, d.responses, d.etag, sum}, err
+	return mark{d.have, d.total, d.responses, d.etag, sum}, localFault("hash", err)
 }
 
 // reset removes the bytes after m.
 func (d *download) reset(m mark) error {
 	if err := d.sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(m.sum); err != nil {
-		return err
+		return localFault("hash", err)
 	}
 	d.total, d.responses, d.etag = m.total, m.responses, m.etag
 	return d.truncate(m.have)
@@ -218,6 +240,11 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 		end = d.limit
 	}
 	err = d.copy(ctx, end, body)
+	if errors.Is(err, errChanged) {
+		if err := d.restart(); err != nil {
+			return err
+		}
+	}
 	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.Cut
 	if contradicts {
 		if err := d.reset(before); err != nil {
@@ -243,7 +270,7 @@ func (d *download) compare(p Part, body io.Reader) error {
 			return fmt.Errorf("the connection ended at byte %d of the %d that are here already: %w", at, n, err)
 		}
 		if _, err := io.ReadFull(ours, b[:size]); err != nil {
-			return release.Errorf(release.Internal, "read the download: %w", err)
+			return localFault("read", err)
 		}
 		at += size
 		if !bytes.Equal(a[:size], b[:size]) {
@@ -260,6 +287,7 @@ func (d *download) compare(p Part, body io.Reader) error {
 var (
 	errLonger  = errors.New("the server sends more")
 	errShorter = errors.New("the connection ended")
+	errChanged = errors.New("another process shortened the download, which begins again: exclude the install root from clean-up jobs")
 )
 
 // copy appends body, which ends at byte end of the tarball; 0: the end is not known.
@@ -267,7 +295,7 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	total := max(d.limit, d.total)
 	if d.limit == 0 && total > 0 {
 		if err := d.s.makeRoom(ctx, tarballSize{size: total, unpacked: d.unpacked, have: d.have}); err != nil {
-			return err
+			return roomFault(err)
 		}
 	}
 	most := end
@@ -275,10 +303,11 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 		most = release.MaxTarball
 	}
 	if err := fsutil.Reserve(d.f.File, total); err != nil {
-		return withDiskFull(err)
+		return localFault("reserve space for", err)
 	}
 	w := io.MultiWriter(&toDisk{ctx: ctx, d: d, open: total == 0}, d.sum, counter(func(n int64) {
 		d.have += n
+		d.s.effort.hold(d.have)
 		d.s.Progress(PhaseDownload, d.have, total)
 	}))
 	n, err := io.Copy(w, io.LimitReader(body, most-d.have))
@@ -313,14 +342,23 @@ func (w *toDisk) Write(b []byte) (int, error) {
 	if to := w.d.have + int64(len(b)); w.open && to > w.checked {
 		w.checked = to + growth
 		if err := w.d.s.makeRoom(w.ctx, tarballSize{size: w.checked, unpacked: w.d.unpacked, have: w.d.have, open: true}); err != nil {
-			return 0, err
+			return 0, roomFault(err)
 		}
 	}
-	n, err := w.d.f.Write(b)
-	if err != nil && !fsutil.IsNoSpace(err) {
-		err = release.Errorf(release.Internal, "write the download: %w", err)
+	// One that was removed is complete all the same; one that was shortened has a hole.
+	if st, err := w.d.f.Stat(); err == nil && st.Size() != w.d.have {
+		return 0, errChanged
 	}
-	return n, withDiskFull(err)
+	n, err := w.d.f.Write(b)
+	return n, localFault("write", err)
+}
+
+// roomFault gives an error of makeRoom its code, so that it is final.
+func roomFault(err error) error {
+	if isCode(err, release.DiskFull) {
+		return err
+	}
+	return localFault("look for free space for", err)
 }
 
 type counter func(n int64)

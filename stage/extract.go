@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sys/unix"
 )
 
 // Limits of one archive.
@@ -44,7 +46,7 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a relea
 	if limit == 0 {
 		limit = min(release.MaxUnpacked, max(ratioFloor, a.Size*maxRatio))
 	}
-	packed := &progressReader{r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
+	packed := &progressReader{ctx: ctx, r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
 	x := &extractor{disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
 	if x.record, err = newDigests(x.disk, to); err != nil {
 		return "", err
@@ -53,9 +55,20 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a relea
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
 			return "", err
 		}
+		if faultOfMachine(err) {
+			return "", release.Errorf(release.Internal, "extract: %w: that is a fault of this machine, not of the release; look for errors of its disk (journalctl -k)", err)
+		}
 		return "", release.Errorf(release.ExtractFailed, "extract: %w", err)
 	}
 	return x.record.digest(), x.sync()
+}
+
+// faultOfMachine reports whether err, of reading the archive or of writing what is in it, is
+// none that the content of an archive can cause. A program that has no loader has ENOENT, too.
+func faultOfMachine(err error) bool {
+	return slices.ContainsFunc([]error{
+		unix.EAGAIN, unix.EIO, unix.EROFS, unix.EFBIG, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOENT, unix.ESTALE, unix.EUCLEAN, unix.ENODEV, unix.ENXIO, unix.EACCES,
+	}, func(e error) bool { return errors.Is(err, e) })
 }
 
 type kind byte
@@ -356,13 +369,18 @@ func checkBytes(s string) error {
 	return nil
 }
 
+// progressReader reads until ctx is done: one file of a release may take minutes.
 type progressReader struct {
+	ctx    context.Context
 	r      io.Reader
 	n      int64
 	report func(int64)
 }
 
 func (p *progressReader) Read(b []byte) (int, error) {
+	if p.ctx.Err() != nil {
+		return 0, context.Cause(p.ctx)
+	}
 	n, err := p.r.Read(b)
 	p.n += int64(n)
 	p.report(p.n)

@@ -14,52 +14,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/cenkalti/backoff/v5"
 )
-
-// retryable is an error with a code that may still pass by itself: a captive portal's
-// redirect, for example. It uses one attempt.
-type retryable struct{ error }
-
-func (p retryable) Unwrap() error { return p.error }
-
-// retry runs fetch until it succeeds, fails for good (a *release.Error that is not
-// retryable), or has failed Tries times.
-func (s *Stager) retry(ctx context.Context, what string, fetch func() error) error {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = s.FirstPause, s.MaxPause
-	tries := 0
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		tries++
-		err := fetch()
-		if final(err) {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(b), backoff.WithMaxTries(uint(s.Tries)), backoff.WithMaxElapsedTime(0))
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	code := release.NetworkError
-	var coded *release.Error
-	if errors.As(err, &coded) {
-		if final(err) {
-			return coded
-		}
-		code = coded.Code
-	}
-	return release.Errorf(code, "fetch %s: gave up after %d tries: %w", what, tries, err)
-}
-
-// final reports whether another attempt cannot help.
-func final(err error) bool {
-	var coded *release.Error
-	var again retryable
-	return errors.As(err, &coded) && !errors.As(err, &again)
-}
 
 // smallFile is a file beside the tarballs that is read into memory.
 type smallFile struct {
@@ -79,15 +34,17 @@ var (
 	bundleFile   = smallFile{name: release.BundleName, limit: verify.MaxBundle, tooLarge: release.SignatureInvalid, keys: [][]string{{"mediaType", "base64Signature"}}}
 )
 
-// read returns the whole of a small file of src.
+// read returns the whole of a small file of src. A try goes on where the one before ended,
+// if the entity tag says that it is the same file.
 func (s *Stager) read(ctx context.Context, src Source, f smallFile) ([]byte, error) {
-	var body []byte
-	err := s.retry(ctx, src.Describe(f.name), func() error {
+	var body, part []byte
+	var etag string
+	err := s.retry(ctx, src, f.name, func() error {
 		// A host that sends single bytes must not delay the node for ever.
 		most := smallStalls * s.StallTimeout
 		ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("not complete after %v", most))
 		defer cancel()
-		p, err := src.Open(ctx, f.name, 0, "")
+		p, err := src.Open(ctx, f.name, int64(len(part)), etag)
 		if err != nil {
 			if f.optional && errors.Is(err, fs.ErrNotExist) {
 				return release.Errorf(release.NetworkError, "fetch %s: %w", src.Describe(f.name), err)
@@ -95,13 +52,24 @@ func (s *Stager) read(ctx context.Context, src Source, f smallFile) ([]byte, err
 			return err
 		}
 		defer p.Body.Close()
-		b, err := io.ReadAll(io.LimitReader(p.Body, f.limit+1))
+		if p.From == 0 || p.PastEnd {
+			part = nil
+		}
+		b, err := io.ReadAll(io.LimitReader(p.Body, f.limit+1-int64(len(part))))
+		part = append(part, b...)
 		if err != nil {
+			if etag = p.ETag; etag == "" {
+				part = nil
+			}
+			s.effort.hold(int64(len(part)))
 			return err
 		}
+		b, part, etag = part, nil, ""
 		if err := f.check(src, p.Type, b); err != nil {
+			s.effort.hold(0)
 			return err
 		}
+		s.effort.complete(int64(len(b)))
 		body = b
 		return nil
 	})

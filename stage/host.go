@@ -2,19 +2,24 @@ package stage
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sys/unix"
 )
 
 // Host returns the release host as the Source of v.
@@ -92,11 +97,20 @@ func (h *host) get(ctx context.Context, u string, header http.Header, want ...in
 	for k, v := range header {
 		req.Header[k] = v
 	}
+	var connected atomic.Bool // to the host of the last redirect, TLS included
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}))
 	req.Header.Set("User-Agent", "edge-agent")
 	req.Header.Set("Accept-Encoding", "identity") // the digest is of the file's own bytes
 	resp, err := h.client.Do(req)
 	if err != nil {
-		return nil, requestError(err)
+		err = requestError(err)
+		if !connected.Load() && noAnswer(err) {
+			err = unreachable{err}
+		}
+		return nil, err
 	}
 	if !slices.Contains(want, resp.StatusCode) {
 		resp.Body.Close()
@@ -107,6 +121,39 @@ func (h *host) get(ctx context.Context, u string, header http.Header, want ...in
 		return nil, fmt.Errorf("the host answers with Content-Encoding %q, which was not asked for: a captive portal or a proxy?", release.Foreign(enc, release.ForeignLimit))
 	}
 	return resp, nil
+}
+
+// noAnswer reports whether err, of a connection that was not made, says that nothing answered.
+// What this node's own rules refuse, a host with another certificate, a server without TLS, and
+// a proxy that refuses are answers.
+func noAnswer(err error) bool {
+	var op *net.OpError
+	var late net.Error
+	switch {
+	case errors.As(err, new(proxyWithoutLine)):
+		return true
+	case errors.As(err, new(*release.Error)), errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, new(tls.RecordHeaderError)):
+		return false
+	case errors.As(err, &op):
+		return op.Op != "remote error" && op.Op != "local error" // alerts of TLS
+	case errors.As(err, &late) && late.Timeout():
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, unix.ECONNRESET)
+}
+
+// proxyWithoutLine is the answer of a proxy that cannot reach the host either.
+type proxyWithoutLine struct{ error }
+
+// checkProxy is an http.Transport's OnProxyConnectResponse.
+func checkProxy(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return proxyWithoutLine{fmt.Errorf("the proxy cannot reach the host: it answers %s", status(resp))}
+	}
+	return fmt.Errorf("the proxy answers %s", status(resp))
 }
 
 // requestError returns what went wrong without the URL, which is a host's text
@@ -120,6 +167,9 @@ func requestError(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
+	if slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS}, func(e error) bool { return errors.Is(err, e) }) {
+		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w", err)}
+	}
 	return release.ForeignError(err, release.ForeignLimit)
 }
 
@@ -131,7 +181,7 @@ func statusError(resp *http.Response) error {
 	case code == http.StatusNotFound || code == http.StatusGone:
 		err = fmt.Errorf("the file is not there (%d): is the version published, with this name?%w", code, absent{})
 	case code == http.StatusForbidden: // some hosts say so of a file that is not there
-		err = fmt.Errorf("the host answers %s%w", status(resp), absent{})
+		err = fmt.Errorf("the host answers %s%w", status(resp), perhapsAbsent{})
 	case code < 400 || code == http.StatusNetworkAuthenticationRequired:
 		err = fmt.Errorf("the host answers %s: a captive portal?", status(resp))
 	default:
@@ -149,11 +199,16 @@ func status(resp *http.Response) string {
 	return release.Foreign(resp.Status, release.ForeignLimit)
 }
 
-// absent makes an error fs.ErrNotExist, and adds nothing to its text.
-type absent struct{}
+// absent and perhapsAbsent make an error fs.ErrNotExist, and add nothing to its text.
+type (
+	absent        struct{}
+	perhapsAbsent struct{}
+)
 
-func (absent) Error() string        { return "" }
-func (absent) Is(target error) bool { return target == fs.ErrNotExist }
+func (absent) Error() string               { return "" }
+func (absent) Is(target error) bool        { return target == fs.ErrNotExist }
+func (perhapsAbsent) Error() string        { return "" }
+func (perhapsAbsent) Is(target error) bool { return target == fs.ErrNotExist }
 
 // stallWatch ends a request that delivers no byte for a while. There is no
 // limit on the whole: a slow link may take hours.

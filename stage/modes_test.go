@@ -11,9 +11,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/bilbycast/edge-agent/internal/oddfs"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 const umaskEnv = "EDGE_AGENT_TEST_UMASK"
@@ -141,8 +142,21 @@ func TestForbidden(t *testing.T) {
 	}
 }
 
+// What mandatory access control refuses in the directory of the self-check is named so.
+func TestForbiddenBySecurityModule(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(oddfs.Mount(t, oddfs.Refusals{oddfs.Exec: syscall.EACCES}).Dir, "versions", state.PartialPrefix+"1.0.0")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "edge-agent"), []byte("#!/bin/sh\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	err := setupCheck(t).selfCheck(t.Context(), dir)
+	if code(err) != release.ExtractFailed || !strings.Contains(err.Error(), "mandatory access control refuses it") || !ofDevice(err) {
+		t.Errorf("got %s: %v", code(err), err)
+	}
+}
+
 // setupCheck returns a Stager that can check a version, and nothing else.
 func setupCheck(t *testing.T) *Stager {
 	t.Helper()
-	return &Stager{Config: Config{Binary: "edge-agent", CheckTimeout: 10 * time.Second, Progress: func(string, int64, int64) {}}}
+	return &Stager{Config: Config{Binary: "edge-agent", Check: DefaultLimits, Progress: func(string, int64, int64) {}}}
 }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"golang.org/x/sys/unix"
@@ -69,8 +70,6 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 	if free := freeMemory(); free < 2*probeMemory {
 		return ProbeRun{Skipped: true, Err: fmt.Errorf("not started: only %d MiB of memory are free", free>>20)}
 	}
-	ctx, cancel := context.WithTimeout(ctx, args.Limit)
-	defer cancel()
 	bin := filepath.Join(l.Version(v), m.Program)
 	command := []string{"probe", "--config", l.ConfigFile(), "--json"}
 	if args.Credentials != "" {
@@ -84,14 +83,12 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 		cmd := exec.CommandContext(ctx, bin, command...)
 		cmd.Dir = l.Version(v)
 		cmd.Env = append(childEnvironment(os.Environ()), fmt.Sprintf("GOMEMLIMIT=%d", probeMemory/2))
-		cmd.Stdout, cmd.Stderr = out, words
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-		cmd.WaitDelay = waitDelay
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(""), out, words
+		ownGroup(cmd)
 		return cmd
 	})
 	if err != nil {
-		return ProbeRun{Err: fmt.Errorf("not started: %w", err), Unable: lacks(err)}
+		return ProbeRun{Err: fmt.Errorf("not started: %w", fsutil.NameDenial(err)), Unable: lacks(err)}
 	}
 	pid := cmd.Process.Pid
 	// A Go program reserves much more address space than it uses, so only data is bounded.
@@ -100,14 +97,9 @@ func Probe(ctx context.Context, l state.Layout, v release.Version, args ProbeArg
 		f.WriteString("1000")
 		f.Close()
 	}
-	err = cmd.Wait()
-	syscall.Kill(-pid, syscall.SIGKILL) // what it left behind
+	err = Limits{DefaultLimits.CPU, args.Limit}.wait(cmd)
 	r := ProbeRun{Lines: out.b, Err: err, Answered: bytes.Contains(out.b, []byte(`"stage":`))}
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	switch {
-	case ctx.Err() != nil && err != nil:
-		r.Err = fmt.Errorf("did not end within %v", args.Limit)
-	case ok && exit.Exited() && exit.ExitCode() <= maxProbeExit:
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() && exit.ExitCode() <= maxProbeExit {
 		r.Answered = true
 	}
 	if r.Err != nil && words.String() != "" {
@@ -181,43 +173,5 @@ func ProbeKeys(keys ...string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(slices.DeleteFunc(keys, func(k string) bool { return k == "" }))))
 }
 
-// start starts what command returns.
-func start(ctx context.Context, command func() *exec.Cmd) (*exec.Cmd, error) {
-	for {
-		cmd := command()
-		err := cmd.Start()
-		// A fork elsewhere in this process may still have the file open for writing for an
-		// instant (golang.org/issue/22315).
-		if !errors.Is(err, syscall.ETXTBSY) {
-			return cmd, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
 // maxProbeExit is the highest exit code of a probe that ended as it should.
 const maxProbeExit = 3
-
-// childEnvironment returns the environment of this process without what belongs to its own
-// unit.
-func childEnvironment(env []string) []string {
-	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
-		name, _, _ := strings.Cut(v, "=")
-		return strings.HasPrefix(name, "WATCHDOG_") || strings.HasPrefix(name, "LISTEN_") || name == "NOTIFY_SOCKET" || name == "INVOCATION_ID" || name == "GOMEMLIMIT"
-	})
-}
-
-// bounded keeps the first bytes that are written to it.
-type bounded struct {
-	b     []byte
-	limit int
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	b.b = append(b.b, p[:min(len(p), b.limit-len(b.b))]...)
-	return len(p), nil
-}

@@ -193,9 +193,9 @@ func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (P
 	return Part{}, localError(name, fmt.Errorf("more than %d entries", maxEntries))
 }
 
-// localError returns the final error of a local file.
+// localError returns the final error of a local file. It is no fault of the network.
 func localError(name string, err error) error {
-	return release.Errorf(release.NetworkError, "read %s of the release: %w", name, err)
+	return release.Errorf(release.Internal, "read %s of the release: %w", name, err)
 }
 
 // localPart returns a whole local file of size bytes.

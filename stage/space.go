@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -37,6 +38,11 @@ type tarballSize struct {
 func (s *Stager) fits(t tarballSize) error {
 	downloads, versions := s.Layout.Downloads(), s.Layout.Versions()
 	d, err := fsutil.Free(downloads)
+	if errors.Is(err, fs.ErrNotExist) { // a clean-up job removed it
+		if err = s.Layout.Make(); err == nil {
+			d, err = fsutil.Free(downloads)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -88,17 +88,18 @@ type Config struct {
 	Now func() time.Time
 
 	// These have defaults; tests shorten them.
-	Tries        int           // of each fetch that fails for a passing reason; default 6
-	FirstPause   time.Duration // before the second try, doubling up to MaxPause; default 1 s
-	MaxPause     time.Duration // default 30 s
+	Tries        int           // of each fetch that fails for a passing reason, at least; default 6. See Patience
+	FirstPause   time.Duration // before the second try, growing up to MaxPause; default 1 s
+	MaxPause     time.Duration // default 5 min
 	StallTimeout time.Duration // without a byte; default 30 s
-	CheckTimeout time.Duration // of the self-check; default 10 s
+	Check        Limits        // of the self-check; default DefaultLimits
 }
 
 // Stager stages releases, one at a time.
 type Stager struct {
 	Config
 	client *client
+	effort *effort
 }
 
 // New returns a Stager.
@@ -121,15 +122,19 @@ func New(c Config) (*Stager, error) {
 		c.Tries = 6
 	}
 	def(&c.FirstPause, time.Second)
-	def(&c.MaxPause, 30*time.Second)
+	def(&c.MaxPause, 5*time.Minute)
 	def(&c.StallTimeout, 30*time.Second)
-	def(&c.CheckTimeout, 10*time.Second)
+	if c.Check == (Limits{}) {
+		c.Check = DefaultLimits
+	}
 
 	client, err := newClient(c)
 	if err != nil {
 		return nil, err
 	}
-	return &Stager{Config: c, client: client}, nil
+	s := &Stager{Config: c, client: client}
+	s.SetPatience(Patience{})
+	return s, nil
 }
 
 // fetch is Fetch of one name.
@@ -217,7 +222,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, err
 	}
 	if dir := s.Layout.Versions(); !s.NoRun && fsutil.NoExec(dir) {
-		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", explainNoExec(dir))
+		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", fsutil.Denied(dir, fsutil.Execute))
 	}
 	s.pruneFor(ctx, v)
 	name, err := s.fileOf(rel, a)
@@ -232,11 +237,15 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	downloaded()
 	if err := s.build(ctx, rel, a, f.File); err != nil {
 		disk.Discard(s.Layout.Partial(v))
-		// The tarball has the signed digest, so another attempt would fail again.
-		disk.Discard(s.Layout.Download(a.SHA256))
+		// The tarball has the signed digest: unless this device was at fault, or the staging was
+		// stopped, another attempt would fail again.
+		if ctx.Err() == nil && !ofDevice(err) {
+			disk.Discard(s.Layout.Download(a.SHA256))
+		}
 		return Staged{}, err
 	}
-	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil {
+	// A clean-up job may have removed the directory meanwhile.
+	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Staged{}, err
 	}
 	return Staged{rel: rel}, nil

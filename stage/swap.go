@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -92,6 +93,9 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 			case !l.ReadJudge(s).Completed:
 				s = state.Supersede(s, tr.Target, now)
 			}
+		}
+		if c, ok := s.Command(tr.CommandID); ok && c.Done { // it was withdrawn meanwhile
+			return s, t, release.Errorf(cmp.Or(c.Code, release.InProgress), "command %s has ended: %s", c.ID, c.Error)
 		}
 		if t.Current.IsZero() {
 			return s, t, release.Errorf(release.Internal, "swap: no version is installed under %s", l.Root())

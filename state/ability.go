@@ -14,8 +14,8 @@ import (
 
 // abilityPrefix starts the name of the directory where Try executes a program: one of a
 // version that is not complete, as the self-check of a release does. Security modules
-// decide by the path.
-const abilityPrefix = PartialPrefix + "ability-"
+// decide by the path, so the name is one of a version.
+const abilityPrefix = PartialPrefix + "0.0.0-ability-"
 
 // Try tries, as the user of this process, what an upgrade, a trial and a rollback do in
 // the root, and in each directory of it that is a link or a mount point (in TrustDir:

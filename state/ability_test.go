@@ -11,6 +11,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,46 @@ func (c cutAfter) Change(_ fsutil.Op, make func() error) error {
 		return errors.New("killed")
 	}
 	return make()
+}
+
+// executed sees the directory in which Try executes a program.
+type executed struct{ dir *string }
+
+func (e executed) Change(op fsutil.Op, make func() error) error {
+	if op.Kind == fsutil.OpChmod && filepath.Base(op.Path) == "edge-agent" {
+		*e.dir = filepath.Dir(op.Path)
+	}
+	return make()
+}
+
+// Try executes a program where a release is checked, by a name that the profile in
+// docs/install.md allows.
+func TestTryExecutesWhereAReleaseIsChecked(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err == nil {
+		err = l.Make()
+	}
+	var dir string
+	if err == nil {
+		err = l.On(fsutil.Disk{Seam: executed{&dir}}).Try(t.Context(), "edge-agent")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := os.ReadFile("../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = state.PartialPrefix + "[0-9]*"
+	for _, path := range []string{dir, l.Partial(release.MustVersion("1.0.0"))} {
+		if ok, err := filepath.Match(filepath.Join(l.Versions(), name), path); !ok || err != nil {
+			t.Errorf("%q is not %s, %v", path, name, err)
+		}
+	}
+	if !strings.Contains(string(docs), "ROOT/versions/"+name+"/PROGRAM") {
+		t.Errorf("docs/install.md does not name %s", name)
+	}
 }
 
 // Try leaves nothing, and Sweep removes what a crash at any moment leaves, in the root and

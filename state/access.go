@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,6 +42,9 @@ func (l Layout) Linked() []string {
 func (l Layout) Writable() error {
 	for _, dir := range []string{l.root, l.Versions(), l.Downloads(), l.OutboxDir()} {
 		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, unix.EACCES) {
+				err = fmt.Errorf("%w: %s", err, fsutil.Denied(dir, fsutil.Write|fsutil.Execute))
+			}
 			return fmt.Errorf("%s is not writable: %w", dir, err)
 		}
 		if _, err := l.resolve(dir); err != nil {

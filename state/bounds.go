@@ -91,6 +91,11 @@ func (c Command) bounded() Command {
 	c.Status = release.Foreign(c.Status, maxName)
 	c.Code = release.Code(release.Foreign(string(c.Code), maxName))
 	c.Error = release.Foreign(c.Error, maxText)
+	if c.Wait != nil {
+		w := *c.Wait
+		w.Reason = release.Foreign(w.Reason, maxText)
+		c.Wait = &w
+	}
 	return c
 }
 

@@ -92,7 +92,7 @@ func (s State) end(id string, now time.Time, change func(*Command)) State {
 		if c.ID != id {
 			continue
 		}
-		c.Done = true
+		c.Done, c.Wait = true, nil
 		change(c)
 		ended := *c
 		s.PendingReports = append(s.PendingReports[:len(s.PendingReports):len(s.PendingReports)], Entry{ID: entryID(id, "ack"), Time: now, Ack: &ended})
@@ -104,15 +104,37 @@ func (s State) end(id string, now time.Time, change func(*Command)) State {
 // the process each time must not do so for ever.
 const maxResumed = 5
 
+// Waiting records what the download of a command in progress waits for; nil: for nothing.
+func Waiting(s State, id string, w *Wait) State {
+	s.Commands = slices.Clone(s.Commands)
+	for i := range s.Commands {
+		if c := &s.Commands[i]; c.ID == id && !c.Done {
+			c.Wait = w
+		}
+	}
+	return s
+}
+
+// InProgress returns the command that is in progress, or a zero Command.
+func (s State) InProgress() Command {
+	for _, c := range s.Commands {
+		if !c.Done {
+			return c
+		}
+	}
+	return Command{}
+}
+
 // Resume returns the command whose staging a restart interrupted, or a zero Command.
 // have is the number of bytes downloaded. A command that was interrupted too often
-// without progress fails. Only the agent may call it, when it starts.
+// without progress fails, unless it only waited for its download. Only the agent may call
+// it, when it starts.
 func Resume(s State, have int64, now time.Time) (State, Command) {
 	for i, c := range s.Commands {
 		if c.Done {
 			continue
 		}
-		if have > c.Have {
+		if have > c.Have || c.Wait != nil {
 			c.Resumed = 0
 		}
 		if c.Resumed >= maxResumed || c.Version.IsZero() {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -18,6 +19,28 @@ import (
 // LockWait is how long Do waits for another process, which holds the lock for the
 // milliseconds of a few fsyncs.
 const LockWait = 5 * time.Second
+
+// holding counts the goroutines of this process that hold a lock file, or are about to give it
+// up. For its own goroutines a process waits without a limit: on a slow disk one fsync takes
+// longer than LockWait.
+var holding struct {
+	sync.Mutex
+	paths map[string]int
+}
+
+func addHolding(path string, n int) (now int) {
+	holding.Lock()
+	defer holding.Unlock()
+	if holding.paths == nil {
+		holding.paths = make(map[string]int)
+	}
+	if now = holding.paths[path] + n; now == 0 {
+		delete(holding.paths, path)
+	} else {
+		holding.paths[path] = now
+	}
+	return now
+}
 
 // Change is a transition, as Do applies it. It gets the reconciled state and links, and
 // the time of the transition in UTC, and returns what is to be. With an error nothing
@@ -48,14 +71,18 @@ func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 	return res, errors.Join(e, err)
 }
 
-// Locked runs f while no other process is in Do or Locked of the same root. It waits
-// for LockWait at most. f must be short: it makes no request and runs no program.
+// Locked runs f while nobody else is in Do or Locked of the same root. It waits for another
+// process for LockWait at most, and for this one until ctx is done. f must be short: it makes
+// no request and runs no program.
 //
 // Where the file system has no locks (fsutil.ErrNoLock), only the watchdog (AtStart) runs
 // f: it must be able to count a start, and no other process can be in Do there. Then
 // the error is returned, too.
 func (l Layout) Locked(ctx context.Context, f func() error) error {
 	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	for errors.Is(err, fsutil.ErrLocked) && ctx.Err() == nil && addHolding(l.lockFile(), 0) > 0 {
+		lock, err = fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	}
 	if st, e := os.Lstat(l.lockFile()); err != nil && e == nil && !st.Mode().IsRegular() {
 		// Only a file can be locked, and without the lock nothing can be recorded.
 		if e := l.aside(l.lockFile()); e != nil {
@@ -69,7 +96,11 @@ func (l Layout) Locked(ctx context.Context, f func() error) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Unlock()
+	addHolding(l.lockFile(), 1)
+	defer func() {
+		lock.Unlock()
+		addHolding(l.lockFile(), -1)
+	}()
 	return f()
 }
 

@@ -5,7 +5,7 @@
 //
 // A transition is a pure function: it takes a State, a Tree and the time, and
 // returns what is to be. Begin, CountStart, Keep, Revert, Shelve, Apply, RollBack,
-// Start, Succeed and Fail are the transitions. Layout.Do is the only way to make
+// Start, Succeed, Fail and Withdraw are the transitions. Layout.Do is the only way to make
 // one durable: it locks the root, loads state.json, reconciles, applies the
 // transition, and writes state.json (the commit point), then the links, then the
 // outbox.
@@ -132,6 +132,19 @@ type Command struct {
 	// last grew. Have is the size of the download at that time, in bytes.
 	Resumed int   `json:"resumed,omitzero"`
 	Have    int64 `json:"have,omitzero"`
+	// Wait is what the download of a command in progress waits for; nil: for nothing.
+	Wait *Wait `json:"wait,omitempty"`
+}
+
+// Wait is what a download waits for.
+type Wait struct {
+	Reason string    `json:"reason"`         // a noun phrase
+	Since  time.Time `json:"since,omitzero"` // for people, as Until
+	Until  time.Time `json:"until,omitzero"` // when it gives up if nothing changes; zero: never
+	// CountedSecs is how long it was retried without progress, and Have how many bytes of the
+	// release were here then: see stage.Wait.
+	CountedSecs int64 `json:"counted_secs,omitzero"`
+	Have        int64 `json:"have,omitzero"`
 }
 
 // Success reports whether the command ended, and did not fail.

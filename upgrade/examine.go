@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"path"
+	"slices"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
@@ -34,7 +35,7 @@ func (p *Pipeline) Examine(ctx context.Context, src stage.Source, version releas
 	s.Renew = nil // it would write the renewed trust root
 	rel, err := s.Fetch(ctx, src)
 	var coded *release.Error
-	if err != nil && (!errors.As(err, &coded) || coded.Code == release.NetworkError || coded.Code == release.URLInvalid) {
+	if err != nil && (!errors.As(err, &coded) || slices.Contains([]release.Code{release.NetworkError, release.URLInvalid, release.Internal}, coded.Code)) {
 		return Examination{}, err
 	}
 	e := Examination{Release: rel, Refused: err}

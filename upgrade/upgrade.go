@@ -112,6 +112,11 @@ type Request struct {
 	// Downloaded, if set, is called once the tarball is complete and has the
 	// signed digest.
 	Downloaded func()
+	// Waiting, if set, is told what the download waits for (stage.Patience). Then the download
+	// is retried for the node's download_retry_secs, of which Before has used some. Without
+	// it, as for a command that an operator waits for, it fails after a few tries.
+	Waiting func(stage.Wait)
+	Before  stage.Wait
 }
 
 // Run takes the release in src through every step. It returns the release also
@@ -138,6 +143,11 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err := p.checkRunning(ctx, r); err != nil {
 		return verify.Release{}, err
 	}
+	patience := stage.Patience{Before: r.Before, Waiting: r.Waiting}
+	if r.Waiting != nil {
+		patience.Limit = n.DownloadRetry
+	}
+	p.stager.SetPatience(patience)
 	rel, err := p.Fetch(ctx, src)
 	if err != nil {
 		return rel, err

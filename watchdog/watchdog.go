@@ -235,7 +235,7 @@ func (rep Report) Records() []Record {
 		rs = append(rs, Record{"warn", n, nil})
 	}
 	for _, err := range rep.Errs {
-		rs = append(rs, Record{"error", "the watchdog failed; the service starts anyway", []any{"error", err.Error()}})
+		rs = append(rs, Record{"error", "the watchdog failed; the service starts anyway", []any{"error", fsutil.NameDenial(err).Error()}})
 	}
 	status := []any{"status", string(rep.Status), "current", rep.Current.String()}
 	switch {

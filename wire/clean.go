@@ -49,6 +49,9 @@ func bounded(list []string, n, limit int) []string {
 func (a *Auth) clean() {
 	clean(release.MaxVersionLen, &a.SoftwareVersion)
 	clean(release.MaxNameLen, &a.DeviceType)
+	if a.Features != nil {
+		a.Features = names(a.Features)
+	}
 }
 
 func (h *Health) clean() {
@@ -64,7 +67,7 @@ func (h *Health) clean() {
 	clean(release.MaxNameLen, &h.Trial)
 	if h.Hold != nil {
 		clean(MaxHold, &h.Hold.Reason)
-		h.Hold.Since = sane(h.Hold.Since)
+		h.Hold.Since, h.Hold.Until = sane(h.Hold.Since), sane(h.Hold.Until)
 	}
 	if u := h.Upgrade; u != nil {
 		clean(release.MaxNameLen, &u.Status)

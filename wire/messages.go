@@ -22,6 +22,9 @@ type Auth struct {
 	// in place of the node's own. So a node sends it only where the WebSocket's answer had
 	// FeatureProbe in FeaturesHeader, and never with a registration token.
 	Probe bool `json:"probe,omitempty"`
+	// Features are the actions that not every node knows: FeatureWithdraw. Earlier agents send
+	// none.
+	Features []string `json:"features,omitempty"`
 }
 
 // RegisterAck answers an Auth with a token, and authenticates the session. The node
@@ -62,15 +65,17 @@ type Health struct {
 	// Trial is how far the trial of the running version is: TrialOpen, TrialGuard or
 	// TrialUnproven; "" without a trial, and of an earlier agent. TrialState is for readers.
 	Trial string `json:"trial,omitempty"`
-	// Hold is what an unproven version waits for; nil for any other.
+	// Hold is what the node waits for: an unproven version for the proof of its link, a
+	// download for its host; nil: for nothing. Earlier agents do not send that of a download.
 	Hold *Hold `json:"hold,omitempty"`
 }
 
-// Hold is what a version waits for whose own check has held, and whose link is neither
-// proven nor disproven.
+// Hold is what a node waits for.
 type Hold struct {
 	Reason string    `json:"reason"` // a noun phrase for people
 	Since  time.Time `json:"since,omitzero"`
+	// Until is when the node gives up if nothing changes; zero: never.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // TrialState returns Trial. Of an earlier agent, which sends none, it is TrialOpen while
@@ -107,8 +112,8 @@ type Command struct {
 	Action    Action `json:"action"`
 }
 
-// Action is the action of a Command. The fields after Type belong to ActionUpgrade; Raw
-// is the complete object, for handlers of other types.
+// Action is the action of a Command. The fields after Type belong to ActionUpgrade, but
+// CommandID to ActionWithdraw; Raw is the complete object, for handlers of other types.
 type Action struct {
 	Type       string `json:"type"`
 	Version    string `json:"version,omitempty"`
@@ -117,12 +122,14 @@ type Action struct {
 	Variant    string `json:"variant,omitempty"`
 	// Repair is whether an operator declared the version the repair of a node whose own
 	// check fails. Earlier agents ignore it; they do not look at the check.
-	Repair bool            `json:"repair,omitempty"`
-	Raw    json.RawMessage `json:"-"`
+	Repair bool `json:"repair,omitempty"`
+	// CommandID is the id of the upgrade command that ActionWithdraw withdraws.
+	CommandID string          `json:"command_id,omitempty"`
+	Raw       json.RawMessage `json:"-"`
 }
 
-// UnmarshalJSON reads all fields of an upgrade, and only the type of any other action,
-// whose handler reads Raw.
+// UnmarshalJSON reads all fields of an upgrade or a withdrawal, and only the type of any
+// other action, whose handler reads Raw.
 func (a *Action) UnmarshalJSON(b []byte) error {
 	var t struct {
 		Type string `json:"type"`
@@ -130,7 +137,7 @@ func (a *Action) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &t); err != nil {
 		return err
 	}
-	if t.Type == ActionUpgrade {
+	if t.Type == ActionUpgrade || t.Type == ActionWithdraw {
 		type plain Action
 		if err := json.Unmarshal(b, (*plain)(a)); err != nil {
 			return err
@@ -139,7 +146,7 @@ func (a *Action) UnmarshalJSON(b []byte) error {
 	a.Type, a.Raw = t.Type, append(json.RawMessage(nil), b...)
 	// A longer text matches nothing on a node. It is shortened and not refused, so that
 	// the command still gets its answer: a refusal that names it.
-	for _, s := range []*string{&a.Version, &a.Channel, &a.TargetArch, &a.Variant} {
+	for _, s := range []*string{&a.Version, &a.Channel, &a.TargetArch, &a.Variant, &a.CommandID} {
 		*s = release.Foreign(*s, maxActionText)
 	}
 	return nil

@@ -65,8 +65,10 @@ const (
 	CapabilityUpgrade = "upgrade"        // in Health.Capabilities
 	FeatureEventAck   = "event_ack"      // in AuthOK.Features
 	FeatureProbe      = "probe"          // in AuthOK.Features and in FeaturesHeader
+	FeatureWithdraw   = ActionWithdraw   // in Auth.Features
 	CategoryUpgrade   = "upgrade"        // Event.Category of the events of upgrades
 	ActionUpgrade     = "upgrade_binary" // Action.Type
+	ActionWithdraw    = "upgrade_withdraw"
 	ActionGetConfig   = "get_config"
 	UnknownAction     = "unknown_action" // in CommandAck.ErrorCode, as ActionFailed
 	ActionFailed      = "action_failed"

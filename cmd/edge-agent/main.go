@@ -34,7 +34,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. 'config check' and 'probe' also hav
 		commands  []*cobra.Command
 	}{
 		{"device", "On the device:", []*cobra.Command{newInstallCmd(), newUninstallCmd(), newStatusCmd(), newDoctorCmd(), newProbeCmd(), newConfigCmd(), newUnitCmd()}},
-		{"release", "Releases:", []*cobra.Command{newStageCmd(), newApplyCmd(), newAcceptCmd(), newRollbackCmd(), newVerifyCmd()}},
+		{"release", "Releases:", []*cobra.Command{newStageCmd(), newApplyCmd(), newAcceptCmd(), newDiscardCmd(), newRollbackCmd(), newVerifyCmd()}},
 		{"trust", "Trust:", []*cobra.Command{newTrustCmd()}},
 		{"service", "For the service itself, as its unit calls them:", []*cobra.Command{newRunCmd(), newWatchdogCmd(), newRescueCmd()}},
 	} {

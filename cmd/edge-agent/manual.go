@@ -69,6 +69,24 @@ upgrade says that an operator accepted it.`,
 	return cmd
 }
 
+func newDiscardCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "discard --root DIR",
+		Short: "Withdraw an upgrade that has not been swapped: one in progress, or one that waits for apply",
+		Long: `Discard ends the upgrade that the manager requested and that the node still
+fetches, checks or waits for, or takes back the version that waits for apply. The
+running version stays. A running agent stops within some seconds and reports
+upgrade_withdrawn; the node accepts other upgrades again. What was downloaded stays,
+and a later request for the same version continues from there.
+
+After the swap it is too late: roll back instead.`,
+		Args: cli.ExactArgs(0, "root"),
+	}
+	cmd = newManualCmd(cmd, func([]string) (manualStep, error) { return upgrade.Discard, nil })
+	cmd.Example = "  edge-agent discard --root /opt/bilbycast/edge"
+	return cmd
+}
+
 func newRollbackCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback [VERSION] --root DIR",
@@ -149,8 +167,12 @@ func newManualCmd(cmd *cobra.Command, step func(args []string) (manualStep, erro
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if res.State.Status == state.PendingHealth && l.Accepted(res.State) && name == "accept" {
+		switch {
+		case res.State.Status == state.PendingHealth && l.Accepted(res.State) && name == "accept":
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is kept once its own check has held.\n", res.State.Target)
+			return nil
+		case name == "discard":
+			fmt.Fprintf(cmd.OutOrStdout(), "Withdrawn. The node stays at %s.\n", res.Tree.Current)
 			return nil
 		}
 		fmt.Fprint(cmd.OutOrStdout(), restartHint(root, res.Tree.Current.String()+" will run at the next restart: %s\nA running agent restarts by itself after 30 s.\n"))

@@ -31,7 +31,7 @@ func newProbeCmd() *cobra.Command {
 		Long: fmt.Sprintf(`Probe tests the link to each manager in [manager] urls at the same time, and prints
 each stage as it is reached: resolve, proxy, tcp, tls, websocket, auth and held. Held
 means that the manager kept the authenticated connection for 10 s. A probe opens no
-session, changes nothing, and ends within a minute. As root it becomes the owner of
+session, changes nothing, and ends within four minutes. As root it becomes the owner of
 the install root, and uses the environment of the agent's unit.
 
 The node's credentials go only to a manager that says that it knows probes, on the

@@ -33,12 +33,42 @@ type statusReport struct {
 	FailedStarts    []string                 `json:"failed_starts,omitempty"` // of Target, in order; "": not known
 	Ends            []state.StartEnd         `json:"ends,omitempty"`          // of each start of the version on trial, oldest first
 	Trial           *trialReport             `json:"trial,omitempty"`         // nil: no trial, or earlier rules apply to it
+	Upgrade         *upgradeReport           `json:"upgrade,omitempty"`       // in progress; nil: none
 	Versions        []release.Version        `json:"versions"`
 	Undelivered     int                      `json:"undelivered_events"`
 	Service         install.ServiceStatus    `json:"service"`
 	Connection      install.ConnectionStatus `json:"connection"`
 	Notes           []string                 `json:"notes,omitempty"`
 	Summary         string                   `json:"summary"`
+}
+
+// upgradeReport is an upgrade in progress.
+type upgradeReport struct {
+	CommandID  string          `json:"command_id"`
+	Version    release.Version `json:"version"`
+	Downloaded int64           `json:"downloaded_bytes"`
+	Waits      *state.Wait     `json:"waits,omitempty"` // what its download waits for; nil: it does not
+}
+
+func upgradeOf(l state.Layout, s state.State) *upgradeReport {
+	c := s.InProgress()
+	if c.ID == "" {
+		return nil
+	}
+	return &upgradeReport{CommandID: c.ID, Version: c.Version, Downloaded: l.Downloaded(), Waits: c.Wait}
+}
+
+func (u *upgradeReport) table(row func(string, any), since func(string, time.Time, string) string) {
+	if u == nil {
+		return
+	}
+	row("upgrade", fmt.Sprintf("to %s in progress (%d bytes downloaded); edge-agent discard withdraws it", u.Version, u.Downloaded))
+	if w := u.Waits; w != nil {
+		row("waits for", since(w.Reason, w.Since, ""))
+		if !w.Until.IsZero() {
+			row("gives up", w.Until.UTC().Format(time.RFC3339))
+		}
+	}
 }
 
 func newStatusCmd() *cobra.Command {
@@ -104,7 +134,7 @@ changes nothing. As root it becomes the owner of the root.`,
 			if starts, ok := l.ReadStarts(s); ok && (s.Status == state.PendingHealth || s.Status == state.RolledBack) {
 				rep.Ends = starts.Ends
 			}
-			rep.Trial = trialOf(l, s)
+			rep.Trial, rep.Upgrade = trialOf(l, s), upgradeOf(l, s)
 			rep.Summary = summary(s, t, service, broken)
 			if s.Status == state.PendingHealth && service.State == "running" && rep.Trial != nil {
 				rep.Summary = rep.Trial.summary(s)
@@ -227,6 +257,7 @@ func (r statusReport) table(w io.Writer, now time.Time) error {
 		}
 		r.Trial.table(row)
 	}
+	r.Upgrade.table(row, since)
 	row("installed", fmt.Sprint(r.Versions))
 	row("undelivered", r.Undelivered)
 	for _, n := range r.Notes {

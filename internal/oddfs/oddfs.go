@@ -33,6 +33,9 @@ const (
 	Lock         Op = "lock"           // flock(2) of a file
 	LockReadOnly Op = "lock read-only" // of a descriptor that was opened for reading
 	Exec         Op = "exec"           // of a program in a version that is not complete
+	Reserve      Op = "fallocate"      //
+	Write        Op = "write"          // to a file
+	Read         Op = "read"           // from a file
 )
 
 // IgnoresChmod, for Chmod, accepts the call without effect.

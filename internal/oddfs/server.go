@@ -65,14 +65,39 @@ func (n *node) refuses(op Op) (syscall.Errno, bool) {
 // handle is an open file that knows how it was opened.
 type handle struct {
 	*fs.LoopbackFile
+	of       *node
 	writable bool
 }
 
-func opened(f fs.FileHandle, flags uint32) fs.FileHandle {
+func (n *node) opened(f fs.FileHandle, flags uint32) fs.FileHandle {
 	if f, ok := f.(*fs.LoopbackFile); ok {
-		return &handle{f, flags&syscall.O_ACCMODE != syscall.O_RDONLY}
+		return &handle{f, n, flags&syscall.O_ACCMODE != syscall.O_RDONLY}
 	}
 	return f
+}
+
+// PassthroughFd keeps the kernel from reading and writing without asking this server.
+func (h *handle) PassthroughFd() (int, bool) { return 0, false }
+
+func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) syscall.Errno {
+	if errno, ok := h.of.refuses(Reserve); ok {
+		return errno
+	}
+	return h.LoopbackFile.Allocate(ctx, off, size, mode)
+}
+
+func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	if errno, ok := h.of.refuses(Write); ok {
+		return 0, errno
+	}
+	return h.LoopbackFile.Write(ctx, data, off)
+}
+
+func (h *handle) Read(ctx context.Context, buf []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if errno, ok := h.of.refuses(Read); ok {
+		return nil, errno
+	}
+	return h.LoopbackFile.Read(ctx, buf, off)
 }
 
 // openExec is the flag with which the kernel opens a program to execute it (__FMODE_EXEC).
@@ -83,7 +108,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		return nil, 0, errno
 	}
 	f, fuseFlags, errno := n.LoopbackNode.Open(ctx, flags)
-	return opened(f, flags), fuseFlags, errno
+	return n.opened(f, flags), fuseFlags, errno
 }
 
 func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
@@ -91,7 +116,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, errno
 	}
 	child, f, fuseFlags, errno := n.LoopbackNode.Create(ctx, name, flags, mode, out)
-	return child, opened(f, flags), fuseFlags, errno
+	return child, n.opened(f, flags), fuseFlags, errno
 }
 
 func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {

@@ -37,7 +37,7 @@ type Node struct {
 	// Trial is how far the trial of the running version is: trial, guard or unproven; ""
 	// without one.
 	Trial string `json:"trial,omitempty"`
-	// Hold is what an unproven version waits for.
+	// Hold is what the node waits for: an unproven version, or a download.
 	Hold *Hold `json:"hold,omitempty"`
 	// Dependency is whether the last upgrade was rolled back, and probably a dependency of the
 	// node is down: the check of the previous version failed afterwards as well.
@@ -57,7 +57,7 @@ const (
 	TrialUnproven = "unproven" // its own check has held; its link to the manager is not proven
 )
 
-// Hold is what an unproven version waits for, in the node's words.
+// Hold is what a node waits for, in its words.
 type Hold struct {
 	Reason string    `json:"reason"` // a noun phrase
 	Since  time.Time `json:"since,omitzero"`

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// askDelivery has the loop send the entries of the outbox that this session has not sent,
+// oldest first, without those that are watched.
+func (s *session) askDelivery(ctx context.Context) {
+	if s.delivering {
+		s.deliverAgain = true
+		return
+	}
+	s.delivering, s.deliverAgain = true, false
+	box, sent := s.a.c.Layout.Outbox(), maps.Clone(s.sent)
+	s.disk.add(func() func() error {
+		entries, bad, err := box.ListExcept(func(id string) bool { return sent[id] })
+		if err != nil {
+			s.a.log.Error().Err(err).Msg("the outbox cannot be read; trying again")
+		}
+		for _, b := range bad {
+			s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is damaged; kept as .corrupt")
+		}
+		entries = slices.DeleteFunc(entries, state.Entry.Watched)
+		return func() error {
+			s.delivering = false
+			if s.deliverAgain {
+				wake(s.a.outbox)
+			}
+			return s.deliver(entries)
+		}
+	})
+}
+
+// deliver sends entries. An event stays in the outbox until the manager acknowledges it, if it
+// does that; other entries until they are written to the connection. What is only in memory is
+// sent even if it is watched: nobody could amend it.
+func (s *session) deliver(entries []state.Entry) error {
+	var delivered []string
+	for _, e := range append(entries, s.a.eventsInMemory()...) {
+		if s.sent[e.ID] {
+			continue
+		}
+		var m wire.Message
+		if e.Event != nil {
+			m = event(e)
+		} else {
+			m = s.a.ack(*e.Ack)
+		}
+		if err := s.sendAt(m, e.Time); err != nil {
+			return err
+		}
+		s.sent[e.ID] = true
+		if e.Event == nil || !slices.Contains(s.features, wire.FeatureEventAck) {
+			delivered = append(delivered, e.ID)
+		}
+	}
+	s.forget(delivered...)
+	return nil
+}
+
+// forget removes entries that the manager has.
+func (s *session) forget(ids ...string) {
+	if len(ids) == 0 {
+		return
+	}
+	s.a.dropFromMemory(ids)
+	s.disk.add(func() func() error {
+		if err := s.a.c.Layout.Outbox().Remove(ids...); err != nil {
+			s.a.log.Error().Err(err).Msg("delivered entries were not removed from the outbox; they will be sent again")
+		}
+		return nil
+	})
+}

@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// A wait is recorded once it has lasted for recordWaitAfter, and again when it has used up
+// recordWaitEvery more of the time that the download is retried for. So an outage costs two
+// writes, a restart renews next to nothing, and edge-agent status shows the wait.
+const (
+	recordWaitAfter = 15 * time.Second
+	recordWaitEvery = 5 * time.Minute
+)
+
+// downloadWait is what the download of one command waits for. It belongs to the goroutine
+// that stages.
+type downloadWait struct {
+	a        *Agent
+	ctx      context.Context
+	id       string
+	told     stage.Wait
+	recorded *state.Wait // in state.json
+}
+
+func (a *Agent) newDownloadWait(ctx context.Context, c state.Command) *downloadWait {
+	return &downloadWait{a: a, ctx: ctx, id: c.ID, recorded: c.Wait}
+}
+
+// before is what an earlier process, or an earlier attempt, recorded.
+func (w *downloadWait) before() stage.Wait {
+	if w.recorded == nil {
+		return stage.Wait{}
+	}
+	return stage.Wait{Since: w.recorded.Since, Counted: time.Duration(w.recorded.CountedSecs) * time.Second, Have: w.recorded.Have}
+}
+
+// tell shows and records what the download waits for.
+func (w *downloadWait) tell(now stage.Wait) {
+	before := w.told
+	w.told = now
+	a := w.a
+	if now == (stage.Wait{}) {
+		a.showWait(nil)
+		if w.recorded != nil {
+			a.log.Info().Str("command_id", w.id).Msg("the download continues")
+			w.record(w.ctx, nil)
+		}
+		return
+	}
+	hold := &wire.Hold{Reason: release.Foreign(now.Reason, wire.MaxHold), Since: now.Since.UTC()}
+	if !now.Away {
+		hold.Until = time.Now().Add(now.Left).UTC()
+	}
+	a.showWait(hold)
+	if before == (stage.Wait{}) || before.Away != now.Away {
+		a.log.Warn().Str("command_id", w.id).Bool("unreachable", now.Away).Msg("the download waits for " + hold.Reason)
+		wake(a.healthDue)
+	}
+	r := w.recorded
+	if time.Since(now.Since) >= recordWaitAfter && (r == nil || r.Until.IsZero() != now.Away || now.Counted-w.before().Counted >= recordWaitEvery) {
+		w.record(w.ctx, w.entry(hold))
+	}
+}
+
+func (w *downloadWait) entry(h *wire.Hold) *state.Wait {
+	return &state.Wait{Reason: h.Reason, Since: h.Since, Until: h.Until, CountedSecs: int64(w.told.Counted / time.Second), Have: w.told.Have}
+}
+
+// record writes the wait to state.json. An error costs what the record is for, and no more.
+func (w *downloadWait) record(ctx context.Context, r *state.Wait) {
+	if _, err := w.a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		return state.Waiting(s, w.id, r), t, nil
+	}); err != nil {
+		w.a.log.Debug().Err(err).Msg("what the download waits for was not recorded")
+		return
+	}
+	w.recorded = r
+}
+
+// interrupted records the wait when the process is to end.
+func (w *downloadWait) interrupted() {
+	hold := w.a.waits.Load()
+	if w.told == (stage.Wait{}) || hold == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), time.Second)
+	defer cancel()
+	w.record(ctx, w.entry(hold))
+}
+
+// showWait shows what the download waits for in health and in the status text; nil: nothing.
+func (a *Agent) showWait(h *wire.Hold) {
+	if a.waits.Swap(h) == nil && h == nil {
+		return
+	}
+	if h == nil {
+		wake(a.healthDue)
+	}
+	a.setStatus(func(w *statusText) {
+		w.upgrade = "staging " + a.target
+		if p := a.progress.Load(); p != nil {
+			w.upgrade += " (" + p.Phase + ")"
+		}
+		if h != nil {
+			w.upgrade += fmt.Sprintf(", waiting for %s", release.Foreign(h.Reason, maxReason/2))
+		}
+	})
+}
+
+// holdOf returns what health says that the node waits for. version is that of an unproven
+// version, or nil.
+func (a *Agent) holdOf(version *wire.Hold) *wire.Hold {
+	download := a.waits.Load()
+	if version == nil || download == nil {
+		if version == nil {
+			version = download
+		}
+		return version
+	}
+	both := *version
+	both.Reason = release.Foreign(version.Reason+"; and its next download for "+download.Reason, wire.MaxHold)
+	return &both
+}
