@@ -64,11 +64,18 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	})
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
 	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
+	select { // the first health message comes when the manager is recorded
+	case <-a.healthDue:
+	default:
+	}
 	m := state.Manager{Key: conn.key(), Probe: conn.probes && slices.Contains(s.features, wire.FeatureProbe)}
 	s.disk.add(func() func() error {
 		a.keepTrialCredentials(ctx, m.Key)
 		a.recordManager(ctx, m)
-		return nil
+		return func() error {
+			wake(a.healthDue) // from here the manager may send commands
+			return nil
+		}
 	})
 	err = s.serve(ctx)
 	if why := hungUp.Load(); why != nil {
@@ -241,7 +248,6 @@ func (s *session) serve(ctx context.Context) error {
 
 	beat := time.NewTicker(wire.HealthInterval)
 	defer beat.Stop()
-	wake(s.a.healthDue)
 	wake(s.a.outbox)
 	for {
 		s.a.expectLoop(wire.HealthInterval + handlerTimeout)

@@ -80,7 +80,8 @@ func doUnlocked(t *testing.T, l state.Layout, change state.Change) (res state.Re
 		if res, err = l.Do(t.Context(), change); !errors.Is(err, fsutil.ErrLocked) {
 			break
 		}
-		syscall.Nanosleep(&syscall.Timespec{Nsec: int64(10 * time.Millisecond)}, nil)
+		pause := syscall.NsecToTimespec(int64(10 * time.Millisecond))
+		syscall.Nanosleep(&pause, nil)
 	}
 	return res, err
 }

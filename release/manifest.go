@@ -16,7 +16,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
 	"time"
 )
@@ -194,21 +193,4 @@ func checkFile(name string) error {
 		return fmt.Errorf("file name %q starts with a dot", name)
 	}
 	return checkName("file name", strings.ReplaceAll(name, "+", "-"), 255)
-}
-
-// HostArch returns the architecture of this program as manifests write it:
-// x86_64-linux, aarch64-linux, armv7-linux, ...
-func HostArch() string {
-	arch := runtime.GOARCH
-	switch arch {
-	case "amd64":
-		arch = "x86_64"
-	case "arm64":
-		arch = "aarch64"
-	case "arm":
-		arch = "armv7"
-	case "386":
-		arch = "i686"
-	}
-	return arch + "-linux"
 }

@@ -105,6 +105,6 @@ func TestManifestSchema(t *testing.T) {
 	change(a, "variant", "", "a/b")
 	change(a, "url", "", strings.Repeat("x", 2049))
 	change(a, "sha256", "", strings.Repeat("0A", 32), strings.Repeat("0", 63))
-	change(a, "size", -1, 1<<35, "1")
-	change(a, "unpacked_size", -1, 1<<37, 1.5)
+	change(a, "size", -1, int64(1<<35), "1")
+	change(a, "unpacked_size", -1, int64(1<<37), 1.5)
 }

@@ -139,6 +139,11 @@ func build(o options, artefacts []string) (release.Manifest, error) {
 	if _, err := encode(m); err != nil { // check the fields before packing
 		return m, err
 	}
+	for _, a := range m.Artefacts {
+		if err := release.CheckArch(a.Arch); err != nil {
+			return m, cli.Usage(err)
+		}
+	}
 	// Write to another directory, and rename it when it is complete.
 	if _, err := os.Lstat(o.out); !errors.Is(err, fs.ErrNotExist) {
 		return m, fmt.Errorf("%s exists already", o.out)

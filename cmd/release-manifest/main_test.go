@@ -111,6 +111,7 @@ func TestBuildRefuses(t *testing.T) {
 		{nil, "", 2, "no ARCH=DIR given"},
 		{nil, "x86_64-linux", 2, "is not ARCH[:VARIANT]=DIR"},
 		{nil, "../x=" + good, 1, "arch"},
+		{nil, "amd64=" + good, 2, "write x86_64-linux"},
 		{nil, "x86_64-linux=/nowhere", 1, "no such file"},
 		{nil, "x86_64-linux=" + escapes, 1, "lib/out points out of the release"},
 		{nil, "x86_64-linux=" + setid, 1, "edge-agent has a set-id"},

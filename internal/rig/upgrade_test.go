@@ -268,11 +268,11 @@ func tree(t *testing.T, root string) []string {
 	var out []string
 	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		rel, _ := filepath.Rel(root, path)
-		if err != nil && !strings.HasPrefix(rel, "versions/.partial-ability-") {
+		if err != nil && !strings.HasPrefix(rel, "versions/.partial-0.0.0-ability-") {
 			return err
 		}
 		switch {
-		case strings.HasPrefix(rel, "versions/.partial-ability-"): // the agent tries at its start what the root can do
+		case strings.HasPrefix(rel, "versions/.partial-0.0.0-ability-"): // the agent tries at its start what the root can do
 			return nil
 		case rel == "state.json", strings.HasPrefix(rel, "outbox"), rel == "downloads", rel == ".":
 			return nil
