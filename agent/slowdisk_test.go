@@ -65,9 +65,9 @@ func TestASessionOnASlowDisk(t *testing.T) {
 		p.welcome()
 		answers := func(while string) {
 			p.t.Helper()
-			before := a.loopDeadline.Load()
 			p.send(&wire.Ping{})
 			p.until("the pong "+while, func(m wire.Message) bool { _, ok := m.(*wire.Pong); return ok })
+			before := a.loopDeadline.Load() // the loop set it: it sent the pong
 			wake(a.healthDue)
 			p.until("health "+while, func(m wire.Message) bool { _, ok := m.(*wire.Health); return ok })
 			wait(p.t, "the loop reports "+while, func() bool {
