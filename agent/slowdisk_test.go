@@ -61,13 +61,13 @@ func TestASessionOnASlowDisk(t *testing.T) {
 	served := make(chan struct{})
 	c := rootWith(t, manager(t, func(p peer) {
 		<-started
-		disk.slow(true) // manager.json is written, too
+		disk.slow(true)
 		p.welcome()
 		answers := func(while string) {
 			p.t.Helper()
-			before := a.loopDeadline.Load()
 			p.send(&wire.Ping{})
 			p.until("the pong "+while, func(m wire.Message) bool { _, ok := m.(*wire.Pong); return ok })
+			before := a.loopDeadline.Load() // the loop set it: it sent the pong
 			wake(a.healthDue)
 			p.until("health "+while, func(m wire.Message) bool { _, ok := m.(*wire.Health); return ok })
 			wait(p.t, "the loop reports "+while, func() bool {
@@ -75,9 +75,9 @@ func TestASessionOnASlowDisk(t *testing.T) {
 				return d > before && d < math.MaxInt64
 			})
 		}
-		wait(p.t, "the disk", disk.waits)
-		answers("while manager.json is written")
+		answers("before a command")
 		p.send(upgradeTo("slow", "0.1.0")) // refused, and recorded
+		wait(p.t, "the disk", disk.waits)
 		answers("while a command is recorded")
 		p.send(&wire.EventAck{EventIDs: []string{"none"}})
 		answers("while entries of the outbox are removed")
