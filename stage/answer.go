@@ -2,6 +2,7 @@ package stage
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -82,6 +83,9 @@ func (d *download) accept(p Part) (Part, error) {
 	}
 	switch {
 	case p.Total > 0 && d.limit > 0 && p.Total != d.limit:
+		if p.From > 0 || isGzip(p.Body) { // no portal answers so
+			return Part{}, fmt.Errorf("the host has another file: it has %d bytes, but the signed manifest says %d%w", p.Total, d.limit, otherFile{})
+		}
 		return refuse("answers with a file of %d bytes, but the signed manifest says %d", p.Total, d.limit)
 	case p.Total > release.MaxTarball:
 		return Part{}, retryable{release.Errorf(release.ManifestInvalid, "the host answers with a file of %d bytes, more than %d", p.Total, int64(release.MaxTarball))}
@@ -93,6 +97,13 @@ func (d *download) accept(p Part) (Part, error) {
 		return refuse("answers with a file that ends before byte %d", d.have)
 	}
 	return p, nil
+}
+
+// isGzip reports whether body begins as a tarball does.
+func isGzip(body io.Reader) bool {
+	var b [2]byte
+	_, err := io.ReadFull(body, b[:])
+	return err == nil && b == [2]byte{0x1f, 0x8b}
 }
 
 // parseRange reads a Content-Range of one part; total is 0 where it is "*".

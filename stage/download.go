@@ -3,6 +3,7 @@ package stage
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding"
@@ -27,7 +28,8 @@ import (
 // A response that contradicts the signed size, or the bytes on disk, uses one
 // attempt and changes nothing on disk. A wrong digest is final, unless the bytes came
 // from more than one response or no size was signed: then any response may be wrong,
-// and the download starts once more.
+// and the download starts once more. Where the repository has other names, what one of them
+// has is refused, and the next one is asked.
 func (s *Stager) download(ctx context.Context, src Source, name string, a *release.Artefact) (_ *fsutil.File, err error) {
 	path := s.Layout.Download(a.SHA256)
 	disk := s.Layout.Disk()
@@ -55,40 +57,57 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 			return nil, err
 		}
 	}
-	again := true // the download may restart once
+	err = s.inTurn(ctx, src, func(from Source) error {
+		if d.responses > 0 { // what another name has was refused
+			if err := d.restart(); err != nil {
+				return err
+			}
+		}
+		d.src = from
+		return d.complete(ctx, a.SHA256)
+	})
+	if err != nil {
+		if d.have == 0 || isCode(err, release.DiskFull) || isCode(err, release.ManifestInvalid) {
+			disk.Discard(path)
+		}
+		return nil, withDiskFull(err)
+	}
+	a.Size = d.have
+	s.effort.goOn()
+	return f, nil
+}
+
+// complete brings the rest home, and compares the digest. It begins again at most once, as
+// soon as the bytes on disk may be the wrong ones.
+func (d *download) complete(ctx context.Context, sha256 string) error {
+	e := d.s.effort
+	again := true
+	restart := func() error { again = false; return d.restart() }
 	for {
-		err = s.retry(ctx, src, name, func() error {
+		err := d.s.retry(ctx, d.src, d.name, func() error {
 			err := d.fetchRest(ctx)
-			s.effort.hold(d.have)
+			e.hold(d.have)
+			if err != nil && d.doubt && again && d.have > 0 && ctx.Err() == nil {
+				if failed := restart(); failed != nil {
+					return failed
+				}
+			}
+			e.stay = d.responses > 0
 			return err
 		})
-		switch {
-		case err != nil && d.doubt && again && d.have > 0 && ctx.Err() == nil:
-			again = false
-			if err := d.restart(); err != nil {
-				return nil, err
-			}
-			continue
-		case err != nil:
-			if d.have == 0 || isCode(err, release.DiskFull) || isCode(err, release.ManifestInvalid) {
-				disk.Discard(path)
-			}
-			return nil, withDiskFull(err)
+		if err != nil {
+			return err
 		}
-		if got := hex.EncodeToString(d.sum.Sum(nil)); got != a.SHA256 {
-			if again && (d.leftover || d.responses > 1 || d.limit == 0) && (!src.Local() || d.leftover) {
-				again = false
-				if err := d.restart(); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			disk.Discard(path)
-			return nil, release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, a.SHA256)
+		got := hex.EncodeToString(d.sum.Sum(nil))
+		if got == sha256 {
+			return nil
 		}
-		a.Size = d.have
-		s.effort.goOn()
-		return f, nil
+		if !again || !d.leftover && (d.src.Local() || d.responses <= 1 && d.limit > 0) {
+			return cmp.Or(d.restart(), release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, sha256))
+		}
+		if err := restart(); err != nil {
+			return err
+		}
 	}
 }
 

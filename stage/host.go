@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,11 +25,11 @@ import (
 
 // Host returns the release host as the Source of v.
 func (s *Stager) Host(v release.Version) Source {
-	n := &names{}
+	var hosts []Source
 	for _, u := range s.Trust.FetchURLs(v) {
-		n.hosts = append(n.hosts, s.HostAt(u))
+		hosts = append(hosts, s.HostAt(u))
 	}
-	return n
+	return named(hosts...)
 }
 
 // HostAt returns the https URL of a directory with a release's files as a Source.
@@ -167,10 +168,30 @@ func requestError(err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	if slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS}, func(e error) bool { return errors.Is(err, e) }) {
-		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w", err)}
+	if e := ofThisMachine(err); e != nil {
+		return e
 	}
 	return release.ForeignError(err, release.ForeignLimit)
+}
+
+// ofThisMachine returns the error of a connection that this machine does not make, whatever the
+// network is; nil for another one. A socket that it denies stays denied; all else may pass.
+func ofThisMachine(err error) error {
+	is := func(errs ...error) bool {
+		return slices.ContainsFunc(errs, func(e error) bool { return errors.Is(err, e) })
+	}
+	call, _ := errors.AsType[*os.SyscallError](err)
+	switch {
+	case is(unix.EPERM, unix.EACCES) && call != nil && call.Syscall == "socket":
+		return release.Errorf(release.Internal, "this machine lets the agent open no socket: %w: look at RestrictAddressFamilies= and SystemCallFilter= of the unit, and at mandatory access control (journalctl -k)", err)
+	case is(unix.EPERM, unix.EACCES):
+		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w: look at its firewall, at IPAddressDeny= of the unit, and at mandatory access control (journalctl -k)", err)}
+	case is(unix.EAFNOSUPPORT):
+		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w: look at RestrictAddressFamilies= of the unit; the kernel may have no IPv6", err)}
+	case is(unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EADDRNOTAVAIL):
+		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w", err)}
+	}
+	return nil
 }
 
 // statusError says what a response of an unexpected status means. Each may
@@ -199,11 +220,15 @@ func status(resp *http.Response) string {
 	return release.Foreign(resp.Status, release.ForeignLimit)
 }
 
-// absent and perhapsAbsent make an error fs.ErrNotExist, and add nothing to its text.
+// absent and perhapsAbsent make an error fs.ErrNotExist, and add nothing to its text. Nor does
+// otherFile: the host has another file of that name.
 type (
 	absent        struct{}
 	perhapsAbsent struct{}
+	otherFile     struct{}
 )
+
+func (otherFile) Error() string { return "" }
 
 func (absent) Error() string               { return "" }
 func (absent) Is(target error) bool        { return target == fs.ErrNotExist }

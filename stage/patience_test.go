@@ -175,8 +175,11 @@ func TestPatience(t *testing.T) {
 		"503 after a restart":          {host: fails(503, 99*day, ""), patience: day, before: Wait{Counted: 20 * time.Hour}, ends: 4 * time.Hour},
 		"503, the tarball, later":      {host: fails(503, 99*day, ".gz"), patience: day, ends: day},
 		"503 each for 20 hours":        {host: eachFor(20 * time.Hour), patience: day},
-		"no tarball for five hours":    {host: fails(404, 5*time.Hour, ".gz"), patience: day},
-		"no signature for five hours":  {host: fails(404, 5*time.Hour, ".bundle"), patience: day},
+		"no tarball":                   {host: fails(404, 99*day, ".gz"), patience: day, ends: 7 * time.Second, text: "is not there (404)"},
+		"no signature":                 {host: fails(404, 99*day, ".bundle"), patience: day, ends: 7 * time.Second, text: "is not there (404)"},
+		"another tarball":              {host: anotherTarball, patience: day, ends: 7 * time.Second, text: "the host has another file: it has 23 bytes"},
+		"404 once, after an outage":    {link: line{up: time.Minute, period: time.Hour, cut: true}, host: missing(1), patience: day},
+		"404 once, after 503":          {host: missing(9), patience: day},
 		"not published":                {host: fails(404, 99*day, ""), patience: day, ends: 7 * time.Second, text: "is not there (404)"},
 		"gone":                         {host: fails(410, 99*day, ""), patience: day, ends: 7 * time.Second, text: "is not there (410)"},
 		"forbidden for a while":        {host: fails(403, 20*time.Hour, ""), patience: day},
@@ -225,6 +228,31 @@ func eachFor(d time.Duration) func(time.Time, http.Handler) http.Handler {
 				return
 			}
 			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// anotherTarball answers with another tarball.
+func anotherTarball(_ time.Time, next http.Handler) http.Handler {
+	return tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		w.Write([]byte("\x1f\x8b\x08\x00\x00 another release's"))
+	})(next)
+}
+
+// missing answers the nth request for a file that it has with 404, and those before with 503.
+func missing(nth int) func(time.Time, http.Handler) http.Handler {
+	return func(_ time.Time, next http.Handler) http.Handler {
+		asked := map[string]int{}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked[r.URL.Path]++
+			switch n := asked[r.URL.Path]; {
+			case n < nth:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case n == nth:
+				http.NotFound(w, r)
+			default:
+				next.ServeHTTP(w, r)
+			}
 		})
 	}
 }

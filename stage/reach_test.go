@@ -42,12 +42,12 @@ func TestWhatCannotBeReached(t *testing.T) {
 		away  bool
 		code  release.Code // in the end; "": the network's
 		text  string
+		final bool // at the first try
 	}{
 		"no route":              {dial: call("connect", syscall.EHOSTUNREACH), away: true},
 		"no network":            {dial: call("connect", syscall.ENETUNREACH), away: true},
 		"refused":               {dial: call("connect", syscall.ECONNREFUSED), away: true},
 		"no answer":             {dial: call("connect", syscall.ETIMEDOUT), away: true},
-		"a firewall":            {dial: call("connect", syscall.EPERM), away: true},
 		"no such name":          {dial: fails(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}}), away: true},
 		"no name server":        {dial: fails(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "server misbehaving", Name: "h", IsTemporary: true}}), away: true},
 		"ends in the handshake": {dial: serves(hello), away: true},
@@ -69,6 +69,12 @@ func TestWhatCannotBeReached(t *testing.T) {
 		"a proxy that forbids":   {proxy: 403},
 		"too many files":         {dial: call("socket", syscall.EMFILE), code: release.Internal, text: "this machine makes no connection"},
 		"too many files of all":  {dial: call("socket", syscall.ENFILE), code: release.Internal},
+		"a firewall":             {dial: call("connect", syscall.EPERM), code: release.Internal, text: "look at its firewall"},
+		"a profile":              {dial: call("connect", syscall.EACCES), code: release.Internal, text: "mandatory access control"},
+		"no such family":         {dial: call("socket", syscall.EAFNOSUPPORT), code: release.Internal, text: "RestrictAddressFamilies="},
+		"no port is left":        {dial: call("connect", syscall.EADDRNOTAVAIL), code: release.Internal, text: "this machine makes no connection"},
+		"no socket by a filter":  {dial: call("socket", syscall.EPERM), code: release.Internal, text: "SystemCallFilter=", final: true},
+		"no socket by a profile": {dial: call("socket", syscall.EACCES), code: release.Internal, text: "lets the agent open no socket", final: true},
 		"no memory":              {dial: call("socket", syscall.ENOMEM), code: release.Internal},
 		"a private address":      {dial: fails(&net.OpError{Op: "dial", Err: refusePrivate("", "10.0.0.1:443", nil)}), code: release.URLInvalid, text: "private address"},
 	} {
@@ -100,6 +106,10 @@ func TestWhatCannotBeReached(t *testing.T) {
 				tt.code = release.NetworkError
 			}
 			switch {
+			case tt.final:
+				if len(told) > 0 || code(err) != tt.code || !strings.Contains(err.Error(), tt.text) {
+					t.Errorf("after %d tries: %v", len(told), err)
+				}
 			case told[0].Away != tt.away || !strings.Contains(told[0].Reason, tt.text):
 				t.Errorf("%+v", told[0])
 			case tt.away && !errors.Is(err, context.Canceled):

@@ -16,7 +16,7 @@ type Patience struct {
 	// Limit is for how long a fetch is retried without progress. Time in which the host
 	// cannot be reached does not count: then the fetch waits. 0: a fetch fails after
 	// Config.Tries tries without progress, also while the host cannot be reached. So does
-	// that of a manifest which the host says it does not have, whatever the limit.
+	// that of a file which the host says it does not have, whatever the limit.
 	Limit time.Duration
 	// Before is what an earlier process reported last of the same release, so that a restart
 	// renews neither tries nor time.
@@ -52,6 +52,7 @@ func (s *Stager) SetPatience(p Patience) {
 	}
 	b := p.Before
 	s.effort = &effort{Patience: p, best: b.Have, counted: b.Counted, since: b.Since, waiting: b != Wait{}}
+	s.effort.begin(s)
 }
 
 // effort is how far the fetches of one release are.
@@ -63,6 +64,23 @@ type effort struct {
 	counted time.Duration
 	since   time.Time // of the first failure after the last progress; zero: there was none
 	waiting bool      // as it was told last
+
+	tries   int            // without progress; one try of each name is one
+	missing map[string]int // by URL, how often in a row the host had no such file
+	mark    time.Time      // until when the time was looked at
+	pauses  *backoff.ExponentialBackOff
+	names   int  // of the repository, of which each has a try in turn
+	more    bool // the present name is not the last one of this turn
+	stay    bool // the present file stays with the present name
+	ended   bool // the patience
+}
+
+// begin begins the fetches of one file, or of a manifest with its signature.
+func (e *effort) begin(s *Stager) {
+	e.tries, e.missing, e.mark = 0, map[string]int{}, time.Now()
+	e.names, e.more, e.stay, e.ended = 1, false, false, false
+	e.pauses = backoff.NewExponentialBackOff()
+	e.pauses.InitialInterval = s.FirstPause
 }
 
 // hold records that n bytes of the present file are here.
@@ -114,13 +132,15 @@ type unreachable struct{ error }
 
 func (u unreachable) Unwrap() error { return u.error }
 
+// another ends the try of one name of a repository, because that of the next one is due.
+type another struct{ error }
+
 // retry runs fetch, of the file name of src, until it succeeds, fails for good (a
-// *release.Error that is not retryable), or the patience ends.
+// *release.Error that is not retryable), or the patience ends. Where the repository has other
+// names it returns after each try, with another.
 func (s *Stager) retry(ctx context.Context, src Source, name string, fetch func() error) error {
 	e := s.effort
-	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval = s.FirstPause
-	mark, tries := time.Now(), 0
+	what := src.Describe(name)
 	for {
 		err := fetch()
 		switch {
@@ -134,53 +154,66 @@ func (s *Stager) retry(ctx context.Context, src Source, name string, fetch func(
 			return coded
 		}
 		away := errors.As(err, new(unreachable))
+		switch {
+		case errors.As(err, new(absent)) || errors.As(err, new(otherFile)):
+			if e.missing[what]++; e.missing[what] >= s.Tries { // whoever requested it should know soon
+				return gaveUp(what, fmt.Sprintf("%d tries", s.Tries), err)
+			}
+		case !away:
+			delete(e.missing, what)
+		}
+		if e.more && !e.stay {
+			return another{err}
+		}
 		now := time.Now()
 		if e.renewed() {
-			tries = 0
-			pauses.Reset()
+			e.tries = 0
+			e.pauses.Reset()
 		} else {
-			tries++
+			e.tries++
 			if !away {
-				e.counted += now.Sub(mark)
+				e.counted += now.Sub(e.mark)
 			}
 		}
-		mark = now
+		e.mark = now
 		if e.since.IsZero() {
 			e.since = now
 		}
-		limit := e.Limit
-		if name == release.ManifestName && errors.As(err, new(absent)) {
-			limit = 0 // there is no such version: whoever requested it should know soon
-		}
-		if tries >= s.Tries && (e.Limit == 0 || !away && e.counted >= limit) {
-			return s.gaveUp(src.Describe(name), tries, err)
+		if e.tries >= s.Tries && (e.Limit == 0 || !away && e.counted >= e.Limit) {
+			e.ended = true
+			after := fmt.Sprintf("%v without progress", e.counted.Round(time.Second))
+			if e.Limit == 0 {
+				after = fmt.Sprintf("%d tries", e.tries)
+			}
+			return gaveUp(what, after, err)
 		}
 		e.waiting = true
 		e.Waiting(Wait{
-			Reason: fmt.Sprintf("the release host: fetch %s: %v", src.Describe(name), err),
-			Away:   away, Since: e.since, Counted: e.counted, Left: max(0, limit-e.counted), Have: e.best,
+			Reason: fmt.Sprintf("the release host: fetch %s: %v", what, err),
+			Away:   away, Since: e.since, Counted: e.counted, Left: max(0, e.Limit-e.counted), Have: e.best,
 		})
-		if err := sleep(ctx, s.pause(pauses, err, away)); err != nil {
+		if err := sleep(ctx, s.pause(err, away)); err != nil {
 			return err
+		}
+		if e.names > 1 && !e.stay {
+			return another{err}
 		}
 	}
 }
 
-// gaveUp is the error of a fetch whose patience has ended with err.
-func (s *Stager) gaveUp(what string, tries int, err error) error {
+// gaveUp is the error of a fetch that ended with err after some time, or tries.
+func gaveUp(what, after string, err error) error {
 	code := release.NetworkError
 	var coded *release.Error
 	if errors.As(err, &coded) {
 		code = coded.Code
 	}
-	if s.effort.Limit == 0 {
-		return release.Errorf(code, "fetch %s: gave up after %d tries: %w", what, tries, err)
-	}
-	return release.Errorf(code, "fetch %s: gave up after %v without progress: %w", what, s.effort.counted.Round(time.Second), err)
+	return release.Errorf(code, "fetch %s: gave up after %s: %w", what, after, err)
 }
 
 // pause returns how long to wait after err.
-func (s *Stager) pause(pauses *backoff.ExponentialBackOff, err error, away bool) time.Duration {
+func (s *Stager) pause(err error, away bool) time.Duration {
+	pauses := s.effort.pauses
 	var asked *backoff.RetryAfterError
 	if errors.As(err, &asked) {
 		pauses.Reset()

@@ -229,6 +229,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	if err != nil {
 		return Staged{}, err
 	}
+	signerFirst(src, rel)
 	f, err := s.download(ctx, src, name, &a)
 	if err != nil {
 		return Staged{}, err
