@@ -71,8 +71,8 @@ type Agent struct {
 	closeSwap func()
 
 	// refusals and starts limit how much a manager's commands write to the disk:
-	// those that are refused, and those that begin.
-	refusals, starts *rate.Limiter
+	// those that are refused, those that begin, and withdrawals of what is not staged.
+	refusals, starts, withdrawals *rate.Limiter
 
 	registered credentials         // that are not on disk yet; owned by the session
 	keyShares  map[string]keyShare // that managers answer, by URL; owned by the session
@@ -127,6 +127,7 @@ func newAgent(r settings) *Agent {
 		c: r, log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
+		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst),
 	}
 	a.expectCheck(false)
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })

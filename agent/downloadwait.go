@@ -11,26 +11,35 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// A wait is recorded once it has lasted for recordWaitAfter, and again when it has used up
-// recordWaitEvery more of the time that the download is retried for. So an outage costs two
-// writes, a restart renews next to nothing, and edge-agent status shows the wait.
+// A wait is recorded once it has lasted for recordWaitAfter, and again when it has used up more
+// of the time that the download is retried for: first recordWaitFirst, in the end
+// recordWaitEvery. So an outage costs two writes, a restart renews next to nothing, a node that
+// often loses its power gives up, too, and edge-agent status shows the wait. Hosts that can be
+// reached only by turns are recorded, and logged, every recordWaitEvery.
 const (
 	recordWaitAfter = 15 * time.Second
+	recordWaitFirst = time.Minute
 	recordWaitEvery = 5 * time.Minute
 )
 
 // downloadWait is what the download of one command waits for. It belongs to the goroutine
 // that stages.
 type downloadWait struct {
-	a        *Agent
-	ctx      context.Context
-	id       string
-	told     stage.Wait
-	recorded *state.Wait // in state.json
+	a          *Agent
+	ctx        context.Context
+	id         string
+	began      time.Time
+	counted    time.Duration // when it began
+	told       stage.Wait
+	logged     time.Time
+	recorded   *state.Wait // in state.json
+	recordedAt time.Time   // by this process
 }
 
 func (a *Agent) newDownloadWait(ctx context.Context, c state.Command) *downloadWait {
-	return &downloadWait{a: a, ctx: ctx, id: c.ID, recorded: c.Wait}
+	w := &downloadWait{a: a, ctx: ctx, id: c.ID, began: time.Now(), recorded: c.Wait}
+	w.counted = w.before().Counted
+	return w
 }
 
 // before is what an earlier process, or an earlier attempt, recorded.
@@ -59,14 +68,33 @@ func (w *downloadWait) tell(now stage.Wait) {
 		hold.Until = time.Now().Add(now.Left).UTC()
 	}
 	a.showWait(hold)
-	if before == (stage.Wait{}) || before.Away != now.Away {
+	begins := before == (stage.Wait{})
+	if begins {
+		wake(a.healthDue)
+	}
+	if (begins || before.Away != now.Away) && time.Since(w.logged) >= recordWaitEvery {
+		w.logged = time.Now()
 		a.log.Warn().Str("command_id", w.id).Bool("unreachable", now.Away).Msg("the download waits for " + hold.Reason)
 		wake(a.healthDue)
 	}
-	r := w.recorded
-	if time.Since(now.Since) >= recordWaitAfter && (r == nil || r.Until.IsZero() != now.Away || now.Counted-w.before().Counted >= recordWaitEvery) {
+	if w.mustRecord(now) {
 		w.record(w.ctx, w.entry(hold))
 	}
+}
+
+// mustRecord reports whether a wait is to be written to state.json.
+func (w *downloadWait) mustRecord(now stage.Wait) bool {
+	rests := time.Since(w.recordedAt) >= recordWaitEvery
+	switch r := w.recorded; {
+	case time.Since(now.Since) < recordWaitAfter:
+		return false
+	case r == nil, r.Until.IsZero() != now.Away:
+		return rests
+	case r.Resumed && time.Since(w.began) >= recordWaitAfter: // this process waits as well
+		return true
+	}
+	recorded := w.before().Counted
+	return now.Counted-recorded >= min(recordWaitEvery, max(recordWaitFirst, 2*(recorded-w.counted)))
 }
 
 func (w *downloadWait) entry(h *wire.Hold) *state.Wait {
@@ -81,7 +109,7 @@ func (w *downloadWait) record(ctx context.Context, r *state.Wait) {
 		w.a.log.Debug().Err(err).Msg("what the download waits for was not recorded")
 		return
 	}
-	w.recorded = r
+	w.recorded, w.recordedAt = r, time.Now()
 }
 
 // interrupted records the wait when the process is to end.

@@ -114,3 +114,59 @@ func TestWhatADownloadWaitsForIsRecorded(t *testing.T) {
 		}
 	})
 }
+
+// A node that loses its power every four minutes comes to the end of the time all the same.
+func TestTheTimeThatCountsSurvivesPowerCuts(t *testing.T) {
+	t.Parallel()
+	o := waitingCommand(t, t.TempDir())
+	o.target = "1.2.0"
+	for range 30 {
+		w := o.newDownloadWait(t.Context(), state.Command{ID: "c", Wait: o.recordedWait(t)})
+		before := w.before().Counted
+		for m := time.Minute; m <= 4*time.Minute; m += time.Minute {
+			w.tell(stage.Wait{Reason: "x", Since: time.Now().Add(-time.Hour), Counted: before + m, Left: time.Hour, Have: 1})
+		}
+	}
+	if r := o.recordedWait(t); r == nil || r.CountedSecs < 30*3*60-60 {
+		t.Errorf("after 2 h: %+v", r)
+	}
+}
+
+// A host that can be reached by turns has the node neither write nor log at each try.
+func TestAHostThatCanBeReachedByTurns(t *testing.T) {
+	t.Parallel()
+	o := waitingCommand(t, t.TempDir())
+	o.target = "1.2.0"
+	log := &lines{}
+	o.log = o.log.Output(log)
+	w := o.newDownloadWait(t.Context(), state.Command{ID: "c"})
+	writes, last := 0, state.Wait{}
+	for i := range 200 {
+		w.tell(stage.Wait{Reason: "x", Away: i%2 == 0, Since: time.Now().Add(-time.Hour), Counted: time.Duration(i) * time.Second, Left: time.Hour, Have: 1})
+		if r := o.recordedWait(t); r != nil && *r != last {
+			writes, last = writes+1, *r
+		}
+	}
+	if n := strings.Count(log.String(), "the download waits for"); writes > 4 || n > 1 {
+		t.Errorf("%d writes, %d lines", writes, n)
+	}
+}
+
+// A process that waits records that it does, so that the bound of restarts does not end its command.
+func TestEachProcessRecordsThatItWaits(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := waitingCommand(t, dir)
+		o.target = "1.2.0"
+		w := o.newDownloadWait(t.Context(), state.Command{ID: "c", Wait: &state.Wait{Reason: "x", Since: time.Now(), Resumed: true}})
+		tell := func() { w.tell(stage.Wait{Reason: "x", Away: true, Since: time.Now().Add(-time.Hour)}) }
+		if tell(); o.recordedWait(t) != nil {
+			t.Error("recorded at once")
+		}
+		time.Sleep(recordWaitAfter)
+		if inRealTime(tell, func() bool { return o.recordedWait(t) != nil }); o.recordedWait(t) == nil || o.recordedWait(t).Resumed {
+			t.Errorf("%+v", o.recordedWait(t))
+		}
+	})
+}

@@ -148,7 +148,7 @@ func (a *Agent) resumeNow(ctx context.Context, c state.Command) {
 	log := a.log.With().Str("command_id", c.ID).Str("version", c.Version.String()).Logger()
 	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.Host)
 	res, readErr := a.c.Layout.Read()
-	if now, ok := res.State.Command(c.ID); ok && now.Done {
+	if now, ok := res.State.Command(c.ID); readErr == nil && (!ok || now.Done) { // it may be forgotten already
 		log.Info().Msg("upgrade interrupted by a restart, and withdrawn meanwhile")
 		return
 	}
@@ -189,7 +189,7 @@ func (a *Agent) waitAfterStart(ctx context.Context, c state.Command, err error) 
 // startUpgrade stages in the background. The caller has recorded the command.
 func (a *Agent) startUpgrade(ctx context.Context, c state.Command, req release.Request) {
 	ctx, stop := context.WithCancelCause(ctx)
-	run := &stagingRun{c.ID, stop, make(chan struct{})}
+	run := &stagingRun{c.ID, ctx, stop, make(chan struct{})}
 	a.mu.Lock()
 	a.busy, a.staged, a.stagingNow = true, req.Version, run
 	a.mu.Unlock()
@@ -217,9 +217,11 @@ func (a *Agent) refuse(r release.Request, s state.State, t state.Tree) error {
 			}
 		}
 		a.mu.Lock()
-		busy := a.busy
+		busy, run := a.busy, a.stagingNow
 		a.mu.Unlock()
 		switch {
+		case busy && run != nil && errors.Is(context.Cause(run.ctx), errWithdrawn):
+			return release.Errorf(release.InProgress, "the upgrade of command %s was withdrawn, and its staging is still ending; try again in a minute", run.id)
 		case busy:
 			return release.Errorf(release.InProgress, "an upgrade is in progress, and ends with a restart; try again after it")
 		case s.Status != state.PendingHealth && r.Version == a.c.version && t.Current == r.Version:

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -26,6 +27,7 @@ var errWithdrawn = release.Errorf(release.Withdrawn, "the upgrade was withdrawn"
 // stagingRun is the staging of one command.
 type stagingRun struct {
 	id   string
+	ctx  context.Context
 	stop context.CancelCauseFunc
 	done chan struct{}
 }
@@ -35,6 +37,10 @@ type stagingRun struct {
 func (a *Agent) withdraw(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	id := c.Action.CommandID
 	ack := &wire.CommandAck{CommandID: c.CommandID}
+	if !a.isStaging(id) && !a.withdrawals.Allow() {
+		ack.Error, ack.ErrorCode = fmt.Sprintf("too many withdrawals; this node looks at one every %v", refusalEvery), wire.ActionFailed
+		return ack
+	}
 	err := errors.New("command_id is missing: it names the upgrade to withdraw")
 	if id != "" {
 		_, err = a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
@@ -52,6 +58,13 @@ func (a *Agent) withdraw(ctx context.Context, c *wire.Command) *wire.CommandAck 
 	a.stopStaging(ctx, id)
 	ack.Success = true
 	return ack
+}
+
+// isStaging reports whether that command is staged now, and was not withdrawn.
+func (a *Agent) isStaging(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stagingNow != nil && a.stagingNow.id == id && a.stagingNow.ctx.Err() == nil
 }
 
 // stopStaging ends the staging of a command that was withdrawn, and waits for it for a while.
@@ -98,8 +111,10 @@ func (a *Agent) watchState(ctx context.Context) error {
 	}
 }
 
+// isWithdrawn reports whether a command was withdrawn while it was staged. One that is not known
+// any more was: only what has ended is forgotten.
 func (a *Agent) isWithdrawn(id string) bool {
 	res, err := a.c.Layout.Read()
 	c, ok := res.State.Command(id)
-	return err == nil && ok && c.Code == release.Withdrawn
+	return err == nil && (!ok || c.Code == release.Withdrawn)
 }

@@ -3,6 +3,8 @@
 package agent
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -141,29 +143,85 @@ func TestAnOperatorDiscardsAnUpgrade(t *testing.T) {
 	wait(t, "the staging to end", func() bool { return !a.isBusy() })
 }
 
-// An upgrade that was withdrawn while its node was down is not resumed.
+// An upgrade that was withdrawn while its node was down is not resumed, also once others came
+// after it.
 func TestAWithdrawnUpgradeIsNotResumed(t *testing.T) {
 	t.Parallel()
-	c := rootWith(t, "wss://127.0.0.1:1")
-	l, err := state.At(c.Service.InstallRoot)
-	if err != nil {
-		t.Fatal(err)
+	cmd := state.Command{ID: "mine", Version: release.MustVersion("1.1.0"), Channel: "stable"}
+	for name, then := range map[string]func(state.State, time.Time) state.State{
+		"withdrawn": func(s state.State, _ time.Time) state.State { return s },
+		"forgotten": func(s state.State, now time.Time) state.State {
+			for i := range state.MaxCommands {
+				id := fmt.Sprint("r", i)
+				s = state.Fail(state.Accept(s, state.Command{ID: id, Version: cmd.Version}), id, release.VersionInvalid, "x", now)
+			}
+			return s
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := rootWith(t, "wss://127.0.0.1:1")
+			l, err := state.At(c.Service.InstallRoot)
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := &lines{}
+			c.Log = c.Log.Output(log)
+			o, err := newOf(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.AtStart().Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+				s, err := state.Withdraw(state.Accept(s, cmd), "", "an operator withdrew", now)
+				return then(s, now), tr, err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			o.resumeNow(t.Context(), cmd) // as it was when its trial's result was waited for
+			if o.isBusy() || !strings.Contains(log.String(), "withdrawn meanwhile") {
+				t.Errorf("resumed: %s", log)
+			}
+		})
 	}
+}
+
+// A manager that withdraws commands without end costs neither work nor log lines without end.
+// The command that is staged can be withdrawn all the same.
+func TestWithdrawalsAreLimited(t *testing.T) {
+	t.Parallel()
+	c := rootWith(t, "wss://127.0.0.1:1")
 	log := &lines{}
 	c.Log = c.Log.Output(log)
 	o, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := state.Command{ID: "mine", Version: release.MustVersion("1.1.0"), Channel: "stable", Done: true, Code: release.Withdrawn}
-	if _, err := l.AtStart().Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
+	for i := range 300 {
+		if a := o.withdraw(t.Context(), withdrawal(fmt.Sprint("w", i), "unknown")); a.Success || a.ErrorCode != wire.ActionFailed || a.Error == "" {
+			t.Errorf("%+v", a)
+		}
+	}
+	if n := strings.Count(log.String(), "upgrade not withdrawn"); n != refusalBurst {
+		t.Errorf("%d lines", n)
+	}
+	cmd := state.Command{ID: "mine", Version: release.MustVersion("1.1.0"), Channel: "stable"}
+	if _, err := o.c.Layout.AtStart().Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.Accept(s, cmd), tr, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Done = false // as it was when its trial's result was waited for
-	o.resumeNow(t.Context(), cmd)
-	if o.isBusy() || !strings.Contains(log.String(), "withdrawn meanwhile") {
-		t.Errorf("resumed: %s", log)
+	ctx, stop := context.WithCancelCause(t.Context())
+	run := &stagingRun{"mine", ctx, stop, make(chan struct{})}
+	context.AfterFunc(ctx, func() { close(run.done) })
+	o.stagingNow, o.busy = run, true
+	if a := o.withdraw(t.Context(), withdrawal("w", "mine")); !a.Success {
+		t.Errorf("%+v", a)
+	}
+	res, err := o.c.Layout.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := release.Request{Version: release.MustVersion("1.2.0")}
+	if err := o.refuse(req, res.State, res.Tree); release.CodeOf(err) != release.InProgress || !strings.Contains(err.Error(), "the upgrade of command mine was withdrawn") {
+		t.Errorf("while its staging ends: %v", err)
 	}
 }

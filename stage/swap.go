@@ -94,7 +94,10 @@ func (st Staged) commit(ctx context.Context, l state.Layout, tr state.Trial, out
 				s = state.Supersede(s, tr.Target, now)
 			}
 		}
-		if c, ok := s.Command(tr.CommandID); ok && c.Done { // it was withdrawn meanwhile
+		// It was withdrawn meanwhile, and perhaps forgotten.
+		if c, ok := s.Command(tr.CommandID); tr.CommandID != "" && !ok {
+			return s, t, release.Errorf(release.Withdrawn, "command %s has ended, and is forgotten", tr.CommandID)
+		} else if c.Done {
 			return s, t, release.Errorf(cmp.Or(c.Code, release.InProgress), "command %s has ended: %s", c.ID, c.Error)
 		}
 		if t.Current.IsZero() {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -42,6 +43,17 @@ func TestSwap(t *testing.T) {
 		t.Fatal(err)
 	}
 	trial := state.Trial{ID: "c", CommandID: "c", MaxAttempts: 2}
+	for _, commit := range []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve} {
+		// Others came after it was withdrawn, so that it is forgotten.
+		if _, err := commit(t.Context(), s.Layout, st, trial); code(err) != release.Withdrawn {
+			t.Errorf("a command that is not known any more: %v", err)
+		}
+	}
+	if _, err := s.Layout.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
+		return state.Accept(s, state.Command{ID: "c", Version: st.Version()}), tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	res, err := Swap(t.Context(), s.Layout, st, trial)
 	if err != nil {
 		t.Fatal(err)

@@ -47,9 +47,12 @@ func Start(s State, c Command, now time.Time) State {
 }
 
 // Downloaded reports that the tarball of a command is complete and has the signed
-// SHA-256.
+// SHA-256. A command that has ended, or is forgotten, has had its last report.
 func Downloaded(s State, id string, now time.Time) State {
-	c, _ := s.Command(id)
+	c, ok := s.Command(id)
+	if !ok || c.Done {
+		return s
+	}
 	return s.report(now, Event{
 		Code: release.Downloaded, From: c.From, To: c.Version, CommandID: id,
 		Message: fmt.Sprintf("%s is downloaded, and has the signed SHA-256", c.Version),
@@ -127,14 +130,15 @@ func (s State) InProgress() Command {
 
 // Resume returns the command whose staging a restart interrupted, or a zero Command.
 // have is the number of bytes downloaded. A command that was interrupted too often
-// without progress fails, unless it only waited for its download. Only the agent may call
-// it, when it starts.
+// without progress fails, unless each time it waited for its download. Only the agent may
+// call it, when it starts.
 func Resume(s State, have int64, now time.Time) (State, Command) {
 	for i, c := range s.Commands {
 		if c.Done {
 			continue
 		}
-		if have > c.Have || c.Wait != nil {
+		waited := c.Wait != nil && !c.Wait.Resumed
+		if have > c.Have || waited {
 			c.Resumed = 0
 		}
 		if c.Resumed >= maxResumed || c.Version.IsZero() {
@@ -143,6 +147,11 @@ func Resume(s State, have int64, now time.Time) (State, Command) {
 		}
 		s.Commands = slices.Clone(s.Commands)
 		s.Commands[i].Resumed, s.Commands[i].Have = c.Resumed+1, have
+		if waited {
+			wait := *c.Wait
+			wait.Resumed = true
+			s.Commands[i].Wait = &wait
+		}
 		return s, s.Commands[i]
 	}
 	return s, Command{}

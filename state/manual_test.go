@@ -98,7 +98,8 @@ func TestAManualSwitch(t *testing.T) {
 		{v2, v1, "[upgrade_downloaded upgrade_rolled_back]", "[upgrade_downloaded upgrade_rolled_back]"},
 		{v1, v2, "[upgrade_downloaded]", "[upgrade_downloaded upgrade_completed]"},
 	} {
-		s := Downloaded(State{Schema: 1, Status: Stable, Good: tt.from}, "earlier", now)
+		s := Downloaded(Accept(State{Schema: 1, Status: Stable, Good: tt.from}, Command{ID: "earlier"}), "earlier", now)
+		s.Commands = nil
 		s, tr, note := Reconcile(s, Tree{Current: tt.to, Previous: tt.from, LastGood: tt.from, Versions: []release.Version{v2, v1}}, now)
 		if s.Status != PendingHealth || s.Target != tt.to || note == "" || fmt.Sprint(codes(s)) != tt.switched {
 			t.Fatalf("%s to %s: %s %s, reports %v", tt.from, tt.to, s.Status, s.Target, codes(s))

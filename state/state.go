@@ -145,6 +145,8 @@ type Wait struct {
 	// release were here then: see stage.Wait.
 	CountedSecs int64 `json:"counted_secs,omitzero"`
 	Have        int64 `json:"have,omitzero"`
+	// Resumed: the command was resumed since this was recorded.
+	Resumed bool `json:"resumed,omitzero"`
 }
 
 // Success reports whether the command ended, and did not fail.

@@ -98,6 +98,43 @@ func TestACommandThatWaitsIsResumedAgain(t *testing.T) {
 	}
 }
 
+// A wait that a start before the last one recorded frees no command from the bound of restarts:
+// the command may end each process before it waits.
+func TestAWaitOfAnEarlierStartFreesNoCommand(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s := Accept(State{Status: Stable, Good: release.MustVersion("1.0.0")}, Command{ID: "a", Version: release.MustVersion("1.1.0"), Have: 100, Wait: &Wait{Reason: "x", Since: now, Have: 100}})
+	c := Command{ID: "a"}
+	for n := 0; c.ID != ""; n++ {
+		if s, c = Resume(s, 100, now); n > maxResumed {
+			t.Fatalf("resumed %d times without progress", n)
+		}
+		if c.ID != "" && (c.Wait == nil || c.Wait.Have != 100 || !c.Wait.Since.Equal(now)) {
+			t.Errorf("%+v", c.Wait)
+		}
+	}
+	if c := s.Commands[0]; c.Code != release.Internal {
+		t.Errorf("%+v", c)
+	}
+}
+
+// Nothing is reported of a command after its last report, also once it is forgotten.
+func TestADownloadIsNotReportedAfterTheWithdrawal(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	s, err := Withdraw(Accept(State{Status: Stable}, Command{ID: "a", Version: release.MustVersion("1.1.0")}), "", "an operator withdrew", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forgotten := s
+	forgotten.Commands = nil
+	for _, s := range []State{s, forgotten} {
+		if got := Downloaded(s, "a", now); len(got.PendingReports) != len(s.PendingReports) {
+			t.Errorf("%+v", got.PendingReports)
+		}
+	}
+}
+
 // Earlier agents read a state.json with a wait, and what it waits for is bounded.
 func TestAWaitInStateJSON(t *testing.T) {
 	t.Parallel()

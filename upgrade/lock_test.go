@@ -70,7 +70,7 @@ func TestTheLockIsFreeWhileOthersAreSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := release.MustVersion("1.0.0")
-	_, err = p.Run(t.Context(), p.Host(v), Request{Version: v, CommandID: "c", Downloaded: func() { tryLock("downloaded") }})
+	_, err = p.Run(t.Context(), p.Host(v), Request{Version: v, Downloaded: func() { tryLock("downloaded") }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,10 @@ type way struct {
 var ways = []way{
 	{"a manager's command", false, func(t *testing.T, p *Pipeline, v string) error {
 		channel := map[string]string{"1.2.0": "beta"}[v] // the manager names it
+		// The agent records it, unless the root is unable.
+		p.c.Node.Layout.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
+			return state.Accept(s, state.Command{ID: "c", Version: release.MustVersion(v)}), tr, nil
+		})
 		_, err := p.Run(t.Context(), p.Host(release.MustVersion(v)), Request{Version: release.MustVersion(v), Channel: cmp.Or(channel, "stable"), CommandID: "c", End: Swap})
 		return err
 	}},
