@@ -1,6 +1,7 @@
 package install
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,15 +48,48 @@ func stableName(real, called string, dirs []string) string {
 	return real
 }
 
-// onlyRootMoves reports whether only root decides what a name is: root runs it.
+// maxLinks bounds the links of a path, as the kernel does.
+const maxLinks = 40
+
+// onlyRootMoves reports whether only root decides what a name is, because root runs it: of
+// every link on the way to the program, and of every directory.
 func onlyRootMoves(name string) bool {
-	for _, path := range []string{name, filepath.Dir(name)} {
+	path, rest := "/", strings.Split(name, "/")
+	for links := 0; len(rest) > 0; {
 		st, err := os.Lstat(path)
-		if err != nil || !ownedByRoot(st) || st.Mode().Type() != os.ModeSymlink && st.Mode().Perm()&0o002 != 0 {
+		if err != nil || !st.IsDir() || !onlyRootChanges(st) {
 			return false
 		}
+		next := filepath.Join(path, rest[0]) // no link is left in path
+		rest = rest[1:]
+		if st, err = os.Lstat(next); err != nil || !onlyRootChanges(st) {
+			return false
+		}
+		if st.Mode().Type() != os.ModeSymlink {
+			path = next
+			continue
+		}
+		to, err := os.Readlink(next)
+		if links++; err != nil || links > maxLinks {
+			return false
+		}
+		if filepath.IsAbs(to) {
+			path = "/"
+		}
+		rest = append(strings.Split(to, "/"), rest...)
 	}
 	return true
+}
+
+// onlyRootChanges reports whether only root changes a file, or what a directory has. In a
+// directory with the sticky bit, others move nothing of root's.
+func onlyRootChanges(st fs.FileInfo) bool {
+	_, gid, _ := ownerIDs(st)
+	others := os.FileMode(0o002)
+	if gid != 0 {
+		others |= 0o020
+	}
+	return ownedByRoot(st) && (st.Mode().Type() == os.ModeSymlink || st.Mode()&os.ModeSticky != 0 || st.Mode().Perm()&others == 0)
 }
 
 // versioned matches a directory with a version in its name.

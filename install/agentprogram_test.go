@@ -24,7 +24,7 @@ func TestTheNameOfTheAgent(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, d := range []string{"bin", "other", "open", "theirs", "renamed", "empty"} {
+	for _, d := range []string{"bin", "other", "open", "theirs", "renamed", "empty", "group", "home"} {
 		if err := os.Mkdir(join(d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -32,6 +32,8 @@ func TestTheNameOfTheAgent(t *testing.T) {
 	for link, to := range map[string]string{
 		join("bin/edge-agent"): real, join("other/edge-agent"): other, join("open/edge-agent"): real, join("theirs/edge-agent"): real,
 		join("renamed/agent"): real, join("lib/present"): "edge-agent-1.0.0",
+		join("group/edge-agent"): real, join("home/edge-agent"): real, join("renamed/by-home"): "../home/edge-agent", join("home/lib"): join("lib"),
+		join("renamed/two"): "edge-agent", join("renamed/edge-agent"): "../bin/edge-agent",
 	} {
 		if err := os.Symlink(to, link); err != nil {
 			t.Fatal(err)
@@ -43,6 +45,11 @@ func TestTheNameOfTheAgent(t *testing.T) {
 	if err := os.Lchown(join("theirs/edge-agent"), 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
+	for _, err := range []error{os.Chown(join("home"), 12345, 12345), os.Chown(join("group"), 0, 12345), os.Chmod(join("group"), 0o775)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, tt := range map[string]struct{ called, dir, want string }{
 		"called by a link":              {join("bin/edge-agent"), "empty", join("bin/edge-agent")},
 		"called by a link of its own":   {join("renamed/agent"), "empty", join("renamed/agent")},
@@ -52,6 +59,10 @@ func TestTheNameOfTheAgent(t *testing.T) {
 		"the link is another version":   {real, "other", real},
 		"anybody can move the link":     {join("open/edge-agent"), "empty", real},
 		"another user owns the link":    {join("theirs/edge-agent"), "empty", real},
+		"a group can move the link":     {join("group/edge-agent"), "empty", real},
+		"a user can move the next link": {join("renamed/by-home"), "empty", real},
+		"a user can move a directory":   {join("home/lib/present/edge-agent"), "empty", real},
+		"links to links of root":        {join("renamed/two"), "empty", join("renamed/two")},
 		"it is not found as it was":     {"nowhere", "bin", join("bin/edge-agent")},
 		"it is not found at all":        {"nowhere", "empty", real},
 		"the program itself is in PATH": {real, filepath.Join("lib", "edge-agent-1.0.0"), real},
