@@ -23,7 +23,12 @@ func denials(dir string) map[string]struct {
 } {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	run := func(name string) func() error {
-		return func() error { return exec.Command(in(name)).Run() }
+		return func() (err error) {
+			for err = syscall.ETXTBSY; errors.Is(err, syscall.ETXTBSY); { // as below
+				err = exec.Command(in(name)).Run()
+			}
+			return err
+		}
 	}
 	open := func(name string, flags int) func() error {
 		return func() error { _, err := os.OpenFile(in(name), flags, 0o600); return err }
