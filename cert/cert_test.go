@@ -122,7 +122,8 @@ func TestCertificatesByTheClock(t *testing.T) {
 		"2029, not set since the release":             {2029, span{day(2033, 1), day(2053, 1)}, span{day(2033, 6), day(2034, 6)}, "manager.example", "", ""},
 		"2099, far ahead":                             {2099, span{day(2025, 1), day(2045, 1)}, span{day(2030, 6), day(2031, 6)}, "manager.example", "", ""},
 		"2099, over before the release":               {2099, span{day(2025, 1), day(2045, 1)}, span{day(2028, 6), day(2029, 6)}, "manager.example", "", "clock is ahead"},
-		"2040, ahead, which nobody can know":          {2040, span{day(2025, 1), day(2045, 1)}, span{day(2030, 6), day(2031, 6)}, "manager.example", "", "if it is ahead, set it"},
+		"2040, ahead":                                 {2040, span{day(2025, 1), day(2045, 1)}, span{day(2030, 6), day(2031, 6)}, "manager.example", "", ""},
+		"2036, ahead, which nobody can know":          {2036, span{day(2025, 1), day(2045, 1)}, span{day(2030, 6), day(2031, 6)}, "manager.example", "", "if it is ahead, set it"},
 	} {
 		root := newParty(t, "root", tt.root[0], tt.root[1], true, nil)
 		between := newParty(t, "between", tt.root[0], tt.root[1], true, &root)
@@ -175,6 +176,9 @@ func TestTheCertainTime(t *testing.T) {
 		{day(2027, 1), day(2027, 1).Add(2 * time.Hour), day(2027, 1).Add(2 * time.Hour), "clock is not set"},
 		{day(1970, 1), time.Time{}, written, "clock is not set: it shows 1970-01-01T00:00:00Z, and this program was built at 2026-11-01"},
 		{day(2027, 1), day(2028, 1), day(2028, 1), "clock is not set: it shows 2027-01-01T00:00:00Z, and release 1.0.0 was signed at 2028-01-01"},
+		{time.Date(2036, 2, 7, 6, 28, 16, 0, time.UTC), time.Time{}, written, "clock is ahead: it shows 2036-02-07T06:28:16Z"},
+		{time.Date(2038, 1, 19, 3, 14, 8, 0, time.UTC), day(2029, 1), day(2029, 1), "clock is ahead"},
+		{day(2034, 1), time.Time{}, written, ""},
 		{day(2106, 2), day(2028, 1), day(2028, 1), "clock is ahead: it shows 2106-02-01T00:00:00Z"},
 	} {
 		c := at(tt.now, tt.signed)
@@ -184,6 +188,21 @@ func TestTheCertainTime(t *testing.T) {
 	}
 	if why := at(day(1970, 1), time.Time{}).Explain(net.ErrClosed); why != "" {
 		t.Errorf("an error that is not about certificates: %q", why)
+	}
+}
+
+// The build sets the date of the program. What is no date, or an earlier one, changes nothing.
+func TestTheDateOfTheBuild(t *testing.T) { // not parallel: it sets a variable
+	defer func() { built = "" }()
+	for set, want := range map[string]time.Time{"": written, "x": written, "0": written, "1893456000": time.Unix(1893456000, 0)} {
+		built = set
+		c := NewClock(func() time.Time { return day(2027, 1) }, time.Time{}, "")
+		if !c.Certain.Equal(want) || (c.Problem() == "") != want.Equal(written) {
+			t.Errorf("%q: %v, %q", set, c.Certain, c.Problem())
+		}
+		if c := NewClock(nil, want.Add(time.Hour), "signed"); !c.Certain.Equal(want.Add(time.Hour)) || c.Proof != "signed" {
+			t.Errorf("%q, signed later: %v", set, c.Certain)
+		}
 	}
 }
 

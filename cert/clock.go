@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -12,9 +13,13 @@ import (
 // written is before any release of this code.
 var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 
-// maxAge is longer than any device runs a release: a clock that shows so much more than the
-// latest certain time is ahead.
-const maxAge = 20 * 365 * 24 * time.Hour
+// built is when this program was built, in seconds since 1970. The linker sets it (-X), so that
+// the date does not age with the source. Without it, or before written, written counts.
+var built string
+
+// maxAge is longer than a device runs a release: a clock that shows so much more than the
+// latest certain time is ahead. Clocks without a battery show 2036 or 2038.
+const maxAge = 8 * 365 * 24 * time.Hour
 
 // slack is how much a clock may be behind the certain time: a clock that is some seconds late
 // is no wrong one.
@@ -33,10 +38,13 @@ type Clock struct {
 // is that of this code, or a later one that signed is of; proof names that.
 func NewClock(now func() time.Time, signed time.Time, proof string) Clock {
 	c := Clock{written, "this program was built", now}
+	if secs, err := strconv.ParseInt(built, 10, 64); err == nil && secs > written.Unix() {
+		c.Certain = time.Unix(secs, 0).UTC()
+	}
 	if c.now == nil {
 		c.now = deviceTime
 	}
-	if signed.After(written) {
+	if signed.After(c.Certain) {
 		c.Certain, c.Proof = signed, proof
 	}
 	return c

@@ -46,7 +46,7 @@ func (l Limits) wait(cmd *exec.Cmd) error {
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		began := time.Now()
-		tick := time.NewTicker(min(l.Wall, l.CPU) / 4) // reading /proc costs processor time itself
+		tick := time.NewTicker(max(time.Millisecond, min(l.Wall, l.CPU)/4)) // reading /proc costs processor time itself
 		defer tick.Stop()
 		for late == nil {
 			select {

@@ -133,3 +133,13 @@ func TestADownloadOutlivesAFaultOfTheDevice(t *testing.T) {
 		})
 	}
 }
+
+// A limit of zero is reached at once.
+func TestALimitOfZero(t *testing.T) {
+	t.Parallel()
+	for _, l := range []Limits{{}, {CPU: time.Hour}, {Wall: 1}} {
+		if _, err := execute(t.Context(), l, "/bin/sh", t.TempDir(), "-c", "exec sleep 300"); !errors.As(err, new(*slowError)) {
+			t.Errorf("%+v: %v", l, err)
+		}
+	}
+}

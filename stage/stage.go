@@ -124,9 +124,8 @@ func New(c Config) (*Stager, error) {
 	def(&c.FirstPause, time.Second)
 	def(&c.MaxPause, 5*time.Minute)
 	def(&c.StallTimeout, 30*time.Second)
-	if c.Check == (Limits{}) {
-		c.Check = DefaultLimits
-	}
+	def(&c.Check.CPU, DefaultLimits.CPU)
+	def(&c.Check.Wall, DefaultLimits.Wall)
 
 	client, err := newClient(c)
 	if err != nil {

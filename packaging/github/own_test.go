@@ -45,6 +45,7 @@ var own = [][2]string{
       - name: build
         run: |
           v=`},
+	{`git -C "$checkout" log -1`, `git log -1`},
 	{`-o "$checkout/dist/${arch#*:}/edge-agent"`, `-o "dist/${arch#*:}/edge-agent"`},
 	{`              github.com/bilbycast/edge-agent/cmd/edge-agent
           done`, `              ./cmd/edge-agent

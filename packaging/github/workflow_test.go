@@ -82,9 +82,9 @@ func TestWorkflowIsForAnyRepository(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"signerRepository", "signerWorkflow", "signerRef", "signerRepositoryID", "signerOwnerID"} {
+	for _, name := range []string{"signerRepository", "signerWorkflow", "signerRef", "signerRepositoryID", "signerOwnerID", "cert.built"} {
 		if !strings.Contains(string(doc), name) {
-			t.Errorf("docs/publish.md does not name verify.%s", name)
+			t.Errorf("docs/publish.md does not name %s", name)
 		}
 	}
 	if n := strings.Count(string(b), "YOURS: "); n != 5 {
