@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	neturl "net/url"
+	"time"
 
 	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/stage"
@@ -38,13 +39,20 @@ func isUnanswered(err error) bool { return errors.As(err, new(unansweredError)) 
 
 // keyShare is what the agent offers to a manager.
 type keyShare struct {
-	classical bool // without the post-quantum key share
-	logged    bool // that the manager answers that
+	classical bool      // without the post-quantum key share
+	since     time.Time // of classical
+	logged    bool      // that the manager answers that
 }
 
-// offer makes d offer what the manager at url answers, as far as that is known.
+// offer makes d offer what the manager at url answers, as far as that is known. The full offer
+// is made again after cert.ClassicalFor: an outage, too, answers none.
 func (a *Agent) offer(url string, d *websocket.Dialer) {
-	if a.keyShares[url].classical {
+	k := a.keyShares[url]
+	if k.classical && time.Since(k.since) >= cert.ClassicalFor {
+		k.classical = false
+		a.keyShares[url] = k
+	}
+	if k.classical {
 		d.TLSClientConfig.CurvePreferences = cert.Classical()
 	}
 }
@@ -55,7 +63,7 @@ func (a *Agent) noteOffer(url string, err error) {
 	k := a.keyShares[url]
 	switch {
 	case isUnanswered(err):
-		k.classical = !k.classical
+		k.classical, k.since = !k.classical, time.Now()
 	case err == nil && k.classical && !k.logged:
 		k.logged = true
 		a.log.Warn().Str("manager", url).Msg("the manager answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cert"
@@ -214,4 +216,29 @@ func TestTheKeyShareIsRemembered(t *testing.T) {
 	if n := strings.Count(log.String(), "without the post-quantum key share"); n != 1 {
 		t.Errorf("logged %d times: %s", n, log)
 	}
+}
+
+// An outage answers no handshake either: after a day the post-quantum key share is offered again.
+func TestTheKeyShareIsOfferedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := &Agent{keyShares: map[string]keyShare{}}
+		const url = "wss://h"
+		full := func() bool {
+			d := &websocket.Dialer{TLSClientConfig: &tls.Config{}}
+			a.offer(url, d)
+			return d.TLSClientConfig.CurvePreferences == nil
+		}
+		lost := unansweredError{errors.New("lost")}
+		for range 2 {
+			a.noteOffer(url, lost)
+			if full() {
+				t.Fatal("the full offer after one that was not answered")
+			}
+			time.Sleep(cert.ClassicalFor)
+			if !full() {
+				t.Fatal("no full offer after a day")
+			}
+		}
+	})
 }

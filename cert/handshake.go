@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Classical are the key shares that every server knows. With them the first message of a
@@ -16,6 +17,9 @@ import (
 func Classical() []tls.CurveID {
 	return []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 }
+
+// ClassicalFor is how long a peer gets only Classical after it did not answer more.
+const ClassicalFor = 24 * time.Hour
 
 // Unanswered reports whether err of a TLS handshake means that the server did not answer:
 // something between may have swallowed the client's first message. The caller knows whether

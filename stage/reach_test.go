@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/release"
 )
 
@@ -140,5 +141,20 @@ func TestAnotherCertificateIsAnAnswer(t *testing.T) {
 	}})
 	if _, err := s.Fetch(t.Context(), s.Host(release.MustVersion("1.0.0"))); code(err) != release.NetworkError {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An outage answers no handshake either: after a day the post-quantum key share is offered again.
+func TestTheKeyShareIsOfferedAgain(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	tr := s.client.Transport.(*transport)
+	tr.classical, tr.since, tr.unanswered = true, time.Now().Add(-cert.ClassicalFor+time.Minute), 1
+	if !tr.offer() {
+		t.Error("the full offer, before a day has passed")
+	}
+	tr.since = tr.since.Add(-time.Minute)
+	if tr.offer() || tr.unanswered != 0 {
+		t.Error("no full offer after a day")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/bilbycast/edge-agent/cert"
 )
@@ -21,8 +22,9 @@ type transport struct {
 	noted atomic.Bool // that the key share is left out
 
 	mu         sync.Mutex
-	classical  bool // leave the post-quantum key share out
-	unanswered int  // handshakes since the last answer, with this offer
+	classical  bool      // leave the post-quantum key share out
+	since      time.Time // of classical
+	unanswered int       // handshakes since the last answer, with this offer
 	// The transports that were made, and the authorities and sessions of all.
 	made     map[settings]*http.Transport
 	cas      *cert.CAs
@@ -43,12 +45,21 @@ const maxMade = 8
 // connection that it completes late must be of use still.
 const maxUnanswered = 2
 
+// offer reports whether the next handshake leaves the post-quantum key share out. The full offer
+// is made again after cert.ClassicalFor: an outage, too, answers none.
+func (t *transport) offer() (classical bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.classical && time.Since(t.since) >= cert.ClassicalFor {
+		t.classical, t.unanswered = false, 0
+	}
+	return t.classical
+}
+
 // RoundTrip sends a request. After maxUnanswered handshakes the next try of the caller has the
 // other offer.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	t.mu.Lock()
-	classical := t.classical
-	t.mu.Unlock()
+	classical := t.offer()
 	ctx, unanswered := cert.Watch(req.Context())
 	resp, err := t.with(req, classical).RoundTrip(req.WithContext(ctx))
 	if err == nil {
@@ -63,7 +74,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if unanswered() {
 		t.mu.Lock()
 		if t.unanswered++; t.unanswered >= maxUnanswered {
-			t.classical, t.unanswered = !classical, 0
+			t.classical, t.since, t.unanswered = !classical, time.Now(), 0
 		}
 		t.mu.Unlock()
 	}
