@@ -32,7 +32,7 @@ func TestAManagerWithARenewedCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	day := func(year int) time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "manager"}, NotBefore: day(2033), NotAfter: day(2036),
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "manager"}, NotBefore: day(2033), NotAfter: day(2034).AddDate(0, 6, 0),
 		IsCA: true, BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
@@ -48,7 +48,7 @@ func TestAManagerWithARenewedCertificate(t *testing.T) {
 	}
 	for clock, want := range map[string]string{
 		"1970-01-01T00:00:30Z": "404", "2034-01-01T00:00:00Z": "404", "2099-01-01T00:00:00Z": "404",
-		"2030-01-01T00:00:00Z": "if the clock is behind, set it", "2040-01-01T00:00:00Z": "if it is ahead, set it; otherwise renew",
+		"2030-01-01T00:00:00Z": "if the clock is behind, set it", "2034-10-01T00:00:00Z": "if it is ahead, set it; otherwise renew",
 	} {
 		t.Setenv("EDGE_AGENT_SIM_CLOCK", clock)
 		checked, err := config.Config{

@@ -176,7 +176,7 @@ func TestClockOfCertificates(t *testing.T) {
 		{1960, 0, ""}, {2040, 0, ""}, {2090, 0, ""}, {1960, 2080, ""},
 		{1960, 2085, "this device's clock is not set: it shows 1960-01-01T00:00:00Z, and release 0.1.0 was signed at 2085-01-01T00:00:00Z; set it"},
 		{2110, 2085, "this device's clock is ahead: it shows 2110"},
-		{2090, 2080, "this device's clock shows 2090-01-01T00:00:00Z: if it is ahead, set it; otherwise renew"},
+		{2086, 2080, "this device's clock shows 2086-01-01T00:00:00Z: if it is ahead, set it; otherwise renew"},
 	} {
 		c := s.Config
 		c.Tries = 1

@@ -77,8 +77,8 @@ func (s *Stager) download(ctx context.Context, src Source, name string, a *relea
 	return f, nil
 }
 
-// complete brings the rest home, and compares the digest. It begins again at most once, as
-// soon as the bytes on disk may be the wrong ones.
+// complete brings the rest home, and compares the digest. It begins again at most once: if
+// several answers say that the bytes on disk are the wrong ones.
 func (d *download) complete(ctx context.Context, sha256 string) error {
 	e := d.s.effort
 	again := true
@@ -86,12 +86,15 @@ func (d *download) complete(ctx context.Context, sha256 string) error {
 	for {
 		err := d.s.retry(ctx, d.src, d.name, func() error {
 			err := d.fetchRest(ctx)
-			e.hold(d.have)
-			if err != nil && d.doubt && again && d.have > 0 && ctx.Err() == nil {
-				if failed := restart(); failed != nil {
-					return failed
+			if err != nil && d.doubt {
+				d.doubts++
+			}
+			if d.doubts >= d.s.Tries && again && d.have > 0 && ctx.Err() == nil {
+				if err = restart(); err == nil {
+					err = d.fetchRest(ctx)
 				}
 			}
+			e.hold(d.have)
 			e.stay = d.responses > 0
 			return err
 		})
@@ -131,6 +134,7 @@ type download struct {
 	responses int    // of this process that the bytes so far came from
 	leftover  bool   // the first bytes are an earlier process's
 	doubt     bool   // the last error may be the fault of the bytes on disk
+	doubts    int    // how many were
 }
 
 // rehash adds what an earlier process left to have and sum.
