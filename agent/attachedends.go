@@ -50,7 +50,7 @@ func (j *attachedJudge) mend(seen trial.Seen) error {
 	if err == nil || seen.Began {
 		return err
 	}
-	j.record.Mended = true
+	j.record.Mended, j.record.Quiet = true, 0 // what serves requests has a window from then on
 	if e := j.a.c.Layout.RecordJudge(j.record); e != nil {
 		j.log.Warn().Err(e).Msg("what the trial found was not recorded")
 		return nil

@@ -202,7 +202,7 @@ func (s *attachedService) becomes(want ending) (said string) {
 		return got == want || time.Now().After(deadline)
 	})
 	if got != want {
-		s.t.Fatalf("it is %s, want %s", got, want)
+		s.t.Fatalf("it is %s (%.500s), want %s", got, said, want)
 	}
 	return said
 }
@@ -305,9 +305,9 @@ func (r attachedRow) try(t *testing.T, s *attachedService) {
 	t.Logf("%s after %.1f windows", r.end, float64(time.Since(began))/float64(attachedWindow))
 }
 
-// TestVerdictsAttached runs the table of verdicts of attached mode.
+// TestVerdictsAttached runs the table of verdicts of attached mode. It runs beside no other test
+// of this package, since its windows are short and its rows many.
 func TestVerdictsAttached(t *testing.T) {
-	t.Parallel()
 	if testing.Short() {
 		t.Skip("the table takes minutes")
 	}

@@ -58,11 +58,11 @@ func attachedWorld() []attachedRow {
 			health: `command = ["/bin/sh", "-c", "test -e $ROOT/dep && exit; touch $ROOT/dep; exit 1"]` + strings.ReplaceAll(named, "$W", "$ROOT"),
 			before: func(s *attachedService) { s.sh("touch $ROOT/dep") },
 			during: func(s *attachedService) { s.sh("for i in $(seq 70); do rm -f $ROOT/dep; sleep 0.1; done") }},
-		{name: "the path unit fails, and the request is lost", before: slowly(3),
+		{name: "the path unit fails, and the request is lost", before: slowly(2),
 			during: func(s *attachedService) {
 				s.sh("systemctl stop ${UNIT%.service}-restart.path ${UNIT%.service}-restart.service || true")
 			}},
-		{name: "the request is lost", before: slowly(3), during: func(s *attachedService) { s.sh("systemctl stop ${UNIT%.service}-restart.service || true") }}, // the agent may ask again meanwhile
+		{name: "the request is lost", before: slowly(2), during: func(s *attachedService) { s.sh("systemctl stop ${UNIT%.service}-restart.service || true") }}, // the agent may ask again meanwhile
 		{name: "the path unit is masked", before: slowly(30),
 			during: func(s *attachedService) {
 				s.sh("p=${UNIT%.service}-restart; systemctl stop $p.path $p.service; mv /etc/systemd/system/$p.path /root; ln -s /dev/null /etc/systemd/system/$p.path; systemctl daemon-reload")
