@@ -33,6 +33,8 @@ type Unit interface {
 	Older(ctx context.Context) (string, error)
 	// LastEnd returns how the start before the given one ended; "" if that is unknown.
 	LastEnd(ctx context.Context, start string) string
+	// StoppedBy says why the unit, which is stopped, was not started; "" if that is unknown.
+	StoppedBy(ctx context.Context) string
 	// Journal returns the last lines of the start before the one that runs.
 	Journal(ctx context.Context) ([]string, error)
 }

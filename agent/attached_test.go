@@ -32,6 +32,7 @@ func (u fakeUnit) Fit(context.Context) error                 { return nil }
 func (u fakeUnit) Journal(context.Context) ([]string, error) { return []string{"it said this"}, nil }
 func (u fakeUnit) Older(context.Context) (string, error)     { return "", nil }
 func (u fakeUnit) LastEnd(context.Context, string) string    { return "" }
+func (u fakeUnit) StoppedBy(context.Context) string          { return "a unit that it depends on failed" }
 func (u fakeUnit) Restart(_ context.Context, start string, again bool) error {
 	return u.restart(start, again)
 }

@@ -34,7 +34,7 @@ func (j *attachedJudge) check(ctx context.Context, now time.Time) {
 	if ctx.Err() != nil {
 		return
 	}
-	j.answered = time.Now()
+	j.hears(now)
 	if j.own != trial.Passes {
 		if !j.well.IsZero() {
 			j.log.Warn().Str("check", string(j.own)).Str("reason", j.why).Msg("its own check does not pass any more")
@@ -46,10 +46,23 @@ func (j *attachedJudge) check(ctx context.Context, now time.Time) {
 		j.well = now
 		j.log.Info().Msg("its own check passes; holding")
 	}
-	calm := !j.calm && now.Sub(j.well) >= pace(calmAfter)
-	if calm || !j.record.Ready || !j.record.Passed {
-		j.calm = j.calm || calm
-		j.record.Ready, j.record.Passed, j.record.Calm = true, true, j.calm
+	if !j.record.Ready || !j.record.Passed {
+		j.record.Ready, j.record.Passed = true, true
+		j.note(now)
+	}
+}
+
+// hears notes when the check answered, and whether it has not failed for ten minutes: one that
+// cannot tell speaks against nothing.
+func (j *attachedJudge) hears(now time.Time) {
+	j.answered = time.Now()
+	switch {
+	case j.own != trial.Passes && j.own != trial.CannotTell:
+		j.unfailed = time.Time{}
+	case j.unfailed.IsZero():
+		j.unfailed = now
+	case !j.calm && now.Sub(j.unfailed) >= pace(calmAfter):
+		j.calm, j.record.Calm = true, true
 		j.note(now)
 	}
 }
@@ -93,17 +106,26 @@ func (j *attachedJudge) judge(ctx context.Context) (done bool, err error) {
 		}
 		return true
 	}
+	at := time.Since(j.begun)
+	before := j.unit.Active
 	dep.Before = depends()
 	own, why := trial.Fails, j.unit.Words
-	if j.unit.Active {
+	if before {
 		own, why = a.askOwn(ctx)
+		j.answered = time.Now()
 	}
 	dep.After = depends()
 	unit, err := a.attached.look(ctx)
-	if ctx.Err() != nil || err != nil || unit.Invocation != start || unit.State != trial.Up {
+	if ctx.Err() != nil || err != nil || unit.Invocation != start || unit.State != trial.Up || unit.Active != before {
 		return false, nil // it says nothing about that start
 	}
+	if j.record.FailedIn != start || at-time.Duration(j.record.FailedAt)*time.Millisecond >= pace(calmAfter) {
+		j.record.Failed = 0 // of another start, or ten minutes ago
+	}
 	failed, finding := trial.Attached.Checks(j.record.Failed, own, dep, j.accepted)
+	if failed > j.record.Failed {
+		j.record.FailedIn, j.record.FailedAt = start, at.Milliseconds()
+	}
 	if dep.Set && words == "" {
 		words = "it answers"
 	}
@@ -129,7 +151,7 @@ func (j *attachedJudge) judge(ctx context.Context) (done bool, err error) {
 	case trial.NoEvidence, trial.Well:
 		j.reached(state.Unproven, j.waitsFor(j.seen(now)), now)
 	case trial.Waived:
-		return true, a.keep(ctx, "an operator accepted it, although its own check cannot tell")
+		return j.keep(ctx, "an operator accepted it, although its own check cannot tell")
 	}
 	return false, nil
 }
@@ -140,6 +162,8 @@ func (j *attachedJudge) waitsFor(seen trial.Seen) string {
 	switch {
 	case j.unit.State == trial.Between:
 		return unit + " to start: " + j.unit.Words
+	case j.unit.State == trial.Stopped && j.stopped != nil && *j.stopped != "":
+		return fmt.Sprintf("somebody to start %s: %s: %s", unit, j.unit.Words, *j.stopped)
 	case j.unit.State == trial.Stopped:
 		return fmt.Sprintf("somebody to start %s: %s", unit, j.unit.Words)
 	case !seen.Began, seen.Noted:

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,15 +37,18 @@ type attachedJudge struct {
 	asked    time.Time // when the check was asked last
 	answered time.Time // when it answered last
 	well     time.Time // since when it passes without a break, in this start; zero: it does not
+	unfailed time.Time // since when it has not failed, in this start; zero: it has
 	calm     bool      // for ten minutes
 	quiet    time.Time // since when nothing starts the service; zero: something does
+	stopped  *string   // why, while it is stopped; nil: it is not, or was not asked
 	between  time.Time // since when it is between two starts; zero: it is not
 	round    time.Time // when the last round of checks began
 	found    string    // in it
 	stuck    time.Time // since when a verdict or a start could not be recorded; zero: it could
 	tried    time.Time // when that failed last
 	wrote    time.Time // when the record was written last
-	silent   bool      // systemd does not answer
+	since    time.Time // when the trial began, as far as an agent looked at it
+	silent   time.Time // since when systemd does not answer; zero: it does
 }
 
 func (a *Agent) newAttachedJudge(res state.Result) *attachedJudge {
@@ -59,6 +63,8 @@ func (a *Agent) newAttachedJudge(res state.Result) *attachedJudge {
 		}
 	}
 	j.record = a.c.Layout.ReadJudge(s)
+	now := time.Now()
+	j.since = j.ago(now, j.record.Looked)
 	return j
 }
 
@@ -72,7 +78,8 @@ func (j *attachedJudge) run(ctx context.Context) error {
 	var last time.Time
 	for {
 		// Each look forks a process: after ten minutes fewer are enough.
-		if now := time.Now(); !j.calm || now.Sub(last) >= min(pace(5*time.Second), a.c.Window/4) {
+		rests := j.calm || j.unit.State == trial.Stopped && j.record.Stage == state.Unproven
+		if now := time.Now(); !rests || now.Sub(last) >= min(pace(5*time.Second), a.c.Window/4) {
 			last = now
 			if done, err := j.step(ctx); done || err != nil {
 				return err
@@ -93,14 +100,11 @@ func (j *attachedJudge) step(ctx context.Context) (done bool, err error) {
 	if ctx.Err() != nil {
 		return false, nil
 	}
-	if silent := err != nil; silent != j.silent {
-		if j.silent = silent; silent {
-			j.log.Warn().Err(err).Msg("systemd does not say how the service is; nothing is decided meanwhile")
-		}
-	}
 	if err != nil {
+		j.isSilent(err)
 		return false, nil
 	}
+	j.silent = time.Time{}
 	res, err := a.c.Layout.Read()
 	if err != nil {
 		j.log.Warn().Err(err).Msg("the install root could not be read")
@@ -118,34 +122,46 @@ func (j *attachedJudge) step(ctx context.Context) (done bool, err error) {
 			return false, nil
 		}
 	}
+	switch {
+	case unit.State != trial.Stopped:
+		j.stopped = nil
+	case j.stopped == nil:
+		why := a.attached.StoppedBy(ctx)
+		j.stopped = &why
+	}
 	seen := j.seen(now)
 	act := seen.Next()
 	switch act {
-	case trial.CountStart, trial.NoteEnd:
+	case trial.CountStart, trial.NoteEnd, trial.TakeBack:
 		if now.Sub(j.tried) < a.c.Window/4 {
 			break // the disk is full, say
 		}
-		if act == trial.CountStart {
+		switch act {
+		case trial.CountStart:
 			return false, j.count(ctx, now)
+		case trial.TakeBack:
+			return j.takeBack(ctx, now)
 		}
 		j.condemn(ctx, unit.Words, now)
 	case trial.Ask:
 		j.requests.ask(ctx, unit)
 	case trial.Mend:
 		return false, j.mend(seen)
-	case trial.TakeBack:
-		return j.takeBack(ctx)
 	case trial.Keep:
-		return true, a.keep(ctx, "")
+		return j.keep(ctx, "")
 	case trial.Judge:
-		if now.Sub(j.round) >= a.c.Window/4 {
+		if j.own == trial.Passes { // and is held soon
+			j.reached(state.Unproven, j.waitsFor(seen), now)
+		} else if now.Sub(j.round) >= a.c.Window/4 {
 			j.round = now
 			return j.judge(ctx)
 		}
 	case trial.Offer:
 		j.reached(state.Unproven, j.waitsFor(seen), now)
 	case trial.Wait:
-		if j.record.Stage == "" || j.record.Stage == state.OnTrial {
+		if now.Sub(j.since) >= 2*j.limit() { // it is started again and again, say
+			j.reached(state.Unproven, j.waitsFor(seen), now)
+		} else if j.record.Stage == "" || j.record.Stage == state.OnTrial {
 			j.reached(state.OnTrial, j.waitsFor(seen), now)
 		}
 	}
@@ -157,22 +173,28 @@ func (j *attachedJudge) observe(unit trial.Service, now time.Time) {
 	l := j.a.c.Layout
 	starts, known := l.ReadStarts(j.state)
 	if j.record = j.record.InStart(starts.Number); j.record.Before == "" && !known && j.state.BootAttempts == 0 {
-		j.record.Before = unit.Invocation
+		j.record.Before = cmp.Or(unit.Invocation, notStarted)
 		j.note(now)
 	}
+	first := j.looked.IsZero()
 	if unit.Invocation != j.unit.Invocation {
-		j.well, j.calm, j.round, j.asked = time.Time{}, false, time.Time{}, time.Time{}
+		j.well, j.unfailed, j.calm, j.round, j.asked = time.Time{}, time.Time{}, false, time.Time{}, time.Time{}
 		j.found, j.stuck, j.tried = "", time.Time{}, time.Time{}
 		j.own, j.why = trial.NotRun, "it was not asked yet"
 	}
 	if !unit.Active {
-		j.well = time.Time{}
+		j.well, j.unfailed = time.Time{}, time.Time{}
 		j.own, j.why = trial.Fails, unit.Words
 	}
 	j.starts = starts
+	if first && unit.State != trial.Between { // of an agent before this one
+		j.quiet = j.ago(now, j.record.Quiet)
+	}
 	switch {
 	case unit.State != trial.Between:
 		j.between = time.Time{}
+	case first:
+		j.between = j.ago(now, j.record.Between)
 	case j.between.IsZero():
 		j.between = now
 	}
@@ -187,6 +209,10 @@ func (j *attachedJudge) observe(unit trial.Service, now time.Time) {
 		j.quiet = now
 	}
 	j.unit, j.begun, j.looked = unit, now.Add(-unit.Age), now
+	if j.round.IsZero() && j.record.Failed > 0 && j.record.FailedIn == unit.Invocation {
+		j.round = j.begun.Add(time.Duration(j.record.FailedAt) * time.Millisecond)
+	}
+	j.keepTimes(now)
 	if !j.accepted && l.Accepted(j.state) {
 		j.accepted = true
 		j.log.Warn().Msg("an operator accepted this version: a check that cannot tell is enough")
@@ -196,6 +222,52 @@ func (j *attachedJudge) observe(unit trial.Service, now time.Time) {
 // began reports whether the service was started since the swap.
 func (j *attachedJudge) began(unit trial.Service) bool {
 	return j.state.BootAttempts > 0 || j.starts.Number > 0 || j.record.Before != "" && unit.Invocation != "" && unit.Invocation != j.record.Before
+}
+
+// notStarted stands for JudgeRecord.Before where the service was not started since the boot.
+const notStarted = "none"
+
+// ago is now without some quarters of a window.
+func (j *attachedJudge) ago(now time.Time, quarters int) time.Time {
+	if quarters <= 0 {
+		return time.Time{}
+	}
+	return now.Add(-time.Duration(quarters) * (j.a.c.Window / 4))
+}
+
+// keepTimes records, in quarters of a window, what an agent that dies must not forget. No clock
+// is needed for that.
+func (j *attachedJudge) keepTimes(now time.Time) {
+	if j.since.IsZero() {
+		j.since = now
+	}
+	quarters := func(since time.Time, most int) int {
+		if since.IsZero() {
+			return 0
+		}
+		return min(most, int(now.Sub(since)/(j.a.c.Window/4)))
+	}
+	r := &j.record
+	quiet, between := quarters(j.quiet, 4), quarters(j.between, 4)
+	looked := quarters(j.since, int(8*j.limit()/j.a.c.Window)+1)
+	if quiet == r.Quiet && between == r.Between && looked == r.Looked {
+		return
+	}
+	r.Quiet, r.Between, r.Looked = quiet, between, looked
+	j.note(now)
+}
+
+// isSilent says, once, that systemd does not answer. After a window newer versions can be
+// staged.
+func (j *attachedJudge) isSilent(err error) {
+	now := time.Now()
+	if j.silent.IsZero() {
+		j.silent = now
+		j.log.Warn().Err(err).Msg("systemd does not say how the service is; nothing is decided meanwhile")
+	}
+	if now.Sub(j.silent) >= j.a.c.Window {
+		j.reached(state.Unproven, "systemd to answer: "+err.Error(), now)
+	}
 }
 
 // seen is what the rules are asked about.
@@ -266,6 +338,8 @@ func (j *attachedJudge) count(ctx context.Context, now time.Time) error {
 		j.tried = now
 		return nil
 	}
+	j.record.Ends = "" // it did not
+	j.note(now)
 	j.log.Warn().Int("boot_attempts", rep.BootAttempts).Msg("no watchdog ran before this start, so the agent counted it: write the drop-in again (edge-agent unit)")
 	return nil
 }
@@ -296,49 +370,4 @@ func (j *attachedJudge) condemn(ctx context.Context, cause string, now time.Time
 	if now.Sub(j.stuck) >= j.a.c.Window {
 		j.requests.ask(ctx, j.unit)
 	}
-}
-
-// takeBack points current back to the version that runs: nothing started the new one.
-func (j *attachedJudge) takeBack(ctx context.Context) (done bool, err error) {
-	a := j.a
-	if err := a.c.Layout.WithdrawRestart(); err != nil {
-		j.log.Warn().Err(err).Msg("the request for a restart was not withdrawn")
-	}
-	why := fmt.Sprintf("nothing restarted %s within %v after the swap: %s", a.c.Service.Unit, a.c.Window, j.requests.words(j.unit))
-	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-		if s.TrialID == j.trial {
-			s, t = state.TakeBackSwap(s, t, why, now)
-		}
-		return s, t, nil
-	})
-	if err != nil && !errors.Is(err, state.ErrReportsPending) {
-		j.log.Error().Err(err).Msg("the swap was not taken back; trying again")
-		return false, nil
-	}
-	if res.State.Status != state.RolledBack { // it was started meanwhile
-		return false, nil
-	}
-	j.log.Error().Str("reason", why).Msg("the swap was taken back: the new version was never started")
-	// It may have been started right before; and what the agent's own request stopped, nobody
-	// else starts.
-	if unit, err := a.attached.look(ctx); err == nil && (unit.Invocation != j.record.Before || unit.OwnStop) {
-		j.record.Ends, a.attached.ended = unit.Invocation, unit.Invocation
-		j.note(time.Now())
-	}
-	return true, nil
-}
-
-// mend returns errMend, before the first start of the trial once only: if systemd cannot start
-// what serves requests, the swap is taken back.
-func (j *attachedJudge) mend(seen trial.Seen) error {
-	err := j.requests.mend()
-	if err == nil || seen.Began {
-		return err
-	}
-	j.record.Mended = true
-	if e := j.a.c.Layout.RecordJudge(j.record); e != nil {
-		j.log.Warn().Err(e).Msg("what the trial found was not recorded")
-		return nil
-	}
-	return err
 }

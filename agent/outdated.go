@@ -47,8 +47,19 @@ func (a *Agent) awaitRestart(ctx context.Context, res state.Result) error {
 	tick := time.NewTicker(pace(time.Second))
 	defer tick.Stop()
 	requests := requests{a: a}
-	for begin := time.Now(); ; {
+	stopped := false
+	for begin, last := time.Now(), (time.Time{}); ; {
+		if stopped && time.Since(last) < pace(5*time.Second) { // each look forks a process
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			continue
+		}
+		last = time.Now()
 		unit, err := a.attached.look(ctx)
+		stopped = err == nil && unit.State == trial.Stopped
 		atOnce, is := old[unit.Invocation]
 		if ctx.Err() != nil || err == nil && !is {
 			return nil

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 	"github.com/bilbycast/edge-agent/wire"
@@ -55,22 +54,22 @@ func (a *Agent) watched() (entries []state.Entry, toCome bool) {
 }
 
 // failsAsWell returns why the check of the version that runs does not pass, by the measure of a
-// trial: for as long as its first start may take, and half a window more. It returns "" if it
+// trial: for as long as a start may take, and half a window more. It returns "" if it
 // passes, or if that is not known.
 func (a *Agent) failsAsWell(ctx context.Context, res state.Result) (why string) {
 	tick := time.NewTicker(pace(time.Second))
 	defer tick.Stop()
 	begin, old := time.Now(), a.outdated(res)
-	limit := max(a.c.Window, pace(stage.FirstStartOf(a.c.Layout, a.c.version)))
-	var up, well time.Time
+	if since := begin.Sub(res.State.Since); since > 0 && since < 3*a.c.Window { // an agent before this one watched, too
+		begin = res.State.Since
+	}
+	limit := a.c.Window
+	var well time.Time
 	for {
 		now := time.Now()
 		unit, err := a.attached.look(ctx)
 		limit = max(limit, unit.StartLimit)
 		if _, is := old[unit.Invocation]; err == nil && unit.Active && !is {
-			if up.IsZero() {
-				up = now
-			}
 			own, said := a.askOwn(ctx)
 			switch {
 			case own != trial.Passes:
@@ -78,7 +77,7 @@ func (a *Agent) failsAsWell(ctx context.Context, res state.Result) (why string) 
 			case well.IsZero():
 				well = now
 			}
-			switch over := now.Sub(up) >= limit+a.c.Window/2; {
+			switch over := unit.Age >= limit+a.c.Window/2; {
 			case !well.IsZero() && now.Sub(well) >= a.c.Hold, over && (own == trial.Passes || own == trial.NotRun):
 				return ""
 			case over:

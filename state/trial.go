@@ -112,8 +112,16 @@ type JudgeRecord struct {
 	// Boot is the id of the boot, as the agent's sandbox shows it, in which the last start
 	// was seen.
 	Boot string `json:"boot_id,omitzero"`
-	// Failed is how many rounds of checks of the start failed.
-	Failed int `json:"failed,omitzero"`
+	// Failed is how many rounds of checks failed in the start FailedIn, and FailedAt the age of
+	// that start, in milliseconds, when the last of them began.
+	Failed   int    `json:"failed,omitzero"`
+	FailedIn string `json:"failed_in,omitzero"`
+	FailedAt int64  `json:"failed_at_ms,omitzero"`
+	// For how many quarters of a window nothing started the service (Quiet), it was between two
+	// starts (Between), and the trial was looked at (Looked).
+	Quiet   int `json:"quiet,omitzero"`
+	Between int `json:"between,omitzero"`
+	Looked  int `json:"looked,omitzero"`
 	// Ends is the start that must end, since the agent set current back.
 	Ends string `json:"ends,omitzero"`
 	// Mended means that the agent ended itself before the first start of the trial, so that
@@ -133,6 +141,7 @@ func (r JudgeRecord) InStart(number int) JudgeRecord {
 	return JudgeRecord{
 		TrialID: r.TrialID, Start: number, Passed: r.Passed, Rounds: r.Rounds, Completed: r.Completed, Link: r.Link, Probe: r.Probe,
 		Before: r.Before, Boot: r.Boot, Ends: r.Ends, Check: r.Check, Dependency: r.Dependency,
+		Failed: r.Failed, FailedIn: r.FailedIn, FailedAt: r.FailedAt, Looked: r.Looked,
 	}
 }
 
@@ -356,7 +365,9 @@ func (l Layout) Findings(s State) *Findings {
 // trial in s. Something that both versions depend on may be down then.
 func (l Layout) failedItsCheck(s State) bool {
 	swap, ok := l.ReadSwap(s)
-	return ok && swap.Attached && l.ReadJudge(s).Failed >= trial.Attached.RoundsPerStart
+	starts, known := l.ReadStarts(s)
+	judged := l.ReadJudge(s)
+	return ok && swap.Attached && judged.Failed >= trial.Attached.RoundsPerStart && (!known || starts.Invocation == judged.FailedIn)
 }
 
 // reportFindings adds f to the report of the rollback that s has just recorded, and whether

@@ -52,6 +52,17 @@ func (a Attached) LastEnd(ctx context.Context, start string) string {
 	return lastEnd(ctx, a.Name, start)
 }
 
+// StoppedBy says why the unit, which is stopped, was not started: a unit that it depends on
+// failed (JOB_RESULT=dependency in systemd's journal), or a job stopped it. It returns "" if that
+// is unknown.
+func (a Attached) StoppedBy(ctx context.Context) string {
+	out, err := output(ctx, "journalctl", "--quiet", "--no-pager", "--output=json", "--lines=200", "--unit="+a.Name, "_PID=1")
+	if err != nil {
+		return ""
+	}
+	return lastJob(out)
+}
+
 // Journal is LastLines of the unit.
 func (a Attached) Journal(ctx context.Context) ([]string, error) {
 	p, err := show(ctx, a.Name, "InvocationID")

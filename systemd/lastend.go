@@ -32,6 +32,30 @@ func lastEnd(ctx context.Context, unit, now string) string {
 	return endOf(out, now)
 }
 
+// lastJob says what the last job of a unit came to, from journalctl's JSON.
+func lastJob(out []byte) (why string) {
+	in := bufio.NewScanner(bytes.NewReader(out))
+	in.Buffer(nil, 1<<20)
+	for in.Scan() {
+		var e struct {
+			Type   string `json:"JOB_TYPE"`
+			Result string `json:"JOB_RESULT"`
+		}
+		if json.Unmarshal(in.Bytes(), &e) != nil || e.Result == "" {
+			continue
+		}
+		switch {
+		case e.Result == "dependency":
+			why = "a unit that it depends on failed"
+		case e.Type == "stop":
+			why = "somebody, or another unit, stopped it"
+		default:
+			why = ""
+		}
+	}
+	return why
+}
+
 // Restarts returns how often systemd has restarted the unit of this process by itself since
 // an operator, or the boot, started it (NRestarts).
 func Restarts(ctx context.Context) (int, error) {

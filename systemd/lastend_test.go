@@ -26,3 +26,28 @@ func TestEndOf(t *testing.T) {
 		}
 	}
 }
+
+// The last job tells a start that failed with a dependency from an operator's stop.
+func TestLastJob(t *testing.T) {
+	t.Parallel()
+	const (
+		started    = `{"JOB_TYPE":"start","JOB_RESULT":"done","UNIT":"app.service"}` + "\n"
+		stopped    = `{"JOB_TYPE":"stop","JOB_RESULT":"done","UNIT":"app.service"}` + "\n"
+		restarted  = `{"JOB_TYPE":"restart","JOB_RESULT":"done","UNIT":"app.service"}` + "\n"
+		dependency = `{"JOB_TYPE":"start","JOB_RESULT":"dependency","UNIT":"app.service"}` + "\n"
+		other      = `{"MESSAGE":"app.service: Deactivated successfully."}` + "\nno JSON\n"
+	)
+	for lines, want := range map[string]string{
+		"":                               "",
+		started + other:                  "",
+		started + stopped + other:        "somebody, or another unit, stopped it",
+		stopped + dependency:             "a unit that it depends on failed",
+		dependency + started + stopped:   "somebody, or another unit, stopped it",
+		restarted + dependency + other:   "a unit that it depends on failed",
+		dependency + restarted + started: "",
+	} {
+		if got := lastJob([]byte(lines)); got != want {
+			t.Errorf("%q: %q, want %q", lines, got, want)
+		}
+	}
+}

@@ -15,7 +15,7 @@ import (
 // units that restart it.
 var (
 	looked = []string{
-		"LoadState", "ActiveState", "SubState", "Result", "InvocationID", "Job", "NRestarts", "Type", "TimeoutStartUSec",
+		"LoadState", "ActiveState", "SubState", "Result", "Restart", "InvocationID", "Job", "NRestarts", "Type", "TimeoutStartUSec",
 		"InactiveExitTimestampMonotonic", "InactiveEnterTimestampMonotonic", "ActiveEnterTimestampMonotonic", "ActiveExitTimestampMonotonic", "ExecMainStartTimestampMonotonic",
 	}
 	lookedBeside = []string{"ExecMainCode", "ExecMainStatus", "ExecMainExitTimestampMonotonic", "WantedBy"}
@@ -50,6 +50,10 @@ func lookAt(name, self string, p []map[string]string, now time.Duration) (trial.
 	}
 	switch service["Type"] {
 	case "simple", "exec", "idle": // they are active as soon as the program runs
+		if s.Ran {
+			break
+		}
+		fallthrough // it bounds their ExecStartPre=
 	default:
 		s.StartLimit, _ = duration(service["TimeoutStartUSec"])
 	}
@@ -82,6 +86,10 @@ func stateOfUnit(p map[string]string) trial.Unit {
 	case active == "inactive":
 		// Only a job leaves a service inactive whose Result is a failure: a stop between two
 		// restarts of systemd. By its own fault it would be failed.
+		return trial.Stopped
+	case p["Restart"] == "always" && p["Result"] != "start-limit-hit" && p["Result"] != "resources":
+		// systemd restarts it whenever it ends by itself. So a job stopped it, and its program
+		// ended with an error, as many do at SIGTERM, or did not end in time.
 		return trial.Stopped
 	}
 	return trial.Down

@@ -45,7 +45,8 @@ const (
 )
 
 // Checks judges one round of checks: dependency, own check, dependency. failed is how many
-// rounds of this start failed before. accepted is an operator's word, which counts where the
+// rounds of this start failed in the ten minutes before (a margin, which the search of the
+// tests does not have). accepted is an operator's word, which counts where the
 // check cannot tell. It returns the new number of failed rounds.
 func (r Rules) Checks(failed int, own Own, dep Dependency, accepted bool) (int, Finding) {
 	up := dep.Before && dep.After

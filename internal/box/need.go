@@ -41,8 +41,8 @@ func NeedRoot(t testing.TB) {
 // leaves out.
 const LongEnv = "EDGE_AGENT_LONG"
 
-// Long skips a test that tries every input of a kind under a real systemd. Without it,
-// go test stays within its time limit.
+// Long skips a test that takes long: mostly one that tries every input of a kind under a real
+// systemd. Without it, go test stays within its time limit.
 func Long(t testing.TB) {
 	t.Helper()
 	if os.Getenv(LongEnv) == "" {

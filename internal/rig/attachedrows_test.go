@@ -58,11 +58,11 @@ func attachedWorld() []attachedRow {
 			health: `command = ["/bin/sh", "-c", "test -e $ROOT/dep && exit; touch $ROOT/dep; exit 1"]` + strings.ReplaceAll(named, "$W", "$ROOT"),
 			before: func(s *attachedService) { s.sh("touch $ROOT/dep") },
 			during: func(s *attachedService) { s.sh("for i in $(seq 70); do rm -f $ROOT/dep; sleep 0.1; done") }},
-		{name: "the path unit fails, and the request is lost", before: slowly(3),
+		{name: "the path unit fails, and the request is lost", before: slowly(2),
 			during: func(s *attachedService) {
 				s.sh("systemctl stop ${UNIT%.service}-restart.path ${UNIT%.service}-restart.service || true")
 			}},
-		{name: "the request is lost", before: slowly(3), during: func(s *attachedService) { s.sh("systemctl stop ${UNIT%.service}-restart.service || true") }}, // the agent may ask again meanwhile
+		{name: "the request is lost", before: slowly(2), during: func(s *attachedService) { s.sh("systemctl stop ${UNIT%.service}-restart.service || true") }}, // the agent may ask again meanwhile
 		{name: "the path unit is masked", before: slowly(30),
 			during: func(s *attachedService) {
 				s.sh("p=${UNIT%.service}-restart; systemctl stop $p.path $p.service; mv /etc/systemd/system/$p.path /root; ln -s /dev/null /etc/systemd/system/$p.path; systemctl daemon-reload")
@@ -85,6 +85,15 @@ func attachedWorld() []attachedRow {
 			before: depDown, during: func(s *attachedService) { s.windows(0.6); depUp(s) }},
 		{name: "what it requires stays down", head: "Requires=%p-dep.service\nAfter=%p-dep.service", setup: needs("Type=oneshot\\nExecStart=/usr/bin/test -e $W/dep"),
 			before: depDown, meanwhile: takenBack, heal: depUp, end: takenBack, runs: true},
+		{name: "an operator's restart fails with what it requires", head: "Requires=%p-dep.service\nAfter=%p-dep.service", setup: needs("Type=oneshot\\nExecStart=/usr/bin/test -e $W/dep"),
+			during: func(s *attachedService) { s.started(); depDown(s); s.sh("systemctl restart $UNIT || true") }, meanwhile: unproven,
+			heal: func(s *attachedService) {
+				if _, text := s.status(); !strings.Contains(text, "a unit that it depends on failed") {
+					s.t.Errorf("status does not say why: %s", text)
+				}
+				depUp(s)
+				s.sh("systemctl start $UNIT")
+			}},
 		{name: "stopped by its operator before the request", before: slowly(3), during: func(s *attachedService) { s.sh("systemctl stop $UNIT") }, end: takenBack, says: []string{"is inactive"}},
 		{name: "stopped by its operator during the trial", during: func(s *attachedService) { s.started(); s.sh("systemctl stop $UNIT") }, meanwhile: unproven,
 			heal: func(s *attachedService) { s.sh("systemctl start $UNIT") }},
@@ -96,6 +105,8 @@ func attachedWorld() []attachedRow {
 			s.started()
 			s.sh("systemctl stop ${UNIT%.service}-agent && /opt/bin/edge-agent rollback --root $ROOT && systemctl start ${UNIT%.service}-agent")
 		}, end: rolledBack},
+		{name: "stopped during the trial, and its program ends with an error", new: "trap 'exit 143' TERM; while :; do sleep 0.1; done", during: func(s *attachedService) { s.started(); s.sh("systemctl stop $UNIT") }, meanwhile: unproven,
+			heal: func(s *attachedService) { s.windows(2); s.sh("systemctl start $UNIT") }},
 		{name: "the agent is killed again and again", during: func(s *attachedService) {
 			s.sh("for i in $(seq 10); do systemctl kill -s KILL ${UNIT%.service}-agent; sleep 1.2; done")
 		}},

@@ -16,7 +16,7 @@ func attachedVersions() []attachedRow {
 		{name: "never ready, and TimeoutStartSec= is infinity", unit: "Type=notify\nNotifyAccess=all\nTimeoutStartSec=infinity", old: "systemd-notify --ready; " + serves, new: serves, says: []string{"activating"}},
 		{name: "its check fails", new: ill, says: []string{"its own check fails"}},
 		{name: "its check fails, and the dependency answers", new: ill, health: "command = [\"/usr/bin/test\", \"!\", \"-e\", \"$W/ill\"]\ndependency = [\"/bin/true\"]", says: []string{"its own check fails", "it answers"}},
-		{name: "its check flaps", new: "while :; do touch $W/ill; sleep 0.7; rm $W/ill; sleep 0.7; done", says: []string{"its own check fails"}},
+		{name: "its check flaps", new: "while :; do touch $W/ill; sleep 2; rm $W/ill; sleep 0.4; done", says: []string{"its own check fails"}},
 		{name: "its check fails, and the agent lives now and then", new: ill, during: func(s *attachedService) {
 			for range 12 {
 				s.sh("systemctl stop ${UNIT%.service}-agent")

@@ -13,6 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
 // boxCutsEnv is the number of times that the machine fails; the full run has 25.
@@ -72,7 +73,10 @@ func TestUnderSystemdCutsAtAnyMoment(t *testing.T) {
 				t.Fatal(err)
 			}
 			running = b.atRest(mark)
-			b.wait(mark, "the first beat", func(e rig.Entry) bool { return e.Type == "capabilities" })
+			// The beat of the start before may arrive only now; it offers no upgrade.
+			b.wait(mark, "a beat that offers upgrades", func(e rig.Entry) bool {
+				return e.Type == "capabilities" && slices.Contains(e.Capabilities, wire.CapabilityUpgrade)
+			})
 		}
 	}
 	t.Logf("%d rounds: %v", rounds, happened)

@@ -56,10 +56,7 @@ func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 // An idle agent with a TLS session needs little memory, also after the health
 // messages that follow its start.
 func TestIdleMemory(t *testing.T) {
-	box.Long(t)
-	if testing.Short() {
-		t.Skip("waits for two health messages")
-	}
+	box.Long(t) // it waits for two health messages
 	const limit = 17 << 20
 	b := setup(t, rig.NodeConfig{})
 	var pid int

@@ -99,7 +99,11 @@ func TestANodeThatFallsPausesTheRollout(t *testing.T) {
 		for wave, settle := range []string{`"settle_secs":3600`, `"settle_secs":0`} {
 			t.Run(name+" in "+[]string{"the settle window", "the next wave"}[wave], func(t *testing.T) {
 				t.Parallel()
-				p := startPair(t, server.Config{VanishAfter: time.Millisecond}, `{"version":"1.1.0",`+settle+`}`, nil)
+				var c server.Config
+				if tt.code == rollout.Vanished { // the others are offline for a moment, too
+					c.VanishAfter = time.Millisecond
+				}
+				p := startPair(t, c, `{"version":"1.1.0",`+settle+`}`, nil)
 				p.first = p.kept(p.first, p.firstReg, p.command)
 				if wave == 1 {
 					p.secondCommand = p.second.command().CommandID
