@@ -103,6 +103,8 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 		{"below /home", "mkdir -p -m 755 /home/alice", "077", "/home/alice/edge", "/home/alice/edge", "grep -q ^ProtectHome=read-only /etc/systemd/system/edge.service", "test ! -e /home/alice/edge"},
 		{"a link to a place below /home", "mkdir -p /home/alice/data; ln -s /home/alice/data /opt/bilbycast/edge", "022", "/opt/bilbycast/edge", "/home/alice/data", "true",
 			"test ! -e /home/alice/data; test ! -L /opt/bilbycast/edge"},
+		{"below /var/home, to which /home is a link", "mv /home /home.before; mkdir -p -m 755 /var/home/alice; ln -s var/home /home", "077", "/var/home/alice/edge", "/var/home/alice/edge",
+			"grep -q ^ProtectHome=read-only /etc/systemd/system/edge.service", "test ! -e /var/home/alice/edge; rm /home; mv /home.before /home"},
 		// An earlier run wrote it, and no version got in: what is given now counts.
 		{"a configuration and no version", `mkdir -p /opt/bilbycast/edge; printf '[service]\nname = "edge"\ndevice_type = "edge"\nbinary = "edge-agent"\n[manager]\nurls = ["wss://127.0.0.1:1"]\ncert_fingerprint = "` + strings.Repeat("ab", 32) + `"\nregistration_token = "old"\n[upgrade]\nenabled = true\n' >/opt/bilbycast/edge/config.toml; chmod 600 /opt/bilbycast/edge/config.toml`,
 			"022", "/opt/bilbycast/edge", "/opt/bilbycast/edge", "grep -q 127.0.0.1:1 /opt/bilbycast/edge/config.toml.before-*", "test ! -e /opt/bilbycast/edge"},
