@@ -113,7 +113,7 @@ func TestUnderSystemdInstallRoots(t *testing.T) {
 		out := b.sh("umask " + tt.umask + "; export PATH=/usr/local/bin:/usr/bin:/bin; " + b.install("--root "+tt.root))
 		b.want(out, "registered with the manager")
 		b.sh("set -e; " + tt.after + "; test $(stat -c %a " + tt.root + "/config.toml) = 600; test $(stat -c %a /etc/systemd/system/edge.service) = 644; systemctl is-active edge")
-		if out := b.sh("find " + tt.real + " ! -user edge"); out != "" {
+		if out := b.sh("find " + tt.real + " -ignore_readdir_race ! -user edge"); out != "" {
 			t.Errorf("%s: not the user's: %s", tt.name, out)
 		}
 		if out, err := b.run("/opt/bin/edge-agent doctor --config " + tt.root + "/config.toml"); err != nil {
@@ -224,7 +224,7 @@ func TestUnderSystemdInstallAgain(t *testing.T) {
 	if out, err := b.run("/root/edge-agent rollback 9.9.9 --root " + root); err == nil || !strings.Contains(out, "installed: 1.1.0") {
 		t.Errorf("%v %s", err, out)
 	}
-	if out := b.sh("find " + root + " ! -user edge"); out != "" {
+	if out := b.sh("find " + root + " -ignore_readdir_race ! -user edge"); out != "" {
 		t.Errorf("not the user's: %s", out)
 	}
 
