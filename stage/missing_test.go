@@ -49,7 +49,7 @@ func TestAWaitDoesNotBeginInTheFuture(t *testing.T) {
 			began := time.Now()
 			since := began.Round(0).Add(-ago) // without a monotonic reading
 			s.SetPatience(Patience{Before: Wait{Reason: "x", Since: since}, Waiting: func(w Wait) {
-				if at := began.Sub(w.Since); (at - max(0, ago)).Abs() > time.Minute || !strings.Contains(w.Since.String(), "m=") {
+				if at := began.Sub(w.Since); (at-max(0, ago)).Abs() > time.Minute || !strings.Contains(w.Since.String(), "m=") {
 					t.Errorf("since %v", w.Since)
 				}
 			}})

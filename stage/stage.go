@@ -274,6 +274,9 @@ func (s *Stager) build(ctx context.Context, rel verify.Release, a release.Artefa
 		return err
 	}
 	record, err := s.extract(ctx, tarball, dir, a)
+	if st, statErr := tarball.Stat(); err != nil && statErr == nil && st.Size() < a.Size {
+		return shortened("while it was unpacked")
+	}
 	if err != nil {
 		return err
 	}
