@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/agent"
-	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
@@ -55,7 +54,7 @@ func (d *doctor) dependency(ctx context.Context) {
 		return
 	}
 	var faults []fault
-	if err := probe.Dependency(ctx, d.c.Health, func() cert.Clock { return stage.Clock(d.l, nil) }); err != nil {
+	if err := probe.Dependency(ctx, d.c.Health, stage.ClockOf(d.l)); err != nil {
 		faults = append(faults, fault{err.Error() + "; the node refuses upgrades until it answers", "bring it back, or correct health.dependency in " + d.config + " and restart the service"})
 	}
 	d.check("dependency", faults...)

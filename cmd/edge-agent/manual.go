@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -122,7 +121,7 @@ const repairHelp = "this version is the repair: put it on trial even if the chec
 // running returns what asks [health] of a config.toml before a swap. What only the running
 // service knows is left out.
 func running(c config.Settings, repair, accept bool) upgrade.Running {
-	clock := func() cert.Clock { return stage.Clock(c.Layout, nil) }
+	clock := stage.ClockOf(c.Layout)
 	r := upgrade.Running{
 		Dependency: func(ctx context.Context) error { return probe.Dependency(ctx, c.Health, clock) },
 		Check:      func(ctx context.Context) error { return probe.Run(ctx, c.Health, clock) },
