@@ -82,7 +82,7 @@ func (a *Agent) askOwn(ctx context.Context) (trial.Own, string) {
 			return trial.Fails, err.Error()
 		}
 	}
-	own, err := probe.Ask(ctx, a.c.Health)
+	own, err := probe.Ask(ctx, a.c.Health, a.c.clock)
 	if err != nil {
 		return own, err.Error()
 	}
@@ -100,7 +100,7 @@ func (j *attachedJudge) judge(ctx context.Context) (done bool, err error) {
 		if !dep.Set {
 			return true
 		}
-		if err := probe.Dependency(ctx, h); err != nil {
+		if err := probe.Dependency(ctx, h, a.c.clock); err != nil {
 			words = err.Error()
 			return false
 		}

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"net/http"
@@ -21,6 +22,9 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // A device without a clock reaches a manager whose certificate, and whose authority, were
@@ -67,5 +71,29 @@ func TestAManagerWithARenewedCertificate(t *testing.T) {
 		if err = c.explainClock(err); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", clock, err, want)
 		}
+	}
+
+	// The check of the service is judged by the same clock, and by what the releases prove.
+	t.Setenv("EDGE_AGENT_SIM_CLOCK", "2030-01-01T00:00:00Z")
+	t.Setenv("SSL_CERT_FILE", ca)
+	well := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	well.TLS = s.TLS.Clone()
+	well.StartTLS()
+	defer well.Close()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Agent{c: settings{Settings: config.Settings{Layout: l}}}
+	a.c.Health = config.Health{HTTP: well.URL, TimeoutSecs: 5}
+	if err := a.ownCheck(t.Context()); err == nil {
+		t.Error("the clock is plausible, and not believed")
+	}
+	dir := l.Version(release.MustVersion("1.0.0"))
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, stage.Marker), []byte(`{"version":"1.0.0","sha256":"x","signed_at":"2033-06-01T00:00:00Z"}`), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.ownCheck(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

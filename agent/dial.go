@@ -19,7 +19,6 @@ import (
 	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
@@ -50,7 +49,7 @@ func (c settings) checkPins(cs tls.ConnectionState) error {
 func (c settings) dialer() (*websocket.Dialer, error) {
 	m := c.Manager
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	cas, clock := cert.System(), stage.Clock(c.Layout, nil)
+	cas, clock := cert.System(), c.clock()
 	trusted := cas
 	if m.CAFile != "" {
 		pem, err := fsutil.ReadLinked(m.CAFile, maxCAFile)

@@ -71,9 +71,12 @@ func (a *Agent) noteOffer(url string, err error) {
 	a.keyShares[url] = k
 }
 
+// clock returns the clock by which certificates are judged.
+func (c settings) clock() cert.Clock { return stage.Clock(c.Layout, nil) }
+
 // explainClock adds to the error of a connection what this device's clock has to do with it.
 func (c settings) explainClock(err error) error {
-	if why := stage.Clock(c.Layout, nil).Explain(err); why != "" {
+	if why := c.clock().Explain(err); why != "" {
 		return fmt.Errorf("%w: %s", err, why)
 	}
 	return err

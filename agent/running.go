@@ -11,7 +11,7 @@ import (
 
 // running says how the version that runs is looked at before a swap.
 func (a *Agent) running(repair bool) upgrade.Running {
-	r := upgrade.Running{Check: a.checkRunning, Repair: repair, Dependency: func(ctx context.Context) error { return probe.Dependency(ctx, a.c.Health) }}
+	r := upgrade.Running{Check: a.checkRunning, Repair: repair, Dependency: func(ctx context.Context) error { return probe.Dependency(ctx, a.c.Health, a.c.clock) }}
 	if a.attached != nil { // an operator may have changed the unit since the last look
 		r.Unit = func(ctx context.Context) error {
 			if err := a.attached.Fit(ctx); err != nil && !isTimeout(err) {
@@ -46,7 +46,7 @@ func (a *Agent) checkRunning(ctx context.Context) error {
 			return err
 		}
 	}
-	return probe.BeforeSwap(ctx, a.c.Health)
+	return probe.BeforeSwap(ctx, a.c.Health, a.c.clock)
 }
 
 // ownCheck asks the program's own check, and what [health] names.
@@ -56,5 +56,5 @@ func (a *Agent) ownCheck(ctx context.Context) error {
 			return fsutil.NameDenial(err)
 		}
 	}
-	return fsutil.NameDenial(probe.Run(ctx, a.c.Health))
+	return fsutil.NameDenial(probe.Run(ctx, a.c.Health, a.c.clock))
 }

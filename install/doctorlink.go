@@ -12,6 +12,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/probe"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
@@ -53,7 +54,7 @@ func (d *doctor) dependency(ctx context.Context) {
 		return
 	}
 	var faults []fault
-	if err := probe.Dependency(ctx, d.c.Health); err != nil {
+	if err := probe.Dependency(ctx, d.c.Health, stage.ClockOf(d.l)); err != nil {
 		faults = append(faults, fault{err.Error() + "; the node refuses upgrades until it answers", "bring it back, or correct health.dependency in " + d.config + " and restart the service"})
 	}
 	d.check("dependency", faults...)

@@ -36,17 +36,21 @@ const maxWords = 200
 // clientFor returns a client that follows nothing and keeps nothing: a probe is of one
 // address, now, and never through a proxy. Neither an old copy of the system's CA store nor
 // a clock that is not set makes a service look ill.
-func clientFor(u *url.URL) *http.Client {
+func (c Clock) clientFor(u *url.URL) *http.Client {
 	tr := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
 	if u.Scheme == "https" {
 		tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		cert.System().Client(tr.TLSClientConfig, cert.NewClock(nil, time.Time{}, ""), u.Hostname)
+		clock := cert.NewClock(nil, time.Time{}, "")
+		if c != nil {
+			clock = c()
+		}
+		cert.System().Client(tr.TLSClientConfig, clock, u.Hostname)
 	}
 	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // get asks a URL. key names it in errors.
-func get(ctx context.Context, key, from string) answer {
+func (c Clock) get(ctx context.Context, key, from string) answer {
 	var connecting atomic.Bool
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		ConnectStart: func(string, string) { connecting.Store(true) },
@@ -54,7 +58,7 @@ func get(ctx context.Context, key, from string) answer {
 	if err != nil {
 		return answer{trial.NotRun, fmt.Errorf("%s: %w", key, err)}
 	}
-	resp, err := clientFor(req.URL).Do(req)
+	resp, err := c.clientFor(req.URL).Do(req)
 	if err != nil {
 		own := trial.Fails
 		if !connecting.Load() || ofTheAgent(err) { // not connecting: the host's name has no address now

@@ -96,15 +96,15 @@ func TestWhatAnAnswerSays(t *testing.T) {
 			if tt.h.TimeoutSecs == 0 {
 				tt.h.TimeoutSecs = 9
 			}
-			own, err := probe.Ask(t.Context(), tt.h)
+			own, err := probe.Ask(t.Context(), tt.h, nil)
 			if own != tt.own || (err == nil) != (tt.own == trial.Passes) || err != nil && !strings.Contains(err.Error(), tt.words) {
 				t.Errorf("%s, %v; want %s, %q", own, err, tt.own, tt.words)
 			}
-			swapErr := probe.BeforeSwap(t.Context(), tt.h)
+			swapErr := probe.BeforeSwap(t.Context(), tt.h, nil)
 			if (swapErr == nil) != (tt.own == trial.Passes || tt.own == trial.NotRun) || (own == trial.CannotTell) != (swapErr != nil && strings.Contains(swapErr.Error(), "cannot tell")) {
 				t.Errorf("before a swap: %v", swapErr)
 			}
-			if runErr := probe.Run(t.Context(), tt.h); (runErr == nil) != (err == nil) {
+			if runErr := probe.Run(t.Context(), tt.h, nil); (runErr == nil) != (err == nil) {
 				t.Errorf("Run returns %v", runErr)
 			}
 		})
@@ -115,11 +115,11 @@ func TestWhatAnAnswerSays(t *testing.T) {
 func TestLongWordsOfACheck(t *testing.T) {
 	t.Parallel()
 	h := config.Health{HTTP: host(t) + "/500/" + strings.Repeat("a", 9000), TimeoutSecs: 9}
-	if _, err := probe.Ask(t.Context(), h); len(err.Error()) > len(h.HTTP)+300 {
+	if _, err := probe.Ask(t.Context(), h, nil); len(err.Error()) > len(h.HTTP)+300 {
 		t.Errorf("%d bytes", len(err.Error()))
 	}
 	h = config.Health{Command: sh("yes | head -c 9000000; echo the end; exit 1"), TimeoutSecs: 9}
-	if _, err := probe.Ask(t.Context(), h); len(err.Error()) > 300 || !strings.HasSuffix(err.Error(), "the end") {
+	if _, err := probe.Ask(t.Context(), h, nil); len(err.Error()) > 300 || !strings.HasSuffix(err.Error(), "the end") {
 		t.Errorf("%v", err)
 	}
 }
@@ -135,10 +135,10 @@ func TestAnAgentThatEndsDidNotAsk(t *testing.T) {
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if own, err := probe.Ask(ctx, h); own != trial.NotRun || err == nil {
+		if own, err := probe.Ask(ctx, h, nil); own != trial.NotRun || err == nil {
 			t.Errorf("%+v: %s, %v", h, own, err)
 		}
-		if probe.BeforeSwap(ctx, h) == nil {
+		if probe.BeforeSwap(ctx, h, nil) == nil {
 			t.Errorf("%+v: the swap was allowed", h)
 		}
 	}
@@ -161,7 +161,7 @@ func TestAnAgentWithoutFilesDidNotAsk(t *testing.T) {
 	checks := []config.Health{
 		{HTTP: url + "/200", TimeoutSecs: 9}, {HTTP: named + "/200", TimeoutSecs: 9}, {Command: sh("exit 0"), TimeoutSecs: 9},
 	}
-	if own, err := probe.Ask(t.Context(), checks[0]); own != trial.Passes {
+	if own, err := probe.Ask(t.Context(), checks[0], nil); own != trial.Passes {
 		t.Fatal(own, err)
 	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
@@ -177,7 +177,7 @@ func TestAnAgentWithoutFilesDidNotAsk(t *testing.T) {
 	}
 	var got []string
 	for _, h := range checks {
-		own, err := probe.Ask(t.Context(), h)
+		own, err := probe.Ask(t.Context(), h, nil)
 		got = append(got, fmt.Sprint(own, " ", err))
 	}
 	for _, f := range full {
@@ -216,11 +216,11 @@ func TestDependency(t *testing.T) {
 			if strings.Contains(tt.words, "within 1 s") {
 				h.TimeoutSecs = 1
 			}
-			err := probe.Dependency(t.Context(), h)
+			err := probe.Dependency(t.Context(), h, nil)
 			if (err == nil) != (tt.words == "") || err != nil && !strings.Contains(err.Error(), tt.words) {
 				t.Errorf("%v, want %q", err, tt.words)
 			}
-			if own, _ := probe.Ask(t.Context(), config.Health{Dependency: tt.d, TimeoutSecs: 9}); own != trial.Passes {
+			if own, _ := probe.Ask(t.Context(), config.Health{Dependency: tt.d, TimeoutSecs: 9}, nil); own != trial.Passes {
 				t.Errorf("the dependency is asked as a check: %s", own)
 			}
 		})

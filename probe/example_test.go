@@ -22,9 +22,9 @@ func ExampleRun() {
 	defer service.Close()
 	health := config.Health{HTTP: service.URL + "/healthz", TimeoutSecs: 5}
 
-	fmt.Println(probe.Run(context.Background(), health))
+	fmt.Println(probe.Run(context.Background(), health, nil))
 	healthy = false
-	err := probe.Run(context.Background(), health)
+	err := probe.Run(context.Background(), health, nil)
 	fmt.Println(strings.ReplaceAll(err.Error(), service.URL, "http://127.0.0.1:8080"))
 	// Output:
 	// <nil>
@@ -34,6 +34,6 @@ func ExampleRun() {
 // A command is healthy if it exits with 0. The error has the end of its output.
 func ExampleRun_command() {
 	health := config.Health{Command: []string{"/bin/sh", "-c", "echo the disk is full; exit 1"}, TimeoutSecs: 5}
-	fmt.Println(probe.Run(context.Background(), health))
+	fmt.Println(probe.Run(context.Background(), health, nil))
 	// Output: health.command: exit status 1: the disk is full
 }

@@ -11,14 +11,19 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/trial"
 )
 
+// Clock returns the clock by which the certificates of an https address are judged. A nil
+// Clock is that of this device, which knows no later time than when this program was built.
+type Clock func() cert.Clock
+
 // Run asks what h names whether the service is well. The error says what is wrong, or why
 // nobody knows. A Health that names nothing is well.
-func Run(ctx context.Context, h config.Health) error {
-	_, err := Ask(ctx, h)
+func Run(ctx context.Context, h config.Health, clock Clock) error {
+	_, err := Ask(ctx, h, clock)
 	return err
 }
 
@@ -26,8 +31,8 @@ func Run(ctx context.Context, h config.Health) error {
 // trial.Passes. All that h names is asked, at the same time, and the worst answer counts:
 // trial.Fails before trial.CannotTell before trial.NotRun. So the result does not depend on
 // an order. If ctx ended, it is trial.NotRun.
-func Ask(ctx context.Context, h config.Health) (trial.Own, error) {
-	own := worst(limited(ctx, h.TimeoutSecs, "health.http", h.HTTP, "health.command", h.Command))
+func Ask(ctx context.Context, h config.Health, clock Clock) (trial.Own, error) {
+	own := worst(clock.limited(ctx, h.TimeoutSecs, "health.http", h.HTTP, "health.command", h.Command))
 	if err := ctx.Err(); err != nil {
 		return trial.NotRun, err
 	}
@@ -38,8 +43,8 @@ func Ask(ctx context.Context, h config.Health) (trial.Own, error) {
 // begin. Afterwards a check that could not be run would say nothing about a version, so it
 // says nothing against the upgrade either. One that cannot tell does: it would leave the new
 // version without a judge, or with a wrong one.
-func BeforeSwap(ctx context.Context, h config.Health) error {
-	own, err := Ask(ctx, h)
+func BeforeSwap(ctx context.Context, h config.Health, clock Clock) error {
+	own, err := Ask(ctx, h, clock)
 	switch {
 	case own == trial.NotRun && ctx.Err() == nil:
 		return nil
@@ -51,9 +56,9 @@ func BeforeSwap(ctx context.Context, h config.Health) error {
 
 // Dependency asks [health] dependency. The error says why it does not answer as it should.
 // A Health without a dependency has none that fails.
-func Dependency(ctx context.Context, h config.Health) error {
+func Dependency(ctx context.Context, h config.Health, clock Clock) error {
 	const key = "health.dependency"
-	return worst(limited(ctx, h.TimeoutSecs, key, h.Dependency.URL(), key, h.Dependency.Command())).err
+	return worst(clock.limited(ctx, h.TimeoutSecs, key, h.Dependency.URL(), key, h.Dependency.Command())).err
 }
 
 // answer is what one question brought. Without Passes it has an error.
@@ -63,14 +68,14 @@ type answer struct {
 }
 
 // limited asks a URL and a command, each within the limit, and returns all answers.
-func limited(ctx context.Context, secs int, urlKey, url, commandKey string, args []string) []answer {
+func (c Clock) limited(ctx context.Context, secs int, urlKey, url, commandKey string, args []string) []answer {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(secs)*time.Second,
 		fmt.Errorf("no answer within %d s (health.timeout_secs)", secs))
 	defer cancel()
 	var answers []answer
 	got := make(chan answer, 1)
 	if url != "" {
-		go func() { got <- get(ctx, urlKey, url) }()
+		go func() { got <- c.get(ctx, urlKey, url) }()
 	}
 	if len(args) > 0 {
 		answers = append(answers, command(ctx, commandKey, args))

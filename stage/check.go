@@ -53,8 +53,12 @@ func unsound(err error, check, program, bin, command string) error {
 		return release.Errorf(release.ArchMismatch, "%s of the release needs a loader that this machine does not have: %w", program, err)
 	case errors.As(err, new(*slowError)):
 		return release.Errorf(release.ExtractFailed, "%s: `%s %s` %w", check, program, command, err)
-	case killed(err):
+	case endedBy(err, syscall.SIGKILL):
 		return release.Errorf(release.Internal, "%s: `%s %s` was killed, probably by the kernel because memory is short: see journalctl -k: %w", check, program, command, err)
+	case endedBy(err, syscall.SIGBUS):
+		return release.Errorf(release.Internal, "%s: `%s %s` could not read or write memory: look for errors of the disk, or of memory (journalctl -k): %w", check, program, command, err)
+	case endedBy(err, stopSignals...):
+		return release.Errorf(release.Internal, "%s: `%s %s` was ended from outside: by a service that stops, by an operator, or by a program that frees memory (journalctl): %w", check, program, command, err)
 	case errors.Is(err, fs.ErrPermission):
 		return release.Errorf(release.ExtractFailed, "%s: `%s %s` may not be executed: %w", check, program, command, fsutil.NameDenial(err))
 	}
@@ -64,7 +68,7 @@ func unsound(err error, check, program, bin, command string) error {
 		return release.Errorf(release.Internal, "%s: `%s %s` could not be started, for a fault of this machine: %w", check, program, command, err)
 	case ended && wrongProcessor(exit, err.Error()):
 		return release.Errorf(release.ArchMismatch, "%s of the release needs instructions that this processor does not have (%s): %w", program, release.HostArch(), err)
-	case ended && reachedALimit(exit):
+	case endedBy(err, limitSignals...):
 		return release.Errorf(release.Internal, "%s: `%s %s` reached a limit of the unit, or of the file system: %w", check, program, command, err)
 	}
 	return release.Errorf(release.ExtractFailed, "%s: `%s %s`: %w", check, program, command, err)
@@ -73,19 +77,35 @@ func unsound(err error, check, program, bin, command string) error {
 // wrongProcessor reports whether a program ended because the processor lacks what it was built
 // for: by the signal, also where a shell passes it on, or by the words of Go and glibc.
 func wrongProcessor(exit *exec.ExitError, words string) bool {
-	status, _ := exit.Sys().(syscall.WaitStatus)
-	if status.Signaled() && status.Signal() == syscall.SIGILL || exit.ExitCode() == 128+int(syscall.SIGILL) {
+	if endedBy(exit, syscall.SIGILL) {
 		return true
 	}
 	return slices.ContainsFunc([]string{"microarchitecture support", "CPU ISA level is lower", "CPU does not support", "this CPU has no"},
 		func(s string) bool { return strings.Contains(words, s) })
 }
 
-// reachedALimit reports whether the kernel ended a program at a limit of processor time, or of
-// the size of files.
-func reachedALimit(exit *exec.ExitError) bool {
+// Signals that are no fault of a program.
+var (
+	// Others send them: systemd at a stop, an operator, a program that frees memory.
+	stopSignals = []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPWR}
+	// The kernel sends them at a limit of processor time, or of the size of files.
+	limitSignals = []syscall.Signal{syscall.SIGXCPU, syscall.SIGXFSZ}
+	// The kernel sends SIGKILL where memory is short, and SIGBUS where it cannot read a file
+	// that is mapped.
+	deviceSignals = slices.Concat(stopSignals, limitSignals, []syscall.Signal{syscall.SIGKILL, syscall.SIGBUS})
+)
+
+// endedBy reports whether a program was ended by one of the signals, or by a shell that
+// passes one of them on.
+func endedBy(err error, signals ...syscall.Signal) bool {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return false
+	}
 	status, _ := exit.Sys().(syscall.WaitStatus)
-	return status.Signaled() && slices.Contains([]syscall.Signal{syscall.SIGXCPU, syscall.SIGXFSZ}, status.Signal())
+	return slices.ContainsFunc(signals, func(s syscall.Signal) bool {
+		return status.Signaled() && status.Signal() == s || status.Exited() && status.ExitStatus() == 128+int(s)
+	})
 }
 
 // ofDevice reports whether this device, and not the release, is the cause of an error of
@@ -98,7 +118,7 @@ func ofDevice(err error) bool {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // the process stops
 		return true
 	}
-	return errors.As(err, new(*slowError)) || killed(err) || faultOfMachine(err) || !isCode(err, release.Internal) && errors.As(err, new(syscall.Errno))
+	return errors.As(err, new(*slowError)) || endedBy(err, deviceSignals...) || faultOfMachine(err)
 }
 
 // noLoader reports whether the kernel found bin, and not the program that loads it. Another

@@ -97,20 +97,13 @@ func cpuTime(group int) time.Duration {
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ
 }
 
-// killed reports whether a program was ended by SIGKILL, which the kernel sends where memory
-// is short.
-func killed(err error) bool {
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok {
-		return false
-	}
-	status, ok := exit.Sys().(syscall.WaitStatus)
-	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
-}
-
 // waitDelay is how long the output of a program that has ended is waited for: another process
 // may have it open, and on a busy machine reading takes its time.
 const waitDelay = 15 * time.Second
+
+// stopDelay is how long the end of this process is waited for after a child got a signal that
+// may be meant for both.
+const stopDelay = time.Second
 
 // execute runs the program bin of a release in dir. It returns the start of the output; an
 // error has it as well.
@@ -131,6 +124,9 @@ func execute(ctx context.Context, l Limits, bin, dir string, args ...string) (ou
 		return "", err
 	}
 	err = l.wait(cmd)
+	if endedBy(err, stopSignals...) { // systemd signals all processes of a unit: this one may be slower
+		sleep(ctx, stopDelay)
+	}
 	if err != nil && ctx.Err() != nil {
 		return out.String(), context.Cause(ctx)
 	}

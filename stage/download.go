@@ -19,7 +19,6 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
-	"golang.org/x/sys/unix"
 )
 
 // download fetches the tarball to Layout.Download, with the digest of a, sets a.Size, and
@@ -135,15 +134,19 @@ type download struct {
 	leftover  bool   // the first bytes are an earlier process's
 	doubt     bool   // the last error may be the fault of the bytes on disk
 	doubts    int    // how many were
+	shortened int    // times that another process did that
 }
 
 // rehash adds what an earlier process left to have and sum.
 func (d *download) rehash() error {
 	n, err := io.Copy(d.sum, d.f)
 	d.have = n
+	if err != nil { // what follows is downloaded again: it may get sectors that can be read
+		err = d.truncate(n)
+	}
 	switch {
 	case err != nil:
-		return localFault("read", err)
+		return err
 	case d.limit > 0 && n > d.limit:
 		return d.restart()
 	}
@@ -169,24 +172,6 @@ func (d *download) truncate(size int64) error {
 		_, err = d.f.Seek(size, io.SeekStart)
 	}
 	return localFault("shorten", err)
-}
-
-// localFault gives an error of the download's file its code; nil stays nil. Such an error is
-// final: no answer of the host would change it.
-func localFault(act string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case fsutil.IsNoSpace(err):
-		return withDiskFull(err)
-	case errors.Is(err, unix.EFBIG):
-		return release.Errorf(release.Internal, "%s the download: %w: the file system, or a limit of this process (LimitFSIZE= of the unit, ulimit -f), allows no file of that size; raise it", act, err)
-	case errors.Is(err, unix.EROFS):
-		return release.Errorf(release.Internal, "%s the download: %w: look for errors of the disk (journalctl -k), then remount it", act, err)
-	case errors.Is(err, unix.EIO):
-		return release.Errorf(release.Internal, "%s the download: %w: the disk is failing; look for its errors (journalctl -k)", act, err)
-	}
-	return release.Errorf(release.Internal, "%s the download: %w", act, err)
 }
 
 // mark is a state to which the download can be set back.
@@ -251,7 +236,7 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 		}
 	}
 	if err := d.compare(p, body); err != nil {
-		return err
+		return d.beginAgain(err)
 	}
 	d.etag = p.ETag
 	d.responses++
@@ -262,12 +247,7 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 	if end < 0 {
 		end = d.limit
 	}
-	err = d.copy(ctx, end, body)
-	if errors.Is(err, errChanged) {
-		if err := d.restart(); err != nil {
-			return err
-		}
-	}
+	err = d.beginAgain(d.copy(ctx, end, body))
 	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.Cut
 	if contradicts {
 		if err := d.reset(before); err != nil {
@@ -292,7 +272,9 @@ func (d *download) compare(p Part, body io.Reader) error {
 		if _, err := io.ReadFull(body, a[:size]); err != nil {
 			return fmt.Errorf("the connection ended at byte %d of the %d that are here already: %w", at, n, err)
 		}
-		if _, err := io.ReadFull(ours, b[:size]); err != nil {
+		if _, err := io.ReadFull(ours, b[:size]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return errChanged
+		} else if err != nil {
 			return localFault("read", err)
 		}
 		at += size
@@ -312,6 +294,21 @@ var (
 	errShorter = errors.New("the connection ended")
 	errChanged = errors.New("another process shortened the download, which begins again: exclude the install root from clean-up jobs")
 )
+
+// beginAgain restarts a download that err says was shortened. It is final if that happened
+// Stager.Tries times: a job that shortens it each time would never let it end.
+func (d *download) beginAgain(err error) error {
+	if !errors.Is(err, errChanged) {
+		return err
+	}
+	if err := d.restart(); err != nil {
+		return err
+	}
+	if d.shortened++; d.shortened >= d.s.Tries {
+		return shortened(fmt.Sprintf("%d times", d.shortened))
+	}
+	return err
+}
 
 // copy appends body, which ends at byte end of the tarball; 0: the end is not known.
 func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
@@ -374,14 +371,6 @@ func (w *toDisk) Write(b []byte) (int, error) {
 	}
 	n, err := w.d.f.Write(b)
 	return n, localFault("write", err)
-}
-
-// roomFault gives an error of makeRoom its code, so that it is final.
-func roomFault(err error) error {
-	if isCode(err, release.DiskFull) {
-		return err
-	}
-	return localFault("look for free space for", err)
 }
 
 type counter func(n int64)

@@ -64,12 +64,16 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a relea
 }
 
 // faultOfMachine reports whether err, of reading the archive or of writing what is in it, is
-// none that the content of an archive can cause. A program that has no loader has ENOENT, too.
+// one of the system that the content of an archive cannot cause. A program that has no loader
+// has ENOENT, too.
 func faultOfMachine(err error) bool {
-	return slices.ContainsFunc([]error{
-		unix.EAGAIN, unix.EIO, unix.EROFS, unix.EFBIG, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOENT, unix.ESTALE, unix.EUCLEAN, unix.ENODEV, unix.ENXIO, unix.EACCES,
-	}, func(e error) bool { return errors.Is(err, e) })
+	errno, ok := errors.AsType[unix.Errno](err)
+	return ok && !slices.Contains(ofArchive, errno)
 }
+
+// ofArchive are errors that an archive can cause: by a name that the file system cannot store,
+// by two names that are the same to it, or by too many links to a file.
+var ofArchive = []unix.Errno{unix.ENAMETOOLONG, unix.EINVAL, unix.EILSEQ, unix.EEXIST, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.EMLINK}
 
 type kind byte
 

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,26 +171,6 @@ func requestError(err error) error {
 		return e
 	}
 	return release.ForeignError(err, release.ForeignLimit)
-}
-
-// ofThisMachine returns the error of a connection that this machine does not make, whatever the
-// network is; nil for another one. A socket that it denies stays denied; all else may pass.
-func ofThisMachine(err error) error {
-	is := func(errs ...error) bool {
-		return slices.ContainsFunc(errs, func(e error) bool { return errors.Is(err, e) })
-	}
-	call, _ := errors.AsType[*os.SyscallError](err)
-	switch {
-	case is(unix.EPERM, unix.EACCES) && call != nil && call.Syscall == "socket":
-		return release.Errorf(release.Internal, "this machine lets the agent open no socket: %w: look at RestrictAddressFamilies= and SystemCallFilter= of the unit, and at mandatory access control (journalctl -k)", err)
-	case is(unix.EPERM, unix.EACCES):
-		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w: look at its firewall, at IPAddressDeny= of the unit, and at mandatory access control (journalctl -k)", err)}
-	case is(unix.EAFNOSUPPORT):
-		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w: look at RestrictAddressFamilies= of the unit; the kernel may have no IPv6", err)}
-	case is(unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EADDRNOTAVAIL):
-		return retryable{release.Errorf(release.Internal, "this machine makes no connection: %w", err)}
-	}
-	return nil
 }
 
 // statusError says what a response of an unexpected status means. Each may

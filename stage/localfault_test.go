@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/oddfs"
@@ -125,7 +126,6 @@ func TestAFaultOfTheFileSystemIsNotTheNetworks(t *testing.T) {
 		"reserve, too large": {oddfs.Refusals{oddfs.Reserve: unix.EFBIG}, "LimitFSIZE=", release.Internal},
 		"reserve, full":      {oddfs.Refusals{oddfs.Reserve: unix.ENOSPC}, "the disk is full", release.DiskFull},
 		"write":              {oddfs.Refusals{oddfs.Write: unix.EIO}, "write the download", release.Internal},
-		"read what is left":  {oddfs.Refusals{oddfs.Read: unix.EIO}, "read the download", release.Internal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -222,10 +222,17 @@ func (p *pausing) Write(b []byte) (int, error) {
 // tarball stays for the next attempt.
 func TestAFaultOfTheMachineWhileExtracting(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []failing{
+	faults := []failing{
 		{kind: fsutil.OpWrite, err: unix.EIO}, {kind: fsutil.OpCreate, err: unix.EMFILE}, {kind: fsutil.OpCreate, err: unix.ENFILE}, {kind: fsutil.OpWrite, err: unix.EROFS},
 		{kind: fsutil.OpWrite, err: unix.EFBIG}, {kind: fsutil.OpSync, err: unix.EIO}, {kind: fsutil.OpSyncDir, err: unix.EIO}, {kind: fsutil.OpCreate, err: unix.ENOENT}, {kind: fsutil.OpMkdir, err: unix.EIO},
+	}
+	for _, errno := range []unix.Errno{ // of FUSE and network file systems, encryption, modules
+		unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.EBUSY, unix.EINTR, unix.ETIMEDOUT, unix.EREMOTEIO, unix.ENOTCONN, unix.EHOSTDOWN,
+		unix.ECONNREFUSED, unix.EBADF, unix.ENOTRECOVERABLE, unix.ENOKEY, unix.EKEYEXPIRED, unix.ECANCELED,
 	} {
+		faults = append(faults, failing{kind: fsutil.OpWrite, err: errno})
+	}
+	for _, tt := range faults {
 		s := setup(t, nil)
 		rel, a := fetch(t, s, newVersion)
 		tt.part = state.PartialPrefix
@@ -237,6 +244,111 @@ func TestAFaultOfTheMachineWhileExtracting(t *testing.T) {
 		if _, err := os.Stat(s.Layout.Download(a.SHA256)); err != nil {
 			t.Errorf("%s %v: %v", tt.kind, tt.err, err)
 		}
+	}
+}
+
+// An archive that the file system cannot store, by its names, has the code of the release.
+func TestAnArchiveThatTheFileSystemCannotStore(t *testing.T) {
+	t.Parallel()
+	for _, errno := range ofArchive {
+		s := setup(t, nil)
+		rel, a := fetch(t, s, newVersion)
+		s.Layout = s.Layout.On(fsutil.Disk{Seam: &failing{kind: fsutil.OpCreate, err: errno, part: state.PartialPrefix + newVersion + "/edge-agent"}})
+		_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
+		if release.CodeOf(err) != release.ExtractFailed {
+			t.Errorf("%v: %s: %v", errno, release.CodeOf(err), err)
+		}
+		if _, err := os.Stat(s.Layout.Download(a.SHA256)); err == nil {
+			t.Errorf("%v: the tarball is kept", errno)
+		}
+	}
+}
+
+// What is left of a download may lie on a bad sector. It is downloaded again, and the attempt
+// fails only if the new file cannot be read either. Then the next one begins as well as this.
+func TestALeftoverThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for name, mended := range map[string]bool{"the old file": true, "the new one as well": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := oddfs.Mount(t, nil)
+			requests := 0
+			s := setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if requests++; mended {
+					o.Refuse(t, nil)
+				}
+				if r.Header.Get("Range") != "" {
+					t.Error("what cannot be read is continued")
+				}
+				next.ServeHTTP(w, r)
+			}))
+			s.Layout = layoutAt(t, filepath.Join(o.Dir, "root"))
+			rel, a := fetch(t, s, "1.0.0")
+			if err := s.Layout.Make(); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(s.Layout.Download(a.SHA256), make([]byte, 10), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			o.Refuse(t, oddfs.Refusals{oddfs.Read: unix.EIO})
+			stage := func() error {
+				_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
+				return err
+			}
+			err := stage()
+			if mended && err != nil || !mended && (code(err) != release.Internal || !strings.Contains(err.Error(), "input/output error")) || requests != 1 {
+				t.Errorf("%d requests: %s: %v", requests, code(err), err)
+			}
+			mended = true
+			if err := stage(); err != nil {
+				t.Errorf("the next attempt: %v", err)
+			}
+		})
+	}
+}
+
+// A clean-up job that shortens the download each time is a fault of this machine, and soon
+// reported as that.
+func TestADownloadThatIsShortenedEachTime(t *testing.T) {
+	t.Parallel()
+	var s *Stager
+	var sha string
+	requests := 0
+	s = setup(t, tarballs(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		requests++
+		next.ServeHTTP(&pausing{w, 300 << 10, func() {
+			for {
+				if st, err := os.Stat(s.Layout.Download(sha)); err != nil || st.Size() > 100<<10 {
+					break
+				}
+			}
+			if err := os.Truncate(s.Layout.Download(sha), 0); err != nil {
+				t.Error(err)
+			}
+		}}, r)
+	}))
+	rel, a := fetch(t, s, "1.0.0")
+	sha = a.SHA256
+	s.SetPatience(Patience{Limit: 24 * time.Hour})
+	_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
+	if code(err) != release.Internal || !strings.Contains(err.Error(), "exclude the install root from clean-up jobs") || requests != s.Tries {
+		t.Errorf("%d requests: %s: %v", requests, code(err), err)
+	}
+}
+
+// A tarball that is shortened while it is unpacked is no bad release.
+func TestATarballThatIsShortenedWhileItIsUnpacked(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	rel, a := fetch(t, s, "1.0.0")
+	s.Progress = func(phase string, done, _ int64) {
+		if phase == PhaseExtract && done > 0 {
+			os.Truncate(s.Layout.Download(a.SHA256), done)
+		}
+	}
+	_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
+	if code(err) != release.Internal || !strings.Contains(err.Error(), "shortened the download while it was unpacked") {
+		t.Errorf("%s: %v", code(err), err)
 	}
 }
 

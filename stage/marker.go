@@ -121,3 +121,8 @@ func Clock(l state.Layout, now func() time.Time) cert.Clock {
 	}
 	return cert.NewClock(now, signed, proof)
 }
+
+// ClockOf returns Clock by this device's clock, for one who asks it now and then.
+func ClockOf(l state.Layout) func() cert.Clock {
+	return func() cert.Clock { return Clock(l, nil) }
+}

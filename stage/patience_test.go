@@ -3,6 +3,7 @@ package stage
 import (
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -147,11 +148,15 @@ func TestPatience(t *testing.T) {
 	t.Parallel()
 	published.once.Do(func() { published.err = publishAll() })
 	const day = 24 * time.Hour
-	fails := func(status int, until time.Duration, part string) func(time.Time, http.Handler) http.Handler {
+	fails := func(status int, until time.Duration, part string, header ...string) func(time.Time, http.Handler) http.Handler {
 		return func(start time.Time, next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if time.Since(start) < until && strings.HasSuffix(r.URL.Path, part) {
+					for i := 0; i < len(header); i += 2 {
+						w.Header().Set(header[i], header[i+1])
+					}
 					w.WriteHeader(status)
+					io.WriteString(w, "<html>sign in</html>")
 					return
 				}
 				next.ServeHTTP(w, r)
@@ -175,13 +180,19 @@ func TestPatience(t *testing.T) {
 		"503 after a restart":          {host: fails(503, 99*day, ""), patience: day, before: Wait{Counted: 20 * time.Hour}, ends: 4 * time.Hour},
 		"503, the tarball, later":      {host: fails(503, 99*day, ".gz"), patience: day, ends: day},
 		"503 each for 20 hours":        {host: eachFor(20 * time.Hour), patience: day},
-		"no tarball":                   {host: fails(404, 99*day, ".gz"), patience: day, ends: 7 * time.Second, text: "is not there (404)"},
-		"no signature":                 {host: fails(404, 99*day, ".bundle"), patience: day, ends: 7 * time.Second, text: "is not there (404)"},
-		"another tarball":              {host: anotherTarball, patience: day, ends: 7 * time.Second, text: "the host has another file: it has 23 bytes"},
+		"no tarball":                   {host: fails(404, 99*day, ".gz"), patience: day, ends: DefaultMissingFor, text: "is not there (404)"},
+		"no signature":                 {host: fails(404, 99*day, ".bundle"), patience: day, ends: DefaultMissingFor, text: "is not there (404)"},
+		"another tarball":              {host: anotherTarball, patience: day, ends: DefaultMissingFor, text: "the host has another file: it has 23 bytes"},
 		"404 once, after an outage":    {link: line{up: time.Minute, period: time.Hour, cut: true}, host: missing(1), patience: day},
 		"404 once, after 503":          {host: missing(9), patience: day},
-		"not published":                {host: fails(404, 99*day, ""), patience: day, ends: 7 * time.Second, text: "is not there (404)"},
-		"gone":                         {host: fails(410, 99*day, ""), patience: day, ends: 7 * time.Second, text: "is not there (410)"},
+		"not published":                {host: fails(404, 99*day, ""), patience: day, ends: DefaultMissingFor, text: "is not there (404)"},
+		"gone":                         {host: fails(410, 99*day, ""), patience: day, ends: DefaultMissingFor, text: "is not there (410)"},
+		"404 for half a minute":        {host: fails(404, 30*time.Second, ""), patience: day},
+		"404 for ten minutes":          {host: fails(404, 10*time.Minute, ""), patience: day},
+		"no tarball for ten minutes":   {host: fails(404, 10*time.Minute, ".gz"), patience: day},
+		"410 and a portal's page":      {host: fails(410, 10*time.Minute, "", "Content-Type", "text/html"), patience: day},
+		"404 and when to come again":   {host: fails(404, 10*time.Minute, "", "Retry-After", "20"), patience: day},
+		"404 and outages by turns":     {link: line{up: time.Minute, period: 30 * time.Minute, cut: true}, host: fails(404, 2*time.Hour, ""), patience: day},
 		"forbidden for a while":        {host: fails(403, 20*time.Hour, ""), patience: day},
 		"a byte now and then":          {host: aByteEach, patience: 10 * time.Minute},
 	} {
@@ -207,7 +218,7 @@ func TestPatience(t *testing.T) {
 					t.Errorf("after %v: %v", took, err)
 				case tt.ends > 0 && (code(err) != release.NetworkError && code(err) != release.URLInvalid || !strings.Contains(err.Error(), tt.text)):
 					t.Errorf("after %v: %v", took, err)
-				case tt.ends > 0 && (took < tt.ends || took > tt.ends+tt.ends/8+10*time.Minute || tt.ends < time.Minute && took > 25*time.Second):
+				case tt.ends > 0 && (took < tt.ends || took > tt.ends+tt.ends/8+10*time.Minute || tt.ends == DefaultMissingFor && took > tt.ends+time.Minute):
 					t.Errorf("it ends after %v", took)
 				}
 			})

@@ -15,8 +15,8 @@ import (
 type Patience struct {
 	// Limit is for how long a fetch is retried without progress. Time in which the host
 	// cannot be reached does not count: then the fetch waits. 0: a fetch fails after
-	// Config.Tries tries without progress, also while the host cannot be reached. So does
-	// that of a file which the host says it does not have, whatever the limit.
+	// Config.Tries tries without progress, also while the host cannot be reached. A file that
+	// the host says it does not have is looked for during Config.MissingFor at most.
 	Limit time.Duration
 	// Before is what an earlier process reported last of the same release, so that a restart
 	// renews neither tries nor time.
@@ -32,7 +32,7 @@ type Wait struct {
 	Away    bool          // the host cannot be reached, so the time does not count
 	Since   time.Time     // of the first failure after the last progress
 	Counted time.Duration // without progress, in which the host could be reached
-	Left    time.Duration // of Patience.Limit
+	Left    time.Duration // of Patience.Limit, or of Config.MissingFor
 	Have    int64         // bytes of the release that were here at the last progress
 }
 
@@ -50,8 +50,12 @@ func (s *Stager) SetPatience(p Patience) {
 	if p.Waiting == nil {
 		p.Waiting = func(Wait) {}
 	}
-	b := p.Before
-	s.effort = &effort{Patience: p, best: b.Have, counted: b.Counted, since: b.Since, waiting: b != Wait{}}
+	b, since := p.Before, p.Before.Since
+	if !since.IsZero() { // by the clock of another start: one without a clock may lie ahead
+		now := time.Now()
+		since = now.Add(-max(0, now.Sub(since))) // with a monotonic reading
+	}
+	s.effort = &effort{Patience: p, best: b.Have, counted: b.Counted, since: since, waiting: b != Wait{}}
 	s.effort.begin(s)
 }
 
@@ -65,9 +69,9 @@ type effort struct {
 	since   time.Time // of the first failure after the last progress; zero: there was none
 	waiting bool      // as it was told last
 
-	tries   int            // without progress; one try of each name is one
-	missing map[string]int // by URL, how often in a row the host had no such file
-	mark    time.Time      // until when the time was looked at
+	tries   int                 // without progress; one try of each name is one
+	missing map[string]*absence // by URL
+	mark    time.Time           // until when the time was looked at
 	pauses  *backoff.ExponentialBackOff
 	names   int  // of the repository, of which each has a try in turn
 	more    bool // the present name is not the last one of this turn
@@ -75,9 +79,38 @@ type effort struct {
 	ended   bool // the patience
 }
 
+// absence counts how often in a row the host did not have a file, or had another of that name.
+type absence struct {
+	times int
+	last  time.Time     // of the last answer, or outage
+	total time.Duration // between such answers, without outages
+}
+
+// missed records what a try of the file of that URL said, and returns what the tries say so
+// far; nil: the last one said something else.
+func (e *effort) missed(url string, err error, away bool) *absence {
+	m, now := e.missing[url], time.Now()
+	switch isAbsent := errors.As(err, new(absent)) || errors.As(err, new(otherFile)); {
+	case isAbsent && m == nil:
+		m = &absence{1, now, 0}
+		e.missing[url] = m
+	case isAbsent:
+		m.times++
+		m.total += now.Sub(m.last)
+		m.last = now
+	case away && m != nil:
+		m.last = now
+		return nil
+	default:
+		delete(e.missing, url)
+		return nil
+	}
+	return m
+}
+
 // begin begins the fetches of one file, or of a manifest with its signature.
 func (e *effort) begin(s *Stager) {
-	e.tries, e.missing, e.mark = 0, map[string]int{}, time.Now()
+	e.tries, e.missing, e.mark = 0, map[string]*absence{}, time.Now()
 	e.names, e.more, e.stay, e.ended = 1, false, false, false
 	e.pauses = backoff.NewExponentialBackOff()
 	e.pauses.InitialInterval = s.FirstPause
@@ -154,13 +187,9 @@ func (s *Stager) retry(ctx context.Context, src Source, name string, fetch func(
 			return coded
 		}
 		away := errors.As(err, new(unreachable))
-		switch {
-		case errors.As(err, new(absent)) || errors.As(err, new(otherFile)):
-			if e.missing[what]++; e.missing[what] >= s.Tries { // whoever requested it should know soon
-				return gaveUp(what, fmt.Sprintf("%d tries", s.Tries), err)
-			}
-		case !away:
-			delete(e.missing, what)
+		gone := e.missed(what, err, away)
+		if gone != nil && gone.times >= s.Tries && (e.Limit == 0 || gone.total >= s.MissingFor) {
+			return gaveUp(what, fmt.Sprintf("%d tries in %v", gone.times, gone.total.Round(time.Second)), err)
 		}
 		if e.more && !e.stay {
 			return another{err}
@@ -187,12 +216,17 @@ func (s *Stager) retry(ctx context.Context, src Source, name string, fetch func(
 			}
 			return gaveUp(what, after, err)
 		}
+		pause, left := s.pause(err, away), max(0, e.Limit-e.counted)
+		if gone != nil && e.Limit > 0 {
+			left = min(left, max(0, s.MissingFor-gone.total))
+			pause = min(pause, max(left, s.FirstPause))
+		}
 		e.waiting = true
 		e.Waiting(Wait{
 			Reason: fmt.Sprintf("the release host: fetch %s: %v", what, err),
-			Away:   away, Since: e.since, Counted: e.counted, Left: max(0, e.Limit-e.counted), Have: e.best,
+			Away:   away, Since: e.since, Counted: e.counted, Left: left, Have: e.best,
 		})
-		if err := sleep(ctx, s.pause(err, away)); err != nil {
+		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 		if e.names > 1 && !e.stay {

@@ -91,9 +91,15 @@ type Config struct {
 	Tries        int           // of each fetch that fails for a passing reason, at least; default 6. See Patience
 	FirstPause   time.Duration // before the second try, growing up to MaxPause; default 1 s
 	MaxPause     time.Duration // default 5 min
+	MissingFor   time.Duration // for which a file is looked for that the host does not have; default DefaultMissingFor
 	StallTimeout time.Duration // without a byte; default 30 s
 	Check        Limits        // of the self-check; default DefaultLimits
 }
+
+// DefaultMissingFor is Config.MissingFor. A portal, a proxy or a host that is being deployed
+// answers 404 for some minutes as well, and what the fetch waits for is shown from the first
+// answer on; yet a version that does not exist must not keep a node busy for a day.
+const DefaultMissingFor = 15 * time.Minute
 
 // Stager stages releases, one at a time.
 type Stager struct {
@@ -123,6 +129,7 @@ func New(c Config) (*Stager, error) {
 	}
 	def(&c.FirstPause, time.Second)
 	def(&c.MaxPause, 5*time.Minute)
+	def(&c.MissingFor, DefaultMissingFor)
 	def(&c.StallTimeout, 30*time.Second)
 	def(&c.Check.CPU, DefaultLimits.CPU)
 	def(&c.Check.Wall, DefaultLimits.Wall)
@@ -267,6 +274,9 @@ func (s *Stager) build(ctx context.Context, rel verify.Release, a release.Artefa
 		return err
 	}
 	record, err := s.extract(ctx, tarball, dir, a)
+	if st, statErr := tarball.Stat(); err != nil && statErr == nil && st.Size() < a.Size {
+		return shortened("while it was unpacked")
+	}
 	if err != nil {
 		return err
 	}

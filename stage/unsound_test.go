@@ -1,6 +1,8 @@
 package stage
 
 import (
+	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -8,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -26,6 +29,11 @@ func TestWhyAProgramDoesNotRun(t *testing.T) {
 		"kill -KILL $$":                   release.Internal, // by the kernel, without memory
 		"kill -XFSZ $$":                   release.Internal, // a limit of the unit
 		"kill -XCPU $$":                   release.Internal,
+		"kill -TERM $$":                   release.Internal, // by systemd at a stop, or by earlyoom
+		"kill -HUP $$":                    release.Internal,
+		"kill -INT $$":                    release.Internal,
+		"kill -BUS $$":                    release.Internal, // a mapped file that cannot be read
+		"exit 143":                        release.Internal, // SIGTERM, where a shell began the program
 		"kill -SEGV $$":                   release.ExtractFailed,
 		"exit 1":                          release.ExtractFailed,
 		"echo 'illegal argument'; exit 2": release.ExtractFailed,
@@ -37,6 +45,8 @@ func TestWhyAProgramDoesNotRun(t *testing.T) {
 		_, err := execute(t.Context(), DefaultLimits, bin, filepath.Dir(bin), "version")
 		if err := unsound(err, "self-check", "app", bin, "version"); code(err) != want {
 			t.Errorf("%s: %s: %v", script, code(err), err)
+		} else if ofDevice(err) != (want == release.Internal) { // then the tarball is kept
+			t.Errorf("%s: of the device: %t", script, ofDevice(err))
 		}
 	}
 	for _, err := range []error{
@@ -49,6 +59,22 @@ func TestWhyAProgramDoesNotRun(t *testing.T) {
 		if err := unsound(err, "self-check", "app", "/v/app", "version"); code(err) != release.Internal || !strings.Contains(err.Error(), "could not be started, for a fault of this machine") {
 			t.Errorf("%s: %v", code(err), err)
 		}
+	}
+}
+
+// systemd stops all processes of a unit at once: the check that ends with this process says
+// nothing about the release, also if this process gets to know later.
+func TestACheckThatEndsWithTheProcess(t *testing.T) {
+	t.Parallel()
+	bin := filepath.Join(t.TempDir(), "app")
+	if err := os.WriteFile(bin, []byte("#!/bin/sh\nkill -TERM $$\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancelCause(t.Context())
+	stops := errors.New("the process stops")
+	time.AfterFunc(200*time.Millisecond, func() { stop(stops) })
+	if _, err := execute(ctx, DefaultLimits, bin, filepath.Dir(bin), "version"); !errors.Is(err, stops) {
+		t.Error(err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/spf13/cobra"
@@ -120,16 +121,17 @@ const repairHelp = "this version is the repair: put it on trial even if the chec
 // running returns what asks [health] of a config.toml before a swap. What only the running
 // service knows is left out.
 func running(c config.Settings, repair, accept bool) upgrade.Running {
+	clock := stage.ClockOf(c.Layout)
 	r := upgrade.Running{
-		Dependency: func(ctx context.Context) error { return probe.Dependency(ctx, c.Health) },
-		Check:      func(ctx context.Context) error { return probe.Run(ctx, c.Health) },
+		Dependency: func(ctx context.Context) error { return probe.Dependency(ctx, c.Health, clock) },
+		Check:      func(ctx context.Context) error { return probe.Run(ctx, c.Health, clock) },
 		Repair:     repair, Accept: accept,
 	}
 	if c.Service.Unit == "" {
 		return r
 	}
 	service := install.Service(c)
-	r.Check = func(ctx context.Context) error { return probe.BeforeSwap(ctx, c.Health) }
+	r.Check = func(ctx context.Context) error { return probe.BeforeSwap(ctx, c.Health, clock) }
 	r.Unit, r.Up = service.FitNow, func(ctx context.Context) error { return service.Up(ctx, repair) }
 	return r
 }
