@@ -110,10 +110,10 @@ func endedBy(err error, signals ...syscall.Signal) bool {
 
 // ofDevice reports whether this device, and not the release, is the cause of an error of
 // building a version, so that a later attempt may succeed. On a full disk the tarball is not
-// worth its space, and files that are in the way (release.Internal) stay there.
+// worth its space, and files that are in the way stay there.
 func ofDevice(err error) bool {
 	switch {
-	case isCode(err, release.ArchMismatch), fsutil.IsNoSpace(err):
+	case isCode(err, release.ArchMismatch), fsutil.IsNoSpace(err), errors.As(err, new(blocked)):
 		return false
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // the process stops
 		return true
