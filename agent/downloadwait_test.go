@@ -190,13 +190,18 @@ func TestPowerCutsWithoutAClock(t *testing.T) {
 			}
 			w := o.newDownloadWait(t.Context(), c)
 			before := w.before().Counted
-			for m := time.Minute; m < time.Hour; m += time.Minute {
+			now := stage.Wait{Reason: "x", Since: since, Counted: before, Left: time.Hour, Have: 1}
+			for range 59 {
 				time.Sleep(time.Minute)
-				inRealTime(func() { w.tell(stage.Wait{Reason: "x", Since: since, Counted: before + m, Left: time.Hour, Have: 1}) },
-					func() bool { r := o.recordedWait(t); return r != nil && !r.Resumed })
+				now.Counted += time.Minute
+				w.tell(now)
 			}
-			if r := o.recordedWait(t); r == nil || time.Duration(r.CountedSecs)*time.Second < before+30*time.Minute {
-				t.Errorf("start %d: %+v", n, r)
+			recorded := func() bool {
+				r := o.recordedWait(t)
+				return r != nil && !r.Resumed && time.Duration(r.CountedSecs)*time.Second >= before+30*time.Minute
+			}
+			if inRealTime(func() { w.tell(now) }, recorded); !recorded() {
+				t.Fatalf("start %d: %+v", n, o.recordedWait(t))
 			}
 		}
 	})

@@ -118,7 +118,8 @@ func ofDevice(err error) bool {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // the process stops
 		return true
 	}
-	return errors.As(err, new(*slowError)) || endedBy(err, deviceSignals...) || faultOfMachine(err)
+	return errors.As(err, new(*slowError)) || endedBy(err, deviceSignals...) || faultOfMachine(err) ||
+		!errors.As(err, new(*release.Error)) && errors.As(err, new(syscall.Errno)) // of a name that is not the archive's
 }
 
 // noLoader reports whether the kernel found bin, and not the program that loads it. Another
