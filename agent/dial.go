@@ -54,7 +54,7 @@ func (c settings) dialer() (*websocket.Dialer, error) {
 	if m.CAFile != "" {
 		pem, err := fsutil.ReadLinked(m.CAFile, maxCAFile)
 		if err != nil {
-			return nil, fmt.Errorf("manager.ca_file: %w", err)
+			return nil, fmt.Errorf("manager.ca_file: %w", fsutil.NameDenial(err))
 		}
 		var ok bool
 		if trusted, ok = cert.FromPEM(pem); !ok {
@@ -261,9 +261,12 @@ func explainDial(err error) error {
 	var host x509.HostnameError
 	var dns *net.DNSError
 	var proxy *proxyError
+	named := fsutil.NameDenial(err)
 	switch {
 	case errors.As(err, &proxy): // the manager's own settings do not apply to it
 		return bounded(err)
+	case named.Error() != err.Error(): // of a file, such as the device's CA store
+		return bounded(named)
 	case errors.As(err, &authority):
 		return fmt.Errorf("%w: set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint for a self-signed certificate", bounded(err))
 	case errors.As(err, &host):

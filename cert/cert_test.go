@@ -179,6 +179,10 @@ func TestTheCertainTime(t *testing.T) {
 		{time.Date(2036, 2, 7, 6, 28, 16, 0, time.UTC), time.Time{}, written, "clock is ahead: it shows 2036-02-07T06:28:16Z"},
 		{time.Date(2038, 1, 19, 3, 14, 8, 0, time.UTC), day(2029, 1), day(2029, 1), "clock is ahead"},
 		{day(2034, 1), time.Time{}, written, ""},
+		{time.Date(2036, 2, 7, 6, 28, 16, 0, time.UTC), day(2032, 6), day(2032, 6), "clock is ahead"},
+		{time.Date(2038, 1, 20, 0, 0, 0, 0, time.UTC), day(2035, 6), day(2035, 6), "clock is ahead"},
+		{time.Date(2037, 6, 1, 0, 0, 0, 0, time.UTC), day(2036, 1), day(2036, 1), ""}, // near a time at which a counter ends
+		{time.Date(2038, 1, 18, 0, 0, 0, 0, time.UTC), day(2036, 3), day(2036, 3), ""},
 		{day(2106, 2), day(2028, 1), day(2028, 1), "clock is ahead: it shows 2106-02-01T00:00:00Z"},
 	} {
 		c := at(tt.now, tt.signed)

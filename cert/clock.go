@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,8 +19,20 @@ var written = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 var built string
 
 // maxAge is longer than a device runs a release: a clock that shows so much more than the
-// latest certain time is ahead. Clocks without a battery show 2036 or 2038.
+// latest certain time is ahead.
 const maxAge = 8 * 365 * 24 * time.Hour
+
+// wraps are the times that a clock shows, or goes on from, when a counter of NTP, of Unix or of a
+// clock chip ends. A clock that has shown one for less than wrapAge is ahead, unless the certain
+// time is near it, too.
+var wraps = []time.Time{
+	time.Date(2036, time.February, 7, 0, 0, 0, 0, time.UTC),
+	time.Date(2038, time.January, 19, 0, 0, 0, 0, time.UTC),
+	time.Date(2099, time.December, 31, 0, 0, 0, 0, time.UTC),
+	time.Date(2106, time.February, 7, 0, 0, 0, 0, time.UTC),
+}
+
+const wrapAge = 2 * 365 * 24 * time.Hour
 
 // slack is how much a clock may be behind the certain time: a clock that is some seconds late
 // is no wrong one.
@@ -60,7 +73,9 @@ func (c Clock) Problem() string {
 	switch {
 	case now.Add(slack).Before(c.Certain):
 		return "this device's clock is not set: " + facts
-	case now.Sub(c.Certain) > maxAge:
+	case now.Sub(c.Certain) > maxAge, slices.ContainsFunc(wraps, func(w time.Time) bool {
+		return !now.Before(w) && now.Before(w.Add(wrapAge)) && w.Sub(c.Certain) > wrapAge
+	}):
 		return "this device's clock is ahead: " + facts
 	}
 	return ""

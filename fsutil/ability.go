@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -320,6 +322,7 @@ func execute(ctx context.Context, path string) error {
 	for {
 		cmd := exec.CommandContext(ctx, path)
 		cmd.Env, cmd.Dir, cmd.WaitDelay = []string{}, "/", time.Second
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(""), io.Discard, io.Discard // nil needs /dev/null, whose denial says nothing about path
 		err := cmd.Run()
 		switch {
 		case err == nil, errors.Is(err, unix.ENOEXEC), errors.As(err, new(*exec.ExitError)):

@@ -92,8 +92,11 @@ func onlyRootChanges(st fs.FileInfo) bool {
 	return ownedByRoot(st) && (st.Mode().Type() == os.ModeSymlink || st.Mode()&os.ModeSticky != 0 || st.Mode().Perm()&others == 0)
 }
 
-// versioned matches a directory with a version in its name.
-var versioned = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[0-9]+\.[0-9]+`) })
+// versioned matches a directory with a version or a revision in its name, as package managers
+// and other deployment tools make one for each update.
+var versioned = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`[0-9]\.[0-9]|/v?[0-9]+(/|$)|-[0-9]+(/|$)|^/(nix|gnu)/store/`)
+})
 
 // AgentNote returns what a person should know about the path of the agent in a unit, or "".
 func AgentNote(agent string) string {

@@ -71,7 +71,13 @@ func TestTheNameOfTheAgent(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)
 		}
 	}
-	if AgentNote(real) == "" || AgentNote("/usr/local/bin/edge-agent") != "" {
-		t.Error("the note is about a directory with a version in its name")
+	for path, want := range map[string]bool{
+		real: true, "/opt/edge-agent-1.2/edge-agent": true, "/snap/edge-agent/42/bin/edge-agent": true, "/opt/edge-agent-2/bin/edge-agent": true, "/opt/v3/edge-agent": true,
+		"/srv/releases/20261101/edge-agent": true, "/nix/store/0c5b-edge-agent/bin/edge-agent": true,
+		"/usr/local/bin/edge-agent": false, "/usr/lib64/edge-agent": false, "/opt/edge2/edge-agent": false, "/opt/x86_64/edge-agent-1.2": false,
+	} {
+		if got := AgentNote(path) != ""; got != want {
+			t.Errorf("%s: noted is %v", path, got)
+		}
 	}
 }

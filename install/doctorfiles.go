@@ -45,9 +45,9 @@ func (d *doctor) readable() {
 			why = "it holds no certificate in PEM"
 		}
 	}
-	for _, hidden := range []string{"/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/"} {
-		if why == "" && strings.HasPrefix(resolved(path), hidden) && d.state.Load == "loaded" && d.sandboxed(hidden) {
-			why, remedy = "the unit's sandbox hides "+strings.TrimSuffix(hidden, "/")+" from the service", "put it elsewhere, like /etc, and correct manager.ca_file in "+d.config
+	for _, hidden := range []string{"/home", "/root", "/run/user", "/tmp", "/var/tmp"} { // each may be a link
+		if why == "" && strings.HasPrefix(resolved(path), resolved(hidden)+"/") && d.state.Load == "loaded" && d.sandboxed(hidden) {
+			why, remedy = "the unit's sandbox hides "+hidden+" from the service", "put it elsewhere, like /etc, and correct manager.ca_file in "+d.config
 		}
 	}
 	if why != "" {
@@ -59,7 +59,7 @@ func (d *doctor) readable() {
 
 // sandboxed reports whether the agent's unit hides dir.
 func (d *doctor) sandboxed(dir string) bool {
-	if strings.HasSuffix(dir, "tmp/") {
+	if strings.HasSuffix(dir, "tmp") {
 		return d.state.PrivateTmp
 	}
 	return d.state.ProtectHome

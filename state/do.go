@@ -16,9 +16,13 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// LockWait is how long Do waits for another process, which holds the lock for the
-// milliseconds of a few fsyncs.
-const LockWait = 5 * time.Second
+// How long Do waits for another process, which holds the lock for a few fsyncs. On a worn flash
+// disk each may take many seconds; who holds the lock is alive, since the kernel frees it with
+// its process. At a start the service waits, too.
+const (
+	LockWait        = time.Minute
+	LockWaitAtStart = 5 * time.Second
+)
 
 // holding counts the goroutines of this process that hold a lock file, or are about to give it
 // up. For its own goroutines a process waits without a limit: on a slow disk one fsync takes
@@ -79,16 +83,20 @@ func (l Layout) Do(ctx context.Context, change Change) (res Result, err error) {
 // f: it must be able to count a start, and no other process can be in Do there. Then
 // the error is returned, too.
 func (l Layout) Locked(ctx context.Context, f func() error) error {
-	lock, err := fsutil.LockFile(ctx, l.lockFile(), LockWait)
+	wait := LockWait
+	if l.atStart {
+		wait = LockWaitAtStart
+	}
+	lock, err := fsutil.LockFile(ctx, l.lockFile(), wait)
 	for errors.Is(err, fsutil.ErrLocked) && ctx.Err() == nil && addHolding(l.lockFile(), 0) > 0 {
-		lock, err = fsutil.LockFile(ctx, l.lockFile(), LockWait)
+		lock, err = fsutil.LockFile(ctx, l.lockFile(), wait)
 	}
 	if st, e := os.Lstat(l.lockFile()); err != nil && e == nil && !st.Mode().IsRegular() {
 		// Only a file can be locked, and without the lock nothing can be recorded.
 		if e := l.aside(l.lockFile()); e != nil {
 			return errors.Join(err, e)
 		}
-		lock, err = fsutil.LockFile(ctx, l.lockFile(), LockWait)
+		lock, err = fsutil.LockFile(ctx, l.lockFile(), wait)
 	}
 	if errors.Is(err, fsutil.ErrNoLock) && l.atStart {
 		return errors.Join(err, f())

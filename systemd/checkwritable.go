@@ -109,7 +109,7 @@ func (u unit) hidden(p place, writable bool) (out []Problem) {
 			return
 		}
 		for _, dir := range dirs {
-			if strings.HasPrefix(p.real, dir+"/") {
+			if real := resolve(dir); p.real != real && within(p.real, real) { // /home may be a link
 				out = append(out, Problem{Rollback: true, Remedy: fmt.Sprintf("move %s elsewhere, or %s", p.real, u.setRemedy("Service", key, "no")),
 					Cause: fmt.Sprintf("%s has %s=%s, which hides %s from it", u.Unit, key, u.p[key], p.name)})
 			}

@@ -81,7 +81,7 @@ func pointless(s trial.Service, invocation string, start bool) string {
 // that somebody else requested meanwhile takes precedence over it.
 func (a Attached) restart(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, Program("systemctl"), "--job-mode=fail", "restart", "--", a.Name)
-	cmd.Env = systemEnv
+	cmd.Env, cmd.Stdin = systemEnv, strings.NewReader("") // a nil Stdin needs /dev/null
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err == nil {

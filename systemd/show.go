@@ -179,7 +179,7 @@ func outputWithin(ctx context.Context, wait time.Duration, name string, args ...
 	defer cancel()
 	cmd := exec.CommandContext(ctx, Program(name), args...)
 	cmd.WaitDelay = time.Second
-	cmd.Env = systemEnv
+	cmd.Env, cmd.Stdin = systemEnv, strings.NewReader("") // a nil Stdin needs /dev/null
 	out, err := cmd.Output()
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return nil, noAnswer{fmt.Errorf("%s: no answer within %v", name, wait)}

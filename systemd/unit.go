@@ -210,9 +210,9 @@ func (u Unit) fill(name string) (string, error) {
 // be in one that the setting hides: that is then to be read, and ReadWritePaths= opens the
 // directory. systemd cannot open a path in a hidden one.
 func (u Unit) protectHome() string {
-	for _, dir := range append([]string{u.Layout.Root(), resolve(u.Layout.Root())}, u.Writable...) {
+	for _, dir := range append([]string{u.Layout.Root()}, u.Writable...) {
 		for _, hidden := range []string{"/home", "/root", "/run/user"} {
-			if within(dir, hidden) {
+			if within(dir, hidden) || within(resolve(dir), resolve(hidden)) { // /home may be a link to /var/home
 				return "read-only"
 			}
 		}

@@ -125,7 +125,7 @@ func TestUnderSystemdInstall(t *testing.T) {
 			t.Errorf("%s: %v %v", file, st, err)
 		}
 	}
-	if out, err := b.Exec(ctx, "sh", "-c", "find /opt/bilbycast/edge ! -user edge"); err != nil || out != "" {
+	if out, err := b.Exec(ctx, "sh", "-c", "find /opt/bilbycast/edge -ignore_readdir_race ! -user edge"); err != nil || out != "" {
 		t.Errorf("not the user's: %v %s", err, out)
 	}
 	if out, err := b.Exec(ctx, "grep", "-r", token, "/etc/systemd/system"); err == nil {

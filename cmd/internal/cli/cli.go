@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -124,7 +125,7 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 		return OK
 	}
 	if !errors.Is(err, ErrPrinted) {
-		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), PlainLines(err.Error()))
+		fmt.Fprintf(stderr, "%s: %s\n", root.Name(), PlainLines(fsutil.NameDenial(err).Error()))
 	}
 	if errors.As(err, new(usageError)) {
 		fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", root.Name())

@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode"
 
@@ -24,6 +28,22 @@ func TestErrorsAreHarmlessOnATerminal(t *testing.T) {
 	}}, nil, &out, &out)
 	if want := "root: act: a?]52;c;ZXZpbA==??[2Kb?2J?c \n  root: all is well?\n  second\n"; code != Refused || out.String() != want {
 		t.Errorf("exit code %d, %q", code, out.String())
+	}
+}
+
+// A command that the kernel denies a file says what refuses it.
+func TestADenialIsNamed(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	code := Run(t.Context(), &cobra.Command{Use: "root", Args: ExactArgs(0), RunE: func(*cobra.Command, []string) error {
+		return fmt.Errorf("config: %w", &fs.PathError{Op: "open", Path: file, Err: syscall.EACCES})
+	}}, nil, &out, &out)
+	if code != Failed || !strings.Contains(out.String(), "permission denied: the modes and the mount allow it, so mandatory access control refuses it") {
+		t.Errorf("%d, %q", code, out.String())
 	}
 }
 
