@@ -85,15 +85,15 @@ func (w *downloadWait) tell(now stage.Wait) {
 // mustRecord reports whether a wait is to be written to state.json.
 func (w *downloadWait) mustRecord(now stage.Wait) bool {
 	rests := time.Since(w.recordedAt) >= recordWaitEvery
+	recorded := w.before().Counted
 	switch r := w.recorded; {
-	case time.Since(now.Since) < recordWaitAfter:
+	case max(time.Since(now.Since), now.Counted-recorded) < recordWaitAfter: // Since may be by the clock of another start
 		return false
 	case r == nil, r.Until.IsZero() != now.Away:
 		return rests
 	case r.Resumed && time.Since(w.began) >= recordWaitAfter: // this process waits as well
 		return true
 	}
-	recorded := w.before().Counted
 	return now.Counted-recorded >= min(recordWaitEvery, max(recordWaitFirst, 2*(recorded-w.counted)))
 }
 

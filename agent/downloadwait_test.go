@@ -170,3 +170,39 @@ func TestEachProcessRecordsThatItWaits(t *testing.T) {
 		}
 	})
 }
+
+// A device without a clock begins each start at the same time, so that what it recorded lies
+// ahead. That it waits is recorded all the same: power cuts do not end the upgrade.
+func TestPowerCutsWithoutAClock(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		o := waitingCommand(t, dir)
+		o.target = "1.2.0"
+		since := time.Now().Add(100 * time.Hour)
+		for n := 1; n <= 10; n++ {
+			var c state.Command
+			if _, err := doUnlocked(t, o.c.Layout, func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+				s, c = state.Resume(s, 0, now)
+				return s, tr, nil
+			}); err != nil || c.ID == "" {
+				t.Fatalf("start %d: the upgrade is given up: %v", n, err)
+			}
+			w := o.newDownloadWait(t.Context(), c)
+			before := w.before().Counted
+			now := stage.Wait{Reason: "x", Since: since, Counted: before, Left: time.Hour, Have: 1}
+			for range 59 {
+				time.Sleep(time.Minute)
+				now.Counted += time.Minute
+				w.tell(now)
+			}
+			recorded := func() bool {
+				r := o.recordedWait(t)
+				return r != nil && !r.Resumed && time.Duration(r.CountedSecs)*time.Second >= before+30*time.Minute
+			}
+			if inRealTime(func() { w.tell(now) }, recorded); !recorded() {
+				t.Fatalf("start %d: %+v", n, o.recordedWait(t))
+			}
+		}
+	})
+}

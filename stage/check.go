@@ -110,15 +110,16 @@ func endedBy(err error, signals ...syscall.Signal) bool {
 
 // ofDevice reports whether this device, and not the release, is the cause of an error of
 // building a version, so that a later attempt may succeed. On a full disk the tarball is not
-// worth its space, and files that are in the way (release.Internal) stay there.
+// worth its space, and files that are in the way stay there.
 func ofDevice(err error) bool {
 	switch {
-	case isCode(err, release.ArchMismatch), fsutil.IsNoSpace(err):
+	case isCode(err, release.ArchMismatch), fsutil.IsNoSpace(err), errors.As(err, new(blocked)):
 		return false
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // the process stops
 		return true
 	}
-	return errors.As(err, new(*slowError)) || endedBy(err, deviceSignals...) || faultOfMachine(err)
+	return errors.As(err, new(*slowError)) || endedBy(err, deviceSignals...) || faultOfMachine(err) ||
+		!errors.As(err, new(*release.Error)) && errors.As(err, new(syscall.Errno)) // of a name that is not the archive's
 }
 
 // noLoader reports whether the kernel found bin, and not the program that loads it. Another

@@ -230,8 +230,9 @@ func TestAFaultOfTheMachineWhileExtracting(t *testing.T) {
 		unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.EBUSY, unix.EINTR, unix.ETIMEDOUT, unix.EREMOTEIO, unix.ENOTCONN, unix.EHOSTDOWN,
 		unix.ECONNREFUSED, unix.EBADF, unix.ENOTRECOVERABLE, unix.ENOKEY, unix.EKEYEXPIRED, unix.ECANCELED,
 	} {
-		faults = append(faults, failing{kind: fsutil.OpWrite, err: errno})
+		faults = append(faults, failing{kind: fsutil.OpWrite, err: errno}, failing{kind: fsutil.OpCreate, err: errno})
 	}
+	faults = append(faults, failing{kind: fsutil.OpCreate, err: unix.EINVAL}) // of a file that the agent adds
 	for _, tt := range faults {
 		s := setup(t, nil)
 		rel, a := fetch(t, s, newVersion)

@@ -32,7 +32,7 @@ func (s *Stager) promote(ctx context.Context, v release.Version, dir string) err
 		return nil
 	}
 	if !state.Immovable(err) {
-		return release.Errorf(release.Internal, "%s is in the way of the new files of %s and cannot be replaced: %w", final, v, err)
+		return release.Errorf(release.Internal, "%s is in the way of the new files of %s and cannot be replaced: %w", final, v, blocked{err})
 	}
 	if err := s.removeInstalled(ctx, v, err); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (s *Stager) promote(ctx context.Context, v release.Version, dir string) err
 func (s *Stager) removeInstalled(ctx context.Context, v release.Version, cause error) error {
 	l := s.Layout
 	if err := unused(ctx, l, v); err != nil {
-		return release.Errorf(release.Internal, "%s is installed from other files, which cannot be replaced now: %w", v, err)
+		return release.Errorf(release.Internal, "%s is installed from other files, which cannot be replaced now: %w", v, blocked{err})
 	}
 	var free func() error
 	err := l.Locked(ctx, func() error {
@@ -122,6 +122,11 @@ func (s *Stager) replaceable(ctx context.Context, v release.Version) error {
 	return err
 }
 
+// blocked is why installed files cannot be replaced. Another attempt would meet them again.
+type blocked struct{ error }
+
+func (b blocked) Unwrap() error { return b.error }
+
 func inTheWay(v release.Version, cause error) error {
-	return release.Errorf(release.Internal, "%s is in use and installed from other files, which cannot be replaced at one instant here: %w; run another version first, or publish the release under a new version", v, cause)
+	return release.Errorf(release.Internal, "%s is in use and installed from other files, which cannot be replaced at one instant here: %w; run another version first, or publish the release under a new version", v, blocked{cause})
 }
