@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,7 +72,7 @@ func count(l state.Layout) error {
 type service struct {
 	l state.Layout
 
-	mu       sync.Mutex
+	mu       waiting
 	n        int // starts
 	begun    time.Time
 	restarts int // NRestarts
@@ -87,8 +86,14 @@ type service struct {
 }
 
 func newService(l state.Layout) *service {
-	return &service{l: l, n: 1, begun: time.Now(), state: trial.Up}
+	return &service{l: l, mu: make(waiting, 1), n: 1, begun: time.Now(), state: trial.Up}
 }
+
+// waiting is a mutex that simulated time does not wait for.
+type waiting chan struct{}
+
+func (w waiting) Lock()   { w <- struct{}{} }
+func (w waiting) Unlock() { <-w }
 
 // start starts the service, as a job or by systemd itself.
 func (s *service) start(byItself bool) error {
@@ -100,7 +105,7 @@ func (s *service) start(byItself bool) error {
 		return nil
 	}
 	n := s.restarts
-	rep := watchdog.Count(context.Background(), s.l, watchdog.Systemd{
+	rep := watchdog.Count(context.Background(), s.l.AtStart(), watchdog.Systemd{
 		Invocation: s.invocation(), Restarts: func(context.Context) (int, error) { return n, nil },
 	})
 	return errors.Join(rep.Errs...)

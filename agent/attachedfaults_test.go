@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 	"github.com/rs/zerolog"
@@ -45,11 +46,13 @@ func TestAnAttachedRecordThatLags(t *testing.T) {
 				}
 			}
 		},
-		"the root is locked": func(_ *testing.T, s *service) func() {
-			locked, release := make(chan bool), make(chan bool)
-			go s.l.Locked(context.Background(), func() error { close(locked); <-release; return nil })
-			<-locked
-			go func() { time.Sleep(45 * time.Second); close(release) }()
+		"the root is locked": func(t *testing.T, s *service) func() {
+			lock, err := fsutil.LockFile(t.Context(), filepath.Join(s.l.Root(), ".lock"), time.Minute) // as another process
+			if err != nil {
+				t.Error(err)
+				return func() {}
+			}
+			time.AfterFunc(45*time.Second, func() { lock.Unlock() })
 			return func() {}
 		},
 	} {
