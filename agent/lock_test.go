@@ -24,15 +24,19 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 	t.Parallel()
 	var l state.Layout
 	var mu sync.Mutex
+	var trying sync.WaitGroup // until then the root must stay
 	seen := map[string]bool{}
 	tryLock := func(while string) {
 		mu.Lock()
 		first := !seen[while]
-		seen[while] = true
+		if seen[while] = true; first {
+			trying.Add(1)
+		}
 		mu.Unlock()
 		if !first {
 			return
 		}
+		defer trying.Done()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*state.LockWait)
 		defer cancel()
 		if _, err := l.Do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) { return s, t, nil }); err != nil {
@@ -75,4 +79,5 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 		defer mu.Unlock()
 		return slices.Equal(slices.Sorted(maps.Keys(seen)), want)
 	})
+	trying.Wait()
 }
