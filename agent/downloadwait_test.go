@@ -44,7 +44,8 @@ func inRealTime(do func(), worked func() bool) {
 		if do(); worked() {
 			return
 		}
-		syscall.Nanosleep(&syscall.Timespec{Nsec: int64(10 * time.Millisecond)}, nil)
+		pause := syscall.NsecToTimespec(int64(10 * time.Millisecond))
+		syscall.Nanosleep(&pause, nil)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Whoever requested a version that does not exist sees so within seconds, and until when the
-// host is asked again.
+// An operator who requests a version that does not exist sees that within seconds, and until
+// when the host is asked again.
 func TestAMissingReleaseIsToldEarly(t *testing.T) {
 	t.Parallel()
 	published.once.Do(func() { published.err = publishAll() })
