@@ -105,6 +105,9 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.serve(conn, r.RemoteAddr)
 }
 
+// restarts is why sessions end with the manager.
+const restarts = "the manager restarts; reconnect with jitter"
+
 // Close ends all sessions and waits for them. It tells the nodes that the service
 // restarts (close code 1012), so that each reconnects after a random pause.
 func (h *Hub) Close() {
@@ -117,7 +120,7 @@ func (h *Hub) Close() {
 	}
 	var closing sync.WaitGroup
 	for _, s := range append(sessions, h.probes.all()...) {
-		closing.Go(func() { s.socket.close(websocket.CloseServiceRestart, "the manager restarts; reconnect with jitter") })
+		closing.Go(func() { s.socket.close(websocket.CloseServiceRestart, restarts) })
 	}
 	closing.Wait()
 	h.stop()
@@ -196,6 +199,9 @@ func (h *Hub) serve(conn *websocket.Conn, remote string) {
 			s.socket.close(wire.CloseReplaced, "another connection of this node took its place")
 			conn.SetReadDeadline(time.Now().Add(closePatience))
 			return
+		}
+		if h.ctx.Err() != nil { // it began while Close ended the others
+			s.socket.close(websocket.CloseServiceRestart, restarts)
 		}
 		s.socket.close(websocket.CloseGoingAway, "")
 		conn.Close()
