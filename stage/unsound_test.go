@@ -30,8 +30,8 @@ func TestWhyAProgramDoesNotRun(t *testing.T) {
 		"kill -XFSZ $$":                   release.Internal, // a limit of the unit
 		"kill -XCPU $$":                   release.Internal,
 		"kill -TERM $$":                   release.Internal, // by systemd at a stop, or by earlyoom
-		"kill -HUP $$":                    release.Internal,
-		"kill -INT $$":                    release.Internal,
+		"exit 129":                        release.Internal, // SIGHUP, which a process may ignore from its start, as under nohup
+		"exit 130":                        release.Internal, // SIGINT
 		"kill -BUS $$":                    release.Internal, // a mapped file that cannot be read
 		"exit 143":                        release.Internal, // SIGTERM, where a shell began the program
 		"kill -SEGV $$":                   release.ExtractFailed,

@@ -331,7 +331,7 @@ func TestState(t *testing.T) {
 		{"ActiveState=activating\nSubState=auto-restart\nResult=exit-code\nExecMainCode=1\nExecMainStatus=203\nNRestarts=1\n", true, "203/EXEC"},
 		{"ActiveState=activating\nSubState=auto-restart\nResult=success\nNRestarts=1\n", false, ""},
 		{"ActiveState=inactive\nSubState=dead\nResult=success\n", false, ""},
-		{"ActiveState=failed\nSubState=failed\nResult=signal\nExecMainCode=2\nExecMainStatus=9\n", false, "signal 9"},
+		{"ActiveState=failed\nSubState=failed\nResult=signal\nExecMainCode=2\nExecMainStatus=9\n", false, "signal KILL"},
 		{"ActiveState=failed\nSubState=failed\nResult=timeout\n", false, "not ready in time"},
 		{"ActiveState=failed\nSubState=failed\nResult=watchdog\n", false, "hung"},
 		{"ActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainCode=1\nExecMainStatus=3\n", false, "exit code 3"},

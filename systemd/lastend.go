@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // LastEnd returns how the previous start of this process's unit ended, from systemd's
@@ -129,9 +132,19 @@ func endOf(out []byte, now string) string {
 	case code == "exited":
 		return "exit status " + status
 	case code == "killed" || code == "dumped":
-		return "killed by signal " + status
+		return "killed by signal " + signalName(status)
 	case result == "success" || result == "":
 		return ""
 	}
 	return fmt.Sprintf("systemd's result is %q", result)
+}
+
+// signalName returns the name of a signal, "SEGV" for "11". Some versions of systemd write the
+// name themselves.
+func signalName(status string) string {
+	n, err := strconv.Atoi(status)
+	if name := unix.SignalName(unix.Signal(n)); err == nil && name != "" {
+		return strings.TrimPrefix(name, "SIG")
+	}
+	return status
 }

@@ -12,6 +12,8 @@ func TestEndOf(t *testing.T) {
 		`{"INVOCATION_ID":"b","EXIT_CODE":"exited","EXIT_STATUS":"3","COMMAND":"ExecStart"}` + "\n" + `{"INVOCATION_ID":"b","UNIT_RESULT":"exit-code"}`: "exit status 3",
 		`{"INVOCATION_ID":"b","EXIT_CODE":"killed","EXIT_STATUS":"KILL","COMMAND":"ExecStart"}` + "\n" + `{"INVOCATION_ID":"b","UNIT_RESULT":"signal"}`: "killed by signal KILL",
 		`{"INVOCATION_ID":"b","EXIT_CODE":"dumped","EXIT_STATUS":"SEGV"}`:                                                                               "killed by signal SEGV",
+		`{"INVOCATION_ID":"b","EXIT_CODE":"dumped","EXIT_STATUS":"11"}`:                                                                                 "killed by signal SEGV",
+		`{"INVOCATION_ID":"b","EXIT_CODE":"killed","EXIT_STATUS":"999"}`:                                                                                "killed by signal 999",
 		`{"INVOCATION_ID":"b","EXIT_CODE":"killed","EXIT_STATUS":"TERM"}` + "\n" + `{"INVOCATION_ID":"b","UNIT_RESULT":"timeout"}`:                      "the start timed out",
 		`{"INVOCATION_ID":"b","EXIT_CODE":"killed","EXIT_STATUS":"ABRT"}` + "\n" + `{"INVOCATION_ID":"b","UNIT_RESULT":"watchdog"}`:                     "no answer within WatchdogSec=",
 		`{"INVOCATION_ID":"b","UNIT_RESULT":"oom-kill"}`:                                                                                                "out of memory",

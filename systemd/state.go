@@ -131,7 +131,7 @@ func (s State) EndReason() string {
 		return fmt.Sprintf("systemd's result is %q", s.Result)
 	}
 	if s.Signaled {
-		return fmt.Sprintf("it was ended by signal %d", s.Exit)
+		return "it was ended by signal " + signalName(strconv.Itoa(s.Exit))
 	}
 	if why, ok := exitCodes[s.Exit]; ok {
 		return fmt.Sprintf("exit code %d/%s", s.Exit, why)

@@ -130,13 +130,14 @@ func TestAnEvilManager(t *testing.T) {
 	}
 	send(websocket.BinaryMessage, []byte(`{"type":"command","payload":{"command_id":"bin","action":{"type":"upgrade_binary","version":"1.1.0"}}}`))
 	// Commands that ask for something else, or for somewhere else.
+	const missing = "6.6.6"
 	evil := []map[string]any{
 		{"type": "exec", "command": "id"}, {"type": "shell"}, {"type": "set_config", "upgrade": map[string]any{"enabled": true}}, {"type": "add_signer", "repository": "https://github.com/mallory/edge"},
 		{"type": "upgrade_binary", "version": "../../../etc"}, {"type": "upgrade_binary", "version": "1.1.0/../../x"}, {"type": "upgrade_binary", "version": "1.1.0\x00"},
 		{"type": "upgrade_binary", "version": ""}, {"type": "upgrade_binary", "version": strings.Repeat("9", 5000)}, {"type": "upgrade_binary", "version": "latest"},
 		{"type": "upgrade_binary", "version": "1.1.0", "channel": "../stable"}, {"type": "upgrade_binary", "version": "1.1.0", "channel": "nightly"},
 		{"type": "upgrade_binary", "version": "1.1.0", "target_arch": "../../x"}, {"type": "upgrade_binary", "version": "1.1.0", "target_arch": "mips-linux"}, {"type": "upgrade_binary", "version": "1.1.0", "variant": "; id"},
-		{"type": "upgrade_binary", "version": "0.0.1"}, {"type": "upgrade_binary", "version": "6.6.6"},
+		{"type": "upgrade_binary", "version": "0.0.1"}, {"type": "upgrade_binary", "version": missing},
 		{"type": "upgrade_binary", "version": "1.3.0"}, {"type": "upgrade_binary", "version": "1.4.0"}, {"type": "upgrade_binary", "version": "1.5.0"}, {"type": "upgrade_binary", "version": "1.6.0"},
 		// Fields beside the version are ignored.
 		{"type": "upgrade_binary", "version": "1.4.0", "url": "https://evil.example/x.tar.gz", "sha256": strings.Repeat("0", 64), "insecure": true, "signers": []any{}, "skip_verify": true},
@@ -144,6 +145,13 @@ func TestAnEvilManager(t *testing.T) {
 	for i, action := range evil {
 		id := fmt.Sprint("evil", i)
 		command(id, action)
+		if action["version"] == missing { // the node asks the host for it for a while
+			until("the start of "+id, func(m wire.Message) bool {
+				e, ok := m.(*wire.Event)
+				return ok && e.Details.CommandID == id
+			})
+			command(id+"-withdrawal", map[string]any{"type": "upgrade_withdraw", "command_id": id})
+		}
 		if a := ack(id); a.Success {
 			t.Errorf("%v succeeded", action)
 		}
