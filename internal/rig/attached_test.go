@@ -246,7 +246,7 @@ func (s *attachedService) begin(r attachedRow) {
 		}
 		s.id = c.NodeID
 		n, err := s.Client.Node(s.ctx, s.id)
-		return err == nil && n.Online && n.Version == "1.0.0"
+		return err == nil && n.Online && n.Version == "1.0.0" && n.Health != "" // without a health beat it is not upgraded
 	})
 	if r.before != nil {
 		r.before(s)
