@@ -128,6 +128,7 @@ func TestTheJudge(t *testing.T) {
 		probe     trial.Old
 		accept    bool
 		noManager bool
+		stall     time.Duration // of the machine, when it is ready
 		limit     time.Duration // 10 minutes
 		want      state.TrialStage
 		kept      bool
@@ -152,6 +153,13 @@ func TestTheJudge(t *testing.T) {
 			}
 			return nil
 		}, link: always, ends: "its own check", took: 60 * time.Second},
+		"its check first passes when the window ends": {check: func(age time.Duration) error {
+			if age < 55*time.Second {
+				return sick
+			}
+			return nil
+		}, link: always, kept: true, completed: true, took: 65 * time.Second},
+		"the machine stands still once it is ready": {stall: 2 * time.Minute, link: always, kept: true, completed: true, took: 2 * time.Minute},
 		"its check fails later, for a window": {check: func(age time.Duration) error {
 			if age > 200*time.Second {
 				return sick
@@ -180,6 +188,7 @@ func TestTheJudge(t *testing.T) {
 				if tt.noManager {
 					j.c.URLs = nil
 				}
+				j.onReady = func() { time.Sleep(tt.stall) }
 				if tt.accept {
 					if err := l.RecordAccept(state.AcceptRecord{TrialID: s.TrialID, At: time.Now()}); err != nil {
 						t.Fatal(err)
@@ -206,7 +215,7 @@ func TestTheJudge(t *testing.T) {
 				if tt.want != "" && l.ReadJudge(s).Stage != tt.want {
 					t.Errorf("it reached %+v", l.ReadJudge(s))
 				}
-				if sickFromTheStart := tt.check != nil && tt.check(0) != nil && tt.check(time.Second) != nil; j.ready() == sickFromTheStart {
+				if sickFromTheStart := tt.check != nil && tt.check(0) != nil && tt.check(59*time.Second) != nil; j.ready() == sickFromTheStart {
 					t.Errorf("ready: %t", j.ready())
 				}
 			})

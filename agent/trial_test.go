@@ -41,6 +41,7 @@ type onTrial struct {
 	res      state.Result
 	mu       sync.Mutex
 	notified []string
+	onReady  func() // once systemd got READY=1
 }
 
 // trialRoot lays out a root in dir whose version 1.1.0 is on trial, with 1.0.0 to roll
@@ -108,8 +109,11 @@ func newTrial(t *testing.T, dir string) *onTrial {
 	})
 	o.c.Notify = func(s string) error {
 		o.mu.Lock()
-		defer o.mu.Unlock()
 		o.notified = append(o.notified, s)
+		o.mu.Unlock()
+		if o.onReady != nil && strings.Contains(s, "READY=1") {
+			o.onReady()
+		}
 		return nil
 	}
 	return o
@@ -218,9 +222,9 @@ func TestTrialEndsWithTheWindow(t *testing.T) {
 	}{
 		"never reached": {func(*onTrial) {}, "the manager was never reached"},
 		"flaps": {func(o *onTrial) {
-			for range 7 {
+			for range 6 {
 				o.setAuthenticated(true)
-				time.Sleep(8 * time.Second)
+				time.Sleep(9 * time.Second)
 				o.setAuthenticated(false)
 				time.Sleep(time.Second)
 			}
