@@ -333,7 +333,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
-		entries = slices.DeleteFunc(entries, state.Entry.Watched)
+		entries = slices.DeleteFunc(entries, a.forLater())
 		if err != nil || len(entries) == 0 || len(a.c.URLs) == 0 {
 			return errSwapped
 		}

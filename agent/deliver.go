@@ -10,7 +10,7 @@ import (
 )
 
 // askDelivery has the loop send the entries of the outbox that this session has not sent,
-// oldest first, without those that are watched.
+// oldest first, without those for later.
 func (s *session) askDelivery(ctx context.Context) {
 	if s.delivering {
 		s.deliverAgain = true
@@ -26,7 +26,7 @@ func (s *session) askDelivery(ctx context.Context) {
 		for _, b := range bad {
 			s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is damaged; kept as .corrupt")
 		}
-		entries = slices.DeleteFunc(entries, state.Entry.Watched)
+		entries = slices.DeleteFunc(entries, s.a.forLater())
 		return func() error {
 			s.delivering = false
 			if s.deliverAgain {
@@ -35,6 +35,18 @@ func (s *session) askDelivery(ctx context.Context) {
 			return s.deliver(entries)
 		}
 	})
+}
+
+// forLater returns a function that reports whether an entry that was listed before is not to be
+// delivered now: its verdict is open, or it is of a rollback that ends this run of an attached
+// version. The next run adds the journal of the failed version to that event first.
+func (a *Agent) forLater() func(state.Entry) bool {
+	moved := false
+	if a.attached != nil {
+		t, err := a.c.Layout.Tree()
+		moved = err == nil && t.Current != a.c.version
+	}
+	return func(e state.Entry) bool { return e.Watched() || moved && lacksJournal(e) }
 }
 
 // deliver sends entries. An event stays in the outbox until the manager acknowledges it, if it

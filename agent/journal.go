@@ -14,9 +14,6 @@ func (a *Agent) attachJournal(ctx context.Context) {
 	if a.c.Journal == nil {
 		return
 	}
-	lacksJournal := func(e state.Entry) bool {
-		return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
-	}
 	a.mu.Lock()
 	inMemory := slices.IndexFunc(a.memoryEvents, lacksJournal)
 	a.mu.Unlock()
@@ -46,4 +43,9 @@ func (a *Agent) attachJournal(ctx context.Context) {
 	if err != nil {
 		a.log.Warn().Err(err).Msg("the journal of the failed version was not added to the event of the rollback")
 	}
+}
+
+// lacksJournal reports whether e is the event of a rollback, without the failed version's journal.
+func lacksJournal(e state.Entry) bool {
+	return e.Event != nil && e.Event.Code == release.RolledBack && e.Event.Journal == nil
 }

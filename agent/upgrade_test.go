@@ -97,6 +97,48 @@ func TestKeepJournal(t *testing.T) {
 	}
 }
 
+// The run of an attached version that is rolled back leaves the event to the next run, which adds
+// the journal. Otherwise the session that still lasts would deliver it without.
+func TestTheRunThatFollowsReportsTheRollback(t *testing.T) {
+	t.Parallel()
+	for name, isAttached := range map[string]bool{"attached": true, "linked": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newTrial(t, t.TempDir())
+			if isAttached {
+				o.attached = &attached{}
+			}
+			left := func() (n int) {
+				t.Helper()
+				entries, _, err := o.c.Layout.Outbox().List()
+				if err != nil || len(entries) == 0 {
+					t.Fatalf("%d entries, %v", len(entries), err)
+				}
+				for _, e := range entries {
+					if o.forLater()(e) {
+						n++
+					}
+				}
+				return n
+			}
+			if _, err := o.do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
+				s, tr = state.Revert(s, tr, "why", o.startedAt)
+				return s, tr, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if n := left(); (n == 1) != isAttached {
+				t.Errorf("%d entries are left to the next run", n)
+			}
+			o.c.Journal = func(context.Context) ([]string, error) { return []string{"it fails"}, nil }
+			o.attachJournal(t.Context())
+			if n := left(); n != 0 {
+				t.Errorf("%d entries with a journal are left to the next run", n)
+			}
+		})
+	}
+}
+
 // An upgrade that a version on trial was staging goes on when the version has a result again.
 func TestAResumedUpgradeWaitsForTheTrial(t *testing.T) {
 	t.Parallel()
