@@ -1,6 +1,9 @@
 package api
 
 import (
+	"cmp"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
@@ -101,9 +104,40 @@ type Rollout struct {
 	EndedAt     time.Time     `json:"ended_at,omitzero"`
 	Nodes       []RolloutNode `json:"nodes"`
 
+	// WaitingFor are the offline nodes for which the present wave waits.
+	WaitingFor []WaitingFor `json:"waiting_for,omitempty"`
+
 	GroupName string                    `json:"group_name"`
 	Counts    map[rollout.NodeState]int `json:"counts"` // number of nodes by state
 	Revision  int64                     `json:"revision"`
+}
+
+// WaitingFor is an offline node for which a wave waits.
+type WaitingFor struct {
+	NodeID string    `json:"node_id"`
+	Name   string    `json:"name,omitempty"`
+	Since  time.Time `json:"since"` // when it was seen last
+}
+
+// WaitingText describes the nodes for which the present wave waits: "waiting for 1 offline
+// node: a1b2"; "" if it waits for none.
+func (r Rollout) WaitingText() string {
+	const most = 5
+	if len(r.WaitingFor) == 0 {
+		return ""
+	}
+	names := make([]string, 0, most)
+	for _, w := range r.WaitingFor[:min(most, len(r.WaitingFor))] {
+		names = append(names, cmp.Or(w.Name, w.NodeID))
+	}
+	text := fmt.Sprintf("waiting for %d offline nodes: %s", len(r.WaitingFor), strings.Join(names, ", "))
+	if len(r.WaitingFor) == 1 {
+		text = "waiting for 1 offline node: " + names[0]
+	}
+	if more := len(r.WaitingFor) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // RolloutNode is one node of a rollout.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -22,6 +23,7 @@ type nodeRoutes struct {
 	*gate
 	views *nodeViews
 	hub   *nodes.Hub
+	lock  *sync.Mutex // engine.Config.CommandLock
 }
 
 func (h *nodeRoutes) list(w http.ResponseWriter, r *http.Request) {
@@ -119,7 +121,7 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name, Repair: body.Repair}
+	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name, Acting: requester(r).Key(), Repair: body.Repair, Replaces: body.Replaces}
 	var err error
 	c.Action, err = json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: body.Version, Channel: body.Channel, TargetArch: body.TargetArch, Variant: body.Variant, Repair: body.Repair})
 	if err != nil {
@@ -194,9 +196,52 @@ func (h *nodeRoutes) setGroup(w http.ResponseWriter, r *http.Request) {
 	if !h.inScope(w, r, n.GroupID) || !h.inScope(w, r, body.GroupID) { // the old group and the new one
 		return
 	}
-	if err := h.store.SetGroup(r.Context(), id, body.GroupID, entry(r, "node.group.set", id, map[string]any{"group_id": body.GroupID})); err != nil {
+	if err := h.move(r, id, body.GroupID); err != nil {
 		h.storeFailed(w, err)
 		return
 	}
+	h.views.engine.NodeChanged(id) // so that the rollout of its previous group leaves it out
 	answer.JSON(w, http.StatusOK, body)
+}
+
+// move moves a node, and withdraws what was not sent and has lost its reason.
+func (h *nodeRoutes) move(r *http.Request, id, groupID string) error {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	changes, err := h.views.engine.Commands.Changes(r.Context(), id, groupID, requester(r).Name)
+	if err != nil {
+		return err
+	}
+	return h.store.SetGroup(r.Context(), id, groupID, entry(r, "node.group.set", id, map[string]any{"group_id": groupID}), changes...)
+}
+
+// withdraw withdraws a node's command.
+func (h *nodeRoutes) withdraw(w http.ResponseWriter, r *http.Request) {
+	var body api.Withdrawal
+	if !readBody(w, r, &body) {
+		return
+	}
+	reason, ok := checkReason(w, body.Reason)
+	if !ok {
+		return
+	}
+	n, ok := h.views.fromPath(w, r)
+	if !ok {
+		return
+	}
+	details := map[string]any{"command_id": body.CommandID}
+	if reason != "" {
+		details["reason"] = reason
+	}
+	f, err := h.views.engine.Commands.Withdraw(r.Context(), n.ID, body.CommandID, requester(r).Name, entry(r, "node.upgrade.withdraw", n.ID, details))
+	switch {
+	case err != nil:
+		h.storeFailed(w, err)
+	case f != nil:
+		answer.Problem(w, http.StatusConflict, f.Code, "%s", f.Detail())
+	default:
+		h.log.Info().Str("node_id", n.ID).Str("command_id", body.CommandID).Str("actor", requester(r).Name).Msg("upgrade withdrawn")
+		h.views.engine.NodeChanged(n.ID)
+		h.get(w, r)
+	}
 }
