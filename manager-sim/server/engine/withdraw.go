@@ -111,6 +111,12 @@ func (c *Commands) Withdraw(ctx context.Context, nodeID, commandID, actor string
 	return nil, nil
 }
 
+// Step looks once at all rollouts and all nodes, as Run does from time to time.
+func (e *Engine) Step(ctx context.Context) error {
+	_, err := e.stepAll(ctx, e.takeChanged(), true)
+	return err
+}
+
 // recentRollouts is how many ended rollouts are looked at for late outcomes.
 const recentRollouts = 100
 
