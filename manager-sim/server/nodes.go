@@ -196,7 +196,7 @@ func (h *nodeRoutes) setGroup(w http.ResponseWriter, r *http.Request) {
 	if !h.inScope(w, r, n.GroupID) || !h.inScope(w, r, body.GroupID) { // the old group and the new one
 		return
 	}
-	if err := h.move(r, id, body.GroupID); err != nil {
+	if err := move(h, r, id, body.GroupID); err != nil {
 		h.storeFailed(w, err)
 		return
 	}
@@ -205,7 +205,7 @@ func (h *nodeRoutes) setGroup(w http.ResponseWriter, r *http.Request) {
 }
 
 // move moves a node, and withdraws what was not sent and has lost its reason.
-func (h *nodeRoutes) move(r *http.Request, id, groupID string) error {
+func move(h *nodeRoutes, r *http.Request, id, groupID string) error {
 	h.lock.Lock()
 	defer h.lock.Unlock()
 	changes, err := h.views.engine.Commands.Changes(r.Context(), id, groupID, requester(r).Name)
@@ -213,35 +213,4 @@ func (h *nodeRoutes) move(r *http.Request, id, groupID string) error {
 		return err
 	}
 	return h.store.SetGroup(r.Context(), id, groupID, entry(r, "node.group.set", id, map[string]any{"group_id": groupID}), changes...)
-}
-
-// withdraw withdraws a node's command.
-func (h *nodeRoutes) withdraw(w http.ResponseWriter, r *http.Request) {
-	var body api.Withdrawal
-	if !readBody(w, r, &body) {
-		return
-	}
-	reason, ok := checkReason(w, body.Reason)
-	if !ok {
-		return
-	}
-	n, ok := h.views.fromPath(w, r)
-	if !ok {
-		return
-	}
-	details := map[string]any{"command_id": body.CommandID}
-	if reason != "" {
-		details["reason"] = reason
-	}
-	f, err := h.views.engine.Commands.Withdraw(r.Context(), n.ID, body.CommandID, requester(r).Name, entry(r, "node.upgrade.withdraw", n.ID, details))
-	switch {
-	case err != nil:
-		h.storeFailed(w, err)
-	case f != nil:
-		answer.Problem(w, http.StatusConflict, f.Code, "%s", f.Detail())
-	default:
-		h.log.Info().Str("node_id", n.ID).Str("command_id", body.CommandID).Str("actor", requester(r).Name).Msg("upgrade withdrawn")
-		h.views.engine.NodeChanged(n.ID)
-		h.get(w, r)
-	}
 }

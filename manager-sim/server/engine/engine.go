@@ -149,7 +149,7 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 	}
 	next, everyone := tickInterval, all || now.Sub(e.watched) >= tickInterval
 	if all && !e.adopted {
-		if err := e.adopt(ctx); err != nil {
+		if err := adopt(ctx, e.Store); err != nil {
 			return 0, err
 		}
 		e.adopted = true

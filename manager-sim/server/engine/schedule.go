@@ -36,7 +36,7 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 	ids, online, leftOut := e.eligible(ctx, nodes, req)
 	e.CommandLock.Lock()
 	defer e.CommandLock.Unlock()
-	ids, leftOut, err := e.leaveOutWanted(ctx, group.ID, ids, leftOut)
+	ids, leftOut, err := scopeOf(e).leaveOutWanted(ctx, group.ID, ids, leftOut)
 	if err != nil {
 		return api.RolloutPlan{}, err
 	}
@@ -86,7 +86,7 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 
 // leaveOutWanted leaves out the nodes that another active rollout still upgrades: nodes that
 // were moved, and of which that rollout waits for an outcome.
-func (e *Engine) leaveOutWanted(ctx context.Context, groupID string, ids []string, leftOut []api.NodeLeftOut) ([]string, []api.NodeLeftOut, error) {
+func (e scope) leaveOutWanted(ctx context.Context, groupID string, ids []string, leftOut []api.NodeLeftOut) ([]string, []api.NodeLeftOut, error) {
 	wants, err := e.otherWants(ctx, groupID)
 	if err != nil {
 		return nil, nil, err

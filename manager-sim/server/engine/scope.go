@@ -26,9 +26,17 @@ func may(ctx context.Context, r Rights, key string, least api.Role, groupID stri
 	return r.May(ctx, key, least, groupID)
 }
 
+// scope decides, with what the store has now, which nodes a rollout may command.
+type scope struct {
+	Config
+	statuses Statuses
+}
+
+func scopeOf(e *Engine) scope { return scope{e.Config, e.Statuses} }
+
 // skipAbsent sets which nodes are online, and returns a Skip for each node that can no
 // longer take part because it was removed, or moved to another group.
-func (e *Engine) skipAbsent(ctx context.Context, groupID string, r *rollout.Rollout) ([]rollout.Event, error) {
+func (e scope) skipAbsent(ctx context.Context, groupID string, r *rollout.Rollout) ([]rollout.Event, error) {
 	members, err := e.Store.GroupMembers(ctx, groupID)
 	if err != nil {
 		return nil, err
@@ -54,7 +62,7 @@ func (e *Engine) skipAbsent(ctx context.Context, groupID string, r *rollout.Roll
 // absent reports whether a node that is no member of the group has to be skipped, and how. A
 // node that was moved gets no command any more; an upgrade that it has begun goes on, and
 // counts. A removed node reports no outcome.
-func (e *Engine) absent(ctx context.Context, n rollout.Node) (rollout.Skip, bool, error) {
+func (e scope) absent(ctx context.Context, n rollout.Node) (rollout.Skip, bool, error) {
 	skip := rollout.Skip{NodeID: n.ID, Code: rollout.Moved}
 	if !slices.Contains([]rollout.NodeState{rollout.NodeWaiting, rollout.NodeCommanded, rollout.NodeUnproven}, n.State) {
 		return skip, false, nil
@@ -84,18 +92,18 @@ func (e *Engine) absent(ctx context.Context, n rollout.Node) (rollout.Skip, bool
 }
 
 // begun reports whether a commanded node has reported something about its command.
-func (e *Engine) begun(ctx context.Context, n rollout.Node, rec store.Node) (bool, error) {
+func (e scope) begun(ctx context.Context, n rollout.Node, rec store.Node) (bool, error) {
 	cs, err := e.Store.Commands(ctx, n.ID, 1)
 	if err != nil || len(cs) == 0 {
 		return false, err
 	}
-	st, err := e.Statuses.OfCommand(ctx, cs[0], rec)
+	st, err := e.statuses.OfCommand(ctx, cs[0], rec)
 	return st.State != api.Queued && st.State != api.Sent && st.State != api.Withdrawn && st.Code != rollout.TimeLimit, err
 }
 
 // addFacts sets what is known about the last commands of the nodes of a rollout, and which
 // nodes run its version already.
-func (e *Engine) addFacts(ctx context.Context, r *rollout.Rollout) error {
+func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 	known, err := e.Store.Unanswered(ctx, r.ID)
 	if err != nil {
 		return err
@@ -128,7 +136,7 @@ func progresses(rec store.Node, version string) bool {
 
 // lostRight returns why a rollout must not give commands, or let them be sent, if the person
 // who started or resumed it has lost the right to that.
-func (e *Engine) lostRight(ctx context.Context, groupID string, r rollout.Rollout, actions []rollout.Action) (string, error) {
+func (e scope) lostRight(ctx context.Context, groupID string, r rollout.Rollout, actions []rollout.Action) (string, error) {
 	unsent := slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { return n.State == rollout.NodeCommanded && !n.Sent })
 	if r.Status.Final() || r.Status == rollout.Paused || len(commanded(actions)) == 0 && !unsent {
 		return "", nil
@@ -179,7 +187,7 @@ func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node)
 
 // otherWants returns, for each node that another active rollout still upgrades, that
 // rollout's version.
-func (e *Engine) otherWants(ctx context.Context, groupID string) (map[string]string, error) {
+func (e scope) otherWants(ctx context.Context, groupID string) (map[string]string, error) {
 	all, err := e.Store.Rollouts(ctx, "", true, -1)
 	if err != nil {
 		return nil, err

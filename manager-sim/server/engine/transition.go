@@ -48,9 +48,9 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 	e.CommandLock.Lock()
 	defer e.CommandLock.Unlock()
 	// What the nodes are now, and only then the decision: nobody else decides meanwhile.
-	all, err := e.skipAbsent(ctx, stored.GroupID, &r)
+	all, err := scopeOf(e).skipAbsent(ctx, stored.GroupID, &r)
 	if err == nil {
-		err = e.addFacts(ctx, &r)
+		err = scopeOf(e).addFacts(ctx, &r)
 	}
 	if err != nil {
 		return r, err
@@ -74,7 +74,7 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 	if err := try(); err != nil {
 		return r, err
 	}
-	lost, err := e.lostRight(ctx, stored.GroupID, next, actions)
+	lost, err := scopeOf(e).lostRight(ctx, stored.GroupID, next, actions)
 	if err != nil {
 		return r, err
 	}
@@ -173,5 +173,6 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	e.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout changed")
 	e.Wake() // the next tick may be at another time now
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: r.ID, GroupID: r.GroupID, Status: r.Status, Wave: r.Wave + 1})
-	return e.sendAfter(ctx, actions)
+	sendAfter(ctx, e.Config, actions)
+	return nil
 }

@@ -54,7 +54,7 @@ func changesOf(actions []rollout.Action, by string, at time.Time) []store.Comman
 
 // sendAfter sends what a stored transition decided: commands and withdrawals. CommandLock is
 // held.
-func (e *Engine) sendAfter(ctx context.Context, actions []rollout.Action) error {
+func sendAfter(ctx context.Context, e Config, actions []rollout.Action) {
 	send := func(id string) error {
 		c, err := e.Store.Command(ctx, id)
 		if errors.Is(err, store.ErrNotFound) {
@@ -82,7 +82,6 @@ func (e *Engine) sendAfter(ctx context.Context, actions []rollout.Action) error 
 	if err := errors.Join(errs...); err != nil { // a node gets it when it authenticates
 		e.Log.Error().Err(err).Msg("stored commands not sent yet")
 	}
-	return nil
 }
 
 // Withdraw withdraws a node's command, also one that was sent. If the node announced that it
@@ -158,8 +157,8 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 // adopt records in the commands of an earlier version to which rollout they belong, so that
 // its decisions apply to them. It withdraws what an ended rollout, or one that skipped the
 // node, left to be sent.
-func (e *Engine) adopt(ctx context.Context) error {
-	list, err := e.Store.Rollouts(ctx, "", false, recentRollouts)
+func adopt(ctx context.Context, st *store.Store) error {
+	list, err := st.Rollouts(ctx, "", false, recentRollouts)
 	if err != nil {
 		return err
 	}
@@ -180,10 +179,10 @@ func (e *Engine) adopt(ctx context.Context) error {
 				changes = append(changes, store.CommandChange{ID: id, State: store.CommandWithdrawn, At: time.Now().UTC(), By: "manager", Reason: store.ReasonAbort})
 			}
 		}
-		if err := e.Store.AdoptCommands(ctx, r.ID, ids); err != nil {
+		if err := st.AdoptCommands(ctx, r.ID, ids); err != nil {
 			return err
 		}
-		known, err := e.Store.Unanswered(ctx, r.ID)
+		known, err := st.Unanswered(ctx, r.ID)
 		if err != nil {
 			return err
 		}
@@ -196,7 +195,7 @@ func (e *Engine) adopt(ctx context.Context) error {
 		if len(left) == 0 {
 			continue
 		}
-		if err := e.Store.ChangeCommands(ctx, left); err != nil {
+		if err := st.ChangeCommands(ctx, left); err != nil {
 			return err
 		}
 	}

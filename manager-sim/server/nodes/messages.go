@@ -75,11 +75,11 @@ func (s *session) sendCommand(c store.Command) {
 
 // recordSending records that a command or a withdrawal is sent now. It returns
 // store.ErrNotSendable if that was decided otherwise meanwhile.
-func (s *session) recordSending(ctx context.Context, c *wire.Command) error {
+func recordSending(ctx context.Context, st *store.Store, c *wire.Command) error {
 	if c.Action.Type == wire.ActionWithdraw {
-		return s.hub.Store.RecordWithdrawSent(ctx, c.Action.CommandID, time.Now())
+		return st.RecordWithdrawSent(ctx, c.Action.CommandID, time.Now())
 	}
-	return s.hub.Store.RecordSent(ctx, c.CommandID, time.Now())
+	return st.RecordSent(ctx, c.CommandID, time.Now())
 }
 
 // handle stores the content of a message. An error is the store's.

@@ -121,7 +121,7 @@ func (s *session) writeAll(ctx context.Context) {
 			if c, ok := m.(*wire.Command); ok {
 				// Before it is sent, and even if the session is ending: a command that may have
 				// arrived is never taken for one that was not sent.
-				err = s.recordSending(context.WithoutCancel(ctx), c)
+				err = recordSending(context.WithoutCancel(ctx), s.hub.Store, c)
 				if errors.Is(err, store.ErrNotSendable) { // withdrawn, or held, since it was queued
 					s.hub.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.CommandID).Msg("command not sent: it was withdrawn or held")
 					continue
