@@ -87,6 +87,7 @@ type Rollout struct {
 	// From is the version that most of the group ran before.
 	From      string        `json:"from,omitempty"`
 	CreatedBy string        `json:"created_by,omitempty"`
+	Acting    string        `json:"acting,omitempty"` // who started it, or resumed or retried it last
 	Settle    time.Duration `json:"settle_ns"`        // between a wave and the next
 	Limit     time.Duration `json:"limit_ns"`         // from a command to its outcome
 	Life      time.Duration `json:"life_ns"`          // of the whole rollout
@@ -150,6 +151,9 @@ type RolloutNode struct {
 	Known   bool              `json:"known,omitempty"`   // an operator resumed after this failure
 	Message string            `json:"message,omitempty"` // the node's own, for Code
 	Hold    *Hold             `json:"hold,omitempty"`    // what an unproven node waits for
+	// Held is what became of the last command of a waiting node: held until the rollout resumes,
+	// or withdrawn.
+	Held string `json:"held,omitempty"`
 }
 
 // RolloutList is a page of rollouts.

@@ -184,13 +184,13 @@ func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (ro
 	}
 	r.Outages = h.engine.Clock.Outages(time.Now())
 	v := api.Rollout{
-		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By,
+		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By, Acting: r.Acting.Name,
 		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Status: r.Status, Reason: r.PauseReason(),
 		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd(), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
 		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision,
 	}
 	for _, n := range r.Nodes {
-		v.Nodes = append(v.Nodes, api.RolloutNode{ID: n.ID, State: n.State, Attempt: n.Attempt, Since: n.Since, Code: n.Code, Known: n.Known})
+		v.Nodes = append(v.Nodes, api.RolloutNode{ID: n.ID, State: n.State, Attempt: n.Attempt, Since: n.Since, Code: n.Code, Known: n.Known, Held: n.Hold})
 		v.Counts[n.State]++
 	}
 	return r, v, nil

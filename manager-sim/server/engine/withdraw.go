@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -134,7 +135,7 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 		}
 	}
 	for id := range changed {
-		const most = 3
+		const most = 2
 		list, err := e.Store.EndedRollouts(ctx, id, most)
 		if err != nil {
 			return err
@@ -144,10 +145,19 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 		}
 	}
 	for _, stored := range ended {
-		if _, err := decode(stored); err != nil {
+		r, err := decode(stored)
+		if err != nil {
+			continue // nobody waits for a broken one
+		}
+		events, err := e.outcomes(ctx, r, changed, all)
+		if err != nil {
+			return err
+		}
+		events = slices.DeleteFunc(events, func(e rollout.Event) bool { _, outcome := e.(rollout.Outcome); return !outcome })
+		if len(events) == 0 {
 			continue
 		}
-		if _, err := e.transition(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) { return e.outcomes(ctx, r, changed, all) }, "manager"); err != nil {
+		if _, err := e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return events, nil }, "manager"); err != nil {
 			return err
 		}
 	}
