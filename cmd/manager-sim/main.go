@@ -30,6 +30,6 @@ also 3 rolled back, 4 refused, failed, paused or aborted, 5 timed out.`,
   manager-sim release publish --dir sim --version 1.0.0 ./edge-agent
   manager-sim serve --dir sim`,
 	}
-	root.AddCommand(newDemoCmd(), newServeCmd(), newReleaseCmd(), newNodesCmd(), newNodeCmd(), newUpgradeCmd(), newRolloutCmd(), newEventsCmd(), newTokenCmd())
+	root.AddCommand(newDemoCmd(), newServeCmd(), newReleaseCmd(), newNodesCmd(), newNodeCmd(), newUpgradeCmd(), newWithdrawCmd(), newRolloutCmd(), newEventsCmd(), newTokenCmd())
 	return root
 }

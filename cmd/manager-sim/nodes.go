@@ -212,6 +212,9 @@ func (c *client) showNode(cmd *cobra.Command, call func(api.Option) (api.Node, e
 	}
 	row("version", n.Version)
 	row("upgrade", strings.TrimSpace(upgradeState(n)+" "+n.TargetVersion))
+	if n.MayStillRun {
+		row("withdrawn", "the node may still carry it out: it was sent before, and the node has not confirmed the withdrawal")
+	}
 	row("trial", n.TrialText())
 	row("requested by", n.RequestedBy)
 	row("code", n.ErrorCode)

@@ -33,7 +33,7 @@ group. The group means its newest rollout.`,
 		newRolloutActCmd(api.ActPause, "Start no further upgrades until the rollout is resumed; running upgrades continue"),
 		newRolloutActCmd(api.ActResume, "Continue; earlier failures are ignored when deciding whether to pause again"),
 		newRolloutActCmd(api.ActRetry, "Upgrade the failed nodes again, and continue"),
-		newRolloutActCmd(api.ActAbort, "End the rollout: no further upgrade starts; running upgrades continue. Asks for confirmation on a terminal"))
+		newRolloutActCmd(api.ActAbort, "End the rollout: no further upgrade starts, and upgrades that a node has not begun are withdrawn; running upgrades continue. Asks for confirmation on a terminal"))
 	return cmd
 }
 
@@ -77,6 +77,9 @@ func summary(r api.Rollout) string {
 // a nil map is empty.
 func printRollout(w io.Writer, r api.Rollout, shown map[string]string) {
 	fmt.Fprintln(w, summary(r))
+	if waiting := r.WaitingText(); waiting != "" {
+		fmt.Fprintln(w, "  "+cli.Plain(waiting))
+	}
 	for _, n := range r.Nodes {
 		failure := failureOf(n)
 		if failure == shown[n.ID] {
@@ -224,7 +227,7 @@ func (c *client) confirmAbort(cmd *cobra.Command, id string, yes bool) error {
 	if err != nil {
 		return err
 	}
-	return cli.Confirm(cmd, yes, fmt.Sprintf("This ends rollout %s for good: no further upgrade starts; running upgrades continue.\n%s", id, summary(r)))
+	return cli.Confirm(cmd, yes, fmt.Sprintf("This ends rollout %s for good: no further upgrade starts, and upgrades that a node has not begun are withdrawn; running upgrades continue.\n%s", id, summary(r)))
 }
 
 func newRolloutActCmd(act, short string) *cobra.Command {

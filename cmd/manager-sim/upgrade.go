@@ -188,7 +188,7 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 		return u.acknowledged(ctx)
 	}
 	switch n.UpgradeState {
-	case api.Updated, api.Changed, api.RolledBack, api.Failed, api.Superseded:
+	case api.Updated, api.Changed, api.RolledBack, api.Failed, api.Superseded, api.Withdrawn:
 	default:
 		return false, u.printTrial(n)
 	}
@@ -205,6 +205,9 @@ func (u *upgrade) check(ctx context.Context) (bool, error) {
 		return true, u.failure(cli.TimedOut, "no outcome", n.ErrorCode, n.Error)
 	case n.UpgradeState == api.Failed:
 		return true, u.failure(cli.Refused, "failed", n.ErrorCode, n.Error)
+	}
+	if n.UpgradeState == api.Withdrawn {
+		return true, u.failure(cli.Refused, "withdrawn", n.ErrorCode, n.Error)
 	}
 	if n.UpgradeState == api.Superseded {
 		return true, u.superseded()

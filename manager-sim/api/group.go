@@ -1,6 +1,9 @@
 package api
 
 import (
+	"cmp"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
@@ -84,6 +87,7 @@ type Rollout struct {
 	// From is the version that most of the group ran before.
 	From      string        `json:"from,omitempty"`
 	CreatedBy string        `json:"created_by,omitempty"`
+	Acting    string        `json:"acting,omitempty"` // who started it, or resumed or retried it last
 	Settle    time.Duration `json:"settle_ns"`        // between a wave and the next
 	Limit     time.Duration `json:"limit_ns"`         // from a command to its outcome
 	Life      time.Duration `json:"life_ns"`          // of the whole rollout
@@ -101,9 +105,40 @@ type Rollout struct {
 	EndedAt     time.Time     `json:"ended_at,omitzero"`
 	Nodes       []RolloutNode `json:"nodes"`
 
+	// WaitingFor are the offline nodes for which the present wave waits.
+	WaitingFor []WaitingFor `json:"waiting_for,omitempty"`
+
 	GroupName string                    `json:"group_name"`
 	Counts    map[rollout.NodeState]int `json:"counts"` // number of nodes by state
 	Revision  int64                     `json:"revision"`
+}
+
+// WaitingFor is an offline node for which a wave waits.
+type WaitingFor struct {
+	NodeID string    `json:"node_id"`
+	Name   string    `json:"name,omitempty"`
+	Since  time.Time `json:"since"` // when it was seen last
+}
+
+// WaitingText describes the nodes for which the present wave waits: "waiting for 1 offline
+// node: a1b2"; "" if it waits for none.
+func (r Rollout) WaitingText() string {
+	const most = 5
+	if len(r.WaitingFor) == 0 {
+		return ""
+	}
+	names := make([]string, 0, most)
+	for _, w := range r.WaitingFor[:min(most, len(r.WaitingFor))] {
+		names = append(names, cmp.Or(w.Name, w.NodeID))
+	}
+	text := fmt.Sprintf("waiting for %d offline nodes: %s", len(r.WaitingFor), strings.Join(names, ", "))
+	if len(r.WaitingFor) == 1 {
+		text = "waiting for 1 offline node: " + names[0]
+	}
+	if more := len(r.WaitingFor) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // RolloutNode is one node of a rollout.
@@ -116,6 +151,9 @@ type RolloutNode struct {
 	Known   bool              `json:"known,omitempty"`   // an operator resumed after this failure
 	Message string            `json:"message,omitempty"` // the node's own, for Code
 	Hold    *Hold             `json:"hold,omitempty"`    // what an unproven node waits for
+	// Held is what became of the last command of a waiting node: held until the rollout resumes,
+	// or withdrawn.
+	Held string `json:"held,omitempty"`
 }
 
 // RolloutList is a page of rollouts.

@@ -23,6 +23,9 @@ type Node struct {
 	Error         string       `json:"error,omitempty"` // the node's message for ErrorCode
 	CommandID     string       `json:"command_id,omitempty"`
 	RequestedBy   string       `json:"requested_by,omitempty"`
+	// MayStillRun is whether that command was withdrawn after it was sent, and the node may still
+	// obey it.
+	MayStillRun bool `json:"may_still_run,omitempty"`
 	// Upgradable reports whether the manager would accept a request to upgrade now.
 	// If not, NotUpgradable is the reason.
 	Upgradable    bool            `json:"upgradable"`
@@ -157,6 +160,17 @@ type Command struct {
 	Data      json.RawMessage `json:"data,omitempty"`
 	// Actor is who requested it; "" for a command of an earlier version.
 	Actor string `json:"requested_by,omitempty"`
+	// State is whether it may be sent: pending, held, sent, withdrawn, superseded or ended.
+	State     string `json:"state,omitempty"`
+	RolloutID string `json:"rollout_id,omitempty"` // absent: requested for this node
+	// WithdrawnAt is when it was withdrawn, or zero; WithdrawnBy and WithdrawReason are who
+	// withdrew or held it, and why. WithdrawAckedAt is when the node answered.
+	WithdrawnAt     time.Time `json:"withdrawn_at,omitzero"`
+	WithdrawnBy     string    `json:"withdrawn_by,omitempty"`
+	WithdrawReason  string    `json:"withdraw_reason,omitempty"`
+	WithdrawAckedAt time.Time `json:"withdraw_acked_at,omitzero"`
+	// MayStillRun is whether it was sent before it was withdrawn, and the node may still obey it.
+	MayStillRun bool `json:"may_still_run,omitempty"`
 }
 
 // CommandList is a page of commands.
@@ -178,11 +192,20 @@ type NodeUpgrade struct {
 	Variant    string `json:"variant,omitempty"`
 	// AllowUnlisted requests a version even if the manager does not find it published.
 	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
-	// Replace withdraws a command that was not sent yet, because the node is offline.
+	// Replace supersedes a command that was never sent.
 	Replace bool `json:"replace,omitempty"`
+	// Replaces is Replace for the command with this id only: if the node has another one by
+	// now, the request is refused.
+	Replaces string `json:"replaces,omitempty"`
 	// Repair declares the version the repair of a node whose own check fails: the node does
 	// not look at the check of the version that it runs.
 	Repair bool `json:"repair,omitempty"`
+}
+
+// Withdrawal is the body that withdraws a node's command.
+type Withdrawal struct {
+	CommandID string `json:"command_id"`       // the one that the operator saw
+	Reason    string `json:"reason,omitempty"` // kept in the audit trail
 }
 
 // States of a Connection.

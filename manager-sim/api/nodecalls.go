@@ -53,6 +53,12 @@ func (c *Client) UpgradeNode(ctx context.Context, nodeID string, u NodeUpgrade, 
 	return made.CommandID, err
 }
 
+// WithdrawUpgrade withdraws a node's command, also one that was sent, and returns the node.
+// CodeNotNow means that the command is over.
+func (c *Client) WithdrawUpgrade(ctx context.Context, nodeID string, w Withdrawal, options ...Option) (Node, error) {
+	return change[Node](ctx, c, http.MethodPost, nodePath(nodeID)+"/withdraw", w, options)
+}
+
 // RemoveNode revokes a node's secret and ends its session. Its history stays. The
 // reason may be empty.
 func (c *Client) RemoveNode(ctx context.Context, nodeID, reason string, options ...Option) error {

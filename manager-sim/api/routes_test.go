@@ -68,6 +68,7 @@ func TestEveryRouteHasAMethod(t *testing.T) {
 		func() error { _, err := c.UpgradeNode(ctx, "n", api.NodeUpgrade{}); return err },
 		func() error { return c.RemoveNode(ctx, "n", "why") },
 		func() error { _, err := c.ResolveNode(ctx, "n"); return err },
+		func() error { _, err := c.WithdrawUpgrade(ctx, "n", api.Withdrawal{CommandID: "c"}); return err },
 		func() error { return c.SetGroup(ctx, "n", "g") },
 		func() error { _, err := c.PendingNodes(ctx); return err },
 		func() error { _, err := c.AcceptPendingNode(ctx, "n", ""); return err },

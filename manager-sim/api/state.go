@@ -16,6 +16,7 @@ const (
 	RolledBack UpgradeState = "rolled_back"
 	Changed    UpgradeState = "changed"    // updated; the device has run another version since
 	Superseded UpgradeState = "superseded" // it was unproven, and a newer version took its place
+	Withdrawn  UpgradeState = "withdrawn"  // withdrawn, and no outcome is known
 )
 
 // RolledBackDependency describes a node that rolled back for what is probably a dependency.

@@ -73,7 +73,7 @@ func TestRandomFleets(t *testing.T) {
 				}
 			case 4:
 				if rnd.IntN(20) == 0 {
-					return Skip{node.ID}
+					return Skip{NodeID: node.ID}
 				}
 			case 5:
 				return Outcome{node.ID, rnd.IntN(node.Attempt + 1), NodeUpdated, ""} // of an earlier attempt, perhaps

@@ -30,18 +30,24 @@
 //	any       Abort                                            aborted
 //
 // completed and aborted are final. "Any" means running, settling, waiting and paused.
-// While a rollout is paused no node gets a command, but outcomes are still recorded.
+// While a rollout is paused no node gets a command, but outcomes are still recorded. After
+// its end, too, outcomes of commands are recorded; nothing else changes.
+//
+// A command loses its reason by Pause, Abort, Skip, Retry, the time limit and the end of the
+// lifetime. What a node has begun goes on, except at Retry. A pause holds a command that was
+// never sent, and withdraws one that was sent where the node obeys that (see Hold and
+// Recall); everything else withdraws it.
 //
 // No limit, settle window or lifetime runs while no manager ran: see Outages.
 //
 // The states of a node:
 //
-//	waiting     its wave has not begun, or it is offline
+//	waiting     its wave has not begun, or it is offline, or its command was held or withdrawn before the node began
 //	commanded   it has a command, and no outcome yet
 //	unproven    its own check has held, and its link is not proven. The wave waits for it until the limit (code "time_limit"),
 //	            and then pauses: it is neither updated nor failed. After a Resume the next wave goes on without it; a later
 //	            outcome still counts
-//	updated     it runs the version, and has proved healthy
+//	updated     it runs the version, and has proved healthy; or it ran it already when its turn came, and got no command
 //	failed      it refused the command, or had no outcome within the limit (code "time_limit"; a later outcome still counts),
 //	            or it kept the version and then fell: "node_vanished", "node_degraded" or "node_other_version". It counts as
 //	            updated again when that is over. An unproven node past the limit falls if it runs another version
@@ -49,7 +55,8 @@
 //	dependency  it rolled back, and probably a dependency of the node is down: the check of the previous version failed as well.
 //	            It is neither updated nor failed. Once no upgrade runs in the wave, the rollout pauses. After a Resume the
 //	            next wave goes on without it; Retry tries it again
-//	skipped     an operator left it out, it left the group, or a newer version took the place of the unproven one
+//	skipped     an operator left it out, it left the group ("moved", "removed"), another command took the place of the rollout's
+//	            ("replaced"), an operator withdrew that ("withdrawn"), or a newer version took the place of the unproven one
 //	missed      it was offline until the lifetime was over
 package rollout
 
@@ -156,6 +163,12 @@ type Node struct {
 	// Degraded is whether its health was degraded already when it got the command. The
 	// caller sets it with the command.
 	Degraded bool `json:"degraded,omitempty"`
+	// Hold is what became of the last command of a waiting node: Held, Recalled, or "" if it
+	// is to get a new one.
+	Hold string `json:"hold,omitempty"`
+	// Group is the name of the group to which the node was moved, with the code Moved.
+	Group string `json:"group,omitempty"`
+	Facts `json:"-"`
 }
 
 // failed reports whether the node has failed or rolled back.
@@ -173,6 +186,9 @@ func (n Node) overdue() bool { return n.State == NodeUnproven && n.Code == TimeL
 type Rollout struct {
 	Plan
 	Status Status `json:"status"`
+	// Acting is who started the rollout, or resumed it last: its commands are given with that
+	// person's rights. It decides nothing here.
+	Acting Person `json:"acting,omitzero"`
 	// Reason is why an operator paused it. PauseReason adds the failures.
 	Reason string `json:"reason,omitempty"`
 	// Nodes are in the order of the waves. Waves are how many of them are in the first
@@ -220,9 +236,40 @@ func Waves(n int, strategy string) []int {
 	return waves
 }
 
+// onlineFirst orders the nodes so that the first wave has as many online ones as possible,
+// and that in each wave the online ones come first. The order is otherwise the same.
+func (r *Rollout) onlineFirst() {
+	offline := func(n Node) int {
+		if n.Online {
+			return 0
+		}
+		return 1
+	}
+	order := func(nodes []Node) {
+		slices.SortStableFunc(nodes, func(a, b Node) int { return offline(a) - offline(b) })
+	}
+	var first, rest []Node
+	for _, n := range r.Nodes {
+		if n.Online && len(first) < r.Waves[0] {
+			first = append(first, n)
+		} else {
+			rest = append(rest, n)
+		}
+	}
+	r.Nodes = append(first, rest...)
+	for i, end := range r.Waves {
+		begin := 0
+		if i > 0 {
+			begin = r.Waves[i-1]
+		}
+		order(r.Nodes[begin:end])
+	}
+}
+
 // New begins a rollout to the nodes, and returns the actions of its first wave. A hash
 // fixes the order of the nodes: it does not depend on names, and differs between
-// rollouts.
+// rollouts. But as many nodes of the first wave as possible are online, and in each wave
+// the online ones come first.
 func New(p Plan, nodes []string, online map[string]bool, now time.Time) (Rollout, []Action, error) {
 	p.Settle, p.Limit = cmp.Or(p.Settle, DefaultSettle), cmp.Or(p.Limit, DefaultLimit)
 	p.Life, p.Threshold = cmp.Or(p.Life, DefaultLife), cmp.Or(p.Threshold, DefaultThreshold)
@@ -246,6 +293,7 @@ func New(p Plan, nodes []string, online map[string]bool, now time.Time) (Rollout
 		return string(h[:])
 	}
 	slices.SortFunc(r.Nodes, func(a, b Node) int { return cmp.Compare(place(a), place(b)) })
+	r.onlineFirst()
 	for i := 1; i < len(r.Nodes); i++ {
 		if r.Nodes[i].ID == r.Nodes[i-1].ID {
 			return Rollout{}, nil, fmt.Errorf("node %q is listed twice", r.Nodes[i].ID)

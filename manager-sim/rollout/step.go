@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -30,10 +31,11 @@ type Presence struct {
 // Acts of an operator. Each may come at any time, and repeatedly.
 type (
 	Pause  struct{ Reason string }
-	Resume struct{}
-	Retry  struct{}                // all nodes that failed, or rolled back
-	Skip   struct{ NodeID string } // leave out a node
-	Abort  struct{}
+	Resume struct{ By Person }
+	Retry  struct{ By Person } // all nodes that failed, or rolled back
+	// Skip leaves out a node. Code is "" for an operator's act; Group belongs to Moved.
+	Skip  struct{ NodeID, Code, Group string }
+	Abort struct{}
 )
 
 func (Tick) event()     {}
@@ -54,7 +56,8 @@ var (
 	ErrNoSuchNode = errors.New("the node is not in the rollout, or has been updated")
 )
 
-// Action is to be carried out once the new state is stored: a Command or a Note.
+// Action is to be carried out together with storing the new state: a Note, a Command, or an
+// act on a command: Hold, Release, Keep or Recall.
 type Action interface{ action() }
 
 // Command is the command to a node to upgrade.
@@ -89,7 +92,7 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 		if operator {
 			return r, nil, ErrFinal
 		}
-		return r, nil, nil
+		return r.recordLate(e), nil, nil
 	}
 	before := r
 	r.Nodes = slices.Clone(r.Nodes)
@@ -98,9 +101,22 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	if err := r.apply(e, now, &acts); err != nil {
 		return before, nil, err
 	}
-	r.expireNodes(now)
+	r.noticeBegun(&acts)
+	r.expireNodes(now, &acts)
 	r.advance(now, &acts)
 	return r, acts, nil
+}
+
+// recordLate records an outcome that arrives after the end of the rollout.
+func (r Rollout) recordLate(e Event) Rollout {
+	o, outcome := e.(Outcome)
+	i := r.index(o.NodeID)
+	if !outcome || i < 0 {
+		return r
+	}
+	r.Nodes = slices.Clone(r.Nodes)
+	r.Nodes[i].recordOutcome(o)
+	return r
 }
 
 // correctTimes replaces times later than now by now: the caller's clock was ahead, and has
@@ -145,6 +161,7 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		for i := range r.Nodes {
 			r.Nodes[i].Known = r.Nodes[i].failed() || r.Nodes[i].overdue() || r.Nodes[i].State == NodeDependency
 		}
+		r.Acting = e.By
 		r.run()
 	case Retry:
 		if r.over(now) {
@@ -153,6 +170,9 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		k := 0
 		for i := range r.Nodes {
 			if n := &r.Nodes[i]; n.failed() || n.State == NodeDependency {
+				if n.State == NodeFailed && n.Code == TimeLimit { // also if the node has begun: it gets one upgrade at a time
+					*acts = append(*acts, Recall{n.ID, r.CommandID(*n), ForRetry})
+				}
 				n.State, n.Code, n.Known = NodeWaiting, "", false
 				k++
 			}
@@ -160,14 +180,22 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		if k == 0 {
 			return ErrNoFailure
 		}
+		r.Acting = e.By
 		r.run()
 	case Skip:
 		i := r.index(e.NodeID)
 		if i < 0 || r.Nodes[i].State == NodeUpdated {
 			return ErrNoSuchNode
 		}
-		r.Nodes[i].State, r.Nodes[i].Code = NodeSkipped, ""
+		n := &r.Nodes[i]
+		r.recall(n, cmp.Or(e.Code, ForSkip), acts)
+		n.State, n.Code, n.Group, n.Hold = NodeSkipped, e.Code, e.Group, ""
 	case Abort:
+		for i := range r.Nodes {
+			if n := &r.Nodes[i]; r.recall(n, ForAbort, acts) {
+				n.State, n.Hold = NodeWaiting, Recalled
+			}
+		}
 		r.Status, r.Reason, r.EndedAt, r.SettleUntil = Aborted, "", now, time.Time{}
 	}
 	return nil
@@ -179,7 +207,14 @@ func (n *Node) recordOutcome(e Outcome) {
 		return
 	}
 	late := n.State == NodeFailed && n.Code == TimeLimit
-	open := n.State == NodeCommanded || n.State == NodeUnproven
+	open := n.State == NodeCommanded || n.State == NodeUnproven || n.recalled()
+	if open {
+		defer func() {
+			if n.State != NodeWaiting {
+				n.Hold = ""
+			}
+		}()
+	}
 	switch e.State {
 	case NodeUpdated:
 		if open || late {
@@ -195,7 +230,7 @@ func (n *Node) recordOutcome(e Outcome) {
 		}
 	case NodeSkipped:
 		if open || late || n.Code == OtherVersion { // which may be the version that took the place of the unproven one
-			n.State, n.Code, n.Known = NodeSkipped, "", false
+			n.State, n.Code, n.Known = NodeSkipped, e.Code, false
 		}
 	}
 }
@@ -217,17 +252,21 @@ func (r *Rollout) run() { r.Status, r.Reason, r.SettleUntil = Running, "", time.
 
 func (r *Rollout) pause(reason string, acts *[]Action) {
 	r.Status, r.Reason, r.SettleUntil = Paused, reason, time.Time{}
+	for i := range r.Nodes {
+		r.hold(&r.Nodes[i], acts)
+	}
 	*acts = append(*acts, Note{NotePaused, r.Wave + 1, r.Count(NodeFailed) + r.Count(NodeRolledBack), r.Count(NodeUpdated)})
 }
 
 // expireNodes fails the nodes that have reached the time limit. Of an unproven one it only
-// records that.
-func (r *Rollout) expireNodes(now time.Time) {
+// records that. It withdraws the command of a node that has not begun.
+func (r *Rollout) expireNodes(now time.Time, acts *[]Action) {
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
 		if !n.running() || r.Outages.Elapsed(n.Since, now) < r.Limit {
 			continue
 		}
+		r.recall(n, ForLimit, acts)
 		if n.Code = TimeLimit; n.State == NodeCommanded {
 			n.State = NodeFailed
 		}
@@ -283,7 +322,7 @@ func (r *Rollout) advance(now time.Time, acts *[]Action) {
 }
 
 // commandWaves gives a command to the waiting nodes of the waves so far that are online,
-// if allowed. It returns how many of these waves' nodes run an upgrade, how many are
+// if allowed; one that runs the version already gets none, and is updated. It returns how many of these waves' nodes run an upgrade, how many are
 // offline, and whether a node of the present wave has an outcome.
 func (r *Rollout) commandWaves(now time.Time, allowed bool, acts *[]Action) (running, offline int, ended bool) {
 	first := 0
@@ -292,10 +331,14 @@ func (r *Rollout) commandWaves(now time.Time, allowed bool, acts *[]Action) (run
 	}
 	for i := range r.Nodes[:r.Waves[r.Wave]] {
 		n := &r.Nodes[i]
-		if n.State == NodeWaiting && n.Online && allowed {
-			n.State, n.Since = NodeCommanded, now
-			n.Attempt++
-			*acts = append(*acts, Command{n.ID, r.CommandID(*n)})
+		switch {
+		case n.State != NodeWaiting || !n.Online || !allowed:
+		case n.Runs:
+			r.recall(n, ForSkip, acts)
+			n.State, n.Hold = NodeUpdated, ""
+		default:
+			n.Since = now
+			r.command(n, acts)
 		}
 		switch {
 		case n.running():
@@ -311,8 +354,9 @@ func (r *Rollout) commandWaves(now time.Time, allowed bool, acts *[]Action) (run
 
 func (r *Rollout) complete(now time.Time, acts *[]Action) {
 	for i := range r.Nodes {
-		if r.Nodes[i].State == NodeWaiting {
-			r.Nodes[i].State = NodeMissed
+		if n := &r.Nodes[i]; n.State == NodeWaiting {
+			r.recall(n, ForLifetime, acts)
+			n.State, n.Hold = NodeMissed, ""
 		}
 	}
 	r.Status, r.EndedAt, r.SettleUntil = Completed, now, time.Time{}

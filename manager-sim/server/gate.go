@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
 	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -25,6 +26,12 @@ type gate struct {
 func requester(r *http.Request) identity.Identity {
 	i, _ := identity.Of(r.Context())
 	return i
+}
+
+// person returns the requester as rollouts know it.
+func person(r *http.Request) rollout.Person {
+	i := requester(r)
+	return rollout.Person{Key: i.Key(), Name: i.Name}
 }
 
 // require lets requests through whose identity has at least a role.

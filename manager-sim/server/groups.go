@@ -102,7 +102,7 @@ func (h *groupRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	plan, err := h.views.engine.Schedule(r.Context(), g, nodes, body, requester(r).Name)
+	plan, err := h.views.engine.Schedule(r.Context(), g, nodes, body, person(r))
 	var refused *engine.NotSchedulableError
 	switch {
 	case errors.As(err, &refused):

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -22,6 +23,7 @@ type nodeRoutes struct {
 	*gate
 	views *nodeViews
 	hub   *nodes.Hub
+	lock  *sync.Mutex // engine.Config.CommandLock
 }
 
 func (h *nodeRoutes) list(w http.ResponseWriter, r *http.Request) {
@@ -119,7 +121,7 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name, Repair: body.Repair}
+	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name, Acting: requester(r).Key(), Repair: body.Repair, Replaces: body.Replaces}
 	var err error
 	c.Action, err = json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: body.Version, Channel: body.Channel, TargetArch: body.TargetArch, Variant: body.Variant, Repair: body.Repair})
 	if err != nil {
@@ -194,9 +196,21 @@ func (h *nodeRoutes) setGroup(w http.ResponseWriter, r *http.Request) {
 	if !h.inScope(w, r, n.GroupID) || !h.inScope(w, r, body.GroupID) { // the old group and the new one
 		return
 	}
-	if err := h.store.SetGroup(r.Context(), id, body.GroupID, entry(r, "node.group.set", id, map[string]any{"group_id": body.GroupID})); err != nil {
+	if err := move(h, r, id, body.GroupID); err != nil {
 		h.storeFailed(w, err)
 		return
 	}
+	h.views.engine.NodeChanged(id) // so that the rollout of its previous group leaves it out
 	answer.JSON(w, http.StatusOK, body)
+}
+
+// move moves a node, and withdraws what was not sent and has lost its reason.
+func move(h *nodeRoutes, r *http.Request, id, groupID string) error {
+	h.lock.Lock()
+	defer h.lock.Unlock()
+	changes, err := h.views.engine.Commands.Changes(r.Context(), id, groupID, requester(r).Name)
+	if err != nil {
+		return err
+	}
+	return h.store.SetGroup(r.Context(), id, groupID, entry(r, "node.group.set", id, map[string]any{"group_id": groupID}), changes...)
 }

@@ -76,7 +76,7 @@ func (h *rolloutRoutes) get(w http.ResponseWriter, r *http.Request) {
 	}
 	ro, view, err := h.view(stored, groups)
 	if err == nil {
-		err = h.addMessages(r.Context(), ro, &view)
+		err = errors.Join(h.addMessages(r.Context(), ro, &view), h.addWaiting(r.Context(), ro, &view))
 	}
 	if err != nil {
 		h.storeFailed(w, err)
@@ -97,7 +97,7 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 	}
 	act := r.PathValue("act")
 	event, ok := map[string]rollout.Event{
-		api.ActPause: rollout.Pause{Reason: "paused by " + requester(r).Name}, api.ActResume: rollout.Resume{}, api.ActRetry: rollout.Retry{},
+		api.ActPause: rollout.Pause{Reason: "paused by " + requester(r).Name}, api.ActResume: rollout.Resume{By: person(r)}, api.ActRetry: rollout.Retry{By: person(r)},
 		api.ActSkip: rollout.Skip{NodeID: body.NodeID}, api.ActAbort: rollout.Abort{},
 	}[act]
 	if !ok {
@@ -134,7 +134,10 @@ const maxMessages = 100
 func (h *rolloutRoutes) addMessages(ctx context.Context, ro rollout.Rollout, v *api.Rollout) error {
 	remaining := maxMessages
 	for i, n := range ro.Nodes {
-		if (n.Code == "" || n.Code == rollout.TimeLimit) && n.State != rollout.NodeUnproven || remaining == 0 {
+		if n.Code == rollout.Moved && n.Group != "" {
+			v.Nodes[i].Message = "it is in the group " + n.Group + " now"
+		}
+		if (n.Code == "" || n.Code == rollout.TimeLimit || n.State == rollout.NodeSkipped) && n.State != rollout.NodeUnproven || remaining == 0 {
 			continue
 		}
 		remaining--
@@ -181,13 +184,13 @@ func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (ro
 	}
 	r.Outages = h.engine.Clock.Outages(time.Now())
 	v := api.Rollout{
-		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By,
+		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By, Acting: r.Acting.Name,
 		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Status: r.Status, Reason: r.PauseReason(),
 		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd(), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
 		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision,
 	}
 	for _, n := range r.Nodes {
-		v.Nodes = append(v.Nodes, api.RolloutNode{ID: n.ID, State: n.State, Attempt: n.Attempt, Since: n.Since, Code: n.Code, Known: n.Known})
+		v.Nodes = append(v.Nodes, api.RolloutNode{ID: n.ID, State: n.State, Attempt: n.Attempt, Since: n.Since, Code: n.Code, Known: n.Known, Held: n.Hold})
 		v.Counts[n.State]++
 	}
 	return r, v, nil

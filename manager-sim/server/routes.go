@@ -69,6 +69,7 @@ func (h *handlers) nodeTable() []route {
 		{method: "GET", path: "/api/v1/nodes/{id}/commands", role: api.Viewer, handle: h.nodes.commands, summary: "List a node's commands, newest first", query: paging, out: api.CommandList{}},
 		{method: "GET", path: "/api/v1/nodes/{id}/connections", role: api.Viewer, handle: h.nodes.connections, summary: "List when a node connected and disconnected, newest first", out: api.ConnectionList{}},
 		{method: "POST", path: "/api/v1/nodes/{id}/upgrade", role: api.Operator, handle: h.nodes.upgrade, summary: "Request an upgrade of a node", in: api.NodeUpgrade{}, status: 202, out: api.CommandCreated{}},
+		{method: "POST", path: "/api/v1/nodes/{id}/withdraw", role: api.Operator, handle: func(w http.ResponseWriter, r *http.Request) { withdraw(&h.nodes, w, r) }, summary: "Withdraw a node's upgrade, also one that was sent", in: api.Withdrawal{}, out: api.Node{}},
 		{method: "DELETE", path: "/api/v1/nodes/{id}", role: api.GroupAdmin, handle: h.nodes.remove, summary: "Remove a node: its secret is revoked, its history stays", in: api.Reason{}, status: 204},
 		{method: "POST", path: "/api/v1/nodes/{id}/resolve", role: api.GroupAdmin, handle: h.nodes.resolve, summary: "End a node's mark as a duplicate", out: api.Node{}},
 		{method: "PUT", path: "/api/v1/nodes/{id}/group", role: api.GroupAdmin, handle: h.nodes.setGroup, summary: "Move a node into a group, or out of any", in: api.Membership{}, out: api.Membership{}},

@@ -96,13 +96,16 @@ func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 	h.metrics = newMetrics(func() int { return s.hub.Count() })
 	commands := new(sync.Mutex)
 	s.hub = nodes.New(s.ctx, nodes.Config{Store: c.Store, Log: c.Log, CommandLock: commands, Publish: h.stream.records.send, Metrics: h.metrics, Age: clock.Age,
-		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) }})
+		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) },
+		MaySend: func(ctx context.Context, cmd store.Command, n store.Node) (bool, error) {
+			return h.rollouts.engine.Commands.MaySend(ctx, cmd, n)
+		}})
 	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases,
-		Clock: clock, VanishAfter: c.VanishAfter})
+		Clock: clock, VanishAfter: c.VanishAfter, Rights: s.Users})
 
 	g := &gate{store: c.Store, log: c.Log, identities: s.Users, metrics: h.metrics}
 	v := &nodeViews{gate: g, engine: e, online: s.hub.Online}
-	h.nodes = nodeRoutes{g, v, s.hub}
+	h.nodes = nodeRoutes{g, v, s.hub, commands}
 	h.pending = pendingRoutes{g, s.hub, e.NodeChanged}
 	h.groups = groupRoutes{g, v}
 	h.rollouts = rolloutRoutes{g, e}

@@ -35,9 +35,18 @@ func (m *manager) view(id string) (n api.Node) {
 // staged requests 1.1.0 for a new node, which restarts into it.
 func (m *manager) staged() (n *node, reg *wire.RegisterAck, command string) {
 	m.t.Helper()
+	return m.stagedSince(0)
+}
+
+// stagedSince is staged, with a command that was sent that long ago.
+func (m *manager) stagedSince(ago time.Duration) (n *node, reg *wire.RegisterAck, command string) {
+	m.t.Helper()
 	n, reg = m.register()
 	m.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.1.0"}`, nil)
 	command = n.command().CommandID
+	if err := m.Store.RecordSent(m.t.Context(), command, time.Now().Add(-ago)); err != nil {
+		m.t.Fatal(err)
+	}
 	n.reports(command, release.Staged, "1.0.0", "1.1.0", "staged")
 	n.ack(&wire.CommandAck{CommandID: command, Success: true, Data: &wire.AckData{Status: "staged"}})
 	n.conn.Close()
@@ -211,13 +220,10 @@ func TestTimeLimitsOfATrial(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := start(t)
-			n, reg, command := m.staged()
+			n, reg, _ := m.stagedSince(tt.sent)
 			n.trial("1.1.0", tt.trial, "an answer")
 			n.conn.Close()
 			m.nodeIs(reg.NodeID, false)
-			if err := m.Store.RecordSent(t.Context(), command, time.Now().Add(-tt.sent)); err != nil {
-				t.Fatal(err)
-			}
 			if tt.away > 0 {
 				m.restart(tt.away)
 			}

@@ -26,7 +26,16 @@ type Command struct {
 	Error     string
 	Data      json.RawMessage
 	Actor     string // who requested it; "" for a command of an earlier version
-	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
+	State     CommandState
+	RolloutID string // "": requested for this node
+	// Acting is the identity with which it was requested: its rights are checked again before
+	// it is sent. "": not known.
+	Acting string
+	// Of a withdrawal: when it was decided, when it was sent to the node for the last time, and
+	// when the node answered. DecidedBy and Reason also belong to CommandHeld.
+	WithdrawnAt, WithdrawSentAt, WithdrawAckedAt time.Time
+	DecidedBy, Reason                            string
+	// Replaces is the id of a command that AddCommand supersedes if it was not sent yet;
 	// it is not stored.
 	Replaces string
 	// Repair is whether Action declares the version the repair; it is not stored.
@@ -40,7 +49,14 @@ const CommandLife = 24 * time.Hour
 // API returns the command as the REST API shows it.
 func (c Command) API() api.Command {
 	return api.Command{ID: c.ID, NodeID: c.NodeID, Version: c.Version, Channel: c.Channel, Action: c.Action, CreatedAt: c.CreatedAt, SentAt: c.SentAt,
-		AckedAt: c.AckedAt, Success: c.Success, ErrorCode: c.ErrorCode, Error: c.Error, Data: c.Data, Actor: c.Actor}
+		AckedAt: c.AckedAt, Success: c.Success, ErrorCode: c.ErrorCode, Error: c.Error, Data: c.Data, Actor: c.Actor, State: string(c.State), RolloutID: c.RolloutID,
+		WithdrawnAt: c.WithdrawnAt, WithdrawnBy: c.DecidedBy, WithdrawReason: c.Reason, WithdrawAckedAt: c.WithdrawAckedAt, MayStillRun: c.MayStillRun()}
+}
+
+// MayStillRun reports whether the command was withdrawn after it was sent, and its node has
+// reported neither an outcome nor that it obeys the withdrawal.
+func (c Command) MayStillRun() bool {
+	return c.State == CommandWithdrawn && !c.SentAt.IsZero() && c.AckedAt.IsZero() && c.WithdrawAckedAt.IsZero()
 }
 
 // AddCommand adds a command and its audit entry, or neither. It returns ErrConflict if
@@ -48,8 +64,9 @@ func (c Command) API() api.Command {
 func (s *Store) AddCommand(ctx context.Context, c Command, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		if c.Replaces != "" {
-			r, err := tx.exec(ctx, "UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ? WHERE id = ? AND node_id = ? AND sent_at = 0 AND acked_at = 0",
-				ms(c.CreatedAt), false, api.CodeReplaced, "replaced by another command before it was sent", c.Replaces, c.NodeID)
+			r, err := tx.exec(ctx, `UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ?, state = 'superseded', decided_by = ?, reason = ?
+				WHERE id = ? AND node_id = ? AND sent_at = 0 AND acked_at = 0 AND`+open,
+				ms(c.CreatedAt), false, api.CodeReplaced, "replaced by another command before it was sent", c.Actor, ReasonReplaced, c.Replaces, c.NodeID)
 			if err != nil {
 				return err
 			}
@@ -61,22 +78,21 @@ func (s *Store) AddCommand(ctx context.Context, c Command, a api.AuditEntry) err
 	})
 }
 
+// addCommand adds a pending command. It takes the place of a command of the node that was
+// over for the manager, but not acknowledged.
 func addCommand(ctx context.Context, tx conn, c Command) error {
-	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor)
+	if err := errors.Join(closeFinished(ctx, tx, c.NodeID), withdrawOpen(ctx, tx, c.NodeID, c.Actor, ReasonReplaced, c.CreatedAt)); err != nil {
+		return err
+	}
+	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor, state, rollout_id, acting) VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)",
+		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor, c.RolloutID, c.Acting)
 	return err
 }
 
-// RecordSent records that a command was sent. Repeating it records the later time.
-func (s *Store) RecordSent(ctx context.Context, id string, at time.Time) error {
-	_, err := s.exec(ctx, "UPDATE commands SET sent_at = ? WHERE id = ?", ms(at), id)
-	return err
-}
-
-// RecordAck records the outcome of a node's command. Only the first one counts: for a
-// repeated one, or a command of another node, it reports false.
+// RecordAck records the outcome of a node's command, also of one that was withdrawn. Only the
+// first one counts: for a repeated one, or a command of another node, it reports false.
 func (s *Store) RecordAck(ctx context.Context, c Command) (bool, error) {
-	r, err := s.exec(ctx, `UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ?, data = ?
+	r, err := s.exec(ctx, `UPDATE commands SET acked_at = ?, success = ?, error_code = ?, error = ?, data = ?, state = CASE WHEN state = 'withdrawn' THEN state ELSE 'ended' END
 		WHERE id = ? AND node_id = ? AND acked_at = 0`,
 		ms(c.AckedAt), c.Success, c.ErrorCode, c.Error, null(c.Data), c.ID, c.NodeID)
 	if err != nil {
@@ -86,16 +102,18 @@ func (s *Store) RecordAck(ctx context.Context, c Command) (bool, error) {
 	return k > 0, err
 }
 
-const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data, actor"
+const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data, actor, state, rollout_id, acting, withdrawn_at, withdraw_sent_at, withdraw_acked_at, decided_by, reason"
 
 func scanCommand(row scanner) (Command, error) {
 	var c Command
 	var action string
 	var data sql.NullString
-	var created, sent, acked int64
-	err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data, &c.Actor)
+	var created, sent, acked, withdrawn, withdrawSent, withdrawAcked int64
+	err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data, &c.Actor,
+		&c.State, &c.RolloutID, &c.Acting, &withdrawn, &withdrawSent, &withdrawAcked, &c.DecidedBy, &c.Reason)
 	c.Action, c.Data = json.RawMessage(action), raw(data)
 	c.CreatedAt, c.SentAt, c.AckedAt = fromMS(created), fromMS(sent), fromMS(acked)
+	c.WithdrawnAt, c.WithdrawSentAt, c.WithdrawAckedAt = fromMS(withdrawn), fromMS(withdrawSent), fromMS(withdrawAcked)
 	return c, err
 }
 

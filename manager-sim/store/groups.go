@@ -47,8 +47,9 @@ func (s *Store) Group(ctx context.Context, id string) (api.Group, error) {
 }
 
 // SetGroup moves a node into a group ("": out of any) with its audit entry, or returns
-// ErrNotFound.
-func (s *Store) SetGroup(ctx context.Context, nodeID, groupID string, a api.AuditEntry) error {
+// ErrNotFound. It withdraws what was never sent of a rollout to another group, and applies
+// other decisions about the node's commands.
+func (s *Store) SetGroup(ctx context.Context, nodeID, groupID string, a api.AuditEntry, changes ...CommandChange) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET group_id = ? WHERE id = ? AND removed_at = 0 AND (? = '' OR EXISTS (SELECT 1 FROM groups WHERE id = ?))", groupID, nodeID, groupID, groupID)
 		if err != nil {
@@ -57,7 +58,7 @@ func (s *Store) SetGroup(ctx context.Context, nodeID, groupID string, a api.Audi
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, fmt.Errorf("node %q or group %q: %w", nodeID, groupID, ErrNotFound))
 		}
-		return addAudit(ctx, tx, a)
+		return errors.Join(withdrawMoved(ctx, tx, nodeID, a.Actor, a.Time), changeCommands(ctx, tx, changes), addAudit(ctx, tx, a))
 	})
 }
 

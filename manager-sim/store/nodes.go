@@ -31,18 +31,19 @@ type Node struct {
 	RemovedAt    time.Time     // zero: it was not removed
 	Trial        string        // of its last health beat, as wire.Health.TrialState
 	Hold         *api.Hold     // of its last health beat: what an unproven version waits for
+	Features     []string      // that it announced when it authenticated last: wire.FeatureWithdraw
 	HealthAt     time.Time     // of its last health beat; zero: none since it authenticated at Version
 }
 
-const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at"
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at, features"
 
 func scanNode(row scanner) (Node, error) {
 	var n Node
-	var caps, warnings string
+	var caps, warnings, features string
 	var up, duplicate, hold sql.NullString
 	var reg, seen, removed, healthAt int64
 	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
-		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt); err != nil {
+		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features); err != nil {
 		return n, err
 	}
 	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt, n.HealthAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed), fromMS(healthAt)
@@ -56,7 +57,7 @@ func scanNode(row scanner) (Node, error) {
 			return n, err
 		}
 	}
-	return n, errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings))
+	return n, errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings), json.Unmarshal([]byte(features), &n.Features))
 }
 
 // Node returns a node, also a removed one, or ErrNotFound.
@@ -80,8 +81,8 @@ func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 	return collect(rows, err, scanNode)
 }
 
-// RemoveNode revokes the secret of a node and removes it from the lists. Its history
-// stays. It returns ErrNotFound for a node that was removed already.
+// RemoveNode revokes the secret of a node, withdraws its open command, and removes it from
+// the lists. Its history stays. It returns ErrNotFound for a node that was removed already.
 func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL, trial = '', hold = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
@@ -90,6 +91,9 @@ func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.A
 		}
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, fmt.Errorf("node %q: %w, or removed already", id, ErrNotFound))
+		}
+		if err := withdrawOpen(ctx, tx, id, a.Actor, ReasonRemoved, at); err != nil {
+			return err
 		}
 		return addAudit(ctx, tx, a)
 	})
@@ -148,13 +152,17 @@ func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 
 // RecordConnect records that a node authenticated at a version from an address. If the
 // version is another one, the trial ends, and HealthAt is zero until the next health beat:
-// the node has not reported yet whether this version is on trial. It returns ErrDenied if
-// the node was removed.
-func (s *Store) RecordConnect(ctx context.Context, id, version, address string, at time.Time) error {
+// the node has not reported yet whether this version is on trial. features are what it
+// announced. It returns ErrDenied if the node was removed.
+func (s *Store) RecordConnect(ctx context.Context, id, version, address string, at time.Time, features ...string) error {
+	announced, err := json.Marshal(append([]string{}, features...))
+	if err != nil {
+		return err
+	}
 	return s.tx(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, `UPDATE nodes SET trial = CASE WHEN version = ? THEN trial ELSE '' END, hold = CASE WHEN version = ? THEN hold END,
-			health_at = CASE WHEN version = ? THEN health_at ELSE 0 END, version = ?, last_seen = ?, address = ? WHERE id = ? AND removed_at = 0`,
-			version, version, version, version, ms(at), address, id)
+			health_at = CASE WHEN version = ? THEN health_at ELSE 0 END, version = ?, last_seen = ?, address = ?, features = ? WHERE id = ? AND removed_at = 0`,
+			version, version, version, version, ms(at), address, string(announced), id)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -18,10 +19,14 @@ func (s *Store) AddToken(ctx context.Context, hash string) error {
 // Register adds a node if the registration token is valid, and returns ErrDenied
 // otherwise. A token registers any number of nodes.
 func (s *Store) Register(ctx context.Context, token string, n Node) error {
+	features, err := json.Marshal(append([]string{}, n.Features...))
+	if err != nil {
+		return err
+	}
 	return s.tx(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, address)
-			SELECT ?, ?, ?, ?, '[]', NULL, CAST(? AS BIGINT), CAST(? AS BIGINT), ? FROM tokens WHERE hash = ?`,
-			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.Address, token)
+		r, err := tx.exec(ctx, `INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, address, features)
+			SELECT ?, ?, ?, ?, '[]', NULL, CAST(? AS BIGINT), CAST(? AS BIGINT), ?, ? FROM tokens WHERE hash = ?`,
+			n.ID, n.DeviceType, n.SecretHash, n.Version, ms(n.RegisteredAt), ms(n.LastSeen), n.Address, string(features), token)
 		if err != nil {
 			return err
 		}

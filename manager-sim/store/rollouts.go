@@ -19,10 +19,13 @@ type Rollout struct {
 	Active    bool
 	State     json.RawMessage
 	CreatedAt time.Time
+	// Changes are decisions about commands of the rollout, which SaveRollout applies after it
+	// has added new commands; they are not stored here.
+	Changes []CommandChange
 }
 
-// SaveRollout stores a rollout with the commands and audit entries of the same
-// transition, or nothing. No other method changes a rollout. It returns ErrExists if
+// SaveRollout stores a rollout with the new commands, the decisions about commands, and the
+// audit entries of the same transition, or nothing. No other method changes a rollout. It returns ErrExists if
 // the group has another active rollout, and ErrConflict if r.Revision is not the stored
 // one.
 func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, audits []api.AuditEntry) error {
@@ -46,6 +49,9 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 			if err := addCommand(ctx, tx, c); err != nil {
 				return err
 			}
+		}
+		if err := changeCommands(ctx, tx, r.Changes); err != nil {
+			return err
 		}
 		for _, a := range audits {
 			if err := addAudit(ctx, tx, a); err != nil {
@@ -81,5 +87,13 @@ func (s *Store) Rollout(ctx context.Context, id string) (Rollout, error) {
 func (s *Store) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
 	rows, err := s.query(ctx, "SELECT "+rolloutColumns+` FROM rollouts
 		WHERE (? = '' OR group_id = ?) AND (NOT ? OR active) ORDER BY created_at DESC, id LIMIT ?`, groupID, groupID, activeOnly, all(limit))
+	return collect(rows, err, scanRollout)
+}
+
+// EndedRollouts returns the rollouts that have ended and have given a node a command, newest
+// first, at most limit.
+func (s *Store) EndedRollouts(ctx context.Context, nodeID string, limit int) ([]Rollout, error) {
+	rows, err := s.query(ctx, "SELECT "+rolloutColumns+` FROM rollouts WHERE NOT active
+		AND id IN (SELECT rollout_id FROM commands WHERE node_id = ? AND rollout_id != '') ORDER BY created_at DESC, id LIMIT ?`, nodeID, limit)
 	return collect(rows, err, scanRollout)
 }

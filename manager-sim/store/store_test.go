@@ -84,11 +84,13 @@ func testCommandsAreAckedOnce(t *testing.T, path string) {
 	ctx := t.Context()
 	must(t, s.AddToken(ctx, "t"))
 	must(t, s.Register(ctx, "t", store.Node{ID: "a"}))
-	for i := range 3 {
+	for i := range 3 { // each new one withdraws the one before
+		if i == 1 {
+			must(t, s.RecordSent(ctx, "c0", now))
+		}
 		c := store.Command{ID: fmt.Sprint("c", i), NodeID: "a", Version: "1.1.0", Channel: "stable", Action: json.RawMessage(`{}`), CreatedAt: now.Add(time.Duration(i))}
 		must(t, s.AddCommand(ctx, c, api.AuditEntry{Time: now, Actor: "admin", Action: "x", Target: "a", Details: json.RawMessage(`{}`)}))
 	}
-	must(t, s.RecordSent(ctx, "c0", now))
 	ack := store.Command{ID: "c0", NodeID: "a", AckedAt: now, Success: true}
 	if first, err := s.RecordAck(ctx, ack); err != nil || !first {
 		t.Errorf("the first ack: %v, %v", first, err)

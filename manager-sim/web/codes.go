@@ -41,6 +41,14 @@ func Meaning(code string) (meaning, remedy string) {
 	case rollout.Dependency:
 		return "Probably a dependency of the node is down: after the rollback the check of the previous version failed as well. This does not count against the version.",
 			"Bring back what the service depends on, then retry. The node's event has what its check reports."
+	case rollout.Moved:
+		return "The node is in another group now, so this rollout leaves it out.", "Upgrade it with its present group."
+	case rollout.Removed:
+		return "The node was removed from the manager, so this rollout leaves it out.", "Register the device again to manage it."
+	case rollout.Replaced:
+		return "Another request took the place of the rollout's command before that was sent.", "See the node's upgrades."
+	case rollout.Withdrawn:
+		return "An operator withdrew the rollout's command.", "See the node's upgrades, and upgrade it by itself if it should have the version."
 	case rollout.TimeLimit:
 		return "The node reported no outcome within the time limit. A later report still counts.",
 			"Check whether the node is online. Retry, or skip it."

@@ -291,9 +291,9 @@ func TestQueuedUpgradesCanBeReplaced(t *testing.T) {
 		has(t, p.get(path, 200), "alice requested 1.1.0; it is waiting to be sent. The node is offline.")
 		has(t, p.get(path, 200), `href="/admin/nodes/n1/upgrade">Replace`)
 	}
-	has(t, p.get("/admin/nodes/n1/upgrade", 200), `name="replace"`, "has not received the upgrade to 1.1.0 that alice requested")
-	p.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"1.2.0"}, "channel": {"stable"}, "replace": {"yes"}})
-	if want := `POST /api/v1/nodes/n1/upgrade {"channel":"stable","replace":true,"version":"1.2.0"}`; f.last() != want {
+	has(t, p.get("/admin/nodes/n1/upgrade", 200), `name="replaces"`, "has not received the upgrade to 1.1.0 that alice requested")
+	p.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"1.2.0"}, "channel": {"stable"}, "replaces": {"c1"}})
+	if want := `POST /api/v1/nodes/n1/upgrade {"channel":"stable","replaces":"c1","version":"1.2.0"}`; f.last() != want {
 		t.Errorf("%s, want %s", f.last(), want)
 	}
 }

@@ -165,6 +165,9 @@ func timeline(c api.Command, events []event, connections []api.Connection, then 
 	if !c.SentAt.IsZero() {
 		ms = append(ms, moment{At: c.SentAt, What: "command sent"})
 	}
+	if m, ok := withdrawal(c); ok {
+		ms = append(ms, m)
+	}
 	if !c.AckedAt.IsZero() {
 		m := moment{At: c.AckedAt, What: "acknowledged", Message: "staged", Bad: !c.Success}
 		if !c.Success {

@@ -76,6 +76,8 @@ func (n node) Chip() chip {
 		return chip{"runs another version", "≠", "warn"}
 	case api.Superseded:
 		return chip{"superseded", "»", "plain"}
+	case api.Withdrawn:
+		return chip{"withdrawn", "–", "plain"}
 	}
 	if !n.Online {
 		return chip{"offline", "○", "plain"}
@@ -97,7 +99,7 @@ func (n node) Target() string {
 	switch n.UpgradeState {
 	case api.Queued, api.Sent, api.Staging, api.Staged, api.Proving:
 		return "upgrade to " + n.TargetVersion
-	case api.Failed, api.Superseded:
+	case api.Failed, api.Superseded, api.Withdrawn:
 		return "version " + n.TargetVersion
 	case api.RolledBack:
 		return "from " + n.TargetVersion
@@ -116,6 +118,10 @@ func (n node) Outcome() string {
 	case api.RolledBack:
 		if n.TargetVersion != n.Version {
 			return fmt.Sprintf("Running %s. Version %s was rolled back.", n.Version, n.TargetVersion)
+		}
+	case api.Withdrawn:
+		if n.MayStillRun {
+			return fmt.Sprintf("The upgrade to %s was sent before it was withdrawn, and the node has not confirmed the withdrawal. It may still carry it out.", n.TargetVersion)
 		}
 	case api.Changed:
 		return fmt.Sprintf("The last upgrade, to %s, completed. The device now runs %s.", n.TargetVersion, n.Version)
@@ -155,6 +161,11 @@ func (n node) MayReplace() bool {
 	return n.NotUpgradable != nil && n.NotUpgradable.Code == api.CodeUpgradeInProgress && !n.Online && n.UpgradeState == api.Queued
 }
 
+// MayWithdraw reports whether the node's last upgrade can be withdrawn: it has not ended.
+func (n node) MayWithdraw() bool {
+	return n.UpgradeState == api.Queued || n.UpgradeState == api.Sent || n.UpgradeState == api.Staging
+}
+
 // Degraded reports whether the node's last health message is degraded.
 func (n node) Degraded() bool { return n.Health == wire.StatusDegraded }
 
@@ -190,7 +201,7 @@ func (f nodeFilter) matches(n node) bool {
 }
 
 // states are the states of chips, for the filter.
-var states = []string{"idle", "offline", "queued", "staging", "restarting", "on trial", "unproven", "updated", "upgrade failed", "rolled back", api.RolledBackDependency, "runs another version", "superseded"}
+var states = []string{"idle", "offline", "queued", "staging", "restarting", "on trial", "unproven", "updated", "upgrade failed", "rolled back", api.RolledBackDependency, "runs another version", "superseded", "withdrawn"}
 
 // nodesView is the data of the page of nodes.
 type nodesView struct {

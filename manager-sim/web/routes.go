@@ -15,6 +15,8 @@ var routes = map[string]func(*request) error{
 	"POST /admin/nodes/{id}/upgrade":         (*request).upgradeNode,
 	"POST /admin/nodes/{id}/group":           (*request).setGroup,
 	"POST /admin/nodes/{id}/resolve":         (*request).resolveNode,
+	"GET /admin/nodes/{id}/withdraw":         (*request).withdrawPage,
+	"POST /admin/nodes/{id}/withdraw":        (*request).withdraw,
 	"GET /admin/nodes/{id}/remove":           (*request).removeNodePage,
 	"POST /admin/nodes/{id}/remove":          (*request).removeNode,
 	"POST /admin/pending-nodes/{id}/accept":  (*request).acceptNode,

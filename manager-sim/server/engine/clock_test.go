@@ -98,7 +98,7 @@ func TestALimitWhileTheDatabaseHangs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0", LimitSecs: 60}, "ann")
+		plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0", LimitSecs: 60}, rollout.Person{Name: "ann"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,6 +113,10 @@ func TestALimitWhileTheDatabaseHangs(t *testing.T) {
 			return stored, r
 		}
 		stored, r := rolloutIs()
+		begun := api.Event{EventID: "e", NodeID: "a", CommandID: r.CommandID(r.Nodes[0]), Time: time.Now(), ReceivedAt: time.Now(), Severity: "info", Category: "upgrade", ErrorCode: "upgrade_started", Details: []byte("{}")}
+		if _, err := st.AddEvent(t.Context(), &begun); err != nil {
+			t.Fatal(err)
+		}
 		r.Nodes[0].Since = time.Now().Add(-80 * time.Second)
 		if stored.State, err = json.Marshal(r); err != nil {
 			t.Fatal(err)

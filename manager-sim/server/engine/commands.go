@@ -20,6 +20,7 @@ type Commands struct {
 	nodes    Nodes
 	lock     *sync.Mutex // Config.CommandLock
 	statuses Statuses
+	rights   Rights
 }
 
 // stateWords describes the states of an upgrade that has not ended, for a sentence.
@@ -43,7 +44,11 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 	}
 	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.Command.Actor, "An operator"), st.Command.Version,
 		st.Command.CreatedAt.UTC().Format(timeFormat), stateWords[st.State]), Remedy: "Wait until that upgrade has ended."}
-	if st.State == api.Queued && !c.nodes.Online(n.ID) {
+	switch {
+	case st.Command.State == store.CommandHeld && st.State == api.Queued:
+		f.Reason = strings.Replace(f.Reason, stateWords[api.Queued], "held, because its rollout is paused", 1)
+		f.Remedy = "It was not sent: request the new version with replace to take its place."
+	case st.State == api.Queued && !c.nodes.Online(n.ID):
 		f.Remedy = "The node is offline and has not received it: request the new version with replace to withdraw it."
 	}
 	return f
@@ -73,8 +78,8 @@ func incapable(n store.Node, online bool) *api.NotUpgradable {
 
 // Request stores a command that an operator requested, and sends it if its node is
 // online. It returns why the node gets no command now, or nil. Of two requests at the
-// same time one is refused. With replace, the command replaces one that was
-// not sent because the node is offline.
+// same time one is refused. With replace, the command takes the place of one that was never
+// sent; with cmd.Replaces, of that one only.
 func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool) (*api.NotUpgradable, error) {
 	c.lock.Lock()
 	defer c.lock.Unlock()
@@ -86,9 +91,15 @@ func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool)
 	if err != nil {
 		return nil, err
 	}
-	online := c.nodes.Online(n.ID)
+	seen := cmd.Replaces
+	if seen != "" && seen != st.Command.ID {
+		return changedMeanwhile(st, seen), nil
+	}
+	cmd.Replaces = ""
 	if f := c.Refusal(n, st); f != nil {
-		if f.Code != api.CodeUpgradeInProgress || st.State != api.Queued || online || !replace {
+		// What an online node was given is being sent.
+		neverSent := st.State == api.Queued && st.Command.SentAt.IsZero() && (st.Command.State == store.CommandHeld || !c.nodes.Online(n.ID))
+		if f.Code != api.CodeUpgradeInProgress || !neverSent || !replace && seen == "" {
 			return f, nil
 		}
 		cmd.Replaces = st.Command.ID
@@ -103,8 +114,23 @@ func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool)
 	if err := c.store.AddCommand(ctx, cmd, store.NewAuditEntry(cmd.CreatedAt, cmd.Actor, "node.upgrade.request", n.ID, details)); err != nil {
 		return nil, err
 	}
+	cmd.State = store.CommandPending
+	if old := st.Command; old.State.Open() && cmd.Replaces == "" { // over for the manager, and withdrawn now
+		if old, err = c.store.Command(ctx, old.ID); err == nil {
+			c.nodes.Send(old)
+		}
+	}
 	c.nodes.Send(cmd)
 	return nil, nil
+}
+
+// changedMeanwhile refuses a request that replaces a command which is not the node's any more.
+func changedMeanwhile(st Status, seen string) *api.NotUpgradable {
+	f := &api.NotUpgradable{Code: api.CodeConflict, Reason: fmt.Sprintf("Command %s is not the node's newest command.", seen), Remedy: "Look at the node again."}
+	if c := st.Command; c.ID != "" {
+		f.Reason += fmt.Sprintf(" That is %s: %s requested %s on %s; it is %s.", c.ID, cmp.Or(c.Actor, "an operator"), c.Version, c.CreatedAt.UTC().Format(timeFormat), cmp.Or(stateWords[st.State], string(st.State)))
+	}
+	return f
 }
 
 // avoidBusy calls try until none of the nodes that it would command is busy, each time
@@ -126,7 +152,8 @@ func (c *Commands) avoidBusy(ctx context.Context, try func(busy map[string]bool)
 }
 
 // busy returns those of the nodes that must get no command now: an upgrade is in
-// progress, also one that the device itself began, two devices use the identity, or the node was removed.
+// progress, also one that the device itself began, the node offers no upgrades, two devices use the
+// identity, or the node was removed.
 func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, error) {
 	busy := map[string]bool{}
 	for _, id := range ids {
@@ -138,7 +165,8 @@ func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, err
 		if err != nil {
 			return nil, err
 		}
-		if st.Busy() || st.otherTrial(n) || !n.Duplicate.Since.IsZero() || !n.RemovedAt.IsZero() {
+		ownHeld := st.Command.State == store.CommandHeld && st.State == api.Queued // which is released
+		if st.Busy() && !ownHeld || st.otherTrial(n) || incapable(n, true) != nil {
 			busy[id] = true
 		}
 	}

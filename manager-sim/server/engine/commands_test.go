@@ -107,7 +107,7 @@ func TestRolloutCommandsNodesAsTheyConnect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0", Strategy: rollout.Immediate}, "ann")
+	plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0", Strategy: rollout.Immediate}, rollout.Person{Name: "ann"})
 	if err != nil || plan.NodeCount != 3 || plan.Offline != 2 {
 		t.Fatalf("%+v, %v", plan, err)
 	}

@@ -25,8 +25,8 @@ import (
 type Nodes interface {
 	// Online reports whether a node has a session.
 	Online(nodeID string) bool
-	// Send sends a stored command if its node is online. Repeating it is harmless: a
-	// node carries out a command once.
+	// Send sends a stored command if its node is online or, if the command was withdrawn, the
+	// withdrawal. Repeating it is harmless: a node carries out a command once.
 	Send(c store.Command)
 }
 
@@ -49,6 +49,7 @@ type Config struct {
 	// means that nothing is known.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
 	Clock    *Clock
+	Rights   Rights // nil: everybody has every right
 	// VanishAfter is the shortest time after which an offline node that kept a rollout's
 	// version has vanished; 0 means rollout.DefaultPatience.
 	VanishAfter time.Duration
@@ -66,6 +67,7 @@ type Engine struct {
 	Catalogue *Catalogue
 	Watch     Watch
 
+	adopted bool      // commands of an earlier version are adopted; only Run uses it
 	watched time.Time // when all nodes that kept a version were last looked at; only Run uses it
 
 	wake chan struct{} // has an entry while the rollouts have to be looked at
@@ -77,7 +79,7 @@ type Engine struct {
 // New returns an Engine. Run runs its rollouts.
 func New(c Config) *Engine {
 	statuses := Statuses{c.Store, c.Clock}
-	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses},
+	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses, c.Rights},
 		Catalogue: newCatalogue(c.Releases, c.Log), Watch: newWatch(c, statuses), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 
@@ -146,6 +148,15 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 		return 0, err
 	}
 	next, everyone := tickInterval, all || now.Sub(e.watched) >= tickInterval
+	if all && !e.adopted {
+		if err := adopt(ctx, e.Store); err != nil {
+			return 0, err
+		}
+		e.adopted = true
+	}
+	if err := e.stepEnded(ctx, changed, all); err != nil {
+		return 0, err
+	}
 	for _, stored := range rs {
 		r, err := e.transition(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
 			events, err := e.outcomes(ctx, r, changed, all)
@@ -176,7 +187,7 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		if !all && !changed[n.ID] {
 			continue
 		}
-		if n.Attempt == 0 || n.State == rollout.NodeSkipped || n.State == rollout.NodeWaiting {
+		if n.Attempt == 0 || n.State == rollout.NodeSkipped || n.State == rollout.NodeWaiting && n.Hold == "" {
 			continue
 		}
 		c, err := e.Store.Command(ctx, r.CommandID(n))
@@ -191,11 +202,19 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		if err != nil {
 			return nil, err
 		}
-		if unproven := st.Unproven(); unproven != (n.State == rollout.NodeUnproven) {
+		if unproven := st.Unproven(); unproven != (n.State == rollout.NodeUnproven) && n.State != rollout.NodeWaiting {
 			events = append(events, rollout.Unproven{NodeID: n.ID, Attempt: n.Attempt, Is: unproven})
 		}
 		outcome := map[api.UpgradeState]rollout.NodeState{api.Updated: rollout.NodeUpdated, api.Failed: rollout.NodeFailed,
 			api.RolledBack: rollout.NodeRolledBack, api.Superseded: rollout.NodeSkipped}[st.State]
+		switch {
+		case st.State == api.Withdrawn && n.State == rollout.NodeCommanded: // not by the rollout
+			outcome, st.Code = rollout.NodeSkipped, rollout.Withdrawn
+		case st.Code == api.CodeReplaced:
+			outcome, st.Code = rollout.NodeSkipped, rollout.Replaced
+		case st.State == api.Superseded:
+			st.Code = ""
+		}
 		if st.Dependency {
 			outcome, st.Code = rollout.NodeDependency, rollout.Dependency
 		}

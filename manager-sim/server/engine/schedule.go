@@ -25,7 +25,8 @@ func (e *NotSchedulableError) Error() string { return e.Reason }
 // Schedule begins a rollout to the eligible nodes of a group. With DryRun it changes
 // nothing. It returns a *NotSchedulableError, or store.ErrExists if the group has an
 // active rollout. The request has been checked.
-func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.Node, req api.RolloutRequest, actor string) (api.RolloutPlan, error) {
+func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.Node, req api.RolloutRequest, by rollout.Person) (api.RolloutPlan, error) {
+	actor := by.Name
 	p := rollout.Plan{ID: uuid.NewString(), GroupID: group.ID, Version: req.Version, Channel: cmp.Or(req.Channel, release.DefaultChannel),
 		Strategy: cmp.Or(req.Strategy, rollout.Staged), Threshold: req.Threshold, From: mostCommonVersion(nodes), By: actor, Repair: req.Repair,
 		Limit: time.Duration(req.LimitSecs) * time.Second, Life: time.Duration(req.LifeSecs) * time.Second}
@@ -35,11 +36,15 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 	ids, online, leftOut := e.eligible(ctx, nodes, req)
 	e.CommandLock.Lock()
 	defer e.CommandLock.Unlock()
+	ids, leftOut, err := scopeOf(e).leaveOutWanted(ctx, group.ID, ids, leftOut)
+	if err != nil {
+		return api.RolloutPlan{}, err
+	}
 	now := time.Now().UTC()
 	var ro rollout.Rollout
 	var actions []rollout.Action
 	var refused error
-	err := e.Commands.avoidBusy(ctx, func(busy map[string]bool) ([]string, error) {
+	err = e.Commands.avoidBusy(ctx, func(busy map[string]bool) ([]string, error) {
 		for id := range busy {
 			online[id] = false
 		}
@@ -67,6 +72,7 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 	if reason := strings.TrimSpace(req.Reason); reason != "" {
 		details["reason"] = release.Foreign(reason, api.MaxReason)
 	}
+	ro.Acting = by
 	scheduled := store.NewAuditEntry(now, actor, "group.upgrade.schedule", group.ID, details)
 	if err := e.save(ctx, store.Rollout{ID: ro.ID, GroupID: group.ID, CreatedAt: now}, ro, actions, "manager", "", []api.AuditEntry{scheduled}); err != nil {
 		return api.RolloutPlan{}, err
@@ -76,6 +82,22 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 	}
 	plan.RolloutID = ro.ID
 	return plan, nil
+}
+
+// leaveOutWanted leaves out the nodes that another active rollout still upgrades: nodes that
+// were moved, and of which that rollout waits for an outcome.
+func (e scope) leaveOutWanted(ctx context.Context, groupID string, ids []string, leftOut []api.NodeLeftOut) ([]string, []api.NodeLeftOut, error) {
+	wants, err := e.otherWants(ctx, groupID)
+	if err != nil {
+		return nil, nil, err
+	}
+	kept := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return wants[id] != "" })
+	for _, id := range ids {
+		if v := wants[id]; v != "" {
+			leftOut = append(leftOut, api.NodeLeftOut{NodeID: id, Reason: "The rollout to " + v + " of its previous group still upgrades it."})
+		}
+	}
+	return kept, leftOut, nil
 }
 
 // planOf describes a rollout that has just begun.

@@ -21,7 +21,7 @@ func StateOf(c store.Command, codes []string, n store.Node, age func(since time.
 	state, errorCode = stateOf(c, codes, n)
 	switch state {
 	case api.Queued:
-		if age(c.CreatedAt) >= store.CommandLife {
+		if c.RolloutID == "" && age(c.CreatedAt) >= store.CommandLife { // a rollout has limits of its own
 			return api.Failed, rollout.TimeLimit
 		}
 	case api.Sent, api.Staging, api.Staged, api.Proving:
@@ -39,7 +39,30 @@ func proceeds(c store.Command, n store.Node) bool {
 	return n.Version == c.Version && (n.Trial == api.TrialGuard || n.Trial == api.TrialUnproven)
 }
 
+// stateOf is StateOf without limits. A command that was withdrawn is Withdrawn, unless its
+// node has begun it all the same.
 func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, string) {
+	state, code := reportedState(c, codes, n)
+	if c.State != store.CommandWithdrawn {
+		return state, code
+	}
+	obeyed := c.ErrorCode == string(release.Withdrawn) || slices.Contains(codes, string(release.Withdrawn))
+	switch state {
+	case api.Failed, api.Staging, api.Staged, api.Proving:
+		if obeyed {
+			return api.Withdrawn, string(release.Withdrawn)
+		}
+	case api.Queued, api.Sent:
+		return api.Withdrawn, string(release.Withdrawn)
+	case api.Updated: // the node runs the version, but perhaps not for this command
+		if c.AckedAt.IsZero() && len(codes) == 0 {
+			return api.Withdrawn, string(release.Withdrawn)
+		}
+	}
+	return state, code
+}
+
+func reportedState(c store.Command, codes []string, n store.Node) (api.UpgradeState, string) {
 	has := func(code release.Code) bool { return slices.Contains(codes, string(code)) }
 	switch {
 	case has(release.RolledBack):

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,72 +41,50 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
 	}
 	before := string(stored.State)
-	all, err := e.skipAbsent(ctx, stored.GroupID, &r)
-	if err != nil {
-		return r, err
-	}
 	more, err := events(r)
 	if err != nil {
 		return r, err
 	}
-	all = append(all, more...)
 	e.CommandLock.Lock()
 	defer e.CommandLock.Unlock()
+	// What the nodes are now, and only then the decision: nobody else decides meanwhile.
+	all, err := scopeOf(e).skipAbsent(ctx, stored.GroupID, &r)
+	if err == nil {
+		err = scopeOf(e).addFacts(ctx, &r)
+	}
+	if err != nil {
+		return r, err
+	}
+	all = append(all, more...)
 	// Whatever took its time until here, such as a database that did not answer, is in the
 	// outages.
 	now := time.Now().UTC()
 	r.Outages = e.Clock.Outages(now)
 	var next rollout.Rollout
 	var actions []rollout.Action
-	err = e.Commands.avoidBusy(ctx, func(busy map[string]bool) ([]string, error) {
-		for i, n := range r.Nodes {
-			r.Nodes[i].Online = n.Online && !busy[n.ID]
-		}
-		next, actions, err = step(r, all, now)
-		return commanded(actions), err
-	})
+	try := func() error {
+		return e.Commands.avoidBusy(ctx, func(busy map[string]bool) ([]string, error) {
+			for i, n := range r.Nodes {
+				r.Nodes[i].Online = n.Online && !busy[n.ID]
+			}
+			next, actions, err = step(r, all, now)
+			return commanded(actions), err
+		})
+	}
+	if err := try(); err != nil {
+		return r, err
+	}
+	lost, err := scopeOf(e).lostRight(ctx, stored.GroupID, next, actions)
 	if err != nil {
 		return r, err
 	}
+	if lost != "" {
+		all = append([]rollout.Event{rollout.Pause{Reason: lost}}, all...)
+		if err := try(); err != nil {
+			return r, err
+		}
+	}
 	return next, e.save(ctx, stored, next, actions, actor, before, audits)
-}
-
-// skipAbsent sets which nodes are online, and returns a Skip for each node that can no
-// longer take part because it was removed, or moved to another group.
-func (e *Engine) skipAbsent(ctx context.Context, groupID string, r *rollout.Rollout) ([]rollout.Event, error) {
-	members, err := e.Store.GroupMembers(ctx, groupID)
-	if err != nil {
-		return nil, err
-	}
-	var skips []rollout.Event
-	for i, n := range r.Nodes {
-		r.Nodes[i].Online = members[n.ID] && e.Nodes.Online(n.ID)
-		if members[n.ID] || r.Status.Final() {
-			continue
-		}
-		absent, err := e.absent(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		if absent {
-			skips = append(skips, rollout.Skip{NodeID: n.ID})
-			e.Log.Info().Str("rollout_id", r.ID).Str("node_id", n.ID).Msg("node skipped: it was removed, or moved to another group")
-		}
-	}
-	return skips, nil
-}
-
-// absent reports whether a node that is no member of the group has to be skipped. A
-// waiting node gets no command any more. A removed node reports no outcome.
-func (e *Engine) absent(ctx context.Context, n rollout.Node) (bool, error) {
-	switch n.State {
-	case rollout.NodeWaiting:
-		return true, nil
-	case rollout.NodeCommanded, rollout.NodeUnproven:
-		rec, err := e.Store.Node(ctx, n.ID)
-		return err == nil && !rec.RemovedAt.IsZero(), err
-	}
-	return false, nil
 }
 
 // step applies events to a rollout.
@@ -125,8 +104,11 @@ func step(r rollout.Rollout, events []rollout.Event, now time.Time) (rollout.Rol
 func commanded(actions []rollout.Action) []string {
 	var ids []string
 	for _, a := range actions {
-		if c, ok := a.(rollout.Command); ok {
-			ids = append(ids, c.NodeID)
+		switch a := a.(type) {
+		case rollout.Command:
+			ids = append(ids, a.NodeID)
+		case rollout.Release:
+			ids = append(ids, a.NodeID)
 		}
 	}
 	return ids
@@ -168,10 +150,12 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		return err
 	}
 	var commands []store.Command
+	stored.Changes = changesOf(actions, actor, now)
 	for _, a := range actions {
 		switch a := a.(type) {
 		case rollout.Command:
-			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now, Actor: r.By})
+			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now,
+				Actor: cmp.Or(r.Acting.Name, r.By), Acting: r.Acting.Key, RolloutID: r.ID})
 		case rollout.Note:
 			details := map[string]any{"version": r.Version}
 			if a.Action == rollout.NotePaused {
@@ -189,8 +173,6 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	e.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout changed")
 	e.Wake() // the next tick may be at another time now
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: r.ID, GroupID: r.GroupID, Status: r.Status, Wave: r.Wave + 1})
-	for _, c := range commands {
-		e.Nodes.Send(c)
-	}
+	sendAfter(ctx, e.Config, actions)
 	return nil
 }

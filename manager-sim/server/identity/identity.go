@@ -49,6 +49,15 @@ func (i Identity) Creator() string {
 	return i.Name
 }
 
+// Key identifies the user or token for Service.May; "" for an identity that the program made
+// up.
+func (i Identity) Key() string {
+	if i.session == "" && i.token == "" && !i.admin {
+		return ""
+	}
+	return i.Creator()
+}
+
 // Session returns the hash of the session that the identity comes from; "": none.
 func (i Identity) Session() string { return i.session }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
@@ -107,4 +109,34 @@ func (s *Service) WhileAllowed(ctx context.Context, i Identity) (_ context.Conte
 		}
 	}()
 	return ctx, check, func() { stopTimer(); cancel(nil) }
+}
+
+// May reports whether the user or token with an Identity.Key has a role for a group now. Of
+// "" it is not known, and May reports true.
+func (s *Service) May(ctx context.Context, key string, least api.Role, groupID string) (bool, error) {
+	if key == "" || key == store.ByManager {
+		return true, nil
+	}
+	var now Identity
+	if id, ok := strings.CutPrefix(key, store.ByToken("")); ok {
+		tokens, err := s.store.APITokens(ctx)
+		if err != nil {
+			return false, err
+		}
+		i := slices.IndexFunc(tokens, func(t store.Token) bool { return t.ID == id })
+		if i < 0 || !tokens[i].ExpiresAt.IsZero() && !time.Now().Before(tokens[i].ExpiresAt) {
+			return false, nil
+		}
+		now = Identity{Role: api.Role(tokens[i].Role), Groups: tokens[i].Groups}
+	} else {
+		u, err := s.store.User(ctx, key)
+		if errors.Is(err, store.ErrNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		now = FromUser(u)
+	}
+	return now.May(least) && now.In(groupID), nil
 }

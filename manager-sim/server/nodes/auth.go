@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
@@ -56,6 +57,7 @@ func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 	if !ok {
 		return nil, &refusal{reason: "not accepted: the first message is not auth"}
 	}
+	s.withdraws = slices.Contains(auth.Features, wire.FeatureWithdraw)
 	var answer wire.Message
 	features := []string{wire.FeatureEventAck, wire.FeatureProbe}
 	switch s.probe = auth.Probe; {
@@ -80,7 +82,7 @@ func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 func (s *session) register(ctx context.Context, auth *wire.Auth, features []string) (wire.Message, error) {
 	now, nodeSecret := time.Now(), secret.New()
 	n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: secret.Hash(nodeSecret),
-		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: s.address}
+		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: s.address, Features: auth.Features}
 	err := s.hub.presence.register(ctx, s, secret.Hash(auth.RegistrationToken), n)
 	if errors.Is(err, store.ErrDenied) {
 		return nil, &refusal{reason: "not accepted: the registration token is wrong"}
@@ -101,7 +103,7 @@ func (s *session) identify(ctx context.Context, auth *wire.Auth) error {
 		return err
 	}
 	s.nodeID = auth.NodeID
-	err = s.hub.presence.connect(ctx, s, auth.SoftwareVersion, time.Now())
+	err = s.hub.presence.connect(ctx, s, auth, time.Now())
 	if errors.Is(err, store.ErrDenied) {
 		return removedNode(auth.NodeID)
 	}

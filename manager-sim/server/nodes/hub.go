@@ -40,6 +40,9 @@ type Config struct {
 	// Age returns how long a manager has run since a time. The lifetime of a command does
 	// not run while none did.
 	Age func(since time.Time) time.Duration
+	// MaySend reports whether a stored command may be sent again when its node authenticates;
+	// nil means always. CommandLock is held.
+	MaySend func(ctx context.Context, c store.Command, n store.Node) (bool, error)
 }
 
 // Metrics counts what happens.
@@ -145,8 +148,8 @@ func (h *Hub) Online(nodeID string) bool { return h.presence.session(nodeID) != 
 // Count returns how many nodes have a session.
 func (h *Hub) Count() int { return len(h.presence.all()) }
 
-// Send sends a stored command if its node is online. Otherwise the node gets it when it
-// authenticates. The caller holds CommandLock.
+// Send sends a stored command or, if it was withdrawn, its withdrawal, if its node is online.
+// Otherwise the node gets it when it authenticates. The caller holds CommandLock.
 func (h *Hub) Send(c store.Command) {
 	if s := h.presence.session(c.NodeID); s != nil {
 		s.sendCommand(c)

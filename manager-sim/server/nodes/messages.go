@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -12,7 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// resend queues what the node has not acknowledged, oldest first. It queues nothing for
+// resend queues withdrawals and what the node has not acknowledged, oldest first. It queues nothing for
 // a node whose identity two devices use.
 func (s *session) resend(ctx context.Context) error {
 	h := s.hub
@@ -26,21 +27,59 @@ func (s *session) resend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range slices.Backward(cs) {
-		if c.AckedAt.IsZero() && h.Age(c.CreatedAt) < store.CommandLife {
+	for _, c := range slices.Backward(cs) { // withdrawals first: a node has one upgrade at a time
+		if c.State == store.CommandWithdrawn && h.Age(c.WithdrawnAt) < store.CommandLife {
 			s.sendCommand(c)
 		}
+	}
+	for _, c := range slices.Backward(cs) {
+		if c.State != store.CommandPending && c.State != store.CommandSent {
+			continue
+		}
+		if h.MaySend != nil {
+			if ok, err := h.MaySend(ctx, c, n); err != nil || !ok {
+				if err != nil {
+					return err
+				}
+				h.NodeChanged(s.nodeID)
+				continue
+			}
+		}
+		s.sendCommand(c)
 	}
 	return nil
 }
 
+// withdrawSuffix follows the id of a command in the id of its withdrawal.
+const withdrawSuffix = "-withdraw"
+
+// sendCommand queues a command. Of a withdrawn one it queues the withdrawal, if the command
+// was sent, the node has not answered, and obeys withdrawals.
 func (s *session) sendCommand(c store.Command) {
 	m := &wire.Command{CommandID: c.ID}
-	if err := json.Unmarshal(c.Action, &m.Action); err != nil {
-		s.hub.Log.Error().Str("command_id", c.ID).Err(err).Msg("stored command is unreadable")
-		return
+	switch {
+	case c.State == store.CommandWithdrawn:
+		refused := !c.AckedAt.IsZero() && !c.Success
+		if c.SentAt.IsZero() || refused || !c.WithdrawAckedAt.IsZero() || !s.withdraws {
+			return
+		}
+		m = &wire.Command{CommandID: c.ID + withdrawSuffix, Action: wire.Action{Type: wire.ActionWithdraw, CommandID: c.ID}}
+	default:
+		if err := json.Unmarshal(c.Action, &m.Action); err != nil {
+			s.hub.Log.Error().Str("command_id", c.ID).Err(err).Msg("stored command is unreadable")
+			return
+		}
 	}
 	s.send(m)
+}
+
+// recordSending records that a command or a withdrawal is sent now. It returns
+// store.ErrNotSendable if that was decided otherwise meanwhile.
+func recordSending(ctx context.Context, st *store.Store, c *wire.Command) error {
+	if c.Action.Type == wire.ActionWithdraw {
+		return st.RecordWithdrawSent(ctx, c.Action.CommandID, time.Now())
+	}
+	return st.RecordSent(ctx, c.CommandID, time.Now())
 }
 
 // handle stores the content of a message. An error is the store's.
@@ -119,6 +158,14 @@ func (s *session) event(ctx context.Context, at time.Time, m *wire.Event) error 
 
 func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
 	h := s.hub
+	if id, ok := strings.CutSuffix(m.CommandID, withdrawSuffix); ok {
+		changed, err := h.Store.RecordWithdrawAck(ctx, s.nodeID, id, m.Success, time.Now())
+		if changed {
+			h.Log.Info().Str("node_id", s.nodeID).Str("command_id", id).Bool("success", m.Success).Str("error", m.Error).Msg("withdrawal acknowledged")
+			h.NodeChanged(s.nodeID)
+		}
+		return err
+	}
 	c := store.Command{ID: m.CommandID, NodeID: s.nodeID, AckedAt: time.Now(), Success: m.Success, ErrorCode: string(m.ErrorCode), Error: m.Error}
 	if m.Data != nil {
 		b, err := json.Marshal(m.Data)

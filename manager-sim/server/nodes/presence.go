@@ -9,6 +9,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
 )
 
 // presence knows the session of each node that is online, and records when nodes
@@ -44,10 +45,10 @@ func (p *presence) all() []*session {
 
 // connect records that a node authenticated, and makes s its session, in one step: the
 // end of the session before is recorded earlier, or not at all.
-func (p *presence) connect(ctx context.Context, s *session, version string, now time.Time) error {
+func (p *presence) connect(ctx context.Context, s *session, auth *wire.Auth, now time.Time) error {
 	p.changing.Lock()
 	defer p.changing.Unlock()
-	if err := p.Store.RecordConnect(ctx, s.nodeID, version, s.address, now); err != nil {
+	if err := p.Store.RecordConnect(ctx, s.nodeID, auth.SoftwareVersion, s.address, now, auth.Features...); err != nil {
 		return err
 	}
 	p.takeOver(s)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server/limit"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
@@ -26,17 +27,18 @@ const (
 // session is the connection of one node. Sessions are compared by address: an old one
 // that ends late does not take its successor offline.
 type session struct {
-	socket  socket
-	hub     *Hub
-	source  string // as limits count it
-	address string
-	nodeID  string
-	queue   chan wire.Message // to the writer
-	cancel  context.CancelFunc
-	caps    []string  // of the last health beat; only the reader uses it
-	report  [3]string // version, health and trial of the last health beat; only the reader uses it
-	beats   int       // health beats so far; only the reader uses it
-	probe   bool      // it is no session, and nothing about the node changes
+	socket    socket
+	hub       *Hub
+	source    string // as limits count it
+	address   string
+	nodeID    string
+	queue     chan wire.Message // to the writer
+	cancel    context.CancelFunc
+	caps      []string  // of the last health beat; only the reader uses it
+	report    [3]string // version, health and trial of the last health beat; only the reader uses it
+	beats     int       // health beats so far; only the reader uses it
+	withdraws bool      // the node announced that it obeys withdrawals
+	probe     bool      // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
@@ -119,7 +121,12 @@ func (s *session) writeAll(ctx context.Context) {
 			if c, ok := m.(*wire.Command); ok {
 				// Before it is sent, and even if the session is ending: a command that may have
 				// arrived is never taken for one that was not sent.
-				if err = s.hub.Store.RecordSent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
+				err = recordSending(context.WithoutCancel(ctx), s.hub.Store, c)
+				if errors.Is(err, store.ErrNotSendable) { // withdrawn, or held, since it was queued
+					s.hub.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.CommandID).Msg("command not sent: it was withdrawn or held")
+					continue
+				}
+				if err != nil {
 					break
 				}
 				s.hub.Metrics.CommandSent()

@@ -1,0 +1,213 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// decode returns the state of a stored rollout.
+func decode(stored store.Rollout) (r rollout.Rollout, err error) {
+	if err = json.Unmarshal(stored.State, &r); err != nil {
+		err = fmt.Errorf("rollout %s: %w", stored.ID, err)
+	}
+	return r, err
+}
+
+// upgradesTo returns the version that a node's last health beat says it is upgrading to, or "".
+func upgradesTo(upgrade json.RawMessage) string {
+	var u wire.Upgrade
+	if json.Unmarshal(upgrade, &u) != nil {
+		return ""
+	}
+	return u.TargetVersion
+}
+
+// changesOf returns what the actions of a rollout decide about commands.
+func changesOf(actions []rollout.Action, by string, at time.Time) []store.CommandChange {
+	var changes []store.CommandChange
+	for _, a := range actions {
+		c := store.CommandChange{At: at, By: by}
+		switch a := a.(type) {
+		case rollout.Hold:
+			c.ID, c.State, c.Reason = a.CommandID, store.CommandHeld, store.ReasonPause
+		case rollout.Release:
+			c.ID, c.State = a.CommandID, store.CommandPending
+		case rollout.Keep:
+			c.ID, c.State = a.CommandID, store.CommandPending
+		case rollout.Recall:
+			c.ID, c.State, c.Reason = a.CommandID, store.CommandWithdrawn, a.Reason
+		default:
+			continue
+		}
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+// sendAfter sends what a stored transition decided: commands and withdrawals. CommandLock is
+// held.
+func sendAfter(ctx context.Context, e Config, actions []rollout.Action) {
+	send := func(id string) error {
+		c, err := e.Store.Command(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err == nil {
+			e.Nodes.Send(c)
+		}
+		return err
+	}
+	var errs []error
+	for _, a := range actions { // a node that still has the old command must not refuse the new one
+		if a, ok := a.(rollout.Recall); ok {
+			errs = append(errs, send(a.CommandID))
+		}
+	}
+	for _, a := range actions {
+		switch a := a.(type) {
+		case rollout.Command:
+			errs = append(errs, send(a.CommandID))
+		case rollout.Release:
+			errs = append(errs, send(a.CommandID))
+		}
+	}
+	if err := errors.Join(errs...); err != nil { // a node gets it when it authenticates
+		e.Log.Error().Err(err).Msg("stored commands not sent yet")
+	}
+}
+
+// Withdraw withdraws a node's command, also one that was sent. If the node announced that it
+// obeys withdrawals, it is told; otherwise it may still obey the command. It returns
+// why the command cannot be withdrawn, or nil.
+func (c *Commands) Withdraw(ctx context.Context, nodeID, commandID, actor string, entry api.AuditEntry) (*api.NotUpgradable, error) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	cmd, err := c.store.Command(ctx, commandID)
+	if err != nil {
+		return nil, err
+	}
+	if cmd.NodeID != nodeID {
+		return nil, fmt.Errorf("command %q of node %q: %w", commandID, nodeID, store.ErrNotFound)
+	}
+	if !cmd.State.Open() {
+		return &api.NotUpgradable{Code: api.CodeNotNow, Reason: fmt.Sprintf("The command to upgrade to %s is %s.", cmd.Version, cmd.State), Remedy: "To return to another version, upgrade to that."}, nil
+	}
+	if err := c.store.ChangeCommands(ctx, []store.CommandChange{{ID: commandID, State: store.CommandWithdrawn, At: time.Now().UTC(), By: actor, Reason: "request"}}, entry); err != nil {
+		return nil, err
+	}
+	if cmd, err = c.store.Command(ctx, commandID); err != nil {
+		return nil, err
+	}
+	c.nodes.Send(cmd)
+	return nil, nil
+}
+
+// Step looks once at all rollouts and all nodes, as Run does from time to time.
+func (e *Engine) Step(ctx context.Context) error {
+	_, err := e.stepAll(ctx, e.takeChanged(), true)
+	return err
+}
+
+// recentRollouts is how many ended rollouts are looked at for late outcomes.
+const recentRollouts = 100
+
+// stepEnded records late outcomes of nodes in rollouts that have ended: of the changed nodes, or of all.
+func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all bool) error {
+	ended := map[string]store.Rollout{}
+	if all {
+		list, err := e.Store.Rollouts(ctx, "", false, recentRollouts)
+		if err != nil {
+			return err
+		}
+		for _, stored := range list {
+			if !stored.Active {
+				ended[stored.ID] = stored
+			}
+		}
+	}
+	for id := range changed {
+		const most = 2
+		list, err := e.Store.EndedRollouts(ctx, id, most)
+		if err != nil {
+			return err
+		}
+		for _, stored := range list {
+			ended[stored.ID] = stored
+		}
+	}
+	for _, stored := range ended {
+		r, err := decode(stored)
+		if err != nil {
+			continue // nobody waits for a broken one
+		}
+		events, err := e.outcomes(ctx, r, changed, all)
+		if err != nil {
+			return err
+		}
+		events = slices.DeleteFunc(events, func(e rollout.Event) bool { _, outcome := e.(rollout.Outcome); return !outcome })
+		if len(events) == 0 {
+			continue
+		}
+		if _, err := e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return events, nil }, "manager"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt records in the commands of an earlier version to which rollout they belong, so that
+// its decisions apply to them. It withdraws what an ended rollout, or one that skipped the
+// node, left to be sent.
+func adopt(ctx context.Context, st *store.Store) error {
+	list, err := st.Rollouts(ctx, "", false, recentRollouts)
+	if err != nil {
+		return err
+	}
+	for _, stored := range list {
+		r, err := decode(stored)
+		if err != nil {
+			continue // a broken one has no commands that could be found
+		}
+		var ids []string
+		var changes []store.CommandChange
+		for _, n := range r.Nodes {
+			if n.Attempt == 0 {
+				continue
+			}
+			id := r.CommandID(n)
+			ids = append(ids, id)
+			if r.Status.Final() && !n.Watched() || n.State == rollout.NodeSkipped {
+				changes = append(changes, store.CommandChange{ID: id, State: store.CommandWithdrawn, At: time.Now().UTC(), By: "manager", Reason: store.ReasonAbort})
+			}
+		}
+		if err := st.AdoptCommands(ctx, r.ID, ids); err != nil {
+			return err
+		}
+		known, err := st.Unanswered(ctx, r.ID)
+		if err != nil {
+			return err
+		}
+		var left []store.CommandChange
+		for _, c := range changes {
+			if u, ok := known[c.ID]; ok && !u.Begun {
+				left = append(left, c)
+			}
+		}
+		if len(left) == 0 {
+			continue
+		}
+		if err := st.ChangeCommands(ctx, left); err != nil {
+			return err
+		}
+	}
+	return nil
+}

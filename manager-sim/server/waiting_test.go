@@ -1,0 +1,36 @@
+package server_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+)
+
+// A wave that waits for an offline node names it. A moved node is skipped with its group.
+func TestAWaveNamesWhomItWaitsFor(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	n.conn.Close()
+	m.nodeIs(reg.NodeID, false)
+	var a, b struct{ ID string }
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"a"}`, &a)
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"b"}`, &b)
+	m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+reg.NodeID+"/group", `{"group_id":"`+a.ID+`"}`, nil)
+	var plan api.RolloutPlan
+	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+a.ID+"/upgrade", `{"version":"1.2.0"}`, &plan)
+	var v api.Rollout
+	m.into(http.StatusOK, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", &v)
+	if want := "waiting for 1 offline node: " + reg.NodeID; v.WaitingText() != want || v.WaitingFor[0].Since.IsZero() || v.Acting != "admin" {
+		t.Errorf("%q, want %q; %+v", v.WaitingText(), want, v)
+	}
+	m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+reg.NodeID+"/group", `{"group_id":"`+b.ID+`"}`, nil)
+	m.until("the moved node is skipped", func() bool {
+		m.into(http.StatusOK, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", &v)
+		return v.Nodes[0].State == "skipped"
+	})
+	if n := v.Nodes[0]; n.Code != "moved" || n.Message != "it is in the group b now" {
+		t.Errorf("%+v", n)
+	}
+}

@@ -1,0 +1,317 @@
+package store_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/rs/zerolog"
+)
+
+// device is a node of the random test: what it has received, and how far it is.
+type device struct {
+	online, withdraws, removed bool
+	version                    string
+	got                        string // the command that it carries out; "": none
+	begun                      bool
+	target                     string
+}
+
+// game is operators, nodes and a store that fails, at random.
+type game struct {
+	t       *testing.T
+	seed    uint64
+	rnd     *rand.Rand
+	st      *store.Store
+	e       *engine.Engine
+	lock    sync.Mutex
+	devices map[string]*device
+	faults  bool
+	events  int
+	sent    int
+}
+
+var errFault = errors.New("the store fails")
+
+// SaveRollout fails at random: before the change, or after it.
+func (g *game) SaveRollout(ctx context.Context, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error {
+	if g.faults && g.rnd.IntN(8) == 0 {
+		return errFault
+	}
+	err := g.st.SaveRollout(ctx, r, commands, audits)
+	if err == nil && g.faults && g.rnd.IntN(8) == 0 {
+		return errFault
+	}
+	return err
+}
+
+func (g *game) fatal(format string, args ...any) {
+	g.t.Helper()
+	g.t.Fatalf("seed %d: %s", g.seed, fmt.Sprintf(format, args...))
+}
+
+func (g *game) must(err error) {
+	g.t.Helper()
+	if err != nil {
+		g.fatal("%v", err)
+	}
+}
+
+func (g *game) Online(id string) bool { return g.devices[id].online }
+
+// Send is what a session does: it asks the store, and delivers.
+func (g *game) Send(c store.Command) {
+	d := g.devices[c.NodeID]
+	if !d.online || g.rnd.IntN(6) == 0 { // the session ends first
+		return
+	}
+	ctx := g.t.Context()
+	if c.State == store.CommandWithdrawn {
+		if d.withdraws && !c.SentAt.IsZero() && g.st.RecordWithdrawSent(ctx, c.ID, time.Now()) == nil && d.got == c.ID && !d.begun {
+			d.got = ""
+			g.ack(c.ID, c.NodeID, false, "upgrade_withdrawn")
+			_, err := g.st.RecordWithdrawAck(ctx, c.NodeID, c.ID, true, time.Now())
+			g.must(err)
+		}
+		return
+	}
+	before, err := g.st.Command(ctx, c.ID)
+	g.must(err)
+	if err := g.st.RecordSent(ctx, c.ID, time.Now()); err != nil {
+		if !errors.Is(err, store.ErrNotSendable) {
+			g.fatal("%v", err)
+		}
+		return
+	}
+	g.sent++
+	if before.State != store.CommandPending && before.State != store.CommandSent {
+		g.fatal("a command that is %s (%s) is sent", before.State, before.Reason)
+	}
+	n, err := g.st.Node(ctx, c.NodeID)
+	g.must(err)
+	if before.RolloutID != "" {
+		r, err := g.st.Rollout(ctx, before.RolloutID)
+		g.must(err)
+		if goesOn := d.got == c.ID && d.begun; r.GroupID != n.GroupID || !r.Active && !goesOn {
+			g.fatal("a command of a rollout to %s (active %t) is sent to a node of %s", r.GroupID, r.Active, n.GroupID)
+		}
+	}
+	if d.got == "" {
+		d.got, d.begun, d.target = c.ID, false, c.Version
+	}
+}
+
+func (g *game) ack(id, node string, success bool, code string) {
+	g.t.Helper()
+	_, err := g.st.RecordAck(g.t.Context(), store.Command{ID: id, NodeID: node, AckedAt: time.Now(), Success: success, ErrorCode: code})
+	g.must(err)
+	g.e.NodeChanged(node)
+}
+
+func (g *game) event(id, node, code string) {
+	g.t.Helper()
+	g.events++
+	e := api.Event{EventID: fmt.Sprint(g.events), NodeID: node, CommandID: id, Time: time.Now(), ReceivedAt: time.Now(), Severity: "info", Category: "upgrade", ErrorCode: code, Details: json.RawMessage("{}")}
+	_, err := g.st.AddEvent(g.t.Context(), &e)
+	g.must(err)
+	g.e.NodeChanged(node)
+}
+
+func (g *game) health(id string) {
+	g.t.Helper()
+	g.must(g.st.RecordHealth(g.t.Context(), store.Node{ID: id, Version: g.devices[id].version, LastSeen: time.Now(), Health: wire.StatusOK, Capabilities: []string{wire.CapabilityUpgrade}}))
+}
+
+// connect is an authentication: the node gets withdrawals, and what it has not acknowledged.
+func (g *game) connect(id string) {
+	d, ctx := g.devices[id], g.t.Context()
+	if d.online = !d.online && !d.removed; !d.online {
+		return
+	}
+	var features []string
+	if d.withdraws {
+		features = []string{wire.FeatureWithdraw}
+	}
+	g.must(g.st.RecordConnect(ctx, id, d.version, "192.0.2.1", time.Now(), features...))
+	g.health(id)
+	n, err := g.st.Node(ctx, id)
+	g.must(err)
+	cs, err := g.st.Commands(ctx, id, -1)
+	g.must(err)
+	for _, c := range cs {
+		if c.State == store.CommandWithdrawn {
+			g.Send(c)
+		}
+		if c.State != store.CommandPending && c.State != store.CommandSent {
+			continue
+		}
+		ok, err := g.e.Commands.MaySend(ctx, c, n)
+		if g.must(err); ok {
+			g.Send(c)
+		}
+	}
+	g.e.NodeChanged(id)
+}
+
+// work is one step of a node's upgrade.
+func (g *game) work(id string) {
+	d := g.devices[id]
+	switch {
+	case d.got == "" || d.removed:
+	case !d.begun:
+		d.begun = true
+		g.event(d.got, id, "upgrade_started")
+	case g.rnd.IntN(4) == 0:
+		g.ack(d.got, id, false, "upgrade_checksum_mismatch")
+		d.got = ""
+	default:
+		g.ack(d.got, id, true, "")
+		g.event(d.got, id, "upgrade_staged")
+		g.event(d.got, id, "upgrade_completed")
+		d.version, d.got = d.target, ""
+		g.health(id)
+	}
+}
+
+func (g *game) pick() string { return fmt.Sprint("n", g.rnd.IntN(len(g.devices))) }
+
+func (g *game) operate() {
+	ctx, group := g.t.Context(), []string{"g", "h"}[g.rnd.IntN(2)]
+	version := fmt.Sprintf("1.%d.0", 1+g.rnd.IntN(4))
+	id := g.pick()
+	by := rollout.Person{Key: "ann", Name: "ann"}
+	switch g.rnd.IntN(8) {
+	case 0, 1: // start
+		nodes, err := g.st.GroupNodes(ctx, group)
+		g.must(err)
+		_, err = g.e.Schedule(ctx, api.Group{ID: group}, nodes, api.RolloutRequest{Version: version, Strategy: rollout.Immediate, Threshold: 2}, by)
+		g.allowed(err)
+	case 2: // move
+		g.lock.Lock()
+		defer g.lock.Unlock()
+		changes, err := g.e.Commands.Changes(ctx, id, group, "ann")
+		g.must(err)
+		if !g.devices[id].removed {
+			g.must(g.st.SetGroup(ctx, id, group, entry("move"), changes...))
+		}
+	case 3: // remove, rarely
+		if g.rnd.IntN(10) == 0 && !g.devices[id].removed {
+			g.devices[id].removed, g.devices[id].online = true, false
+			g.must(g.st.RemoveNode(ctx, id, time.Now(), entry("remove")))
+		}
+	case 4: // correct, as the operator sees it
+		cs, err := g.st.Commands(ctx, id, 1)
+		g.must(err)
+		c := store.Command{ID: fmt.Sprint("own", g.events, g.rnd.Uint64()), NodeID: id, Version: version, Action: []byte("{}"), CreatedAt: time.Now(), Actor: "ann"}
+		if len(cs) > 0 && cs[0].State.Open() {
+			c.Replaces = cs[0].ID
+		}
+		_, err = g.e.Commands.Request(ctx, c, false)
+		g.allowed(err)
+	default:
+		rs, err := g.st.Rollouts(ctx, "", true, -1)
+		g.must(err)
+		for _, r := range rs {
+			e := []rollout.Event{rollout.Pause{Reason: "x"}, rollout.Resume{By: by}, rollout.Resume{By: by}, rollout.Retry{By: by}, rollout.Skip{NodeID: id}, rollout.Abort{}}[g.rnd.IntN(6)]
+			g.allowed(g.e.Act(ctx, r.ID, e, "ann", entry("act")))
+		}
+	}
+}
+
+// allowed fails for an error that no operator can get.
+func (g *game) allowed(err error) {
+	g.t.Helper()
+	var refused *engine.NotSchedulableError
+	for _, known := range []error{nil, errFault, store.ErrExists, store.ErrConflict, rollout.ErrFinal, rollout.ErrNotPaused, rollout.ErrNoFailure, rollout.ErrOver, rollout.ErrNoSuchNode} {
+		if err == known || errors.Is(err, known) {
+			return
+		}
+	}
+	if !errors.As(err, &refused) {
+		g.fatal("%v", err)
+	}
+}
+
+// check looks at all commands and rollouts, after the engine has looked at everything.
+func (g *game) check() {
+	ctx := g.t.Context()
+	g.faults = false
+	g.must(g.e.Step(ctx))
+	g.faults = true
+	all, err := g.st.Rollouts(ctx, "", false, -1)
+	g.must(err)
+	for _, stored := range all {
+		var r rollout.Rollout
+		g.must(json.Unmarshal(stored.State, &r))
+		for _, n := range r.Nodes {
+			if n.Attempt == 0 {
+				continue
+			}
+			c, err := g.st.Command(ctx, r.CommandID(n))
+			g.must(err)
+			if n.State == rollout.NodeCommanded && !c.AckedAt.IsZero() && g.devices[n.ID].got != c.ID {
+				g.fatal("the outcome of %s is not recorded in a rollout that is %s: %+v, %+v", c.ID, r.Status, n, c)
+			}
+			begun := g.devices[n.ID].got == c.ID && g.devices[n.ID].begun
+			if stored.Active && r.Status != rollout.Paused || begun || !c.AckedAt.IsZero() {
+				continue
+			}
+			if c.State == store.CommandPending || c.State == store.CommandSent {
+				g.fatal("a command is %s although its rollout is %s: %+v", c.State, r.Status, n)
+			}
+		}
+	}
+}
+
+func TestDecisions(t *testing.T) { each(t, testDecisions) }
+
+// Operators, nodes that come and go, and faults of the store, in any order: no withdrawn or
+// superseded command is sent, none crosses a scope, and every outcome is recorded.
+func testDecisions(t *testing.T, path string) {
+	st := open(t, path)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	g := &game{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), st: st, devices: map[string]*device{}}
+	ctx := t.Context()
+	must(t, st.AddToken(ctx, "t"))
+	for _, id := range []string{"g", "h"} {
+		must(t, st.AddGroup(ctx, api.Group{ID: id, Name: id, CreatedAt: time.Now()}, entry("group")))
+	}
+	g.e = engine.New(engine.Config{Store: st, Rollouts: g, Log: zerolog.Nop(), Nodes: g, CommandLock: &g.lock, Publish: func(any) {}})
+	for i := range 6 {
+		id := fmt.Sprint("n", i)
+		g.devices[id] = &device{version: "1.0.0", withdraws: i%2 == 0}
+		must(t, st.Register(ctx, "t", store.Node{ID: id, DeviceType: "edge", Version: "1.0.0", RegisteredAt: time.Now(), LastSeen: time.Now()}))
+		must(t, st.SetGroup(ctx, id, []string{"g", "h"}[i%2], entry("group")))
+		g.connect(id)
+	}
+	steps := 400
+	if testing.Short() {
+		steps = 60
+	}
+	for range steps {
+		switch g.rnd.IntN(5) {
+		case 0, 1:
+			g.operate()
+		case 2:
+			g.connect(g.pick())
+		default:
+			g.work(g.pick())
+		}
+		g.check()
+	}
+	if g.sent == 0 {
+		g.fatal("no command was sent")
+	}
+	t.Logf("%d commands sent, %d events", g.sent, g.events)
+}
