@@ -104,6 +104,10 @@ type Rollout struct {
 	GroupName string                    `json:"group_name"`
 	Counts    map[rollout.NodeState]int `json:"counts"` // number of nodes by state
 	Revision  int64                     `json:"revision"`
+	// Decision is the revision of what a person decides on: the wave, the failures, the rules
+	// and whether it is paused, and not the progress. Resume, retry and skip name it. It is
+	// also the ETag of the rollout.
+	Decision string `json:"decision,omitempty"`
 }
 
 // RolloutNode is one node of a rollout.
@@ -137,4 +141,7 @@ const (
 type RolloutAct struct {
 	NodeID string `json:"node_id,omitempty"` // of ActSkip
 	Reason string `json:"reason,omitempty"`  // kept in the audit trail
+	// Revision is the Decision of the rollout that the requester saw. ActResume, ActRetry and
+	// ActSkip need it, here or in If-Match; ActPause and ActAbort ignore it.
+	Revision string `json:"revision,omitempty"`
 }

@@ -82,7 +82,7 @@ const (
 func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	operator := false
 	switch e.(type) {
-	case Pause, Resume, Retry, Skip, Abort:
+	case Pause, Resume, Retry, Skip, Abort, Seen:
 		operator = true
 	}
 	if r.Status.Final() {
@@ -167,6 +167,11 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 			return ErrNoSuchNode
 		}
 		r.Nodes[i].State, r.Nodes[i].Code = NodeSkipped, ""
+	case Seen:
+		if r.Decision() != e.Decision {
+			return &ChangedError{r.changes(e.Decision)}
+		}
+		return r.apply(e.Act, now, acts)
 	case Abort:
 		r.Status, r.Reason, r.EndedAt, r.SettleUntil = Aborted, "", now, time.Time{}
 	}

@@ -228,7 +228,7 @@ func (r *request) rolloutPage(refusal error) error {
 }
 
 func (r *request) actOnRollout() error {
-	_, err := r.api.ActOnRollout(r.Context(), r.PathValue("id"), r.PathValue("act"), api.RolloutAct{NodeID: r.PostFormValue("node_id")})
+	_, err := r.api.ActOnRollout(r.Context(), r.PathValue("id"), r.PathValue("act"), api.RolloutAct{NodeID: r.PostFormValue("node_id"), Revision: r.PostFormValue("revision")})
 	if err != nil {
 		return r.rolloutPage(err)
 	}
