@@ -144,6 +144,9 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 			list, err := fakerelease.Index(releases, deviceType, channel)
 			return append(list, demo.releases(deviceType, channel)...), err
 		},
+		Manifest: func(_ context.Context, deviceType, channel, version string) ([]byte, error) {
+			return fakerelease.Manifest(releases, deviceType, channel, version)
+		},
 	})
 	if err != nil {
 		return err

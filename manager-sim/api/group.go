@@ -89,6 +89,9 @@ type Rollout struct {
 	Life      time.Duration `json:"life_ns"`          // of the whole rollout
 	Threshold int           `json:"threshold"`        // failures that pause it
 	Repair    bool          `json:"repair,omitempty"` // see RolloutRequest
+	// Manifests are the SHA-256 of the manifests that the rollout installs, by device type: of
+	// the published ones at its start, or else of the first node that was updated.
+	Manifests map[string]string `json:"manifests,omitempty"`
 
 	Status rollout.Status `json:"status"`
 	Reason string         `json:"reason,omitempty"` // why it is paused

@@ -78,14 +78,15 @@ func (r Rollout) Decision() string {
 			nodes = append(nodes, fell{n.ID, n.Code, n.State, n.Attempt, n.Known})
 		}
 	}
-	s := r.seen()
+	s, rules := r.seen(), r.Plan
+	rules.Manifests = nil // a node may report one that was not known; an operator cannot change them
 	b, err := json.Marshal(struct {
 		Plan   Plan
 		Reason string
 		Waves  []int
 		Seen   seen
 		Nodes  []fell
-	}{r.Plan, r.Reason, r.Waves, seen{Wave: s.Wave, Paused: s.Paused, Final: s.Final}, nodes})
+	}{rules, r.Reason, r.Waves, seen{Wave: s.Wave, Paused: s.Paused, Final: s.Final}, nodes})
 	if err != nil {
 		panic(err) // numbers and texts only
 	}

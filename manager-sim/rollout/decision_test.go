@@ -116,3 +116,18 @@ func TestDecisionIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// The first manifest of a device type is pinned, in the new value only, and is no news for a
+// person who decides.
+func TestPin(t *testing.T) {
+	t.Parallel()
+	r := decided(t, 3)
+	next := stepped(t, r, rollout.Pin{DeviceType: "edge", SHA256: "a"})
+	last := stepped(t, stepped(t, next, rollout.Pin{DeviceType: "edge", SHA256: "b"}), rollout.Pin{DeviceType: "camera", SHA256: "c"})
+	if len(r.Manifests) != 0 || len(next.Manifests) != 1 || last.Manifests["edge"] != "a" || last.Manifests["camera"] != "c" {
+		t.Errorf("%v, %v, %v", r.Manifests, next.Manifests, last.Manifests)
+	}
+	if r.Decision() != last.Decision() {
+		t.Error("the decision changed")
+	}
+}

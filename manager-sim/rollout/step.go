@@ -126,6 +126,8 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		if i := r.index(e.NodeID); i >= 0 {
 			r.Nodes[i].recordCondition(e)
 		}
+	case Pin:
+		r.pin(e)
 	case Unproven:
 		if i := r.index(e.NodeID); i >= 0 {
 			r.Nodes[i].recordUnproven(e)

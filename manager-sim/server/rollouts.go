@@ -170,6 +170,10 @@ func (h *rolloutRoutes) addMessage(ctx context.Context, ro rollout.Rollout, n ro
 		v.Message = fmt.Sprintf("offline, last seen %s; its longest known absence before the upgrade was %v", rec.LastSeen.Format(time.RFC3339), longest.Round(time.Second))
 		return err
 	}
+	if n.Code == rollout.OtherManifest {
+		v.Message = engine.OtherManifest(ro, rec)
+		return nil
+	}
 	st, err := h.engine.Statuses.OfCommand(ctx, c, rec)
 	if st.Code == n.Code || n.Code == rollout.OtherVersion || n.Code == rollout.Dependency {
 		v.Message = st.Message
@@ -189,7 +193,7 @@ func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (ro
 	r.Outages = h.engine.Clock.Outages(time.Now())
 	v := api.Rollout{
 		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By,
-		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Status: r.Status, Reason: r.PauseReason(),
+		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Manifests: r.Manifests, Status: r.Status, Reason: r.PauseReason(),
 		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd(), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
 		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision, Decision: r.Decision(),
 	}

@@ -40,6 +40,9 @@ type Config struct {
 	// Releases lists what is published for a device type on a channel, newest first; nil
 	// means that nothing is known. A list is kept for five minutes.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+	// Manifest returns the manifest.json of a version as the release host has it, nil if it is
+	// not known. A rollout pins its SHA-256. nil means that none is known.
+	Manifest func(ctx context.Context, deviceType, channel, version string) ([]byte, error)
 	// VanishAfter is the shortest time after which an offline node that kept a rollout's
 	// version has vanished; 0 means two minutes.
 	VanishAfter time.Duration
@@ -97,7 +100,7 @@ func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 	commands := new(sync.Mutex)
 	s.hub = nodes.New(s.ctx, nodes.Config{Store: c.Store, Log: c.Log, CommandLock: commands, Publish: h.stream.records.send, Metrics: h.metrics, Age: clock.Age,
 		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) }})
-	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases,
+	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases, Manifest: c.Manifest,
 		Clock: clock, VanishAfter: c.VanishAfter})
 
 	g := &gate{store: c.Store, log: c.Log, identities: s.Users, metrics: h.metrics}
