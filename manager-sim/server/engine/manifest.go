@@ -113,7 +113,7 @@ func (p pins) differ(r rollout.Rollout, n store.Node) bool {
 
 // OtherManifest describes a node that runs another release of a rollout's version.
 func OtherManifest(r rollout.Rollout, n store.Node) string {
-	return fmt.Sprintf("it runs %s from the manifest with the SHA-256 %s; the rollout pinned %s", n.Version, n.Manifest, r.Manifests[n.DeviceType])
+	return fmt.Sprintf("it runs the manifest %s; the rollout pinned %s", n.Manifest, r.Manifests[n.DeviceType])
 }
 
 // nameOtherReleases corrects the reason of nodes that are left out because they run the
