@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 	"github.com/bilbycast/edge-agent/wire"
@@ -29,6 +30,7 @@ func (a *Agent) health(ctx context.Context) *wire.Health {
 	h := &wire.Health{
 		Status: "ok", Version: a.c.version.String(), UptimeSecs: int64(time.Since(a.startedAt).Seconds()),
 		Capabilities: []string{}, Warnings: a.healthWarnings(),
+		ManifestSHA256: stage.ManifestOf(a.c.Layout, a.c.version),
 	}
 	a.expectCheck(true)
 	if err := a.check(ctx); err != nil {

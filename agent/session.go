@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
@@ -125,7 +126,7 @@ func (a *Agent) auth(ctx context.Context) (*wire.Auth, error) {
 	auth := &wire.Auth{
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
 		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
-		Features: []string{wire.FeatureWithdraw},
+		Features: []string{wire.FeatureWithdraw}, ManifestSHA256: stage.ManifestOf(a.c.Layout, a.c.version),
 	}
 	if cred.NodeID != "" {
 		return auth, nil

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/wire"
@@ -23,7 +25,11 @@ var errUnrecorded = errors.New("not recorded")
 func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 	log := a.log.With().Str("command_id", c.CommandID).Logger()
 	req, reqErr := release.NewRequest(c.Action.Version, c.Action.Channel, c.Action.TargetArch, c.Action.Variant, a.c.Host)
-	record := state.Command{ID: c.CommandID, Version: req.Version, From: a.c.version, Channel: req.Channel, Repair: c.Action.Repair}
+	record := state.Command{ID: c.CommandID, Version: req.Version, From: a.c.version, Channel: req.Channel, Repair: c.Action.Repair, ManifestSHA256: c.Action.ManifestSHA256}
+	if want := c.Action.ManifestSHA256; want != "" && !release.IsSHA256(want) {
+		record.ManifestSHA256 = ""
+		reqErr = cmp.Or(reqErr, release.Errorf(release.ManifestChanged, "the manifest_sha256 %.80q of the command is not 64 lower-case hex digits", want))
+	}
 	a.checkUnitFor(ctx)
 	var known *state.Command
 	var answer *wire.CommandAck
@@ -48,6 +54,9 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 		if err == nil {
 			taken = true
 			return state.Start(s, record, now), t, nil
+		}
+		if errors.As(err, new(alreadyCurrentError)) { // it is not installed again under the same name
+			err = cmp.Or(upgrade.CheckManifest(req.Version, stage.ManifestOf(a.c.Layout, req.Version), record.ManifestSHA256), err)
 		}
 		var current alreadyCurrentError
 		if errors.As(err, &current) {
@@ -292,7 +301,7 @@ func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Re
 	src := a.pipeline.Host(req.Version)
 	defer src.Close()
 	_, err := a.pipeline.Run(ctx, src, upgrade.Request{
-		Version: req.Version, Channel: req.Channel, CommandID: c.ID, End: end, Running: a.running(c.Repair),
+		Version: req.Version, Channel: req.Channel, ManifestSHA256: c.ManifestSHA256, CommandID: c.ID, End: end, Running: a.running(c.Repair),
 		Before: waits.before(), Waiting: waits.tell,
 		Downloaded: func() {
 			if _, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {

@@ -62,6 +62,7 @@ const (
 	URLInvalid       Code = "upgrade_url_invalid"
 	NetworkError     Code = "upgrade_network_error"
 	ManifestInvalid  Code = "upgrade_manifest_invalid"
+	ManifestChanged  Code = "upgrade_manifest_changed" // it is not the one that the manager's command names
 	ArchMismatch     Code = "upgrade_arch_mismatch"
 	VariantMismatch  Code = "upgrade_variant_mismatch"
 	ChecksumMismatch Code = "upgrade_checksum_mismatch"
@@ -107,7 +108,7 @@ func (c Code) Severity() Severity {
 	case Started, Downloaded, Staged, StagedManual, Completed, Superseded, Withdrawn:
 		return Info
 	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy, NotStarted,
-		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
+		URLInvalid, NetworkError, ManifestInvalid, ManifestChanged, ArchMismatch, VariantMismatch,
 		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull:
 		return Warning
 	default:
@@ -121,7 +122,7 @@ func Codes() []Code {
 		Started, Downloaded, Staged, StagedManual, Completed, RolledBack, Superseded, Withdrawn, NotStarted,
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
 		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
-		URLInvalid, NetworkError, ManifestInvalid, ArchMismatch, VariantMismatch,
+		URLInvalid, NetworkError, ManifestInvalid, ManifestChanged, ArchMismatch, VariantMismatch,
 		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull, Internal,
 	}
 }

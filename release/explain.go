@@ -60,6 +60,9 @@ func Explain(c Code) Explanation {
 		return Explanation{"The node could not download the release.", "Check that the node can reach the release host, and its proxy settings."}
 	case ManifestInvalid:
 		return Explanation{"The manifest is malformed or does not match this request.", "Publish the release again."}
+	case ManifestChanged:
+		return Explanation{"The version was published again with another manifest after the manager requested it, or the node runs another release of the same name. The node changed nothing.",
+			"Find out who published it again. Publish the release as a new version, and request that."}
 	case ArchMismatch:
 		return Explanation{"The release has no build for the node's architecture, or its program cannot run there.", "Publish the release for this architecture."}
 	case VariantMismatch:

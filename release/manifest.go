@@ -155,7 +155,7 @@ func (a Artefact) check() error {
 	if a.URL == "" || len(a.URL) > maxURLLen {
 		return fmt.Errorf("url has %d bytes; allowed are 1 to %d", len(a.URL), maxURLLen)
 	}
-	if b, err := hex.DecodeString(a.SHA256); err != nil || len(b) != 32 || strings.ToLower(a.SHA256) != a.SHA256 {
+	if !IsSHA256(a.SHA256) {
 		return fmt.Errorf("sha256 %.80q is not 64 lower-case hex digits", a.SHA256)
 	}
 	if a.Size < 0 || a.Size > MaxTarball {
@@ -193,4 +193,10 @@ func checkFile(name string) error {
 		return fmt.Errorf("file name %q starts with a dot", name)
 	}
 	return checkName("file name", strings.ReplaceAll(name, "+", "-"), 255)
+}
+
+// IsSHA256 reports whether s is a SHA-256 in 64 lower-case hex digits.
+func IsSHA256(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 32 && strings.ToLower(s) == s
 }

@@ -21,6 +21,9 @@ const Marker = state.ReleaseFile
 type marker struct {
 	Version release.Version `json:"version"`
 	SHA256  string          `json:"sha256"` // of the tarball
+	// ManifestSHA256 is that of the manifest's bytes; "" in a marker of an agent that did not
+	// record it.
+	ManifestSHA256 string `json:"manifest_sha256,omitzero"`
 	// Sequence is the manifest's; 0 in a marker of an agent that did not know it.
 	Sequence uint64 `json:"sequence,omitzero"`
 	// Program is the service's program, relative to the directory; "" in a marker of
@@ -40,7 +43,7 @@ type marker struct {
 // of returns m with what the release says beside the files.
 func (m marker) of(rel verify.Release) marker {
 	manifest := rel.Manifest()
-	m.SignedAt = rel.Signature().Time.UTC()
+	m.SignedAt, m.ManifestSHA256 = rel.Signature().Time.UTC(), rel.ManifestSHA256()
 	m.Sequence, m.Commands, m.FirstStartSecs = manifest.Sequence, manifest.Commands, manifest.FirstStartSecs
 	return m
 }
@@ -85,6 +88,16 @@ func (s *Stager) republished(m marker, later verify.Release) error {
 func SequenceOf(l state.Layout, v release.Version) uint64 {
 	m, _ := readMarker(l, v)
 	return m.Sequence
+}
+
+// ManifestOf returns the SHA-256 of the manifest from which an installed version was made, in
+// lower-case hex; "": its marker does not have it.
+func ManifestOf(l state.Layout, v release.Version) string {
+	m, _ := readMarker(l, v)
+	if !release.IsSHA256(m.ManifestSHA256) { // the file was changed by hand
+		return ""
+	}
+	return m.ManifestSHA256
 }
 
 // CommandsOf returns the commands that the manifest of an installed version declares. A

@@ -122,7 +122,9 @@ type Command struct {
 	// Repair is whether an operator declared Version the repair of a node whose own check
 	// fails: the check of the running version is not looked at.
 	Repair bool `json:"repair,omitzero"`
-	Done   bool `json:"done"`
+	// ManifestSHA256 is that of the only manifest that the command accepts; "": any.
+	ManifestSHA256 string `json:"manifest_sha256,omitzero"`
+	Done           bool   `json:"done"`
 	// Status is the outcome of a command that succeeded: "staged", "staged_manual" or
 	// "current". Code and Error describe the failure of one that did not.
 	Status string       `json:"status,omitzero"`

@@ -101,6 +101,9 @@ type Request struct {
 	// release's own count.
 	Version release.Version
 	Channel string
+	// ManifestSHA256, if set, is the only manifest that the request accepts, in lower-case
+	// hex. It refuses a release that would be allowed, and allows none.
+	ManifestSHA256 string
 	// CommandID is that of the manager's command; "": an operator on the node
 	// requests the release. upgrade.enabled permits the manager's commands, and
 	// counts only for them.
@@ -150,6 +153,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	p.stager.SetPatience(patience)
 	rel, err := p.Fetch(ctx, src)
 	if err != nil {
+		return rel, err
+	}
+	if err := CheckManifest(rel.Manifest().Version, rel.ManifestSHA256(), r.ManifestSHA256); err != nil {
 		return rel, err
 	}
 	sig := rel.Signature()

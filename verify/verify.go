@@ -97,6 +97,7 @@ func New(trustedRoot []byte, signers []Signer) (*Verifier, error) {
 // every function that takes a Release refuses the zero value.
 type Release struct {
 	manifest release.Manifest
+	sha256   string // of the manifest's bytes
 	signed   Signature
 	ok       bool
 }
@@ -106,6 +107,9 @@ func (r Release) OK() bool { return r.ok }
 
 // Manifest returns what was signed.
 func (r Release) Manifest() release.Manifest { return r.manifest }
+
+// ManifestSHA256 returns the SHA-256 of the manifest as it was signed, in lower-case hex.
+func (r Release) ManifestSHA256() string { return r.sha256 }
 
 // Signature returns who signed, and when.
 func (r Release) Signature() Signature { return r.signed }
@@ -164,7 +168,8 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 		return Release{}, release.Errorf(release.IdentityNotAllowed,
 			"signer not allowed: the manifest says version %s, but was signed for %.200q, not %s", m.Version, cert.SourceRepositoryRef, want)
 	}
-	r := Release{manifest: m, ok: true, signed: Signature{
+	sum := sha256.Sum256(manifest)
+	r := Release{manifest: m, sha256: hex.EncodeToString(sum[:]), ok: true, signed: Signature{
 		Issuer:     cert.Issuer,
 		Repository: cert.SourceRepositoryURI, Workflow: cert.SubjectAlternativeName, Ref: cert.SourceRepositoryRef,
 		Commit: cert.SourceRepositoryDigest, Run: cert.RunInvocationURI,

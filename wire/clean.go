@@ -26,6 +26,14 @@ func clean(limit int, texts ...*string) {
 	}
 }
 
+// cleanSHA256 empties a text that is no SHA-256 in lower-case hex: a digest that cannot be
+// one is not known.
+func cleanSHA256(s *string) {
+	if !release.IsSHA256(*s) {
+		*s = ""
+	}
+}
+
 // names returns list without empty names, with at most MaxCapabilities bounded ones.
 func names(list []string) []string {
 	return bounded(list, MaxCapabilities, release.MaxNameLen)
@@ -49,6 +57,7 @@ func bounded(list []string, n, limit int) []string {
 func (a *Auth) clean() {
 	clean(release.MaxVersionLen, &a.SoftwareVersion)
 	clean(release.MaxNameLen, &a.DeviceType)
+	cleanSHA256(&a.ManifestSHA256)
 	if a.Features != nil {
 		a.Features = names(a.Features)
 	}
@@ -65,6 +74,7 @@ func (h *Health) clean() {
 		h.Warnings = bounded(h.Warnings, MaxWarnings, MaxWarning)
 	}
 	clean(release.MaxNameLen, &h.Trial)
+	cleanSHA256(&h.ManifestSHA256)
 	if h.Hold != nil {
 		clean(MaxHold, &h.Hold.Reason)
 		h.Hold.Since, h.Hold.Until = sane(h.Hold.Since), sane(h.Hold.Until)

@@ -296,3 +296,35 @@ func TestAForeignTrialCostsNoEvent(t *testing.T) {
 		}
 	}
 }
+
+// A digest is one, or it is not known. That of a command stays as it is, so that the node
+// refuses what it cannot be.
+func TestDigestsOfManifests(t *testing.T) {
+	t.Parallel()
+	digest := strings.Repeat("0a", 32)
+	for text, want := range map[string]string{digest: digest, "": "", "x": "", strings.ToUpper(digest): "", digest + "00": "", "sha256:" + digest: "", strings.Repeat("a", 1<<17): ""} {
+		for _, typ := range []string{"auth", "health"} {
+			e, err := wire.Decode(fmt.Appendf(nil, `{"type":%q,"payload":{"manifest_sha256":%q}}`, typ, text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			switch m := e.Message.(type) {
+			case *wire.Auth:
+				got = m.ManifestSHA256
+			case *wire.Health:
+				got = m.ManifestSHA256
+			}
+			if got != want {
+				t.Errorf("%s: %.80q became %.80q, want %q", typ, text, got, want)
+			}
+		}
+		e, err := wire.Decode(fmt.Appendf(nil, `{"type":"command","payload":{"command_id":"c","action":{"type":"upgrade_binary","manifest_sha256":%q}}}`, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Message.(*wire.Command).Action.ManifestSHA256; (got == "") != (text == "") || len(got) > 128 || text == digest && got != digest {
+			t.Errorf("command: %.80q became %q", text, got)
+		}
+	}
+}

@@ -25,6 +25,9 @@ type Auth struct {
 	// Features are the actions that not every node knows: FeatureWithdraw. Earlier agents send
 	// none.
 	Features []string `json:"features,omitempty"`
+	// ManifestSHA256 is that of the manifest of the running version, in lower-case hex; ""
+	// if the node does not know it, as of a version that an earlier agent staged.
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
 }
 
 // RegisterAck answers an Auth with a token, and authenticates the session. The node
@@ -68,6 +71,8 @@ type Health struct {
 	// Hold is what the node waits for: an unproven version for the proof of its link, a
 	// download for its host; nil: for nothing. Earlier agents do not send that of a download.
 	Hold *Hold `json:"hold,omitempty"`
+	// ManifestSHA256 is as in Auth.
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
 }
 
 // Hold is what a node waits for.
@@ -123,6 +128,9 @@ type Action struct {
 	// Repair is whether an operator declared the version the repair of a node whose own
 	// check fails. Earlier agents ignore it; they do not look at the check.
 	Repair bool `json:"repair,omitempty"`
+	// ManifestSHA256, if set, is the SHA-256 of the only manifest.json that the command
+	// accepts, in lower-case hex. It can only refuse a release. Earlier agents ignore it.
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
 	// CommandID is the id of the upgrade command that ActionWithdraw withdraws.
 	CommandID string          `json:"command_id,omitempty"`
 	Raw       json.RawMessage `json:"-"`
@@ -146,7 +154,7 @@ func (a *Action) UnmarshalJSON(b []byte) error {
 	a.Type, a.Raw = t.Type, append(json.RawMessage(nil), b...)
 	// A longer text matches nothing on a node. It is shortened and not refused, so that
 	// the command still gets its answer: a refusal that names it.
-	for _, s := range []*string{&a.Version, &a.Channel, &a.TargetArch, &a.Variant, &a.CommandID} {
+	for _, s := range []*string{&a.Version, &a.Channel, &a.TargetArch, &a.Variant, &a.ManifestSHA256, &a.CommandID} {
 		*s = release.Foreign(*s, maxActionText)
 	}
 	return nil

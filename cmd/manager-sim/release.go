@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func releasesUnder(dir string) string { return filepath.Join(dir, "releases") }
 
 func newPublishCmd() *cobra.Command {
 	var dir, fault string
-	var asJSON bool
+	var asJSON, replace bool
 	var o fakerelease.Options
 	var faults strings.Builder
 	for _, f := range fakerelease.Faults() {
@@ -44,6 +45,9 @@ func newPublishCmd() *cobra.Command {
 		Long: `Publish packs PROGRAM into a tarball, writes the manifest, signs it with the
 simulated Sigstore of the data directory (created at the first call), and stores
 the files in the layout of GitHub: OWNER/REPO/releases/download/vX.Y.Z/.
+
+It refuses a version that is published already: nodes and rollouts would take other
+bytes for the same release. Publish a new version, or give --replace.
 
 Without PROGRAM it builds edge-agent for the simulation with this version. That
 needs Go and a checkout of edge-agent.
@@ -62,6 +66,10 @@ With --fault the release is bad:
 			if err := checkPublish(cmd, o); err != nil {
 				return err
 			}
+			o.Once = !replace
+			if err := checkUnpublished(o, releasesUnder(dir)); err != nil { // before it is built
+				return err
+			}
 			if len(args) == 1 {
 				o.Binary = args[0]
 			} else {
@@ -73,7 +81,7 @@ With --fault the release is bad:
 			}
 			p, err := fakerelease.Publish(releasesUnder(dir), o)
 			if err != nil {
-				return err
+				return explainPublished(err)
 			}
 			if asJSON {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(p)
@@ -98,9 +106,31 @@ With --fault the release is bad:
 	f.IntVar(&o.FirstStartSecs, "first-start-secs", 0, "how long a start may take until the health check first passes")
 	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of this many bytes that does not compress")
 	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log the signature in Rekor v2, with a timestamp authority")
+	f.BoolVar(&replace, "replace", false, "publish the version again if it is published already; nodes that run it keep what they have")
 	f.StringVar(&fault, "fault", "", "make the release bad (see above)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// checkUnpublished returns an error if the version of o is published, and may not be replaced.
+func checkUnpublished(o fakerelease.Options, releases string) error {
+	if !o.Once {
+		return nil
+	}
+	o.Binary = "none" // which is required, and not read
+	have, err := o.Published(releases)
+	if err == nil && have {
+		err = explainPublished(fmt.Errorf("publish %s: %w", o.Version, fakerelease.ErrPublished))
+	}
+	return err
+}
+
+// explainPublished adds the remedy to fakerelease.ErrPublished.
+func explainPublished(err error) error {
+	if errors.Is(err, fakerelease.ErrPublished) {
+		err = fmt.Errorf("%w: publish the change as a new version, or replace this one with --replace", err)
+	}
+	return err
 }
 
 // buildProgram builds the program of o in a temporary directory, which remove removes.

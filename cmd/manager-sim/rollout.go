@@ -33,6 +33,7 @@ group. The group means its newest rollout.`,
 		newRolloutActCmd(api.ActPause, "Start no further upgrades until the rollout is resumed; running upgrades continue"),
 		newRolloutActCmd(api.ActResume, "Continue; earlier failures are ignored when deciding whether to pause again"),
 		newRolloutActCmd(api.ActRetry, "Upgrade the failed nodes again, and continue"),
+		newRolloutActCmd(api.ActSkip, "Leave a node out; its upgrade is withdrawn if the node has not begun it"),
 		newRolloutActCmd(api.ActAbort, "End the rollout: no further upgrade starts, and upgrades that a node has not begun are withdrawn; running upgrades continue. Asks for confirmation on a terminal"))
 	return cmd
 }
@@ -218,61 +219,5 @@ func newRolloutShowCmd() *cobra.Command {
 		},
 	}
 	c.flags(cmd)
-	return cmd
-}
-
-// confirmAbort asks for confirmation that a rollout ends.
-func (c *client) confirmAbort(cmd *cobra.Command, id string, yes bool) error {
-	r, err := c.namedRollout(cmd.Context(), id)
-	if err != nil {
-		return err
-	}
-	return cli.Confirm(cmd, yes, fmt.Sprintf("This ends rollout %s for good: no further upgrade starts, and upgrades that a node has not begun are withdrawn; running upgrades continue.\n%s", id, summary(r)))
-}
-
-func newRolloutActCmd(act, short string) *cobra.Command {
-	w := rolloutWait{}
-	var reason string
-	var yes bool
-	cmd := &cobra.Command{
-		Use: act + " ROLLOUT", Short: short, Args: cli.ExactArgs(1),
-		Example: "  manager-sim rollout " + act + " ROLLOUT",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkTimeout(cmd, w.timeout, w.wait); err != nil {
-				return err
-			}
-			id, err := w.rolloutID(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if act == api.ActAbort {
-				if err := w.confirmAbort(cmd, id, yes); err != nil {
-					return err
-				}
-			}
-			return w.run(cmd, func() (string, error) {
-				var answer []byte
-				r, err := w.ActOnRollout(cmd.Context(), id, act, api.RolloutAct{Reason: reason}, api.WithRaw(&answer))
-				if isConflict(err) {
-					return id, cli.Exit(cli.Refused, err)
-				}
-				if err != nil || w.json {
-					return id, errors.Join(err, write(cmd, answer))
-				}
-				if !w.wait {
-					fmt.Fprintln(cmd.OutOrStdout(), summary(r))
-				}
-				return id, nil
-			})
-		},
-	}
-	w.client.flags(cmd)
-	switch act {
-	case api.ActAbort:
-		cmd.Flags().StringVar(&reason, "reason", "", "kept in the audit trail")
-		yesFlag(cmd, &yes)
-	case api.ActResume, api.ActRetry:
-		w.flags(cmd)
-	}
 	return cmd
 }

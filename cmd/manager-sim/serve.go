@@ -76,7 +76,7 @@ data is in the data directory.`,
 	f.StringVar(&dir, "dir", defaultDir, "data directory; created if it is missing")
 	f.StringVar(&listen, "listen", cmp.Or(os.Getenv(listenEnv), defaultListen), "address of the manager; default also from "+listenEnv)
 	f.StringVar(&releasesListen, "releases-listen", cmp.Or(os.Getenv(releasesListenEnv), defaultReleasesListen), "address of the release host; default also from "+releasesListenEnv)
-	f.StringVar(&database, "database", "", "postgres:// URL of a database to use instead of manager.db in --dir;\nif it has a password, better set "+databaseEnv)
+	f.StringVar(&database, "database", "", "postgres:// or postgresql:// URL of a database to use instead of manager.db in --dir;\nif it has a password, better set "+databaseEnv)
 	f.IntVar(&demo.nodes, "demo-fleet", 0, "add this many simulated nodes in the group demo; a restart keeps them")
 	f.StringVar(&demo.spec, "demo-faults", "", "faults of the demo fleet, such as refused=2,slow=1; KIND is one of:\n"+faultHelp()+"without a value: "+usualFaults)
 	f.Lookup("demo-faults").NoOptDefVal = usualFaults
@@ -143,6 +143,9 @@ func serve(cmd *cobra.Command, dir, listen, releasesListen, database string, dem
 		Releases: func(_ context.Context, deviceType, channel string) ([]api.Release, error) {
 			list, err := fakerelease.Index(releases, deviceType, channel)
 			return append(list, demo.releases(deviceType, channel)...), err
+		},
+		Manifest: func(_ context.Context, deviceType, channel, version string) ([]byte, error) {
+			return fakerelease.Manifest(releases, deviceType, channel, version)
 		},
 	})
 	if err != nil {

@@ -181,7 +181,8 @@ func TestRolloutWait(t *testing.T) {
 	}
 	id := list[0].ID
 	check(cli.OK, []string{id, "rollout of site one to 1.1.0: paused"}, "rollout", "show", id[:6])
-	check(cli.OK, []string{"rollout of site one to 1.1.0: completed, wave 3 of 3: 3 updated"}, "rollout", "retry", id[:6], "--wait")
+	check(cli.Refused, []string{"has changed since you saw it", "Look at it again"}, "rollout", "retry", id, "--revision", "another")
+	check(cli.OK, []string{"deciding on the rollout of site one to 1.1.0: paused, wave ", " failed (upgrade_checksum_mismatch)", "rollout of site one to 1.1.0: completed, wave 3 of 3: 3 updated"}, "rollout", "retry", id[:6], "--wait")
 	check(cli.OK, []string{"No rollouts match."}, "rollout", "list", "--active")
 	check(cli.Misuse, []string{"at least its first 4 characters"}, "rollout", "show", id[:3])
 	check(cli.Failed, []string{"there is no rollout"}, "rollout", "show", "zzzz")

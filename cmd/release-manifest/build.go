@@ -146,7 +146,7 @@ func build(o options, artefacts []string) (release.Manifest, error) {
 	}
 	// Write to another directory, and rename it when it is complete.
 	if _, err := os.Lstat(o.out); !errors.Is(err, fs.ErrNotExist) {
-		return m, fmt.Errorf("%s exists already", o.out)
+		return m, fmt.Errorf("%s exists already, and is kept: remove it, or write %s to another directory with --out; never publish other files under a version that is published", o.out, v)
 	}
 	tmp := o.out + ".making"
 	if err := os.Mkdir(tmp, 0o755); err != nil {

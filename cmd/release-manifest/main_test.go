@@ -138,6 +138,11 @@ func TestBuildRefuses(t *testing.T) {
 			t.Errorf("%q %s leaves %v", tt.change, tt.spec, left)
 		}
 	}
+	dir := t.TempDir()
+	if text, code := call(t, "build", "--repository", "acme/edge", "--version", "1.5.0", "--device-type", "edge", "--sequence", "1", "--out", dir, "x86_64-linux="+good); code != 1 ||
+		!strings.Contains(text, dir+" exists already, and is kept: remove it, or write 1.5.0 to another directory with --out") {
+		t.Errorf("a directory that is there: %d %s", code, text)
+	}
 	if text, code := call(t, "build", "--version", "1.5.0", "x86_64-linux="+good); code != 2 || !strings.Contains(text, "--repository is missing") {
 		t.Errorf("without flags: %d %s", code, text)
 	}

@@ -252,7 +252,7 @@ func (f *agents) outage(end ending) {
 			return f.on("1.1.0", "1.0.0")
 		}
 		if r, err := f.Client.Rollout(f.ctx, f.rollout); err == nil && slices.ContainsFunc(r.Nodes, func(n api.RolloutNode) bool { return n.State == "failed" }) {
-			f.Client.ActOnRollout(f.ctx, f.rollout, api.ActRetry, api.RolloutAct{})
+			f.Client.ActOnRollout(f.ctx, f.rollout, api.ActRetry, api.RolloutAct{Revision: r.Decision})
 		}
 		return f.on("1.1.0", "1.0.0")
 	})

@@ -50,7 +50,8 @@ func (c *Client) Rollout(ctx context.Context, id string, options ...Option) (Rol
 
 // ActOnRollout pauses, resumes, retries or aborts a rollout, or skips a node of it:
 // act is ActPause and so on. It returns the rollout after the act. CodeNotNow means
-// that its status does not allow the act.
+// that its status does not allow the act, CodePreconditionFailed that it has changed since
+// a.Revision.
 func (c *Client) ActOnRollout(ctx context.Context, id, act string, a RolloutAct, options ...Option) (Rollout, error) {
 	var body any
 	if a != (RolloutAct{}) {

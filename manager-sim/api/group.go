@@ -93,6 +93,9 @@ type Rollout struct {
 	Life      time.Duration `json:"life_ns"`          // of the whole rollout
 	Threshold int           `json:"threshold"`        // failures that pause it
 	Repair    bool          `json:"repair,omitempty"` // see RolloutRequest
+	// Manifests are the SHA-256 of the manifests that the rollout installs, by device type: of
+	// the published ones at its start, or else of the first node that was updated.
+	Manifests map[string]string `json:"manifests,omitempty"`
 
 	Status rollout.Status `json:"status"`
 	Reason string         `json:"reason,omitempty"` // why it is paused
@@ -111,6 +114,10 @@ type Rollout struct {
 	GroupName string                    `json:"group_name"`
 	Counts    map[rollout.NodeState]int `json:"counts"` // number of nodes by state
 	Revision  int64                     `json:"revision"`
+	// Decision is the revision of what a person decides on: the wave, the failures, the rules
+	// and whether it is paused, and not the progress. Resume, retry and skip name it. It is
+	// also the ETag of the rollout.
+	Decision string `json:"decision,omitempty"`
 }
 
 // WaitingFor is an offline node for which a wave waits.
@@ -175,4 +182,7 @@ const (
 type RolloutAct struct {
 	NodeID string `json:"node_id,omitempty"` // of ActSkip
 	Reason string `json:"reason,omitempty"`  // kept in the audit trail
+	// Revision is the Decision of the rollout that the requester saw. ActResume, ActRetry and
+	// ActSkip need it, here or in If-Match; ActPause and ActAbort ignore it.
+	Revision string `json:"revision,omitempty"`
 }

@@ -9,20 +9,22 @@ import (
 
 // Node is a registered node.
 type Node struct {
-	ID            string       `json:"id"`
-	DeviceType    string       `json:"device_type"`
-	GroupID       string       `json:"group_id,omitempty"`
-	GroupName     string       `json:"group_name,omitempty"`
-	Online        bool         `json:"online"`
-	Address       string       `json:"address,omitempty"` // of its last connection
-	Health        string       `json:"health,omitempty"`  // of its last health beat: ok or degraded
-	Version       string       `json:"version"`
-	TargetVersion string       `json:"target_version,omitempty"`
-	UpgradeState  UpgradeState `json:"upgrade_state"`
-	ErrorCode     string       `json:"error_code,omitempty"`
-	Error         string       `json:"error,omitempty"` // the node's message for ErrorCode
-	CommandID     string       `json:"command_id,omitempty"`
-	RequestedBy   string       `json:"requested_by,omitempty"`
+	ID         string `json:"id"`
+	DeviceType string `json:"device_type"`
+	GroupID    string `json:"group_id,omitempty"`
+	GroupName  string `json:"group_name,omitempty"`
+	Online     bool   `json:"online"`
+	Address    string `json:"address,omitempty"` // of its last connection
+	Health     string `json:"health,omitempty"`  // of its last health beat: ok or degraded
+	Version    string `json:"version"`
+	// ManifestSHA256 is that of the manifest of Version, as the node reports; "": it reports none.
+	ManifestSHA256 string       `json:"manifest_sha256,omitempty"`
+	TargetVersion  string       `json:"target_version,omitempty"`
+	UpgradeState   UpgradeState `json:"upgrade_state"`
+	ErrorCode      string       `json:"error_code,omitempty"`
+	Error          string       `json:"error,omitempty"` // the node's message for ErrorCode
+	CommandID      string       `json:"command_id,omitempty"`
+	RequestedBy    string       `json:"requested_by,omitempty"`
 	// MayStillRun is whether that command was withdrawn after it was sent, and the node may still
 	// obey it.
 	MayStillRun bool `json:"may_still_run,omitempty"`

@@ -12,6 +12,7 @@
 package fakerelease
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -26,6 +27,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
@@ -58,6 +60,8 @@ type Options struct {
 	Fault          Fault
 	RekorV2        bool      // sign with Rekor v2 and a timestamp authority
 	SignedAt       time.Time // default: now
+	// Once refuses a version that is published already, with ErrPublished.
+	Once bool
 }
 
 // Published describes a published release.
@@ -105,8 +109,27 @@ func releasesDir(dir, repository string) string {
 	return filepath.Join(dir, "www", filepath.FromSlash(repository), "releases", "download")
 }
 
+// ErrPublished is the error of Options.Once.
+var ErrPublished = errors.New("this version is published already")
+
+// Published reports whether dir has the version of o.
+func (o Options) Published(dir string) (bool, error) {
+	if err := o.defaults(); err != nil {
+		return false, err
+	}
+	_, err := os.Lstat(o.dir(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (o Options) dir(dir string) string {
+	return filepath.Join(releasesDir(dir, o.Repository), "v"+o.Version)
+}
+
 // Publish makes a release and moves it into dir. It replaces a release of the same
-// version. After a failure the old release is unchanged or absent, never partial.
+// version, unless o.Once. After a failure the old release is unchanged or absent, never partial.
 func Publish(dir string, o Options) (Published, error) {
 	p, err := publish(dir, o)
 	if err != nil {
@@ -118,6 +141,11 @@ func Publish(dir string, o Options) (Published, error) {
 func publish(dir string, o Options) (Published, error) {
 	if err := o.defaults(); err != nil {
 		return Published{}, err
+	}
+	if o.Once {
+		if have, err := o.Published(dir); have || err != nil {
+			return Published{}, cmp.Or(err, ErrPublished)
+		}
 	}
 	sig, err := fakesig.Ensure(filepath.Join(dir, "sigstore"))
 	if err != nil {
@@ -160,11 +188,16 @@ func publish(dir string, o Options) (Published, error) {
 			return Published{}, err
 		}
 	}
-	p.Dir = filepath.Join(all, "v"+o.Version)
-	if err := os.RemoveAll(p.Dir); err != nil {
-		return Published{}, err
+	p.Dir = o.dir(dir)
+	if !o.Once {
+		if err := os.RemoveAll(p.Dir); err != nil {
+			return Published{}, err
+		}
 	}
-	if err := os.Rename(tmp, p.Dir); err != nil {
+	if err := os.Rename(tmp, p.Dir); err != nil { // another program may have published it meanwhile
+		if o.Once && (errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTEMPTY)) {
+			err = ErrPublished
+		}
 		return Published{}, err
 	}
 	p.TrustDir = TrustDir(dir)

@@ -78,3 +78,34 @@ func Index(dir, deviceType, channel string) ([]api.Release, error) {
 	}
 	return list, nil
 }
+
+// Manifest returns the manifest.json of a version in dir for a device type on a channel; nil:
+// there is none. It is an error if two repositories have one.
+func Manifest(dir, deviceType, channel, version string) ([]byte, error) {
+	if _, err := release.ParseVersion(version); err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "www", "*", "*", "releases", "download", "v"+version, release.ManifestName))
+	if err != nil {
+		return nil, err
+	}
+	var found []byte
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		m, err := release.Parse(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		if m.DeviceType != deviceType || m.Channel != channel {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("two repositories have %s for the device type %s on the channel %s", version, deviceType, channel)
+		}
+		found = b
+	}
+	return found, nil
+}

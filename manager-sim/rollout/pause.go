@@ -40,6 +40,7 @@ var fallen = []struct {
 	{"vanished", true, func(n Node) bool { return n.State == NodeFailed && n.Code == Vanished }},
 	{"degraded", true, func(n Node) bool { return n.State == NodeFailed && n.Code == Degraded }},
 	{"running another version again", true, func(n Node) bool { return n.State == NodeFailed && n.Code == OtherVersion }},
+	{"running another release of the version", true, func(n Node) bool { return n.State == NodeFailed && n.Code == OtherManifest }},
 	{"unproven", true, Node.overdue},
 	{"rolled back, probably a dependency", true, func(n Node) bool { return n.State == NodeDependency }},
 }

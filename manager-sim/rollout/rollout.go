@@ -49,7 +49,7 @@
 //	            outcome still counts
 //	updated     it runs the version, and has proved healthy; or it ran it already when its turn came, and got no command
 //	failed      it refused the command, or had no outcome within the limit (code "time_limit"; a later outcome still counts),
-//	            or it kept the version and then fell: "node_vanished", "node_degraded" or "node_other_version". It counts as
+//	            or it kept the version and then fell: "node_vanished", "node_degraded", "node_other_version" or "node_other_manifest". It counts as
 //	            updated again when that is over. An unproven node past the limit falls if it runs another version
 //	rolled_back it rolled back to the previous version
 //	dependency  it rolled back, and probably a dependency of the node is down: the check of the previous version failed as well.
@@ -147,6 +147,9 @@ type Plan struct {
 	// Repair is whether the version is the repair of nodes whose own check fails. It
 	// decides nothing.
 	Repair bool `json:"repair,omitempty"`
+	// Manifests are the SHA-256 of the version's manifests, by device type: what the nodes
+	// must install. One that was not known at the start comes with Pin.
+	Manifests map[string]string `json:"manifests,omitempty"`
 }
 
 // Node is one node of a rollout.

@@ -85,7 +85,7 @@ const (
 func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	operator := false
 	switch e.(type) {
-	case Pause, Resume, Retry, Skip, Abort:
+	case Pause, Resume, Retry, Skip, Abort, Seen:
 		operator = true
 	}
 	if r.Status.Final() {
@@ -142,6 +142,8 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		if i := r.index(e.NodeID); i >= 0 {
 			r.Nodes[i].recordCondition(e)
 		}
+	case Pin:
+		r.pin(e)
 	case Unproven:
 		if i := r.index(e.NodeID); i >= 0 {
 			r.Nodes[i].recordUnproven(e)
@@ -190,6 +192,11 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		n := &r.Nodes[i]
 		r.recall(n, cmp.Or(e.Code, ForSkip), acts)
 		n.State, n.Code, n.Group, n.Hold = NodeSkipped, e.Code, e.Group, ""
+	case Seen:
+		if r.Decision() != e.Decision {
+			return &ChangedError{r.changes(e.Decision)}
+		}
+		return r.apply(e.Act, now, acts)
 	case Abort:
 		for i := range r.Nodes {
 			if n := &r.Nodes[i]; r.recall(n, ForAbort, acts) {

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -11,6 +12,8 @@ const (
 	Vanished     = "node_vanished"      // it is offline for longer than usual for it
 	Degraded     = "node_degraded"      // its health is degraded, and was not before the command
 	OtherVersion = "node_other_version" // it runs another version again
+	// OtherManifest: it runs another release of the same version.
+	OtherManifest = "node_other_manifest"
 )
 
 // Condition reports what is wrong with a watched node: one of the codes, or "" if nothing
@@ -30,6 +33,11 @@ type Unproven struct {
 	Is      bool
 }
 
+// Pin reports the manifest of the first node of a device type that was updated and reports
+// one. It changes nothing if one is pinned.
+type Pin struct{ DeviceType, SHA256 string }
+
+func (Pin) event()       {}
 func (Condition) event() {}
 func (Unproven) event()  {}
 
@@ -50,7 +58,7 @@ func (n Node) kept() bool {
 }
 
 func watchCode(code string) bool {
-	return slices.Contains([]string{Vanished, Degraded, OtherVersion}, code)
+	return slices.Contains([]string{Vanished, Degraded, OtherVersion, OtherManifest}, code)
 }
 
 // recordCondition records what is wrong with a watched node.
@@ -62,6 +70,18 @@ func (n *Node) recordCondition(e Condition) {
 	case watchCode(e.Code):
 		n.fall(NodeFailed, e.Code)
 	}
+}
+
+// pin records the manifest of a device type, unless one is pinned.
+func (r *Rollout) pin(e Pin) {
+	if r.Manifests[e.DeviceType] != "" || e.SHA256 == "" {
+		return
+	}
+	r.Manifests = maps.Clone(r.Manifests) // that of the rollout before is another value
+	if r.Manifests == nil {
+		r.Manifests = make(map[string]string)
+	}
+	r.Manifests[e.DeviceType] = e.SHA256
 }
 
 // recordUnproven records whether a node without an outcome is unproven. One that reached

@@ -52,7 +52,7 @@ func TestARollbackForADependency(t *testing.T) {
 			}
 			p.first.health("1.0.0")
 			p.first.synced("well")
-			p.into(http.StatusOK, "POST", "/api/v1/rollouts/"+p.id+"/"+act, "", nil)
+			p.into(http.StatusOK, "POST", "/api/v1/rollouts/"+p.id+"/"+act, p.seen(p.id), nil)
 			if act == api.ActRetry {
 				if c := p.first.command(); c.CommandID == p.command || c.Action.Version != "1.1.0" || p.rollout().Wave != 0 {
 					t.Errorf("%+v, wave %d", c, p.rollout().Wave)

@@ -232,7 +232,7 @@ func TestUnprovenNodesOfARollout(t *testing.T) {
 	if r := p.rollout(); r.Reason != "1 node unproven ("+p.firstReg.NodeID+") in wave 1 of 2" || r.Counts[rollout.NodeFailed] != 0 || r.Counts[rollout.NodeUnproven] != 1 {
 		t.Errorf("%q, %v", r.Reason, r.Counts)
 	}
-	p.into(http.StatusOK, "POST", "/api/v1/rollouts/"+p.id+"/resume", "", nil)
+	p.into(http.StatusOK, "POST", "/api/v1/rollouts/"+p.id+"/resume", p.seen(p.id), nil)
 	p.second.command()
 	if n := p.of(); n.State != rollout.NodeUnproven {
 		t.Errorf("after it was resumed: %+v", n)

@@ -58,6 +58,10 @@ func openAPI(routes []route) []byte {
 			op["parameters"] = append(params, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "maxLength": api.MaxIdempotencyKey},
 				"description": "the manager carries out the same request with the same key once, and answers it alike for a day"})
 		}
+		if rt.ifMatch {
+			op["parameters"] = append(op["parameters"].([]object), object{"name": "If-Match", "in": "header", "schema": object{"type": "string"},
+				"description": "the ETag of the rollout that the requester saw, in place of revision in the body; resume, retry and skip need one of them: 428 without, 412 if the rollout has changed"})
+		}
 		if rt.in != nil {
 			op["requestBody"] = object{"content": content("application/json", rt.in)}
 		}

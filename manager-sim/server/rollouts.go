@@ -82,6 +82,7 @@ func (h *rolloutRoutes) get(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
+	w.Header().Set("ETag", `"`+view.Decision+`"`)
 	answer.JSON(w, http.StatusOK, view)
 }
 
@@ -108,6 +109,9 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	if event, ok = onSeen(w, r, event, body.Revision); !ok {
+		return
+	}
 	details := map[string]any{"rollout_id": stored.ID}
 	if body.NodeID != "" {
 		details["node_id"] = body.NodeID
@@ -116,9 +120,12 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 		details["reason"] = reason
 	}
 	err := h.engine.Act(r.Context(), stored.ID, event, requester(r).Name, entry(r, "group.upgrade."+act, stored.GroupID, details))
+	var changed *rollout.ChangedError
 	switch {
 	case err == nil:
 		h.get(w, r)
+	case errors.As(err, &changed):
+		answer.Problem(w, http.StatusPreconditionFailed, api.CodePreconditionFailed, "%v. Look at it again, and decide anew", err)
 	case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
 		answer.Problem(w, http.StatusConflict, api.CodeNotNow, "%v", err)
 	default:
@@ -166,6 +173,10 @@ func (h *rolloutRoutes) addMessage(ctx context.Context, ro rollout.Rollout, n ro
 		v.Message = fmt.Sprintf("offline, last seen %s; its longest known absence before the upgrade was %v", rec.LastSeen.Format(time.RFC3339), longest.Round(time.Second))
 		return err
 	}
+	if n.Code == rollout.OtherManifest {
+		v.Message = engine.OtherManifest(ro, rec)
+		return nil
+	}
 	st, err := h.engine.Statuses.OfCommand(ctx, c, rec)
 	if st.Code == n.Code || n.Code == rollout.OtherVersion || n.Code == rollout.Dependency {
 		v.Message = st.Message
@@ -185,9 +196,9 @@ func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (ro
 	r.Outages = h.engine.Clock.Outages(time.Now())
 	v := api.Rollout{
 		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By, Acting: r.Acting.Name,
-		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Status: r.Status, Reason: r.PauseReason(),
+		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Manifests: r.Manifests, Status: r.Status, Reason: r.PauseReason(),
 		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd(), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
-		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision,
+		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision, Decision: r.Decision(),
 	}
 	for _, n := range r.Nodes {
 		v.Nodes = append(v.Nodes, api.RolloutNode{ID: n.ID, State: n.State, Attempt: n.Attempt, Since: n.Since, Code: n.Code, Known: n.Known, Held: n.Hold})

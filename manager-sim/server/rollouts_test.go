@@ -13,10 +13,11 @@ import (
 )
 
 type rolloutOf struct {
-	ID     string `json:"id"`
-	Status string `json:"status"`
-	Reason string `json:"reason"`
-	Wave   int    `json:"wave"`
+	ID       string `json:"id"`
+	Status   string `json:"status"`
+	Reason   string `json:"reason"`
+	Decision string `json:"decision"`
+	Wave     int    `json:"wave"`
 
 	Revision int
 	Counts   map[string]int `json:"counts"`
@@ -35,6 +36,12 @@ func (m *manager) into(status int, method, path, body string, to any) {
 			m.t.Fatal(err)
 		}
 	}
+}
+
+// seen returns the body of an act on a rollout as it is now.
+func (m *manager) seen(rolloutID string) string {
+	m.t.Helper()
+	return fmt.Sprintf(`{"revision":%q}`, m.rollout(rolloutID).Decision)
 }
 
 // group starts k simulated nodes and puts them into a group.
@@ -183,9 +190,9 @@ func TestRolloutPauses(t *testing.T) {
 			}
 			act("pause", http.StatusOK, "") // twice is once
 			act("dance", http.StatusNotFound, "")
-			act("skip", http.StatusConflict, `{"node_id":"nobody"}`)
+			act("skip", http.StatusConflict, `{"node_id":"nobody",`+m.seen(plan.RolloutID)[1:])
 			close(mended)
-			act("retry", http.StatusOK, "")
+			act("retry", http.StatusOK, m.seen(plan.RolloutID))
 			m.until("the end", func() bool { return m.rollout(plan.RolloutID).Status == "completed" })
 			if r := m.rollout(plan.RolloutID); r.Counts["updated"] != 10 {
 				t.Errorf("%+v", r)
@@ -222,12 +229,12 @@ func TestRolloutSkipResumeAbort(t *testing.T) {
 			if n.Code != "upgrade_checksum_mismatch" {
 				t.Errorf("code %s", n.Code)
 			}
-			m.into(http.StatusOK, "POST", path+"/skip", fmt.Sprintf(`{"node_id":%q}`, n.ID), nil)
+			m.into(http.StatusOK, "POST", path+"/skip", fmt.Sprintf(`{"node_id":%q,"revision":%q}`, n.ID, m.rollout(plan.RolloutID).Decision), nil)
 		}
 	}
-	m.into(http.StatusOK, "POST", path+"/resume", "", nil)
+	m.into(http.StatusOK, "POST", path+"/resume", m.seen(plan.RolloutID), nil)
 	m.until("the second pause", paused(1))
-	m.into(http.StatusConflict, "POST", path+"/skip", `{"node_id":"nobody"}`, nil)
+	m.into(http.StatusConflict, "POST", path+"/skip", `{"node_id":"nobody",`+m.seen(plan.RolloutID)[1:], nil)
 	m.into(http.StatusOK, "POST", path+"/abort", "", nil)
 	if r := m.rollout(plan.RolloutID); r.Status != "aborted" || r.Counts["skipped"] != 1 {
 		t.Errorf("%+v", r)
@@ -342,7 +349,7 @@ func TestARolloutSkipsMovedNodes(t *testing.T) {
 		t.Errorf("the node is shown as %+v", view.Nodes[0])
 	}
 	m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+reg.NodeID+"/group", `{"group_id":"`+b.ID+`"}`, nil)
-	m.into(http.StatusOK, "POST", path+"/retry", "", nil)
+	m.into(http.StatusOK, "POST", path+"/retry", m.seen(plan.RolloutID), nil)
 	m.until("the node is skipped", func() bool {
 		m.into(http.StatusOK, "GET", path, "", &view)
 		return view.Nodes[0].State == "skipped"

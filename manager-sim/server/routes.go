@@ -20,6 +20,7 @@ type route struct {
 	in           any  // the body's type; nil: none
 	status       int  // of success; 0: 200
 	out          any  // the answer's type; nil: none
+	ifMatch      bool // it reads If-Match
 	secret       bool // the answer is not kept for an Idempotency-Key
 }
 
@@ -107,7 +108,7 @@ func (h *handlers) groupTable() []route {
 		{method: "GET", path: "/api/v1/rollouts", role: api.Viewer, handle: h.rollouts.list, summary: "List rollouts, newest first",
 			query: paged(param{"group_id", "string", "to this group"}, param{"active", "boolean", "only those that have not ended"}), out: api.RolloutList{}},
 		{method: "GET", path: "/api/v1/rollouts/{id}", role: api.Viewer, handle: h.rollouts.get, summary: "Show a rollout", out: api.Rollout{}},
-		{method: "POST", path: "/api/v1/rollouts/{id}/{act}", role: api.GroupAdmin, handle: h.rollouts.act, summary: "pause, resume, retry, skip (a node) or abort a rollout", in: api.RolloutAct{}, out: api.Rollout{}},
+		{method: "POST", path: "/api/v1/rollouts/{id}/{act}", role: api.GroupAdmin, handle: h.rollouts.act, summary: "pause, resume, retry, skip (a node) or abort a rollout", ifMatch: true, in: api.RolloutAct{}, out: api.Rollout{}},
 	}
 }
 

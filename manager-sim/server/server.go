@@ -40,6 +40,9 @@ type Config struct {
 	// Releases lists what is published for a device type on a channel, newest first; nil
 	// means that nothing is known. A list is kept for five minutes.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+	// Manifest returns the manifest.json of a version as the release host has it, nil if it is
+	// not known. A rollout pins its SHA-256. nil means that none is known.
+	Manifest func(ctx context.Context, deviceType, channel, version string) ([]byte, error)
 	// VanishAfter is the shortest time after which an offline node that kept a rollout's
 	// version has vanished; 0 means two minutes.
 	VanishAfter time.Duration
@@ -100,7 +103,7 @@ func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 		MaySend: func(ctx context.Context, cmd store.Command, n store.Node) (bool, error) {
 			return h.rollouts.engine.Commands.MaySend(ctx, cmd, n)
 		}})
-	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases,
+	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases, Manifest: c.Manifest,
 		Clock: clock, VanishAfter: c.VanishAfter, Rights: s.Users})
 
 	g := &gate{store: c.Store, log: c.Log, identities: s.Users, metrics: h.metrics}

@@ -76,7 +76,7 @@ func unprovenAtTheLimit(t *testing.T) *pair {
 	p := unproven(t)
 	p.age(time.Hour)
 	p.until("the pause", func() bool { return p.rollout().Status == rollout.Paused })
-	p.into(http.StatusOK, "POST", "/api/v1/rollouts/"+p.id+"/resume", "", nil)
+	p.into(http.StatusOK, "POST", "/api/v1/rollouts/"+p.id+"/resume", p.seen(p.id), nil)
 	p.second.command()
 	return p
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -97,17 +96,23 @@ type Store struct {
 }
 
 // Open opens a database, and creates or migrates its schema. A name that begins with
-// postgres:// is the URL of a PostgreSQL server; any other name is a file of SQLite.
+// postgres:// or postgresql:// is the URL of a PostgreSQL server, any other URL is an error,
+// and any other name is a file of SQLite.
 // Only one manager at a time may use a database.
 func Open(ctx context.Context, name string) (*Store, error) {
+	server, err := isPostgres(name)
+	if err != nil {
+		return nil, err
+	}
 	driver, dsn, d := "sqlite", "file:"+(&url.URL{Path: name}).EscapedPath()+
 		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate", sqlite
-	if strings.HasPrefix(name, "postgres://") {
-		u, err := url.Parse(name)
+	if server {
+		shown, err := redacted(name)
 		if err != nil {
-			return nil, errors.New("the URL of the database is not valid") // the error would show its password
+			return nil, err
 		}
-		driver, dsn, d, name = "pgx", name, postgres, u.Redacted()
+		_, rest, _ := strings.Cut(name, "://") // the driver knows the scheme in lower case only
+		driver, dsn, d, name = "pgx", "postgres://"+rest, postgres, shown
 	}
 	db, err := sql.Open(driver, dsn)
 	if err != nil {

@@ -32,10 +32,11 @@ type Node struct {
 	Trial        string        // of its last health beat, as wire.Health.TrialState
 	Hold         *api.Hold     // of its last health beat: what an unproven version waits for
 	Features     []string      // that it announced when it authenticated last: wire.FeatureWithdraw
+	Manifest     string        // SHA-256 of the manifest of Version, as the node reports; "": it reports none
 	HealthAt     time.Time     // of its last health beat; zero: none since it authenticated at Version
 }
 
-const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at, features"
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at, features, manifest_sha256"
 
 func scanNode(row scanner) (Node, error) {
 	var n Node
@@ -43,7 +44,7 @@ func scanNode(row scanner) (Node, error) {
 	var up, duplicate, hold sql.NullString
 	var reg, seen, removed, healthAt int64
 	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
-		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features); err != nil {
+		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features, &n.Manifest); err != nil {
 		return n, err
 	}
 	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt, n.HealthAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed), fromMS(healthAt)
@@ -129,7 +130,7 @@ func (s *Store) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry)
 }
 
 // RecordHealth records a health beat at n.LastSeen: version, capabilities, upgrade,
-// health, warnings, trial and hold of n.
+// health, warnings, trial, hold and manifest of n.
 func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	caps, err := json.Marshal(append([]string{}, n.Capabilities...))
 	if err != nil {
@@ -145,8 +146,8 @@ func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 			return err
 		}
 	}
-	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, health_at = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ?, warnings = ?, trial = ?, hold = ? WHERE id = ? AND removed_at = 0",
-		n.Version, ms(n.LastSeen), ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, string(warnings), n.Trial, null(hold), n.ID)
+	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, health_at = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ?, warnings = ?, trial = ?, hold = ?, manifest_sha256 = ? WHERE id = ? AND removed_at = 0",
+		n.Version, ms(n.LastSeen), ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, string(warnings), n.Trial, null(hold), n.Manifest, n.ID)
 	return err
 }
 
@@ -161,8 +162,9 @@ func (s *Store) RecordConnect(ctx context.Context, id, version, address string, 
 	}
 	return s.tx(ctx, func(tx conn) error {
 		r, err := tx.exec(ctx, `UPDATE nodes SET trial = CASE WHEN version = ? THEN trial ELSE '' END, hold = CASE WHEN version = ? THEN hold END,
-			health_at = CASE WHEN version = ? THEN health_at ELSE 0 END, version = ?, last_seen = ?, address = ?, features = ? WHERE id = ? AND removed_at = 0`,
-			version, version, version, version, ms(at), address, string(announced), id)
+			health_at = CASE WHEN version = ? THEN health_at ELSE 0 END,
+			manifest_sha256 = CASE WHEN version = ? THEN manifest_sha256 ELSE '' END, version = ?, last_seen = ?, address = ?, features = ? WHERE id = ? AND removed_at = 0`,
+			version, version, version, version, version, ms(at), address, string(announced), id)
 		if err != nil {
 			return err
 		}
@@ -171,6 +173,13 @@ func (s *Store) RecordConnect(ctx context.Context, id, version, address string, 
 		}
 		return addConnection(ctx, tx, id, api.Connection{Time: at, State: api.Authenticated, Version: version})
 	})
+}
+
+// RecordManifest records the SHA-256 of the manifest that a node reports when it authenticates
+// at a version.
+func (s *Store) RecordManifest(ctx context.Context, id, version, sha256 string) error {
+	_, err := s.exec(ctx, "UPDATE nodes SET manifest_sha256 = ? WHERE id = ? AND version = ? AND removed_at = 0", sha256, id, version)
+	return err
 }
 
 // CheckConnect returns an error if RecordConnect would fail now, as with a full disk. It

@@ -256,8 +256,23 @@ func testUsersAndOnce(t *testing.T, path string) {
 
 func TestADatabaseThatCannotBeOpenedIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := store.Open(t.Context(), "postgres://me:secret@127.0.0.1:1/db?connect_timeout=5")
-	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "127.0.0.1") {
-		t.Errorf("got %v", err)
+	for _, url := range []string{"postgres://me:secret@127.0.0.1:1/db?connect_timeout=5", "postgresql://me:secret@127.0.0.1:1/db?connect_timeout=5",
+		"PostgreSQL://127.0.0.1:1/db?connect_timeout=5&user=me&password=secret"} {
+		_, err := store.Open(t.Context(), url)
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "127.0.0.1") {
+			t.Errorf("%s: got %v", url, err)
+		}
+	}
+}
+
+// What is meant as the URL of another database does not become a file with the password in
+// its name.
+func TestAURLOfAnotherDatabaseIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"mysql://root:secret@127.0.0.1/x", "postgresq://me:secret@127.0.0.1/x", "sqlite:///srv/secret.db", "jdbc+x://secret"} {
+		_, err := store.Open(t.Context(), url)
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "postgres://") || !strings.Contains(err.Error(), "SQLite") {
+			t.Errorf("%s: got %v", url, err)
+		}
 	}
 }

@@ -38,6 +38,9 @@ func Meaning(code string) (meaning, remedy string) {
 	case rollout.OtherVersion:
 		return "The node kept the version, and runs another one again. It counts as updated again when it runs the version.",
 			"See the node's events: a version was chosen on the device, or the node rolled back. Retry, or skip it."
+	case rollout.OtherManifest:
+		return "The node runs the version, but from another manifest than the rollout pinned: the version was published again. It counts as updated when the manifests are the same.",
+			"Find out which release is the right one, and who published it again. Publish it as a new version, and begin another rollout."
 	case rollout.Dependency:
 		return "Probably a dependency of the node is down: after the rollback the check of the previous version failed as well. This does not count against the version.",
 			"Bring back what the service depends on, then retry. The node's event has what its check reports."

@@ -121,7 +121,8 @@ type waveNode struct {
 }
 
 // fallenWords are the states of nodes that kept the version and fell, by their codes.
-var fallenWords = map[string]string{rollout.Vanished: "vanished", rollout.Degraded: "degraded", rollout.OtherVersion: "runs another version"}
+var fallenWords = map[string]string{rollout.Vanished: "vanished", rollout.Degraded: "degraded", rollout.OtherVersion: "runs another version",
+	rollout.OtherManifest: "runs another release"}
 
 // Chip is the state of a node that failed, or rolled back.
 func (n waveNode) Chip() chip {
@@ -228,7 +229,7 @@ func (r *request) rolloutPage(refusal error) error {
 }
 
 func (r *request) actOnRollout() error {
-	_, err := r.api.ActOnRollout(r.Context(), r.PathValue("id"), r.PathValue("act"), api.RolloutAct{NodeID: r.PostFormValue("node_id")})
+	_, err := r.api.ActOnRollout(r.Context(), r.PathValue("id"), r.PathValue("act"), api.RolloutAct{NodeID: r.PostFormValue("node_id"), Revision: r.PostFormValue("revision")})
 	if err != nil {
 		return r.rolloutPage(err)
 	}

@@ -165,6 +165,18 @@ func (p *person) post(path string, status int, form url.Values, header ...string
 	return p.do(req, status)
 }
 
+var revisions = regexp.MustCompile(`name="revision" value="([^"]+)"`)
+
+// seen returns the revision in the forms of the page of a rollout.
+func (p *person) seen(page string) url.Values {
+	p.t.Helper()
+	m := revisions.FindStringSubmatch(p.get(page, 200))
+	if m == nil {
+		p.t.Fatalf("the forms of %s have no revision", page)
+	}
+	return url.Values{"revision": {m[1]}}
+}
+
 // user adds a user, who then signs in.
 func (p *person) user(name, role, group string) *person {
 	p.t.Helper()

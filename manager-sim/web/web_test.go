@@ -61,11 +61,16 @@ func TestPagesWorkWithoutJavaScript(t *testing.T) {
 	resp, _ := root.post("/admin/groups/"+g+"/upgrade", 303, rollOut)
 	rollout := resp.Header.Get("Location")
 	root.post("/admin/groups/"+g+"/upgrade", 409, rollOut) // one at a time
-	root.post(rollout+"/resume", 409, nil)
+	root.post(rollout+"/resume", 428, nil)
+	root.post(rollout+"/resume", 409, root.seen(rollout))
 	root.post(rollout+"/pause", 303, nil)
-	root.post(rollout+"/skip", 303, url.Values{"node_id": {"n2"}})
-	root.post(rollout+"/skip", 409, url.Values{"node_id": {"nobody"}})
-	root.post(rollout+"/resume", 303, nil)
+	old := root.seen(rollout)
+	root.post(rollout+"/skip", 303, url.Values{"node_id": {"n2"}, "revision": old["revision"]})
+	if _, body := root.post(rollout+"/resume", 412, old); !strings.Contains(body, "since then 1 more node left out: n2") || !strings.Contains(body, `id="resume"`) {
+		t.Errorf("the page of a refused act does not show what is new: %s", body)
+	}
+	root.post(rollout+"/skip", 409, url.Values{"node_id": {"nobody"}, "revision": root.seen(rollout)["revision"]})
+	root.post(rollout+"/resume", 303, root.seen(rollout))
 	root.post(rollout+"/abort", 303, nil)
 	if body := root.get(rollout, 200); !strings.Contains(body, "aborted") || !strings.Contains(body, "skipped") {
 		t.Errorf("the rollout: %s", body)

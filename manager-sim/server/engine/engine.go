@@ -48,6 +48,9 @@ type Config struct {
 	// Releases lists what is published for a device type on a channel, newest first; nil
 	// means that nothing is known.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
+	// Manifest returns the manifest.json of a version as the release host has it, nil if it is
+	// not known; nil means that none is known.
+	Manifest func(ctx context.Context, deviceType, channel, version string) ([]byte, error)
 	Clock    *Clock
 	Rights   Rights // nil: everybody has every right
 	// VanishAfter is the shortest time after which an offline node that kept a rollout's
@@ -183,6 +186,7 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 // unproven.
 func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[string]bool, all bool) ([]rollout.Event, error) {
 	var events []rollout.Event
+	pins := pinsOf(r)
 	for _, n := range r.Nodes {
 		if !all && !changed[n.ID] {
 			continue
@@ -217,6 +221,13 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		}
 		if st.Dependency {
 			outcome, st.Code = rollout.NodeDependency, rollout.Dependency
+		}
+		if outcome == rollout.NodeUpdated && outcome != n.State {
+			if pin := pins.missing(r, rec); pin != nil {
+				events = append(events, pins.add(*pin))
+			} else if pins.differ(r, rec) {
+				outcome, st.Code = rollout.NodeFailed, rollout.OtherManifest
+			}
 		}
 		// The rollout has a time limit of its own.
 		if outcome != "" && outcome != n.State && st.Code != rollout.TimeLimit {

@@ -33,7 +33,9 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 	if req.SettleSecs != nil { // 0 would mean the default there
 		p.Settle = max(time.Duration(*req.SettleSecs)*time.Second, 1)
 	}
+	p.Manifests = e.manifests(ctx, nodes, p)
 	ids, online, leftOut := e.eligible(ctx, nodes, req)
+	leftOut = nameOtherReleases(leftOut, nodes, p)
 	e.CommandLock.Lock()
 	defer e.CommandLock.Unlock()
 	ids, leftOut, err := scopeOf(e).leaveOutWanted(ctx, group.ID, ids, leftOut)

@@ -145,15 +145,15 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		return nil
 	}
 	now := time.Now().UTC()
-	action, err := json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: r.Version, Channel: r.Channel, Repair: r.Repair})
-	if err != nil {
-		return err
-	}
 	var commands []store.Command
 	stored.Changes = changesOf(actions, actor, now)
 	for _, a := range actions {
 		switch a := a.(type) {
 		case rollout.Command:
+			action, err := e.action(ctx, r, a.NodeID)
+			if err != nil {
+				return err
+			}
 			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now,
 				Actor: cmp.Or(r.Acting.Name, r.By), Acting: r.Acting.Key, RolloutID: r.ID})
 		case rollout.Note:

@@ -41,12 +41,16 @@ func (w Watch) fallen(ctx context.Context, r rollout.Rollout, changed map[string
 		records[rec.ID] = rec
 	}
 	var events []rollout.Event
+	pins := pinsOf(r)
 	for _, n := range r.Nodes {
 		rec, member := records[n.ID]
 		if !member || !n.Watched() || !all && !changed[n.ID] {
 			continue
 		}
-		code, err := w.condition(ctx, r, n, rec)
+		if pin := pins.missing(r, rec); pin != nil && n.State == rollout.NodeUpdated {
+			events = append(events, pins.add(*pin))
+		}
+		code, err := w.condition(ctx, r, n, rec, pins.differ(r, rec))
 		if err != nil {
 			return nil, err
 		}
@@ -59,10 +63,10 @@ func (w Watch) fallen(ctx context.Context, r rollout.Rollout, changed map[string
 
 // condition returns what is wrong with a watched node of a rollout, as rollout.Condition.
 // What it knows stays if the node has another command since, or two devices use its
-// identity. A node that did not complete the upgrade falls if it runs another version.
-func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node, rec store.Node) (string, error) {
+// identity. otherManifest is whether it runs another release of the version. A node that did not complete the upgrade falls if it runs another version.
+func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node, rec store.Node, otherManifest bool) (string, error) {
 	online := w.nodes.Online(n.ID)
-	well := online && rec.Version == r.Version && (rec.Health != wire.StatusDegraded || n.Degraded)
+	well := online && !otherManifest && rec.Version == r.Version && (rec.Health != wire.StatusDegraded || n.Degraded)
 	if well && n.State == rollout.NodeUpdated || !rec.Duplicate.Since.IsZero() {
 		return n.Code, nil
 	}
@@ -83,6 +87,8 @@ func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node,
 		return n.Code, nil
 	case st.State == api.Changed:
 		return rollout.OtherVersion, nil
+	case otherManifest:
+		return rollout.OtherManifest, nil
 	case rec.Health == wire.StatusDegraded && !n.Degraded && w.clock.After(rec.HealthAt, st.Completed):
 		return rollout.Degraded, nil
 	case online:

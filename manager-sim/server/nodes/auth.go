@@ -107,6 +107,9 @@ func (s *session) identify(ctx context.Context, auth *wire.Auth) error {
 	if errors.Is(err, store.ErrDenied) {
 		return removedNode(auth.NodeID)
 	}
+	if err == nil && auth.ManifestSHA256 != "" {
+		err = s.hub.Store.RecordManifest(ctx, auth.NodeID, auth.SoftwareVersion, auth.ManifestSHA256)
+	}
 	return err
 }
 

@@ -105,7 +105,7 @@ func (s *session) handle(ctx context.Context, env wire.Envelope) error {
 func (s *session) health(ctx context.Context, m *wire.Health) error {
 	now := time.Now()
 	n := store.Node{ID: s.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...),
-		Health: m.Status, Unavailable: m.UpgradeUnavailable, Warnings: m.Warnings, Trial: m.TrialState()}
+		Health: m.Status, Unavailable: m.UpgradeUnavailable, Warnings: m.Warnings, Trial: m.TrialState(), Manifest: m.ManifestSHA256}
 	if m.Hold != nil {
 		n.Hold = &api.Hold{Reason: m.Hold.Reason, Since: m.Hold.Since}
 	}
@@ -120,7 +120,7 @@ func (s *session) health(ctx context.Context, m *wire.Health) error {
 		return err
 	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
-	report := [...]string{n.Version, n.Health, n.Trial}
+	report := [...]string{n.Version, n.Health, n.Trial, n.Manifest}
 	if report != s.report {
 		s.hub.NodeChanged(s.nodeID)
 	}

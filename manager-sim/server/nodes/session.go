@@ -35,7 +35,7 @@ type session struct {
 	queue     chan wire.Message // to the writer
 	cancel    context.CancelFunc
 	caps      []string  // of the last health beat; only the reader uses it
-	report    [3]string // version, health and trial of the last health beat; only the reader uses it
+	report    [4]string // version, health, trial and manifest of the last health beat; only the reader uses it
 	beats     int       // health beats so far; only the reader uses it
 	withdraws bool      // the node announced that it obeys withdrawals
 	probe     bool      // it is no session, and nothing about the node changes

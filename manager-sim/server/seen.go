@@ -1,0 +1,37 @@
+package server
+
+import (
+	"cmp"
+	"net/http"
+	"strings"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+)
+
+// onSeen returns the event of an act that names what its requester saw: in If-Match, or as
+// revision in the body. An act that stops something, or ends it, needs no revision. If it is
+// missing, or If-Match and the body differ, onSeen answers, and returns false.
+func onSeen(w http.ResponseWriter, r *http.Request, act rollout.Event, revision string) (rollout.Event, bool) {
+	switch act.(type) {
+	case rollout.Pause, rollout.Abort:
+		return act, true
+	}
+	match := strings.TrimSpace(strings.Join(r.Header.Values("If-Match"), ", "))
+	match = strings.Trim(strings.TrimPrefix(match, "W/"), `"`)
+	if match == "*" { // it names no state
+		match = ""
+	}
+	if match != "" && revision != "" && match != revision {
+		answer.Problem(w, http.StatusBadRequest, api.CodeBadRequest, "If-Match and the revision in the body differ: give one of them")
+		return nil, false
+	}
+	seen := cmp.Or(revision, match)
+	if seen == "" {
+		answer.Problem(w, http.StatusPreconditionRequired, api.CodePreconditionNeeded,
+			"the request does not name what you saw: send the decision of the rollout as revision in the body, or its ETag in If-Match")
+		return nil, false
+	}
+	return rollout.Seen{Decision: seen, Act: act}, true
+}
