@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -39,6 +40,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 
 const (
 	somethingFailed = "The manager failed to answer. See its log."
+	databaseFailed  = "The database of the manager cannot be used now. Nothing was changed. Try again later."
 	cookieName      = "__Host-session"
 	maxForm         = 64 << 10
 )
@@ -179,14 +181,29 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 		switch {
 		case err == nil:
 		case refused:
+			if refusal.RetryAfter > 0 {
+				rw.Header().Set("Retry-After", strconv.Itoa(int(refusal.RetryAfter.Seconds())))
+			}
 			w.fail(rw, i, refusal.Status, refusal.Detail)
 		case r.Context().Err() != nil:
 			w.failAborted(rw)
 		default:
-			w.log.Error().Err(err).Str("path", r.URL.Path).Msg("page")
-			w.fail(rw, i, http.StatusInternalServerError, somethingFailed)
+			w.failed(rw, i, err, "page "+r.URL.Path)
 		}
 	}
+}
+
+// failed answers an error that is no refusal: the manager's database cannot be used now, or
+// the manager has a defect.
+func (w *Web) failed(rw http.ResponseWriter, i identity.Identity, err error, what string) {
+	if identity.Unavailable(err) {
+		w.log.Warn().Err(err).Msg(what)
+		rw.Header().Set("Retry-After", "5")
+		w.fail(rw, i, http.StatusServiceUnavailable, databaseFailed)
+		return
+	}
+	w.log.Error().Err(err).Msg(what)
+	w.fail(rw, i, http.StatusInternalServerError, somethingFailed)
 }
 
 // page is the data of every template.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,10 +33,12 @@ type session struct {
 	address string
 	nodeID  string
 	queue   chan wire.Message // to the writer
+	inbox   *inbox
+	missed  chan struct{} // has an entry while commands have to be sent again once the store is available
 	cancel  context.CancelFunc
-	caps    []string  // of the last health beat; only the reader uses it
-	report  [3]string // version, health and trial of the last health beat; only the reader uses it
-	beats   int       // health beats so far; only the reader uses it
+	caps    []string  // of the last health beat; only storeAll uses it
+	report  [3]string // version, health and trial of the last health beat; only storeAll uses it
+	beats   int       // health beats so far; only storeAll uses it
 	probe   bool      // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
@@ -46,7 +49,8 @@ type session struct {
 }
 
 func newSession(h *Hub, conn *websocket.Conn, remote string, cancel context.CancelFunc) *session {
-	s := &session{socket: socket{conn}, hub: h, source: limit.SourceOf(remote), queue: make(chan wire.Message, queueLen), cancel: cancel, serial: h.serial.Add(1)}
+	s := &session{socket: socket{conn}, hub: h, source: limit.SourceOf(remote), queue: make(chan wire.Message, queueLen), inbox: newInbox(&h.inboxes),
+		missed: make(chan struct{}, 1), cancel: cancel, serial: h.serial.Add(1)}
 	s.address, _, _ = net.SplitHostPort(remote)
 	return s
 }
@@ -59,6 +63,8 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		if r := (*refusal)(nil); errors.As(err, &r) {
 			s.refuse(r)
+		} else if f := (*storeError)(nil); errors.As(err, &f) {
+			endTrouble(s, f.error)
 		}
 		return err
 	}
@@ -76,9 +82,15 @@ func (s *session) run(ctx context.Context) error {
 	}
 	// A session that is replaced meanwhile still waits for the answer to its close frame.
 	if err := s.resend(ctx); err != nil && !s.replaced.Load() {
-		return err
+		if !troubled(h, err) {
+			endDefect(s, err)
+			return err
+		}
+		s.missed <- struct{}{}
 	}
+	stored := startStoring(ctx, s)
 	err = s.readAll(ctx)
+	stored()
 	if s.replaced.Load() && websocket.IsCloseError(err, wire.CloseReplaced) {
 		h.answeredReplaced(s)
 	}
@@ -96,40 +108,80 @@ func (s *session) send(m wire.Message) {
 	}
 }
 
-// startWriter starts the writer of s, and returns a function that ends it.
+// startWriter starts the writers of s, and returns a function that ends them.
 func startWriter(ctx context.Context, s *session) (stop func()) {
-	writer := make(chan struct{})
-	go func() {
-		defer close(writer)
-		s.writeAll(ctx)
-		s.cancel() // which ends the reader
-	}()
-	return func() { s.cancel(); <-writer }
+	var writers sync.WaitGroup
+	for _, write := range []func(context.Context){s.writeAll, func(ctx context.Context) { pingAll(ctx, s) }} {
+		writers.Go(func() {
+			write(ctx)
+			s.cancel() // which ends the reader
+		})
+	}
+	return func() { s.cancel(); writers.Wait() }
 }
 
 func (s *session) writeAll(ctx context.Context) {
-	ping := time.NewTicker(wire.HealthInterval)
-	defer ping.Stop()
+	var back <-chan struct{} // nil: no command was left out
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.missed:
+			back = s.hub.Store.Back()
+		case <-back:
+			back = nil
+			if err := s.resend(ctx); troubled(s.hub, err) {
+				back = s.hub.Store.Back()
+			} else if err != nil {
+				endDefect(s, err)
+				return
+			}
 		case m := <-s.queue:
 			if c, ok := m.(*wire.Command); ok {
 				// Before it is sent, and even if the session is ending: a command that may have
 				// arrived is never taken for one that was not sent.
-				if err = s.hub.Store.RecordSent(context.WithoutCancel(ctx), c.CommandID, time.Now()); err != nil {
-					break
+				err := recordSent(ctx, s, c.CommandID)
+				if troubled(s.hub, err) {
+					back = s.hub.Store.Back()
+					continue
+				}
+				if err != nil {
+					endDefect(s, err)
+					return
 				}
 				s.hub.Metrics.CommandSent()
 			}
 			err = s.socket.write(m)
-		case <-ping.C:
-			err = s.socket.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
 		}
 		if err != nil {
 			return
+		}
+	}
+}
+
+// recordSent records that a command is sent now.
+func recordSent(ctx context.Context, s *session, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	return s.hub.Store.RecordSent(ctx, id, time.Now())
+}
+
+// pingAll pings the node, whatever the reader and the writer wait for. The unasked pong is
+// for a node whose own pings the reader has not reached.
+func pingAll(ctx context.Context, s *session) {
+	ping := time.NewTicker(wire.HealthInterval)
+	defer ping.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ping.C:
+		}
+		for _, kind := range []int{websocket.PingMessage, websocket.PongMessage} {
+			if err := s.socket.conn.WriteControl(kind, nil, time.Now().Add(writeTimeout)); err != nil {
+				return
+			}
 		}
 	}
 }
@@ -164,8 +216,13 @@ func (s *session) readAll(ctx context.Context) error {
 			s.hub.Log.Debug().Str("node_id", s.nodeID).Err(err).Msg("message ignored")
 			continue
 		}
-		if err := s.handle(ctx, env); err != nil && !s.replaced.Load() {
+		if s.probe {
+			answerProbe(s, env)
+			continue
+		}
+		if err := s.inbox.put(ctx, arrival{env, time.Now(), len(b)}); err != nil {
 			return err
 		}
+		alive() // it may have waited for room
 	}
 }
