@@ -64,7 +64,7 @@ func unreachable(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false // which is of the caller
 	}
-	return errors.As(err, &connect) || errors.As(err, &network) || errors.As(err, &errno) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
+	return errors.As(err, &connect) || errors.As(err, &network) || errors.As(err, &errno) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) || strings.HasSuffix(err.Error(), "database is closed") ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || strings.HasSuffix(err.Error(), "conn closed") // of pgconn, which does not export it
 }
 
