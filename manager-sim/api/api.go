@@ -82,8 +82,8 @@ const (
 	CodeTooManyAttempts     = "too_many_attempts"     // passwords are limited; see RetryAfter
 	CodeTooManyStreams      = "too_many_streams"      // see RetryAfter
 	CodeReleasesUnavailable = "releases_unavailable"  // the release host failed
-	CodeUnavailable         = "unavailable"           // the manager accepts no sessions of nodes now
-	CodeNotReady            = "not_ready"             // the manager is stopping, or its database failed
+	CodeUnavailable         = "unavailable"           // the manager, or its database, cannot be used now; see RetryAfter
+	CodeNotReady            = "not_ready"             // the manager is stopping, or its database cannot be written
 	CodeInternal            = "internal"
 )
 

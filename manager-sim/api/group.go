@@ -99,6 +99,8 @@ type Rollout struct {
 
 	Status rollout.Status `json:"status"`
 	Reason string         `json:"reason,omitempty"` // why it is paused
+	// Broken is why it cannot continue; "": it can. It can always be aborted.
+	Broken string `json:"broken,omitempty"`
 	// Nodes are in the order of the waves. Waves are how many of them are in the
 	// first wave, in the first two, and so on.
 	Waves       []int         `json:"waves"`
@@ -167,6 +169,8 @@ type RolloutNode struct {
 type RolloutList struct {
 	Rollouts []Rollout `json:"rollouts"`
 	Next     string    `json:"next,omitempty"`
+	// Unreadable is how many entries were left out because the manager cannot read them.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
 // Acts of an operator on a rollout.

@@ -118,6 +118,8 @@ func (n Node) Progress() (done, total int64, ok bool) {
 type NodeList struct {
 	Nodes []Node `json:"nodes"`
 	Next  string `json:"next,omitempty"` // After of the next page; "": this is the last one
+	// Unreadable is how many entries were left out because the manager cannot read them.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
 // NotUpgradable is the reason why the manager accepts no request to upgrade a node.
@@ -179,6 +181,8 @@ type Command struct {
 type CommandList struct {
 	Commands []Command `json:"commands"`
 	Next     string    `json:"next,omitempty"`
+	// Unreadable is how many entries were left out because the manager cannot read them.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
 // CommandCreated is the answer to a node's upgrade.

@@ -29,6 +29,8 @@ type EventList struct {
 	Page    int     `json:"page"`
 	PerPage int     `json:"per_page"`
 	Next    string  `json:"next,omitempty"`
+	// Unreadable is how many entries were left out because the manager cannot read them.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
 // AuditEntry is an entry of the audit trail.
@@ -46,6 +48,8 @@ type AuditList struct {
 	Entries []AuditEntry `json:"entries"`
 	Total   int          `json:"total"` // matching entries on all pages
 	Next    string       `json:"next,omitempty"`
+	// Unreadable is how many entries were left out because the manager cannot read them.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
 // Types of the records of the event stream. RecordAuthenticated and

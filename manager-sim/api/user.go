@@ -39,6 +39,8 @@ type User struct {
 // UserList is the list of users, by name.
 type UserList struct {
 	Users []User `json:"users"`
+	// Unreadable is how many entries were left out because the manager cannot read them.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
 // NewUser is the body that adds a user.
@@ -83,6 +85,8 @@ type Token struct {
 // TokenList is the list of tokens, newest first.
 type TokenList struct {
 	Tokens []Token `json:"tokens"`
+	// Unreadable is how many entries were left out because the manager cannot read them.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
 // NewToken is the body that creates a token.

@@ -23,6 +23,7 @@
 //	settling  an offline node of the waves so far reconnects   running
 //	waiting   an offline node reconnects                       running
 //	any       Pause                                            paused
+//	any       Break, or a state that is not valid (Check)      paused
 //	paused    Resume                                           running; the failures and unproven nodes so far no longer count
 //	any       Retry, unless the lifetime is over               running; failed nodes get another attempt
 //	any       Skip                                             unchanged; the node no longer counts
@@ -194,6 +195,8 @@ type Rollout struct {
 	Acting Person `json:"acting,omitzero"`
 	// Reason is why an operator paused it. PauseReason adds the failures.
 	Reason string `json:"reason,omitempty"`
+	// Broken is why the rollout cannot continue; "": it can. See Break.
+	Broken string `json:"broken,omitempty"`
 	// Nodes are in the order of the waves. Waves are how many of them are in the first
 	// wave, in the first two, and so on.
 	Nodes       []Node    `json:"nodes"`

@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -98,6 +99,14 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 	r.Nodes = slices.Clone(r.Nodes)
 	r.correctTimes(now)
 	var acts []Action
+	if err := r.Check(); err != nil {
+		if _, abort := e.(Abort); operator && !abort {
+			return before, nil, fmt.Errorf("%w: %w", ErrBroken, err)
+		} else if !abort {
+			r.recordBroken(err.Error(), &acts)
+			return r, acts, nil
+		}
+	}
 	if err := r.apply(e, now, &acts); err != nil {
 		return before, nil, err
 	}
@@ -156,6 +165,8 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 		if r.Status != Paused {
 			r.pause(e.Reason, acts)
 		}
+	case Break:
+		r.recordBroken(e.Reason, acts)
 	case Resume:
 		if r.Status != Paused {
 			return ErrNotPaused
@@ -203,7 +214,7 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 				n.State, n.Hold = NodeWaiting, Recalled
 			}
 		}
-		r.Status, r.Reason, r.EndedAt, r.SettleUntil = Aborted, "", now, time.Time{}
+		r.Status, r.Reason, r.Broken, r.EndedAt, r.SettleUntil = Aborted, "", "", now, time.Time{}
 	}
 	return nil
 }
@@ -255,7 +266,9 @@ func (r *Rollout) index(id string) int {
 	return slices.IndexFunc(r.Nodes, func(n Node) bool { return n.ID == id })
 }
 
-func (r *Rollout) run() { r.Status, r.Reason, r.SettleUntil = Running, "", time.Time{} }
+func (r *Rollout) run() {
+	r.Status, r.Reason, r.Broken, r.SettleUntil = Running, "", "", time.Time{}
+}
 
 func (r *Rollout) pause(reason string, acts *[]Action) {
 	r.Status, r.Reason, r.SettleUntil = Paused, reason, time.Time{}

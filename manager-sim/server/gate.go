@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -88,10 +89,22 @@ func (g *gate) storeFailed(w http.ResponseWriter, err error) {
 		answer.Problem(w, http.StatusConflict, api.CodeRepeated, repeated)
 	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrNotMarked):
 		answer.Problem(w, http.StatusConflict, api.CodeConflict, "%v", err)
+	case store.Unavailable(err):
+		g.log.Warn().Err(err).Msg("store is not available")
+		w.Header().Set("Retry-After", retryAfter)
+		answer.Problem(w, http.StatusServiceUnavailable, api.CodeUnavailable, "%s; try again later", troubleText(err))
 	default:
 		g.log.Error().Err(err).Msg("store failed")
 		answer.Problem(w, http.StatusInternalServerError, api.CodeInternal, "the manager's store failed; see its log")
 	}
+}
+
+// retryAfter is the header Retry-After of an answer while the store is away, in seconds.
+const retryAfter = "5"
+
+// troubleText describes the trouble of the store, without its secrets.
+func troubleText(err error) string {
+	return "the database of the manager is " + cmp.Or(store.Trouble(err), "not usable")
 }
 
 // entry returns the audit entry of what a requester does now.

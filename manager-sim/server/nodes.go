@@ -35,7 +35,8 @@ func (h *nodeRoutes) list(w http.ResponseWriter, r *http.Request) {
 	if removed {
 		list = h.store.RemovedNodes
 	}
-	all, err := list(r.Context())
+	ctx, unreadable := store.CountUnreadable(r.Context())
+	all, err := list(ctx)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
@@ -47,7 +48,7 @@ func (h *nodeRoutes) list(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if views, ok := h.views.list(w, r, page); ok {
-		answer.JSON(w, http.StatusOK, api.NodeList{Nodes: views, Next: next})
+		answer.JSON(w, http.StatusOK, api.NodeList{Nodes: views, Next: next, Unreadable: *unreadable})
 	}
 }
 
@@ -66,7 +67,8 @@ func (h *nodeRoutes) commands(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	all, err := h.store.Commands(r.Context(), n.ID, -1)
+	ctx, unreadable := store.CountUnreadable(r.Context())
+	all, err := h.store.Commands(ctx, n.ID, -1)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
@@ -75,7 +77,7 @@ func (h *nodeRoutes) commands(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	list := api.CommandList{Commands: make([]api.Command, len(page)), Next: next}
+	list := api.CommandList{Commands: make([]api.Command, len(page)), Next: next, Unreadable: *unreadable}
 	for i, c := range page {
 		list.Commands[i] = c.API()
 	}

@@ -45,7 +45,8 @@ func (h *recordRoutes) events(w http.ResponseWriter, r *http.Request) {
 		}
 		f.NodeID = n.ID
 	}
-	events, total, err := h.store.Events(r.Context(), f)
+	ctx, unreadable := store.CountUnreadable(r.Context())
+	events, total, err := h.store.Events(ctx, f)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
@@ -54,8 +55,8 @@ func (h *recordRoutes) events(w http.ResponseWriter, r *http.Request) {
 	for i := range events {
 		events[i] = trimDetails(events[i], &budget)
 	}
-	list := api.EventList{Events: events, Total: total, Page: f.Page, PerPage: f.PerPage}
-	if len(events) == f.PerPage {
+	list := api.EventList{Events: events, Total: total, Page: f.Page, PerPage: f.PerPage, Unreadable: *unreadable}
+	if len(events) > 0 && len(events)+*unreadable == f.PerPage {
 		list.Next = strconv.FormatInt(events[len(events)-1].Seq, 10)
 	}
 	answer.JSON(w, http.StatusOK, list)
@@ -95,13 +96,14 @@ func (h *recordRoutes) audit(w http.ResponseWriter, r *http.Request) {
 	if q.failed(w) {
 		return
 	}
-	entries, total, err := h.store.AuditLog(r.Context(), f)
+	ctx, unreadable := store.CountUnreadable(r.Context())
+	entries, total, err := h.store.AuditLog(ctx, f)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
 	}
-	list := api.AuditList{Entries: entries, Total: total}
-	if len(entries) == f.Limit {
+	list := api.AuditList{Entries: entries, Total: total, Unreadable: *unreadable}
+	if len(entries) > 0 && len(entries)+*unreadable == f.Limit {
 		list.Next = strconv.FormatInt(entries[len(entries)-1].Seq, 10)
 	}
 	answer.JSON(w, http.StatusOK, list)

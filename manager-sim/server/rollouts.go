@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -33,7 +32,8 @@ func (h *rolloutRoutes) list(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
-	all, err := h.store.Rollouts(r.Context(), q.text("group_id"), active, -1)
+	ctx, unreadable := store.CountUnreadable(r.Context())
+	all, err := h.store.Rollouts(ctx, q.text("group_id"), active, -1)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
@@ -45,11 +45,9 @@ func (h *rolloutRoutes) list(w http.ResponseWriter, r *http.Request) {
 	}
 	list := api.RolloutList{Rollouts: make([]api.Rollout, len(page)), Next: next}
 	for i, stored := range page {
-		if _, list.Rollouts[i], err = h.view(stored, groups); err != nil {
-			h.storeFailed(w, err)
-			return
-		}
+		_, list.Rollouts[i] = h.view(stored, groups)
 	}
+	list.Unreadable = *unreadable
 	answer.JSON(w, http.StatusOK, list)
 }
 
@@ -74,11 +72,8 @@ func (h *rolloutRoutes) get(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
-	ro, view, err := h.view(stored, groups)
-	if err == nil {
-		err = errors.Join(h.addMessages(r.Context(), ro, &view), h.addWaiting(r.Context(), ro, &view))
-	}
-	if err != nil {
+	ro, view := h.view(stored, groups)
+	if err := errors.Join(h.addMessages(r.Context(), ro, &view), h.addWaiting(r.Context(), ro, &view)); err != nil {
 		h.storeFailed(w, err)
 		return
 	}
@@ -126,7 +121,7 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 		h.get(w, r)
 	case errors.As(err, &changed):
 		answer.Problem(w, http.StatusPreconditionFailed, api.CodePreconditionFailed, "%v. Look at it again, and decide anew", err)
-	case errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
+	case errors.Is(err, rollout.ErrBroken), errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):
 		answer.Problem(w, http.StatusConflict, api.CodeNotNow, "%v", err)
 	default:
 		h.storeFailed(w, err)
@@ -148,7 +143,10 @@ func (h *rolloutRoutes) addMessages(ctx context.Context, ro rollout.Rollout, v *
 			continue
 		}
 		remaining--
-		if err := h.addMessage(ctx, ro, n, &v.Nodes[i]); err != nil {
+		err := h.addMessage(ctx, ro, n, &v.Nodes[i])
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable) {
+			v.Nodes[i].Message = err.Error()
+		} else if err != nil {
 			return err
 		}
 	}
@@ -187,22 +185,35 @@ func (h *rolloutRoutes) addMessage(ctx context.Context, ro rollout.Rollout, n ro
 	return err
 }
 
-// view returns a stored rollout, and how the API shows it.
-func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (rollout.Rollout, api.Rollout, error) {
-	var r rollout.Rollout
-	if err := json.Unmarshal(stored.State, &r); err != nil {
-		return r, api.Rollout{}, err
+// view returns a stored rollout, and how the API shows it. A rollout that cannot be read is
+// shown as paused, and broken.
+func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (rollout.Rollout, api.Rollout) {
+	r, err := engine.Decode(stored)
+	if err != nil {
+		r = rollout.Rollout{Plan: rollout.Plan{ID: stored.ID, GroupID: stored.GroupID}, CreatedAt: stored.CreatedAt, Waves: []int{}}
+	} else if err = r.Check(); err != nil {
+		r.Waves, r.Wave = []int{len(r.Nodes)}, 0
+	}
+	if err != nil && r.Broken == "" {
+		r.Broken = err.Error()
+		r.Reason = "broken: " + r.Broken
+	}
+	if err != nil && !r.Status.Final() {
+		r.Status = rollout.Paused
+	}
+	if !stored.Active && !r.Status.Final() {
+		r.Status, r.Reason = rollout.Aborted, ""
 	}
 	r.Outages = h.engine.Clock.Outages(time.Now())
 	v := api.Rollout{
 		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By, Acting: r.Acting.Name,
-		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Manifests: r.Manifests, Status: r.Status, Reason: r.PauseReason(),
+		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Manifests: r.Manifests, Status: r.Status, Reason: r.PauseReason(), Broken: r.Broken,
 		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd(), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
-		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision, Decision: r.Decision(),
+		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision, Decision: r.Decision(), Nodes: []api.RolloutNode{},
 	}
 	for _, n := range r.Nodes {
 		v.Nodes = append(v.Nodes, api.RolloutNode{ID: n.ID, State: n.State, Attempt: n.Attempt, Since: n.Since, Code: n.Code, Known: n.Known, Held: n.Hold})
 		v.Counts[n.State]++
 	}
-	return r, v, nil
+	return r, v
 }

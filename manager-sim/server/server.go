@@ -135,12 +135,16 @@ func (s *Server) routes(h *handlers, o *once) {
 	}
 }
 
-// ready reports whether nodes and operators can be served.
+// ready reports whether nodes and operators can be served: the database can be written.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	closed := s.closed.Load()
-	if err := s.store.Ping(r.Context()); err != nil || closed {
-		s.Log.Warn().Err(err).Bool("closed", closed).Msg("manager is not ready")
-		answer.Problem(w, http.StatusServiceUnavailable, api.CodeNotReady, "the manager is stopping, or its database cannot be reached; see its log")
+	if s.closed.Load() {
+		answer.Problem(w, http.StatusServiceUnavailable, api.CodeNotReady, "the manager is stopping")
+		return
+	}
+	if err := s.store.Ready(r.Context()); err != nil {
+		s.Log.Warn().Err(err).Msg("manager is not ready")
+		w.Header().Set("Retry-After", retryAfter)
+		answer.Problem(w, http.StatusServiceUnavailable, api.CodeNotReady, "%s; see the manager's log", troubleText(err))
 		return
 	}
 	answer.JSON(w, http.StatusOK, map[string]string{"status": "ready"})

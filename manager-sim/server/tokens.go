@@ -19,12 +19,13 @@ import (
 type tokenRoutes struct{ *gate }
 
 func (h *tokenRoutes) list(w http.ResponseWriter, r *http.Request) {
-	ts, err := h.store.APITokens(r.Context())
+	ctx, unreadable := store.CountUnreadable(r.Context())
+	ts, err := h.store.APITokens(ctx)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
 	}
-	list := api.TokenList{Tokens: make([]api.Token, len(ts))}
+	list := api.TokenList{Tokens: make([]api.Token, len(ts)), Unreadable: *unreadable}
 	for i, t := range ts {
 		list.Tokens[i] = t.API()
 	}

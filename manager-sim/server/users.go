@@ -52,12 +52,13 @@ func (g *gate) warnSeesNothing(ctx context.Context, name, role string, groups []
 }
 
 func (h *userRoutes) list(w http.ResponseWriter, r *http.Request) {
-	us, err := h.store.Users(r.Context())
+	ctx, unreadable := store.CountUnreadable(r.Context())
+	us, err := h.store.Users(ctx)
 	if err != nil {
 		h.storeFailed(w, err)
 		return
 	}
-	list := api.UserList{Users: make([]api.User, len(us))}
+	list := api.UserList{Users: make([]api.User, len(us)), Unreadable: *unreadable}
 	for i, u := range us {
 		list.Users[i] = u.API()
 	}

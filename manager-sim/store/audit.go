@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"time"
@@ -40,13 +41,13 @@ func (s *Store) AuditLog(ctx context.Context, f AuditFilter) ([]api.AuditEntry, 
 		w.add("seq < ?", f.Before)
 	}
 	rows, err := s.query(ctx, "SELECT seq, time, actor, action, target, details FROM audit"+w.String()+" ORDER BY seq DESC LIMIT ?", append(w.args, f.Limit)...)
-	entries, err := collect(rows, err, func(row scanner) (api.AuditEntry, error) {
+	entries, err := list(ctx, rows, err, func(row scanner) (api.AuditEntry, error) {
 		var a api.AuditEntry
 		var at int64
 		var details string
 		err := row.Scan(&a.Seq, &at, &a.Actor, &a.Action, &a.Target, &details)
 		a.Time, a.Details = fromMS(at), json.RawMessage(details)
-		return a, err
+		return a, cmp.Or(err, valid(a.Details))
 	})
 	return entries, total, err
 }

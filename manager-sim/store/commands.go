@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -114,14 +115,14 @@ func scanCommand(row scanner) (Command, error) {
 	c.Action, c.Data = json.RawMessage(action), raw(data)
 	c.CreatedAt, c.SentAt, c.AckedAt = fromMS(created), fromMS(sent), fromMS(acked)
 	c.WithdrawnAt, c.WithdrawSentAt, c.WithdrawAckedAt = fromMS(withdrawn), fromMS(withdrawSent), fromMS(withdrawAcked)
-	return c, err
+	return c, unreadable(cmp.Or(err, valid(c.Action, c.Data)))
 }
 
 // Commands returns a node's commands, newest first, at most limit; all if limit is
 // negative.
 func (s *Store) Commands(ctx context.Context, nodeID string, limit int) ([]Command, error) {
 	rows, err := s.query(ctx, "SELECT "+commandColumns+" FROM commands WHERE node_id = ? ORDER BY seq DESC LIMIT ?", nodeID, all(limit))
-	return collect(rows, err, scanCommand)
+	return list(ctx, rows, err, scanCommand)
 }
 
 // Command returns a command, or ErrNotFound.

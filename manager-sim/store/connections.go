@@ -52,7 +52,7 @@ func addConnection(ctx context.Context, tx conn, nodeID string, c api.Connection
 // oldest of very many are deleted, except those around the longest absences of late.
 func (s *Store) Connections(ctx context.Context, nodeID string) ([]api.Connection, error) {
 	rows, err := s.query(ctx, "SELECT node_id, time, state, version FROM connections WHERE node_id = ? ORDER BY seq DESC", nodeID)
-	return collect(rows, err, func(row scanner) (api.Connection, error) {
+	return list(ctx, rows, err, func(row scanner) (api.Connection, error) {
 		var c api.Connection
 		var at int64
 		err := row.Scan(&nodeID, &at, &c.State, &c.Version)

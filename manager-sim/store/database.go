@@ -11,9 +11,9 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
-	_ "modernc.org/sqlite"             // driver "sqlite"
 )
 
 // migrationFiles has one file per schema version and dialect. A file that has shipped
@@ -92,8 +92,13 @@ func (c conn) row(ctx context.Context, query string, args ...any) *sql.Row {
 // returns nil has made its change durable.
 type Store struct {
 	conn
-	db *sql.DB
+	db     *sql.DB
+	health *health
 }
+
+// connectionLife is how long a connection to PostgreSQL is used. So one to a server that a
+// fail-over replaced ends by itself.
+const connectionLife = 5 * time.Minute
 
 // Open opens a database, and creates or migrates its schema. A name that begins with
 // postgres:// or postgresql:// is the URL of a PostgreSQL server, any other URL is an error,
@@ -105,7 +110,7 @@ func Open(ctx context.Context, name string) (*Store, error) {
 		return nil, err
 	}
 	driver, dsn, d := "sqlite", "file:"+(&url.URL{Path: name}).EscapedPath()+
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate", sqlite
+		"?_pragma=busy_timeout(3000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_txlock=immediate", sqlite
 	if server {
 		shown, err := redacted(name)
 		if err != nil {
@@ -121,9 +126,13 @@ func Open(ctx context.Context, name string) (*Store, error) {
 	// One connection: SQLite has one writer, and waiting here beats SQLITE_BUSY.
 	// With PostgreSQL it makes the order of events the order in which they are seen.
 	db.SetMaxOpenConns(1)
-	s := &Store{conn{d, db}, db}
+	if d == postgres {
+		db.SetConnMaxLifetime(connectionLife)
+	}
+	s := &Store{db: db}
+	s.conn, s.health = conn{d, watched{s}}, newHealth(s.write)
 	if err := s.migrate(ctx); err != nil {
-		db.Close()
+		s.Close()
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	return s, nil
@@ -134,7 +143,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.tx(ctx, func(tx conn) error {
+	return s.begin(ctx, func(tx conn) error {
 		read, write := "PRAGMA user_version", fmt.Sprintf("PRAGMA user_version = %d", len(names))
 		if s.dialect == postgres {
 			read, write = "SELECT version FROM schema_version", fmt.Sprintf("UPDATE schema_version SET version = %d", len(names))
@@ -166,14 +175,23 @@ func (s *Store) migrate(ctx context.Context) error {
 	})
 }
 
-// Ping returns an error if the database cannot be reached.
-func (s *Store) Ping(ctx context.Context) error { return s.db.PingContext(ctx) }
-
 // Close closes the database.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	s.health.close()
+	return s.db.Close()
+}
 
 // tx runs f in a transaction.
 func (s *Store) tx(ctx context.Context, f func(conn) error) error {
+	ended := s.health.began()
+	err := s.begin(ctx, f)
+	s.drop(err)
+	ended(err)
+	return err
+}
+
+// begin is tx without a limit of time.
+func (s *Store) begin(ctx context.Context, f func(conn) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -157,13 +158,13 @@ func (s *Store) Events(ctx context.Context, f EventFilter) ([]api.Event, int, er
 	}
 	rows, err := s.query(ctx, `SELECT seq, event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details
 		FROM events`+w.String()+" ORDER BY seq DESC LIMIT ? OFFSET ?", append(w.args, f.PerPage, max(f.Page-1, 0)*f.PerPage)...)
-	events, err := collect(rows, err, func(row scanner) (api.Event, error) {
+	events, err := list(ctx, rows, err, func(row scanner) (api.Event, error) {
 		var e api.Event
 		var at, received int64
 		var details string
 		err := row.Scan(&e.Seq, &e.EventID, &e.NodeID, &at, &received, &e.Severity, &e.Category, &e.Message, &e.ErrorCode, &e.CommandID, &details)
 		e.Time, e.ReceivedAt, e.Details = fromMS(at), fromMS(received), json.RawMessage(details)
-		return e, err
+		return e, cmp.Or(err, valid(e.Details))
 	})
 	return events, total, err
 }

@@ -34,7 +34,7 @@ func scanGroup(row scanner) (api.Group, error) {
 // Groups returns all groups, by name.
 func (s *Store) Groups(ctx context.Context) ([]api.Group, error) {
 	rows, err := s.query(ctx, "SELECT id, name, created_at FROM groups ORDER BY name")
-	return collect(rows, err, scanGroup)
+	return list(ctx, rows, err, scanGroup)
 }
 
 // Group returns a group, or ErrNotFound.
@@ -65,7 +65,7 @@ func (s *Store) SetGroup(ctx context.Context, nodeID, groupID string, a api.Audi
 // GroupNodes returns the nodes of a group, by id.
 func (s *Store) GroupNodes(ctx context.Context, groupID string) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE group_id = ? AND removed_at = 0 ORDER BY id", groupID)
-	return collect(rows, err, scanNode)
+	return list(ctx, rows, err, scanNode)
 }
 
 // GroupMembers returns the ids of a group's nodes.

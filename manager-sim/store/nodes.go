@@ -45,20 +45,20 @@ func scanNode(row scanner) (Node, error) {
 	var reg, seen, removed, healthAt int64
 	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
 		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features, &n.Manifest); err != nil {
-		return n, err
+		return n, unreadable(err)
 	}
 	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt, n.HealthAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed), fromMS(healthAt)
 	if hold.Valid {
 		if err := json.Unmarshal([]byte(hold.String), &n.Hold); err != nil {
-			return n, err
+			return n, unreadable(err)
 		}
 	}
 	if duplicate.Valid {
 		if err := json.Unmarshal([]byte(duplicate.String), &n.Duplicate); err != nil {
-			return n, err
+			return n, unreadable(err)
 		}
 	}
-	return n, errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings), json.Unmarshal([]byte(features), &n.Features))
+	return n, unreadable(errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings), json.Unmarshal([]byte(features), &n.Features), valid(n.Upgrade)))
 }
 
 // Node returns a node, also a removed one, or ErrNotFound.
@@ -73,13 +73,13 @@ func (s *Store) Node(ctx context.Context, id string) (Node, error) {
 // Nodes returns the nodes that were not removed, by id.
 func (s *Store) Nodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at = 0 ORDER BY id")
-	return collect(rows, err, scanNode)
+	return list(ctx, rows, err, scanNode)
 }
 
 // RemovedNodes returns the removed nodes, by id.
 func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 	rows, err := s.query(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE removed_at != 0 ORDER BY id")
-	return collect(rows, err, scanNode)
+	return list(ctx, rows, err, scanNode)
 }
 
 // RemoveNode revokes the secret of a node, withdraws its open command, and removes it from

@@ -87,7 +87,7 @@ func (s *Store) Rollout(ctx context.Context, id string) (Rollout, error) {
 func (s *Store) Rollouts(ctx context.Context, groupID string, activeOnly bool, limit int) ([]Rollout, error) {
 	rows, err := s.query(ctx, "SELECT "+rolloutColumns+` FROM rollouts
 		WHERE (? = '' OR group_id = ?) AND (NOT ? OR active) ORDER BY created_at DESC, id LIMIT ?`, groupID, groupID, activeOnly, all(limit))
-	return collect(rows, err, scanRollout)
+	return list(ctx, rows, err, scanRollout)
 }
 
 // EndedRollouts returns the rollouts that have ended and have given a node a command, newest

@@ -19,6 +19,8 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrConflict means that another change came first.
 	ErrConflict = errors.New("changed meanwhile")
+	// ErrUnreadable means that a row is not what this program writes. Lists leave it out.
+	ErrUnreadable = errors.New("cannot be read")
 	// ErrNotMarked means that a node is not marked as a duplicate.
 	ErrNotMarked = errors.New("the node is not marked as two devices with one identity")
 	// ErrLastSuperAdmin means that no super admin would remain.

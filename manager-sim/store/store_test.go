@@ -251,7 +251,7 @@ func testUsersAndOnce(t *testing.T, path string) {
 	if u, err := s.APIToken(ctx, "t"); err != nil || u.Name != "ci" {
 		t.Errorf("got %+v, %v", u, err)
 	}
-	must(t, s.Ping(ctx))
+	must(t, s.Ready(ctx))
 }
 
 func TestADatabaseThatCannotBeOpenedIsNamed(t *testing.T) {

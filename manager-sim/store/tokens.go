@@ -83,7 +83,7 @@ func (s *Store) APIToken(ctx context.Context, hash string) (Token, error) {
 // APITokens returns all tokens, newest first.
 func (s *Store) APITokens(ctx context.Context) ([]Token, error) {
 	rows, err := s.query(ctx, "SELECT "+tokenColumns+" FROM api_tokens ORDER BY created_at DESC, id")
-	return collect(rows, err, scanToken)
+	return list(ctx, rows, err, scanToken)
 }
 
 // RemoveAPIToken removes a token and those that it created, or returns ErrNotFound.

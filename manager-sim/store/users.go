@@ -185,5 +185,5 @@ func (s *Store) User(ctx context.Context, name string) (User, error) {
 // Users returns all users, by name.
 func (s *Store) Users(ctx context.Context) ([]User, error) {
 	rows, err := s.query(ctx, "SELECT "+userColumns+" FROM users ORDER BY name")
-	return collect(rows, err, scanUser)
+	return list(ctx, rows, err, scanUser)
 }

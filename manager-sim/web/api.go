@@ -12,7 +12,7 @@ import (
 // context of a call has the identity of the person who is signed in.
 func newClient(h http.Handler) *api.Client {
 	return &api.Client{BaseURL: "http://manager", HTTP: &http.Client{
-		Transport:     api.InProcess(h),
+		Transport:     counted{api.InProcess(h)},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }

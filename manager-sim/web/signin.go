@@ -55,8 +55,7 @@ func (w *Web) signIn(rw http.ResponseWriter, r *http.Request) {
 	case err != nil && r.Context().Err() != nil:
 		w.failAborted(rw)
 	case err != nil:
-		w.log.Error().Err(err).Msg("sign-in failed")
-		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
+		w.failed(rw, identity.Identity{}, err, "sign-in failed")
 	default:
 		setCookie(rw, secret, int(identity.SessionLife/time.Second))
 		http.Redirect(rw, r, local(r.PostFormValue("next")), http.StatusSeeOther)
@@ -94,8 +93,7 @@ func sentence(err error) string {
 func (w *Web) claimPage(rw http.ResponseWriter, r *http.Request) {
 	open, err := w.people.ClaimOpen(r.Context())
 	if err != nil {
-		w.log.Error().Err(err).Msg("claim page failed")
-		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
+		w.failed(rw, identity.Identity{}, err, "claim page failed")
 		return
 	}
 	if !open {
@@ -134,8 +132,7 @@ func (w *Web) claim(rw http.ResponseWriter, r *http.Request) {
 		w.failAborted(rw)
 		return
 	default:
-		w.log.Error().Err(err).Msg("claim failed")
-		w.fail(rw, identity.Identity{}, http.StatusInternalServerError, somethingFailed)
+		w.failed(rw, identity.Identity{}, err, "claim failed")
 		return
 	}
 	secret, err := w.people.SignIn(context.WithoutCancel(r.Context()), source(r), name, password)

@@ -94,3 +94,28 @@ func TestUnpublishedVersionsOfTheManager(t *testing.T) {
 	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "replace": {"yes"}})
 	has(t, root.get("/admin/nodes/n1", 200), "upgrade to 2.1.0", "2.1.0 was requested by root")
 }
+
+// A list that leaves out what the manager cannot read says so.
+func TestPagesCountWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	f.on("GET /api/v1/rollouts", 200, api.RolloutList{Rollouts: []api.Rollout{}, Unreadable: 2})
+	f.on("GET /api/v1/groups", 200, api.GroupList{Groups: []api.Group{}})
+	has(t, p.get("/admin/rollouts", 200), `role="alert"`, "2 entries are not shown, because the manager cannot read them.")
+}
+
+// While the database cannot be used, a sign-in and a page get 503, and no password is called
+// wrong.
+func TestPagesWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	root := s.root()
+	s.store.Close()
+	resp, body := root.post("/admin/sign-in", 503, url.Values{"name": {"root"}, "password": {"a long password"}})
+	has(t, body, "The database of the manager cannot be used now.")
+	hasNot(t, body, "wrong")
+	if resp.Header.Get("Retry-After") == "" {
+		t.Error("there is no Retry-After")
+	}
+	has(t, root.get("/admin/nodes", 503), "The database of the manager cannot be used now.")
+}

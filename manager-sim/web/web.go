@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -39,6 +40,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 
 const (
 	somethingFailed = "The manager failed to answer. See its log."
+	databaseFailed  = "The database of the manager cannot be used now. Nothing was changed. Try again later."
 	cookieName      = "__Host-session"
 	maxForm         = 64 << 10
 )
@@ -173,20 +175,35 @@ func (w *Web) signedIn(h func(*request) error) http.HandlerFunc {
 			err = readForm(r)
 		}
 		if err == nil {
-			err = h(&request{r.WithContext(identity.As(r.Context(), i)), w.api, w, rw, i})
+			err = h(&request{r.WithContext(countUnreadable(identity.As(r.Context(), i))), w.api, w, rw, i})
 		}
 		refusal, refused := refusalOf(err)
 		switch {
 		case err == nil:
 		case refused:
+			if refusal.RetryAfter > 0 {
+				rw.Header().Set("Retry-After", strconv.Itoa(int(refusal.RetryAfter.Seconds())))
+			}
 			w.fail(rw, i, refusal.Status, refusal.Detail)
 		case r.Context().Err() != nil:
 			w.failAborted(rw)
 		default:
-			w.log.Error().Err(err).Str("path", r.URL.Path).Msg("page")
-			w.fail(rw, i, http.StatusInternalServerError, somethingFailed)
+			w.failed(rw, i, err, "page "+r.URL.Path)
 		}
 	}
+}
+
+// failed answers an error that is no refusal: the manager's database cannot be used now, or
+// the manager has a defect.
+func (w *Web) failed(rw http.ResponseWriter, i identity.Identity, err error, what string) {
+	if identity.Unavailable(err) {
+		w.log.Warn().Err(err).Msg(what)
+		rw.Header().Set("Retry-After", "5")
+		w.fail(rw, i, http.StatusServiceUnavailable, databaseFailed)
+		return
+	}
+	w.log.Error().Err(err).Msg(what)
+	w.fail(rw, i, http.StatusInternalServerError, somethingFailed)
 }
 
 // page is the data of every template.
@@ -198,7 +215,9 @@ type page struct {
 	Error string // why the last form was refused
 	// Notice reports what the last form did, or what the operator must know about it.
 	Notice string
-	Data   any
+	// Unreadable is how many entries the lists on the page leave out.
+	Unreadable int
+	Data       any
 }
 
 // MayOperate reports whether the person may upgrade a node.
@@ -217,12 +236,12 @@ func (p page) SeesAll() bool { return p.Who.In("") }
 func (p page) SignedIn() bool { return p.Who.Name != "" }
 
 func (r *request) show(name, title, nav string, live bool, data any) error {
-	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Live: live, Data: data})
+	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Unreadable: unreadableOf(r.Context()), Live: live, Data: data})
 }
 
 // notify shows a page after a successful form, with a notice about it.
 func (r *request) notify(notice, name, title, nav string, data any) error {
-	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Notice: notice, Data: data})
+	return r.web.render(r.rw, http.StatusOK, name, page{Title: title, Nav: nav, Who: r.who, Unreadable: unreadableOf(r.Context()), Notice: notice, Data: data})
 }
 
 // refused shows a page again with the refusal in err. It returns err if that is no
@@ -232,7 +251,7 @@ func (r *request) refused(err error, name, title, nav string, data any) error {
 	if !ok || refusal.Status == http.StatusForbidden {
 		return err
 	}
-	return r.web.render(r.rw, refusal.Status, name, page{Title: title, Nav: nav, Who: r.who, Data: data, Error: refusal.Detail})
+	return r.web.render(r.rw, refusal.Status, name, page{Title: title, Nav: nav, Who: r.who, Unreadable: unreadableOf(r.Context()), Data: data, Error: refusal.Detail})
 }
 
 // render renders a page in memory first, so that the answer is complete or an error.

@@ -12,6 +12,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -73,6 +74,8 @@ type Engine struct {
 	adopted bool      // commands of an earlier version are adopted; only Run uses it
 	watched time.Time // when all nodes that kept a version were last looked at; only Run uses it
 
+	logged map[string]string // errors of broken rollouts, by id; only Run uses it
+
 	wake chan struct{} // has an entry while the rollouts have to be looked at
 
 	mu      sync.Mutex
@@ -83,7 +86,7 @@ type Engine struct {
 func New(c Config) *Engine {
 	statuses := Statuses{c.Store, c.Clock}
 	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses, c.Rights},
-		Catalogue: newCatalogue(c.Releases, c.Log), Watch: newWatch(c, statuses), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
+		Catalogue: newCatalogue(c.Releases, c.Log), Watch: newWatch(c, statuses), logged: make(map[string]string), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 
 // NodeChanged makes the engine check a node of which something may have changed.
@@ -160,17 +163,22 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 	if err := e.stepEnded(ctx, changed, all); err != nil {
 		return 0, err
 	}
+	var failed error // of the last rollout that has to be tried again; the others go on
 	for _, stored := range rs {
-		r, err := e.transition(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
-			events, err := e.outcomes(ctx, r, changed, all)
-			if err != nil {
-				return nil, err
-			}
-			fallen, err := e.Watch.fallen(ctx, r, changed, everyone)
-			return append(append(events, fallen...), rollout.Tick{}), err
-		}, "manager")
-		if err != nil {
+		var r rollout.Rollout
+		err := e.protected(stored.ID, func() (err error) {
+			r, err = e.advance(ctx, stored, changed, all, everyone)
+			return err
+		})
+		if broken(err) {
+			err = e.pauseBroken(ctx, stored, err)
+		}
+		if store.Unavailable(err) || ctx.Err() != nil {
 			return 0, err
+		}
+		if err != nil {
+			failed = fmt.Errorf("rollout %s: %w", stored.ID, err)
+			continue
 		}
 		if at, ok := r.NextTick(); ok {
 			next = min(next, max(0, time.Until(at)))
@@ -179,7 +187,33 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 	if everyone {
 		e.watched = now
 	}
-	return next, nil
+	return next, failed
+}
+
+// advance applies to a rollout what is new about its nodes, and that time has passed.
+func (e *Engine) advance(ctx context.Context, stored store.Rollout, changed map[string]bool, all, everyone bool) (rollout.Rollout, error) {
+	return e.transition(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
+		events, err := e.outcomes(ctx, r, changed, all)
+		if err != nil {
+			return nil, err
+		}
+		fallen, err := e.Watch.fallen(ctx, r, changed, everyone)
+		return append(append(events, fallen...), rollout.Tick{}), err
+	}, "manager")
+}
+
+// statusIn returns the status of a node's upgrade in a rollout.
+func (e *Engine) statusIn(ctx context.Context, r rollout.Rollout, n rollout.Node) (Status, store.Node, error) {
+	c, err := e.Store.Command(ctx, r.CommandID(n))
+	if err != nil {
+		return Status{}, store.Node{}, fmt.Errorf("node %s: %w", n.ID, err)
+	}
+	rec, err := e.Store.Node(ctx, n.ID)
+	if err != nil {
+		return Status{}, rec, err
+	}
+	st, err := e.Statuses.OfCommand(ctx, c, rec)
+	return st, rec, err
 }
 
 // outcomes returns the new outcomes of the changed nodes of a rollout, and which of them are
@@ -194,15 +228,11 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		if n.Attempt == 0 || n.State == rollout.NodeSkipped || n.State == rollout.NodeWaiting && n.Hold == "" {
 			continue
 		}
-		c, err := e.Store.Command(ctx, r.CommandID(n))
-		if err != nil {
-			return nil, err
+		st, rec, err := e.statusIn(ctx, r, n)
+		if broken(err) { // the outcomes of the others count all the same
+			events = append(events, rollout.Break{Reason: err.Error()})
+			continue
 		}
-		rec, err := e.Store.Node(ctx, n.ID)
-		if err != nil {
-			return nil, err
-		}
-		st, err := e.Statuses.OfCommand(ctx, c, rec)
 		if err != nil {
 			return nil, err
 		}

@@ -25,7 +25,15 @@ func (e *Engine) Act(ctx context.Context, rolloutID string, event rollout.Event,
 		if err != nil {
 			return err
 		}
-		_, err = e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{event}, nil }, actor, entry)
+		err = e.protected(stored.ID, func() error {
+			_, err := e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{event}, nil }, actor, entry)
+			return err
+		})
+		if _, abort := event.(rollout.Abort); broken(err) && abort {
+			err = e.abortBroken(ctx, stored, entry)
+		} else if broken(err) {
+			return fmt.Errorf("%w: %w", rollout.ErrBroken, err)
+		}
 		if !errors.Is(err, store.ErrConflict) || attempt == attempts {
 			return err
 		}
@@ -36,9 +44,9 @@ func (e *Engine) Act(ctx context.Context, rolloutID string, event rollout.Event,
 // the commands and audit entries. Only then the commands are sent. If it fails, nothing
 // has changed.
 func (e *Engine) transition(ctx context.Context, stored store.Rollout, events func(rollout.Rollout) ([]rollout.Event, error), actor string, audits ...api.AuditEntry) (rollout.Rollout, error) {
-	var r rollout.Rollout
-	if err := json.Unmarshal(stored.State, &r); err != nil {
-		return r, fmt.Errorf("rollout %s: %w", stored.ID, err)
+	r, err := Decode(stored)
+	if err != nil {
+		return r, err
 	}
 	before := string(stored.State)
 	more, err := events(r)

@@ -145,19 +145,23 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 		}
 	}
 	for _, stored := range ended {
-		r, err := decode(stored)
-		if err != nil {
-			continue // nobody waits for a broken one
-		}
-		events, err := e.outcomes(ctx, r, changed, all)
-		if err != nil {
+		err := e.protected(stored.ID, func() error {
+			r, err := decode(stored)
+			if err != nil {
+				return err
+			}
+			events, err := e.outcomes(ctx, r, changed, all)
+			if err != nil {
+				return err
+			}
+			events = slices.DeleteFunc(events, func(e rollout.Event) bool { _, outcome := e.(rollout.Outcome); return !outcome })
+			if len(events) == 0 {
+				return nil
+			}
+			_, err = e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return events, nil }, "manager")
 			return err
-		}
-		events = slices.DeleteFunc(events, func(e rollout.Event) bool { _, outcome := e.(rollout.Outcome); return !outcome })
-		if len(events) == 0 {
-			continue
-		}
-		if _, err := e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return events, nil }, "manager"); err != nil {
+		})
+		if err != nil && !broken(err) { // nobody waits for a broken one
 			return err
 		}
 	}

@@ -90,3 +90,7 @@ func Of(ctx context.Context) (Identity, bool) {
 	i, ok := ctx.Value(contextKey{}).(Identity)
 	return i, ok
 }
+
+// Unavailable reports whether an error of a Service is the trouble of the manager's
+// database. It says nothing about the person.
+func Unavailable(err error) bool { return store.Unavailable(err) }

@@ -58,6 +58,9 @@ func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 		return nil, &refusal{reason: "not accepted: the first message is not auth"}
 	}
 	s.withdraws = slices.Contains(auth.Features, wire.FeatureWithdraw)
+	// The node waits for the answer for wire.AuthTimeout.
+	slow := time.AfterFunc(answerTime, func() { s.end(websocket.CloseTryAgainLater, awayText("not answering")) })
+	defer slow.Stop()
 	var answer wire.Message
 	features := []string{wire.FeatureEventAck, wire.FeatureProbe}
 	switch s.probe = auth.Probe; {
@@ -67,6 +70,9 @@ func (s *session) authenticate(ctx context.Context) (*wire.Auth, error) {
 		answer, err = s.register(ctx, auth, features)
 	default:
 		answer, err = &wire.AuthOK{Features: features}, s.identify(ctx, auth)
+	}
+	if r := (*refusal)(nil); err != nil && !errors.As(err, &r) {
+		return nil, &storeError{err}
 	}
 	if err != nil {
 		return nil, err

@@ -5,6 +5,10 @@
 // node until the node has acknowledged it. An event is stored before it is
 // acknowledged. So the manager can be killed at any moment without losing either.
 //
+// While the store is away, new connections get 503 before they are upgraded, and sessions
+// stay: what their nodes send waits in memory, within bounds. The trouble of the store is
+// never an answer about a node.
+//
 // The package does not decide who gets a command. It never sends one to a node whose
 // identity two devices use.
 package nodes
@@ -68,6 +72,7 @@ type Hub struct {
 	duplicates duplicates
 	presence   presence
 	probes     probes
+	inboxes    inboxes
 	ending     atomic.Bool   // each session ends when it has authenticated
 	serial     atomic.Uint64 // of the last session
 	adding     sync.Mutex    // makes events appear in the streams in the order of their Seq
@@ -95,6 +100,9 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer h.wg.Done()
 	}
 	h.mu.Unlock()
+	if _, err := h.Store.Away(); err != nil && retry == 0 {
+		retry = storeRetry
+	}
 	if retry > 0 || closed {
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(retry/time.Second))))
 		answer.Problem(w, http.StatusServiceUnavailable, api.CodeUnavailable, "the manager is not available; come back later")

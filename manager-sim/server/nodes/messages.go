@@ -82,16 +82,20 @@ func recordSending(ctx context.Context, st *store.Store, c *wire.Command) error 
 	return st.RecordSent(ctx, c.CommandID, time.Now())
 }
 
-// handle stores the content of a message. An error is the store's.
-func (s *session) handle(ctx context.Context, env wire.Envelope) error {
-	if _, ping := env.Message.(*wire.Ping); s.probe && !ping {
-		return nil
+// answerProbe answers the only message of a probe that has an answer.
+func answerProbe(s *session, env wire.Envelope) {
+	if _, ping := env.Message.(*wire.Ping); ping {
+		s.send(&wire.Pong{})
 	}
-	switch m := env.Message.(type) {
+}
+
+// handle stores the content of a message. An error is the store's.
+func (s *session) handle(ctx context.Context, a arrival) error {
+	switch m := a.env.Message.(type) {
 	case *wire.Health:
-		return s.health(ctx, m)
+		return s.health(ctx, a.at, m)
 	case *wire.Event:
-		return s.event(ctx, env.Time, m)
+		return s.event(ctx, a.env.Time, m)
 	case *wire.CommandAck:
 		return s.ack(ctx, m)
 	case *wire.Ping:
@@ -102,8 +106,7 @@ func (s *session) handle(ctx context.Context, env wire.Envelope) error {
 	return nil
 }
 
-func (s *session) health(ctx context.Context, m *wire.Health) error {
-	now := time.Now()
+func (s *session) health(ctx context.Context, now time.Time, m *wire.Health) error {
 	n := store.Node{ID: s.nodeID, Version: m.Version, LastSeen: now, Capabilities: append([]string{}, m.Capabilities...),
 		Health: m.Status, Unavailable: m.UpgradeUnavailable, Warnings: m.Warnings, Trial: m.TrialState(), Manifest: m.ManifestSHA256}
 	if m.Hold != nil {

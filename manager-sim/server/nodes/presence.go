@@ -95,7 +95,10 @@ func (p *presence) disconnect(ctx context.Context, s *session) {
 	}
 	p.mu.Unlock()
 	if current {
-		if err := p.Store.RecordDisconnect(context.WithoutCancel(ctx), s.nodeID, time.Now()); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+		err := p.Store.RecordDisconnect(ctx, s.nodeID, time.Now())
+		cancel()
+		if err != nil {
 			p.Log.Error().Str("node_id", s.nodeID).Err(err).Msg("end of a session not recorded")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,10 +34,12 @@ type session struct {
 	address   string
 	nodeID    string
 	queue     chan wire.Message // to the writer
+	inbox     *inbox
+	missed    chan struct{} // has an entry while commands have to be sent again once the store is available
 	cancel    context.CancelFunc
-	caps      []string  // of the last health beat; only the reader uses it
-	report    [4]string // version, health, trial and manifest of the last health beat; only the reader uses it
-	beats     int       // health beats so far; only the reader uses it
+	caps      []string  // of the last health beat; only storeAll uses it
+	report    [4]string // version, health, trial and manifest of the last health beat; only storeAll uses it
+	beats     int       // health beats so far; only storeAll uses it
 	withdraws bool      // the node announced that it obeys withdrawals
 	probe     bool      // it is no session, and nothing about the node changes
 
@@ -48,7 +51,8 @@ type session struct {
 }
 
 func newSession(h *Hub, conn *websocket.Conn, remote string, cancel context.CancelFunc) *session {
-	s := &session{socket: socket{conn}, hub: h, source: limit.SourceOf(remote), queue: make(chan wire.Message, queueLen), cancel: cancel, serial: h.serial.Add(1)}
+	s := &session{socket: socket{conn}, hub: h, source: limit.SourceOf(remote), queue: make(chan wire.Message, queueLen), inbox: newInbox(&h.inboxes),
+		missed: make(chan struct{}, 1), cancel: cancel, serial: h.serial.Add(1)}
 	s.address, _, _ = net.SplitHostPort(remote)
 	return s
 }
@@ -61,6 +65,8 @@ func (s *session) run(ctx context.Context) error {
 	if err != nil {
 		if r := (*refusal)(nil); errors.As(err, &r) {
 			s.refuse(r)
+		} else if f := (*storeError)(nil); errors.As(err, &f) {
+			endTrouble(s, f.error)
 		}
 		return err
 	}
@@ -78,9 +84,15 @@ func (s *session) run(ctx context.Context) error {
 	}
 	// A session that is replaced meanwhile still waits for the answer to its close frame.
 	if err := s.resend(ctx); err != nil && !s.replaced.Load() {
-		return err
+		if !troubled(h, err) {
+			endDefect(s, err)
+			return err
+		}
+		s.missed <- struct{}{}
 	}
+	stored := startStoring(ctx, s)
 	err = s.readAll(ctx)
+	stored()
 	if s.replaced.Load() && websocket.IsCloseError(err, wire.CloseReplaced) {
 		h.answeredReplaced(s)
 	}
@@ -98,45 +110,84 @@ func (s *session) send(m wire.Message) {
 	}
 }
 
-// startWriter starts the writer of s, and returns a function that ends it.
+// startWriter starts the writers of s, and returns a function that ends them.
 func startWriter(ctx context.Context, s *session) (stop func()) {
-	writer := make(chan struct{})
-	go func() {
-		defer close(writer)
-		s.writeAll(ctx)
-		s.cancel() // which ends the reader
-	}()
-	return func() { s.cancel(); <-writer }
+	var writers sync.WaitGroup
+	for _, write := range []func(context.Context){s.writeAll, func(ctx context.Context) { pingAll(ctx, s) }} {
+		writers.Go(func() {
+			write(ctx)
+			s.cancel() // which ends the reader
+		})
+	}
+	return func() { s.cancel(); writers.Wait() }
 }
 
 func (s *session) writeAll(ctx context.Context) {
-	ping := time.NewTicker(wire.HealthInterval)
-	defer ping.Stop()
+	var back <-chan struct{} // nil: no command was left out
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.missed:
+			back = s.hub.Store.Back()
+		case <-back:
+			back = nil
+			if err := s.resend(ctx); troubled(s.hub, err) {
+				back = s.hub.Store.Back()
+			} else if err != nil {
+				endDefect(s, err)
+				return
+			}
 		case m := <-s.queue:
 			if c, ok := m.(*wire.Command); ok {
 				// Before it is sent, and even if the session is ending: a command that may have
 				// arrived is never taken for one that was not sent.
-				err = recordSending(context.WithoutCancel(ctx), s.hub.Store, c)
+				err := recordSent(ctx, s, c)
 				if errors.Is(err, store.ErrNotSendable) { // withdrawn, or held, since it was queued
 					s.hub.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.CommandID).Msg("command not sent: it was withdrawn or held")
 					continue
 				}
+				if troubled(s.hub, err) {
+					back = s.hub.Store.Back()
+					continue
+				}
 				if err != nil {
-					break
+					endDefect(s, err)
+					return
 				}
 				s.hub.Metrics.CommandSent()
 			}
 			err = s.socket.write(m)
-		case <-ping.C:
-			err = s.socket.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeTimeout))
 		}
 		if err != nil {
 			return
+		}
+	}
+}
+
+// recordSent is recordSending, within bounded time.
+func recordSent(ctx context.Context, s *session, c *wire.Command) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	return recordSending(ctx, s.hub.Store, c)
+}
+
+// pingAll pings the node, whatever the reader and the writer wait for. The unasked pong is
+// for a node whose own pings the reader has not reached.
+func pingAll(ctx context.Context, s *session) {
+	ping := time.NewTicker(wire.HealthInterval)
+	defer ping.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ping.C:
+		}
+		for _, kind := range []int{websocket.PingMessage, websocket.PongMessage} {
+			if err := s.socket.conn.WriteControl(kind, nil, time.Now().Add(writeTimeout)); err != nil {
+				return
+			}
 		}
 	}
 }
@@ -171,8 +222,13 @@ func (s *session) readAll(ctx context.Context) error {
 			s.hub.Log.Debug().Str("node_id", s.nodeID).Err(err).Msg("message ignored")
 			continue
 		}
-		if err := s.handle(ctx, env); err != nil && !s.replaced.Load() {
+		if s.probe {
+			answerProbe(s, env)
+			continue
+		}
+		if err := s.inbox.put(ctx, arrival{env, time.Now(), len(b)}); err != nil {
 			return err
 		}
+		alive() // it may have waited for room
 	}
 }

@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+)
+
+// brokenError is why a rollout cannot continue, though the store is well.
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return e.err.Error() }
+func (e *brokenError) Unwrap() error { return e.err }
+
+// broken reports whether an error is about the records of one rollout, and not of the store.
+func broken(err error) bool {
+	var b *brokenError
+	return errors.As(err, &b) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable)
+}
+
+// Decode returns the state of a stored rollout. Its error is about that state.
+func Decode(stored store.Rollout) (rollout.Rollout, error) {
+	var r rollout.Rollout
+	if err := json.Unmarshal(stored.State, &r); err != nil {
+		return r, &brokenError{fmt.Errorf("its state cannot be read: %w", err)}
+	}
+	if r.ID != stored.ID {
+		return r, &brokenError{fmt.Errorf("its state is that of rollout %.80q", r.ID)}
+	}
+	return r, nil
+}
+
+// protected runs f, and returns a panic of it as a brokenError.
+func (e *Engine) protected(id string, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.Log.Error().Str("rollout_id", id).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("rollout failed")
+			err = &brokenError{fmt.Errorf("the manager failed: %v; see its log", p)}
+		}
+	}()
+	return f()
+}
+
+// pauseBroken pauses a rollout that cannot continue because of err. A rollout whose state
+// cannot be read is only logged: nothing advances it, and the API shows it as broken.
+func (e *Engine) pauseBroken(ctx context.Context, stored store.Rollout, err error) error {
+	if e.logged[stored.ID] != err.Error() {
+		e.Log.Error().Str("rollout_id", stored.ID).Err(err).Msg("rollout is broken")
+		e.logged[stored.ID] = err.Error()
+	}
+	r, unreadable := Decode(stored)
+	if unreadable != nil {
+		return nil
+	}
+	return e.protected(stored.ID, func() error {
+		e.CommandLock.Lock()
+		defer e.CommandLock.Unlock()
+		next, actions, stepErr := rollout.Step(r, rollout.Break{Reason: err.Error()}, time.Now().UTC())
+		if stepErr != nil {
+			return stepErr
+		}
+		return e.save(ctx, stored, next, actions, "manager", string(stored.State), nil)
+	})
+}
+
+// abortBroken aborts a rollout, whatever its state is.
+func (e *Engine) abortBroken(ctx context.Context, stored store.Rollout, entry api.AuditEntry) error {
+	if !stored.Active {
+		return rollout.ErrFinal
+	}
+	now := time.Now().UTC()
+	if r, err := Decode(stored); err == nil {
+		r.Status, r.Reason, r.Broken, r.SettleUntil, r.EndedAt = rollout.Aborted, "", "", time.Time{}, now
+		if state, err := json.Marshal(r); err == nil {
+			stored.State = state
+		}
+	}
+	stored.Active = false
+	if err := e.Rollouts.SaveRollout(ctx, stored, nil, []api.AuditEntry{entry}); err != nil {
+		return err
+	}
+	e.Log.Info().Str("rollout_id", stored.ID).Msg("broken rollout aborted")
+	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: stored.ID, GroupID: stored.GroupID, Status: rollout.Aborted, Wave: 1})
+	e.Wake()
+	return nil
+}
