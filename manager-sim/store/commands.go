@@ -26,7 +26,8 @@ type Command struct {
 	ErrorCode string
 	Error     string
 	Data      json.RawMessage
-	Actor     string // who requested it; "" for a command of an earlier version
+	Limit     time.Duration // from SentAt, or from the node's last progress, to the outcome; 0: the default
+	Actor     string        // who requested it; "" for a command of an earlier version
 	// Replaces is the id of a command that AddCommand withdraws if it was not sent yet;
 	// it is not stored.
 	Replaces string
@@ -63,8 +64,8 @@ func (s *Store) AddCommand(ctx context.Context, c Command, a api.AuditEntry) err
 }
 
 func addCommand(ctx context.Context, tx conn, c Command) error {
-	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor)
+	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor, limit_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor, c.Limit.Milliseconds())
 	return err
 }
 
@@ -87,16 +88,17 @@ func (s *Store) RecordAck(ctx context.Context, c Command) (bool, error) {
 	return k > 0, err
 }
 
-const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data, actor"
+const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data, actor, limit_ms"
 
 func scanCommand(row scanner) (Command, error) {
 	var c Command
 	var action string
 	var data sql.NullString
-	var created, sent, acked int64
-	err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data, &c.Actor)
+	var created, sent, acked, limit int64
+	err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data, &c.Actor, &limit)
 	c.Action, c.Data = json.RawMessage(action), raw(data)
 	c.CreatedAt, c.SentAt, c.AckedAt = fromMS(created), fromMS(sent), fromMS(acked)
+	c.Limit = time.Duration(limit) * time.Millisecond
 	return c, unreadable(cmp.Or(err, valid(c.Action, c.Data)))
 }
 

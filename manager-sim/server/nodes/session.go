@@ -27,19 +27,20 @@ const (
 // session is the connection of one node. Sessions are compared by address: an old one
 // that ends late does not take its successor offline.
 type session struct {
-	socket  socket
-	hub     *Hub
-	source  string // as limits count it
-	address string
-	nodeID  string
-	queue   chan wire.Message // to the writer
-	inbox   *inbox
-	missed  chan struct{} // has an entry while commands have to be sent again once the store is available
-	cancel  context.CancelFunc
-	caps    []string  // of the last health beat; only storeAll uses it
-	report  [3]string // version, health and trial of the last health beat; only storeAll uses it
-	beats   int       // health beats so far; only storeAll uses it
-	probe   bool      // it is no session, and nothing about the node changes
+	socket   socket
+	hub      *Hub
+	source   string // as limits count it
+	address  string
+	nodeID   string
+	queue    chan wire.Message // to the writer
+	inbox    *inbox
+	missed   chan struct{} // has an entry while commands have to be sent again once the store is available
+	cancel   context.CancelFunc
+	caps     []string      // of the last health beat; only storeAll uses it
+	report   [3]string     // version, health and trial of the last health beat; only storeAll uses it
+	beats    int           // health beats so far; only storeAll uses it
+	progress wire.Progress // of the last health beat that had one; only storeAll uses it
+	probe    bool          // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
