@@ -66,7 +66,7 @@ func summary(r api.Rollout) string {
 	if r.GroupName != "" {
 		of += " of " + r.GroupName
 	}
-	s := fmt.Sprintf("%s to %s: %s, wave %s: %s", of, r.Version, r.Status, waveOf(r), countsOf(r))
+	s := fmt.Sprintf("%s to %s: %s, wave %s: %s", of, r.Version, cmp.Or(r.Result, string(r.Status)), waveOf(r), countsOf(r))
 	if r.Reason != "" {
 		s += " (" + r.Reason + ")"
 	}
@@ -183,7 +183,7 @@ func newRolloutListCmd() *cobra.Command {
 			}
 			t := newTable(cmd.OutOrStdout(), "ROLLOUT", "GROUP", "VERSION", "STATUS", "WAVE", "NODES", "BY", "REASON")
 			for _, r := range list {
-				t.row(r.ID, r.GroupName, r.Version, string(r.Status), waveOf(r), countsOf(r), r.CreatedBy, r.Reason)
+				t.row(r.ID, r.GroupName, r.Version, cmp.Or(r.Result, string(r.Status)), waveOf(r), countsOf(r), r.CreatedBy, r.Reason)
 			}
 			return t.flush()
 		},

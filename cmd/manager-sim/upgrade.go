@@ -51,6 +51,7 @@ refused it, or the node has rolled back. It survives a restart of the manager.
 	f.BoolVar(&u.unlisted, "allow-unlisted", false, "allow a version that is not published for the node's device type")
 	f.BoolVar(&u.replace, "replace", false, "withdraw an earlier request that an offline node has not received")
 	f.BoolVar(&u.repair, "repair", false, "this version is the repair: the node accepts it even if its own check fails now")
+	f.DurationVar(&u.limit, "limit", 0, "time limit of the upgrade, renewed by the progress that the node reports: 1m to 24h (default 1h)")
 	f.BoolVar(&u.wait, "wait", false, "wait for the outcome")
 	f.DurationVar(&u.timeout, "timeout", 15*time.Minute, "limit of --wait; 0s is no limit")
 	return cmd
@@ -64,6 +65,7 @@ type upgrade struct {
 	replace, wait bool
 	repair        bool
 	timeout       time.Duration
+	limit         time.Duration // 0: the manager's default
 
 	cmd        *cobra.Command
 	node       string // its id
@@ -82,6 +84,9 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	}
 	if err := checkTimeout(cmd, u.timeout, u.wait); err != nil {
 		return err
+	}
+	if secs := int(u.limit / time.Second); cmd.Flags().Changed("limit") && (secs < api.MinLimitSecs || secs > api.MaxLimitSecs) {
+		return cli.Usage(errors.New("--limit must be 1m to 24h"))
 	}
 	var err error
 	if u.node, err = u.nodeID(cmd.Context(), name); err != nil {
@@ -125,7 +130,7 @@ func deadline(ctx context.Context, timeout time.Duration) (context.Context, cont
 // request sends the request to the manager, and reports if the node is offline.
 func (u *upgrade) request(ctx context.Context) error {
 	var answer []byte
-	id, err := u.UpgradeNode(ctx, u.node, api.NodeUpgrade{Version: u.version, Channel: u.channel, AllowUnlisted: u.unlisted, Replace: u.replace, Repair: u.repair}, api.WithRaw(&answer))
+	id, err := u.UpgradeNode(ctx, u.node, api.NodeUpgrade{Version: u.version, Channel: u.channel, AllowUnlisted: u.unlisted, Replace: u.replace, Repair: u.repair, LimitSecs: int(u.limit / time.Second)}, api.WithRaw(&answer))
 	if isConflict(err) {
 		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %s", withFlag(err.Error())))
 	}

@@ -98,7 +98,9 @@ type Rollout struct {
 	Manifests map[string]string `json:"manifests,omitempty"`
 
 	Status rollout.Status `json:"status"`
-	Reason string         `json:"reason,omitempty"` // why it is paused
+	// Result describes how it ended: "completed", "aborted", or "ended: 9 nodes never came".
+	Result string `json:"result,omitempty"`
+	Reason string `json:"reason,omitempty"` // why it is paused
 	// Broken is why it cannot continue; "": it can. It can always be aborted.
 	Broken string `json:"broken,omitempty"`
 	// Nodes are in the order of the waves. Waves are how many of them are in the

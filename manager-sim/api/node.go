@@ -206,6 +206,9 @@ type NodeUpgrade struct {
 	// Repair declares the version the repair of a node whose own check fails: the node does
 	// not look at the check of the version that it runs.
 	Repair bool `json:"repair,omitempty"`
+	// LimitSecs is the time limit: 60 to 86400; default 3600. It begins when the command is
+	// sent, and again whenever the progress that the node reports changes.
+	LimitSecs int `json:"limit_secs,omitempty"`
 }
 
 // Withdrawal is the body that withdraws a node's command.

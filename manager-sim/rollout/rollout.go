@@ -39,7 +39,8 @@
 // never sent, and withdraws one that was sent where the node obeys that (see Hold and
 // Recall); everything else withdraws it.
 //
-// No limit, settle window or lifetime runs while no manager ran: see Outages.
+// No limit, settle window or lifetime runs while no manager ran, and none depends on the wall
+// clock: see Uptime.
 //
 // The states of a node:
 //
@@ -160,10 +161,12 @@ type Node struct {
 	// Online is not stored. The caller sets it before each Step, or reports it as
 	// Presence. So a manager that starts, and sees no node at first, stores nothing.
 	Online  bool      `json:"-"`
-	Attempt int       `json:"attempt"`         // number of the last command, from 1; 0: none yet
-	Since   time.Time `json:"since,omitzero"`  // of the last command
-	Code    string    `json:"code,omitempty"`  // of a failure
-	Known   bool      `json:"known,omitempty"` // an operator resumed after the failure
+	Attempt int       `json:"attempt"`        // number of the last command, from 1; 0: none yet
+	Since   time.Time `json:"since,omitzero"` // of the last command
+	// SinceUp is the uptime at Since; 0: not known.
+	SinceUp time.Duration `json:"since_up_ns,omitempty"`
+	Code    string        `json:"code,omitempty"`  // of a failure
+	Known   bool          `json:"known,omitempty"` // an operator resumed after the failure
 	// Degraded is whether its health was degraded already when it got the command. The
 	// caller sets it with the command.
 	Degraded bool `json:"degraded,omitempty"`
@@ -205,6 +208,12 @@ type Rollout struct {
 	SettleUntil time.Time `json:"settle_until,omitzero"`
 	CreatedAt   time.Time `json:"created_at"`
 	EndedAt     time.Time `json:"ended_at,omitzero"`
+	// SettleUp and CreatedUp are the uptimes at which the settle window and the rollout began;
+	// 0: not known.
+	SettleUp  time.Duration `json:"settle_up_ns,omitempty"`
+	CreatedUp time.Duration `json:"created_up_ns,omitempty"`
+	// Uptime is the present one. The caller sets it, as Outages.
+	Uptime Uptime `json:"-"`
 	// Outages are those of the manager since CreatedAt. They are not stored here; the caller
 	// sets them, as Online. Settle, Limit and Life do not run in them.
 	Outages Outages `json:"-"`

@@ -283,7 +283,7 @@ func (r *Rollout) pause(reason string, acts *[]Action) {
 func (r *Rollout) expireNodes(now time.Time, acts *[]Action) {
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
-		if !n.running() || r.Outages.Elapsed(n.Since, now) < r.Limit {
+		if !n.running() || !r.passed(n.Since, n.SinceUp, r.Limit, now) {
 			continue
 		}
 		r.recall(n, ForLimit, acts)
@@ -294,15 +294,15 @@ func (r *Rollout) expireNodes(now time.Time, acts *[]Action) {
 }
 
 // over reports whether the lifetime is over: no node gets a command any more.
-func (r *Rollout) over(now time.Time) bool { return r.Outages.Elapsed(r.CreatedAt, now) >= r.Life }
+func (r *Rollout) over(now time.Time) bool { return r.passed(r.CreatedAt, r.CreatedUp, r.Life, now) }
 
 // SettleEnd returns when the settle window ends: SettleUntil, and later by the outages of
-// the manager in the window. It is zero outside of the window.
+// the manager in the window, or by the uptime. It is zero outside of the window.
 func (r Rollout) SettleEnd() time.Time {
 	if r.SettleUntil.IsZero() {
 		return time.Time{}
 	}
-	return r.Outages.After(r.SettleUntil.Add(-r.Settle), r.Settle)
+	return r.end(r.SettleUntil.Add(-r.Settle), r.SettleUp, r.Settle)
 }
 
 // advance moves the rollout as far as its state allows at now.
@@ -330,7 +330,7 @@ func (r *Rollout) advance(now time.Time, acts *[]Action) {
 			r.run()
 			return
 		case r.Status != Settling:
-			r.Status, r.SettleUntil = Settling, now.Add(r.Settle)
+			r.Status, r.SettleUntil, r.SettleUp = Settling, now.Add(r.Settle), r.Uptime.Sum
 			return
 		case now.Before(r.SettleEnd()):
 			return
@@ -357,7 +357,7 @@ func (r *Rollout) commandWaves(now time.Time, allowed bool, acts *[]Action) (run
 			r.recall(n, ForSkip, acts)
 			n.State, n.Hold = NodeUpdated, ""
 		default:
-			n.Since = now
+			n.Since, n.SinceUp = now, r.Uptime.Sum
 			r.command(n, acts)
 		}
 		switch {
@@ -402,11 +402,11 @@ func (r Rollout) NextTick() (time.Time, bool) {
 	for _, n := range r.Nodes {
 		if n.running() {
 			running = true
-			add(r.Outages.After(n.Since, r.Limit))
+			add(r.end(n.Since, n.SinceUp, r.Limit))
 		}
 	}
 	if r.Status != Paused && !running {
-		add(r.Outages.After(r.CreatedAt, r.Life))
+		add(r.end(r.CreatedAt, r.CreatedUp, r.Life))
 	}
 	return next, !next.IsZero()
 }

@@ -201,7 +201,7 @@ func (p *pair) age(d time.Duration) {
 	}
 	for i := range r.Nodes {
 		if n := &r.Nodes[i]; !n.Since.IsZero() {
-			n.Since = n.Since.Add(-d)
+			n.Since, n.SinceUp = n.Since.Add(-d), 0 // as in the state of an earlier version
 		}
 	}
 	if stored.State, err = json.Marshal(r); err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -113,6 +114,10 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if body.LimitSecs != 0 && (body.LimitSecs < api.MinLimitSecs || body.LimitSecs > api.MaxLimitSecs) {
+		badRequest(w, fmt.Errorf("limit_secs is not %d to %d", api.MinLimitSecs, api.MaxLimitSecs))
+		return
+	}
 	n, ok := h.views.fromPath(w, r)
 	if !ok {
 		return
@@ -123,7 +128,8 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name, Acting: requester(r).Key(), Repair: body.Repair, Replaces: body.Replaces}
+	c := store.Command{ID: uuid.NewString(), NodeID: n.ID, Version: body.Version, Channel: body.Channel, CreatedAt: time.Now().UTC(), Actor: requester(r).Name, Acting: requester(r).Key(), Repair: body.Repair, Replaces: body.Replaces,
+		Limit: time.Duration(body.LimitSecs) * time.Second}
 	var err error
 	c.Action, err = json.Marshal(wire.Action{Type: wire.ActionUpgrade, Version: body.Version, Channel: body.Channel, TargetArch: body.TargetArch, Variant: body.Variant, Repair: body.Repair})
 	if err != nil {

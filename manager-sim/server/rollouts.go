@@ -204,11 +204,12 @@ func (h *rolloutRoutes) view(stored store.Rollout, groups map[string]string) (ro
 	if !stored.Active && !r.Status.Final() {
 		r.Status, r.Reason = rollout.Aborted, ""
 	}
-	r.Outages = h.engine.Clock.Outages(time.Now())
+	now := time.Now()
+	r.Outages, r.Uptime = h.engine.Clock.Outages(now), h.engine.Clock.Uptime(now)
 	v := api.Rollout{
 		ID: r.ID, GroupID: r.GroupID, Version: r.Version, Channel: r.Channel, Strategy: r.Strategy, From: r.From, CreatedBy: r.By, Acting: r.Acting.Name,
-		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Manifests: r.Manifests, Status: r.Status, Reason: r.PauseReason(), Broken: r.Broken,
-		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd(), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
+		Settle: r.Settle, Limit: r.Limit, Life: r.Life, Threshold: r.Threshold, Repair: r.Repair, Manifests: r.Manifests, Status: r.Status, Result: r.Result(), Reason: r.PauseReason(), Broken: r.Broken,
+		Waves: r.Waves, Wave: r.Wave, SettleUntil: r.SettleEnd().UTC().Round(0), CreatedAt: r.CreatedAt, EndedAt: r.EndedAt,
 		GroupName: groups[stored.GroupID], Counts: map[rollout.NodeState]int{}, Revision: stored.Revision, Decision: r.Decision(), Nodes: []api.RolloutNode{},
 	}
 	for _, n := range r.Nodes {

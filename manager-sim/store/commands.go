@@ -26,6 +26,7 @@ type Command struct {
 	ErrorCode string
 	Error     string
 	Data      json.RawMessage
+	Limit     time.Duration // from SentAt, or from the node's last progress, to the outcome; 0: the default
 	Actor     string // who requested it; "" for a command of an earlier version
 	State     CommandState
 	RolloutID string // "": requested for this node
@@ -85,8 +86,8 @@ func addCommand(ctx context.Context, tx conn, c Command) error {
 	if err := errors.Join(closeFinished(ctx, tx, c.NodeID), withdrawOpen(ctx, tx, c.NodeID, c.Actor, ReasonReplaced, c.CreatedAt)); err != nil {
 		return err
 	}
-	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor, state, rollout_id, acting) VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)",
-		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor, c.RolloutID, c.Acting)
+	_, err := tx.exec(ctx, "INSERT INTO commands (id, node_id, version, channel, action, created_at, actor, limit_ms, state, rollout_id, acting) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?)",
+		c.ID, c.NodeID, c.Version, c.Channel, string(c.Action), ms(c.CreatedAt), c.Actor, c.Limit.Milliseconds(), c.RolloutID, c.Acting)
 	return err
 }
 
@@ -103,18 +104,19 @@ func (s *Store) RecordAck(ctx context.Context, c Command) (bool, error) {
 	return k > 0, err
 }
 
-const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data, actor, state, rollout_id, acting, withdrawn_at, withdraw_sent_at, withdraw_acked_at, decided_by, reason"
+const commandColumns = "id, node_id, version, channel, action, created_at, sent_at, acked_at, success, error_code, error, data, actor, state, rollout_id, acting, withdrawn_at, withdraw_sent_at, withdraw_acked_at, decided_by, reason, limit_ms"
 
 func scanCommand(row scanner) (Command, error) {
 	var c Command
 	var action string
 	var data sql.NullString
-	var created, sent, acked, withdrawn, withdrawSent, withdrawAcked int64
+	var limit, created, sent, acked, withdrawn, withdrawSent, withdrawAcked int64
 	err := row.Scan(&c.ID, &c.NodeID, &c.Version, &c.Channel, &action, &created, &sent, &acked, &c.Success, &c.ErrorCode, &c.Error, &data, &c.Actor,
-		&c.State, &c.RolloutID, &c.Acting, &withdrawn, &withdrawSent, &withdrawAcked, &c.DecidedBy, &c.Reason)
+		&c.State, &c.RolloutID, &c.Acting, &withdrawn, &withdrawSent, &withdrawAcked, &c.DecidedBy, &c.Reason, &limit)
 	c.Action, c.Data = json.RawMessage(action), raw(data)
 	c.CreatedAt, c.SentAt, c.AckedAt = fromMS(created), fromMS(sent), fromMS(acked)
 	c.WithdrawnAt, c.WithdrawSentAt, c.WithdrawAckedAt = fromMS(withdrawn), fromMS(withdrawSent), fromMS(withdrawAcked)
+	c.Limit = time.Duration(limit) * time.Millisecond
 	return c, unreadable(cmp.Or(err, valid(c.Action, c.Data)))
 }
 

@@ -6,8 +6,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
 // earlier creates a database as an earlier version left it, with the first migrations of a
@@ -72,4 +74,31 @@ func testOldHealth(t *testing.T, path string) {
 			t.Errorf("%s: %v, %v", id, n.HealthAt, err)
 		}
 	}
+}
+
+func TestOldBeats(t *testing.T) { each(t, testOldBeats) }
+
+// The beat, the commands and the nodes of an earlier version stay. Their uptime, limit and
+// progress are not known.
+func testOldBeats(t *testing.T, path string) {
+	earlier(t, path, 9, 6, `INSERT INTO alive (one, at) VALUES (1, 1700000000000)`,
+		`INSERT INTO nodes (id, device_type, secret_hash, version, capabilities, registered_at, last_seen) VALUES ('n', 'edge', 'h', '1.0.0', '[]', 1, 2)`,
+		`INSERT INTO commands (id, node_id, version, channel, action, created_at) VALUES ('c', 'n', '1.1.0', 'stable', '{}', 1700000000000)`)
+	s := open(t, path)
+	b, err := s.LastBeat(t.Context())
+	if err != nil || b.At.UnixMilli() != 1700000000000 || b.Uptime != 0 || b.BootID != "" {
+		t.Errorf("got %+v, %v", b, err)
+	}
+	if c, err := s.Command(t.Context(), "c"); err != nil || c.Limit != 0 {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if n, err := s.Node(t.Context(), "n"); err != nil || !n.ProgressAt.IsZero() {
+		t.Errorf("got %+v, %v", n, err)
+	}
+	must(t, s.RecordBeat(t.Context(), now, 0, store.Beat{Uptime: time.Minute, BootID: "b", Boot: time.Hour}))
+	must(t, s.RecordAlive(t.Context(), now, 0))
+	if b, err := s.LastBeat(t.Context()); err != nil || b.Uptime != time.Minute || b.BootID != "" {
+		t.Errorf("got %+v, %v", b, err)
+	}
+	must(t, s.Ready(t.Context()))
 }

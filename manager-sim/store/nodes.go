@@ -31,23 +31,25 @@ type Node struct {
 	RemovedAt    time.Time     // zero: it was not removed
 	Trial        string        // of its last health beat, as wire.Health.TrialState
 	Hold         *api.Hold     // of its last health beat: what an unproven version waits for
+	ProgressAt   time.Time     // when the progress of an upgrade that it reports last changed; zero: never
 	Features     []string      // that it announced when it authenticated last: wire.FeatureWithdraw
 	Manifest     string        // SHA-256 of the manifest of Version, as the node reports; "": it reports none
 	HealthAt     time.Time     // of its last health beat; zero: none since it authenticated at Version
 }
 
-const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at, features, manifest_sha256"
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at, features, manifest_sha256, progress_at"
 
 func scanNode(row scanner) (Node, error) {
 	var n Node
 	var caps, warnings, features string
 	var up, duplicate, hold sql.NullString
-	var reg, seen, removed, healthAt int64
+	var reg, seen, removed, healthAt, progressAt int64
 	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
-		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features, &n.Manifest); err != nil {
+		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features, &n.Manifest, &progressAt); err != nil {
 		return n, unreadable(err)
 	}
 	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt, n.HealthAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed), fromMS(healthAt)
+	n.ProgressAt = fromMS(progressAt)
 	if hold.Valid {
 		if err := json.Unmarshal([]byte(hold.String), &n.Hold); err != nil {
 			return n, unreadable(err)
@@ -130,7 +132,7 @@ func (s *Store) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry)
 }
 
 // RecordHealth records a health beat at n.LastSeen: version, capabilities, upgrade,
-// health, warnings, trial, hold and manifest of n.
+// health, warnings, trial, hold and manifest of n, and n.ProgressAt unless that is zero.
 func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 	caps, err := json.Marshal(append([]string{}, n.Capabilities...))
 	if err != nil {
@@ -146,8 +148,9 @@ func (s *Store) RecordHealth(ctx context.Context, n Node) error {
 			return err
 		}
 	}
-	_, err = s.exec(ctx, "UPDATE nodes SET version = ?, last_seen = ?, health_at = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ?, warnings = ?, trial = ?, hold = ?, manifest_sha256 = ? WHERE id = ? AND removed_at = 0",
-		n.Version, ms(n.LastSeen), ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, string(warnings), n.Trial, null(hold), n.Manifest, n.ID)
+	progress := ms(n.ProgressAt) // 0: as before
+	_, err = s.exec(ctx, "UPDATE nodes SET progress_at = CASE WHEN CAST(? AS BIGINT) > 0 THEN CAST(? AS BIGINT) ELSE progress_at END, version = ?, last_seen = ?, health_at = ?, capabilities = ?, upgrade = ?, health = ?, unavailable = ?, warnings = ?, trial = ?, hold = ?, manifest_sha256 = ? WHERE id = ? AND removed_at = 0",
+		progress, progress, n.Version, ms(n.LastSeen), ms(n.LastSeen), string(caps), null(n.Upgrade), n.Health, n.Unavailable, string(warnings), n.Trial, null(hold), n.Manifest, n.ID)
 	return err
 }
 

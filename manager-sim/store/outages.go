@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"time"
 )
 
@@ -23,30 +21,7 @@ const (
 // After a clock was set back no outage ends in the future: one that does ends now, and one
 // that would begin later is deleted.
 func (s *Store) RecordAlive(ctx context.Context, now time.Time, gap time.Duration) error {
-	return s.tx(ctx, func(tx conn) error {
-		var last int64
-		err := tx.row(ctx, "SELECT at FROM alive").Scan(&last)
-		if errors.Is(err, sql.ErrNoRows) {
-			last, err = ms(now), nil
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := tx.exec(ctx, "INSERT INTO alive (one, at) VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET at = excluded.at", ms(now)); err != nil {
-			return err
-		}
-		switch away := ms(now) - last; {
-		case away < 0:
-			if _, err := tx.exec(ctx, "DELETE FROM outages WHERE began >= ?", ms(now)); err != nil {
-				return err
-			}
-			_, err := tx.exec(ctx, "UPDATE outages SET ended = ? WHERE ended > ?", ms(now), ms(now))
-			return err
-		case away > gap.Milliseconds():
-			return addOutage(ctx, tx, last, ms(now))
-		}
-		return nil
-	})
+	return s.RecordBeat(ctx, now, gap, Beat{Uptime: -1})
 }
 
 // addOutage stores an outage, or extends the one before.

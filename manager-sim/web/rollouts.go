@@ -61,6 +61,9 @@ func (d rolloutDetail) Bad() int {
 	return d.number(rollout.NodeFailed) + d.number(rollout.NodeRolledBack) + d.number(rollout.NodeDependency)
 }
 
+// Word is its status, or how it ended.
+func (d rolloutDetail) Word() string { return cmp.Or(d.Result, string(d.Status)) }
+
 // Final reports whether the rollout has ended.
 func (d rolloutDetail) Final() bool { return d.Status.Final() }
 

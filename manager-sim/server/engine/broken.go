@@ -38,7 +38,7 @@ func Decode(stored store.Rollout) (rollout.Rollout, error) {
 }
 
 // protected runs f, and returns a panic of it as a brokenError.
-func (e *Engine) protected(id string, f func() error) (err error) {
+func protected(e *Engine, id string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			e.Log.Error().Str("rollout_id", id).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("rollout failed")
@@ -50,7 +50,7 @@ func (e *Engine) protected(id string, f func() error) (err error) {
 
 // pauseBroken pauses a rollout that cannot continue because of err. A rollout whose state
 // cannot be read is only logged: nothing advances it, and the API shows it as broken.
-func (e *Engine) pauseBroken(ctx context.Context, stored store.Rollout, err error) error {
+func pauseBroken(ctx context.Context, e *Engine, stored store.Rollout, err error) error {
 	if e.logged[stored.ID] != err.Error() {
 		e.Log.Error().Str("rollout_id", stored.ID).Err(err).Msg("rollout is broken")
 		e.logged[stored.ID] = err.Error()
@@ -59,10 +59,12 @@ func (e *Engine) pauseBroken(ctx context.Context, stored store.Rollout, err erro
 	if unreadable != nil {
 		return nil
 	}
-	return e.protected(stored.ID, func() error {
+	return protected(e, stored.ID, func() error {
 		e.CommandLock.Lock()
 		defer e.CommandLock.Unlock()
-		next, actions, stepErr := rollout.Step(r, rollout.Break{Reason: err.Error()}, time.Now().UTC())
+		now := time.Now()
+		r.Outages, r.Uptime = e.Clock.Outages(now), e.Clock.Uptime(now)
+		next, actions, stepErr := rollout.Step(r, rollout.Break{Reason: err.Error()}, now.UTC())
 		if stepErr != nil {
 			return stepErr
 		}
@@ -71,7 +73,7 @@ func (e *Engine) pauseBroken(ctx context.Context, stored store.Rollout, err erro
 }
 
 // abortBroken aborts a rollout, whatever its state is.
-func (e *Engine) abortBroken(ctx context.Context, stored store.Rollout, entry api.AuditEntry) error {
+func abortBroken(ctx context.Context, e *Engine, stored store.Rollout, entry api.AuditEntry) error {
 	if !stored.Active {
 		return rollout.ErrFinal
 	}

@@ -24,12 +24,27 @@ type Clock struct {
 	beat      time.Time // the last one that is stored
 	corrected time.Time // when this Clock began, or last saw that the clock was set back
 	outages   rollout.Outages
+	last      store.Beat // the last one; at first, that of the manager before
+	mono      time.Time  // of last, with the monotonic clock; zero: last is of the manager before
+	before    time.Time  // of the last beat of the manager before
+	jump      *Jump      // nil: none that has to be looked at
+
+	boot func() Boot
 }
 
 // StartClock records that the manager runs, and the outage before.
 func StartClock(ctx context.Context, st *store.Store) (*Clock, error) {
-	c := &Clock{store: st}
-	return c, c.record(ctx, time.Now(), 0)
+	return StartClockAt(ctx, st, time.Now(), thisBoot)
+}
+
+// StartClockAt is StartClock at a time, on a machine with a boot.
+func StartClockAt(ctx context.Context, st *store.Store, now time.Time, boot func() Boot) (*Clock, error) {
+	last, err := st.LastBeat(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &Clock{store: st, boot: boot, last: last, before: last.At}
+	return c, c.record(ctx, now, 0)
 }
 
 // Beat records that the manager runs, if the last beat is older than tickInterval.
@@ -52,36 +67,6 @@ func (c *Clock) Stop(ctx context.Context) error {
 		return nil
 	}
 	return c.record(ctx, time.Now(), maxBeatGap)
-}
-
-// record stores a beat. If it fails, the time since the last beat counts as an outage as
-// soon as that is longer than maxBeatGap.
-func (c *Clock) record(ctx context.Context, now time.Time, gap time.Duration) error {
-	if err := c.store.RecordAlive(ctx, now, gap); err != nil {
-		return err
-	}
-	now = now.Round(0) // as it is stored: without the monotonic clock, which stops in a suspended machine
-	c.mu.Lock()
-	outages, away := c.outages, now.Sub(c.beat)
-	back, known := away < 0 || c.beat.IsZero(), 0 <= away && away <= gap
-	c.mu.Unlock()
-	if !known {
-		list, err := c.store.Outages(ctx)
-		if err != nil {
-			return err
-		}
-		outages = make(rollout.Outages, len(list))
-		for i, o := range list {
-			outages[i] = rollout.Outage{Began: o.Began, Ended: o.Ended}
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.beat, c.outages = now, outages
-	if back {
-		c.corrected = now
-	}
-	return nil
 }
 
 // Outages returns the outages of the manager until now. If the last beat is too old, the

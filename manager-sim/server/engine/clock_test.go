@@ -117,7 +117,7 @@ func TestALimitWhileTheDatabaseHangs(t *testing.T) {
 		if _, err := st.AddEvent(t.Context(), &begun); err != nil {
 			t.Fatal(err)
 		}
-		r.Nodes[0].Since = time.Now().Add(-80 * time.Second)
+		r.Nodes[0].Since, r.Nodes[0].SinceUp = time.Now().Add(-80*time.Second), 0 // as in the state of an earlier version
 		if stored.State, err = json.Marshal(r); err != nil {
 			t.Fatal(err)
 		}

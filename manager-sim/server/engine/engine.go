@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -78,6 +79,8 @@ type Engine struct {
 
 	wake chan struct{} // has an entry while the rollouts have to be looked at
 
+	nodeSeen atomic.Bool // a node connected since this manager started
+
 	mu      sync.Mutex
 	changed map[string]bool // nodes about which something may be new
 }
@@ -91,6 +94,7 @@ func New(c Config) *Engine {
 
 // NodeChanged makes the engine check a node of which something may have changed.
 func (e *Engine) NodeChanged(nodeID string) {
+	e.nodeSeen.Store(true)
 	e.mu.Lock()
 	e.changed[nodeID] = true
 	e.mu.Unlock()
@@ -149,6 +153,7 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 	if err := e.Clock.Beat(ctx, now); err != nil {
 		return 0, err
 	}
+	jump := jumpOf(e)
 	rs, err := e.Store.Rollouts(ctx, "", true, -1)
 	if err != nil {
 		return 0, err
@@ -166,12 +171,12 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 	var failed error // of the last rollout that has to be tried again; the others go on
 	for _, stored := range rs {
 		var r rollout.Rollout
-		err := e.protected(stored.ID, func() (err error) {
-			r, err = e.advance(ctx, stored, changed, all, everyone)
+		err := protected(e, stored.ID, func() (err error) {
+			r, err = advance(ctx, e, stored, jump, changed, all, everyone)
 			return err
 		})
 		if broken(err) {
-			err = e.pauseBroken(ctx, stored, err)
+			err = pauseBroken(ctx, e, stored, err)
 		}
 		if store.Unavailable(err) || ctx.Err() != nil {
 			return 0, err
@@ -187,15 +192,34 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 	if everyone {
 		e.watched = now
 	}
+	if failed == nil {
+		e.Clock.ForgetJump(jump)
+	}
 	return next, failed
 }
 
-// advance applies to a rollout what is new about its nodes, and that time has passed.
-func (e *Engine) advance(ctx context.Context, stored store.Rollout, changed map[string]bool, all, everyone bool) (rollout.Rollout, error) {
+// jumpOf returns a jump of the clock for which the rollouts pause, or nil. A jump before the
+// first node connects is none: the clock is set while the machine boots.
+func jumpOf(e *Engine) *Jump {
+	j := e.Clock.Jump()
+	if j != nil && !j.Start && !e.nodeSeen.Load() {
+		e.Clock.ForgetJump(j)
+		return nil
+	}
+	return j
+}
+
+// advance applies to a rollout what is new about its nodes, and that time has passed. After a
+// jump of the clock it pauses the rollout.
+func advance(ctx context.Context, e *Engine, stored store.Rollout, jump *Jump, changed map[string]bool, all, everyone bool) (rollout.Rollout, error) {
 	return e.transition(ctx, stored, func(r rollout.Rollout) ([]rollout.Event, error) {
 		events, err := e.outcomes(ctx, r, changed, all)
 		if err != nil {
 			return nil, err
+		}
+		if jump != nil && r.Status != rollout.Paused {
+			e.Log.Warn().Str("rollout_id", r.ID).Dur("jump", jump.By).Msg("rollout paused: the clock of the manager jumped")
+			events = append([]rollout.Event{rollout.Pause{Reason: jump.Reason()}}, events...)
 		}
 		fallen, err := e.Watch.fallen(ctx, r, changed, everyone)
 		return append(append(events, fallen...), rollout.Tick{}), err
@@ -203,7 +227,7 @@ func (e *Engine) advance(ctx context.Context, stored store.Rollout, changed map[
 }
 
 // statusIn returns the status of a node's upgrade in a rollout.
-func (e *Engine) statusIn(ctx context.Context, r rollout.Rollout, n rollout.Node) (Status, store.Node, error) {
+func statusIn(ctx context.Context, e *Engine, r rollout.Rollout, n rollout.Node) (Status, store.Node, error) {
 	c, err := e.Store.Command(ctx, r.CommandID(n))
 	if err != nil {
 		return Status{}, store.Node{}, fmt.Errorf("node %s: %w", n.ID, err)
@@ -228,7 +252,7 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		if n.Attempt == 0 || n.State == rollout.NodeSkipped || n.State == rollout.NodeWaiting && n.Hold == "" {
 			continue
 		}
-		st, rec, err := e.statusIn(ctx, r, n)
+		st, rec, err := statusIn(ctx, e, r, n)
 		if broken(err) { // the outcomes of the others count all the same
 			events = append(events, rollout.Break{Reason: err.Error()})
 			continue

@@ -63,6 +63,7 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 		}
 		return api.RolloutPlan{}, &NotSchedulableError{reason}
 	}
+	ro.Begin(e.Clock.Uptime(time.Now()))
 	plan := planOf(ro, leftOut)
 	if req.DryRun {
 		return plan, nil

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -16,7 +17,8 @@ import (
 // trial. The acknowledgement, events and the authentication may each be missing; the others
 // decide then. Until the version has sent a health beat, it may be on trial. A command that has not ended within the time limit has failed
 // (rollout.TimeLimit), until a later event reports its outcome; an unproven version has no
-// limit. age returns how long a manager has run since a time.
+// limit. The limit of the command begins when it is sent, and again whenever the progress that
+// the node reports changes. age returns how long a manager has run since a time.
 func StateOf(c store.Command, codes []string, n store.Node, age func(since time.Time) time.Duration) (state api.UpgradeState, errorCode string) {
 	state, errorCode = stateOf(c, codes, n)
 	switch state {
@@ -25,7 +27,11 @@ func StateOf(c store.Command, codes []string, n store.Node, age func(since time.
 			return api.Failed, rollout.TimeLimit
 		}
 	case api.Sent, api.Staging, api.Staged, api.Proving:
-		if !proceeds(c, n) && age(c.SentAt) >= rollout.DefaultLimit {
+		since := c.SentAt
+		if n.ProgressAt.After(since) { // the node reported progress since
+			since = n.ProgressAt
+		}
+		if !proceeds(c, n) && age(since) >= cmp.Or(c.Limit, rollout.DefaultLimit) {
 			return api.Failed, rollout.TimeLimit
 		}
 	}

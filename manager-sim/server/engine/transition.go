@@ -25,12 +25,12 @@ func (e *Engine) Act(ctx context.Context, rolloutID string, event rollout.Event,
 		if err != nil {
 			return err
 		}
-		err = e.protected(stored.ID, func() error {
+		err = protected(e, stored.ID, func() error {
 			_, err := e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return []rollout.Event{event}, nil }, actor, entry)
 			return err
 		})
 		if _, abort := event.(rollout.Abort); broken(err) && abort {
-			err = e.abortBroken(ctx, stored, entry)
+			err = abortBroken(ctx, e, stored, entry)
 		} else if broken(err) {
 			return fmt.Errorf("%w: %w", rollout.ErrBroken, err)
 		}
@@ -67,7 +67,7 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 	// Whatever took its time until here, such as a database that did not answer, is in the
 	// outages.
 	now := time.Now().UTC()
-	r.Outages = e.Clock.Outages(now)
+	r.Outages, r.Uptime = e.Clock.Outages(now), e.Clock.Uptime(time.Now()) // which has a monotonic clock
 	var next rollout.Rollout
 	var actions []rollout.Action
 	try := func() error {

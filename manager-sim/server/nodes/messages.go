@@ -118,6 +118,14 @@ func (s *session) health(ctx context.Context, now time.Time, m *wire.Health) err
 			return err
 		}
 		n.Upgrade = b
+		if p := m.Upgrade.Progress; p != nil && *p != s.progress {
+			if n.ProgressAt = now; s.beats == 0 { // it may have reported the same in the session before
+				if n.ProgressAt, err = knownProgress(ctx, s, *p, now); err != nil {
+					return err
+				}
+			}
+			s.progress = *p
+		}
 	}
 	if err := s.hub.Store.RecordHealth(ctx, n); err != nil {
 		return err
@@ -185,4 +193,18 @@ func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
 		h.NodeChanged(s.nodeID)
 	}
 	return err
+}
+
+// knownProgress returns when a node reported progress of which this is the first report in a
+// session: now, or the zero time if the session before reported the same.
+func knownProgress(ctx context.Context, s *session, p wire.Progress, now time.Time) (time.Time, error) {
+	n, err := s.hub.Store.Node(ctx, s.nodeID)
+	if err != nil {
+		return now, err
+	}
+	var before struct{ Progress *wire.Progress }
+	if json.Unmarshal(n.Upgrade, &before) == nil && before.Progress != nil && *before.Progress == p {
+		return time.Time{}, nil
+	}
+	return now, nil
 }

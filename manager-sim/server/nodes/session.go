@@ -40,6 +40,7 @@ type session struct {
 	caps      []string  // of the last health beat; only storeAll uses it
 	report    [4]string // version, health, trial and manifest of the last health beat; only storeAll uses it
 	beats     int       // health beats so far; only storeAll uses it
+	progress  wire.Progress // of the last health beat that had one; only storeAll uses it
 	withdraws bool      // the node announced that it obeys withdrawals
 	probe     bool      // it is no session, and nothing about the node changes
 
