@@ -27,7 +27,7 @@ type Command struct {
 	Error     string
 	Data      json.RawMessage
 	Limit     time.Duration // from SentAt, or from the node's last progress, to the outcome; 0: the default
-	Actor     string // who requested it; "" for a command of an earlier version
+	Actor     string        // who requested it; "" for a command of an earlier version
 	State     CommandState
 	RolloutID string // "": requested for this node
 	// Acting is the identity with which it was requested: its rights are checked again before

@@ -26,7 +26,9 @@ const (
 // minutes.
 type Catalogue struct {
 	list func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
-	log  zerolog.Logger
+	// manifest is Config.Manifest.
+	manifest func(ctx context.Context, deviceType, channel, version string) ([]byte, error)
+	log      zerolog.Logger
 
 	mu   sync.Mutex
 	kept map[[2]string]cachedList
@@ -37,8 +39,9 @@ type cachedList struct {
 	list []api.Release
 }
 
-func newCatalogue(list func(ctx context.Context, deviceType, channel string) ([]api.Release, error), log zerolog.Logger) *Catalogue {
-	return &Catalogue{list: list, log: log, kept: make(map[[2]string]cachedList)}
+func newCatalogue(list func(ctx context.Context, deviceType, channel string) ([]api.Release, error),
+	manifest func(ctx context.Context, deviceType, channel, version string) ([]byte, error), log zerolog.Logger) *Catalogue {
+	return &Catalogue{list: list, manifest: manifest, log: log, kept: make(map[[2]string]cachedList)}
 }
 
 // Releases returns what is published for a device type on a channel, newest first.

@@ -89,7 +89,7 @@ type Engine struct {
 func New(c Config) *Engine {
 	statuses := Statuses{c.Store, c.Clock}
 	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses, c.Rights},
-		Catalogue: newCatalogue(c.Releases, c.Log), Watch: newWatch(c, statuses), logged: make(map[string]string), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
+		Catalogue: newCatalogue(c.Releases, c.Manifest, c.Log), Watch: newWatch(c, statuses), logged: make(map[string]string), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 
 // NodeChanged makes the engine check a node of which something may have changed.

@@ -22,8 +22,8 @@ const manifestTimeout = 10 * time.Second
 // manifests returns the SHA-256 of the manifest of p's version for each device type of the
 // nodes, as the release host has it now. What cannot be read, or is the manifest of another
 // release, is left out: the first node that is updated decides then.
-func (e *Engine) manifests(ctx context.Context, nodes []store.Node, p rollout.Plan) map[string]string {
-	if e.Manifest == nil {
+func (c *Catalogue) manifests(ctx context.Context, nodes []store.Node, p rollout.Plan) map[string]string {
+	if c.manifest == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, manifestTimeout)
@@ -35,9 +35,9 @@ func (e *Engine) manifests(ctx context.Context, nodes []store.Node, p rollout.Pl
 			continue
 		}
 		tried[n.DeviceType] = true
-		digest, err := e.manifest(ctx, n.DeviceType, p)
+		digest, err := c.manifestSum(ctx, n.DeviceType, p)
 		if err != nil {
-			e.Log.Warn().Err(err).Str("device_type", n.DeviceType).Str("version", p.Version).Msg("manifest not read; the rollout pins the one of the first node that is updated")
+			c.log.Warn().Err(err).Str("device_type", n.DeviceType).Str("version", p.Version).Msg("manifest not read; the rollout pins the one of the first node that is updated")
 			continue
 		}
 		if digest != "" {
@@ -47,9 +47,9 @@ func (e *Engine) manifests(ctx context.Context, nodes []store.Node, p rollout.Pl
 	return pins
 }
 
-// manifest returns the SHA-256 of a manifest; "": it is not known.
-func (e *Engine) manifest(ctx context.Context, deviceType string, p rollout.Plan) (string, error) {
-	b, err := e.Manifest(ctx, deviceType, p.Channel, p.Version)
+// manifestSum returns the SHA-256 of a manifest; "": it is not known.
+func (c *Catalogue) manifestSum(ctx context.Context, deviceType string, p rollout.Plan) (string, error) {
+	b, err := c.manifest(ctx, deviceType, p.Channel, p.Version)
 	if err != nil || b == nil {
 		return "", err
 	}
@@ -67,11 +67,11 @@ func (e *Engine) manifest(ctx context.Context, deviceType string, p rollout.Plan
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// action returns the action of a rollout's command to a node, as it is sent.
-func (e *Engine) action(ctx context.Context, r rollout.Rollout, nodeID string) (json.RawMessage, error) {
+// actionOf returns the action of a rollout's command to a node, as it is sent.
+func actionOf(ctx context.Context, st *store.Store, r rollout.Rollout, nodeID string) (json.RawMessage, error) {
 	a := wire.Action{Type: wire.ActionUpgrade, Version: r.Version, Channel: r.Channel, Repair: r.Repair}
 	if len(r.Manifests) > 0 {
-		n, err := e.Store.Node(ctx, nodeID)
+		n, err := st.Node(ctx, nodeID)
 		if err != nil {
 			return nil, err
 		}

@@ -33,7 +33,7 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 	if req.SettleSecs != nil { // 0 would mean the default there
 		p.Settle = max(time.Duration(*req.SettleSecs)*time.Second, 1)
 	}
-	p.Manifests = e.manifests(ctx, nodes, p)
+	p.Manifests = e.Catalogue.manifests(ctx, nodes, p)
 	ids, online, leftOut := e.eligible(ctx, nodes, req)
 	leftOut = nameOtherReleases(leftOut, nodes, p)
 	e.CommandLock.Lock()

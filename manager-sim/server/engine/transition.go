@@ -158,7 +158,7 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	for _, a := range actions {
 		switch a := a.(type) {
 		case rollout.Command:
-			action, err := e.action(ctx, r, a.NodeID)
+			action, err := actionOf(ctx, e.Store, r, a.NodeID)
 			if err != nil {
 				return err
 			}

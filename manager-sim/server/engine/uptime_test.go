@@ -143,7 +143,7 @@ func TestAJumpPauses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0"}, "ann")
+	plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0"}, rollout.Person{Key: "ann", Name: "ann"})
 	if err != nil {
 		t.Fatal(err)
 	}

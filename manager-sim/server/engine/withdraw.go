@@ -145,7 +145,7 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 		}
 	}
 	for _, stored := range ended {
-		err := e.protected(stored.ID, func() error {
+		err := protected(e, stored.ID, func() error {
 			r, err := decode(stored)
 			if err != nil {
 				return err

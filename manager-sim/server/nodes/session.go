@@ -37,12 +37,12 @@ type session struct {
 	inbox     *inbox
 	missed    chan struct{} // has an entry while commands have to be sent again once the store is available
 	cancel    context.CancelFunc
-	caps      []string  // of the last health beat; only storeAll uses it
-	report    [4]string // version, health, trial and manifest of the last health beat; only storeAll uses it
-	beats     int       // health beats so far; only storeAll uses it
+	caps      []string      // of the last health beat; only storeAll uses it
+	report    [4]string     // version, health, trial and manifest of the last health beat; only storeAll uses it
+	beats     int           // health beats so far; only storeAll uses it
 	progress  wire.Progress // of the last health beat that had one; only storeAll uses it
-	withdraws bool      // the node announced that it obeys withdrawals
-	probe     bool      // it is no session, and nothing about the node changes
+	withdraws bool          // the node announced that it obeys withdrawals
+	probe     bool          // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
