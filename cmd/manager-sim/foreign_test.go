@@ -73,7 +73,7 @@ func everyField(t reflect.Type) any {
 	case reflect.Slice:
 		return []any{everyField(t.Elem())}
 	case reflect.Map:
-		return map[string]any{"failed": 1, hostile: 1}
+		return map[string]any{"failed": everyField(t.Elem()), hostile: everyField(t.Elem())}
 	case reflect.String:
 		return "x"
 	case reflect.Bool:
