@@ -161,18 +161,19 @@ func (s *Store) RecordWithdrawAck(ctx context.Context, nodeID, id string, succes
 // acknowledged as withdrawn.
 type Unanswered struct {
 	ID    string
+	State CommandState
 	Sent  bool
 	Begun bool // there is an event for it, but none that says that it was withdrawn
 }
 
 // Unanswered returns such commands of a rollout, by id. A node has begun every other one.
 func (s *Store) Unanswered(ctx context.Context, rolloutID string) (map[string]Unanswered, error) {
-	rows, err := s.query(ctx, `SELECT id, sent_at, acked_at = 0 AND EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id)
+	rows, err := s.query(ctx, `SELECT id, state, sent_at, acked_at = 0 AND EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id)
 			AND NOT EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id AND events.error_code = ?)
 		FROM commands WHERE rollout_id = ? AND rollout_id != '' AND (acked_at = 0 OR error_code = ?)`, string(release.Withdrawn), rolloutID, string(release.Withdrawn))
 	list, err := collect(rows, err, func(row scanner) (a Unanswered, err error) {
 		var sent int64
-		err = row.Scan(&a.ID, &sent, &a.Begun)
+		err = row.Scan(&a.ID, &a.State, &sent, &a.Begun)
 		a.Sent = sent != 0
 		return a, err
 	})

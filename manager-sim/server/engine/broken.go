@@ -57,7 +57,7 @@ func pauseBroken(ctx context.Context, e *Engine, stored store.Rollout, err error
 	}
 	r, unreadable := Decode(stored)
 	if unreadable != nil {
-		return nil
+		return holdBroken(ctx, e, stored.ID)
 	}
 	return protected(e, stored.ID, func() error {
 		e.CommandLock.Lock()
@@ -72,12 +72,59 @@ func pauseBroken(ctx context.Context, e *Engine, stored store.Rollout, err error
 	})
 }
 
-// abortBroken aborts a rollout, whatever its state is.
+// holdBroken holds the commands of a rollout whose state cannot be read, as a pause does: those
+// that no node received.
+func holdBroken(ctx context.Context, e *Engine, id string) error {
+	known, err := e.Store.Unanswered(ctx, id)
+	if err != nil {
+		return err
+	}
+	var holds []rollout.Action
+	for _, c := range known {
+		if c.State == store.CommandPending {
+			holds = append(holds, rollout.Hold{CommandID: c.ID})
+		}
+	}
+	if len(holds) == 0 {
+		return nil
+	}
+	return e.Store.ChangeCommands(ctx, changesOf(holds, "manager", time.Now().UTC()))
+}
+
+// recallsOf returns the withdrawals of all commands of an aborted rollout that the nodes have
+// not begun, also of those that its state does not know.
+func recallsOf(ctx context.Context, e *Engine, id string) ([]rollout.Recall, error) {
+	known, err := e.Store.Unanswered(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var recalls []rollout.Recall
+	for _, c := range known {
+		if !c.Begun && c.State.Open() {
+			recalls = append(recalls, rollout.Recall{CommandID: c.ID, Reason: rollout.ForAbort})
+		}
+	}
+	return recalls, nil
+}
+
+// abortBroken aborts a rollout, whatever its state is, and withdraws its commands that the nodes
+// have not begun.
 func abortBroken(ctx context.Context, e *Engine, stored store.Rollout, entry api.AuditEntry) error {
 	if !stored.Active {
 		return rollout.ErrFinal
 	}
+	e.CommandLock.Lock()
+	defer e.CommandLock.Unlock()
 	now := time.Now().UTC()
+	recalls, err := recallsOf(ctx, e, stored.ID)
+	if err != nil {
+		return err
+	}
+	actions := make([]rollout.Action, len(recalls))
+	for i, a := range recalls {
+		actions[i] = a
+	}
+	stored.Changes = changesOf(actions, entry.Actor, now)
 	if r, err := Decode(stored); err == nil {
 		r.Status, r.Reason, r.Broken, r.SettleUntil, r.EndedAt = rollout.Aborted, "", "", time.Time{}, now
 		if state, err := json.Marshal(r); err == nil {
@@ -88,6 +135,7 @@ func abortBroken(ctx context.Context, e *Engine, stored store.Rollout, entry api
 	if err := e.Rollouts.SaveRollout(ctx, stored, nil, []api.AuditEntry{entry}); err != nil {
 		return err
 	}
+	sendAfter(ctx, e.Config, actions)
 	e.Log.Info().Str("rollout_id", stored.ID).Msg("broken rollout aborted")
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: stored.ID, GroupID: stored.GroupID, Status: rollout.Aborted, Wave: 1})
 	e.Wake()

@@ -102,13 +102,28 @@ func TestBrokenRollouts(t *testing.T) {
 			t.Fatalf("the one that is well is %s; the broken ones are paused: %t", r.Status, paused)
 		}
 	}
+	commandOf := func(name string) store.CommandState {
+		cs, err := st.Commands(t.Context(), "n-"+name, 1)
+		must(err)
+		return cs[0].State
+	}
 	for _, name := range names[1:] {
+		if _, _, unreadable := decode(name); unreadable != nil {
+			for end := time.Now().Add(10 * time.Second); commandOf(name) != store.CommandHeld && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			}
+			if state := commandOf(name); state != store.CommandHeld {
+				t.Errorf("%s: its command is %s", name, state)
+			}
+		}
 		err := e.Act(t.Context(), ids[name], rollout.Resume{}, "ann", entry)
 		if missing := name == "a missing command"; missing && err != nil || !missing && !errors.Is(err, rollout.ErrBroken) {
 			t.Errorf("%s: resumed: %v", name, err)
 		}
 		if err := e.Act(t.Context(), ids[name], rollout.Abort{}, "ann", entry); err != nil {
 			t.Errorf("%s: aborted: %v", name, err)
+		}
+		if state := commandOf(name); state != store.CommandWithdrawn {
+			t.Errorf("%s: aborted, and its command is %s", name, state)
 		}
 		if _, active, _ := decode(name); active {
 			t.Errorf("%s: it is still active", name)

@@ -145,6 +145,17 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	if err := e.recordDegraded(ctx, r, actions); err != nil {
 		return err
 	}
+	if stored.Active && r.Status == rollout.Aborted {
+		recalls, err := recallsOf(ctx, e, r.ID)
+		if err != nil {
+			return err
+		}
+		for _, a := range recalls {
+			if !slices.ContainsFunc(actions, func(b rollout.Action) bool { c, ok := b.(rollout.Recall); return ok && c.CommandID == a.CommandID }) {
+				actions = append(actions, a)
+			}
+		}
+	}
 	state, err := json.Marshal(r)
 	if err != nil {
 		return err
