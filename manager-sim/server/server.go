@@ -89,6 +89,7 @@ func New(c Config) (*Server, error) {
 	s.routes(h, &once{gate: h.users.gate, key: sha256.Sum256([]byte(c.AdminToken))})
 	e := h.rollouts.engine
 	s.engine.Go(func() { e.Run(s.ctx) })
+	s.engine.Go(s.logStore)
 	return s, nil
 }
 
@@ -132,6 +133,30 @@ func (s *Server) routes(h *handlers, o *once) {
 	})
 	for _, rt := range routes {
 		s.mux.HandleFunc(rt.method+" "+rt.path, h.metrics.measured(rt.method+" "+rt.path, o.require(rt.role, o.wrap(rt, rt.handle))))
+	}
+}
+
+// logStore logs when the database cannot be used, and when it can again.
+func (s *Server) logStore() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		since, err := s.store.Away()
+		if err == nil {
+			continue
+		}
+		s.Log.Error().Err(err).Msg("the database cannot be used: sessions of nodes stay and wait, new ones are refused with 503")
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.store.Back():
+			s.Log.Info().Str("away", time.Since(since).Round(time.Millisecond).String()).Msg("the database can be used again")
+		}
 	}
 }
 

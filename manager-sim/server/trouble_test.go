@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func startBlockable(t *testing.T) *blockable {
 	}
 	m := &manager{Store: st, t: t}
 	m.run(server.Config{})
+	m.openAPI = sync.OnceValues(m.readOpenAPI)
 	t.Cleanup(func() { m.Close(); m.http.Close(); st.Close() })
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(20000)&_txlock=immediate")
 	if err != nil {
@@ -151,6 +153,24 @@ func TestSessionsStayWhileTheStoreIsAway(t *testing.T) {
 		t.Errorf("connections %+v, %v", cs, err)
 	}
 	b.again(reg, "1.0.0")
+}
+
+// The end of a session while the database is locked is recorded once the node is back: its
+// absence counts.
+func TestTheEndOfASessionWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	b := startBlockable(t)
+	n, reg := b.register()
+	unlock := b.lock()
+	n.conn.Close()
+	b.nodeIs(reg.NodeID, false)
+	unlock()
+	<-b.Store.Back()
+	b.again(reg, "1.0.0").synced("back")
+	cs, err := b.Store.Connections(t.Context(), reg.NodeID)
+	if err != nil || len(cs) != 3 || cs[0].State != api.Authenticated || cs[1].State != api.Disconnected || cs[1].Time.After(cs[0].Time) {
+		t.Errorf("connections %+v, %v", cs, err)
+	}
 }
 
 // A node that authenticates when the database turns out to be locked is told to come back

@@ -85,7 +85,7 @@ type Hub struct {
 // New returns a Hub whose sessions end with ctx.
 func New(ctx context.Context, c Config) *Hub {
 	h := &Hub{Config: c}
-	h.presence = presence{Config: c, duplicates: &h.duplicates, sessions: make(map[string]*session)}
+	h.presence = presence{Config: c, duplicates: &h.duplicates, sessions: make(map[string]*session), unrecorded: make(map[string]time.Time)}
 	h.ctx, h.stop = context.WithCancel(ctx)
 	h.strangers.room = limit.Room[*session]{BySource: strangersBySource, InAll: strangersInAll}
 	return h

@@ -17,7 +17,8 @@ import (
 type presence struct {
 	Config
 	duplicates *duplicates
-	changing   sync.Mutex // makes one step of a change of a node's session and its record
+	changing   sync.Mutex           // makes one step of a change of a node's session and its record
+	unrecorded map[string]time.Time // when sessions ended that the store did not take, by node; guarded by changing
 
 	mu       sync.Mutex
 	sessions map[string]*session // by node
@@ -48,6 +49,12 @@ func (p *presence) all() []*session {
 func (p *presence) connect(ctx context.Context, s *session, auth *wire.Auth, now time.Time) error {
 	p.changing.Lock()
 	defer p.changing.Unlock()
+	if at, ok := p.unrecorded[s.nodeID]; ok { // first, or its absence would not be known
+		if err := p.Store.RecordDisconnect(ctx, s.nodeID, at); err != nil {
+			return err
+		}
+		delete(p.unrecorded, s.nodeID)
+	}
 	if err := p.Store.RecordConnect(ctx, s.nodeID, auth.SoftwareVersion, s.address, now, auth.Features...); err != nil {
 		return err
 	}
@@ -99,7 +106,8 @@ func (p *presence) disconnect(ctx context.Context, s *session) {
 		err := p.Store.RecordDisconnect(ctx, s.nodeID, time.Now())
 		cancel()
 		if err != nil {
-			p.Log.Error().Str("node_id", s.nodeID).Err(err).Msg("end of a session not recorded")
+			p.unrecorded[s.nodeID] = time.Now()
+			p.Log.Error().Str("node_id", s.nodeID).Err(err).Msg("end of a session not recorded; it is recorded when the node is back")
 		}
 	}
 	p.changing.Unlock()
