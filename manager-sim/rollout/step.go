@@ -225,7 +225,7 @@ func (n *Node) recordOutcome(e Outcome) {
 		return
 	}
 	late := n.State == NodeFailed && n.Code == TimeLimit
-	open := n.State == NodeCommanded || n.State == NodeUnproven || n.recalled()
+	open := n.State == NodeCommanded || n.State == NodeUnproven || n.recalled() || n.State == NodeMissed && n.Attempt > 0
 	if open {
 		defer func() {
 			if n.State != NodeWaiting {

@@ -105,7 +105,7 @@ func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 			return h.rollouts.engine.Commands.MaySend(ctx, cmd, n)
 		}})
 	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases, Manifest: c.Manifest,
-		Clock: clock, VanishAfter: c.VanishAfter, Rights: s.Users})
+		Clock: clock, VanishAfter: c.VanishAfter, Rights: s.Users, Resend: func() { nodes.ResendAll(s.hub) }})
 
 	g := &gate{store: c.Store, log: c.Log, identities: s.Users, metrics: h.metrics}
 	v := &nodeViews{gate: g, engine: e, online: s.hub.Online}

@@ -64,6 +64,11 @@ func pauseBroken(ctx context.Context, e *Engine, stored store.Rollout, err error
 		defer e.CommandLock.Unlock()
 		now := time.Now()
 		r.Outages, r.Uptime = e.Clock.Outages(now), e.Clock.Uptime(now)
+		if factsErr := scopeOf(e).addFacts(ctx, &r); factsErr != nil { // what is not known stays as it is
+			for i := range r.Nodes {
+				r.Nodes[i].Facts = rollout.Facts{Sent: true, Begun: true}
+			}
+		}
 		next, actions, stepErr := rollout.Step(r, rollout.Break{Reason: err.Error()}, now.UTC())
 		if stepErr != nil {
 			return stepErr
@@ -73,7 +78,7 @@ func pauseBroken(ctx context.Context, e *Engine, stored store.Rollout, err error
 }
 
 // holdBroken holds the commands of a rollout whose state cannot be read, as a pause does: those
-// that no node received.
+// that the nodes have not begun.
 func holdBroken(ctx context.Context, e *Engine, id string) error {
 	known, err := e.Store.Unanswered(ctx, id)
 	if err != nil {
@@ -81,7 +86,7 @@ func holdBroken(ctx context.Context, e *Engine, id string) error {
 	}
 	var holds []rollout.Action
 	for _, c := range known {
-		if c.State == store.CommandPending {
+		if !c.Begun && (c.State == store.CommandPending || c.State == store.CommandSent) {
 			holds = append(holds, rollout.Hold{CommandID: c.ID})
 		}
 	}
@@ -133,9 +138,10 @@ func abortBroken(ctx context.Context, e *Engine, stored store.Rollout, entry api
 	}
 	stored.Active = false
 	if err := e.Rollouts.SaveRollout(ctx, stored, nil, []api.AuditEntry{entry}); err != nil {
+		e.unsent.Store(true)
 		return err
 	}
-	sendAfter(ctx, e.Config, actions)
+	sendAfter(ctx, e, actions)
 	e.Log.Info().Str("rollout_id", stored.ID).Msg("broken rollout aborted")
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: stored.ID, GroupID: stored.GroupID, Status: rollout.Aborted, Wave: 1})
 	e.Wake()

@@ -159,13 +159,13 @@ func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, err
 	for _, id := range ids {
 		n, err := c.store.Node(ctx, id)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("node %s: %w", id, err)
 		}
 		st, err := c.statuses.OfNode(ctx, n)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("node %s: %w", id, err)
 		}
-		ownHeld := st.Command.State == store.CommandHeld && st.State == api.Queued // which is released
+		ownHeld := st.Command.State == store.CommandHeld && (st.State == api.Queued || st.State == api.Sent) // which is released
 		if st.Busy() && !ownHeld || st.otherTrial(n) || incapable(n, true) != nil {
 			busy[id] = true
 		}

@@ -53,8 +53,10 @@ type Config struct {
 	// Manifest returns the manifest.json of a version as the release host has it, nil if it is
 	// not known; nil means that none is known.
 	Manifest func(ctx context.Context, deviceType, channel, version string) ([]byte, error)
-	Clock    *Clock
-	Rights   Rights // nil: everybody has every right
+	// Resend sends to all nodes that are online what they have not acknowledged; nil: nothing.
+	Resend func()
+	Clock  *Clock
+	Rights Rights // nil: everybody has every right
 	// VanishAfter is the shortest time after which an offline node that kept a rollout's
 	// version has vanished; 0 means rollout.DefaultPatience.
 	VanishAfter time.Duration
@@ -75,6 +77,7 @@ type Engine struct {
 	adopted bool      // commands of an earlier version are adopted; only Run uses it
 	watched time.Time // when all nodes that kept a version were last looked at; only Run uses it
 
+	unsent atomic.Bool       // stored commands and withdrawals may not have been sent to nodes that are online
 	logged map[string]string // errors of broken rollouts, by id; only Run uses it
 
 	wake chan struct{} // has an entry while the rollouts have to be looked at
@@ -135,7 +138,13 @@ func (e *Engine) Run(ctx context.Context) {
 		case <-e.wake:
 		}
 		next, err := e.stepAll(ctx, e.takeChanged(), all)
-		all = err != nil // so that no changed node is missed
+		all = err != nil            // so that no changed node is missed
+		if store.Unavailable(err) { // an answer to a change may be lost
+			e.unsent.Store(true)
+		}
+		if err == nil && e.Resend != nil && e.unsent.Swap(false) {
+			e.Resend()
+		}
 		switch {
 		case errors.Is(err, store.ErrConflict): // an operator's act came first
 			next = 0

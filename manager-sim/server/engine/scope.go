@@ -116,6 +116,7 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 	for _, rec := range members {
 		records[rec.ID] = rec
 	}
+	pins := pinsOf(*r)
 	for i := range r.Nodes {
 		n := &r.Nodes[i]
 		rec := records[n.ID]
@@ -123,7 +124,7 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 		n.Facts = rollout.Facts{
 			Sent: c.Sent || !unanswered, Begun: c.Begun || !unanswered || c.Sent && progresses(rec, r.Version),
 			Withdrawable: slices.Contains(rec.Features, wire.FeatureWithdraw),
-			Runs:         rec.Version == r.Version && rec.Trial == "" && !rec.HealthAt.IsZero(),
+			Runs:         rec.Version == r.Version && rec.Trial == "" && !rec.HealthAt.IsZero() && !pins.differ(*r, rec),
 		}
 	}
 	return nil
@@ -172,7 +173,7 @@ func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node)
 			reason = store.ReasonRights
 		}
 	}
-	if st.Code == rollout.TimeLimit {
+	if st.Code == rollout.TimeLimit && cmd.RolloutID == "" { // a rollout has limits of its own
 		reason = store.ReasonLimit
 		if cmd.SentAt.IsZero() {
 			reason = store.ReasonLifetime
@@ -194,7 +195,7 @@ func (e scope) otherWants(ctx context.Context, groupID string) (map[string]strin
 	}
 	wants := map[string]string{}
 	for _, stored := range all {
-		r, err := decode(stored)
+		r, err := Decode(stored)
 		if err != nil || stored.GroupID == groupID {
 			continue // a broken one wants nothing
 		}

@@ -174,7 +174,7 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 				return err
 			}
 			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now,
-				Actor: cmp.Or(r.Acting.Name, r.By), Acting: r.Acting.Key, RolloutID: r.ID})
+				Actor: cmp.Or(r.Acting.Name, r.By), Acting: r.Acting.Key, RolloutID: r.ID, Limit: r.Limit})
 		case rollout.Note:
 			details := map[string]any{"version": r.Version}
 			if a.Action == rollout.NotePaused {
@@ -187,11 +187,12 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	}
 	stored.State, stored.Active = state, !r.Status.Final()
 	if err := e.Rollouts.SaveRollout(ctx, stored, commands, audits); err != nil {
+		e.unsent.Store(true) // it may be stored all the same: the answer can be lost
 		return err
 	}
 	e.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout changed")
 	e.Wake() // the next tick may be at another time now
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: r.ID, GroupID: r.GroupID, Status: r.Status, Wave: r.Wave + 1})
-	sendAfter(ctx, e.Config, actions)
+	sendAfter(ctx, e, actions)
 	return nil
 }

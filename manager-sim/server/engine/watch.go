@@ -70,6 +70,9 @@ func (w Watch) condition(ctx context.Context, r rollout.Rollout, n rollout.Node,
 	if well && n.State == rollout.NodeUpdated || !rec.Duplicate.Since.IsZero() {
 		return n.Code, nil
 	}
+	if otherManifest && n.Attempt == 0 { // it ran the version already
+		return rollout.OtherManifest, nil
+	}
 	cs, err := w.store.Commands(ctx, n.ID, 1)
 	if err != nil || len(cs) == 0 || cs[0].ID != r.CommandID(n) {
 		return n.Code, err

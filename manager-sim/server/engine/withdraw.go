@@ -14,14 +14,6 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// decode returns the state of a stored rollout.
-func decode(stored store.Rollout) (r rollout.Rollout, err error) {
-	if err = json.Unmarshal(stored.State, &r); err != nil {
-		err = fmt.Errorf("rollout %s: %w", stored.ID, err)
-	}
-	return r, err
-}
-
 // upgradesTo returns the version that a node's last health beat says it is upgrading to, or "".
 func upgradesTo(upgrade json.RawMessage) string {
 	var u wire.Upgrade
@@ -55,7 +47,7 @@ func changesOf(actions []rollout.Action, by string, at time.Time) []store.Comman
 
 // sendAfter sends what a stored transition decided: commands and withdrawals. CommandLock is
 // held.
-func sendAfter(ctx context.Context, e Config, actions []rollout.Action) {
+func sendAfter(ctx context.Context, e *Engine, actions []rollout.Action) {
 	send := func(id string) error {
 		c, err := e.Store.Command(ctx, id)
 		if errors.Is(err, store.ErrNotFound) {
@@ -75,14 +67,27 @@ func sendAfter(ctx context.Context, e Config, actions []rollout.Action) {
 	for _, a := range actions {
 		switch a := a.(type) {
 		case rollout.Command:
-			errs = append(errs, send(a.CommandID))
+			errs = append(errs, sendReplaced(ctx, e, a), send(a.CommandID))
 		case rollout.Release:
 			errs = append(errs, send(a.CommandID))
 		}
 	}
-	if err := errors.Join(errs...); err != nil { // a node gets it when it authenticates
+	if err := errors.Join(errs...); err != nil {
+		e.unsent.Store(true)
 		e.Log.Error().Err(err).Msg("stored commands not sent yet")
 	}
+}
+
+// sendReplaced sends the withdrawal of the command that a new one of the node replaced.
+func sendReplaced(ctx context.Context, e *Engine, a rollout.Command) error {
+	const last = 3
+	cs, err := e.Store.Commands(ctx, a.NodeID, last)
+	for _, c := range slices.Backward(cs) {
+		if c.ID != a.CommandID && c.State == store.CommandWithdrawn && !c.SentAt.IsZero() && c.WithdrawSentAt.IsZero() {
+			e.Nodes.Send(c)
+		}
+	}
+	return err
 }
 
 // Withdraw withdraws a node's command, also one that was sent. If the node announced that it
@@ -146,7 +151,7 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 	}
 	for _, stored := range ended {
 		err := protected(e, stored.ID, func() error {
-			r, err := decode(stored)
+			r, err := Decode(stored)
 			if err != nil {
 				return err
 			}
@@ -161,8 +166,12 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 			_, err = e.transition(ctx, stored, func(rollout.Rollout) ([]rollout.Event, error) { return events, nil }, "manager")
 			return err
 		})
-		if err != nil && !broken(err) { // nobody waits for a broken one
+		switch {
+		case err == nil || broken(err): // nobody waits for a broken one
+		case store.Unavailable(err) || errors.Is(err, store.ErrConflict):
 			return err
+		default:
+			e.Log.Error().Str("rollout_id", stored.ID).Err(err).Msg("late outcomes of an ended rollout not recorded")
 		}
 	}
 	return nil
@@ -172,12 +181,17 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 // its decisions apply to them. It withdraws what an ended rollout, or one that skipped the
 // node, left to be sent.
 func adopt(ctx context.Context, st *store.Store) error {
-	list, err := st.Rollouts(ctx, "", false, recentRollouts)
+	active, err := st.Rollouts(ctx, "", true, -1)
 	if err != nil {
 		return err
 	}
-	for _, stored := range list {
-		r, err := decode(stored)
+	recent, err := st.Rollouts(ctx, "", false, recentRollouts)
+	if err != nil {
+		return err
+	}
+	recent = slices.DeleteFunc(recent, func(stored store.Rollout) bool { return stored.Active })
+	for _, stored := range append(active, recent...) {
+		r, err := Decode(stored)
 		if err != nil {
 			continue // a broken one has no commands that could be found
 		}

@@ -172,6 +172,16 @@ func (h *Hub) Resend(ctx context.Context, nodeID string) error {
 	return nil
 }
 
+// ResendAll sends all nodes that are online what they have not acknowledged.
+func ResendAll(h *Hub) {
+	for _, s := range h.presence.all() {
+		select {
+		case s.missed <- struct{}{}:
+		default: // it is about to
+		}
+	}
+}
+
 // Disconnect ends the session of a node that was removed from the store.
 func (h *Hub) Disconnect(nodeID string) {
 	// A session that authenticated before the removal exists by now.

@@ -1,0 +1,250 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+	"github.com/rs/zerolog"
+)
+
+// begun is a rollout to 1.1.0, in one wave, to nodes that are online.
+type begun struct {
+	t  *testing.T
+	e  *engine.Engine
+	st *store.Store
+	f  *fleet
+	id string
+}
+
+func begin(t *testing.T, req api.RolloutRequest, ids ...string) *begun {
+	t.Helper()
+	return beginWithout(t, "", req, ids...)
+}
+
+// beginWithout is begin while a node is offline.
+func beginWithout(t *testing.T, offline string, req api.RolloutRequest, ids ...string) *begun {
+	t.Helper()
+	e, st, f := start(t, ids...)
+	for _, id := range ids {
+		f.online[id] = id != offline
+	}
+	b := &begun{t: t, e: e, st: st, f: f}
+	nodes, err := st.GroupNodes(t.Context(), "g")
+	b.must(err)
+	req.Version, req.Strategy = "1.1.0", rollout.Immediate
+	plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, req, rollout.Person{Key: "ann", Name: "ann"})
+	b.must(err)
+	b.id = plan.RolloutID
+	return b
+}
+
+func (b *begun) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *begun) act(event rollout.Event) {
+	b.t.Helper()
+	b.must(b.e.Act(b.t.Context(), b.id, event, "ann", entryOf("x")))
+}
+
+func (b *begun) command(node string) store.Command {
+	b.t.Helper()
+	cs, err := b.st.Commands(b.t.Context(), node, 1)
+	b.must(err)
+	return cs[0]
+}
+
+func (b *begun) rollout() rollout.Rollout {
+	b.t.Helper()
+	stored, err := b.st.Rollout(b.t.Context(), b.id)
+	b.must(err)
+	r, err := engine.Decode(stored)
+	b.must(err)
+	return r
+}
+
+func (b *begun) health(node, version, manifest string) {
+	b.t.Helper()
+	b.must(b.st.RecordHealth(b.t.Context(), store.Node{ID: node, Version: version, LastSeen: time.Now(), Health: wire.StatusOK, Capabilities: []string{wire.CapabilityUpgrade}, Manifest: manifest}))
+}
+
+// A rollout that has ended and cannot be read stops no other one.
+func TestAnEndedRolloutThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	b := begin(t, api.RolloutRequest{}, "a")
+	b.must(b.st.AddGroup(t.Context(), api.Group{ID: "h", Name: "h", CreatedAt: time.Now()}, entryOf("x")))
+	b.must(b.st.SaveRollout(t.Context(), store.Rollout{ID: "old", GroupID: "h", State: json.RawMessage(`{"id":`), CreatedAt: time.Now()}, nil, nil))
+	b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now()))
+	b.health("a", "1.1.0", "")
+	b.must(b.e.Step(t.Context()))
+	if r := b.rollout(); r.Status != rollout.Completed {
+		t.Errorf("the other rollout is %s", r.Status)
+	}
+}
+
+// A node of a rollout has the rollout's time limit, also one of more than an hour.
+func TestALongLimitOfARollout(t *testing.T) {
+	t.Parallel()
+	b := begin(t, api.RolloutRequest{LimitSecs: 3 * 3600}, "a")
+	b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now().Add(-90*time.Minute)))
+	n, err := b.st.Node(t.Context(), "a")
+	b.must(err)
+	if may, err := b.e.Commands.MaySend(t.Context(), b.command("a"), n); err != nil || !may {
+		t.Errorf("it may be sent again: %t, %v", may, err)
+	}
+	b.must(b.e.Step(t.Context()))
+	if r := b.rollout(); r.Nodes[0].State != rollout.NodeCommanded {
+		t.Errorf("the node is %s %s", r.Nodes[0].State, r.Nodes[0].Code)
+	}
+}
+
+// After a pause, a command that was sent to a node which announced no withdrawals is sent again.
+func TestAHeldCommandThatWasSentIsReleased(t *testing.T) {
+	t.Parallel()
+	b := begin(t, api.RolloutRequest{}, "a")
+	b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now()))
+	b.act(rollout.Pause{Reason: "x"})
+	if c := b.command("a"); c.State != store.CommandHeld {
+		t.Fatalf("paused: the command is %s", c.State)
+	}
+	b.act(rollout.Resume{By: rollout.Person{Key: "ann", Name: "ann"}})
+	b.must(b.e.Step(t.Context()))
+	if c, r := b.command("a"), b.rollout(); c.State != store.CommandSent || r.Nodes[0].State != rollout.NodeCommanded {
+		t.Errorf("resumed: the command is %s, the node %s", c.State, r.Nodes[0].State)
+	}
+}
+
+// A node that runs another release of the version is not updated by a retry, or because it came
+// back with it.
+func TestAnotherReleaseOfTheVersionIsNoUpdate(t *testing.T) {
+	t.Parallel()
+	for _, retry := range []bool{true, false} {
+		offline := "b"
+		if retry {
+			offline = ""
+		}
+		b := beginWithout(t, offline, api.RolloutRequest{}, "a", "b")
+		if retry {
+			b.must(b.st.RecordSent(t.Context(), b.command("b").ID, time.Now()))
+		}
+		b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now()))
+		b.health("a", "1.1.0", strings.Repeat("a", 64))
+		b.must(b.e.Step(t.Context()))
+		b.health("b", "1.1.0", strings.Repeat("b", 64))
+		b.f.online["b"] = true
+		b.must(b.e.Step(t.Context()))
+		if retry {
+			b.act(rollout.Retry{By: rollout.Person{Key: "ann", Name: "ann"}})
+			b.must(b.e.Step(t.Context()))
+		}
+		r := b.rollout()
+		for _, n := range r.Nodes {
+			if n.ID == "b" && n.State == rollout.NodeUpdated || r.Status == rollout.Completed {
+				t.Errorf("retry %t: %s is %s, the rollout %s", retry, n.ID, n.State, r.Status)
+			}
+		}
+	}
+}
+
+// A rollout that replaces a command which a node received withdraws that over the wire, too.
+func TestAReplacedCommandIsWithdrawnOverTheWire(t *testing.T) {
+	t.Parallel()
+	e, st, f := start(t, "a")
+	f.online["a"] = true
+	if refusal, err := e.Commands.Request(t.Context(), store.Command{ID: "old", NodeID: "a", Version: "2.0.0", Action: []byte("{}"), CreatedAt: time.Now()}, false); refusal != nil || err != nil {
+		t.Fatal(refusal, err)
+	}
+	if err := st.RecordSent(t.Context(), "old", time.Now().Add(-2*time.Hour)); err != nil { // never answered
+		t.Fatal(err)
+	}
+	nodes, err := st.GroupNodes(t.Context(), "g")
+	if err == nil {
+		_, err = e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0"}, rollout.Person{Key: "ann", Name: "ann"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.sent) != 3 || f.sent[1].ID != "old" || f.sent[1].State != store.CommandWithdrawn || f.sent[2].Version != "1.1.0" {
+		t.Errorf("sent %+v", f.sent)
+	}
+}
+
+// A rollout that breaks withdraws what a node has not begun, and nothing that it has begun.
+func TestABrokenRolloutKnowsWhatHasBegun(t *testing.T) {
+	t.Parallel()
+	b := begin(t, api.RolloutRequest{}, "a", "b")
+	for _, id := range []string{"a", "b"} {
+		b.must(b.st.RecordConnect(t.Context(), id, "1.0.0", "x", time.Now(), wire.FeatureWithdraw))
+		b.must(b.st.RecordSent(t.Context(), b.command(id).ID, time.Now()))
+	}
+	event := api.Event{EventID: "1", NodeID: "b", CommandID: b.command("b").ID, Time: time.Now(), ReceivedAt: time.Now(), Severity: "info", Category: "upgrade", ErrorCode: "upgrade_started", Details: []byte("{}")}
+	_, err := b.st.AddEvent(t.Context(), &event)
+	b.must(err)
+	stored, err := b.st.Rollout(t.Context(), b.id)
+	b.must(err)
+	stored.State = json.RawMessage(`{"id":`)
+	b.must(b.st.SaveRollout(t.Context(), stored, nil, nil))
+	b.must(b.e.Step(t.Context()))
+	if a, begun := b.command("a").State, b.command("b").State; a != store.CommandHeld || begun != store.CommandSent {
+		t.Errorf("broken: the command that has not begun is %s, the other %s", a, begun)
+	}
+	b.act(rollout.Abort{})
+	if a, begun := b.command("a").State, b.command("b").State; a != store.CommandWithdrawn || begun != store.CommandSent {
+		t.Errorf("aborted: the command that has not begun is %s, the other %s", a, begun)
+	}
+}
+
+// lostAnswer stores a rollout with commands, and then reports a failure, once: the connection
+// ended while the database answered.
+type lostAnswer struct {
+	*store.Store
+	once sync.Once
+}
+
+func (l *lostAnswer) SaveRollout(ctx context.Context, r store.Rollout, c []store.Command, a []api.AuditEntry) error {
+	err := l.Store.SaveRollout(ctx, r, c, a)
+	if len(c) > 0 {
+		l.once.Do(func() { err = errors.Join(err, errors.New("unexpected EOF")) })
+	}
+	return err
+}
+
+// What was stored although the manager got an error is sent to nodes that are online.
+func TestWhatAnErrorHidIsSent(t *testing.T) {
+	t.Parallel()
+	_, st, _ := start(t, "a")
+	f := &fleet{online: map[string]bool{"a": true}}
+	resent := make(chan struct{}, 10)
+	e := engine.New(engine.Config{Store: st, Rollouts: &lostAnswer{Store: st}, Log: zerolog.Nop(), Nodes: f, CommandLock: new(sync.Mutex), Publish: func(any) {},
+		Resend: func() { resent <- struct{}{} }})
+	nodes, err := st.GroupNodes(t.Context(), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0"}, rollout.Person{Key: "ann", Name: "ann"}); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { e.Run(ctx); close(ended) }()
+	select {
+	case <-resent:
+	case <-time.After(20 * time.Second):
+		t.Error("nothing is sent again")
+	}
+	stop()
+	<-ended
+}
