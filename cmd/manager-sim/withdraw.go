@@ -15,7 +15,7 @@ func newWithdrawCmd() *cobra.Command {
 		Use:   "withdraw NODE",
 		Short: "Withdraw the upgrade of a node that has not ended",
 		Long: `Withdraw withdraws a node's last upgrade. What was never sent is not sent any more.
-A node that has it already is told to stop before the restart into the new version; a
+The manager tells a node that has it already to stop before the restart; a
 node that does not know withdrawals may still carry it out, and the answer says so.`,
 		Example: `  manager-sim withdraw 1e8821f6 --reason 'wrong version'`,
 		Args:    cli.ExactArgs(1),

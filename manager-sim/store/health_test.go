@@ -141,27 +141,24 @@ func testALockedDatabase(t *testing.T, path string) {
 // A fail-over ends the connection, and the next server is read-only for a while. The store
 // needs no restart.
 func TestAFailOver(t *testing.T) {
-	each(t, func(t *testing.T, path string) {
-		if !strings.HasPrefix(path, "postgres") {
-			t.Skip("SQLite has no fail-over")
-		}
-		s := open(t, path)
-		must(t, change(s))
-		db, err := sql.Open("pgx", server)
+	t.Parallel()
+	path := newPostgres(t)
+	s := open(t, path)
+	must(t, change(s))
+	db, err := sql.Open("pgx", server)
+	must(t, err)
+	defer db.Close()
+	name := strings.TrimPrefix(strings.Split(path, "?")[0], "postgres:///")
+	run := func(statement string) {
+		t.Helper()
+		_, err := db.ExecContext(t.Context(), statement)
 		must(t, err)
-		defer db.Close()
-		name := strings.TrimPrefix(strings.Split(path, "?")[0], "postgres:///")
-		run := func(statement string) {
-			t.Helper()
-			_, err := db.ExecContext(t.Context(), statement)
-			must(t, err)
-		}
-		run("ALTER DATABASE " + name + " SET default_transaction_read_only = on")
-		run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'")
-		away(t, s, "read-only")
-		run("ALTER DATABASE " + name + " RESET default_transaction_read_only")
-		back(t, s) // though its connection was a read-only one
-	})
+	}
+	run("ALTER DATABASE " + name + " SET default_transaction_read_only = on")
+	run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'")
+	away(t, s, "read-only")
+	run("ALTER DATABASE " + name + " RESET default_transaction_read_only")
+	back(t, s) // though its connection was a read-only one
 }
 
 // Ready writes at most every 10 s.

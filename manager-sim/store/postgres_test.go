@@ -103,18 +103,24 @@ func each(t *testing.T, test func(t *testing.T, name string)) {
 	t.Run("SQLite", func(t *testing.T) { t.Parallel(); test(t, filepath.Join(t.TempDir(), "db")) })
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
-		if server == "" {
-			t.Skip("NOT TESTED with PostgreSQL: it is not installed")
-		}
-		db, err := sql.Open("pgx", server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		name := fmt.Sprint("test", databases.Add(1))
-		if _, err := db.ExecContext(context.Background(), "CREATE DATABASE "+name); err != nil {
-			t.Fatal(err)
-		}
-		test(t, strings.Replace(server, "/postgres?", "/"+name+"?", 1))
+		test(t, newPostgres(t))
 	})
+}
+
+// newPostgres returns the name of an empty database of PostgreSQL.
+func newPostgres(t *testing.T) string {
+	t.Helper()
+	if server == "" {
+		t.Skip("NOT TESTED with PostgreSQL: it is not installed") // run fails if it must be
+	}
+	db, err := sql.Open("pgx", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	name := fmt.Sprint("test", databases.Add(1))
+	if _, err := db.ExecContext(context.Background(), "CREATE DATABASE "+name); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Replace(server, "/postgres?", "/"+name+"?", 1)
 }

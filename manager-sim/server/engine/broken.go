@@ -49,7 +49,8 @@ func protected(e *Engine, id string, f func() error) (err error) {
 }
 
 // pauseBroken pauses a rollout that cannot continue because of err. A rollout whose state
-// cannot be read is only logged: nothing advances it, and the API shows it as broken.
+// cannot be read stays as it is: nothing advances it, its commands are held, and the API shows
+// it as broken.
 func pauseBroken(ctx context.Context, e *Engine, stored store.Rollout, err error) error {
 	if e.logged[stored.ID] != err.Error() {
 		e.Log.Error().Str("rollout_id", stored.ID).Err(err).Msg("rollout is broken")
@@ -80,6 +81,8 @@ func pauseBroken(ctx context.Context, e *Engine, stored store.Rollout, err error
 // holdBroken holds the commands of a rollout whose state cannot be read, as a pause does: those
 // that the nodes have not begun.
 func holdBroken(ctx context.Context, e *Engine, id string) error {
+	e.CommandLock.Lock()
+	defer e.CommandLock.Unlock()
 	known, err := e.Store.Unanswered(ctx, id)
 	if err != nil {
 		return err
@@ -97,14 +100,19 @@ func holdBroken(ctx context.Context, e *Engine, id string) error {
 }
 
 // recallsOf returns the withdrawals of all commands of an aborted rollout that the nodes have
-// not begun, also of those that its state does not know.
-func recallsOf(ctx context.Context, e *Engine, id string) ([]rollout.Recall, error) {
-	known, err := e.Store.Unanswered(ctx, id)
+// not begun, also of those that its state does not know, but without those in known.
+func recallsOf(ctx context.Context, e *Engine, id string, known []rollout.Action) ([]rollout.Action, error) {
+	unanswered, err := e.Store.Unanswered(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	var recalls []rollout.Recall
-	for _, c := range known {
+	for _, a := range known {
+		if a, ok := a.(rollout.Recall); ok {
+			delete(unanswered, a.CommandID)
+		}
+	}
+	var recalls []rollout.Action
+	for _, c := range unanswered {
 		if !c.Begun && c.State.Open() {
 			recalls = append(recalls, rollout.Recall{CommandID: c.ID, Reason: rollout.ForAbort})
 		}
@@ -121,15 +129,11 @@ func abortBroken(ctx context.Context, e *Engine, stored store.Rollout, entry api
 	e.CommandLock.Lock()
 	defer e.CommandLock.Unlock()
 	now := time.Now().UTC()
-	recalls, err := recallsOf(ctx, e, stored.ID)
+	recalls, err := recallsOf(ctx, e, stored.ID, nil)
 	if err != nil {
 		return err
 	}
-	actions := make([]rollout.Action, len(recalls))
-	for i, a := range recalls {
-		actions[i] = a
-	}
-	stored.Changes = changesOf(actions, entry.Actor, now)
+	stored.Changes = changesOf(recalls, entry.Actor, now)
 	if r, err := Decode(stored); err == nil {
 		r.Status, r.Reason, r.Broken, r.SettleUntil, r.EndedAt = rollout.Aborted, "", "", time.Time{}, now
 		if state, err := json.Marshal(r); err == nil {
@@ -137,11 +141,10 @@ func abortBroken(ctx context.Context, e *Engine, stored store.Rollout, entry api
 		}
 	}
 	stored.Active = false
-	if err := e.Rollouts.SaveRollout(ctx, stored, nil, []api.AuditEntry{entry}); err != nil {
-		e.unsent.Store(true)
+	if err := saveRollout(ctx, e, stored, nil, []api.AuditEntry{entry}); err != nil {
 		return err
 	}
-	sendAfter(ctx, e, actions)
+	sendAfter(ctx, e, recalls)
 	e.Log.Info().Str("rollout_id", stored.ID).Msg("broken rollout aborted")
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: stored.ID, GroupID: stored.GroupID, Status: rollout.Aborted, Wave: 1})
 	e.Wake()

@@ -15,7 +15,7 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// site is an engine with one node, "a", in a rollout whose command it got.
+// site is an engine with a rollout to some nodes; that of startSite has one, "a", which got its command.
 type site struct {
 	t     *testing.T
 	e     *engine.Engine
@@ -41,12 +41,19 @@ func startSite(t *testing.T, withdraws bool) *site {
 	n := store.Node{ID: "a", Version: "1.0.0", LastSeen: time.Now(), Health: wire.StatusOK, Capabilities: []string{wire.CapabilityUpgrade}}
 	s.must(st.RecordHealth(t.Context(), n))
 	f.online["a"] = true
-	nodes, err := st.GroupNodes(t.Context(), "g")
+	s.schedule(api.RolloutRequest{LimitSecs: 600})
+	return s
+}
+
+// schedule begins the rollout, to 1.1.0 in one wave.
+func (s *site) schedule(req api.RolloutRequest) {
+	s.t.Helper()
+	nodes, err := s.st.GroupNodes(s.t.Context(), "g")
 	s.must(err)
-	plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, api.RolloutRequest{Version: "1.1.0", Strategy: rollout.Immediate, LimitSecs: 600}, rollout.Person{Key: "ann", Name: "ann"})
+	req.Version, req.Strategy = "1.1.0", rollout.Immediate
+	plan, err := s.e.Schedule(s.t.Context(), api.Group{ID: "g"}, nodes, req, rollout.Person{Key: "ann", Name: "ann"})
 	s.must(err)
 	s.id = plan.RolloutID
-	return s
 }
 
 func (s *site) must(err error) {

@@ -17,80 +17,48 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// begun is a rollout to 1.1.0, in one wave, to nodes that are online.
-type begun struct {
-	t  *testing.T
-	e  *engine.Engine
-	st *store.Store
-	f  *fleet
-	id string
-}
-
-func begin(t *testing.T, req api.RolloutRequest, ids ...string) *begun {
-	t.Helper()
-	return beginWithout(t, "", req, ids...)
-}
-
-// beginWithout is begin while a node is offline.
-func beginWithout(t *testing.T, offline string, req api.RolloutRequest, ids ...string) *begun {
+// startRollout is a site with a rollout to 1.1.0, in one wave, to nodes of which all but one are
+// online; offline "": all are.
+func startRollout(t *testing.T, offline string, req api.RolloutRequest, ids ...string) *site {
 	t.Helper()
 	e, st, f := start(t, ids...)
 	for _, id := range ids {
 		f.online[id] = id != offline
 	}
-	b := &begun{t: t, e: e, st: st, f: f}
-	nodes, err := st.GroupNodes(t.Context(), "g")
-	b.must(err)
-	req.Version, req.Strategy = "1.1.0", rollout.Immediate
-	plan, err := e.Schedule(t.Context(), api.Group{ID: "g"}, nodes, req, rollout.Person{Key: "ann", Name: "ann"})
-	b.must(err)
-	b.id = plan.RolloutID
-	return b
+	s := &site{t: t, e: e, st: st, fleet: f}
+	s.schedule(req)
+	return s
 }
 
-func (b *begun) must(err error) {
-	b.t.Helper()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-func (b *begun) act(event rollout.Event) {
-	b.t.Helper()
-	b.must(b.e.Act(b.t.Context(), b.id, event, "ann", entryOf("x")))
-}
-
-func (b *begun) command(node string) store.Command {
-	b.t.Helper()
-	cs, err := b.st.Commands(b.t.Context(), node, 1)
-	b.must(err)
+// newest returns the newest command of a node.
+func (s *site) newest(node string) store.Command {
+	s.t.Helper()
+	cs, err := s.st.Commands(s.t.Context(), node, 1)
+	s.must(err)
 	return cs[0]
 }
 
-func (b *begun) rollout() rollout.Rollout {
-	b.t.Helper()
-	stored, err := b.st.Rollout(b.t.Context(), b.id)
-	b.must(err)
-	r, err := engine.Decode(stored)
-	b.must(err)
+func (s *site) state() rollout.Rollout {
+	s.t.Helper()
+	_, r := s.rollout()
 	return r
 }
 
-func (b *begun) health(node, version, manifest string) {
-	b.t.Helper()
-	b.must(b.st.RecordHealth(b.t.Context(), store.Node{ID: node, Version: version, LastSeen: time.Now(), Health: wire.StatusOK, Capabilities: []string{wire.CapabilityUpgrade}, Manifest: manifest}))
+func (s *site) health(node, version, manifest string) {
+	s.t.Helper()
+	s.must(s.st.RecordHealth(s.t.Context(), store.Node{ID: node, Version: version, LastSeen: time.Now(), Health: wire.StatusOK, Capabilities: []string{wire.CapabilityUpgrade}, Manifest: manifest}))
 }
 
 // A rollout that has ended and cannot be read stops no other one.
 func TestAnEndedRolloutThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	b := begin(t, api.RolloutRequest{}, "a")
+	b := startRollout(t, "", api.RolloutRequest{}, "a")
 	b.must(b.st.AddGroup(t.Context(), api.Group{ID: "h", Name: "h", CreatedAt: time.Now()}, entryOf("x")))
 	b.must(b.st.SaveRollout(t.Context(), store.Rollout{ID: "old", GroupID: "h", State: json.RawMessage(`{"id":`), CreatedAt: time.Now()}, nil, nil))
-	b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now()))
+	b.must(b.st.RecordSent(t.Context(), b.newest("a").ID, time.Now()))
 	b.health("a", "1.1.0", "")
 	b.must(b.e.Step(t.Context()))
-	if r := b.rollout(); r.Status != rollout.Completed {
+	if r := b.state(); r.Status != rollout.Completed {
 		t.Errorf("the other rollout is %s", r.Status)
 	}
 }
@@ -98,15 +66,15 @@ func TestAnEndedRolloutThatCannotBeRead(t *testing.T) {
 // A node of a rollout has the rollout's time limit, also one of more than an hour.
 func TestALongLimitOfARollout(t *testing.T) {
 	t.Parallel()
-	b := begin(t, api.RolloutRequest{LimitSecs: 3 * 3600}, "a")
-	b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now().Add(-90*time.Minute)))
+	b := startRollout(t, "", api.RolloutRequest{LimitSecs: 3 * 3600}, "a")
+	b.must(b.st.RecordSent(t.Context(), b.newest("a").ID, time.Now().Add(-90*time.Minute)))
 	n, err := b.st.Node(t.Context(), "a")
 	b.must(err)
-	if may, err := b.e.Commands.MaySend(t.Context(), b.command("a"), n); err != nil || !may {
+	if may, err := b.e.Commands.MaySend(t.Context(), b.newest("a"), n); err != nil || !may {
 		t.Errorf("it may be sent again: %t, %v", may, err)
 	}
 	b.must(b.e.Step(t.Context()))
-	if r := b.rollout(); r.Nodes[0].State != rollout.NodeCommanded {
+	if r := b.state(); r.Nodes[0].State != rollout.NodeCommanded {
 		t.Errorf("the node is %s %s", r.Nodes[0].State, r.Nodes[0].Code)
 	}
 }
@@ -114,15 +82,15 @@ func TestALongLimitOfARollout(t *testing.T) {
 // After a pause, a command that was sent to a node which announced no withdrawals is sent again.
 func TestAHeldCommandThatWasSentIsReleased(t *testing.T) {
 	t.Parallel()
-	b := begin(t, api.RolloutRequest{}, "a")
-	b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now()))
+	b := startRollout(t, "", api.RolloutRequest{}, "a")
+	b.must(b.st.RecordSent(t.Context(), b.newest("a").ID, time.Now()))
 	b.act(rollout.Pause{Reason: "x"})
-	if c := b.command("a"); c.State != store.CommandHeld {
+	if c := b.newest("a"); c.State != store.CommandHeld {
 		t.Fatalf("paused: the command is %s", c.State)
 	}
 	b.act(rollout.Resume{By: rollout.Person{Key: "ann", Name: "ann"}})
 	b.must(b.e.Step(t.Context()))
-	if c, r := b.command("a"), b.rollout(); c.State != store.CommandSent || r.Nodes[0].State != rollout.NodeCommanded {
+	if c, r := b.newest("a"), b.state(); c.State != store.CommandSent || r.Nodes[0].State != rollout.NodeCommanded {
 		t.Errorf("resumed: the command is %s, the node %s", c.State, r.Nodes[0].State)
 	}
 }
@@ -136,21 +104,21 @@ func TestAnotherReleaseOfTheVersionIsNoUpdate(t *testing.T) {
 		if retry {
 			offline = ""
 		}
-		b := beginWithout(t, offline, api.RolloutRequest{}, "a", "b")
+		b := startRollout(t, offline, api.RolloutRequest{}, "a", "b")
 		if retry {
-			b.must(b.st.RecordSent(t.Context(), b.command("b").ID, time.Now()))
+			b.must(b.st.RecordSent(t.Context(), b.newest("b").ID, time.Now()))
 		}
-		b.must(b.st.RecordSent(t.Context(), b.command("a").ID, time.Now()))
+		b.must(b.st.RecordSent(t.Context(), b.newest("a").ID, time.Now()))
 		b.health("a", "1.1.0", strings.Repeat("a", 64))
 		b.must(b.e.Step(t.Context()))
 		b.health("b", "1.1.0", strings.Repeat("b", 64))
-		b.f.online["b"] = true
+		b.fleet.online["b"] = true
 		b.must(b.e.Step(t.Context()))
 		if retry {
 			b.act(rollout.Retry{By: rollout.Person{Key: "ann", Name: "ann"}})
 			b.must(b.e.Step(t.Context()))
 		}
-		r := b.rollout()
+		r := b.state()
 		for _, n := range r.Nodes {
 			if n.ID == "b" && n.State == rollout.NodeUpdated || r.Status == rollout.Completed {
 				t.Errorf("retry %t: %s is %s, the rollout %s", retry, n.ID, n.State, r.Status)
@@ -185,12 +153,12 @@ func TestAReplacedCommandIsWithdrawnOverTheWire(t *testing.T) {
 // A rollout that breaks withdraws what a node has not begun, and nothing that it has begun.
 func TestABrokenRolloutKnowsWhatHasBegun(t *testing.T) {
 	t.Parallel()
-	b := begin(t, api.RolloutRequest{}, "a", "b")
+	b := startRollout(t, "", api.RolloutRequest{}, "a", "b")
 	for _, id := range []string{"a", "b"} {
 		b.must(b.st.RecordConnect(t.Context(), id, "1.0.0", "x", time.Now(), wire.FeatureWithdraw))
-		b.must(b.st.RecordSent(t.Context(), b.command(id).ID, time.Now()))
+		b.must(b.st.RecordSent(t.Context(), b.newest(id).ID, time.Now()))
 	}
-	event := api.Event{EventID: "1", NodeID: "b", CommandID: b.command("b").ID, Time: time.Now(), ReceivedAt: time.Now(), Severity: "info", Category: "upgrade", ErrorCode: "upgrade_started", Details: []byte("{}")}
+	event := api.Event{EventID: "1", NodeID: "b", CommandID: b.newest("b").ID, Time: time.Now(), ReceivedAt: time.Now(), Severity: "info", Category: "upgrade", ErrorCode: "upgrade_started", Details: []byte("{}")}
 	_, err := b.st.AddEvent(t.Context(), &event)
 	b.must(err)
 	stored, err := b.st.Rollout(t.Context(), b.id)
@@ -198,11 +166,11 @@ func TestABrokenRolloutKnowsWhatHasBegun(t *testing.T) {
 	stored.State = json.RawMessage(`{"id":`)
 	b.must(b.st.SaveRollout(t.Context(), stored, nil, nil))
 	b.must(b.e.Step(t.Context()))
-	if a, begun := b.command("a").State, b.command("b").State; a != store.CommandHeld || begun != store.CommandSent {
+	if a, begun := b.newest("a").State, b.newest("b").State; a != store.CommandHeld || begun != store.CommandSent {
 		t.Errorf("broken: the command that has not begun is %s, the other %s", a, begun)
 	}
 	b.act(rollout.Abort{})
-	if a, begun := b.command("a").State, b.command("b").State; a != store.CommandWithdrawn || begun != store.CommandSent {
+	if a, begun := b.newest("a").State, b.newest("b").State; a != store.CommandWithdrawn || begun != store.CommandSent {
 		t.Errorf("aborted: the command that has not begun is %s, the other %s", a, begun)
 	}
 }

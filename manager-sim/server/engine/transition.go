@@ -146,15 +146,11 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		return err
 	}
 	if stored.Active && r.Status == rollout.Aborted {
-		recalls, err := recallsOf(ctx, e, r.ID)
+		recalls, err := recallsOf(ctx, e, r.ID, actions)
 		if err != nil {
 			return err
 		}
-		for _, a := range recalls {
-			if !slices.ContainsFunc(actions, func(b rollout.Action) bool { c, ok := b.(rollout.Recall); return ok && c.CommandID == a.CommandID }) {
-				actions = append(actions, a)
-			}
-		}
+		actions = append(actions, recalls...)
 	}
 	state, err := json.Marshal(r)
 	if err != nil {
@@ -186,8 +182,7 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 		}
 	}
 	stored.State, stored.Active = state, !r.Status.Final()
-	if err := e.Rollouts.SaveRollout(ctx, stored, commands, audits); err != nil {
-		e.unsent.Store(true) // it may be stored all the same: the answer can be lost
+	if err := saveRollout(ctx, e, stored, commands, audits); err != nil {
 		return err
 	}
 	e.Log.Info().Str("rollout_id", r.ID).Str("status", string(r.Status)).Int("wave", r.Wave+1).Int("commands", len(commands)).Msg("rollout changed")
@@ -195,4 +190,14 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: r.ID, GroupID: r.GroupID, Status: r.Status, Wave: r.Wave + 1})
 	sendAfter(ctx, e, actions)
 	return nil
+}
+
+// saveRollout stores a rollout. After an error it may be stored all the same, since the answer of a
+// database can be lost: Run then sends again what nodes have not acknowledged.
+func saveRollout(ctx context.Context, e *Engine, r store.Rollout, commands []store.Command, audits []api.AuditEntry) error {
+	err := e.Rollouts.SaveRollout(ctx, r, commands, audits)
+	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrExists) {
+		e.unsent.Store(true)
+	}
+	return err
 }

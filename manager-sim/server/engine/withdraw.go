@@ -91,7 +91,7 @@ func sendReplaced(ctx context.Context, e *Engine, a rollout.Command) error {
 }
 
 // Withdraw withdraws a node's command, also one that was sent. If the node announced that it
-// obeys withdrawals, it is told; otherwise it may still obey the command. It returns
+// obeys withdrawals, the manager sends it one; otherwise it may still obey the command. It returns
 // why the command cannot be withdrawn, or nil.
 func (c *Commands) Withdraw(ctx context.Context, nodeID, commandID, actor string, entry api.AuditEntry) (*api.NotUpgradable, error) {
 	c.lock.Lock()
