@@ -82,7 +82,7 @@ func attachedWorld() []attachedRow {
 			during: func(s *attachedService) { s.started(); s.sh("systemctl stop ${UNIT%.service}-dep") }, meanwhile: unproven,
 			heal: func(s *attachedService) { s.sh("systemctl start $UNIT") }},
 		{name: "what it requires is down at the restart", head: "Requires=%p-dep.service\nAfter=%p-dep.service", setup: needs("Type=oneshot\\nExecStart=/usr/bin/test -e $W/dep"),
-			before: depDown, during: func(s *attachedService) { s.windows(0.6); depUp(s) }},
+			before: depDown, during: func(s *attachedService) { s.windows(0.3); depUp(s) }}, // past the first request, and two are left
 		{name: "what it requires stays down", head: "Requires=%p-dep.service\nAfter=%p-dep.service", setup: needs("Type=oneshot\\nExecStart=/usr/bin/test -e $W/dep"),
 			before: depDown, meanwhile: takenBack, heal: depUp, end: takenBack, runs: true},
 		{name: "an operator's restart fails with what it requires", head: "Requires=%p-dep.service\nAfter=%p-dep.service", setup: needs("Type=oneshot\\nExecStart=/usr/bin/test -e $W/dep"),
