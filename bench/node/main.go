@@ -81,8 +81,28 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	if err != nil {
 		return err
 	}
+	// What the agent records of a manager's command; one that goes on is recorded already.
+	const command = "bench"
+	do := func(change func(state.State, time.Time) state.State) error {
+		_, err := n.Layout.Do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
+			return change(s, now), t, nil
+		})
+		return err
+	}
+	err = do(func(s state.State, now time.Time) state.State {
+		if _, known := s.Command(command); known {
+			return s
+		}
+		return state.Start(s, state.Command{ID: command, Version: v, From: release.MustVersion("1.0.0")}, now)
+	})
+	if err != nil {
+		return err
+	}
 	src := p.Host(v)
 	defer src.Close()
-	_, err = p.Run(ctx, src, upgrade.Request{Version: v, CommandID: "bench", End: upgrade.Swap})
-	return err
+	var recorded error
+	_, err = p.Run(ctx, src, upgrade.Request{Version: v, CommandID: command, End: upgrade.Swap, Downloaded: func() {
+		recorded = do(func(s state.State, now time.Time) state.State { return state.Downloaded(s, command, now) })
+	}})
+	return errors.Join(err, recorded)
 }
