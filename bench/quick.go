@@ -11,7 +11,6 @@ import (
 const (
 	maxPeakRSS     = 32 << 20 // while a tarball of --size is staged
 	maxOverhead    = 128_000  // bytes of the manifest, its signature and TLS handshakes
-	maxAgain       = 2 << 20  // bytes that a resumed download fetches again: two chunks
 	writtenPercent = 105      // of the payload, plus the download
 	sentPercent    = 103      // of the file: TLS and HTTP
 )
@@ -56,7 +55,7 @@ func check(w io.Writer, rows []*row, unpacked int64) error {
 				}
 				again := int64(0)
 				if r.resumed {
-					again = maxAgain
+					again = r.again
 				}
 				limit(r, "bytes transferred", s.sent, (r.size+again)*sentPercent/100+maxOverhead)
 			}

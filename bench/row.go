@@ -41,6 +41,7 @@ type row struct {
 	file    string // its name's end
 	size    int64  // its bytes
 	resumed bool   // the upgrade is killed half way, and what is measured is the rest
+	again   int64  // bytes that a resumed download may fetch again
 	bounds  bool   // bytes that are written have a bound
 
 	runs    map[int64][]sample // by rate
@@ -130,7 +131,7 @@ func (b *bench) ours(form string, rel *payload.Release, suffix string) *row {
 		r.why = err.Error()
 		return r
 	}
-	r.file, r.size = filepath.Base(rel.File(form)), st.Size()
+	r.file, r.size, r.again = filepath.Base(rel.File(form)), st.Size(), max(1<<20, 2*rel.ChunkSize(form))
 	env := []string{"EDGE_AGENT_SIM_TRUST=" + trust}
 	r.command = measure.Command{Args: []string{b.tool("node"), "upgrade", b.target(), payload.Version}, Env: env}
 	r.prepare = func(ctx context.Context) error {

@@ -102,6 +102,9 @@ func fetch(url, ca string, to io.Writer) error {
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", url, res.Status)
 	}
+	if memory, ok := to.(*bytes.Buffer); ok {
+		memory.Grow(int(res.ContentLength) + bytes.MinRead) // it grows by doubling otherwise
+	}
 	_, err = io.Copy(to, res.Body)
 	return err
 }

@@ -91,5 +91,14 @@ func TestForms(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s offers %v, want %s", artefact, got, want)
 		}
+		for _, form := range got {
+			size := int64(1 << 20)
+			if form == Gz {
+				size = 0
+			}
+			if n := (&Release{manifest: m}).ChunkSize(form); n != size {
+				t.Errorf("%s: the chunks of %s have %d bytes", artefact, form, n)
+			}
+		}
 	}
 }

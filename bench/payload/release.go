@@ -98,6 +98,21 @@ func (r *Release) Offers(form string) error {
 	return nil
 }
 
+// ChunkSize returns the size of the chunks of a form in bytes; 0: it has none.
+func (r *Release) ChunkSize(form string) int64 {
+	a, err := artefact(r.manifest)
+	if err != nil || form == Gz {
+		return 0
+	}
+	if form == ZstChunks {
+		a = tarZst(a)
+	}
+	chunks, _ := a["chunks"].(map[string]any)
+	size, _ := chunks["size"].(json.Number)
+	n, _ := size.Int64() // not a number: 0
+	return n
+}
+
 // File returns the file of a form.
 func (r *Release) File(form string) string {
 	if form == ZstChunks {

@@ -12,6 +12,10 @@ make() {
 	mender-artifact write module-image -t bench -n release-1.1.0 -T directory -f dest_dir -f update.tar -o "$WWW/update.mender" --compression gzip >/dev/null
 	rm update.tar
 	echo "{\"ServerURL\":\"${URL%%/peers*}\",\"ServerCertificate\":\"$CA\",\"DeviceTypeFile\":\"$TARGET/data/device_type\"}" >mender.conf
+	# Its path is compiled in. The mount is seen in the benchmark's namespace only.
+	mkdir etc
+	echo artifact_name=release-1.0.0 >etc/artifact_info
+	mount --bind etc /etc/mender
 }
 
 prepare() {

@@ -2,7 +2,7 @@
 # needs: curl=curl sha256sum=coreutils tar=tar zstd=zstd
 # durable: sync of one file system, before and after the link is replaced
 
-version() { curl --version | head -n 1 | cut -d ' ' -f 1,2; zstd --version | head -n 1; }
+version() { curl --version | head -n 1 | cut -d ' ' -f 1,2; echo "zstd $(zstd -qV)"; }
 
 make() { ln "$ZST" "$WWW/payload.tar.zst" && sha256sum <"$ZST" | cut -d ' ' -f 1 >"$DIR/sum"; }
 

@@ -3,7 +3,7 @@
 # root
 # durable: sync of one file system, before and after the link is replaced
 
-version() { swupdate --version 2>&1 | grep -i -m 1 '^swupdate v\|^SWUpdate\|20[0-9][0-9]' || dpkg-query -W -f 'swupdate ${Version}\n' swupdate; }
+version() { dpkg-query -W -f 'swupdate ${Version}\n' swupdate 2>/dev/null || swupdate --version 2>&1 | head -n 1; }
 
 make() {
 	cd "$DIR"
