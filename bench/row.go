@@ -13,6 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/bench/measure"
 	"github.com/bilbycast/edge-agent/bench/payload"
 	"github.com/bilbycast/edge-agent/bench/peers"
+	"github.com/bilbycast/edge-agent/state"
 )
 
 // Groups of rows, as charts and tables show them.
@@ -142,22 +143,25 @@ func (b *bench) ours(form string, rel *payload.Release, suffix string) *row {
 	return r
 }
 
-// current is the directory that the link of a target points to.
+// current is the link to what the target runs.
 func (b *bench) current(context.Context) (string, error) {
-	return filepath.Join(b.target(), "current"), nil
+	l, err := state.At(b.target())
+	return l.Current(), err
 }
 
 // existing emulates the existing agent.
 func (b *bench) existing(rel *payload.Release, suffix string) *row {
 	url, err := b.serve(rel.TarGz, "limits"+suffix)
-	r := &row{name: "existing" + suffix, group: groupLegacy, form: "the existing agent, emulated: in memory, no sync", tree: rel.Tree, active: b.current}
+	r := &row{name: "existing" + suffix, group: groupLegacy, form: "the existing agent, emulated: in memory, no sync", tree: rel.Tree}
 	if err != nil {
 		r.why = err.Error()
 	}
 	r.command = measure.Command{Args: []string{b.tool("limits"), "existing", url, b.ca(), b.target()}}
+	link := filepath.Join(b.target(), "running")
 	r.prepare = func(context.Context) error {
-		return errors.Join(os.MkdirAll(filepath.Join(b.target(), "versions", "1.0.0"), 0o755), os.Symlink("versions/1.0.0", filepath.Join(b.target(), "current")))
+		return errors.Join(os.MkdirAll(filepath.Join(b.target(), "installed", "1.0.0"), 0o755), os.Symlink("installed/1.0.0", link))
 	}
+	r.active = func(context.Context) (string, error) { return link, nil }
 	return r
 }
 

@@ -164,7 +164,7 @@ func existing(url, ca, dir string) error {
 	if err != nil {
 		return err
 	}
-	to := filepath.Join(dir, "versions", "1.1.0")
+	to := filepath.Join(dir, "installed", "1.1.0")
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
@@ -192,8 +192,8 @@ func existing(url, ca, dir string) error {
 			return err
 		}
 	}
-	link := filepath.Join(dir, "current")
-	if err := os.Symlink("versions/1.1.0", link+".new"); err != nil {
+	link := filepath.Join(dir, "running")
+	if err := os.Symlink("installed/1.1.0", link+".new"); err != nil {
 		return err
 	}
 	return os.Rename(link+".new", link)
