@@ -2,7 +2,7 @@
 //
 // It is a small program of its own because the kernel counts the memory of the program
 // that starts another one as a peak of the latter: the peak of a shell would be that of
-// the benchmark. At SIGTERM it kills the command's process group and reports as well.
+// the benchmark. At SIGTERM or SIGINT it kills the command's process group and reports as well.
 package main
 
 import (
@@ -50,7 +50,7 @@ func run(args []string, also string) (usage, error) {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	services := processes(also)
 	before := use(services)
 	began := time.Now()
