@@ -17,7 +17,8 @@ const (
 
 // check returns an error if a row of our agent breaks a limit of bytes or memory. It
 // looks at no times, because the machine may be busy. It prints what it checked.
-func check(w io.Writer, rows []*row, unpacked int64) error {
+// With noSkip a power cut that could not be tried is an error, too.
+func check(w io.Writer, rows []*row, unpacked int64, noSkip bool) error {
 	var errs []error
 	fmt.Fprintln(w)
 	checked := 0
@@ -37,9 +38,9 @@ func check(w io.Writer, rows []*row, unpacked int64) error {
 		if len(r.runs) == 0 {
 			// A form that this checkout does not write is no failure. One that fails is.
 			if !strings.HasPrefix(r.why, "release-manifest of this checkout") {
-				errs = append(errs, fmt.Errorf("%s: %s", r.name, r.why))
+				errs = append(errs, fmt.Errorf("%s: %s", r.name, oneLine(r.why)))
 			}
-			fmt.Fprintf(w, "%-7s %s: %s\n", "NOT RUN", r.name, r.why)
+			fmt.Fprintf(w, "%-7s %s: %s\n", "NOT RUN", r.name, oneLine(r.why))
 			continue
 		}
 		for _, runs := range r.runs {
@@ -60,7 +61,8 @@ func check(w io.Writer, rows []*row, unpacked int64) error {
 				limit(r, "bytes transferred", s.sent, (r.size+again)*sentPercent/100+maxOverhead)
 			}
 		}
-		if r.group != groupMemory && strings.HasPrefix(r.survive, "no") && !strings.HasPrefix(r.survive, notTried) {
+		tried := !strings.HasPrefix(r.survive, notTried)
+		if r.group != groupMemory && strings.HasPrefix(r.survive, "no") && (tried || noSkip) {
 			errs = append(errs, fmt.Errorf("%s: survives a power cut: %s", r.name, r.survive))
 		}
 	}

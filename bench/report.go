@@ -80,7 +80,7 @@ func (b *bench) report(rows []*row) report {
 			if runs := r.runs[rate]; len(runs) > 0 {
 				re.Rows = append(re.Rows, summed(r, rate, runs))
 			} else if r.why != "" && (rate == b.o.rates[0] || !r.unlimited) {
-				re.Rows = append(re.Rows, result{Name: r.name, Group: r.group, Form: r.form, Rate: rate, NotMeasured: r.why})
+				re.Rows = append(re.Rows, result{Name: r.name, Group: r.group, Form: r.form, Rate: rate, NotMeasured: oneLine(r.why)})
 			}
 		}
 	}
@@ -96,7 +96,7 @@ func summed(r *row, rate int64, runs []sample) result {
 		Transferred: each(runs, func(s sample) int64 { return s.sent }),
 		Written:     each(runs, func(s sample) int64 { return s.Written }),
 		WrittenHow:  runs[0].WrittenHow,
-		PowerCut:    r.survive,
+		PowerCut:    oneLine(r.survive),
 	}
 }
 
@@ -107,6 +107,16 @@ func each[T int64 | float64](runs []sample, value func(sample) T) *measure.Summa
 	}
 	x := measure.Summarise(values)
 	return &x
+}
+
+// oneLine returns a reason on one line, which may have the last words of a program.
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	const half = 200
+	if len(text) > 2*half {
+		text = strings.ToValidUTF8(text[:half]+" ... "+text[len(text)-half:], "")
+	}
+	return text
 }
 
 func rateName(mbit int64) string {

@@ -109,14 +109,32 @@ func TestQuickLimits(t *testing.T) {
 		"a peer":            {&row{name: "p"}, sample{used(1, 1<<40, 1<<40), 1 << 40, 0}, "nothing was checked"},
 	} {
 		c.row.record(0, c.s)
-		err := check(&bytes.Buffer{}, []*row{c.row}, unpacked)
+		err := check(&bytes.Buffer{}, []*row{c.row}, unpacked, false)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
 	failed := ours("gz")
 	failed.why = "the command failed"
-	if err := check(&bytes.Buffer{}, []*row{failed}, unpacked); err == nil || !strings.Contains(err.Error(), "gz: the command failed") {
+	if err := check(&bytes.Buffer{}, []*row{failed}, unpacked, false); err == nil || !strings.Contains(err.Error(), "gz: the command failed") {
 		t.Errorf("a row that failed: %v", err)
+	}
+	untried := ours("gz")
+	untried.survive = notTried + ": needs root"
+	untried.record(0, sample{used(1, 1, 1), 1, 0})
+	for _, noSkip := range []bool{false, true} {
+		if err := check(&bytes.Buffer{}, []*row{untried}, unpacked, noSkip); (err != nil) != noSkip {
+			t.Errorf("a power cut that was not tried, noSkip %t: %v", noSkip, err)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	t.Parallel()
+	if got := oneLine(" a\n  b\tc "); got != "a b c" {
+		t.Errorf("%q", got)
+	}
+	if got := oneLine("begin " + strings.Repeat("\u00e9", 1000) + " end"); len(got) > 420 || !strings.HasPrefix(got, "begin") || !strings.HasSuffix(got, " end") {
+		t.Errorf("%q", got)
 	}
 }
