@@ -20,7 +20,8 @@ func BenchmarkStage(b *testing.B) {
 	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		b.Fatal(err)
 	}
-	p, err := fakerelease.Publish(dir, fakerelease.Options{Version: version, Binary: program, Extra: map[string]string{"tool": os.Args[0]}})
+	p, err := fakerelease.Publish(dir, fakerelease.Options{Version: version, Binary: program, Extra: map[string]string{"tool": os.Args[0]},
+		Formats: []string{release.FormatZstd}, Chunks: true})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -31,11 +32,20 @@ func BenchmarkStage(b *testing.B) {
 		b.Fatal(err)
 	}
 	v := release.MustVersion(version)
-	for name, open := range map[string]func(*Stager) (Source, error){
-		"from=host":  func(s *Stager) (Source, error) { return s.Host(v), nil },
-		"from=stick": func(*Stager) (Source, error) { return OpenSource(p.Dir) },
+	fromHost := func(s *Stager) (Source, error) { return s.Host(v), nil }
+	fromStick := func(*Stager) (Source, error) { return OpenSource(p.Dir) }
+	all := func(*release.Artefact) {}
+	for _, bb := range []struct {
+		name string
+		open func(*Stager) (Source, error)
+		form func(*release.Artefact)
+	}{
+		{"from=host/form=gz", fromHost, func(a *release.Artefact) { a.Chunks, a.Formats = nil, nil }},
+		{"from=host/form=gz+chunks", fromHost, func(a *release.Artefact) { a.Formats = nil }},
+		{"from=host/form=zst+chunks", fromHost, all},
+		{"from=stick/form=zst+chunks", fromStick, all},
 	} {
-		b.Run(name, func(b *testing.B) {
+		b.Run(bb.name, func(b *testing.B) {
 			l, err := state.At(b.TempDir())
 			if err != nil {
 				b.Fatal(err)
@@ -44,7 +54,7 @@ func BenchmarkStage(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			src, err := open(s)
+			src, err := bb.open(s)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -54,6 +64,7 @@ func BenchmarkStage(b *testing.B) {
 				b.Fatal(err)
 			}
 			a := rel.Manifest().Artefacts[0]
+			bb.form(&a)
 			b.SetBytes(a.UnpackedSize)
 			b.ReportAllocs()
 			for b.Loop() {

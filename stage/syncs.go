@@ -19,7 +19,7 @@ type syncs struct {
 }
 
 // maxSyncs bounds the files that are open at a time: some services may open few.
-const maxSyncs = 2
+const maxSyncs = 4
 
 // add takes over a file that is written. It returns the first error of an earlier one.
 func (s *syncs) add(f *fsutil.File) error {
