@@ -31,7 +31,7 @@ func (e *Engine) Act(ctx context.Context, rolloutID string, event rollout.Event,
 		})
 		if _, abort := event.(rollout.Abort); broken(err) && abort {
 			err = abortBroken(ctx, e, stored, entry)
-		} else if broken(err) {
+		} else if broken(err) && !errors.Is(err, rollout.ErrBroken) {
 			return fmt.Errorf("%w: %w", rollout.ErrBroken, err)
 		}
 		if !errors.Is(err, store.ErrConflict) || attempt == attempts {

@@ -118,7 +118,7 @@ func (c *Commands) Withdraw(ctx context.Context, nodeID, commandID, actor string
 
 // Step looks once at all rollouts and all nodes, as Run does from time to time.
 func (e *Engine) Step(ctx context.Context) error {
-	_, err := e.stepAll(ctx, e.takeChanged(), true)
+	_, err := lookOnce(ctx, e, true)
 	return err
 }
 
