@@ -186,9 +186,9 @@ func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node)
 	return false, c.store.ChangeCommands(ctx, []store.CommandChange{{ID: cmd.ID, State: store.CommandWithdrawn, At: now, By: "manager", Reason: reason}})
 }
 
-// otherWants returns, for each node that another active rollout still upgrades, that
-// rollout's version.
-func (e scope) otherWants(ctx context.Context, groupID string) (map[string]string, error) {
+// otherWants returns, for each of the nodes of a group that another active rollout still
+// upgrades, that rollout's version.
+func (e scope) otherWants(ctx context.Context, groupID string, ids map[string]bool) (map[string]string, error) {
 	all, err := e.Store.Rollouts(ctx, "", true, -1)
 	if err != nil {
 		return nil, err
@@ -200,7 +200,14 @@ func (e scope) otherWants(ctx context.Context, groupID string) (map[string]strin
 			continue // a broken one wants nothing
 		}
 		for _, n := range r.Nodes {
-			if n.State == rollout.NodeCommanded || n.State == rollout.NodeUnproven || n.State == rollout.NodeWaiting {
+			if !ids[n.ID] || n.State != rollout.NodeCommanded && n.State != rollout.NodeUnproven && n.State != rollout.NodeWaiting {
+				continue
+			}
+			_, absent, err := e.absent(ctx, n) // it was moved, and that rollout is about to skip it
+			if err != nil {
+				return nil, err
+			}
+			if !absent {
 				wants[n.ID] = r.Version
 			}
 		}
