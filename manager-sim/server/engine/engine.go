@@ -205,6 +205,13 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 		}
 	}
 	if everyone {
+		expired, err := e.Commands.expire(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, id := range expired {
+			e.NodeChanged(id)
+		}
 		e.watched = now
 	}
 	if failed == nil {

@@ -53,6 +53,9 @@ func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, s
 	if c.State != store.CommandWithdrawn {
 		return state, code
 	}
+	if over := c.Reason == store.ReasonLimit || c.Reason == store.ReasonLifetime; over && c.RolloutID == "" && !lateOutcome(c, codes, state) {
+		return api.Failed, rollout.TimeLimit
+	}
 	obeyed := c.ErrorCode == string(release.Withdrawn) || slices.Contains(codes, string(release.Withdrawn))
 	switch state {
 	case api.Failed, api.Staging, api.Staged, api.Proving:
@@ -67,6 +70,14 @@ func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, s
 		}
 	}
 	return state, code
+}
+
+// lateOutcome reports whether a command that was withdrawn at its time limit has an outcome all
+// the same. What the node obeys is none: the limit ended it.
+func lateOutcome(c store.Command, codes []string, state api.UpgradeState) bool {
+	withdrawn := c.ErrorCode == string(release.Withdrawn) || slices.Contains(codes, string(release.Withdrawn))
+	reported := !c.AckedAt.IsZero() || len(codes) > 0 // otherwise the node runs the version, but perhaps not for this command
+	return state.Ended() && reported && !(state == api.Failed && withdrawn)
 }
 
 func reportedState(c store.Command, codes []string, n store.Node) (api.UpgradeState, string) {
