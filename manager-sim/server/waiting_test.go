@@ -22,7 +22,7 @@ func TestAWaveNamesWhomItWaitsFor(t *testing.T) {
 	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+a.ID+"/upgrade", `{"version":"1.2.0"}`, &plan)
 	var v api.Rollout
 	m.into(http.StatusOK, "GET", "/api/v1/rollouts/"+plan.RolloutID, "", &v)
-	if want := "waiting for 1 offline node: " + reg.NodeID; v.WaitingText() != want || v.WaitingFor[0].Since.IsZero() || v.Acting != "admin" {
+	if want := "waiting for 1 offline node: " + reg.NodeID + " (edge at 127.0.0.1)"; v.WaitingText() != want || v.WaitingFor[0].Name != "edge at 127.0.0.1" || v.WaitingFor[0].Since.IsZero() || v.Acting != "admin" {
 		t.Errorf("%q, want %q; %+v", v.WaitingText(), want, v)
 	}
 	m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+reg.NodeID+"/group", `{"group_id":"`+b.ID+`"}`, nil)
