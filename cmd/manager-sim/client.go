@@ -25,6 +25,8 @@ type client struct {
 	url, tokenFile, caFile, dir string
 	json                        bool
 	*api.Client
+
+	unreadable map[string]int // how many entries the manager left out of lists, by path
 }
 
 // flags adds the flags of a connection to cmd. RunE of cmd then connects first, and its
@@ -41,7 +43,11 @@ func (c *client) flags(cmd *cobra.Command) {
 		if err := c.connect(); err != nil {
 			return err
 		}
-		return withExitCode(run(cmd, args))
+		err := withExitCode(run(cmd, args))
+		if n := c.leftOut(); n > 0 && !c.json {
+			fmt.Fprintln(cmd.ErrOrStderr(), unreadableText(n))
+		}
+		return err
 	}
 }
 
@@ -76,6 +82,7 @@ func (c *client) connect() error {
 	if c.caFile == "" {
 		c.caFile = filepath.Join(c.dir, "tls", "cert.pem")
 	}
+	c.unreadable = make(map[string]int)
 	c.Client = &api.Client{
 		BaseURL: c.url,
 		ReadToken: func() (string, error) {
@@ -85,9 +92,29 @@ func (c *client) connect() error {
 			}
 			return strings.TrimSpace(string(b)), nil
 		},
+		Unreadable: func(path string, n int) { // each page of a list has the number of the whole list
+			path, _, _ = strings.Cut(path, "?")
+			c.unreadable[path] = max(c.unreadable[path], n)
+		},
 		HTTP: &http.Client{Transport: &http.Transport{DialTLSContext: c.dial, ResponseHeaderTimeout: answerTimeout}},
 	}
 	return nil
+}
+
+// leftOut returns how many entries the manager left out of the lists that were read.
+func (c *client) leftOut() int {
+	k := 0
+	for _, n := range c.unreadable {
+		k += n
+	}
+	return k
+}
+
+func unreadableText(n int) string {
+	if n == 1 {
+		return "1 record could not be read; see the log and the database of the manager"
+	}
+	return fmt.Sprintf("%d records could not be read; see the log and the database of the manager", n)
 }
 
 // fileError is an error of a local file. The manager was not called.
@@ -138,7 +165,11 @@ func isConflict(err error) bool {
 func printEmpty[T any](c *client, cmd *cobra.Command, field string, list []T, none string) (done bool, err error) {
 	switch {
 	case c.json:
-		return true, json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{field: list})
+		answer := map[string]any{field: list}
+		if n := c.leftOut(); n > 0 {
+			answer["unreadable"] = n
+		}
+		return true, json.NewEncoder(cmd.OutOrStdout()).Encode(answer)
 	case len(list) == 0:
 		_, err := fmt.Fprintln(cmd.ErrOrStderr(), none)
 		return true, err

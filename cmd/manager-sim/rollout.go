@@ -148,6 +148,12 @@ func (c *client) namedRollout(ctx context.Context, id string, options ...api.Opt
 	if err != nil {
 		return r, err
 	}
+	local := localNames(c.dir)
+	for i, w := range r.WaitingFor {
+		if name := local[w.NodeID]; name != "" {
+			r.WaitingFor[i].Name = name
+		}
+	}
 	return r, c.nameGroups(ctx, &r)
 }
 

@@ -30,6 +30,9 @@ type Client struct {
 	// HTTP makes the requests; nil means http.DefaultClient. InProcess is a transport
 	// that needs no network. A Client sets no timeouts: HTTP and contexts do.
 	HTTP *http.Client
+	// Unreadable, if set, is called for each answer of a list that leaves entries out, because
+	// the manager cannot read them, with the path and their number.
+	Unreadable func(path string, n int)
 }
 
 // Option changes one call.
@@ -81,6 +84,12 @@ func (c *Client) Call(ctx context.Context, method, path string, body, answer any
 	}
 	if err := json.Unmarshal(b, answer); err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if c.Unreadable != nil && method == http.MethodGet {
+		var left struct{ Unreadable int }
+		if json.Unmarshal(b, &left) == nil && left.Unreadable > 0 {
+			c.Unreadable(path, left.Unreadable)
+		}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -126,13 +125,23 @@ type Rollout struct {
 
 // WaitingFor is an offline node for which a wave waits.
 type WaitingFor struct {
-	NodeID string    `json:"node_id"`
-	Name   string    `json:"name,omitempty"`
-	Since  time.Time `json:"since"` // when it was seen last
+	NodeID string `json:"node_id"`
+	// Name is what else identifies it: "edge at 192.0.2.7", its device type and its last
+	// address. A node reports no name.
+	Name  string    `json:"name,omitempty"`
+	Since time.Time `json:"since"` // when it was seen last
+}
+
+// Text is the id of the node and, if it is known, the name.
+func (w WaitingFor) Text() string {
+	if w.Name == "" {
+		return w.NodeID
+	}
+	return w.NodeID + " (" + w.Name + ")"
 }
 
 // WaitingText describes the nodes for which the present wave waits: "waiting for 1 offline
-// node: a1b2"; "" if it waits for none.
+// node: a1b2 (edge at 192.0.2.7)"; "" if it waits for none.
 func (r Rollout) WaitingText() string {
 	const most = 5
 	if len(r.WaitingFor) == 0 {
@@ -140,7 +149,7 @@ func (r Rollout) WaitingText() string {
 	}
 	names := make([]string, 0, most)
 	for _, w := range r.WaitingFor[:min(most, len(r.WaitingFor))] {
-		names = append(names, cmp.Or(w.Name, w.NodeID))
+		names = append(names, w.Text())
 	}
 	text := fmt.Sprintf("waiting for %d offline nodes: %s", len(r.WaitingFor), strings.Join(names, ", "))
 	if len(r.WaitingFor) == 1 {

@@ -12,20 +12,29 @@ type Uptime struct {
 	Sum time.Duration
 }
 
+// maxLag is by how much an uptime may be behind one that a rollout recorded before: a manager
+// that is killed loses the time since it last stored its own.
+const maxLag = time.Minute
+
+// since returns how much uptime has passed since it was up, and whether both are known.
+func (r Rollout) since(up time.Duration) (time.Duration, bool) {
+	return max(0, r.Uptime.Sum-up), up > 0 && r.Uptime.Sum > 0 && r.Uptime.Sum >= up-maxLag
+}
+
 // end returns when d has passed since a time at which the uptime was up. If the uptimes are
 // known, they alone decide: the wall clock may have been set since. Otherwise, as in the state
 // of an earlier version, the wall clock decides, without the outages.
 func (r Rollout) end(from time.Time, up, d time.Duration) time.Time {
-	if up > 0 && r.Uptime.Sum >= up {
-		return r.Uptime.At.Add(d - (r.Uptime.Sum - up))
+	if passed, ok := r.since(up); ok {
+		return r.Uptime.At.Add(d - passed)
 	}
 	return r.Outages.After(from, d)
 }
 
 // passed reports whether d has passed since a time at which the uptime was up.
 func (r Rollout) passed(from time.Time, up, d time.Duration, now time.Time) bool {
-	if up > 0 && r.Uptime.Sum >= up {
-		return r.Uptime.Sum-up >= d
+	if passed, ok := r.since(up); ok {
+		return passed >= d
 	}
 	return r.Outages.Elapsed(from, now) >= d
 }

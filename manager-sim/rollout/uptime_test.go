@@ -120,3 +120,24 @@ func TestResult(t *testing.T) {
 		t.Error(w.r.Result())
 	}
 }
+
+// A manager that is killed loses some seconds of its uptime. The wall clock, which jumped, does
+// not decide then.
+func TestAnUptimeThatIsBehind(t *testing.T) {
+	t.Parallel()
+	w := &wall{t: t, now: epoch, up: 1000 * time.Hour}
+	var err error
+	if w.r, _, err = New(Plan{ID: "r", Version: "1.1.0"}, []string{"a"}, map[string]bool{"a": true}, w.now); err != nil {
+		t.Fatal(err)
+	}
+	w.r.Begin(Uptime{w.now, w.up})
+	w.now, w.up = w.now.Add(30*24*time.Hour), w.up-5*time.Second
+	w.step(Tick{})
+	w.is("just after the restart", Running)
+	if at, ok := w.r.NextTick(); !ok || at.Sub(w.now) != DefaultLimit {
+		t.Errorf("the limit ends at %v, %v from now", at, at.Sub(w.now))
+	}
+	w.up += DefaultLimit + 5*time.Second
+	w.step(Tick{})
+	w.is("at the limit", Paused)
+}

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"strings"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
 // addWaiting adds to the view of a rollout the offline nodes for which its present wave
@@ -26,7 +28,20 @@ func (h *rolloutRoutes) addWaiting(ctx context.Context, ro rollout.Rollout, v *a
 		if err != nil {
 			return err
 		}
-		v.WaitingFor = append(v.WaitingFor, api.WaitingFor{NodeID: n.ID, Since: rec.LastSeen})
+		v.WaitingFor = append(v.WaitingFor, api.WaitingFor{NodeID: n.ID, Name: nameOf(rec), Since: rec.LastSeen})
 	}
 	return nil
+}
+
+// nameOf returns what an operator knows a node by, beside its id: a node reports no name, but
+// what it is, and where it connected from last.
+func nameOf(n store.Node) string {
+	var parts []string
+	if n.DeviceType != "" {
+		parts = append(parts, n.DeviceType)
+	}
+	if n.Address != "" {
+		parts = append(parts, "at "+n.Address)
+	}
+	return strings.Join(parts, " ")
 }

@@ -127,6 +127,13 @@ func (s *Store) Commands(ctx context.Context, nodeID string, limit int) ([]Comma
 	return list(ctx, rows, err, scanCommand)
 }
 
+// SentAlone returns the commands, oldest first, that were sent, that were requested for one node,
+// and whose nodes have not acknowledged them.
+func (s *Store) SentAlone(ctx context.Context) ([]Command, error) {
+	rows, err := s.query(ctx, "SELECT "+commandColumns+" FROM commands WHERE state = 'sent' AND rollout_id = '' ORDER BY seq")
+	return list(ctx, rows, err, scanCommand)
+}
+
 // Command returns a command, or ErrNotFound.
 func (s *Store) Command(ctx context.Context, id string) (Command, error) {
 	c, err := scanCommand(s.row(ctx, "SELECT "+commandColumns+" FROM commands WHERE id = ?", id))

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +17,6 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/wire"
-	"github.com/rs/zerolog"
 )
 
 // device is a node of the random test: what it has received, and how far it is.
@@ -34,11 +35,13 @@ type game struct {
 	rnd     *rand.Rand
 	st      *store.Store
 	e       *engine.Engine
+	clock   clock
 	lock    sync.Mutex
 	devices map[string]*device
 	faults  bool
 	events  int
 	sent    int
+	changes int // what nodes received or reported
 }
 
 var errFault = errors.New("the store fails")
@@ -72,7 +75,10 @@ func (g *game) Online(id string) bool { return g.devices[id].online }
 // Send is what a session does: it asks the store, and delivers.
 func (g *game) Send(c store.Command) {
 	d := g.devices[c.NodeID]
-	if !d.online || g.rnd.IntN(6) == 0 { // the session ends first
+	if d.online && g.rnd.IntN(6) == 0 { // the session ends first
+		g.offline(c.NodeID)
+	}
+	if !d.online {
 		return
 	}
 	ctx := g.t.Context()
@@ -93,7 +99,7 @@ func (g *game) Send(c store.Command) {
 		}
 		return
 	}
-	g.sent++
+	g.sent, g.changes = g.sent+1, g.changes+1
 	if before.State != store.CommandPending && before.State != store.CommandSent {
 		g.fatal("a command that is %s (%s) is sent", before.State, before.Reason)
 	}
@@ -102,12 +108,18 @@ func (g *game) Send(c store.Command) {
 	if before.RolloutID != "" {
 		r, err := g.st.Rollout(ctx, before.RolloutID)
 		g.must(err)
-		if goesOn := d.got == c.ID && d.begun; r.GroupID != n.GroupID || !r.Active && !goesOn {
-			g.fatal("a command of a rollout to %s (active %t) is sent to a node of %s", r.GroupID, r.Active, n.GroupID)
+		_, unreadable := engine.Decode(r)
+		if goesOn := d.got == c.ID && d.begun; r.GroupID != n.GroupID || (!r.Active || unreadable != nil) && !goesOn {
+			g.fatal("a command of a rollout to %s (active %t, %v) is sent to a node of %s", r.GroupID, r.Active, unreadable, n.GroupID)
 		}
 	}
-	if d.got == "" {
+	switch {
+	case g.rnd.IntN(8) == 0: // the connection ends with the command
+		g.offline(c.NodeID)
+	case d.got == "":
 		d.got, d.begun, d.target = c.ID, false, c.Version
+	case d.got != c.ID:
+		g.ack(c.ID, c.NodeID, false, "upgrade_in_progress")
 	}
 }
 
@@ -115,6 +127,7 @@ func (g *game) ack(id, node string, success bool, code string) {
 	g.t.Helper()
 	_, err := g.st.RecordAck(g.t.Context(), store.Command{ID: id, NodeID: node, AckedAt: time.Now(), Success: success, ErrorCode: code})
 	g.must(err)
+	g.changes++
 	g.e.NodeChanged(node)
 }
 
@@ -135,15 +148,29 @@ func (g *game) health(id string) {
 // connect is an authentication: the node gets withdrawals, and what it has not acknowledged.
 func (g *game) connect(id string) {
 	d, ctx := g.devices[id], g.t.Context()
-	if d.online = !d.online && !d.removed; !d.online {
+	if d.online || d.removed {
+		g.offline(id)
 		return
 	}
+	d.online = true
 	var features []string
 	if d.withdraws {
 		features = []string{wire.FeatureWithdraw}
 	}
 	g.must(g.st.RecordConnect(ctx, id, d.version, "192.0.2.1", time.Now(), features...))
 	g.health(id)
+	g.resend(id)
+	g.e.NodeChanged(id)
+}
+
+func (g *game) offline(id string) {
+	g.devices[id].online = false
+	g.e.NodeChanged(id)
+}
+
+// resend is what a session does when it begins, and when the engine tells it to.
+func (g *game) resend(id string) {
+	ctx := g.t.Context()
 	n, err := g.st.Node(ctx, id)
 	g.must(err)
 	cs, err := g.st.Commands(ctx, id, -1)
@@ -160,7 +187,6 @@ func (g *game) connect(id string) {
 			g.Send(c)
 		}
 	}
-	g.e.NodeChanged(id)
 }
 
 // work is one step of a node's upgrade.
@@ -232,7 +258,7 @@ func (g *game) operate() {
 func (g *game) allowed(err error) {
 	g.t.Helper()
 	var refused *engine.NotSchedulableError
-	for _, known := range []error{nil, errFault, store.ErrExists, store.ErrConflict, rollout.ErrFinal, rollout.ErrNotPaused, rollout.ErrNoFailure, rollout.ErrOver, rollout.ErrNoSuchNode} {
+	for _, known := range []error{nil, errFault, store.ErrExists, store.ErrConflict, rollout.ErrFinal, rollout.ErrNotPaused, rollout.ErrNoFailure, rollout.ErrOver, rollout.ErrNoSuchNode, rollout.ErrBroken} {
 		if err == known || errors.Is(err, known) {
 			return
 		}
@@ -242,44 +268,19 @@ func (g *game) allowed(err error) {
 	}
 }
 
-// check looks at all commands and rollouts, after the engine has looked at everything.
-func (g *game) check() {
-	ctx := g.t.Context()
-	g.faults = false
-	g.must(g.e.Step(ctx))
-	g.faults = true
-	all, err := g.st.Rollouts(ctx, "", false, -1)
-	g.must(err)
-	for _, stored := range all {
-		var r rollout.Rollout
-		g.must(json.Unmarshal(stored.State, &r))
-		for _, n := range r.Nodes {
-			if n.Attempt == 0 {
-				continue
-			}
-			c, err := g.st.Command(ctx, r.CommandID(n))
-			g.must(err)
-			if n.State == rollout.NodeCommanded && !c.AckedAt.IsZero() && g.devices[n.ID].got != c.ID {
-				g.fatal("the outcome of %s is not recorded in a rollout that is %s: %+v, %+v", c.ID, r.Status, n, c)
-			}
-			begun := g.devices[n.ID].got == c.ID && g.devices[n.ID].begun
-			if stored.Active && r.Status != rollout.Paused || begun || !c.AckedAt.IsZero() {
-				continue
-			}
-			if c.State == store.CommandPending || c.State == store.CommandSent {
-				g.fatal("a command is %s although its rollout is %s: %+v", c.State, r.Status, n)
-			}
-		}
-	}
-}
-
 func TestDecisions(t *testing.T) { each(t, testDecisions) }
 
-// Operators, nodes that come and go, and faults of the store, in any order: no withdrawn or
-// superseded command is sent, none crosses a scope, and every outcome is recorded.
+// Operators, nodes that come and go, faults of the store, rollouts that cannot be read, a clock
+// that jumps and a manager that restarts, in any order: no withdrawn or superseded command is
+// sent, none crosses a scope, none is forgotten, and every outcome is recorded.
 func testDecisions(t *testing.T, path string) {
 	st := open(t, path)
 	seed := rand.Uint64()
+	if s := os.Getenv("EDGE_AGENT_SEED"); s != "" { // repeats a run
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		must(t, err)
+	}
 	t.Logf("seed %d", seed)
 	g := &game{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), st: st, devices: map[string]*device{}}
 	ctx := t.Context()
@@ -287,7 +288,7 @@ func testDecisions(t *testing.T, path string) {
 	for _, id := range []string{"g", "h"} {
 		must(t, st.AddGroup(ctx, api.Group{ID: id, Name: id, CreatedAt: time.Now()}, entry("group")))
 	}
-	g.e = engine.New(engine.Config{Store: st, Rollouts: g, Log: zerolog.Nop(), Nodes: g, CommandLock: &g.lock, Publish: func(any) {}})
+	g.start()
 	for i := range 6 {
 		id := fmt.Sprint("n", i)
 		g.devices[id] = &device{version: "1.0.0", withdraws: i%2 == 0}
@@ -300,11 +301,13 @@ func testDecisions(t *testing.T, path string) {
 		steps = 60
 	}
 	for range steps {
-		switch g.rnd.IntN(5) {
-		case 0, 1:
+		switch g.rnd.IntN(20) {
+		case 0, 1, 2, 3, 4, 5, 6:
 			g.operate()
-		case 2:
+		case 7, 8, 9, 10:
 			g.connect(g.pick())
+		case 11:
+			g.disturb()
 		default:
 			g.work(g.pick())
 		}

@@ -131,6 +131,13 @@ func (s *Store) ClearDuplicate(ctx context.Context, id string, a api.AuditEntry)
 	})
 }
 
+// SeenBetween reports whether a node was seen for the last time between two times.
+func (s *Store) SeenBetween(ctx context.Context, from, to time.Time) (bool, error) {
+	var seen bool
+	err := s.row(ctx, "SELECT EXISTS (SELECT 1 FROM nodes WHERE last_seen BETWEEN ? AND ?)", ms(from), ms(to)).Scan(&seen)
+	return seen, err
+}
+
 // RecordHealth records a health beat at n.LastSeen: version, capabilities, upgrade,
 // health, warnings, trial, hold and manifest of n, and n.ProgressAt unless that is zero.
 func (s *Store) RecordHealth(ctx context.Context, n Node) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 type unreadableKey struct{}
@@ -63,4 +64,30 @@ func list[T any](ctx context.Context, rows *sql.Rows, err error, scan func(scann
 		out = append(out, v)
 	}
 	return out, rows.Err()
+}
+
+// UnreadableOpen returns the newest open command of a node that cannot be read, and why. Of the
+// command only ID, NodeID, Version, RolloutID, State and whether it was sent are known: SentAt is
+// zero or now. It returns ErrNotFound if all open commands can be read.
+func (s *Store) UnreadableOpen(ctx context.Context, nodeID string) (c Command, why, err error) {
+	rows, err := s.query(ctx, "SELECT id, CAST(version AS TEXT), rollout_id, state, sent_at != 0 FROM commands WHERE node_id = ? AND"+open+" ORDER BY seq DESC", nodeID)
+	cs, err := collect(rows, err, func(row scanner) (c Command, err error) {
+		var sent bool
+		c.NodeID = nodeID
+		if err = row.Scan(&c.ID, &c.Version, &c.RolloutID, &c.State, &sent); sent {
+			c.SentAt = time.Now()
+		}
+		return c, err
+	})
+	if err != nil {
+		return Command{}, nil, err
+	}
+	for _, c := range cs {
+		if _, why := s.Command(ctx, c.ID); errors.Is(why, ErrUnreadable) {
+			return c, why, nil
+		} else if why != nil && !errors.Is(why, ErrNotFound) {
+			return Command{}, nil, why
+		}
+	}
+	return Command{}, nil, fmt.Errorf("open command of node %q that cannot be read: %w", nodeID, ErrNotFound)
 }

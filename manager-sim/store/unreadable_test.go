@@ -2,9 +2,7 @@ package store_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -29,21 +27,9 @@ func testUnreadableRows(t *testing.T, path string) {
 		must(t, s.AddUser(ctx, store.User{Name: id, Hash: "h", Role: "viewer", CreatedAt: now}, entry))
 		must(t, s.AddAPIToken(ctx, store.Token{ID: id, Name: id, Hash: id, Role: "viewer", CreatedAt: now}, entry))
 	}
-	driver := "sqlite"
-	if strings.HasPrefix(path, "postgres") {
-		driver = "pgx"
-	}
-	db, err := sql.Open(driver, path)
-	must(t, err)
-	defer db.Close()
-	for _, statement := range []string{
-		"UPDATE nodes SET capabilities = '{' WHERE id = 'bad'", "UPDATE commands SET action = 'x' WHERE id = 'bad'", "UPDATE events SET details = '{\"a\":' WHERE event_id = 'bad'",
+	damage(t, path, "UPDATE nodes SET capabilities = '{' WHERE id = 'bad'", "UPDATE commands SET action = 'x' WHERE id = 'bad'", "UPDATE events SET details = '{\"a\":' WHERE event_id = 'bad'",
 		"UPDATE users SET groups = '7' WHERE name = 'bad'", "UPDATE api_tokens SET groups = '' WHERE id = 'bad'",
-		"UPDATE audit SET details = 'no' WHERE seq = (SELECT min(seq) FROM audit)",
-	} {
-		_, err := db.ExecContext(ctx, statement)
-		must(t, err)
-	}
+		"UPDATE audit SET details = 'no' WHERE seq = (SELECT min(seq) FROM audit)")
 	for what, list := range map[string]func(context.Context) (int, error){
 		"nodes":       func(ctx context.Context) (int, error) { l, err := s.Nodes(ctx); return len(l), err },
 		"group nodes": func(ctx context.Context) (int, error) { l, err := s.GroupNodes(ctx, "g"); return len(l), err },

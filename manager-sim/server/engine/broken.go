@@ -22,7 +22,7 @@ func (e *brokenError) Unwrap() error { return e.err }
 // broken reports whether an error is about the records of one rollout, and not of the store.
 func broken(err error) bool {
 	var b *brokenError
-	return errors.As(err, &b) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable)
+	return errors.As(err, &b) || errors.Is(err, rollout.ErrBroken) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable)
 }
 
 // Decode returns the state of a stored rollout. Its error is about that state.

@@ -133,3 +133,28 @@ func TestBrokenRollouts(t *testing.T) {
 		}
 	}
 }
+
+// A rollout that is not valid, and of which a node was moved, pauses, stops no other one, and
+// can be aborted.
+func TestABrokenRolloutOfAMovedNode(t *testing.T) {
+	t.Parallel()
+	s := startSite(t, false)
+	stored, r := s.rollout()
+	r.Wave = 7
+	var err error
+	stored.State, err = json.Marshal(r)
+	s.must(err)
+	s.must(s.st.SaveRollout(t.Context(), stored, nil, nil))
+	s.must(s.st.SetGroup(t.Context(), "a", "h", entryOf("move")))
+	s.must(s.e.Step(t.Context()))
+	if _, r := s.rollout(); r.Status != rollout.Paused || r.Broken == "" {
+		t.Errorf("%s %q", r.Status, r.Broken)
+	}
+	if err := s.e.Act(t.Context(), s.id, rollout.Resume{}, "ann", entryOf("resume")); !errors.Is(err, rollout.ErrBroken) {
+		t.Errorf("resumed: %v", err)
+	}
+	s.act(rollout.Abort{})
+	if _, r := s.rollout(); r.Status != rollout.Aborted {
+		t.Errorf("aborted: %s", r.Status)
+	}
+}

@@ -28,6 +28,7 @@ type Clock struct {
 	mono      time.Time  // of last, with the monotonic clock; zero: last is of the manager before
 	before    time.Time  // of the last beat of the manager before
 	jump      *Jump      // nil: none that has to be looked at
+	seen      bool       // a manager before this one saw a node in the same boot of the machine
 
 	boot func() Boot
 }
@@ -44,6 +45,13 @@ func StartClockAt(ctx context.Context, st *store.Store, now time.Time, boot func
 		return nil, err
 	}
 	c := &Clock{store: st, boot: boot, last: last, before: last.At}
+	if id := boot().ID; id != "" && id == last.BootID {
+		// By the clock of that manager. A node that was seen later than its last beat was seen
+		// before the boot, by a clock that was right.
+		if c.seen, err = st.SeenBetween(ctx, last.At.Add(-last.Boot), last.At.Add(maxBeatGap)); err != nil {
+			return nil, err
+		}
+	}
 	return c, c.record(ctx, now, 0)
 }
 

@@ -42,6 +42,10 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 		}
 		return nil
 	}
+	if st.Unreadable != "" {
+		return &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("The manager cannot read the node's command %s to upgrade to %s, which is %s: %s.", st.Command.ID, st.Command.Version, st.Command.State, st.Unreadable),
+			Remedy: "Withdraw that command, or repair its record in the manager's database."}
+	}
 	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.Command.Actor, "An operator"), st.Command.Version,
 		st.Command.CreatedAt.UTC().Format(timeFormat), stateWords[st.State]), Remedy: "Wait until that upgrade has ended."}
 	switch {
@@ -99,7 +103,7 @@ func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool)
 	if f := c.Refusal(n, st); f != nil {
 		// What an online node was given is being sent.
 		neverSent := st.State == api.Queued && st.Command.SentAt.IsZero() && (st.Command.State == store.CommandHeld || !c.nodes.Online(n.ID))
-		if f.Code != api.CodeUpgradeInProgress || !neverSent || !replace && seen == "" {
+		if f.Code != api.CodeUpgradeInProgress || !neverSent || st.Unreadable != "" || !replace && seen == "" {
 			return f, nil
 		}
 		cmd.Replaces = st.Command.ID
@@ -165,7 +169,7 @@ func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, err
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", id, err)
 		}
-		ownHeld := st.Command.State == store.CommandHeld && (st.State == api.Queued || st.State == api.Sent) // which is released
+		ownHeld := st.Unreadable == "" && st.Command.State == store.CommandHeld && (st.State == api.Queued || st.State == api.Sent) // which is released
 		if st.Busy() && !ownHeld || st.otherTrial(n) || incapable(n, true) != nil {
 			busy[id] = true
 		}

@@ -135,3 +135,39 @@ func TestRolloutCommandsNodesAsTheyConnect(t *testing.T) {
 		}
 	}
 }
+
+// A command to one node that reaches its time limit is withdrawn at once where the node is online,
+// and not before that. One of a rollout is not: that has a limit of its own.
+func TestACommandIsWithdrawnAtItsLimit(t *testing.T) {
+	t.Parallel()
+	e, st, f := start(t, "a", "b", "c")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, ago := range map[string]time.Duration{"a": 61 * time.Minute, "b": 61 * time.Minute, "c": 59 * time.Minute} {
+		f.online[id] = true
+		refusal, err := e.Commands.Request(t.Context(), store.Command{ID: id, NodeID: id, Version: "1.1.0", Action: []byte("{}"), CreatedAt: time.Now()}, false)
+		if must(err); refusal != nil {
+			t.Fatal(refusal)
+		}
+		must(st.RecordSent(t.Context(), id, time.Now().Add(-ago)))
+	}
+	f.online["b"] = false
+	f.sent = nil
+	for range 2 {
+		must(e.Step(t.Context()))
+	}
+	if len(f.sent) != 1 || f.sent[0].ID != "a" || f.sent[0].State != store.CommandWithdrawn || f.sent[0].Reason != store.ReasonLimit {
+		t.Errorf("sent %+v", f.sent)
+	}
+	for id, want := range map[string]api.UpgradeState{"a": api.Failed, "b": api.Failed, "c": api.Sent} {
+		n, err := st.Node(t.Context(), id)
+		must(err)
+		if s, err := e.Statuses.OfNode(t.Context(), n); err != nil || s.State != want || want == api.Failed && s.Code != rollout.TimeLimit {
+			t.Errorf("%s: %s %q, %v", id, s.State, s.Code, err)
+		}
+	}
+}

@@ -137,14 +137,8 @@ func (e *Engine) Run(ctx context.Context) {
 		case <-timer.C:
 		case <-e.wake:
 		}
-		next, err := e.stepAll(ctx, e.takeChanged(), all)
-		all = err != nil            // so that no changed node is missed
-		if store.Unavailable(err) { // an answer to a change may be lost
-			e.unsent.Store(true)
-		}
-		if err == nil && e.Resend != nil && e.unsent.Swap(false) {
-			e.Resend()
-		}
+		next, err := lookOnce(ctx, e, all)
+		all = err != nil // so that no changed node is missed
 		switch {
 		case errors.Is(err, store.ErrConflict): // an operator's act came first
 			next = 0
@@ -154,6 +148,18 @@ func (e *Engine) Run(ctx context.Context) {
 		}
 		timer.Reset(next)
 	}
+}
+
+// lookOnce is stepAll. It also sends again what may not have been sent.
+func lookOnce(ctx context.Context, e *Engine, all bool) (time.Duration, error) {
+	next, err := e.stepAll(ctx, e.takeChanged(), all)
+	if store.Unavailable(err) { // an answer to a change may be lost
+		e.unsent.Store(true)
+	}
+	if err == nil && e.Resend != nil && e.unsent.Swap(false) {
+		e.Resend()
+	}
+	return next, err
 }
 
 // stepAll advances every active rollout, and returns the latest time of the next call.
@@ -199,6 +205,13 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 		}
 	}
 	if everyone {
+		expired, err := e.Commands.expire(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, id := range expired {
+			e.NodeChanged(id)
+		}
 		e.watched = now
 	}
 	if failed == nil {
@@ -208,10 +221,12 @@ func (e *Engine) stepAll(ctx context.Context, changed map[string]bool, all bool)
 }
 
 // jumpOf returns a jump of the clock for which the rollouts pause, or nil. A jump before the
-// first node connects is none: the clock is set while the machine boots.
+// first node connects, since the machine was booted, is none: the clock is set while the
+// machine boots. A restart of the manager alone does not make it one.
 func jumpOf(e *Engine) *Jump {
 	j := e.Clock.Jump()
-	if j != nil && !j.Start && !e.nodeSeen.Load() {
+	seen := e.Clock.seenBefore() || e.nodeSeen.Load() && j != nil && !j.Start // that one was before this manager
+	if j != nil && !seen {
 		e.Clock.ForgetJump(j)
 		return nil
 	}
@@ -277,6 +292,10 @@ func (e *Engine) outcomes(ctx context.Context, r rollout.Rollout, changed map[st
 		switch {
 		case st.State == api.Withdrawn && n.State == rollout.NodeCommanded: // not by the rollout
 			outcome, st.Code = rollout.NodeSkipped, rollout.Withdrawn
+		case st.State == api.Changed && r.Status.Final():
+			outcome = rollout.NodeUpdated
+		case st.State == api.Changed: // before the rollout saw that it was updated
+			outcome, st.Code = rollout.NodeFailed, rollout.OtherVersion
 		case st.Code == api.CodeReplaced:
 			outcome, st.Code = rollout.NodeSkipped, rollout.Replaced
 		case st.State == api.Superseded:

@@ -90,7 +90,11 @@ func (e *Engine) Schedule(ctx context.Context, group api.Group, nodes []store.No
 // leaveOutWanted leaves out the nodes that another active rollout still upgrades: nodes that
 // were moved, and of which that rollout waits for an outcome.
 func (e scope) leaveOutWanted(ctx context.Context, groupID string, ids []string, leftOut []api.NodeLeftOut) ([]string, []api.NodeLeftOut, error) {
-	wants, err := e.otherWants(ctx, groupID)
+	set := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	wants, err := e.otherWants(ctx, groupID, set)
 	if err != nil {
 		return nil, nil, err
 	}

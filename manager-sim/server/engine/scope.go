@@ -186,9 +186,57 @@ func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node)
 	return false, c.store.ChangeCommands(ctx, []store.CommandChange{{ID: cmd.ID, State: store.CommandWithdrawn, At: now, By: "manager", Reason: reason}})
 }
 
-// otherWants returns, for each node that another active rollout still upgrades, that
-// rollout's version.
-func (e scope) otherWants(ctx context.Context, groupID string) (map[string]string, error) {
+// expire withdraws the commands to single nodes that have reached their time limit, and sends the
+// withdrawals to the nodes that are online. Other nodes get them when they authenticate. It
+// returns the nodes.
+func (c *Commands) expire(ctx context.Context) ([]string, error) {
+	sent, err := c.store.SentAlone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var nodes []string
+	for _, cmd := range sent {
+		if !c.nodes.Online(cmd.NodeID) {
+			continue
+		}
+		expired, err := c.expireOne(ctx, cmd.ID, cmd.NodeID)
+		if broken(err) { // of that node only
+			continue
+		}
+		if err != nil {
+			return nodes, err
+		}
+		if expired {
+			nodes = append(nodes, cmd.NodeID)
+		}
+	}
+	return nodes, nil
+}
+
+func (c *Commands) expireOne(ctx context.Context, id, nodeID string) (bool, error) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	cmd, err := c.store.Command(ctx, id)
+	if err != nil || cmd.State != store.CommandSent {
+		return false, err
+	}
+	n, err := c.store.Node(ctx, nodeID)
+	if err != nil {
+		return false, err
+	}
+	may, err := c.MaySend(ctx, cmd, n)
+	if err != nil || may {
+		return false, err
+	}
+	if cmd, err = c.store.Command(ctx, id); err == nil {
+		c.nodes.Send(cmd)
+	}
+	return true, err
+}
+
+// otherWants returns, for each of the nodes of a group that another active rollout still
+// upgrades, that rollout's version.
+func (e scope) otherWants(ctx context.Context, groupID string, ids map[string]bool) (map[string]string, error) {
 	all, err := e.Store.Rollouts(ctx, "", true, -1)
 	if err != nil {
 		return nil, err
@@ -200,7 +248,14 @@ func (e scope) otherWants(ctx context.Context, groupID string) (map[string]strin
 			continue // a broken one wants nothing
 		}
 		for _, n := range r.Nodes {
-			if n.State == rollout.NodeCommanded || n.State == rollout.NodeUnproven || n.State == rollout.NodeWaiting {
+			if !ids[n.ID] || n.State != rollout.NodeCommanded && n.State != rollout.NodeUnproven && n.State != rollout.NodeWaiting {
+				continue
+			}
+			_, absent, err := e.absent(ctx, n) // it was moved, and that rollout is about to skip it
+			if err != nil {
+				return nil, err
+			}
+			if !absent {
 				wants[n.ID] = r.Version
 			}
 		}

@@ -216,3 +216,22 @@ func TestWhatAnErrorHidIsSent(t *testing.T) {
 	stop()
 	<-ended
 }
+
+// A node that was updated, and runs another version before its rollout has looked at it, has an
+// outcome: it fell, or was updated if the rollout has ended.
+func TestAnotherVersionBeforeTheOutcomeWasSeen(t *testing.T) {
+	t.Parallel()
+	for aborted, want := range map[bool]rollout.NodeState{false: rollout.NodeFailed, true: rollout.NodeUpdated} {
+		s := startSite(t, false)
+		s.must(s.st.RecordSent(t.Context(), s.command().ID, time.Now()))
+		if aborted {
+			s.act(rollout.Abort{})
+		}
+		s.event("upgrade_completed")
+		s.must(s.st.RecordHealth(t.Context(), store.Node{ID: "a", Version: "1.2.0", LastSeen: time.Now().Add(time.Second), Health: wire.StatusOK, Capabilities: []string{wire.CapabilityUpgrade}}))
+		s.must(s.e.Step(t.Context()))
+		if n := s.state().Nodes[0]; n.State != want || !aborted && n.Code != rollout.OtherVersion {
+			t.Errorf("aborted %t: %s %s, want %s", aborted, n.State, n.Code, want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -52,6 +53,9 @@ func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, s
 	if c.State != store.CommandWithdrawn {
 		return state, code
 	}
+	if over := c.Reason == store.ReasonLimit || c.Reason == store.ReasonLifetime; over && c.RolloutID == "" && !lateOutcome(c, codes, state) {
+		return api.Failed, rollout.TimeLimit
+	}
 	obeyed := c.ErrorCode == string(release.Withdrawn) || slices.Contains(codes, string(release.Withdrawn))
 	switch state {
 	case api.Failed, api.Staging, api.Staged, api.Proving:
@@ -66,6 +70,14 @@ func stateOf(c store.Command, codes []string, n store.Node) (api.UpgradeState, s
 		}
 	}
 	return state, code
+}
+
+// lateOutcome reports whether a command that was withdrawn at its time limit has an outcome all
+// the same. What the node obeys is none: the limit ended it.
+func lateOutcome(c store.Command, codes []string, state api.UpgradeState) bool {
+	withdrawn := c.ErrorCode == string(release.Withdrawn) || slices.Contains(codes, string(release.Withdrawn))
+	reported := !c.AckedAt.IsZero() || len(codes) > 0 // otherwise the node runs the version, but perhaps not for this command
+	return state.Ended() && reported && !(state == api.Failed && withdrawn)
 }
 
 func reportedState(c store.Command, codes []string, n store.Node) (api.UpgradeState, string) {
@@ -120,6 +132,9 @@ type Status struct {
 	// Trial is what the node reports about the trial of the command's version; "" if it runs
 	// another one.
 	Trial string
+	// Unreadable is why the node's open command cannot be read; "": it can. Of Command only
+	// what store.Store.UnreadableOpen returns is known then.
+	Unreadable string
 	// Away is how long no manager ran since the command was sent, if it has not ended.
 	Away time.Duration
 }
@@ -157,7 +172,13 @@ type Statuses struct {
 // OfNode returns the status of a node's last upgrade. A command that the node refused
 // because another one was in progress does not decide it: the other command does.
 func (s Statuses) OfNode(ctx context.Context, n store.Node) (Status, error) {
+	ctx, unreadable := store.CountUnreadable(ctx)
 	cs, err := s.store.Commands(ctx, n.ID, maxCommands)
+	if err == nil && *unreadable > 0 {
+		if st, open, err := s.unreadableOpen(ctx, n); open || err != nil {
+			return st, err
+		}
+	}
 	if err != nil || len(cs) == 0 {
 		return Status{State: api.Idle}, err
 	}
@@ -179,6 +200,23 @@ func (s Statuses) OfNode(ctx context.Context, n store.Node) (Status, error) {
 		}
 	}
 	return newest, nil
+}
+
+// unreadableOpen returns the status of a node of which an open command cannot be read, and
+// whether there is one: the node may carry it out, so it gets no other one.
+func (s Statuses) unreadableOpen(ctx context.Context, n store.Node) (Status, bool, error) {
+	c, why, err := s.store.UnreadableOpen(ctx, n.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return Status{}, false, nil
+	}
+	if err != nil {
+		return Status{}, false, err
+	}
+	st := Status{Command: c, State: api.Queued, Unreadable: why.Error()}
+	if !c.SentAt.IsZero() {
+		st.State = api.Sent
+	}
+	return st, true, nil
 }
 
 // OfCommand returns the status of one command of a node.

@@ -15,8 +15,11 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
+// ErrNoRight means that a person resumed or retried a rollout, but may not upgrade its group.
+var ErrNoRight = errors.New("the rollout stays paused")
+
 // Act applies an operator's event to a rollout, with an audit entry. It returns the
-// error of package rollout if the rollout's status does not allow it, and
+// error of package rollout if the rollout's status does not allow it, ErrNoRight, and
 // store.ErrNotFound.
 func (e *Engine) Act(ctx context.Context, rolloutID string, event rollout.Event, actor string, entry api.AuditEntry) error {
 	const attempts = 10 // the engine itself may change the rollout at any time
@@ -31,7 +34,7 @@ func (e *Engine) Act(ctx context.Context, rolloutID string, event rollout.Event,
 		})
 		if _, abort := event.(rollout.Abort); broken(err) && abort {
 			err = abortBroken(ctx, e, stored, entry)
-		} else if broken(err) {
+		} else if broken(err) && !errors.Is(err, rollout.ErrBroken) {
 			return fmt.Errorf("%w: %w", rollout.ErrBroken, err)
 		}
 		if !errors.Is(err, store.ErrConflict) || attempt == attempts {
@@ -90,6 +93,14 @@ func (e *Engine) transition(ctx context.Context, stored store.Rollout, events fu
 		all = append([]rollout.Event{rollout.Pause{Reason: lost}}, all...)
 		if err := try(); err != nil {
 			return r, err
+		}
+		// A Resume or Retry of somebody else is later than that pause, and decides: of a person
+		// with the right, lost is "" already.
+		if lost, err = scopeOf(e).lostRight(ctx, stored.GroupID, next, actions); err != nil {
+			return r, err
+		}
+		if lost != "" {
+			return r, fmt.Errorf("%w: %s", ErrNoRight, lost)
 		}
 	}
 	return next, e.save(ctx, stored, next, actions, actor, before, audits)

@@ -98,6 +98,10 @@ func (c *Clock) Jump() *Jump {
 	return c.jump
 }
 
+// seenBefore reports whether a manager before this one saw a node in the same boot of the
+// machine.
+func (c *Clock) seenBefore() bool { return c != nil && c.seen }
+
 // ForgetJump forgets a jump, after every rollout was paused for it.
 func (c *Clock) ForgetJump(j *Jump) {
 	if j == nil {

@@ -53,8 +53,9 @@ func sendAfter(ctx context.Context, e *Engine, actions []rollout.Action) {
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}
-		if err == nil {
-			e.Nodes.Send(c)
+		if err == nil || errors.Is(err, store.ErrUnreadable) && c.ID == id && c.State == store.CommandWithdrawn {
+			e.Nodes.Send(c) // a withdrawal does not need the action
+			return nil
 		}
 		return err
 	}
@@ -97,6 +98,13 @@ func (c *Commands) Withdraw(ctx context.Context, nodeID, commandID, actor string
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	cmd, err := c.store.Command(ctx, commandID)
+	unreadable := errors.Is(err, store.ErrUnreadable)
+	if unreadable {
+		var open store.Command
+		if open, _, err = c.store.UnreadableOpen(ctx, nodeID); err == nil && open.ID == commandID {
+			cmd = open
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +117,9 @@ func (c *Commands) Withdraw(ctx context.Context, nodeID, commandID, actor string
 	if err := c.store.ChangeCommands(ctx, []store.CommandChange{{ID: commandID, State: store.CommandWithdrawn, At: time.Now().UTC(), By: actor, Reason: "request"}}, entry); err != nil {
 		return nil, err
 	}
-	if cmd, err = c.store.Command(ctx, commandID); err != nil {
+	if unreadable {
+		cmd.State = store.CommandWithdrawn
+	} else if cmd, err = c.store.Command(ctx, commandID); err != nil {
 		return nil, err
 	}
 	c.nodes.Send(cmd)
@@ -118,7 +128,7 @@ func (c *Commands) Withdraw(ctx context.Context, nodeID, commandID, actor string
 
 // Step looks once at all rollouts and all nodes, as Run does from time to time.
 func (e *Engine) Step(ctx context.Context) error {
-	_, err := e.stepAll(ctx, e.takeChanged(), true)
+	_, err := lookOnce(ctx, e, true)
 	return err
 }
 
