@@ -51,7 +51,7 @@ func TestUpgradeWaitExitCodes(t *testing.T) {
 				t.Errorf("upgrade %q: the error has no %q: %s", tt.args, want, errs)
 			}
 		}
-		if tt.code == cli.OK && errs != "" {
+		if tt.code == cli.OK && errs != "" && !strings.Contains(errs, "is offline since") { // between its upgrade and its next session
 			t.Errorf("upgrade %q prints %s", tt.args, errs)
 		}
 	}
