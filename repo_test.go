@@ -160,7 +160,7 @@ func TestAgentLinksNothingOfTheSimulation(t *testing.T) {
 	t.Parallel()
 	deps := list(t, "-deps", "./cmd/edge-agent")
 	for _, p := range deps {
-		for _, no := range []string{module + "/manager-sim", module + "/internal", "github.com/sigstore/sigstore-go/pkg/sign", "modernc.org/"} {
+		for _, no := range []string{module + "/manager-sim", module + "/internal", module + "/bench", "github.com/sigstore/sigstore-go/pkg/sign", "modernc.org/"} {
 			if p.ImportPath == no || strings.HasPrefix(p.ImportPath, strings.TrimSuffix(no, "/")+"/") {
 				t.Errorf("edge-agent links %s", p.ImportPath)
 			}

@@ -78,6 +78,10 @@ type Artefact struct {
 	// fields existed).
 	Size         int64 `json:"size,omitzero"`
 	UnpackedSize int64 `json:"unpacked_size,omitzero"`
+	// Chunks (a Chunks) and Formats (a list of Form) make an upgrade faster. Forms reads
+	// them; Parse does not, so that what is wrong with them never costs a release.
+	Chunks  json.RawMessage `json:"chunks,omitempty"`
+	Formats json.RawMessage `json:"formats,omitempty"`
 }
 
 // Parse reads and checks a manifest of at most MaxManifest bytes. It ignores unknown

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -208,7 +209,7 @@ func TestSelect(t *testing.T) {
 	}
 	host := Host{DeviceType: "edge", Arch: "x86_64-linux", Variant: "full"}
 	r := Request{Version: m.Version, Channel: "stable", Arch: host.Arch, Variant: host.Variant}
-	if a, err := (Policy{}).Select(m, r, host); err != nil || a != m.Artefacts[1] {
+	if a, err := (Policy{}).Select(m, r, host); err != nil || !reflect.DeepEqual(a, m.Artefacts[1]) {
 		t.Errorf("got %+v, %v", a, err)
 	}
 	for name, tt := range map[string]struct {

@@ -68,9 +68,9 @@ func (d *download) accept(p Part) (Part, error) {
 	local := d.src.Local()
 	switch {
 	case local && d.limit > 0 && p.Total != d.limit:
-		return Part{}, release.Errorf(release.ChecksumMismatch, "%s has %d bytes, but the signed manifest says %d", d.name, p.Total, d.limit)
+		return Part{}, release.Errorf(release.ChecksumMismatch, "%s has %d bytes, but the signed manifest says %d", d.form.file, p.Total, d.limit)
 	case local && p.Total > release.MaxTarball:
-		return Part{}, release.Errorf(release.ManifestInvalid, "%s has %d bytes, more than %d", d.name, p.Total, int64(release.MaxTarball))
+		return Part{}, release.Errorf(release.ManifestInvalid, "%s has %d bytes, more than %d", d.form.file, p.Total, int64(release.MaxTarball))
 	case !local && isPage(p.Type, nil):
 		return refuse("answers with a page (%s)", release.Foreign(p.Type, 60))
 	case p.PastEnd && (d.limit > 0 || p.Total > 0 && p.Total != d.have):

@@ -159,8 +159,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 	}
 
 	// What it does when nothing goes wrong, and when each change fails.
-	var whole crashDisk
-	whole.at = -1
+	var whole []change
 	var taken string // the command that the step accepts, durable after change takenAt
 	takenAt := 0
 	for kind := none; kind <= noSync; kind++ {
@@ -179,8 +178,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 			}
 			c.step(ctx, s, &p) // what it says of the fault is not the point
 			if kind == none {
-				whole = *d
-				whole.done = slices.DeleteFunc(whole.done, func(c change) bool { return c.Kind == m.forget })
+				whole = slices.DeleteFunc(slices.Clone(d.done), func(c change) bool { return c.Kind == m.forget })
 				if err := m.learn(s.Layout); err != nil {
 					return err
 				}
@@ -212,8 +210,8 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 
 	// Every death, with and without power.
 	seen := map[[32]byte]bool{}
-	for i := 0; i <= len(whole.done); i++ {
-		done := whole.done[:i]
+	for i := 0; i <= len(whole); i++ {
+		done := whole[:i]
 		p := p0.clone()
 		if taken != "" && i > takenAt {
 			p.commands = append(p.commands, taken)
@@ -234,7 +232,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 				}
 				seen[key] = true
 				for _, healthy := range c.outcomes() {
-					what := fmt.Sprintf("%s, death after change %d of %d (%s)", c.name, i, len(whole.done), lastOf(done))
+					what := fmt.Sprintf("%s, death after change %d of %d (%s)", c.name, i, len(whole), lastOf(done))
 					if err := m.death(ctx, conf, root, what, top, gone, healthy, n == 0 && gone == 0, p); err != nil {
 						return err
 					}

@@ -61,7 +61,7 @@ type releases map[string]known
 // verified fetches every release that the tests of crashes use.
 func verified(t *testing.T, host *Stager) releases {
 	rs := releases{}
-	for _, v := range []string{bigVersion, newVersion, badChecksum, notExecutable} {
+	for _, v := range []string{bigVersion, newVersion, smallStreamed, badChecksum, notExecutable} {
 		rel, a := fetch(t, host, v)
 		rs[v] = known{rel, a}
 	}
@@ -216,6 +216,7 @@ func crashCases(rs releases) []crashCase {
 		{name: "prune what is of an image, then stage", before: []step{old, lower("1.7.0"), point("previous", "1.8.0")}, step: keep(2, up)},
 		{name: "prune what was rolled back, then stage", before: []step{upgrade(rs, bigVersion, Swap), boot, boot, boot, prove}, step: keep(2, up)},
 		{name: "stage and swap", step: up},
+		{name: "stage and swap, streamed", step: upgrade(rs, smallStreamed, Swap)},
 		{name: "refused: bad checksum", step: upgrade(rs, badChecksum, Swap)},
 		{name: "refused: cannot run", step: upgrade(rs, notExecutable, Swap)},
 		{name: "stage over a directory of other bytes", before: []step{raw(func(l state.Layout) error {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"golang.org/x/sys/unix"
@@ -30,7 +31,8 @@ const (
 // crashDisk is a fsutil.Seam that records every change, and fails the one at index at.
 // It makes no fsync: the model below computes what one would have saved.
 type crashDisk struct {
-	at    int // the change that the fault happens at
+	mu    sync.Mutex // a download and its files change at the same time
+	at    int        // the change that the fault happens at
 	fault fault
 	n     int // changes so far
 	done  []change
@@ -45,6 +47,8 @@ func (d *crashDisk) Change(op fsutil.Op, make func() error) error {
 	if op.Kind == fsutil.OpRemoveAll { // many system calls: any of them may be the last
 		return d.removeAll(op.Path)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	n := d.n
 	d.n++
 	if op.Kind == fsutil.OpRename && immovable(op.Path) || op.Kind == fsutil.OpExchange && (immovable(op.Path) || immovable(op.To)) {

@@ -21,59 +21,79 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// download fetches the tarball to Layout.Download, with the digest of a, sets a.Size, and
-// returns the file. It resumes what an earlier attempt left.
+// openDownload opens what an earlier attempt left of f, or a new file.
+func (s *Stager) openDownload(f form, src Source) (*download, error) {
+	path := s.Layout.Download(f.SHA256)
+	disk := s.Layout.Disk()
+	setAside(s.Layout, path)
+	file, err := disk.Create(path, os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrPermission) { // another user began it
+		disk.Discard(path)
+		file, err = disk.Create(path, os.O_RDWR, 0o600)
+	}
+	if err != nil {
+		return nil, localFault("open", err)
+	}
+	d := &download{s: s, f: file, path: path, src: src, form: f, limit: f.Size, sum: sha256.New()}
+	if f.Chunks != nil {
+		d.chunks = newChunks(f.Chunks)
+	}
+	return d, nil
+}
+
+// download fetches the rest of d, and checks the digest of the whole. It resumes what an
+// earlier attempt left.
 //
 // A response that contradicts the signed size, or the bytes on disk, uses one
 // attempt and changes nothing on disk. A wrong digest is final, unless the bytes came
 // from more than one response or no size was signed: then any response may be wrong,
 // and the download starts once more. Where the repository has other names, what one of them
 // has is refused, and the next one is asked.
-func (s *Stager) download(ctx context.Context, src Source, name string, a *release.Artefact) (_ *fsutil.File, err error) {
-	path := s.Layout.Download(a.SHA256)
-	disk := s.Layout.Disk()
-	setAside(s.Layout, path)
-	f, err := disk.Create(path, os.O_RDWR, 0o600)
-	if errors.Is(err, fs.ErrPermission) { // another user began it
-		disk.Discard(path)
-		f, err = disk.Create(path, os.O_RDWR, 0o600)
-	}
-	if err != nil {
-		return nil, localFault("open", err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
-	d := &download{s: s, f: f, src: src, name: name, limit: a.Size, unpacked: a.UnpackedSize, sum: sha256.New()}
+func (s *Stager) download(ctx context.Context, src Source, d *download) error {
 	if err := d.rehash(); err != nil {
-		return nil, err
+		return err
 	}
-	if a.Size > 0 {
-		if err := s.makeRoom(ctx, tarballSize{size: a.Size, unpacked: a.UnpackedSize, have: d.have}); err != nil {
-			disk.Discard(path)
-			return nil, err
-		}
-	}
-	err = s.inTurn(ctx, src, func(from Source) error {
+	err := s.inTurn(ctx, src, func(from Source) error {
 		if d.responses > 0 { // what another name has was refused
-			if err := d.restart(); err != nil {
+			if err := d.refused(); err != nil {
 				return err
 			}
 		}
 		d.src = from
-		return d.complete(ctx, a.SHA256)
+		return d.complete(ctx, d.form.SHA256)
 	})
 	if err != nil {
 		if d.have == 0 || isCode(err, release.DiskFull) || isCode(err, release.ManifestInvalid) {
-			disk.Discard(path)
+			s.Layout.Disk().Discard(d.path)
 		}
-		return nil, withDiskFull(err)
+		return withDiskFull(err)
 	}
-	a.Size = d.have
 	s.effort.goOn()
-	return f, nil
+	return nil
+}
+
+// room makes room for the rest of d, if its size is known.
+func (d *download) room(ctx context.Context) error {
+	if d.limit == 0 {
+		return nil
+	}
+	st, err := d.f.Stat()
+	if err != nil {
+		return localFault("look at", err)
+	}
+	err = d.s.makeRoom(ctx, tarballSize{size: d.limit, unpacked: d.form.unpacked, have: min(st.Size(), d.limit)})
+	if err != nil {
+		d.s.Layout.Disk().Discard(d.path)
+	}
+	return err
+}
+
+// close closes the file, once nothing writes it back.
+func (d *download) close() {
+	if d.chunks != nil {
+		d.chunks.synced()
+	}
+	d.f.Close()
 }
 
 // complete brings the rest home, and compares the digest. It begins again at most once: if
@@ -83,8 +103,8 @@ func (d *download) complete(ctx context.Context, sha256 string) error {
 	again := true
 	restart := func() error { again = false; return d.restart() }
 	for {
-		err := d.s.retry(ctx, d.src, d.name, func() error {
-			err := d.fetchRest(ctx)
+		err := d.s.retry(ctx, d.src, d.form.file, func() error {
+			err := d.notHere(d.fetchRest(ctx))
 			if err != nil && d.doubt {
 				d.doubts++
 			}
@@ -104,13 +124,26 @@ func (d *download) complete(ctx context.Context, sha256 string) error {
 		if got == sha256 {
 			return nil
 		}
-		if !again || !d.leftover && (d.src.Local() || d.responses <= 1 && d.limit > 0) {
+		if !again || d.chunks != nil || !d.leftover && (d.src.Local() || d.responses <= 1 && d.limit > 0) {
 			return cmp.Or(d.restart(), release.Errorf(release.ChecksumMismatch, "the tarball's SHA-256 is %s, but the signed manifest says %s", got, sha256))
 		}
 		if err := restart(); err != nil {
 			return err
 		}
 	}
+}
+
+// notHere makes err final where the host does not have this form: it says so or, as often as
+// a fetch is tried, it sends nothing of it. Another form may be there, and the last one is
+// looked for longer.
+func (d *download) notHere(err error) error {
+	if err == nil || d.have > 0 || d.form.last || final(err) || errors.As(err, new(unreachable)) {
+		return err
+	}
+	if d.none++; errors.Is(err, fs.ErrNotExist) || d.none >= d.s.Tries {
+		return release.Errorf(release.NetworkError, "fetch %s: %w%w", d.src.Describe(d.form.file), err, otherFile{})
+	}
+	return err
 }
 
 func isCode(err error, code release.Code) bool {
@@ -122,11 +155,13 @@ func isCode(err error, code release.Code) bool {
 type download struct {
 	s         *Stager
 	f         *fsutil.File
+	path      string
 	src       Source
-	name      string
-	limit     int64 // bytes that the manifest says; 0: it does not
-	total     int64 // bytes that the first response said, if limit is 0; 0: it did not
-	unpacked  int64
+	form      form
+	chunks    *chunks // nil: only the digest of the whole is known
+	stream    *stream // reads f; nil: nothing does yet
+	limit     int64   // bytes that the manifest says; 0: it does not
+	total     int64   // bytes that the first response said, if limit is 0; 0: it did not
 	have      int64
 	sum       hash.Hash
 	etag      string // of the response that the bytes so far came from
@@ -135,10 +170,14 @@ type download struct {
 	doubt     bool   // the last error may be the fault of the bytes on disk
 	doubts    int    // how many were
 	shortened int    // times that another process did that
+	none      int    // tries that were answered, and brought nothing
 }
 
 // rehash adds what an earlier process left to have and sum.
 func (d *download) rehash() error {
+	if d.chunks != nil {
+		return d.recheck()
+	}
 	n, err := io.Copy(d.sum, d.f)
 	d.have = n
 	if err != nil { // what follows is downloaded again: it may get sectors that can be read
@@ -160,6 +199,10 @@ func (d *download) rehash() error {
 func (d *download) restart() error {
 	d.sum.Reset()
 	d.etag, d.total, d.responses, d.leftover = "", 0, 0, false
+	if d.chunks != nil {
+		d.chunks.begin()
+		d.stream.verify(0)
+	}
 	err := d.truncate(0)
 	d.s.effort.lose(0)
 	return err
@@ -202,7 +245,12 @@ func (d *download) fetchRest(ctx context.Context) error {
 		return nil
 	}
 	d.doubt = false
-	p, err := d.src.Open(ctx, d.name, d.have, d.etag)
+	if d.chunks != nil {
+		if err := d.toBoundary(); err != nil {
+			return err
+		}
+	}
+	p, err := d.src.Open(ctx, d.form.file, d.have, d.etag)
 	if err != nil {
 		return err
 	}
@@ -236,10 +284,17 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 		}
 	}
 	if err := d.compare(p, body); err != nil {
+		if d.chunks != nil && !errors.Is(err, errChanged) {
+			d.doubt = false // the host is wrong, or what is not verified yet
+			return cmp.Or(d.drop(), err)
+		}
 		return d.beginAgain(err)
 	}
 	d.etag = p.ETag
 	d.responses++
+	if d.chunks != nil {
+		d.chunks.idle++
+	}
 	if p.Total > 0 {
 		d.total = p.Total
 	}
@@ -249,7 +304,15 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 	}
 	err = d.beginAgain(d.copy(ctx, end, body))
 	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.Cut
-	if contradicts {
+	switch {
+	case d.chunks != nil && (contradicts || errors.Is(err, errChunk)): // what is verified stays
+		if err := d.drop(); err != nil {
+			return err
+		}
+		if d.chunks.wrong >= maxWrong || d.src.Local() {
+			return release.Errorf(release.ChecksumMismatch, "%w", err)
+		}
+	case contradicts:
 		if err := d.reset(before); err != nil {
 			return err
 		}
@@ -314,7 +377,7 @@ func (d *download) beginAgain(err error) error {
 func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	total := max(d.limit, d.total)
 	if d.limit == 0 && total > 0 {
-		if err := d.s.makeRoom(ctx, tarballSize{size: total, unpacked: d.unpacked, have: d.have}); err != nil {
+		if err := d.s.makeRoom(ctx, tarballSize{size: total, unpacked: d.form.unpacked, have: d.have}); err != nil {
 			return roomFault(err)
 		}
 	}
@@ -330,11 +393,14 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 		d.s.effort.hold(d.have)
 		d.s.Progress(PhaseDownload, d.have, total)
 	}))
+	if d.chunks != nil {
+		w = &byChunk{d, w}
+	}
 	n, err := io.Copy(w, io.LimitReader(body, most-d.have))
 	if err != nil {
 		return err
 	}
-	if d.have == most {
+	if d.have == most && (d.chunks == nil || most < d.limit) { // what is proved needs no other proof
 		var more [1]byte
 		if n, _ := io.ReadFull(body, more[:]); n > 0 && end == 0 {
 			return release.Errorf(release.ManifestInvalid, "the host sends more than %d bytes, the most that a tarball may have", int64(release.MaxTarball))
@@ -361,7 +427,7 @@ type toDisk struct {
 func (w *toDisk) Write(b []byte) (int, error) {
 	if to := w.d.have + int64(len(b)); w.open && to > w.checked {
 		w.checked = to + growth
-		if err := w.d.s.makeRoom(w.ctx, tarballSize{size: w.checked, unpacked: w.d.unpacked, have: w.d.have, open: true}); err != nil {
+		if err := w.d.s.makeRoom(w.ctx, tarballSize{size: w.checked, unpacked: w.d.form.unpacked, have: w.d.have, open: true}); err != nil {
 			return 0, roomFault(err)
 		}
 	}

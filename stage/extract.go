@@ -2,7 +2,6 @@ package stage
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,27 +29,39 @@ const (
 	maxTrailer = 1 << 20 // bytes after the end of the tar stream (padding)
 )
 
-// extract unpacks the gzipped tar file from into the empty directory to, and syncs it. It
+// packing is what is known of a packed tar file.
+type packing struct {
+	format   string // release.FormatGzip or FormatZstd
+	size     int64
+	unpacked int64       // bytes of all its files; 0: not known
+	progress func(int64) // is told how many packed bytes were read
+}
+
+// extract unpacks the packed tar file from into the empty directory to, and syncs it. It
 // creates regular files, directories, and links that stay inside; it refuses every
 // other entry and every name that is not plain. It ignores owners, times, set-id bits
 // and all modes but "executable": a directory gets mode 0755, a file 0644 or 0755,
 // whatever the umask. It returns the digest of the record of what it created.
-func (s *Stager) extract(ctx context.Context, from io.Reader, to string, a release.Artefact) (record string, err error) {
+func (s *Stager) extract(ctx context.Context, from io.Reader, to string, p packing) (record string, err error) {
 	root, err := os.OpenRoot(to)
 	if err != nil {
 		return "", err
 	}
 	defer root.Close()
-	limit := a.UnpackedSize
+	limit := p.unpacked
 	if limit == 0 {
-		limit = min(release.MaxUnpacked, max(ratioFloor, a.Size*maxRatio))
+		limit = min(release.MaxUnpacked, max(ratioFloor, p.size*maxRatio))
 	}
-	packed := &progressReader{ctx: ctx, r: from, report: func(n int64) { s.Progress(PhaseExtract, n, a.Size) }}
-	x := &extractor{disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
+	packed := &progressReader{ctx: ctx, r: from, report: p.progress}
+	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
 	if x.record, err = newDigests(x.disk, to); err != nil {
 		return "", err
 	}
-	if err := x.record.close(x.run(ctx, packed)); err != nil {
+	err = x.run(ctx, packed)
+	if e := x.syncs.wait(); err == nil {
+		err = e
+	}
+	if err := x.record.close(err); err != nil {
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
 			return "", err
 		}
@@ -84,6 +94,7 @@ const (
 )
 
 type extractor struct {
+	format  string
 	disk    fsutil.Disk
 	top     string
 	root    *os.Root
@@ -93,18 +104,23 @@ type extractor struct {
 	seen    map[string]kind // by clean name
 	dirs    []string        // in the order of their making
 	record  *digests
-	buf     [64 << 10]byte
+	syncs   syncs
+	buf     [128 << 10]byte
 }
 
-func (x *extractor) run(ctx context.Context, packed io.Reader) error {
-	file := bufio.NewReaderSize(packed, 64<<10)
-	gz, err := gzip.NewReader(file)
+func (x *extractor) run(ctx context.Context, packed *progressReader) error {
+	u, err := openPacked(x.format, packed)
 	if err != nil {
-		return fmt.Errorf("not a gzip file: %w", err)
+		return err
 	}
-	gz.Multistream(false) // a second member would be bytes that nobody counts
+	defer func() {
+		if e, ok := packed.r.(*stream); ok {
+			e.end(errStopped)
+		}
+		u.close()
+	}()
 	// The limit covers headers, too: PAX records count.
-	stream := &io.LimitedReader{R: gz, N: x.limit + int64(maxEntries)*1024 + maxTrailer}
+	stream := &io.LimitedReader{R: u, N: x.limit + int64(maxEntries)*1024 + maxTrailer}
 	t := tar.NewReader(stream)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -125,14 +141,14 @@ func (x *extractor) run(ctx context.Context, packed io.Reader) error {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)
 		}
 	}
-	// Read to the end of the gzip member, which has the checksum.
-	if n, err := io.Copy(io.Discard, io.LimitReader(gz, maxTrailer+1)); err != nil {
+	// Read to the end of the packed stream, which has the checksum.
+	if n, err := io.Copy(io.Discard, io.LimitReader(u, maxTrailer+1)); err != nil {
 		return fmt.Errorf("after the last entry: %w", err)
 	} else if n > maxTrailer {
 		return fmt.Errorf("more than %d bytes after the last entry", maxTrailer)
 	}
-	if _, err := file.ReadByte(); err != io.EOF {
-		return errors.New("more bytes after the end of the gzip stream")
+	if err := u.rest(); err != nil {
+		return err
 	}
 	if len(x.seen) == 0 {
 		return errors.New("the archive is empty")
@@ -259,17 +275,15 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(io.MultiWriter(f, x.record), body, x.buf[:])
-	if err == nil {
-		err = f.Sync()
-	}
+	_, err = io.CopyBuffer(io.MultiWriter(&early{f: f}, x.record), body, x.buf[:])
 	if err == nil {
 		err = x.record.add(name, mode == 0o755)
 	}
-	if e := f.Close(); err == nil {
-		err = e
+	if err != nil {
+		f.Close()
+		return err
 	}
-	return err
+	return x.syncs.add(f)
 }
 
 // recordAgain records an earlier file under another name of it.
@@ -291,7 +305,7 @@ func (x *extractor) recordAgain(file, name string) error {
 
 func (x *extractor) path(name string) string { return path.Join(x.top, name) }
 
-// sync makes the names durable; the files are synced when they are written.
+// sync makes the names durable; the files are synced by syncs.
 func (x *extractor) sync() error {
 	for i := len(x.dirs) - 1; i >= 0; i-- {
 		if err := x.disk.SyncDir(x.path(x.dirs[i])); err != nil {

@@ -27,7 +27,7 @@ const (
 )
 
 // goodVersions prove healthy when they run; neverHealthy does not.
-var goodVersions = []string{bigVersion, newVersion}
+var goodVersions = []string{bigVersion, newVersion, streamed}
 
 const neverHealthy = "2.3.0"
 

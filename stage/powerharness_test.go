@@ -15,9 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/powercut"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
@@ -114,7 +114,7 @@ func (p setting) cut(rng *rand.Rand) error {
 		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
 	}
 	if p.FS != "" {
-		err = shutdown(p.file("mnt"), uint32(1+rng.IntN(2)))
+		err = powercut.Cut(p.file("mnt"), powercut.How(1+rng.IntN(2)))
 	}
 	cmd.Process.Kill()
 	io.Copy(io.Discard, lines)
@@ -134,21 +134,6 @@ func reap() error {
 			return err
 		}
 	}
-}
-
-// shutdown cuts the power of the file system at mnt (EXT4_IOC_SHUTDOWN and
-// XFS_IOC_GOINGDOWN): with how 1 its journal is flushed, and the data is not;
-// with 2 neither.
-func shutdown(mnt string, how uint32) error {
-	f, err := os.Open(mnt)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0x8004587d, uintptr(unsafe.Pointer(&how))); errno != 0 {
-		return fmt.Errorf("shutdown: %w", errno)
-	}
-	return nil
 }
 
 // inspect starts the node once, and adds what was lost to got.

@@ -143,7 +143,7 @@ func TestCompareLinks(t *testing.T) {
 		{Name: "bin/again", Typeflag: tar.TypeLink, Linkname: "bin/app"},
 	})
 	s := &Stager{Config: Config{Layout: l, Progress: func(string, int64, int64) {}}}
-	if _, err := s.extract(t.Context(), packed, dir, release.Artefact{Size: 1 << 20}); err != nil {
+	if _, err := s.extract(t.Context(), packed, dir, packing{format: release.FormatGzip, size: 1 << 20, progress: func(int64) {}}); err != nil {
 		t.Fatal(err)
 	}
 	if changes, err := Compare(t.Context(), l, v); err != nil || len(changes) > 0 {

@@ -15,12 +15,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -209,7 +209,13 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	defer unlock()
 
-	s.removeLeftovers(ctx, func(download string) bool { return download == filepath.Base(s.Layout.Download(a.SHA256)) })
+	forms, err := s.forms(rel, a)
+	if err != nil {
+		return Staged{}, err
+	}
+	s.removeLeftovers(ctx, func(download string) bool {
+		return slices.ContainsFunc(forms, func(f form) bool { return download == filepath.Base(s.Layout.Download(f.SHA256)) })
+	})
 	tree, err := s.Layout.Tree()
 	if err != nil {
 		return Staged{}, err
@@ -231,60 +237,41 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, release.Errorf(release.ExtractFailed, "no release can run here: %s", fsutil.Denied(dir, fsutil.Execute))
 	}
 	s.pruneFor(ctx, v)
-	name, err := s.fileOf(rel, a)
-	if err != nil {
-		return Staged{}, err
-	}
 	signerFirst(src, rel)
-	f, err := s.download(ctx, src, name, &a)
+	f, record, err := s.takeOne(ctx, src, v, forms, downloaded)
 	if err != nil {
 		return Staged{}, err
 	}
-	defer f.Close()
-	downloaded()
-	if err := s.build(ctx, rel, a, f.File); err != nil {
+	if err := s.finish(ctx, rel, a, record); err != nil {
 		disk.Discard(s.Layout.Partial(v))
-		// The tarball has the signed digest: unless this device was at fault, or the staging was
-		// stopped, another attempt would fail again.
-		if ctx.Err() == nil && !ofDevice(err) {
-			disk.Discard(s.Layout.Download(a.SHA256))
-		}
+		s.spend(ctx, f, err)
 		return Staged{}, err
 	}
 	// A clean-up job may have removed the directory meanwhile.
-	if err := disk.Remove(s.Layout.Download(a.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := disk.Remove(s.Layout.Download(f.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Staged{}, err
 	}
 	return Staged{rel: rel}, nil
 }
 
-// build extracts, checks and promotes. It reads the tarball through the descriptor by
-// which the digest was checked.
-func (s *Stager) build(ctx context.Context, rel verify.Release, a release.Artefact, tarball *os.File) error {
+// spend removes a download that has the signed digest and could not be made a version:
+// unless this device was at fault, or the staging was stopped, another attempt would fail
+// again.
+func (s *Stager) spend(ctx context.Context, f form, err error) {
+	if ctx.Err() == nil && !ofDevice(err) {
+		s.Layout.Disk().Discard(s.Layout.Download(f.SHA256))
+	}
+}
+
+// finish checks and promotes the partial directory of rel, whose files have that record.
+func (s *Stager) finish(ctx context.Context, rel verify.Release, a release.Artefact, record string) error {
 	v := rel.Manifest().Version
 	dir := s.Layout.Partial(v)
-	disk := s.Layout.Disk()
-	if err := disk.Discard(dir); err != nil {
-		return err
-	}
-	if err := disk.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	if _, err := tarball.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	record, err := s.extract(ctx, tarball, dir, a)
-	if st, statErr := tarball.Stat(); err != nil && statErr == nil && st.Size() < a.Size {
-		return shortened("while it was unpacked")
-	}
-	if err != nil {
-		return err
-	}
 	if err := s.selfCheck(ctx, dir); err != nil {
 		return err
 	}
 	made := marker{Version: v, SHA256: a.SHA256, Program: s.Binary, Record: record}.of(rel)
-	if err := made.write(disk, dir); err != nil {
+	if err := made.write(s.Layout.Disk(), dir); err != nil {
 		return err
 	}
 	return s.promote(ctx, v, dir)

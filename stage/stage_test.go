@@ -61,6 +61,8 @@ func publishAll() error {
 		{Version: "1.7.0", Binary: script("interp", "")},
 		{Version: "1.8.0", Binary: good, BinaryName: "other"},
 		{Version: twoMegabytes, Binary: good, PadBytes: 2_000_000},
+		{Version: streamed, Binary: good, PadBytes: 3_300_000, Formats: []string{release.FormatZstd}, Chunks: true},
+		{Version: smallStreamed, Binary: good, Formats: []string{release.FormatZstd}, Chunks: true},
 		{Version: newVersion, Binary: good},
 		{Version: neverHealthy, Binary: good},
 		{Version: badChecksum, Binary: good, Fault: fakerelease.BadChecksum},

@@ -144,6 +144,7 @@ func BenchmarkRelease(b *testing.B) {
 		}
 		v := newVerifier(b, instance(), row)
 		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := v.Release(m, bundle); err != nil {
 					b.Fatal(err)

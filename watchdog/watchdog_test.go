@@ -352,6 +352,7 @@ func TestNoRoot(t *testing.T) {
 
 func BenchmarkStableRoot(b *testing.B) {
 	l := root(b)
+	b.ReportAllocs()
 	for b.Loop() {
 		watchdog.Run(b.Context(), l)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/spf13/cobra"
 )
 
@@ -128,6 +129,7 @@ func (d *demo) run(ctx context.Context) error {
 		{Version: "1.0.0"}, {Version: "1.1.0", RekorV2: true}, {Version: "1.2.0", Fault: fakerelease.ExitsAtOnce},
 	} {
 		o.Binary = programs[o.Version]
+		o.Formats, o.Chunks = []string{release.FormatZstd}, true
 		p, err := d.rig.Publish(o)
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ func releasesUnder(dir string) string { return filepath.Join(dir, "releases") }
 
 func newPublishCmd() *cobra.Command {
 	var dir, fault string
-	var asJSON, replace bool
+	var asJSON, replace, plain bool
 	var o fakerelease.Options
 	var faults strings.Builder
 	for _, f := range fakerelease.Faults() {
@@ -42,7 +42,7 @@ func newPublishCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "publish --version X.Y.Z [PROGRAM]",
 		Short: "Publish a program as a signed release",
-		Long: `Publish packs PROGRAM into a tarball, writes the manifest, signs it with the
+		Long: `Publish packs PROGRAM into a tarball and a tar.zst, writes the manifest, signs it with the
 simulated Sigstore of the data directory (created at the first call), and stores
 the files in the layout of GitHub: OWNER/REPO/releases/download/vX.Y.Z/.
 
@@ -66,7 +66,10 @@ With --fault the release is bad:
 			if err := checkPublish(cmd, o); err != nil {
 				return err
 			}
-			o.Once = !replace
+			o.Once, o.Chunks = !replace, !plain
+			if !plain {
+				o.Formats = []string{release.FormatZstd}
+			}
 			if err := checkUnpublished(o, releasesUnder(dir)); err != nil { // before it is built
 				return err
 			}
@@ -107,6 +110,7 @@ With --fault the release is bad:
 	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of this many bytes that does not compress")
 	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log the signature in Rekor v2, with a timestamp authority")
 	f.BoolVar(&replace, "replace", false, "publish the version again if it is published already; nodes that run it keep what they have")
+	f.BoolVar(&plain, "plain", false, "only the tarball: no tar.zst, and no digests of chunks in the manifest")
 	f.StringVar(&fault, "fault", "", "make the release bad (see above)")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

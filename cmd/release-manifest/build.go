@@ -2,8 +2,6 @@ package main
 
 import (
 	"archive/tar"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +10,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	packed "github.com/bilbycast/edge-agent/internal/pack"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/klauspost/compress/gzip"
 	"github.com/spf13/cobra"
@@ -32,6 +32,8 @@ type options struct {
 	sequence                                             uint64
 	commands                                             []string
 	firstStart                                           int
+	formats                                              []string
+	chunks                                               bool
 	epoch                                                int64
 }
 
@@ -44,6 +46,11 @@ func newBuildCmd() *cobra.Command {
 ("default"), and writes manifest.json beside them. The tarballs are reproducible:
 the same files give the same bytes. Names are sorted, owners are omitted, times
 are SOURCE_DATE_EPOCH or 1970, and modes are 0755 or 0644.
+
+Beside each tarball it writes a tar.zst of the same files, which nodes unpack faster,
+and it gives the manifest the digests of the chunks of every file: a node then unpacks
+what has arrived while the rest is downloaded. Agents that know neither take the
+tarball. The chunks have 1 MiB, or as much more as keeps the manifest below 512 KiB.
 
 The sequence must be higher than that of every earlier release, such as the run
 number of the workflow.
@@ -71,12 +78,23 @@ until the health check first passes, for a first start that migrates data.`,
 			if cmd.Flags().Changed("first-start-secs") && (o.firstStart < 1 || o.firstStart > release.MaxFirstStartSecs) {
 				return cli.Usage(fmt.Errorf("--first-start-secs %d is outside 1 to %d", o.firstStart, release.MaxFirstStartSecs))
 			}
-			m, err := build(o, args)
+			for _, f := range o.formats {
+				if f != release.FormatZstd {
+					return cli.Usage(fmt.Errorf("--formats %q: known is %s; the tarball is always written", f, release.FormatZstd))
+				}
+			}
+			m, largest, err := build(o, args)
 			if err != nil {
 				return fmt.Errorf("build: %w", err)
 			}
+			if o.chunks && largest == 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "the manifest has no digests of chunks: with them it would have %d bytes or more\n", release.GoodManifest)
+			}
 			for _, a := range m.Artefacts {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", a.SHA256, path.Base(a.URL))
+				forms, _ := a.Forms()
+				for _, f := range slices.Backward(forms) {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", f.SHA256, path.Base(f.URL))
+				}
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", filepath.Join(o.out, release.ManifestName))
 			return err
@@ -90,36 +108,39 @@ until the health check first passes, for a first start that migrates data.`,
 	f.StringVar(&o.floor, "rollback-floor", "", "lowest version that a node may install after this one has proved healthy")
 	f.StringSliceVar(&o.commands, "commands", nil, `what the program understands: probe, "config check"; may be repeated`)
 	f.IntVar(&o.firstStart, "first-start-secs", 0, fmt.Sprintf("how long a start may take until the health check first passes, 1 to %d", release.MaxFirstStartSecs))
+	f.StringSliceVar(&o.formats, "formats", []string{release.FormatZstd}, `formats beside the tarball; "" for none`)
+	f.BoolVar(&o.chunks, "chunks", true, "give the manifest the digests of the chunks of every file")
 	f.Uint64Var(&o.sequence, "sequence", 0, "sequence number, higher than in every earlier release (required)")
 	f.Int64Var(&o.epoch, "epoch", 0, "time in the tarballs and released_at, in seconds since 1970; default: $"+epochEnv)
 	f.StringVar(&o.out, "out", "release", "new directory for the files")
 	return cmd
 }
 
-func build(o options, artefacts []string) (release.Manifest, error) {
+// build makes the release, and returns its manifest and the size of its largest chunks.
+func build(o options, artefacts []string) (m release.Manifest, chunk int64, err error) {
 	v, err := release.ParseVersion(o.version)
 	if err != nil {
-		return release.Manifest{}, cli.Usage(fmt.Errorf("--version: %w", err))
+		return m, 0, cli.Usage(fmt.Errorf("--version: %w", err))
 	}
 	for flag, name := range map[string]string{"device-type": o.deviceType, "channel": o.channel} {
 		if err := release.CheckName("--"+flag, name); err != nil {
-			return release.Manifest{}, cli.Usage(err)
+			return m, 0, cli.Usage(err)
 		}
 	}
-	m := release.Manifest{Version: v, DeviceType: o.deviceType, Channel: o.channel, Sequence: o.sequence, ReleasedAt: time.Unix(o.epoch, 0).UTC(),
+	m = release.Manifest{Version: v, DeviceType: o.deviceType, Channel: o.channel, Sequence: o.sequence, ReleasedAt: time.Unix(o.epoch, 0).UTC(),
 		Commands: o.commands, FirstStartSecs: o.firstStart}
 	for _, c := range o.commands {
 		if c != release.CommandProbe && c != release.CommandConfigCheck { // a node would ignore a misspelt command
-			return m, cli.Usage(fmt.Errorf("--commands %q: nodes know %q and %q", c, release.CommandProbe, release.CommandConfigCheck))
+			return m, 0, cli.Usage(fmt.Errorf("--commands %q: nodes know %q and %q", c, release.CommandProbe, release.CommandConfigCheck))
 		}
 	}
 	if o.floor != "" {
 		if m.RollbackFloor, err = release.ParseVersion(o.floor); err != nil {
-			return m, cli.Usage(fmt.Errorf("--rollback-floor: %w", err))
+			return m, 0, cli.Usage(fmt.Errorf("--rollback-floor: %w", err))
 		}
 	}
 	if o.sequence == 0 {
-		return m, cli.Usage(errors.New("--sequence must be 1 or more"))
+		return m, 0, cli.Usage(errors.New("--sequence must be 1 or more"))
 	}
 	base := release.BaseURL("https://github.com/"+o.repository, v)
 	var dirs []string
@@ -130,47 +151,50 @@ func build(o options, artefacts []string) (release.Manifest, error) {
 			variant = release.DefaultVariant
 		}
 		if !ok || arch == "" || dir == "" {
-			return m, cli.Usage(fmt.Errorf("%q is not ARCH[:VARIANT]=DIR", spec))
+			return m, 0, cli.Usage(fmt.Errorf("%q is not ARCH[:VARIANT]=DIR", spec))
 		}
 		file := fmt.Sprintf("%s-%s-%s-%s.tar.gz", path.Base(o.repository), v, arch, variant)
 		m.Artefacts = append(m.Artefacts, release.Artefact{Arch: arch, Variant: variant, URL: base + "/" + file, SHA256: strings.Repeat("0", 64)})
 		dirs = append(dirs, dir)
 	}
 	if _, err := encode(m); err != nil { // check the fields before packing
-		return m, err
+		return m, 0, err
 	}
 	for _, a := range m.Artefacts {
 		if err := release.CheckArch(a.Arch); err != nil {
-			return m, cli.Usage(err)
+			return m, 0, cli.Usage(err)
 		}
 	}
 	// Write to another directory, and rename it when it is complete.
 	if _, err := os.Lstat(o.out); !errors.Is(err, fs.ErrNotExist) {
-		return m, fmt.Errorf("%s exists already, and is kept: remove it, or write %s to another directory with --out; never publish other files under a version that is published", o.out, v)
+		return m, 0, fmt.Errorf("%s exists already, and is kept: remove it, or write %s to another directory with --out; never publish other files under a version that is published", o.out, v)
 	}
 	tmp := o.out + ".making"
 	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return m, err
+		return m, 0, err
 	}
 	defer os.RemoveAll(tmp)
 	for i := range m.Artefacts {
 		a := &m.Artefacts[i]
 		file, err := a.File(base)
 		if err != nil {
-			return m, err
+			return m, 0, err
 		}
-		if err := pack(a, filepath.Join(tmp, file), dirs[i], time.Unix(o.epoch, 0)); err != nil {
-			return m, fmt.Errorf("%s: %w", artefacts[i], err)
+		if err := pack(a, filepath.Join(tmp, file), o.formats, dirs[i], time.Unix(o.epoch, 0)); err != nil {
+			return m, 0, fmt.Errorf("%s: %w", artefacts[i], err)
 		}
 	}
-	b, err := encode(m)
+	b, chunk, err := packed.Complete(m, tmp, o.formats, o.chunks)
+	if err == nil {
+		m, err = release.Parse(b)
+	}
 	if err != nil {
-		return m, err
+		return m, 0, err
 	}
 	if err := os.WriteFile(filepath.Join(tmp, release.ManifestName), b, 0o644); err != nil {
-		return m, err
+		return m, 0, err
 	}
-	return m, os.Rename(tmp, o.out)
+	return m, chunk, os.Rename(tmp, o.out)
 }
 
 // encode returns manifest.json. Its error is the one that a node would report.
@@ -183,26 +207,38 @@ func encode(m release.Manifest) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// pack writes the tree at dir as a gzipped tar, and sets the sizes and the digest of a.
-// The tar depends only on the names, contents and x bits of the files.
-func pack(a *release.Artefact, to, dir string, at time.Time) (err error) {
+// pack writes the tree at dir as a gzipped tar, and its other formats beside it, and sets
+// the sizes and the digest of a. The tar depends only on the names, contents and x bits of
+// the files.
+func pack(a *release.Artefact, to string, formats []string, dir string, at time.Time) (err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	f, err := os.Create(to)
-	if err != nil {
+	var all []io.Writer
+	var closers []io.Closer
+	closed := func() (err error) {
+		for _, c := range slices.Backward(closers) {
+			err = errors.Join(err, c.Close())
+		}
+		closers = nil
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	sum := sha256.New()
-	count := &counter{w: io.MultiWriter(f, sum)}
-	gz, err := gzip.NewWriterLevel(count, gzip.BestCompression) // its header has no name and no time
-	if err != nil {
-		return err
+	defer func() { err = errors.Join(err, closed()) }()
+	for _, format := range append([]string{release.FormatGzip}, formats...) {
+		f, err := os.Create(packed.Name(to, format))
+		if err != nil {
+			return err
+		}
+		closers = append(closers, f)
+		w, err := packed.Writer(format, f, gzip.BestCompression)
+		if err != nil {
+			return err
+		}
+		closers, all = append(closers, w), append(all, w)
 	}
-	t := tar.NewWriter(gz)
+	t := tar.NewWriter(io.MultiWriter(all...))
 	files := 0
 	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error { // sorted by name
 		if err != nil || name == "." {
@@ -250,20 +286,9 @@ func pack(a *release.Artefact, to, dir string, at time.Time) (err error) {
 	if err == nil && files == 0 {
 		err = errors.New("the directory contains no file")
 	}
-	if err = errors.Join(err, t.Close(), gz.Close()); err != nil {
+	if err = errors.Join(err, t.Close(), closed()); err != nil {
 		return err
 	}
-	a.Size, a.SHA256 = count.n, hex.EncodeToString(sum.Sum(nil))
-	return nil
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	return n, err
+	a.SHA256, a.Size, err = packed.Digest(to)
+	return err
 }

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	packed "github.com/bilbycast/edge-agent/internal/pack"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
@@ -27,7 +25,7 @@ func newCheckCmd() *cobra.Command {
 		Short: "Check a signed release as a node would, before it is published",
 		Long: `Check verifies a release as a node would whose agent trusts the signer in the
 flags. It verifies the signature in manifest.sig.bundle with Sigstore's trust root,
-and the digest and size of each tarball. Do not publish a release that it refuses.`,
+and the digest, size and chunks of each file. Do not publish a release that it refuses.`,
 		Example: `  release-manifest check --repository acme/edge --workflow .github/workflows/release.yml release`,
 		Args:    cli.ExactArgs(1, "repository", "workflow"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,15 +39,16 @@ and the digest and size of each tarball. Do not publish a release that it refuse
 			default:
 				err = e.Refused
 			}
+			n := 0
 			if err == nil {
-				err = tarballs(args[0], e.Release.Manifest())
+				n, err = files(args[0], e.Release.Manifest())
 			}
 			if err != nil {
 				return fmt.Errorf("check: DO NOT PUBLISH %s: %w", args[0], err)
 			}
 			m, s := e.Release.Manifest(), e.Release.Signature()
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: signed by %s at %s, log index %d; %s\n%s\n",
-				m.Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, digests(len(m.Artefacts)), declarations(m))
+				m.Version, s.Workflow, s.Time.Format(time.RFC3339), s.LogIndex, digests(n), declarations(m))
 			return err
 		},
 	}
@@ -74,29 +73,56 @@ func declarations(m release.Manifest) string {
 	return text
 }
 
-// digests counts the tarballs with the signed digests, as a sentence.
+// digests counts the files with the signed digests, as a sentence.
 func digests(n int) string {
 	if n == 1 {
-		return "1 tarball has the signed digest"
+		return "1 file has the signed digest"
 	}
-	return fmt.Sprintf("%d tarballs have the signed digests", n)
+	return fmt.Sprintf("%d files have the signed digests", n)
 }
 
-// tarballs compares every tarball in dir with its digest and size in the manifest.
-func tarballs(dir string, m release.Manifest) error {
+// files compares every file in dir that m names with its digest, size and chunks. Unlike a
+// node it refuses chunks and formats that are wrong.
+func files(dir string, m release.Manifest) (n int, err error) {
 	for _, a := range m.Artefacts {
-		name := path.Base(a.URL)
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return err
+		forms, wrong := a.Forms()
+		if err := errors.Join(wrong...); err != nil {
+			return 0, fmt.Errorf("%s: %w", path.Base(a.URL), err)
 		}
-		h := sha256.New()
-		n, err := io.Copy(h, f)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
+		for _, f := range forms {
+			if err := file(dir, f); err != nil {
+				return 0, err
+			}
+			n++
 		}
-		if got := hex.EncodeToString(h.Sum(nil)); got != a.SHA256 || a.Size != 0 && a.Size != n {
-			return fmt.Errorf("%s has %d bytes and the SHA-256 %s, but the signed manifest has %d and %s", name, n, got, a.Size, a.SHA256)
+	}
+	return n, nil
+}
+
+func file(dir string, f release.Form) error {
+	name := path.Base(f.URL)
+	sum, size, err := packed.Digest(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	if sum != f.SHA256 || f.Size != 0 && f.Size != size {
+		return fmt.Errorf("%s has %d bytes and the SHA-256 %s, but the signed manifest has %d and %s", name, size, sum, f.Size, f.SHA256)
+	}
+	if f.Chunks == nil {
+		return nil
+	}
+	in, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	got, err := release.NewChunks(in, f.Chunks.Size)
+	if err != nil {
+		return err
+	}
+	for i, sum := range got.SHA256 {
+		if i >= len(f.Chunks.SHA256) || sum != f.Chunks.SHA256[i] {
+			return fmt.Errorf("chunk %d of %s has the SHA-256 %s, which is not the signed one", i+1, name, sum)
 		}
 	}
 	return nil

@@ -82,7 +82,7 @@ func TestBuildIsReproducible(t *testing.T) {
 		if first == nil {
 			first = got
 			m, err := release.Parse([]byte(got[release.ManifestName]))
-			if err != nil || len(got) != 3 || m.Sequence != 42 || m.RollbackFloor.String() != "1.4.0" || !slices.Equal(m.Commands, []string{"probe", "config check"}) || m.FirstStartSecs != 600 || m.Artefacts[0].UnpackedSize != 100_012 || m.ReleasedAt.Unix() != 1700000000 {
+			if err != nil || len(got) != 5 || m.Sequence != 42 || m.RollbackFloor.String() != "1.4.0" || !slices.Equal(m.Commands, []string{"probe", "config check"}) || m.FirstStartSecs != 600 || m.Artefacts[0].UnpackedSize != 100_012 || m.ReleasedAt.Unix() != 1700000000 {
 				t.Errorf("%v %+v", err, m)
 			}
 			continue
@@ -206,7 +206,7 @@ func TestPublisherEndToEnd(t *testing.T) {
 		t.Errorf("signed by a fork: %s", out)
 	}
 	sign("acme/edge")
-	if out := run(0, check...); !strings.Contains(out, "1.5.0 is valid") || !strings.Contains(out, "; 2 tarballs have the signed digests") ||
+	if out := run(0, check...); !strings.Contains(out, "1.5.0 is valid") || !strings.Contains(out, "; 4 files have the signed digests") ||
 		!strings.Contains(out, "it declares the commands: probe, config check; a start may take 1m30s until") {
 		t.Errorf("signed: %s", out)
 	}

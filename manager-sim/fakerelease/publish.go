@@ -13,9 +13,6 @@ package fakerelease
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +27,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/pack"
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -60,6 +58,10 @@ type Options struct {
 	Fault          Fault
 	RekorV2        bool      // sign with Rekor v2 and a timestamp authority
 	SignedAt       time.Time // default: now
+	// Formats are the formats beside the tarball, such as release.FormatZstd; Chunks gives
+	// the manifest the chunks of every file.
+	Formats []string
+	Chunks  bool
 	// Once refuses a version that is published already, with ErrPublished.
 	Once bool
 }
@@ -101,6 +103,9 @@ func (o *Options) defaults() error {
 	}
 	if o.Binary == "" {
 		return errors.New("the program is missing")
+	}
+	if o.Fault == BadChecksum || o.Fault == Truncated { // another form would be right
+		o.Formats, o.Chunks = nil, false
 	}
 	return o.Fault.check()
 }
@@ -175,7 +180,7 @@ func publish(dir string, o Options) (Published, error) {
 			return Published{}, err
 		}
 	}
-	manifest, err := o.manifest(p, name)
+	manifest, err := o.manifest(p, name, tmp)
 	if err != nil {
 		return Published{}, err
 	}
@@ -204,7 +209,7 @@ func publish(dir string, o Options) (Published, error) {
 	return p, trust(dir, o.Repository, sig)
 }
 
-func (o Options) manifest(p Published, name string) ([]byte, error) {
+func (o Options) manifest(p Published, name, dir string) ([]byte, error) {
 	m := release.Manifest{
 		Version: release.MustVersion(o.Version), DeviceType: o.DeviceType, Channel: o.Channel,
 		ReleasedAt: o.SignedAt.UTC().Truncate(time.Second), Sequence: p.Sequence,
@@ -221,12 +226,12 @@ func (o Options) manifest(p Published, name string) ([]byte, error) {
 		Arch: o.Arch, Variant: o.Variant, SHA256: p.SHA256, Size: p.Size, UnpackedSize: p.Unpacked,
 		URL: release.BaseURL("https://github.com/"+o.Repository, m.Version) + "/" + name,
 	}}
-	b, err := json.MarshalIndent(m, "", "  ")
+	b, _, err := pack.Complete(m, dir, o.Formats, o.Chunks)
 	if err != nil {
 		return nil, err
 	}
 	_, err = release.Parse(b)
-	return append(b, '\n'), err
+	return b, err
 }
 
 func (o Options) sign(sig *fakesig.Instance, manifest []byte) ([]byte, error) {
@@ -246,7 +251,7 @@ func (o Options) tarball(to string) (Published, error) {
 	if err != nil {
 		return Published{}, err
 	}
-	unpacked, err := writeTarball(to, files)
+	unpacked, err := writeTarball(to, files, append([]string{release.FormatGzip}, o.Formats...))
 	if err != nil {
 		return Published{}, err
 	}
@@ -259,7 +264,7 @@ func (o Options) tarball(to string) (Published, error) {
 			return Published{}, err
 		}
 	}
-	sum, size, err := digest(to)
+	sum, size, err := pack.Digest(to)
 	if err != nil {
 		return Published{}, err
 	}
@@ -267,17 +272,6 @@ func (o Options) tarball(to string) (Published, error) {
 		sum = strings.Repeat("0", 8) + sum[8:]
 	}
 	return Published{SHA256: sum, Size: size, Unpacked: unpacked}, nil
-}
-
-func digest(file string) (string, int64, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	return hex.EncodeToString(h.Sum(nil)), n, err
 }
 
 // files returns the entries of the tarball, sorted by name.

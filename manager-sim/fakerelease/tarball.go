@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/pack"
 	"github.com/klauspost/compress/gzip"
 )
 
@@ -40,23 +43,30 @@ func textFile(name, text string) file {
 		open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }}
 }
 
-// writeTarball streams files to a gzipped tar at path, and returns the sum of their
-// sizes in bytes.
-func writeTarball(path string, files []file) (unpacked int64, err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return 0, err
-	}
+// writeTarball packs files into the gzipped tar at path, and into its other formats beside
+// it. It returns the sum of their sizes in bytes.
+func writeTarball(path string, files []file, formats []string) (unpacked int64, err error) {
+	var all []io.Writer
+	var closers []io.Closer
 	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
+		for _, c := range slices.Backward(closers) {
+			err = errors.Join(err, c.Close())
 		}
 	}()
-	gz, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
-	if err != nil {
-		return 0, err
+	for _, format := range formats {
+		f, err := os.Create(pack.Name(path, format))
+		if err != nil {
+			return 0, err
+		}
+		closers = append(closers, f)
+		w, err := pack.Writer(format, f, gzip.BestSpeed)
+		if err != nil {
+			return 0, err
+		}
+		closers = append(closers, w)
+		all = append(all, w)
 	}
-	t := tar.NewWriter(gz)
+	t := tar.NewWriter(io.MultiWriter(all...))
 	for _, x := range files {
 		h := &tar.Header{Name: x.name, Typeflag: tar.TypeReg, Mode: x.mode, Size: x.size, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
 		if err := t.WriteHeader(h); err != nil {
@@ -67,10 +77,7 @@ func writeTarball(path string, files []file) (unpacked int64, err error) {
 		}
 		unpacked += x.size
 	}
-	if err := t.Close(); err != nil {
-		return 0, err
-	}
-	return unpacked, gz.Close()
+	return unpacked, t.Close()
 }
 
 func (x file) writeTo(w io.Writer) error {

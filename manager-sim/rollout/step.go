@@ -34,8 +34,12 @@ type (
 	Pause  struct{ Reason string }
 	Resume struct{ By Person }
 	Retry  struct{ By Person } // all nodes that failed, or rolled back
-	// Skip leaves out a node. Code is "" for an operator's act; Group belongs to Moved.
-	Skip  struct{ NodeID, Code, Group string }
+	// Skip leaves out a node. Code is "" for an operator's act; Group belongs to Moved. With
+	// Unseen its operator named no state of the rollout: see ErrUnseen.
+	Skip struct {
+		NodeID, Code, Group string
+		Unseen              bool
+	}
 	Abort struct{}
 )
 
@@ -55,6 +59,9 @@ var (
 	ErrNoFailure  = errors.New("no node has failed")
 	ErrOver       = errors.New("the rollout's lifetime is over; resume or abort it, and begin another one")
 	ErrNoSuchNode = errors.New("the node is not in the rollout, or has been updated")
+	// ErrUnseen: only a waiting node of a rollout that is not paused is skipped without the
+	// revision. That decides on no failure, and lets nothing continue that has stopped.
+	ErrUnseen = errors.New("the node is not waiting, or the rollout is paused")
 )
 
 // Action is to be carried out together with storing the new state: a Note, a Command, or an
@@ -201,6 +208,9 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 			return ErrNoSuchNode
 		}
 		n := &r.Nodes[i]
+		if e.Unseen && (n.State != NodeWaiting || r.Status == Paused) {
+			return ErrUnseen
+		}
 		r.recall(n, cmp.Or(e.Code, ForSkip), acts)
 		n.State, n.Code, n.Group, n.Hold = NodeSkipped, e.Code, e.Group, ""
 	case Seen:

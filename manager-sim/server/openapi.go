@@ -60,7 +60,7 @@ func openAPI(routes []route) []byte {
 		}
 		if rt.ifMatch {
 			op["parameters"] = append(op["parameters"].([]object), object{"name": "If-Match", "in": "header", "schema": object{"type": "string"},
-				"description": "the ETag of the rollout that the requester saw, in place of revision in the body; resume, retry and skip need one of them: 428 without, 412 if the rollout has changed"})
+				"description": "the ETag of the rollout that the requester saw, in place of revision in the body; resume, retry and skip need one of them, except a skip of a waiting node while the rollout is not paused: 428 without, 412 if the rollout has changed"})
 		}
 		if rt.in != nil {
 			op["requestBody"] = object{"content": content("application/json", rt.in)}

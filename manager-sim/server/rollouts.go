@@ -121,6 +121,8 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 		h.get(w, r)
 	case errors.As(err, &changed):
 		answer.Problem(w, http.StatusPreconditionFailed, api.CodePreconditionFailed, "%v. Look at it again, and repeat the request with its present revision", err)
+	case errors.Is(err, rollout.ErrUnseen):
+		unseen(w, err.Error()+", and ")
 	case errors.Is(err, engine.ErrNoRight): // which was lost since the gate
 		h.denied(w, r, err.Error())
 	case errors.Is(err, rollout.ErrBroken), errors.Is(err, rollout.ErrFinal), errors.Is(err, rollout.ErrNotPaused), errors.Is(err, rollout.ErrNoFailure), errors.Is(err, rollout.ErrOver), errors.Is(err, rollout.ErrNoSuchNode):

@@ -11,8 +11,9 @@ import (
 )
 
 // onSeen returns the event of an act that names what its requester saw: in If-Match, or as
-// revision in the body. An act that stops something, or ends it, needs no revision. If it is
-// missing, or If-Match and the body differ, onSeen answers, and returns false.
+// revision in the body. An act that stops something, or ends it, needs no revision; neither
+// does a skip that decides on no state: see rollout.ErrUnseen. If it is missing, or If-Match and
+// the body differ, onSeen answers, and returns false.
 func onSeen(w http.ResponseWriter, r *http.Request, act rollout.Event, revision string) (rollout.Event, bool) {
 	switch act.(type) {
 	case rollout.Pause, rollout.Abort:
@@ -29,9 +30,18 @@ func onSeen(w http.ResponseWriter, r *http.Request, act rollout.Event, revision 
 	}
 	seen := cmp.Or(revision, match)
 	if seen == "" {
-		answer.Problem(w, http.StatusPreconditionRequired, api.CodePreconditionNeeded,
-			"the request does not name what you saw: send the decision of the rollout as revision in the body, or its ETag in If-Match")
+		if skip, ok := act.(rollout.Skip); ok {
+			skip.Unseen = true
+			return skip, true
+		}
+		unseen(w, "")
 		return nil, false
 	}
 	return rollout.Seen{Decision: seen, Act: act}, true
+}
+
+// unseen refuses a request that does not name what its requester saw.
+func unseen(w http.ResponseWriter, why string) {
+	answer.Problem(w, http.StatusPreconditionRequired, api.CodePreconditionNeeded,
+		"%sthe request does not name what you saw: send the decision of the rollout as revision in the body, or its ETag in If-Match", why)
 }

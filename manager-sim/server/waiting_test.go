@@ -34,3 +34,37 @@ func TestAWaveNamesWhomItWaitsFor(t *testing.T) {
 		t.Errorf("%+v", n)
 	}
 }
+
+// A skip that names a waiting node of a rollout that is not paused needs no revision: it decides
+// on nothing that its requester has to have seen. Any other one does.
+func TestASkipWithoutARevision(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg := m.register()
+	n.conn.Close()
+	m.nodeIs(reg.NodeID, false)
+	online, other := m.register()
+	online.health("1.0.0")
+	online.synced("health")
+	var g struct{ ID string }
+	m.into(http.StatusCreated, "POST", "/api/v1/groups", `{"name":"a"}`, &g)
+	for _, id := range []string{reg.NodeID, other.NodeID} {
+		m.into(http.StatusOK, "PUT", "/api/v1/nodes/"+id+"/group", `{"group_id":"`+g.ID+`"}`, nil)
+	}
+	var plan api.RolloutPlan // which needs no revision either
+	m.into(http.StatusAccepted, "POST", "/api/v1/groups/"+g.ID+"/upgrade", `{"version":"1.2.0","strategy":"immediate"}`, &plan)
+	path := "/api/v1/rollouts/" + plan.RolloutID
+	skip := func(id string) string { return `{"node_id":"` + id + `"}` }
+	online.command()
+	var v api.Rollout
+	m.into(http.StatusPreconditionRequired, "POST", path+"/skip", skip(other.NodeID), nil) // it has a command
+	m.into(http.StatusOK, "POST", path+"/pause", "", &v)
+	m.into(http.StatusPreconditionRequired, "POST", path+"/skip", skip(reg.NodeID), nil)
+	m.into(http.StatusOK, "POST", path+"/resume", `{"revision":"`+v.Decision+`"}`, nil)
+	m.into(http.StatusOK, "POST", path+"/skip", skip(reg.NodeID), &v)
+	if v.Counts["skipped"] != 1 {
+		t.Errorf("%+v", v.Counts)
+	}
+	m.into(http.StatusPreconditionRequired, "POST", path+"/skip", skip(reg.NodeID), nil) // it is skipped already
+	m.into(http.StatusConflict, "POST", path+"/skip", skip("nobody"), nil)
+}

@@ -81,10 +81,10 @@ case "$*" in
 	GOPROXY=off exec "$FAKE_GO" get github.com/bilbycast/edge-agent/cmd/edge-agent ;;
 "build -trimpath -tags grpcnotrace,nethttpomithttp2 -gcflags="*)
 	if [ "$GOARCH" != "$FAKE_ARCH" ]; then
-		mkdir -p "$(dirname "$9")"
-		exec echo "a program for $GOARCH" >"$9"
+		mkdir -p "$(dirname "${11}")"
+		exec echo "a program for $GOARCH" >"${11}"
 	fi
-	shift 7
+	shift 9
 	exec "$FAKE_GO" build -trimpath -tags sim "$@" ;;
 esac
 exec "$FAKE_GO" "$@"

@@ -1,0 +1,89 @@
+package stage
+
+import (
+	"encoding/pem"
+	"net/http/httptest"
+	"os"
+	"testing"
+
+	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// BenchmarkStage fetches a release over loopback, extracts and syncs it. Bytes are those
+// that are unpacked: this test's program. A stick has no link between.
+func BenchmarkStage(b *testing.B) {
+	const version = "1.1.0"
+	dir := b.TempDir()
+	program := dir + "/program"
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		b.Fatal(err)
+	}
+	p, err := fakerelease.Publish(dir, fakerelease.Options{Version: version, Binary: program, Extra: map[string]string{"tool": os.Args[0]}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	host := httptest.NewTLSServer(fakerelease.Handler(dir))
+	b.Cleanup(host.Close)
+	x, err := fakerelease.NewTrust(dir, host.URL, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	v := release.MustVersion(version)
+	for name, open := range map[string]func(*Stager) (Source, error){
+		"from=host":  func(s *Stager) (Source, error) { return s.Host(v), nil },
+		"from=stick": func(*Stager) (Source, error) { return OpenSource(p.Dir) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			l, err := state.At(b.TempDir())
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, err := New(Config{Layout: l, Binary: "edge-agent", NoRun: true, Trust: x})
+			if err != nil {
+				b.Fatal(err)
+			}
+			src, err := open(s)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer src.Close()
+			rel, err := s.Fetch(b.Context(), src)
+			if err != nil {
+				b.Fatal(err)
+			}
+			a := rel.Manifest().Artefacts[0]
+			b.SetBytes(a.UnpackedSize)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Stage(b.Context(), src, rel, a, func() {}); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := os.RemoveAll(l.Version(v)); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkDigests compares an installed version with its record, as before each trial.
+func BenchmarkDigests(b *testing.B) {
+	s := setup(b, nil)
+	rel, a := fetch(b, s, twoMegabytes)
+	src := s.Host(rel.Manifest().Version)
+	defer src.Close()
+	if _, err := s.Stage(b.Context(), src, rel, a, func() {}); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(a.UnpackedSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		if !intact(b.Context(), s.Layout, rel.Manifest().Version) {
+			b.Fatal("the version is not intact")
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/verify"
+)
+
+// form is a packed form of an artefact, as the node takes it.
+type form struct {
+	release.Form
+	file     string // its name beside the manifest
+	unpacked int64  // bytes that the manifest says; 0: it does not
+	last     bool   // no other form is tried after it
+}
+
+// zstdMemory is what must be free for the zstd form: its decoder keeps a window of
+// release.MaxZstdWindow, and some blocks. With less the tarball is taken.
+const zstdMemory = 64 << 20
+
+// forms returns the forms of a in the order in which they are tried. The last one is the
+// tarball without chunks, which every release has: what is wrong with the others costs time.
+func (s *Stager) forms(rel verify.Release, a release.Artefact) ([]form, error) {
+	list, wrong := a.Forms()
+	for _, err := range wrong {
+		s.note("%v (%s): it is not used", err, release.ManifestInvalid)
+	}
+	var forms []form
+	for i, f := range list {
+		name, err := s.fileOf(rel, release.Artefact{URL: f.URL})
+		last := i == len(list)-1
+		switch {
+		case err != nil && last:
+			return nil, err
+		case err != nil:
+			s.note("format %s of the release: %v (%s): it is not used", f.Format, err, release.CodeOf(err))
+			continue
+		case f.Format == release.FormatZstd && freeMemory() < zstdMemory:
+			continue
+		}
+		forms = append(forms, form{Form: f, file: name, unpacked: a.UnpackedSize})
+		if last && f.Chunks != nil {
+			f.Chunks = nil
+			forms = append(forms, form{Form: f, file: name, unpacked: a.UnpackedSize})
+		}
+	}
+	forms[len(forms)-1].last = true
+	return forms, nil
+}
+
+func (s *Stager) note(format string, args ...any) {
+	if s.Note != nil {
+		s.Note(fmt.Sprintf(format, args...))
+	}
+}
+
+// takeOne downloads and unpacks the first of forms that is right, and returns the digest of
+// the record. It calls downloaded once.
+func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, forms []form, downloaded func()) (f form, record string, err error) {
+	downloaded = sync.OnceFunc(downloaded)
+	for i, f := range forms {
+		record, err = s.take(ctx, src, v, f, downloaded)
+		if err == nil {
+			return f, record, nil
+		}
+		s.Layout.Disk().Discard(s.Layout.Partial(v))
+		if f.last || ctx.Err() != nil || !f.faulty(err) {
+			return f, "", err
+		}
+		next := forms[i+1]
+		if next.SHA256 != f.SHA256 { // its space may be needed
+			s.Layout.Disk().Discard(s.Layout.Download(f.SHA256))
+		}
+		s.note("%s: %v (%s): taking %s instead", f.says(), err, release.CodeOf(err), next.says())
+	}
+	return f, "", errors.New("stage: there is no form")
+}
+
+// take downloads the form f, and unpacks it into the directory of a partial version, which
+// stays after an error. With chunks it does both at once: what is unpacked is verified, and
+// the whole is before take returns.
+func (s *Stager) take(ctx context.Context, src Source, v release.Version, f form, downloaded func()) (record string, err error) {
+	d, err := s.openDownload(f, src)
+	if err != nil {
+		return "", err
+	}
+	defer d.close()
+	if err := d.room(ctx); err != nil {
+		return "", err
+	}
+	downloading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var complete atomic.Bool
+	result := make(chan error, 1)
+	unpack := func() {
+		var err error
+		if record, err = s.unpackTo(ctx, s.Layout.Partial(v), d, &complete); err != nil {
+			stop(err)
+		}
+		result <- err
+	}
+	if d.chunks != nil {
+		d.stream = newStream(d.f.File, f.Size)
+		go unpack()
+	}
+	err = s.download(downloading, src, d)
+	failed := downloading.Err() != nil && ctx.Err() == nil // what unpacks did, and stopped the download
+	switch {
+	case err == nil:
+		complete.Store(true)
+		downloaded()
+		if d.chunks == nil {
+			d.stream = newStream(d.f.File, d.have)
+			d.stream.verify(d.have)
+			go unpack()
+		}
+		d.stream.end(errDownloaded)
+		err = <-result
+		if st, statErr := d.f.Stat(); err != nil && statErr == nil && st.Size() < d.have {
+			return "", shortened("while it was unpacked")
+		}
+	case d.chunks != nil:
+		d.stream.end(err)
+		if e := <-result; failed {
+			err = e
+		}
+	}
+	if err != nil && (failed || complete.Load()) {
+		s.spend(ctx, f, err)
+	}
+	return record, err
+}
+
+// unpackTo unpacks d into the new directory dir.
+func (s *Stager) unpackTo(ctx context.Context, dir string, d *download, complete *atomic.Bool) (record string, err error) {
+	disk := s.Layout.Disk()
+	if err := disk.Discard(dir); err != nil {
+		return "", err
+	}
+	if err := disk.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	size := d.stream.size
+	return s.extract(ctx, d.stream, dir, packing{format: d.form.Format, size: size, unpacked: d.form.unpacked, progress: func(n int64) {
+		if complete.Load() { // until then the download tells how far it is
+			s.Progress(PhaseExtract, n, size)
+		}
+	}})
+}
+
+// faulty reports whether err is one of f itself, so that another form may be right.
+func (f form) faulty(err error) bool {
+	if f.Format == release.FormatGzip { // the other form is the same file, without its chunks
+		return isCode(err, release.ChecksumMismatch)
+	}
+	return errors.Is(err, fs.ErrNotExist) || errors.As(err, new(otherFile)) || isCode(err, release.ChecksumMismatch) || isCode(err, release.ExtractFailed) || isCode(err, release.ManifestInvalid)
+}
+
+// says names f for people.
+func (f form) says() string {
+	if f.Chunks != nil {
+		return f.file + " by its chunks"
+	}
+	return f.file
+}
