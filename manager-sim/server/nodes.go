@@ -212,13 +212,9 @@ func (h *nodeRoutes) setGroup(w http.ResponseWriter, r *http.Request) {
 	answer.JSON(w, http.StatusOK, body)
 }
 
-// move moves a node, and withdraws what was not sent and has lost its reason.
+// move moves a node, and withdraws its command if that has lost its reason.
 func move(h *nodeRoutes, r *http.Request, id, groupID string) error {
 	h.lock.Lock()
 	defer h.lock.Unlock()
-	changes, err := h.views.engine.Commands.Changes(r.Context(), id, groupID, requester(r).Name)
-	if err != nil {
-		return err
-	}
-	return h.store.SetGroup(r.Context(), id, groupID, entry(r, "node.group.set", id, map[string]any{"group_id": groupID}), changes...)
+	return h.views.engine.Commands.Move(r.Context(), id, groupID, requester(r).Name, entry(r, "node.group.set", id, map[string]any{"group_id": groupID}))
 }

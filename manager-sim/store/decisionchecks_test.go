@@ -1,12 +1,14 @@
 package store_test
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -32,7 +34,7 @@ func (g *game) start() {
 		return engine.Boot{ID: "boot", Since: 1000*time.Hour + time.Since(g.clock.began) - g.clock.ahead}
 	})
 	g.must(err)
-	g.e = engine.New(engine.Config{Store: g.st, Rollouts: g, Log: zerolog.Nop(), Nodes: g, CommandLock: &g.lock, Publish: func(any) {}, Clock: g.clock.Clock, Resend: func() {
+	g.e = engine.New(engine.Config{Store: g.st, Rollouts: g, Log: zerolog.Nop(), Nodes: g, CommandLock: &g.lock, Publish: func(any) {}, Clock: g.clock.Clock, Rights: g, Resend: func() {
 		for _, id := range slices.Sorted(maps.Keys(g.devices)) { // so that a seed repeats
 			if g.devices[id].online {
 				g.resend(id)
@@ -42,6 +44,11 @@ func (g *game) start() {
 	for _, d := range g.devices {
 		d.online = false
 	}
+}
+
+// May reports whether a person still has a right.
+func (g *game) May(_ context.Context, key string, _ api.Role, groupID string) (bool, error) {
+	return !g.lost[key+"/"+groupID], nil
 }
 
 // disturb is what nobody decided: a record is damaged, the clock jumps, the manager restarts.

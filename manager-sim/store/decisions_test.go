@@ -42,6 +42,8 @@ type game struct {
 	events  int
 	sent    int
 	changes int // what nodes received or reported
+	// lost are the rights that a person has lost: the person's key and the group, with a slash.
+	lost map[string]bool
 }
 
 var errFault = errors.New("the store fails")
@@ -93,6 +95,17 @@ func (g *game) Send(c store.Command) {
 	}
 	before, err := g.st.Command(ctx, c.ID)
 	g.must(err)
+	n, err := g.st.Node(ctx, c.NodeID)
+	g.must(err)
+	if ok, err := g.e.Commands.MaySend(ctx, before, n); err != nil || !ok {
+		g.must(err)
+		g.e.NodeChanged(c.NodeID)
+		if before, err = g.st.Command(ctx, c.ID); err == nil && before.State == store.CommandWithdrawn {
+			g.Send(before)
+		}
+		g.must(err)
+		return
+	}
 	if err := g.st.RecordSent(ctx, c.ID, time.Now()); err != nil {
 		if !errors.Is(err, store.ErrNotSendable) {
 			g.fatal("%v", err)
@@ -103,8 +116,9 @@ func (g *game) Send(c store.Command) {
 	if before.State != store.CommandPending && before.State != store.CommandSent {
 		g.fatal("a command that is %s (%s) is sent", before.State, before.Reason)
 	}
-	n, err := g.st.Node(ctx, c.NodeID)
-	g.must(err)
+	if g.lost[before.Acting+"/"+n.GroupID] && !(d.got == c.ID && d.begun) {
+		g.fatal("a command of %s, who has no right for %s, is sent: %+v", before.Acting, n.GroupID, before)
+	}
 	if before.RolloutID != "" {
 		r, err := g.st.Rollout(ctx, before.RolloutID)
 		g.must(err)
@@ -171,19 +185,13 @@ func (g *game) offline(id string) {
 // resend is what a session does when it begins, and when the engine tells it to.
 func (g *game) resend(id string) {
 	ctx := g.t.Context()
-	n, err := g.st.Node(ctx, id)
-	g.must(err)
 	cs, err := g.st.Commands(ctx, id, -1)
 	g.must(err)
 	for _, c := range cs {
 		if c.State == store.CommandWithdrawn {
 			g.Send(c)
 		}
-		if c.State != store.CommandPending && c.State != store.CommandSent {
-			continue
-		}
-		ok, err := g.e.Commands.MaySend(ctx, c, n)
-		if g.must(err); ok {
+		if c.State == store.CommandPending || c.State == store.CommandSent {
 			g.Send(c)
 		}
 	}
@@ -215,9 +223,19 @@ func (g *game) operate() {
 	ctx, group := g.t.Context(), []string{"g", "h"}[g.rnd.IntN(2)]
 	version := fmt.Sprintf("1.%d.0", 1+g.rnd.IntN(4))
 	id := g.pick()
-	by := rollout.Person{Key: "ann", Name: "ann"}
-	switch g.rnd.IntN(8) {
+	person := []string{"ann", "bob"}[g.rnd.IntN(2)]
+	by := rollout.Person{Key: person, Name: person}
+	switch g.rnd.IntN(9) {
+	case 8: // a right ends, or is given again
+		if right := person + "/" + group; g.lost[right] {
+			delete(g.lost, right)
+		} else if g.rnd.IntN(2) == 0 {
+			g.lost[right] = true
+		}
 	case 0, 1: // start
+		if g.lost[person+"/"+group] {
+			return // the API refuses it
+		}
 		nodes, err := g.st.GroupNodes(ctx, group)
 		g.must(err)
 		_, err = g.e.Schedule(ctx, api.Group{ID: group}, nodes, api.RolloutRequest{Version: version, Strategy: rollout.Immediate, Threshold: 2}, by)
@@ -225,10 +243,8 @@ func (g *game) operate() {
 	case 2: // move
 		g.lock.Lock()
 		defer g.lock.Unlock()
-		changes, err := g.e.Commands.Changes(ctx, id, group, "ann")
-		g.must(err)
 		if !g.devices[id].removed {
-			g.must(g.st.SetGroup(ctx, id, group, entry("move"), changes...))
+			g.must(g.e.Commands.Move(ctx, id, group, "ann", entry("move")))
 		}
 	case 3: // remove, rarely
 		if g.rnd.IntN(10) == 0 && !g.devices[id].removed {
@@ -238,7 +254,11 @@ func (g *game) operate() {
 	case 4: // correct, as the operator sees it
 		cs, err := g.st.Commands(ctx, id, 1)
 		g.must(err)
-		c := store.Command{ID: fmt.Sprint("own", g.events, g.rnd.Uint64()), NodeID: id, Version: version, Action: []byte("{}"), CreatedAt: time.Now(), Actor: "ann"}
+		n, err := g.st.Node(ctx, id)
+		if g.must(err); g.lost[person+"/"+n.GroupID] {
+			return
+		}
+		c := store.Command{ID: fmt.Sprint("own", g.events, g.rnd.Uint64()), NodeID: id, Version: version, Action: []byte("{}"), CreatedAt: time.Now(), Actor: person, Acting: person}
 		if len(cs) > 0 && cs[0].State.Open() {
 			c.Replaces = cs[0].ID
 		}
@@ -258,7 +278,7 @@ func (g *game) operate() {
 func (g *game) allowed(err error) {
 	g.t.Helper()
 	var refused *engine.NotSchedulableError
-	for _, known := range []error{nil, errFault, store.ErrExists, store.ErrConflict, rollout.ErrFinal, rollout.ErrNotPaused, rollout.ErrNoFailure, rollout.ErrOver, rollout.ErrNoSuchNode, rollout.ErrBroken} {
+	for _, known := range []error{nil, errFault, store.ErrExists, store.ErrConflict, rollout.ErrFinal, rollout.ErrNotPaused, rollout.ErrNoFailure, rollout.ErrOver, rollout.ErrNoSuchNode, rollout.ErrBroken, engine.ErrNoRight} {
 		if err == known || errors.Is(err, known) {
 			return
 		}
@@ -282,7 +302,7 @@ func testDecisions(t *testing.T, path string) {
 		must(t, err)
 	}
 	t.Logf("seed %d", seed)
-	g := &game{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), st: st, devices: map[string]*device{}}
+	g := &game{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), st: st, devices: map[string]*device{}, lost: map[string]bool{}}
 	ctx := t.Context()
 	must(t, st.AddToken(ctx, "t"))
 	for _, id := range []string{"g", "h"} {

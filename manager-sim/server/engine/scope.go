@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
@@ -98,7 +97,7 @@ func (e scope) begun(ctx context.Context, n rollout.Node, rec store.Node) (bool,
 		return false, err
 	}
 	st, err := e.statuses.OfCommand(ctx, cs[0], rec)
-	return st.State != api.Queued && st.State != api.Sent && st.State != api.Withdrawn && st.Code != rollout.TimeLimit, err
+	return st.begun(), err
 }
 
 // addFacts sets what is known about the last commands of the nodes of a rollout, and which
@@ -138,8 +137,8 @@ func progresses(rec store.Node, version string) bool {
 // lostRight returns why a rollout must not give commands, or let them be sent, if the person
 // who started or resumed it has lost the right to that.
 func (e scope) lostRight(ctx context.Context, groupID string, r rollout.Rollout, actions []rollout.Action) (string, error) {
-	unsent := slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { return n.State == rollout.NodeCommanded && !n.Sent })
-	if r.Status.Final() || r.Status == rollout.Paused || len(commanded(actions)) == 0 && !unsent {
+	open := slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { return n.State == rollout.NodeCommanded && !n.Begun }) // be sent, or sent again
+	if r.Status.Final() || r.Status == rollout.Paused || len(commanded(actions)) == 0 && !open {
 		return "", nil
 	}
 	ok, err := may(ctx, e.Rights, r.Acting.Key, api.GroupAdmin, groupID)
@@ -147,91 +146,6 @@ func (e scope) lostRight(ctx context.Context, groupID string, r rollout.Rollout,
 		return "", err
 	}
 	return fmt.Sprintf("%s, who started or resumed it last, may no longer upgrade this group; another person may resume it", cmp.Or(r.Acting.Name, r.By, "the person")), nil
-}
-
-// MaySend reports whether a stored command may be sent to its node, which authenticated or is
-// online: it has not expired, and the person who decided it still has the right. A
-// command that has lost its reason is withdrawn. CommandLock is held.
-func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node) (bool, error) {
-	st, err := c.statuses.OfCommand(ctx, cmd, n)
-	if err != nil {
-		return false, err
-	}
-	reason := ""
-	if cmd.SentAt.IsZero() {
-		least := api.Operator
-		if cmd.RolloutID != "" {
-			least = api.GroupAdmin
-		}
-		ok, err := may(ctx, c.rights, cmd.Acting, least, n.GroupID)
-		switch {
-		case err != nil:
-			return false, err
-		case !ok && cmd.RolloutID != "":
-			return false, nil // the engine pauses the rollout
-		case !ok:
-			reason = store.ReasonRights
-		}
-	}
-	if st.Code == rollout.TimeLimit && cmd.RolloutID == "" { // a rollout has limits of its own
-		reason = store.ReasonLimit
-		if cmd.SentAt.IsZero() {
-			reason = store.ReasonLifetime
-		}
-	}
-	if reason == "" {
-		return true, nil
-	}
-	now := time.Now().UTC()
-	return false, c.store.ChangeCommands(ctx, []store.CommandChange{{ID: cmd.ID, State: store.CommandWithdrawn, At: now, By: "manager", Reason: reason}})
-}
-
-// expire withdraws the commands to single nodes that have reached their time limit, and sends the
-// withdrawals to the nodes that are online. Other nodes get them when they authenticate. It
-// returns the nodes.
-func (c *Commands) expire(ctx context.Context) ([]string, error) {
-	sent, err := c.store.SentAlone(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var nodes []string
-	for _, cmd := range sent {
-		if !c.nodes.Online(cmd.NodeID) {
-			continue
-		}
-		expired, err := c.expireOne(ctx, cmd.ID, cmd.NodeID)
-		if broken(err) { // of that node only
-			continue
-		}
-		if err != nil {
-			return nodes, err
-		}
-		if expired {
-			nodes = append(nodes, cmd.NodeID)
-		}
-	}
-	return nodes, nil
-}
-
-func (c *Commands) expireOne(ctx context.Context, id, nodeID string) (bool, error) {
-	c.lock.Lock()
-	defer c.lock.Unlock()
-	cmd, err := c.store.Command(ctx, id)
-	if err != nil || cmd.State != store.CommandSent {
-		return false, err
-	}
-	n, err := c.store.Node(ctx, nodeID)
-	if err != nil {
-		return false, err
-	}
-	may, err := c.MaySend(ctx, cmd, n)
-	if err != nil || may {
-		return false, err
-	}
-	if cmd, err = c.store.Command(ctx, id); err == nil {
-		c.nodes.Send(cmd)
-	}
-	return true, err
 }
 
 // otherWants returns, for each of the nodes of a group that another active rollout still
@@ -261,18 +175,4 @@ func (e scope) otherWants(ctx context.Context, groupID string, ids map[string]bo
 		}
 	}
 	return wants, nil
-}
-
-// Changes returns which never-sent command of a node is withdrawn because the node moves to
-// another group, for which its requester has no right. CommandLock is held.
-func (c *Commands) Changes(ctx context.Context, nodeID, groupID, actor string) ([]store.CommandChange, error) {
-	cs, err := c.store.Commands(ctx, nodeID, 1)
-	if err != nil || len(cs) == 0 || !cs[0].State.Open() || !cs[0].SentAt.IsZero() || cs[0].RolloutID != "" {
-		return nil, err
-	}
-	ok, err := may(ctx, c.rights, cs[0].Acting, api.Operator, groupID)
-	if ok || err != nil {
-		return nil, err
-	}
-	return []store.CommandChange{{ID: cs[0].ID, State: store.CommandWithdrawn, At: time.Now().UTC(), By: actor, Reason: store.ReasonMoved}}, nil
 }

@@ -35,8 +35,8 @@ type Config struct {
 	Store *store.Store
 	Log   zerolog.Logger
 	// CommandLock is held while a goroutine decides whether a node gets a command, stores
-	// it and sends it, so that the three are one step. The Hub holds it while it sends
-	// commands again.
+	// it and sends it, so that the three are one step. The Hub holds it while it queues
+	// commands again, and while it records that a command is sent.
 	CommandLock *sync.Mutex
 	Publish     func(record any)    // passes a record to the event streams
 	NodeChanged func(nodeID string) // reports that something about a node is new
@@ -44,8 +44,8 @@ type Config struct {
 	// Age returns how long a manager has run since a time. The lifetime of a command does
 	// not run while none did.
 	Age func(since time.Time) time.Duration
-	// MaySend reports whether a stored command may be sent again when its node authenticates;
-	// nil means always. CommandLock is held.
+	// MaySend reports whether a stored command may be sent now, also one that was sent before,
+	// and may withdraw it; nil means always. CommandLock is held.
 	MaySend func(ctx context.Context, c store.Command, n store.Node) (bool, error)
 }
 

@@ -33,19 +33,9 @@ func (s *session) resend(ctx context.Context) error {
 		}
 	}
 	for _, c := range slices.Backward(cs) {
-		if c.State != store.CommandPending && c.State != store.CommandSent {
-			continue
+		if c.State == store.CommandPending || c.State == store.CommandSent {
+			s.sendCommand(c)
 		}
-		if h.MaySend != nil {
-			if ok, err := h.MaySend(ctx, c, n); err != nil || !ok {
-				if err != nil {
-					return err
-				}
-				h.NodeChanged(s.nodeID)
-				continue
-			}
-		}
-		s.sendCommand(c)
 	}
 	return nil
 }
@@ -71,15 +61,6 @@ func (s *session) sendCommand(c store.Command) {
 		}
 	}
 	s.send(m)
-}
-
-// recordSending records that a command or a withdrawal is sent now. It returns
-// store.ErrNotSendable if that was decided otherwise meanwhile.
-func recordSending(ctx context.Context, st *store.Store, c *wire.Command) error {
-	if c.Action.Type == wire.ActionWithdraw {
-		return st.RecordWithdrawSent(ctx, c.Action.CommandID, time.Now())
-	}
-	return st.RecordSent(ctx, c.CommandID, time.Now())
 }
 
 // answerProbe answers the only message of a probe that has an answer.

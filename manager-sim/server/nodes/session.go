@@ -167,13 +167,6 @@ func (s *session) writeAll(ctx context.Context) {
 	}
 }
 
-// recordSent is recordSending, within bounded time.
-func recordSent(ctx context.Context, s *session, c *wire.Command) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
-	defer cancel()
-	return recordSending(ctx, s.hub.Store, c)
-}
-
 // pingAll pings the node, whatever the reader and the writer wait for. The unasked pong is
 // for a node whose own pings the reader has not reached.
 func pingAll(ctx context.Context, s *session) {

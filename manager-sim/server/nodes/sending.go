@@ -1,0 +1,60 @@
+package nodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bilbycast/edge-agent/manager-sim/store"
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// recordSent records, within bounded time, that a command or a withdrawal is sent now. It
+// returns store.ErrNotSendable if that was decided otherwise since it was queued, or if MaySend
+// does not allow it any more. Then it queues the withdrawal, if there is one.
+func recordSent(ctx context.Context, s *session, m *wire.Command) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
+	defer cancel()
+	h := s.hub
+	if m.Action.Type == wire.ActionWithdraw {
+		return h.Store.RecordWithdrawSent(ctx, m.Action.CommandID, time.Now())
+	}
+	h.CommandLock.Lock()
+	defer h.CommandLock.Unlock()
+	if err := checkSending(ctx, s, m.CommandID); err != nil {
+		return err
+	}
+	return h.Store.RecordSent(ctx, m.CommandID, time.Now())
+}
+
+// checkSending returns an error unless MaySend allows that a command is sent now. CommandLock is
+// held.
+func checkSending(ctx context.Context, s *session, id string) error {
+	h := s.hub
+	if h.MaySend == nil {
+		return nil
+	}
+	n, err := h.Store.Node(ctx, s.nodeID)
+	if err != nil {
+		return err
+	}
+	c, err := h.Store.Command(ctx, id)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable) {
+		return fmt.Errorf("%w: %w", store.ErrNotSendable, err)
+	}
+	if err != nil {
+		return err
+	}
+	if ok, err := h.MaySend(ctx, c, n); ok || err != nil {
+		return err
+	}
+	h.NodeChanged(s.nodeID) // its rollout may have to pause
+	if c, err = h.Store.Command(ctx, id); err != nil {
+		return err
+	}
+	if c.State == store.CommandWithdrawn {
+		s.sendCommand(c)
+	}
+	return fmt.Errorf("command %q: %w", id, store.ErrNotSendable)
+}
