@@ -269,8 +269,7 @@ func TestOnlyVerifiedBytesAreRead(t *testing.T) {
 	for seed := range uint64(map[bool]int{true: 40, false: 200}[testing.Short()]) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		var mu sync.Mutex
-		var s *Stager
-		s = setup(t, func(h http.Handler) http.Handler {
+		s := setup(t, func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if !strings.HasSuffix(r.URL.Path, ".tar.zst") {
 					h.ServeHTTP(w, r)

@@ -3,6 +3,9 @@
 package main
 
 import (
+	"os"
+	"runtime/debug"
+
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
@@ -12,7 +15,14 @@ import (
 // release's version to the letter; a trial is judged by it.
 var version = "0.0.0-dev"
 
-func main() { cli.Main(newRootCmd()) }
+func main() {
+	// The heap of an agent is small, and the window of a tar.zst is most of it: the collector
+	// should not wait until as much again is garbage.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
+	}
+	cli.Main(newRootCmd())
+}
 
 func newRootCmd() *cobra.Command {
 	root := &cobra.Command{

@@ -10,17 +10,28 @@ import (
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
+	"github.com/bilbycast/edge-agent/release"
 )
 
-// The real agent stages a tarball ten times as large as its memory limit: it streams the
-// tarball.
+// The real agent stages a release ten times as large as its memory limit: it streams the
+// tarball, and the tar.zst, whose decoder keeps a window.
 func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 	if testing.Short() {
-		t.Skip("makes a release of 500 MB")
+		t.Skip("makes releases of 500 MB")
 	}
+	for name, o := range map[string]fakerelease.Options{
+		"tarball":           {},
+		"tar.zst in chunks": {Formats: []string{release.FormatZstd}, Chunks: true},
+	} {
+		t.Run(name, func(t *testing.T) { memoryOf(t, o) })
+	}
+}
+
+func memoryOf(t *testing.T, o fakerelease.Options) {
 	const padding, limit = 500_000_000, 48 << 20
 	b := setup(t, rig.NodeConfig{})
-	if _, err := b.Publish(fakerelease.Options{Version: "1.1.0", Binary: b.bin["1.1.0"], PadBytes: padding}); err != nil {
+	o.Version, o.Binary, o.PadBytes = "1.1.0", b.bin["1.1.0"], padding
+	if _, err := b.Publish(o); err != nil {
 		t.Fatal(err)
 	}
 	var pid int

@@ -23,6 +23,7 @@ import (
 	"github.com/bilbycast/edge-agent/internal/supervise"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
+	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
 
@@ -208,6 +209,7 @@ func (w *world) releaseOf(version, fault string) {
 	w.t.Helper()
 	o := w.releases
 	o.Version, o.Binary = version, w.bin[version]
+	o.Formats, o.Chunks = []string{release.FormatZstd}, true // as publishers have them; earlier agents take the tarball
 	if fault != "" {
 		path := filepath.Join(w.t.TempDir(), "sim-fault")
 		if err := os.WriteFile(path, []byte(fault), 0o644); err != nil {
