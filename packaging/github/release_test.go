@@ -208,7 +208,7 @@ func TestAnotherPublisher(t *testing.T) {
 	}
 	published := filepath.Join(r.Releases, "www", repository, "releases/download", tag)
 	files, err := os.ReadDir(published)
-	if err != nil || len(files) != 5 {
+	if err != nil || len(files) != 7 {
 		t.Fatalf("published: %v %v", files, err)
 	}
 	agent := filepath.Join(p.workspace, "dist", release(t), "edge-agent")
