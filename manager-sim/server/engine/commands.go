@@ -59,6 +59,11 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 		f.Remedy = "It was not sent: " + inItsPlace
 	case st.State == api.Queued && !c.nodes.Online(n.ID):
 		f.Remedy = "The node is offline and has not received it: " + inItsPlace
+	case st.State == api.Sent:
+		if held {
+			f.Reason = strings.Replace(f.Reason, stateWords[api.Sent], stateWords[api.Sent]+", and "+heldWords, 1)
+		}
+		f.Remedy = fmt.Sprintf("The node has not reported that it began. Wait until that upgrade has ended, or withdraw it first (manager-sim withdraw %s).", n.ID)
 	}
 	return f
 }
