@@ -47,12 +47,21 @@ func newRolloutActCmd(act, short string) *cobra.Command {
 	if a.decides() {
 		cmd.Long = short + `.
 
-It first prints what it decides on: the wave and the failures. The manager refuses it
-if that has changed meanwhile; the exit code is then 4. A script that has shown the
+It first prints what it decides on: the wave and the failures. On a terminal it then
+asks for confirmation. The manager refuses it if what was printed has changed
+meanwhile; the exit code is then 4. A script that has shown the
 rollout before gives what it saw as --revision: the decision of "rollout show --json".`
-		cmd.Flags().StringVar(&a.revision, "revision", "", "decision of the rollout that was shown before; it is then not read and printed again")
+		cmd.Flags().StringVar(&a.revision, "revision", "", "decision of the rollout that was shown before; it is then not printed again, and nothing is asked")
+		yesFlag(cmd, &a.yes)
 	}
 	return cmd
+}
+
+// effects describes the acts that are decisions, for a question.
+var effects = map[string]string{
+	api.ActResume: "This resumes rollout %s: earlier failures are ignored.",
+	api.ActRetry:  "This retries rollout %s: the failed nodes are upgraded again.",
+	api.ActSkip:   "This leaves out a node of rollout %s: %s.",
 }
 
 // decides reports whether the act is a decision on what a person saw.
@@ -90,6 +99,13 @@ func (a *rolloutAct) run(cmd *cobra.Command, args []string) error {
 			fmt.Fprint(cmd.ErrOrStderr(), "deciding on the ")
 			printRollout(cmd.ErrOrStderr(), r, nil)
 			body.Revision = r.Decision // an earlier manager has none, and needs none
+			about := []any{id}
+			if body.NodeID != "" {
+				about = append(about, body.NodeID)
+			}
+			if err := cli.Confirm(cmd, a.yes, fmt.Sprintf(effects[a.act], about...)); err != nil {
+				return err
+			}
 		}
 	}
 	return a.rolloutWait.run(cmd, func() (string, error) { return id, a.send(ctx, cmd, id, body) })

@@ -37,6 +37,10 @@ func newUpgradeCmd() *cobra.Command {
 		Long: `Upgrade requests a version for a node. The node's id can be abbreviated to 4 or
 more characters; a node of "node run" has a name, too.
 
+With --replace it prints the request that it withdraws: who requested what, and
+when. On a terminal it asks for confirmation. The manager refuses it if the node
+has another request by then; the exit code is then 4.
+
 With --wait it prints events until the version has proved healthy, the node has
 refused it, or the node has rolled back. It survives a restart of the manager.
 ` + waitCodes,
@@ -49,7 +53,8 @@ refused it, or the node has rolled back. It survives a restart of the manager.
 	f := cmd.Flags()
 	f.StringVar(&u.channel, "channel", "", "release channel (default: stable)")
 	f.BoolVar(&u.unlisted, "allow-unlisted", false, "allow a version that is not published for the node's device type")
-	f.BoolVar(&u.replace, "replace", false, "withdraw an earlier request that an offline node has not received")
+	f.BoolVar(&u.replace, "replace", false, "withdraw an earlier request that was never sent to the node")
+	yesFlag(cmd, &u.yes)
 	f.BoolVar(&u.repair, "repair", false, "this version is the repair: the node accepts it even if its own check fails now")
 	f.DurationVar(&u.limit, "limit", 0, "time limit of the upgrade, renewed by the progress that the node reports: 1m to 24h (default 1h)")
 	f.BoolVar(&u.wait, "wait", false, "wait for the outcome")
@@ -64,11 +69,13 @@ type upgrade struct {
 	unlisted      bool
 	replace, wait bool
 	repair        bool
+	yes           bool
 	timeout       time.Duration
 	limit         time.Duration // 0: the manager's default
 
 	cmd        *cobra.Command
 	node       string // its id
+	replaces   string // the id of the command that --replace withdraws
 	version    string
 	commandID  string
 	ranVersion bool   // the node ran the version when it was requested
@@ -91,6 +98,11 @@ func (u *upgrade) run(cmd *cobra.Command, name, version string) error {
 	var err error
 	if u.node, err = u.nodeID(cmd.Context(), name); err != nil {
 		return err
+	}
+	if u.replace {
+		if err := u.confirmReplace(cmd.Context()); err != nil {
+			return err
+		}
 	}
 	if !u.wait {
 		return u.request(cmd.Context())
@@ -130,7 +142,7 @@ func deadline(ctx context.Context, timeout time.Duration) (context.Context, cont
 // request sends the request to the manager, and reports if the node is offline.
 func (u *upgrade) request(ctx context.Context) error {
 	var answer []byte
-	id, err := u.UpgradeNode(ctx, u.node, api.NodeUpgrade{Version: u.version, Channel: u.channel, AllowUnlisted: u.unlisted, Replace: u.replace, Repair: u.repair, LimitSecs: int(u.limit / time.Second)}, api.WithRaw(&answer))
+	id, err := u.UpgradeNode(ctx, u.node, api.NodeUpgrade{Version: u.version, Channel: u.channel, AllowUnlisted: u.unlisted, Replaces: u.replaces, Repair: u.repair, LimitSecs: int(u.limit / time.Second)}, api.WithRaw(&answer))
 	if isConflict(err) {
 		return cli.Exit(cli.Refused, fmt.Errorf("the manager refuses the upgrade: %s", withFlag(err.Error())))
 	}
@@ -153,7 +165,7 @@ func (u *upgrade) request(ctx context.Context) error {
 	return nil // the request succeeded, even if state failed
 }
 
-// withFlag adds the flag of this command to a remedy of the manager.
+// withFlag adds the flag of this command to a remedy of a manager of an earlier version.
 func withFlag(remedy string) string {
 	return strings.ReplaceAll(remedy, "with replace", "with replace (--replace)")
 }

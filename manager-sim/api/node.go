@@ -198,10 +198,12 @@ type NodeUpgrade struct {
 	Variant    string `json:"variant,omitempty"`
 	// AllowUnlisted requests a version even if the manager does not find it published.
 	AllowUnlisted bool `json:"allow_unlisted,omitempty"`
-	// Replace supersedes a command that was never sent.
+	// Replace does not name a command, so it replaces none: while the node has one that has not
+	// ended, the request is refused, and the answer has the id for Replaces. It remains for
+	// earlier programs.
 	Replace bool `json:"replace,omitempty"`
-	// Replaces is Replace for the command with this id only: if the node has another one by
-	// now, the request is refused.
+	// Replaces is the id of the node's newest command, which this one supersedes if it was
+	// never sent. If the node has another one by now, the request is refused.
 	Replaces string `json:"replaces,omitempty"`
 	// Repair declares the version the repair of a node whose own check fails: the node does
 	// not look at the check of the version that it runs.

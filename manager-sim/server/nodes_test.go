@@ -218,11 +218,20 @@ func TestACommandIsReplacedBeforeItIsSent(t *testing.T) {
 	n.conn.Close()
 	m.until("the node is offline", func() bool { return !m.node(reg.NodeID).Online })
 	path := "/api/v1/nodes/" + reg.NodeID + "/upgrade"
-	m.into(http.StatusAccepted, "POST", path, `{"version":"1.1.0"}`, nil)
-	if code, text := m.call("POST", path, `{"version":"1.2.0"}`); code != http.StatusConflict || !strings.Contains(text, "replace") {
-		t.Errorf("without replace: %d %s", code, text)
+	var first api.CommandCreated
+	m.into(http.StatusAccepted, "POST", path, `{"version":"1.1.0","replace":true}`, &first) // there is nothing to replace
+	named := `\"replaces\": \"` + first.CommandID + `\"`
+	if code, text := m.call("POST", path, `{"version":"1.2.0"}`); code != http.StatusConflict || !strings.Contains(text, named) {
+		t.Errorf("without replaces: %d %s", code, text)
 	}
-	m.into(http.StatusAccepted, "POST", path, `{"version":"1.2.0","replace":true}`, nil)
+	code, text := m.call("POST", path, `{"version":"1.2.0","replace":true}`)
+	if code != http.StatusConflict || !strings.Contains(text, named) || !strings.Contains(text, "requested 1.1.0 on ") || !strings.Contains(text, "manager-sim withdraw "+reg.NodeID) {
+		t.Errorf("a replace that names no command: %d %s", code, text)
+	}
+	if v := m.node(reg.NodeID); v.CommandID != first.CommandID {
+		t.Errorf("it replaced what its requester did not see: %s", v.CommandID)
+	}
+	m.into(http.StatusAccepted, "POST", path, `{"version":"1.2.0","replaces":"`+first.CommandID+`"}`, nil)
 	n = m.again(reg, "1.0.0")
 	if c := n.command(); c.Action.Version != "1.2.0" {
 		t.Errorf("the node gets %s", c.Action.Version)

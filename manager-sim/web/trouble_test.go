@@ -3,6 +3,7 @@ package web_test
 import (
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -91,7 +92,8 @@ func TestUnpublishedVersionsOfTheManager(t *testing.T) {
 	has(t, root.get("/admin/nodes", 200), "queued", "root requested 9.9.9 on")
 	has(t, root.get("/admin/nodes/n1", 200), "queued</span> <span>upgrade to 9.9.9", "9.9.9 was requested by root", "Replace the upgrade…", "requested", "9.9.9 (stable) by root")
 	root.post("/admin/nodes/n1/upgrade", 409, url.Values{"version": {"2.1.0"}, "channel": {"stable"}})
-	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "replace": {"yes"}})
+	queued := regexp.MustCompile(`name="replaces" value="([^"]+)"`).FindStringSubmatch(root.get("/admin/nodes/n1/upgrade", 200))
+	root.post("/admin/nodes/n1/upgrade", 303, url.Values{"version": {"2.1.0"}, "channel": {"stable"}, "replaces": {queued[1]}})
 	has(t, root.get("/admin/nodes/n1", 200), "upgrade to 2.1.0", "2.1.0 was requested by root")
 }
 

@@ -112,7 +112,7 @@ func (r *request) upgradeNodePage() error {
 func (r *request) upgradeNode() error {
 	_, err := r.api.UpgradeNode(r.Context(), r.PathValue("id"), api.NodeUpgrade{
 		Version: strings.TrimSpace(r.PostFormValue("version")), Channel: r.PostFormValue("channel"),
-		AllowUnlisted: r.PostFormValue("allow_unlisted") == "yes", Replace: r.PostFormValue("replace") == "yes", Replaces: r.PostFormValue("replaces"), Repair: r.PostFormValue("repair") == "yes"})
+		AllowUnlisted: r.PostFormValue("allow_unlisted") == "yes", Replaces: r.PostFormValue("replaces"), Repair: r.PostFormValue("repair") == "yes"})
 	if err == nil {
 		return r.to("/admin/nodes/%s", url.PathEscape(r.PathValue("id")))
 	}

@@ -28,6 +28,9 @@ var stateWords = map[api.UpgradeState]string{
 	api.Queued: "waiting to be sent", api.Sent: "sent to the node", api.Staging: "staging", api.Staged: "staged; the node restarts", api.Proving: "on trial",
 }
 
+// heldWords describes a command that its rollout holds, for a sentence.
+const heldWords = "held, because its rollout is paused"
+
 const timeFormat = "2006-01-02 15:04:05 UTC"
 
 // Refusal returns why n would be refused a command now, or nil. st is its status.
@@ -48,12 +51,19 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 	}
 	f := &api.NotUpgradable{Code: api.CodeUpgradeInProgress, Reason: fmt.Sprintf("%s requested %s on %s; it is %s.", cmp.Or(st.Command.Actor, "An operator"), st.Command.Version,
 		st.Command.CreatedAt.UTC().Format(timeFormat), stateWords[st.State]), Remedy: "Wait until that upgrade has ended."}
+	inItsPlace := fmt.Sprintf("request the new version in its place (--replace; in the API \"replaces\": %q).", st.Command.ID)
+	held := st.Command.State == store.CommandHeld
 	switch {
-	case st.Command.State == store.CommandHeld && st.State == api.Queued:
-		f.Reason = strings.Replace(f.Reason, stateWords[api.Queued], "held, because its rollout is paused", 1)
-		f.Remedy = "It was not sent: request the new version with replace to take its place."
+	case held && st.State == api.Queued:
+		f.Reason = strings.Replace(f.Reason, stateWords[api.Queued], heldWords, 1)
+		f.Remedy = "It was not sent: " + inItsPlace
 	case st.State == api.Queued && !c.nodes.Online(n.ID):
-		f.Remedy = "The node is offline and has not received it: request the new version with replace to withdraw it."
+		f.Remedy = "The node is offline and has not received it: " + inItsPlace
+	case st.State == api.Sent:
+		if held {
+			f.Reason = strings.Replace(f.Reason, stateWords[api.Sent], stateWords[api.Sent]+", and "+heldWords, 1)
+		}
+		f.Remedy = fmt.Sprintf("The node has not reported that it began. Wait until that upgrade has ended, or withdraw it first (manager-sim withdraw %s).", n.ID)
 	}
 	return f
 }
@@ -82,8 +92,8 @@ func incapable(n store.Node, online bool) *api.NotUpgradable {
 
 // Request stores a command that an operator requested, and sends it if its node is
 // online. It returns why the node gets no command now, or nil. Of two requests at the
-// same time one is refused. With replace, the command takes the place of one that was never
-// sent; with cmd.Replaces, of that one only.
+// same time one is refused. With cmd.Replaces, the command takes the place of that one if it
+// was never sent. Replace alone does not name what its requester saw, so it replaces nothing.
 func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool) (*api.NotUpgradable, error) {
 	c.lock.Lock()
 	defer c.lock.Unlock()
@@ -104,6 +114,10 @@ func (c *Commands) Request(ctx context.Context, cmd store.Command, replace bool)
 		// What an online node was given is being sent.
 		neverSent := st.State == api.Queued && st.Command.SentAt.IsZero() && (st.Command.State == store.CommandHeld || !c.nodes.Online(n.ID))
 		if f.Code != api.CodeUpgradeInProgress || !neverSent || st.Unreadable != "" || !replace && seen == "" {
+			return f, nil
+		}
+		if seen == "" {
+			f.Remedy = fmt.Sprintf("\"replace\" does not name the command that it replaces: give \"replaces\": %q in its place, or withdraw that command first (manager-sim withdraw %s).", st.Command.ID, n.ID)
 			return f, nil
 		}
 		cmd.Replaces = st.Command.ID

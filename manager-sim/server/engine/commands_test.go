@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,28 +70,31 @@ func TestRequest(t *testing.T) {
 	t.Parallel()
 	e, _, f := start(t, "a", "b")
 	f.online["a"] = true
-	request := func(id, node, version string, replace bool) *api.NotUpgradable {
+	request := func(id, node, version string, replace bool, replaces string) *api.NotUpgradable {
 		t.Helper()
-		refusal, err := e.Commands.Request(t.Context(), store.Command{ID: id, NodeID: node, Version: version, Channel: "stable", Action: []byte("{}"), CreatedAt: time.Now(), Actor: "ann"}, replace)
+		refusal, err := e.Commands.Request(t.Context(), store.Command{ID: id, NodeID: node, Version: version, Channel: "stable", Action: []byte("{}"), CreatedAt: time.Now(), Actor: "ann", Replaces: replaces}, replace)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return refusal
 	}
-	if r := request("1", "a", "1.1.0", false); r != nil || len(f.sent) != 1 || f.sent[0].ID != "1" {
+	if r := request("1", "a", "1.1.0", false, ""); r != nil || len(f.sent) != 1 || f.sent[0].ID != "1" {
 		t.Errorf("an online node: %+v, sent %+v", r, f.sent)
 	}
-	if r := request("2", "a", "1.2.0", true); r == nil || r.Code != api.CodeUpgradeInProgress || len(f.sent) != 1 {
+	if r := request("2", "a", "1.2.0", true, "1"); r == nil || r.Code != api.CodeUpgradeInProgress || len(f.sent) != 1 {
 		t.Errorf("a node with a command: %+v, sent %+v", r, f.sent)
 	}
-	if r := request("3", "b", "1.1.0", false); r != nil || len(f.sent) != 1 {
+	if r := request("3", "b", "1.1.0", false, ""); r != nil || len(f.sent) != 1 {
 		t.Errorf("an offline node: %+v, sent %+v", r, f.sent)
 	}
-	if r := request("4", "b", "1.2.0", false); r == nil || r.Code != api.CodeUpgradeInProgress {
+	if r := request("4", "b", "1.2.0", false, ""); r == nil || r.Code != api.CodeUpgradeInProgress {
 		t.Errorf("without replace: %+v", r)
 	}
-	if r := request("5", "b", "1.2.0", true); r != nil {
-		t.Errorf("with replace: %+v", r)
+	if r := request("5", "b", "1.2.0", true, ""); r == nil || r.Code != api.CodeUpgradeInProgress || !strings.Contains(r.Detail(), `"replaces": "3"`) {
+		t.Errorf("with replace, which names no command: %+v", r)
+	}
+	if r := request("6", "b", "1.2.0", true, "3"); r != nil {
+		t.Errorf("with replaces: %+v", r)
 	}
 }
 
