@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -19,8 +20,9 @@ type Rollout struct {
 	Active    bool
 	State     json.RawMessage
 	CreatedAt time.Time
-	// Changes are decisions about commands of the rollout, which SaveRollout applies after it
-	// has added new commands; they are not stored here.
+	// Changes are decisions about commands of the rollout. SaveRollout applies withdrawals
+	// before it adds new commands, and all of them, also to the new commands, afterwards; they are
+	// not stored here.
 	Changes []CommandChange
 }
 
@@ -44,6 +46,15 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 		}
 		if k, err := result.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, fmt.Errorf("rollout %q: %w", r.ID, taken))
+		}
+		for _, c := range commands { // addCommand would withdraw them with another reason
+			if err := closeFinished(ctx, tx, c.NodeID); err != nil {
+				return err
+			}
+		}
+		withdrawals := slices.DeleteFunc(slices.Clone(r.Changes), func(c CommandChange) bool { return c.State != CommandWithdrawn })
+		if err := changeCommands(ctx, tx, withdrawals); err != nil {
+			return err
 		}
 		for _, c := range commands {
 			if err := addCommand(ctx, tx, c); err != nil {
