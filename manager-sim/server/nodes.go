@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -149,24 +150,29 @@ func (h *nodeRoutes) upgrade(w http.ResponseWriter, r *http.Request) {
 }
 
 // remove revokes a node's secret and ends its session. Active rollouts skip the node.
-// Its history stays.
+// Its history stays. A node whose record cannot be read can be removed, too.
 func (h *nodeRoutes) remove(w http.ResponseWriter, r *http.Request) {
 	reason, ok := readReason(w, r)
 	if !ok {
 		return
 	}
-	n, ok := h.views.fromPath(w, r)
+	scope, ok := h.views.scopeFromPath(w, r)
 	if !ok {
 		return
 	}
-	err := h.store.RemoveNode(r.Context(), n.ID, time.Now().UTC(), entry(r, "node.remove", n.ID,
-		map[string]any{"reason": reason, "device_type": n.DeviceType, "version": n.Version, "group_id": n.GroupID}))
+	n, err := h.store.Node(r.Context(), scope.ID)
+	if err != nil && !errors.Is(err, store.ErrUnreadable) { // then the record has what could be read
+		h.storeFailed(w, err)
+		return
+	}
+	err = h.store.RemoveNode(r.Context(), scope.ID, time.Now().UTC(), entry(r, "node.remove", scope.ID,
+		map[string]any{"reason": reason, "device_type": n.DeviceType, "version": n.Version, "group_id": scope.GroupID}))
 	if err != nil {
 		h.storeFailed(w, err)
 		return
 	}
-	h.log.Info().Str("node_id", n.ID).Str("actor", requester(r).Name).Msg("node removed")
-	h.hub.Disconnect(n.ID)
+	h.log.Info().Str("node_id", scope.ID).Str("actor", requester(r).Name).Msg("node removed")
+	h.hub.Disconnect(scope.ID)
 	h.views.engine.Wake() // so that rollouts skip it
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -196,12 +202,7 @@ func (h *nodeRoutes) setGroup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := r.PathValue("id")
-	n, err := h.store.Node(r.Context(), id)
-	if err != nil {
-		h.storeFailed(w, err)
-		return
-	}
-	if !h.inScope(w, r, n.GroupID) || !h.inScope(w, r, body.GroupID) { // the old group and the new one
+	if _, ok := h.views.scopeFromPath(w, r); !ok || !h.inScope(w, r, body.GroupID) { // the old group and the new one
 		return
 	}
 	if err := move(h, r, id, body.GroupID); err != nil {

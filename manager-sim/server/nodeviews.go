@@ -10,6 +10,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
+	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
 	"github.com/bilbycast/edge-agent/manager-sim/server/engine"
 	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -69,11 +70,28 @@ func (v *nodeViews) list(w http.ResponseWriter, r *http.Request, nodes []store.N
 // does not exist, it answers, and returns false.
 func (v *nodeViews) fromPath(w http.ResponseWriter, r *http.Request) (store.Node, bool) {
 	n, err := v.store.Node(r.Context(), r.PathValue("id"))
+	if errors.Is(err, store.ErrUnreadable) {
+		if s, ok := v.scopeFromPath(w, r); ok {
+			v.log.Error().Str("node_id", s.ID).Err(err).Msg("node cannot be read")
+			answer.Problem(w, http.StatusInternalServerError, api.CodeInternal, "%v. Remove the node, or repair its record in the manager's database", err)
+		}
+		return n, false
+	}
 	if err != nil {
 		v.storeFailed(w, err)
 		return n, false
 	}
 	return n, v.inScope(w, r, n.GroupID)
+}
+
+// scopeFromPath is fromPath for a node whose record need not be readable.
+func (v *nodeViews) scopeFromPath(w http.ResponseWriter, r *http.Request) (store.NodeScope, bool) {
+	s, err := v.store.NodeScope(r.Context(), r.PathValue("id"))
+	if err != nil {
+		v.storeFailed(w, err)
+		return s, false
+	}
+	return s, v.inScope(w, r, s.GroupID)
 }
 
 // nodeByPrefix returns the node with an id, or the only node that i sees whose id begins

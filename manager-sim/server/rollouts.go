@@ -104,7 +104,8 @@ func (h *rolloutRoutes) act(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if event, ok = onSeen(w, r, event, body.Revision); !ok {
+	_, view := h.view(stored, nil)
+	if event, ok = onSeen(w, r, event, body.Revision, view.Decision); !ok {
 		return
 	}
 	details := map[string]any{"rollout_id": stored.ID}

@@ -70,7 +70,8 @@ func TestActsNameWhatWasSeen(t *testing.T) {
 	}
 	refused(412, "precondition_failed", "since then 1 more node left out: "+before.Nodes[3].ID, "resume", `"`+before.Decision+`"`, "")
 	refused(412, "precondition_failed", "left out", "retry", "", fmt.Sprintf(`{"revision":%q}`, before.Decision))
-	if resp, body := m.act(path, "resume", "W/"+resp.Header.Get("ETag"), ""); resp.StatusCode != 200 {
+	refused(412, "precondition_failed", "", "resume", `"a", W/"b"`, "")
+	if resp, body := m.act(path, "resume", `"a", W/`+resp.Header.Get("ETag")+`,"b"`, ""); resp.StatusCode != 200 {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	for _, act := range []string{"pause", "abort"} {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -10,7 +11,7 @@ import (
 )
 
 // addWaiting adds to the view of a rollout the offline nodes for which its present wave
-// waits. While upgrades run, it waits for those.
+// waits, also one whose record cannot be read. While upgrades run, it waits for those.
 func (h *rolloutRoutes) addWaiting(ctx context.Context, ro rollout.Rollout, v *api.Rollout) error {
 	if ro.Status != rollout.Running && ro.Status != rollout.Waiting || ro.Wave < 0 || ro.Wave >= len(ro.Waves) {
 		return nil
@@ -20,15 +21,21 @@ func (h *rolloutRoutes) addWaiting(ctx context.Context, ro rollout.Rollout, v *a
 			return nil
 		}
 	}
-	for _, n := range ro.Nodes[:min(ro.Waves[ro.Wave], len(ro.Nodes))] {
-		if n.State != rollout.NodeWaiting || h.engine.Nodes.Online(n.ID) {
+	for i, n := range ro.Nodes[:min(ro.Waves[ro.Wave], len(ro.Nodes))] {
+		if n.State != rollout.NodeWaiting {
 			continue
 		}
 		rec, err := h.store.Node(ctx, n.ID)
-		if err != nil {
+		if err == nil && h.engine.Nodes.Online(n.ID) {
+			continue
+		}
+		name := nameOf(rec)
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable) {
+			name, v.Nodes[i].Message = "its record cannot be read", err.Error()
+		} else if err != nil {
 			return err
 		}
-		v.WaitingFor = append(v.WaitingFor, api.WaitingFor{NodeID: n.ID, Name: nameOf(rec), Since: rec.LastSeen})
+		v.WaitingFor = append(v.WaitingFor, api.WaitingFor{NodeID: n.ID, Name: name, Since: rec.LastSeen})
 	}
 	return nil
 }

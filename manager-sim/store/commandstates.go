@@ -168,14 +168,11 @@ type Unanswered struct {
 
 // Unanswered returns such commands of a rollout, by id. A node has begun every other one.
 func (s *Store) Unanswered(ctx context.Context, rolloutID string) (map[string]Unanswered, error) {
-	rows, err := s.query(ctx, `SELECT id, state, sent_at, acked_at = 0 AND EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id)
+	rows, err := s.query(ctx, `SELECT id, state, sent_at != 0, acked_at = 0 AND EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id)
 			AND NOT EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id AND events.error_code = ?)
 		FROM commands WHERE rollout_id = ? AND rollout_id != '' AND (acked_at = 0 OR error_code = ?)`, string(release.Withdrawn), rolloutID, string(release.Withdrawn))
 	list, err := collect(rows, err, func(row scanner) (a Unanswered, err error) {
-		var sent int64
-		err = row.Scan(&a.ID, &a.State, &sent, &a.Begun)
-		a.Sent = sent != 0
-		return a, err
+		return a, row.Scan(&a.ID, &a.State, &a.Sent, &a.Begun)
 	})
 	known := make(map[string]Unanswered, len(list))
 	for _, a := range list {

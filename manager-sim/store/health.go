@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -176,7 +177,7 @@ func (s *Store) Back() <-chan struct{} {
 	return closed
 }
 
-// Ready returns nil if the database can be written. It writes at most every 10 s, and
+// Ready returns nil if the database can be written, and has all tables. It writes at most every 10 s, and
 // returns the last result in between. While the store is away it returns the cause.
 func (s *Store) Ready(ctx context.Context) error {
 	if _, err := s.Away(); err != nil {
@@ -197,9 +198,21 @@ func (s *Store) Ready(ctx context.Context) error {
 	return err
 }
 
+// tables are those of the present schema, apart from the one that write writes.
+var tables = []string{"tokens", "nodes", "commands", "events", "audit", "groups", "rollouts", "users", "sessions", "api_tokens", "connections", "once", "sign_ins", "alive", "outages"}
+
+// checkTables returns an error if a table is missing. It reads no row.
+func (s *Store) checkTables(ctx context.Context) error {
+	_, err := s.db.ExecContext(ctx, "SELECT 1 FROM "+strings.Join(tables, " WHERE 1 = 0 UNION ALL SELECT 1 FROM ")+" WHERE 1 = 0")
+	return err
+}
+
 // write writes a row that means nothing.
 func (s *Store) write(ctx context.Context) error {
 	_, err := s.db.ExecContext(ctx, "INSERT INTO store_check (one, at) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET at = store_check.at + 1")
+	if err == nil {
+		err = s.checkTables(ctx)
+	}
 	s.drop(err)
 	return err
 }

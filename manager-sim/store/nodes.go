@@ -63,11 +63,14 @@ func scanNode(row scanner) (Node, error) {
 	return n, unreadable(errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings), json.Unmarshal([]byte(features), &n.Features), valid(n.Upgrade)))
 }
 
-// Node returns a node, also a removed one, or ErrNotFound.
+// Node returns a node, also a removed one, or ErrNotFound, or ErrUnreadable.
 func (s *Store) Node(ctx context.Context, id string) (Node, error) {
 	n, err := scanNode(s.row(ctx, "SELECT "+nodeColumns+" FROM nodes WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return n, fmt.Errorf("node %q: %w", id, ErrNotFound)
+	}
+	if errors.Is(err, ErrUnreadable) {
+		return n, fmt.Errorf("node %q: its record %w", id, err)
 	}
 	return n, err
 }
@@ -85,10 +88,10 @@ func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 }
 
 // RemoveNode revokes the secret of a node, withdraws its open command, and removes it from
-// the lists. Its history stays. It returns ErrNotFound for a node that was removed already.
+// the lists, also if its record is ErrUnreadable. Its history stays. It returns ErrNotFound for a node that was removed already.
 func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL, trial = '', hold = NULL WHERE id = ? AND removed_at = 0", ms(at), id)
+		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL, trial = '', hold = NULL, features = '[]' WHERE id = ? AND removed_at = 0", ms(at), id)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -19,8 +20,9 @@ type Rollout struct {
 	Active    bool
 	State     json.RawMessage
 	CreatedAt time.Time
-	// Changes are decisions about commands of the rollout, which SaveRollout applies after it
-	// has added new commands; they are not stored here.
+	// Changes are decisions about commands of the rollout. SaveRollout applies withdrawals
+	// before it adds new commands, and all of them, also to the new commands, afterwards; they are
+	// not stored here.
 	Changes []CommandChange
 }
 
@@ -45,6 +47,15 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 		if k, err := result.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, fmt.Errorf("rollout %q: %w", r.ID, taken))
 		}
+		for _, c := range commands { // addCommand would withdraw them with another reason
+			if err := closeFinished(ctx, tx, c.NodeID); err != nil {
+				return err
+			}
+		}
+		withdrawals := slices.DeleteFunc(slices.Clone(r.Changes), func(c CommandChange) bool { return c.State != CommandWithdrawn })
+		if err := changeCommands(ctx, tx, withdrawals); err != nil {
+			return err
+		}
 		for _, c := range commands {
 			if err := addCommand(ctx, tx, c); err != nil {
 				return err
@@ -62,7 +73,9 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 	})
 }
 
-const rolloutColumns = "id, group_id, revision, active, state, created_at"
+// rolloutColumns reads active as the index that allows one active rollout per group does: in
+// SQLite any number but 0 is true.
+const rolloutColumns = "id, group_id, revision, CASE WHEN active THEN 1 ELSE 0 END, state, created_at"
 
 func scanRollout(row scanner) (Rollout, error) {
 	var r Rollout
@@ -70,14 +83,17 @@ func scanRollout(row scanner) (Rollout, error) {
 	var at int64
 	err := row.Scan(&r.ID, &r.GroupID, &r.Revision, &r.Active, &state, &at)
 	r.State, r.CreatedAt = json.RawMessage(state), fromMS(at)
-	return r, err
+	return r, unreadable(err)
 }
 
-// Rollout returns a rollout, or ErrNotFound.
+// Rollout returns a rollout, or ErrNotFound, or ErrUnreadable.
 func (s *Store) Rollout(ctx context.Context, id string) (Rollout, error) {
 	r, err := scanRollout(s.row(ctx, "SELECT "+rolloutColumns+" FROM rollouts WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("rollout %q: %w", id, ErrNotFound)
+	}
+	if errors.Is(err, ErrUnreadable) {
+		return r, fmt.Errorf("rollout %q: its record %w", id, err)
 	}
 	return r, err
 }
@@ -95,5 +111,5 @@ func (s *Store) Rollouts(ctx context.Context, groupID string, activeOnly bool, l
 func (s *Store) EndedRollouts(ctx context.Context, nodeID string, limit int) ([]Rollout, error) {
 	rows, err := s.query(ctx, "SELECT "+rolloutColumns+` FROM rollouts WHERE NOT active
 		AND id IN (SELECT rollout_id FROM commands WHERE node_id = ? AND rollout_id != '') ORDER BY created_at DESC, id LIMIT ?`, nodeID, limit)
-	return collect(rows, err, scanRollout)
+	return list(ctx, rows, err, scanRollout)
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -171,11 +172,15 @@ func (c *Commands) avoidBusy(ctx context.Context, try func(busy map[string]bool)
 
 // busy returns those of the nodes that must get no command now: an upgrade is in
 // progress, also one that the device itself began, the node offers no upgrades, two devices use the
-// identity, or the node was removed.
+// identity, or the node was removed, or its record cannot be read.
 func (c *Commands) busy(ctx context.Context, ids []string) (map[string]bool, error) {
 	busy := map[string]bool{}
 	for _, id := range ids {
 		n, err := c.store.Node(ctx, id)
+		if errors.Is(err, store.ErrUnreadable) || errors.Is(err, store.ErrNotFound) { // the others get theirs
+			busy[id] = true
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", id, err)
 		}

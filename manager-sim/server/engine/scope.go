@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -66,32 +67,40 @@ func (e scope) absent(ctx context.Context, n rollout.Node) (rollout.Skip, bool, 
 	if !slices.Contains([]rollout.NodeState{rollout.NodeWaiting, rollout.NodeCommanded, rollout.NodeUnproven}, n.State) {
 		return skip, false, nil
 	}
-	rec, err := e.Store.Node(ctx, n.ID)
+	in, err := e.Store.NodeScope(ctx, n.ID)
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, store.ErrNotFound):
 		return skip, false, err
-	case !rec.RemovedAt.IsZero():
+	case err != nil || !in.RemovedAt.IsZero(): // a missing record is that of a node that reports nothing any more
 		skip.Code = rollout.Removed
 		return skip, true, nil
 	case n.State == rollout.NodeUnproven:
 		return skip, false, nil
 	}
 	if n.State == rollout.NodeCommanded {
-		begun, err := e.begun(ctx, n, rec)
+		begun, err := e.begun(ctx, n)
 		if err != nil || begun {
 			return skip, false, err
 		}
 	}
-	if rec.GroupID == "" {
+	if in.GroupID == "" {
 		return skip, true, nil
 	}
-	g, err := e.Store.Group(ctx, rec.GroupID)
+	g, err := e.Store.Group(ctx, in.GroupID)
 	skip.Group = g.Name
 	return skip, true, err
 }
 
-// begun reports whether a commanded node has reported something about its command.
-func (e scope) begun(ctx context.Context, n rollout.Node, rec store.Node) (bool, error) {
+// begun reports whether a commanded node has reported something about its command, or may have:
+// its record cannot be read.
+func (e scope) begun(ctx context.Context, n rollout.Node) (bool, error) {
+	rec, err := e.Store.Node(ctx, n.ID)
+	if errors.Is(err, store.ErrUnreadable) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	cs, err := e.Store.Commands(ctx, n.ID, 1)
 	if err != nil || len(cs) == 0 {
 		return false, err

@@ -142,6 +142,9 @@ func (e *Engine) recordDegraded(ctx context.Context, r rollout.Rollout, actions 
 			continue
 		}
 		rec, err := e.Store.Node(ctx, n.ID)
+		if errors.Is(err, store.ErrUnreadable) || errors.Is(err, store.ErrNotFound) { // a decision about the others must not fail
+			continue
+		}
 		if err != nil {
 			return err
 		}
