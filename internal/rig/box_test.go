@@ -65,16 +65,22 @@ func setupBoxOf(t *testing.T, c rig.NodeConfig, o box.Options, bin map[string]st
 func (b *inBox) ends(version, status, said string) {
 	b.t.Helper()
 	want := fmt.Sprintf("%s %s %s", version, version, status)
-	st, err := b.node.Status(b.ctx)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	tree, err := b.node.Tree(b.ctx)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if got := fmt.Sprintf("%s %s %s", tree.Current, tree.LastGood, st.Status); got != want {
-		b.t.Errorf("on the node: %s, want %s", got, want)
+	// The event of an outcome may be here some moments before the last of it is recorded.
+	for tick, got := time.Tick(50*time.Millisecond), ""; ; <-tick {
+		st, err := b.node.Status(b.ctx)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		tree, err := b.node.Tree(b.ctx)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if got = fmt.Sprintf("%s %s %s", tree.Current, tree.LastGood, st.Status); got == want {
+			break
+		}
+		if b.ctx.Err() != nil {
+			b.t.Fatalf("on the node: %s, want %s", got, want)
+		}
 	}
 	journal, err := b.node.UnitJournal(b.ctx)
 	if err != nil || !strings.Contains(journal, said) {
