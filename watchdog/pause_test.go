@@ -38,7 +38,7 @@ func ranFor(t *testing.T, l state.Layout, d time.Duration) {
 // else waits: the first restart, a start by an operator, a trial, and a rollback.
 func TestPauseBeforeAStart(t *testing.T) {
 	t.Parallel()
-	const restartSec = 100 * time.Millisecond
+	const systemdWaits = 100 * time.Millisecond
 	stable := watchdog.Report{Status: state.Stable}
 	l := root(t)
 	asked := 0
@@ -52,7 +52,7 @@ func TestPauseBeforeAStart(t *testing.T) {
 			t.Errorf("%s: it waits %v, want %v", what, got, want)
 		}
 	}
-	pace = watchdog.Pace{Wait: restartSec, Limit: time.Minute}
+	pace = watchdog.Pace{Wait: systemdWaits, Limit: time.Minute}
 	starts("the first start of a boot", stable, 0, 0)
 	ranFor(t, l, time.Hour)
 	starts("after an hour", stable, 40, 0)
@@ -62,11 +62,11 @@ func TestPauseBeforeAStart(t *testing.T) {
 	n := 40
 	for _, want := range []time.Duration{200, 400, 800, 1600, 3200, 6400, 10000, 10000} {
 		n++
-		starts("a quick end", stable, n, want*time.Millisecond-restartSec)
+		starts("a quick end", stable, n, want*time.Millisecond-systemdWaits)
 	}
 	starts("an operator starts it", stable, 0, 0)
-	starts("then it ends quickly", stable, 1, 200*time.Millisecond-restartSec)
-	starts("and again", stable, 2, 400*time.Millisecond-restartSec)
+	starts("then it ends quickly", stable, 1, 200*time.Millisecond-systemdWaits)
+	starts("and again", stable, 2, 400*time.Millisecond-systemdWaits)
 	asked = 0
 	for range 5 {
 		starts("a trial", watchdog.Report{Status: state.PendingHealth}, 9, 0)
@@ -75,19 +75,19 @@ func TestPauseBeforeAStart(t *testing.T) {
 	if asked != 0 {
 		t.Errorf("a trial asked for the pace %d times", asked)
 	}
-	starts("a quick end after a rollback", watchdog.Report{Status: state.RolledBack}, 10, 200*time.Millisecond-restartSec)
+	starts("a quick end after a rollback", watchdog.Report{Status: state.RolledBack}, 10, 200*time.Millisecond-systemdWaits)
 	starts("an operator starts it again", stable, 0, 0)
 	for i := range 20 { // of which systemd made few
-		want := 400*time.Millisecond - restartSec
+		want := 400*time.Millisecond - systemdWaits
 		if i == 0 {
-			want = 200*time.Millisecond - restartSec
+			want = 200*time.Millisecond - systemdWaits
 		}
 		starts("an operator between quick ends", stable, 2, want)
 	}
 	pace.Wait = 30 * time.Second
 	starts("where RestartSec= is long", stable, 99, 0)
-	pace.Wait = restartSec
-	for limit, want := range map[time.Duration]time.Duration{10 * time.Second: 5 * time.Second, time.Second: 500 * time.Millisecond, 0: 5 * time.Second, time.Hour: 10*time.Second - restartSec} {
+	pace.Wait = systemdWaits
+	for limit, want := range map[time.Duration]time.Duration{10 * time.Second: 5 * time.Second, time.Second: 500 * time.Millisecond, 0: 5 * time.Second, time.Hour: 10*time.Second - systemdWaits} {
 		pace.Limit = limit
 		starts("with TimeoutStartSec="+limit.String(), stable, 99, want)
 	}
