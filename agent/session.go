@@ -43,7 +43,9 @@ func (a *Agent) session(ctx context.Context, url string) error {
 	}
 	a.offer(url, d)
 	a.expectLoop(dialTimeout + writeTimeout + silentTimeout)
+	began := time.Now()
 	conn, err := dial(ctx, d, url)
+	connected := time.Now()
 	a.noteOffer(url, err)
 	if err != nil {
 		return a.c.explainClock(err)
@@ -64,7 +66,8 @@ func (a *Agent) session(ctx context.Context, url string) error {
 		conn.Close()
 	})
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
-	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).Msg("authenticated to the manager")
+	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).
+		Int64("connect_ms", connected.Sub(began).Milliseconds()).Int64("auth_ms", time.Since(connected).Milliseconds()).Msg("authenticated to the manager")
 	select { // the first health message comes when the manager is recorded
 	case <-a.healthDue:
 	default:

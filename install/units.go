@@ -90,6 +90,9 @@ func KeepSettings(dir string, u systemd.Unit) (_ systemd.Unit, notes []string, e
 	for line := range strings.Lines(string(text)) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "RestartSec="); ok && u.RestartSecs == 0 {
 			u.RestartSecs, _ = strconv.ParseFloat(v, 64) // 0: the default
+			if u.RestartSecs == 1 && u.Attached == "" {
+				u.RestartSecs = 0 // the default of earlier versions, which had no wait of their own
+			}
 		}
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "WatchdogSec="); ok && u.WatchdogSecs == 0 {
 			u.WatchdogSecs, _ = strconv.Atoi(v)

@@ -27,6 +27,7 @@ import (
 //	downloads/<sha256>.unverified   being downloaded; resumable
 //	state.json, outbox/, config.toml, credentials.json, .lock
 //	watchdog.json                   the start before which a watchdog last ran
+//	watchdog.row                    how many starts in a row ended quickly
 //	trial/                          what is known of a version on trial
 //	trust/                          a renewed trust root, with its proof
 //	restart                         in attached mode: requests a restart of the service

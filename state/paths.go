@@ -22,6 +22,7 @@ const (
 	stateName              = "state.json"
 	startName              = "watchdog.json"
 	blindName              = "watchdog.blind"
+	rowName                = "watchdog.row"
 	lockName               = ".lock"
 	agentLockName          = ".agent.lock"
 	configName             = "config.toml"

@@ -61,11 +61,11 @@ func (u unit) checkRestart() (out []Problem) {
 			Cause: u.Unit + " has RemainAfterExit=yes: systemd does not restart it when it ends with exit code 0"})
 	}
 	if u.p["RestartUSec"] == "infinity" {
-		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RestartSec", "1"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RestartSec", "0.1"),
 			Cause: u.Unit + " has RestartSec=infinity: it is never started again"})
 	}
 	if wait, ok := duration(u.p["RestartUSec"]); ok && wait > maxRestartWait {
-		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RestartSec", "1"),
+		out = append(out, Problem{Rollback: true, Remedy: u.setRemedy("Service", "RestartSec", "0.1"),
 			Cause: fmt.Sprintf("%s has RestartSec=%s: it is down for that long before each start of a new version or of a rollback", u.Unit, u.p["RestartUSec"])})
 	}
 	if steps := u.p["RestartSteps"]; steps != "" && steps != "0" {

@@ -23,7 +23,7 @@ type Unit struct {
 	User   string // the user that the unit runs as; it must own the root
 	// WindowSecs is boot_health_window_secs of the configuration.
 	WindowSecs   int
-	RestartSecs  float64 // between two starts; default 1
+	RestartSecs  float64 // between two starts; default 0.1, and 1 for the agent of an attached service
 	WatchdogSecs int     // without an answer from the agent; default 30
 	Environment  []string
 	Journal      bool // the agent may read the journal: see LastLines
@@ -116,7 +116,10 @@ func in(path, dir string) bool {
 // quoting, and names that could be another file or an option.
 func (u Unit) Files() ([]File, error) {
 	if u.RestartSecs == 0 {
-		u.RestartSecs = 1
+		u.RestartSecs = 0.1 // the watchdog waits longer where it ends again and again
+		if u.Attached != "" {
+			u.RestartSecs = 1 // no watchdog runs before the agent itself
+		}
 	}
 	if u.WatchdogSecs == 0 {
 		u.WatchdogSecs = 30

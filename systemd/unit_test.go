@@ -16,7 +16,7 @@ func TestUnitText(t *testing.T) {
 	}
 	text := files[0].Text
 	for _, line := range []string{
-		"Type=notify", "Restart=always", "RestartSec=1", "StartLimitIntervalSec=0", "User=edge", "Environment=A=b",
+		"Type=notify", "Restart=always", "RestartSec=0.1", "StartLimitIntervalSec=0", "User=edge", "Environment=A=b",
 		"ExecStartPre=-/opt/x/last-good/edge-agent watchdog --root /opt/x",
 		"ExecStart=/opt/x/current/edge-agent run --config /opt/x/config.toml",
 		"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK", "UMask=0077",

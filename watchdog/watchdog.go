@@ -13,7 +13,8 @@
 // was counted stays counted, whatever fails afterwards. After a crash the next start
 // repeats or completes its work.
 //
-// It uses no network, reads no configuration, and decides nothing by a clock. It does
+// It uses no network, reads no configuration, and decides nothing about a version by a clock.
+// Where a service ends again and again, the caller waits before the start (Report.Pause). It does
 // not judge whether a version is healthy.
 package watchdog
 

@@ -57,7 +57,7 @@ given to that user without a question.`,
 	f.StringVar(&n.Fingerprint, "cert-fingerprint", "", "SHA-256 of the manager's certificate, in hex, if it is self-signed")
 	f.StringVar(&n.CAFile, "ca-file", "", "PEM file of the CA of the manager's certificate, if it is a private CA")
 	f.DurationVar(&n.Wait, "wait", 2*time.Minute, "how long to wait for the first registration, like 90s; 0s: do not wait")
-	f.Float64Var(&n.RestartSecs, "restart-secs", 1, "seconds between two starts of the service")
+	f.Float64Var(&n.RestartSecs, "restart-secs", 0, "seconds between two starts of the service (default 0.1; 1 for the agent of a service.unit)")
 	f.BoolVar(&n.ChangeOwner, "change-owner", false, "give an existing install root that belongs to another user to --user, without asking")
 	f.StringArrayVar(&n.Environment, "environment", nil, "NAME=VALUE for the service; may be repeated")
 	return cmd

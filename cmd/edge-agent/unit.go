@@ -79,7 +79,7 @@ unit that it replaces.`,
 	f.StringVar(&u.User, "user", "", "the user that the agent runs as, and that owns the install root (required)")
 	f.StringVar(&dir, "dir", "", "write the files to this directory instead of printing them")
 	f.StringVar(&u.Agent, "agent", "", "with service.unit: path of edge-agent (default: this program)")
-	f.Float64Var(&u.RestartSecs, "restart-secs", 1, "seconds between two starts of the service")
+	f.Float64Var(&u.RestartSecs, "restart-secs", 0, "seconds between two starts of the service (default 0.1; 1 for the agent of a service.unit)")
 	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "systemd restarts the agent if it does not answer for this many seconds")
 	f.BoolVar(&u.Journal, "journal", true, "let the agent read the journal, to report why a version failed (group systemd-journal)")
 	f.StringArrayVar(&u.Environment, "environment", nil, "NAME=VALUE for the agent; may be repeated")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -23,7 +24,8 @@ func newWatchdogCmd() *cobra.Command {
 		Long: `Watchdog runs before every start of the service, from the version that last
 proved healthy. While a new version is on trial it counts the start; when the
 starts are used up it points current back to the previous version, in this same
-start. In a stable root it changes nothing.
+start. In a stable root it changes nothing. If the service ends again and again,
+each within a minute, it waits up to 10 s before the start; not on trial.
 
 A setting of the service's unit can fail before ExecStartPre, or make systemd skip
 the start. So two more units run the watchdog: NAME-watchdog.service before each
@@ -45,7 +47,7 @@ a path that the unit names, and otherwise 1.`,
 			return watchdog.Report{}, false
 		}
 		return watchdog.RunAfter(ctx, l, watchdog.Systemd{LastEnd: systemd.LastEnd, Restarts: systemd.Restarts}), true
-	})
+	}, pause)
 	cmd.Flags().StringVar(&before, "before", "", "the service that systemd is about to start, in another unit than this one")
 	cmd.Flags().StringVar(&after, "after", "", "the service that systemd has started, in another unit than this one")
 	cmd.MarkFlagsMutuallyExclusive("before", "after")
@@ -58,6 +60,22 @@ a path that the unit names, and otherwise 1.`,
 		return err
 	}
 	return cmd
+}
+
+// pause waits before a start of a service that ends again and again. It ends at SIGTERM.
+func pause(ctx context.Context, l state.Layout, rep watchdog.Report, log zerolog.Logger) {
+	wait, row := rep.Pause(ctx, l, func(ctx context.Context) (p watchdog.Pace, err error) {
+		p.Restarts, p.Wait, p.Limit, err = systemd.Pace(ctx)
+		return p, err
+	})
+	if wait <= 0 {
+		return
+	}
+	log.Warn().Int("starts", row).Str("wait", wait.String()).Msg("the service ends again and again; this start waits")
+	select {
+	case <-ctx.Done():
+	case <-time.After(wait):
+	}
 }
 
 // repeat reports whether the service must be started again.
@@ -87,11 +105,12 @@ does nothing. It exits 0 whatever it finds.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/previous/edge-agent rescue --root /opt/bilbycast/edge`,
 	}, func(ctx context.Context, l state.Layout, _ zerolog.Logger) (watchdog.Report, bool) {
 		return watchdog.Rescue(ctx, l)
-	})
+	}, nil)
 }
 
-// newStartCmd completes a command that runs before each start of the service.
-func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, zerolog.Logger) (watchdog.Report, bool)) *cobra.Command {
+// newStartCmd completes a command that runs before each start of the service. then, which may
+// be nil, gets the report once it is logged.
+func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, zerolog.Logger) (watchdog.Report, bool), then func(context.Context, state.Layout, watchdog.Report, zerolog.Logger)) *cobra.Command {
 	var root string
 	cmd.Args = cli.ExactArgs(0, "root")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -116,6 +135,9 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, zer
 		for _, r := range rep.Records() {
 			level, _ := zerolog.ParseLevel(r.Level)
 			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		}
+		if then != nil {
+			then(cmd.Context(), l, rep, log)
 		}
 		return nil
 	}

@@ -20,6 +20,7 @@ const demoLimit = 60 * time.Second
 
 func newDemoCmd() *cobra.Command {
 	var dir string
+	var timeline bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Upgrade a real agent, then see a bad release roll back",
@@ -29,7 +30,8 @@ supervisor that follows the rules of the systemd unit. It upgrades the node to 1
 then to 1.2.0, which rolls back. It needs only Go: no root and no systemd, and it
 installs nothing. It exits with 0 only if every step happened.`,
 		Example: `  go run ./cmd/manager-sim demo
-  go run ./cmd/manager-sim demo --dir /tmp/demo`,
+  go run ./cmd/manager-sim demo --dir /tmp/demo
+  go run ./cmd/manager-sim demo --timeline`,
 		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := cmd.OutOrStdout()
@@ -42,7 +44,7 @@ installs nothing. It exits with 0 only if every step happened.`,
 			} else if err := emptyDir(dir); err != nil {
 				return cli.Usage(err)
 			}
-			d := &demo{out: out, dir: absolute(dir), began: began}
+			d := &demo{out: out, dir: absolute(dir), began: began, timeline: timeline}
 			err := d.run(cmd.Context())
 			fmt.Fprintf(out, `
 logs: %[1]s/node.journal (the node), %[1]s/manager.log (the manager)
@@ -59,6 +61,7 @@ next: %[1]s/edge-agent-1.1.0 status --root %[1]s/node
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory for all files, new or empty (default: a temporary one)")
+	cmd.Flags().BoolVar(&timeline, "timeline", false, "print each part of the downtime of the upgrade to 1.1.0")
 	return cmd
 }
 
@@ -78,6 +81,8 @@ type demo struct {
 	out   io.Writer
 	dir   string
 	began time.Time
+
+	timeline bool // prints the downtime
 
 	rig  *rig.Rig
 	node *rig.Node
@@ -177,6 +182,11 @@ func (d *demo) good(ctx context.Context) error {
 	}
 	if _, err := d.await(ctx, mark, "upgrade_completed", event("upgrade_completed")); err != nil {
 		return err
+	}
+	if d.timeline {
+		if err := d.showDowntime(mark); err != nil {
+			return err
+		}
 	}
 	return d.check(ctx, "1.1.0", "stable", "updated")
 }

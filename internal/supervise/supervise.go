@@ -51,6 +51,7 @@ type Kind string
 
 // The kinds of events.
 const (
+	PreStarted   Kind = "pre_started"   // ExecStartPre begins
 	PreFailed    Kind = "pre_failed"    // ExecStartPre did not exit with 0
 	ExecFailed   Kind = "exec_failed"   // the program cannot be executed
 	Started      Kind = "started"       // the process runs, and is not ready yet
@@ -142,6 +143,7 @@ func (s *supervisor) once(ctx context.Context, messages <-chan string) {
 	timeout := time.NewTimer(s.TimeoutStart)
 	defer timeout.Stop()
 	if len(s.ExecStartPre) > 0 {
+		s.tell(PreStarted, "")
 		p, err := s.spawn(s.ExecStartPre)
 		if err == nil {
 			select {

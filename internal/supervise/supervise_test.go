@@ -133,7 +133,7 @@ func TestExtendTimeout(t *testing.T) {
 func TestPreFails(t *testing.T) {
 	t.Parallel()
 	got := run(t, supervise.Unit{ExecStartPre: []string{"/bin/false"}, ExecStart: self("wait")}, last("2 pre_failed"))
-	if d := cmp.Diff([]string{"1 pre_failed", "2 pre_failed"}, got); d != "" {
+	if d := cmp.Diff([]string{"1 pre_started", "1 pre_failed", "2 pre_started", "2 pre_failed"}, got); d != "" {
 		t.Error(d)
 	}
 }
@@ -145,7 +145,7 @@ func TestCannotExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := run(t, supervise.Unit{ExecStartPre: []string{"/bin/true"}, ExecStart: []string{bad}}, last("2 exec_failed"))
-	if d := cmp.Diff([]string{"1 exec_failed", "2 exec_failed"}, got); d != "" {
+	if d := cmp.Diff([]string{"1 pre_started", "1 exec_failed", "2 pre_started", "2 exec_failed"}, got); d != "" {
 		t.Error(d)
 	}
 }

@@ -1,0 +1,122 @@
+package rig_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bilbycast/edge-agent/internal/box"
+	"github.com/bilbycast/edge-agent/internal/rig"
+)
+
+// moments of a unit, since the machine was booted.
+func (b *inBox) moments(unit string, names ...string) (out []time.Duration) {
+	b.t.Helper()
+	for _, name := range names {
+		us, err := strconv.ParseInt(strings.TrimSpace(b.sh("systemctl show -P "+name+"Monotonic "+unit)), 10, 64)
+		if err != nil || us == 0 {
+			b.t.Errorf("%s has no %s: %v", unit, name, err)
+		}
+		out = append(out, time.Duration(us)*time.Microsecond)
+	}
+	return out
+}
+
+// exited returns when the start before the present one ended: systemd logs it at once, and
+// InactiveEnterTimestamp= is that of the end of RestartSec=.
+func (b *inBox) exited() time.Duration {
+	b.t.Helper()
+	at := strings.TrimSpace(b.sh(`journalctl -o json --output-fields=__MONOTONIC_TIMESTAMP UNIT=edge.service _PID=1 MESSAGE_ID=7ad2d189f7e94e70a38c781354912448 | tail -n1 | sed 's/.*"__MONOTONIC_TIMESTAMP" *: *"\([0-9]*\)".*/\1/'`))
+	us, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		b.t.Errorf("the journal has no end of the start before: %q", at)
+	}
+	return time.Duration(us) * time.Microsecond
+}
+
+// logged returns when the present start of the service first logged, when it was
+// authenticated, and what it says of the link, from the journal.
+func (b *inBox) logged() (first, authenticated, connect, auth time.Duration) {
+	b.t.Helper()
+	for line := range strings.Lines(b.sh("journalctl -o json _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID edge) _PID=$(systemctl show -P MainPID edge)")) {
+		var e struct {
+			At   string `json:"__MONOTONIC_TIMESTAMP"`
+			Text string `json:"MESSAGE"`
+		}
+		var fields struct {
+			Message string `json:"message"`
+			Connect int64  `json:"connect_ms"`
+			Auth    int64  `json:"auth_ms"`
+		}
+		if json.Unmarshal([]byte(line), &e) != nil {
+			continue
+		}
+		us, _ := strconv.ParseInt(e.At, 10, 64)
+		at := time.Duration(us) * time.Microsecond
+		if first == 0 {
+			first = at
+		}
+		if json.Unmarshal([]byte(e.Text), &fields) == nil && strings.HasPrefix(fields.Message, "authenticated to") && authenticated == 0 {
+			authenticated = at
+			connect, auth = time.Duration(fields.Connect)*time.Millisecond, time.Duration(fields.Auth)*time.Millisecond
+		}
+	}
+	return first, authenticated, connect, auth
+}
+
+// Each part of the downtime of an upgrade is seen: how long depends on the machine, and is
+// only printed.
+func TestUnderSystemdDowntime(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
+	for i := range 5 {
+		version := fmt.Sprintf("1.%d.0", i%2+1)
+		b.publish(version, "")
+		mark, _ := b.upgrade(version)
+		b.event(mark, "upgrade_completed")
+		service := b.moments("edge.service", "InactiveExitTimestamp", "ExecMainStartTimestamp")
+		own := b.moments("edge-watchdog.service", "InactiveExitTimestamp", "InactiveEnterTimestamp")
+		first, authenticated, connect, auth := b.logged()
+		ends := []time.Duration{b.exited(), own[0], own[1], service[0], service[1], first, authenticated}
+		for j := range ends[1:] {
+			if ends[j+1] < ends[j] || ends[j] == 0 {
+				t.Errorf("the parts are not in order: %v", ends)
+			}
+		}
+		text := ""
+		for j, name := range []string{"RestartSec=", "edge-watchdog.service", "start job", "ExecStartPre=", "exec to first line", "start to authentication"} {
+			text += fmt.Sprintf("  %s %v", name, (ends[j+1] - ends[j]).Round(100*time.Microsecond))
+		}
+		t.Logf("%s: down for %v:%s (of it TCP, TLS and WebSocket %v, authentication %v)", version, (authenticated - ends[0]).Round(time.Millisecond), text, connect, auth)
+	}
+}
+
+// A stable version that crashes at once is not started ten times a second, an operator's
+// start does not wait, and a stop does not wait for the watchdog.
+func TestUnderSystemdACrashLoopIsSlow(t *testing.T) {
+	b := setupBox(t, rig.NodeConfig{}, box.Options{})
+	b.sh("systemctl stop edge; cd " + rig.BoxRoot + "/versions/1.0.0 && mv edge-agent good && printf '#!/bin/sh\\ncase $1 in run) exit 3;; esac\\nexec " + rig.BoxRoot + "/versions/1.0.0/good \"$@\"\\n' >edge-agent && chmod 755 edge-agent")
+	b.sh("systemctl start edge || :")
+	b.sh("timeout 20 sh -c 'until test $(systemctl show -P NRestarts edge) -ge 4; do sleep 0.1; done'")
+	began := time.Now()
+	b.sh("timeout 60 sh -c 'until test $(systemctl show -P NRestarts edge) -ge 6; do sleep 0.1; done'")
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("two starts took %v", took)
+	}
+	b.sh("timeout 20 sh -c 'until test $(systemctl show -P SubState edge) = start-pre; do sleep 0.05; done'")
+	began = time.Now()
+	b.sh("systemctl stop edge")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("a stop took %v", took)
+	}
+	b.sh("cd " + rig.BoxRoot + "/versions/1.0.0 && mv good edge-agent")
+	mark := b.Timeline.Mark()
+	began = time.Now()
+	b.sh("systemctl start edge")
+	b.wait(mark, "the node", func(e rig.Entry) bool { return e.Type == "authenticated" })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a start by an operator took %v", took)
+	}
+}
