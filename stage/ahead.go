@@ -12,8 +12,8 @@ type ahead struct {
 }
 
 const (
-	aheadBuffers = 8
-	aheadSize    = 128 << 10
+	aheadBuffers = 6
+	aheadSize    = 64 << 10
 )
 
 func newAhead(from io.Reader) *ahead {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
@@ -24,6 +25,7 @@ import (
 )
 
 func main() {
+	debug.SetGCPercent(20) // as edge-agent does
 	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "node:", err)
 		os.Exit(1)

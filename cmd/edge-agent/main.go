@@ -19,7 +19,7 @@ func main() {
 	// The heap of an agent is small, and the window of a tar.zst is most of it: the collector
 	// should not wait until as much again is garbage.
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40)
+		debug.SetGCPercent(20)
 	}
 	cli.Main(newRootCmd())
 }
