@@ -10,8 +10,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -34,7 +32,7 @@ type packing struct {
 	format   string // release.FormatGzip or FormatZstd
 	size     int64
 	unpacked int64       // bytes of all its files; 0: not known
-	progress func(int64) // is told how many packed bytes were read
+	progress func(int64) // receives the number of packed bytes that were read
 }
 
 // extract unpacks the packed tar file from into the empty directory to, and syncs it. It
@@ -310,78 +308,6 @@ func (x *extractor) sync() error {
 	for i := len(x.dirs) - 1; i >= 0; i-- {
 		if err := x.disk.SyncDir(x.path(x.dirs[i])); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// cleanName returns the shortest form of an entry's name, or an error if it is not a plain
-// path inside the archive.
-func cleanName(name string) (string, error) {
-	if err := checkBytes(name); err != nil {
-		return "", err
-	}
-	if path.IsAbs(name) {
-		return "", errors.New("the name is absolute")
-	}
-	parts := strings.Split(name, "/")
-	if len(parts) > maxDepth {
-		return "", fmt.Errorf("the name has %d elements, more than %d", len(parts), maxDepth)
-	}
-	for _, p := range parts {
-		if p == ".." {
-			return "", errors.New("the name contains \"..\"")
-		}
-		if len(p) > 255 {
-			return "", fmt.Errorf("the name has an element of %d bytes, more than 255", len(p))
-		}
-	}
-	return path.Clean(name), nil
-}
-
-// checkTarget returns an error if a symbolic link leaves the archive. Its ".." elements
-// must all come first, and must not go above the top. No entry lies below a link, so
-// the link's own directory is the one that its name gives; and without ".." after
-// that, other links on the way cannot leave either.
-func checkTarget(name, target string) error {
-	if err := checkBytes(target); err != nil {
-		return fmt.Errorf("link target: %w", err)
-	}
-	if path.IsAbs(target) {
-		return fmt.Errorf("link to %.200q, which is absolute", target)
-	}
-	up, down := 0, false
-	for _, p := range strings.Split(target, "/") {
-		switch p {
-		case "", ".":
-		case "..":
-			if down {
-				return fmt.Errorf("link to %.200q: \"..\" after another element", target)
-			}
-			up++
-		default:
-			down = true
-		}
-	}
-	if up > strings.Count(name, "/") {
-		return fmt.Errorf("link to %.200q, which leaves the archive", target)
-	}
-	return nil
-}
-
-func checkBytes(s string) error {
-	if s == "" {
-		return errors.New("the name is empty")
-	}
-	if len(s) > maxPath {
-		return fmt.Errorf("the name has %d bytes, more than %d", len(s), maxPath)
-	}
-	if !utf8.ValidString(s) {
-		return errors.New("the name is not UTF-8")
-	}
-	for _, r := range s {
-		if r < ' ' || r == 0x7f {
-			return errors.New("the name contains a control character")
 		}
 	}
 	return nil

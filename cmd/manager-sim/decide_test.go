@@ -5,8 +5,6 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
-	"github.com/bilbycast/edge-agent/manager-sim/api"
-	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/rollout"
 )
 
@@ -14,16 +12,7 @@ import (
 func TestDecisionsAskOnATerminal(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
-	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 2, Outcome: func(int, string) fleet.Outcome { return fleet.Refused }})
-	m.group("site one", nodes)
-	m.run("rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
-	show := func() api.Rollout {
-		list, err := m.client().AllRollouts(t.Context(), api.RolloutQuery{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return list[0]
-	}
+	show := m.pausedRollout()
 	before := show()
 	node := before.Nodes[0].ID
 	for _, args := range [][]string{{"resume", "site one"}, {"retry", "site one"}, {"skip", "site one", node}} {

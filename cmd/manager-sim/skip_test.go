@@ -15,16 +15,7 @@ import (
 func TestRolloutSkip(t *testing.T) {
 	t.Parallel()
 	m := startManager(t)
-	nodes := m.fleet(t.Context(), fleet.Config{Nodes: 2, Outcome: func(int, string) fleet.Outcome { return fleet.Refused }})
-	m.group("site one", nodes)
-	m.run("rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
-	show := func() api.Rollout {
-		list, err := m.client().AllRollouts(t.Context(), api.RolloutQuery{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return list[0]
-	}
+	show := m.pausedRollout()
 	before := show()
 	out, errs, code := m.run("rollout", "skip", "site one", before.Nodes[0].ID[:8])
 	if code != cli.OK || !strings.Contains(errs, "deciding on the rollout of site one") || !strings.Contains(errs, "upgrade_checksum_mismatch") || !strings.Contains(out, "1 skipped") {
@@ -44,5 +35,22 @@ func TestRolloutSkip(t *testing.T) {
 	}
 	if _, errs, code = m.run("rollout", "resume", "site one", "--revision="); code != cli.Misuse || !strings.Contains(errs, "--revision is empty") {
 		t.Errorf("exit code %d\n%s", code, errs)
+	}
+}
+
+// pausedRollout starts a rollout to two nodes of site one that refuse it, and returns what
+// shows it.
+func (m *testManager) pausedRollout() (show func() api.Rollout) {
+	m.t.Helper()
+	nodes := m.fleet(m.t.Context(), fleet.Config{Nodes: 2, Outcome: func(int, string) fleet.Outcome { return fleet.Refused }})
+	m.group("site one", nodes)
+	m.run("rollout", "start", "site one", "1.1.0", "--settle-secs", "0", "--wait")
+	return func() api.Rollout {
+		m.t.Helper()
+		list, err := m.client().AllRollouts(m.t.Context(), api.RolloutQuery{})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return list[0]
 	}
 }
