@@ -80,7 +80,7 @@ type attachedBox struct {
 func newAttachedBox(t *testing.T) *attachedBox {
 	t.Helper()
 	box.Need(t)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 6*time.Minute, fmt.Errorf("the table took too long"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 12*time.Minute, fmt.Errorf("the table took too long"))
 	t.Cleanup(cancel)
 	b := &attachedBox{bench: &bench{Rig: newRig(t), t: t, ctx: ctx, bin: builds(t)}}
 	b.machine = box.ForTest(ctx, t, box.Options{HostNetwork: true})
@@ -196,7 +196,7 @@ func (s *attachedService) until(what string, is func() bool) {
 func (s *attachedService) becomes(want ending) (said string) {
 	s.t.Helper()
 	var got ending
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(4 * time.Minute) // ten times what the longest row takes on an idle machine
 	s.until(string(want), func() bool {
 		got, said = s.now()
 		return got == want || time.Now().After(deadline)
