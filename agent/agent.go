@@ -51,13 +51,12 @@ type Agent struct {
 	pipeline *upgrade.Pipeline
 	attached *attached // nil when this process is the service
 	hold     *hold     // of the root, while the agent runs
+	calls    *callbacks
 
 	startedAt time.Time // of this process, as far as the agent knows; monotonic
 	// loopDeadline is when the session's loop must report again, in nanoseconds
 	// after startedAt; see expectLoop.
 	loopDeadline atomic.Int64
-	// checkDeadline is the same for the service's own check; see expectCheck.
-	checkDeadline atomic.Int64
 
 	progress atomic.Pointer[wire.Progress] // nil when nothing is being staged
 	waits    atomic.Pointer[wire.Hold]     // what its download waits for; nil: nothing
@@ -112,10 +111,11 @@ func New(c config.Config, o Options) (*Agent, error) {
 		r.Layout = r.Layout.WithProgramAt(os.Args[0])
 	}
 	a := newAgent(r)
-	a.pipeline, err = upgrade.New(upgrade.Config{
-		Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log,
-		CheckVersion: o.CheckVersion,
-	})
+	u := upgrade.Config{Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log}
+	if o.CheckVersion != nil {
+		u.CheckVersion = a.fitsVersion
+	}
+	a.pipeline, err = upgrade.New(u)
 	if err != nil {
 		return nil, err
 	}
@@ -124,12 +124,11 @@ func New(c config.Config, o Options) (*Agent, error) {
 
 func newAgent(r settings) *Agent {
 	a := &Agent{
-		c: r, log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
+		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst),
 	}
-	a.expectCheck(false)
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
 }
@@ -325,7 +324,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.c.DrainTime)
 	defer cancel()
 	if a.c.Drain != nil {
-		if err := a.c.Drain(ctx); err != nil {
+		if err := a.calls.drain.call(ctx, a.c.Drain); err != nil {
 			a.log.Warn().Err(err).Msg("the service did not drain; restarting anyway")
 		}
 	}
