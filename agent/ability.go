@@ -53,9 +53,9 @@ func (a *Agent) setUnable(cannot *fsutil.Inability) {
 	a.mu.Unlock()
 	switch {
 	case err != nil && (before == nil || before.Error() != err.Error()):
-		a.log.Error().Err(err).Msg("upgrades are not possible")
+		a.log.Error("upgrades are not possible", "error", err)
 	case err == nil && before != nil:
-		a.log.Info().Msg("the install root can do what upgrades need again")
+		a.log.Info("the install root can do what upgrades need again")
 	default:
 		return
 	}

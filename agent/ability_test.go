@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,7 +43,7 @@ func TestARootThatCannotUpgradeIsReported(t *testing.T) {
 			c := rootAt(t, f.Dir, "ws://127.0.0.1:1")
 			told, log := &lines{}, &lines{}
 			c.Notify = func(s string) error { fmt.Fprintln(told, s); return nil }
-			c.Log = c.Log.Output(log)
+			c.Log = logTo(log, slog.LevelDebug)
 			f.Refuse(t, tt.refuse)
 			synctest.Test(t, func(t *testing.T) {
 				a, err := newOf(c)

@@ -23,9 +23,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -39,7 +41,6 @@ import (
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/bilbycast/edge-agent/wire"
-	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
@@ -47,7 +48,7 @@ import (
 // Agent is the agent of one service. Make it with New, and call Run once.
 type Agent struct {
 	c        settings
-	log      zerolog.Logger
+	log      *slog.Logger
 	pipeline *upgrade.Pipeline
 	attached *attached // nil when this process is the service
 	hold     *hold     // of the root, while the agent runs
@@ -123,6 +124,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 }
 
 func newAgent(r settings) *Agent {
+	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	a := &Agent{
 		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
@@ -154,24 +156,23 @@ func (a *Agent) Run(ctx context.Context) error {
 	err = a.run(ctx)
 	a.notify("STOPPING=1")
 	if errors.Is(err, errSwapped) {
-		a.log.Info().Msg("restarting into the new version")
+		a.log.Info("restarting into the new version")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	a.log.Info().Msg("agent stopped")
+	a.log.Info("agent stopped")
 	return nil
 }
 
 func (a *Agent) run(ctx context.Context) error {
-	start := a.log.Info().Str("version", a.c.version.String()).Str("root", a.c.Layout.Root()).Str("device_type", a.c.Host.DeviceType)
-	start.Msg("agent started")
+	a.log.Info("agent started", "version", a.c.version.String(), "root", a.c.Layout.Root(), "device_type", a.c.Host.DeviceType)
 	if verify.Simulation {
-		a.log.Warn().Msg("SIMULATION BUILD: it trusts a simulated Sigstore; never install it on a device")
+		a.log.Warn("SIMULATION BUILD: it trusts a simulated Sigstore; never install it on a device")
 	}
 	if a.c.Manager.AcceptSelfSignedCert && !a.c.Pinned() {
-		a.log.Warn().Msg("accept_self_signed_cert is on: anybody on the network path can pose as the manager; set cert_fingerprint instead")
+		a.log.Warn("accept_self_signed_cert is on: anybody on the network path can pose as the manager; set cert_fingerprint instead")
 	}
 	if err := a.countStart(ctx); err != nil {
 		return err
@@ -182,7 +183,7 @@ func (a *Agent) run(ctx context.Context) error {
 	a.reportStart()
 	res, interrupted := a.reconcile(ctx)
 	if err := a.pipeline.Tidy(ctx); err != nil {
-		a.log.Warn().Err(err).Msg("leftovers of an earlier process were not removed")
+		a.log.Warn("leftovers of an earlier process were not removed", "error", err)
 	}
 	trial := res.State.Status == state.PendingHealth
 	if trial && a.c.version != res.State.Target {
@@ -249,7 +250,7 @@ func (a *Agent) run(ctx context.Context) error {
 func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, error) {
 	res, err := a.c.Layout.Do(ctx, change)
 	for _, n := range res.Notes {
-		a.log.Warn().Msg(n)
+		a.log.Warn(n)
 	}
 	a.checkRoot(res, err)
 	wake(a.outbox)
@@ -315,7 +316,7 @@ func (a *Agent) sendReady(status state.Status) {
 		return
 	}
 	a.notify("READY=1")
-	a.log.Info().Str("version", a.c.version.String()).Str("status", string(status)).Msg("ready")
+	a.log.Info("ready", "version", a.c.version.String(), "status", string(status))
 }
 
 // drain waits, for at most drain_secs, until the service has finished its work and
@@ -325,7 +326,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	defer cancel()
 	if a.c.Drain != nil {
 		if err := a.calls.drain.call(ctx, a.c.Drain); err != nil {
-			a.log.Warn().Err(err).Msg("the service did not drain; restarting anyway")
+			a.log.Warn("the service did not drain; restarting anyway", "error", err)
 		}
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -339,7 +340,7 @@ func (a *Agent) drain(ctx context.Context) error {
 		wake(a.outbox)
 		select {
 		case <-ctx.Done():
-			a.log.Info().Int("undelivered", len(entries)).Str("drain", a.c.DrainTime.String()).Msg("drain time is over; the new version delivers the remaining reports")
+			a.log.Info("drain time is over; the new version delivers the remaining reports", "undelivered", len(entries), "drain", a.c.DrainTime.String())
 			return errSwapped
 		case <-tick.C:
 		}

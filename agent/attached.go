@@ -123,7 +123,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		a.hold, a.attached.stale, a.attached.ended, a.attached.began = held, stale, ended, began
 		if !ready {
 			if err := notify("READY=1"); err != nil {
-				a.log.Warn().Err(err).Msg("systemd was not notified")
+				a.log.Warn("systemd was not notified", "error", err)
 			}
 			ready = true
 		}
@@ -133,9 +133,9 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		switch {
 		case ctx.Err() != nil:
 			if err := notify("STOPPING=1"); err != nil {
-				a.log.Warn().Err(err).Msg("systemd was not notified")
+				a.log.Warn("systemd was not notified", "error", err)
 			}
-			a.log.Info().Msg("agent stopped")
+			a.log.Info("agent stopped")
 			return nil
 		case errors.Is(err, errCurrentMoved): // the watchdog, this agent or an operator moved it
 			stale, ended = a.attached.staleStart(), a.attached.ended
@@ -261,7 +261,7 @@ func (a *Agent) watchCurrent(ctx context.Context, trial string) error {
 			return nil
 		default:
 		}
-		a.log.Info().Str("from", a.c.version.String()).Str("to", t.Current.String()).Msg("current points to another version, or to one that is on trial again")
+		a.log.Info("current points to another version, or to one that is on trial again", "from", a.c.version.String(), "to", t.Current.String())
 		return errCurrentMoved
 	}
 }

@@ -3,13 +3,13 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
-	"github.com/rs/zerolog"
 )
 
 // pause is the time between two checks. After ten minutes a check that forks a program must
@@ -37,14 +37,14 @@ func (j *attachedJudge) check(ctx context.Context, now time.Time) {
 	j.hears(now)
 	if j.own != trial.Passes {
 		if !j.well.IsZero() {
-			j.log.Warn().Str("check", string(j.own)).Str("reason", j.why).Msg("its own check does not pass any more")
+			j.log.Warn("its own check does not pass any more", "check", string(j.own), "reason", j.why)
 		}
 		j.well = time.Time{}
 		return
 	}
 	if j.well.IsZero() {
 		j.well = now
-		j.log.Info().Msg("its own check passes; holding")
+		j.log.Info("its own check passes; holding")
 	}
 	if !j.record.Ready || !j.record.Passed {
 		j.record.Ready, j.record.Passed = true, true
@@ -134,11 +134,11 @@ func (j *attachedJudge) judge(ctx context.Context) (done bool, err error) {
 		j.record.Failed, j.record.Check, j.record.Dependency = failed, release.Foreign(string(own)+": "+why, maxRoundWords), release.Foreign(words, maxRoundWords)
 		j.note(now)
 	}
-	level := zerolog.DebugLevel
+	level := slog.LevelDebug
 	if changed {
-		level = zerolog.InfoLevel
+		level = slog.LevelInfo
 	}
-	j.log.WithLevel(level).Str("check", string(own)+": "+why).Str("dependency", words).Str("finding", string(finding)).Int("failed", failed).Msg("a round of checks after the limit of the start")
+	j.log.Log(context.Background(), level, "a round of checks after the limit of the start", "check", string(own)+": "+why, "dependency", words, "finding", string(finding), "failed", failed)
 	switch finding {
 	case trial.Condemned:
 		cause := "its own check fails: " + why
@@ -197,7 +197,7 @@ func (j *attachedJudge) reached(stage state.TrialStage, waits string, now time.T
 	}
 	words := fmt.Sprintf("%s is on trial, start %d of %d", j.target, j.state.BootAttempts, j.state.MaxBootAttempts)
 	if stage == state.Unproven {
-		j.log.Warn().Str("waits_for", waits).Str("rollback_to", j.state.Previous.String()).Msg("this version is unproven: it serves, and waits")
+		j.log.Warn("this version is unproven: it serves, and waits", "waits_for", waits, "rollback_to", j.state.Previous.String())
 		words = j.target + " runs, unproven: it waits for " + waits
 	}
 	j.a.setStatus(func(w *statusText) { w.service, w.upgrade = words, "" })
@@ -216,6 +216,6 @@ func (j *attachedJudge) every() time.Duration {
 func (j *attachedJudge) note(now time.Time) {
 	j.wrote = now
 	if err := j.a.c.Layout.RecordJudge(j.record); err != nil {
-		j.log.Warn().Err(err).Msg("what the trial found was not recorded")
+		j.log.Warn("what the trial found was not recorded", "error", err)
 	}
 }

@@ -15,7 +15,7 @@ func (j *attachedJudge) takeBack(ctx context.Context, now time.Time) (done bool,
 	a := j.a
 	said := !j.stuck.IsZero()
 	if err := a.c.Layout.WithdrawRestart(); err != nil && !said {
-		j.log.Warn().Err(err).Msg("the request for a restart was not withdrawn")
+		j.log.Warn("the request for a restart was not withdrawn", "error", err)
 	}
 	why := fmt.Sprintf("nothing restarted %s within %v after the swap: %s", a.c.Service.Unit, a.c.Window, j.requests.words(j.unit))
 	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
@@ -26,14 +26,14 @@ func (j *attachedJudge) takeBack(ctx context.Context, now time.Time) (done bool,
 	})
 	if err != nil && !errors.Is(err, state.ErrReportsPending) {
 		if j.tried, j.stuck = now, now; !said {
-			j.log.Error().Err(err).Msg("the swap was not taken back; trying again")
+			j.log.Error("the swap was not taken back; trying again", "error", err)
 		}
 		return false, nil
 	}
 	if res.State.Status != state.RolledBack { // it was started meanwhile
 		return false, nil
 	}
-	j.log.Error().Str("reason", why).Msg("the swap was taken back: the new version was never started")
+	j.log.Error("the swap was taken back: the new version was never started", "reason", why)
 	// It may have been started right before; and what the agent's own request stopped, nobody
 	// else starts.
 	if unit, err := a.attached.look(ctx); err == nil && (unit.Invocation != j.record.Before || unit.OwnStop) {
@@ -52,7 +52,7 @@ func (j *attachedJudge) mend(seen trial.Seen) error {
 	}
 	j.record.Mended, j.record.Quiet = true, 0 // what serves requests has a window from then on
 	if e := j.a.c.Layout.RecordJudge(j.record); e != nil {
-		j.log.Warn().Err(e).Msg("what the trial found was not recorded")
+		j.log.Warn("what the trial found was not recorded", "error", e)
 		return nil
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,6 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
-	"github.com/rs/zerolog"
 )
 
 // olderUnit is a unit whose processes cannot be looked at.
@@ -232,7 +232,7 @@ func TestAnAttachedAgentIsQuiet(t *testing.T) { // not in parallel: a child that
 		c, l := attachedRoot(t)
 		c.Health.Command = []string{"/bin/sh", "-c", "exit 75"}
 		var lines lines
-		c.Options.Log = zerolog.New(&lines).Level(zerolog.InfoLevel)
+		c.Options.Log = logTo(&lines, slog.LevelInfo)
 		synctest.Test(t, func(t *testing.T) {
 			s, writes, judge := newService(l), 0, ""
 			var last os.FileInfo
@@ -257,7 +257,7 @@ func TestAnAttachedAgentIsQuiet(t *testing.T) { // not in parallel: a child that
 	t.Run("current is moved", func(t *testing.T) {
 		c, l := attachedRoot(t)
 		var lines lines
-		c.Options.Log = zerolog.New(&lines)
+		c.Options.Log = logTo(&lines, slog.LevelDebug)
 		synctest.Test(t, func(t *testing.T) {
 			s := newService(l)
 			rollBack(t, l, "")

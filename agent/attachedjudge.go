@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 	"github.com/bilbycast/edge-agent/watchdog"
-	"github.com/rs/zerolog"
 )
 
 // attachedJudge decides on a version on trial whose service is another unit than this agent,
@@ -21,7 +21,7 @@ type attachedJudge struct {
 	a        *Agent
 	trial    string // its id
 	target   string
-	log      zerolog.Logger
+	log      *slog.Logger
 	requests requests
 	accepted bool
 
@@ -55,11 +55,11 @@ func (a *Agent) newAttachedJudge(res state.Result) *attachedJudge {
 	s := res.State
 	j := &attachedJudge{
 		a: a, trial: s.TrialID, target: s.Target.String(), state: s, requests: requests{a: a}, own: trial.NotRun, why: "it was not asked yet",
-		log: a.log.With().Str("version", s.Target.String()).Str("unit", a.c.Service.Unit).Logger(),
+		log: a.log.With("version", s.Target.String(), "unit", a.c.Service.Unit),
 	}
 	if _, ok := a.c.Layout.ReadSwap(s); !ok { // an earlier agent began the trial, or the disk was full
 		if err := a.c.Layout.RecordSwap(state.SwapRecord{TrialID: s.TrialID, From: s.Previous, Attached: true}); err != nil {
-			j.log.Warn().Err(err).Msg("the trial was not recorded; each start counts")
+			j.log.Warn("the trial was not recorded; each start counts", "error", err)
 		}
 	}
 	j.record = a.c.Layout.ReadJudge(s)
@@ -71,7 +71,7 @@ func (a *Agent) newAttachedJudge(res state.Result) *attachedJudge {
 // run returns once the version is kept, or current points to another one, or ctx is done.
 func (j *attachedJudge) run(ctx context.Context) error {
 	a := j.a
-	j.log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
+	j.log.Info("on trial", "window", a.c.Window.String(), "hold", a.c.Hold.String())
 	a.setStatus(func(w *statusText) { w.service = j.target + " is on trial" })
 	tick := time.NewTicker(pace(time.Second))
 	defer tick.Stop()
@@ -107,7 +107,7 @@ func (j *attachedJudge) step(ctx context.Context) (done bool, err error) {
 	j.silent = time.Time{}
 	res, err := a.c.Layout.Read()
 	if err != nil {
-		j.log.Warn().Err(err).Msg("the install root could not be read")
+		j.log.Warn("the install root could not be read", "error", err)
 		return false, nil
 	}
 	if res.State.Status != state.PendingHealth || res.State.TrialID != j.trial {
@@ -215,7 +215,7 @@ func (j *attachedJudge) observe(unit trial.Service, now time.Time) {
 	j.keepTimes(now)
 	if !j.accepted && l.Accepted(j.state) {
 		j.accepted = true
-		j.log.Warn().Msg("an operator accepted this version: a check that cannot tell is enough")
+		j.log.Warn("an operator accepted this version: a check that cannot tell is enough")
 	}
 }
 
@@ -263,7 +263,7 @@ func (j *attachedJudge) isSilent(err error) {
 	now := time.Now()
 	if j.silent.IsZero() {
 		j.silent = now
-		j.log.Warn().Err(err).Msg("systemd does not say how the service is; nothing is decided meanwhile")
+		j.log.Warn("systemd does not say how the service is; nothing is decided meanwhile", "error", err)
 	}
 	if now.Sub(j.silent) >= j.a.c.Window {
 		j.reached(state.Unproven, "systemd to answer: "+err.Error(), now)
@@ -327,8 +327,7 @@ func (j *attachedJudge) count(ctx context.Context, now time.Time) error {
 		LastEnd:  func(ctx context.Context) string { return a.attached.LastEnd(ctx, j.unit.Invocation) },
 	})
 	for _, r := range rep.Records() {
-		level, _ := zerolog.ParseLevel(r.Level)
-		j.log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		j.log.Log(ctx, r.Level, r.Message, r.Fields...)
 	}
 	switch {
 	case rep.Reverted:
@@ -340,7 +339,7 @@ func (j *attachedJudge) count(ctx context.Context, now time.Time) error {
 	}
 	j.record.Ends = "" // it did not
 	j.note(now)
-	j.log.Warn().Int("boot_attempts", rep.BootAttempts).Msg("no watchdog ran before this start, so the agent counted it: write the drop-in again (edge-agent unit)")
+	j.log.Warn("no watchdog ran before this start, so the agent counted it: write the drop-in again (edge-agent unit)", "boot_attempts", rep.BootAttempts)
 	return nil
 }
 
@@ -348,7 +347,7 @@ func (j *attachedJudge) count(ctx context.Context, now time.Time) error {
 // same once a window has passed: the watchdog rolls back where it cannot count.
 func (j *attachedJudge) condemn(ctx context.Context, cause string, now time.Time) {
 	if j.tried = now; j.stuck.IsZero() {
-		j.log.Error().Str("cause", cause).Int("boot_attempts", j.state.BootAttempts).Msg("this start of the new version failed")
+		j.log.Error("this start of the new version failed", "cause", cause, "boot_attempts", j.state.BootAttempts)
 	}
 	j.a.setStatus(func(w *statusText) { w.service = fmt.Sprintf("%s did not prove healthy: %s", j.target, cause) })
 	noted := false
@@ -365,7 +364,7 @@ func (j *attachedJudge) condemn(ctx context.Context, cause string, now time.Time
 	}
 	if j.stuck.IsZero() {
 		j.stuck = now
-		j.log.Error().Err(err).Msg("the verdict was not recorded; trying again")
+		j.log.Error("the verdict was not recorded; trying again", "error", err)
 	}
 	if now.Sub(j.stuck) >= j.a.c.Window {
 		j.requests.ask(ctx, j.unit)

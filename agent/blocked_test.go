@@ -4,6 +4,7 @@ package agent
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,7 @@ func TestNothingBlocksTheStart(t *testing.T) {
 				t.Parallel()
 				log := &lines{}
 				c := rootWith(t, manager(t, func(p peer) { p.welcome(); p.drain() }))
-				c.Log = c.Log.Output(log)
+				c.Log = logTo(log, slog.LevelDebug)
 				path := filepath.Join(c.Service.InstallRoot, name)
 				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), make(path)); err != nil {
 					t.Fatal(err)
@@ -40,7 +41,7 @@ func TestNothingBlocksTheStart(t *testing.T) {
 				}
 				watchdog.Run(t.Context(), a.c.Layout)
 				runAgent(t, c)
-				wait(t, "ready", func() bool { return strings.Contains(log.String(), `"message":"ready"`) })
+				wait(t, "ready", func() bool { return strings.Contains(log.String(), `"msg":"ready"`) })
 				// Without its credentials a node runs, and cannot connect.
 				if name != "credentials.json" {
 					wait(t, "connected", func() bool { return strings.Contains(log.String(), "authenticated to the manager") })

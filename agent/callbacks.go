@@ -19,7 +19,7 @@ const (
 type callbacks struct{ check, drain, notify, checkUnit, checkVersion, journal *callback }
 
 func newCallbacks(r settings) *callbacks {
-	log := func(msg string, args ...any) { r.Log.Error().Fields(args).Msg(msg) }
+	log := r.Log.Error
 	return &callbacks{
 		check:        newCallback("Options.Check", checkLimit, log),
 		drain:        newCallback("Options.Drain", r.DrainTime, log),

@@ -18,25 +18,25 @@ func (a *Agent) reportConfig() {
 	for i, problem := range w.List {
 		text := problem.String()
 		if text != w.Withhold {
-			a.log.Warn().Msg(text)
+			a.log.Warn(text)
 		}
 		if ofMode := w.Path != "" && i == len(w.List)-1; !ofMode && (text != w.Withhold || !a.c.Upgrade.Enabled) {
 			a.warn(problem.Cause, problem.Remedy)
 		}
 	}
 	if w.Withhold != "" {
-		a.log.Error().Str("reason", w.Withhold).Msg("upgrades are not possible because of config.toml; the service runs")
+		a.log.Error("upgrades are not possible because of config.toml; the service runs", "reason", w.Withhold)
 		a.showUnavailable()
 	}
 	if w.Path == "" {
 		return
 	}
 	if err := a.restrictConfig(w.Path); err != nil {
-		a.log.Warn().Err(err).Msg("the mode of config.toml was not restricted")
+		a.log.Warn("the mode of config.toml was not restricted", "error", err)
 		a.warn(fmt.Sprintf("other users may read or change config.toml, and the agent could not change its mode (%v)", err), "as root, run: chmod 600 "+w.Path)
 		return
 	}
-	a.log.Info().Str("path", w.Path).Msg("mode restricted to 0600: other users may no longer read or change this file")
+	a.log.Info("mode restricted to 0600: other users may no longer read or change this file", "path", w.Path)
 }
 
 // restrictConfig sets the mode of the file at path to 0600.
@@ -66,6 +66,6 @@ func (a *Agent) keepConfig(ctx context.Context) {
 	}
 	err = l.Locked(ctx, func() error { return l.Disk().WriteFile(l.AcceptedConfig(), text, 0o600) })
 	if err != nil {
-		a.log.Warn().Err(err).Msg("no copy of config.toml was kept; the service does not start if the file is damaged")
+		a.log.Warn("no copy of config.toml was kept; the service does not start if the file is damaged", "error", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,7 +96,7 @@ func TestARegisteredNodeRunsWithEveryConfiguration(t *testing.T) {
 			url, health := healthOf(t)
 			log := &lines{}
 			c := rootWith(t, url)
-			c.Log = c.Log.Output(log)
+			c.Log = logTo(log, slog.LevelDebug)
 			l := layoutOf(t, c)
 			text := fileOf(c, url)
 			c = opened(t, c, text)
@@ -133,7 +134,7 @@ func TestARegisteredNodeRunsWithEveryConfiguration(t *testing.T) {
 			if !strings.Contains(h.UpgradeUnavailable, tt.reason) || (h.UpgradeUnavailable == "") != (tt.reason == "") || (len(h.Capabilities) == 0) != (tt.reason != "") {
 				t.Errorf("health: %q, %q; want %q", h.UpgradeUnavailable, h.Capabilities, tt.reason)
 			}
-			if !strings.Contains(log.String(), tt.said) || strings.Count(log.String(), `"message":"ready"`) != 2 || strings.Contains(log.String()+h.UpgradeUnavailable, "hunter2") {
+			if !strings.Contains(log.String(), tt.said) || strings.Count(log.String(), `"msg":"ready"`) != 2 || strings.Contains(log.String()+h.UpgradeUnavailable, "hunter2") {
 				t.Errorf("want %q; log: %s", tt.said, log)
 			}
 			if st, err := os.Stat(l.ConfigFile()); err == nil && st.Mode().IsRegular() && st.Mode().Perm() != 0o600 {
@@ -259,7 +260,7 @@ func TestADamagedFileCostsWhatItIsFor(t *testing.T) {
 				log := &lines{}
 				url := manager(t, func(p peer) { p.welcome(); p.drain() })
 				c := rootWith(t, url)
-				c.Log = c.Log.Output(log)
+				c.Log = logTo(log, slog.LevelDebug)
 				l := layoutOf(t, c)
 				path := filepath.Join(l.Root(), name)
 				text := fileOf(c, url)
@@ -271,7 +272,7 @@ func TestADamagedFileCostsWhatItIsFor(t *testing.T) {
 					t.Fatal(err)
 				}
 				runAgent(t, c)
-				wait(t, "ready", func() bool { return strings.Contains(log.String(), `"message":"ready"`) })
+				wait(t, "ready", func() bool { return strings.Contains(log.String(), `"msg":"ready"`) })
 				connected := func() bool { return strings.Contains(log.String(), "authenticated to the manager") }
 				if !needed {
 					wait(t, "connected", connected)

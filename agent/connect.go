@@ -94,7 +94,7 @@ func (a *Agent) connect(ctx context.Context) error {
 			pause = 0
 		}
 		a.expectLoop(pause)
-		a.log.Warn().Err(err).Str("manager", url).Str("retry_in", pause.Round(time.Millisecond).String()).Msg("not connected to the manager")
+		a.log.Warn("not connected to the manager", "error", err, "manager", url, "retry_in", pause.Round(time.Millisecond).String())
 		select {
 		case <-ctx.Done():
 			return nil

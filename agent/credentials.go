@@ -47,7 +47,7 @@ func readCredentials(path string) (credentials, error) {
 func (a *Agent) credentials(ctx context.Context) (credentials, error) {
 	if a.registered.NodeID != "" {
 		if err := saveCredentials(ctx, a.c.Layout, a.registered); err != nil {
-			a.log.Error().Err(err).Msg("credentials.json cannot be written; trying again at the next connection")
+			a.log.Error("credentials.json cannot be written; trying again at the next connection", "error", err)
 			return a.registered, nil
 		}
 		a.registered = credentials{}

@@ -21,10 +21,14 @@ func (s *session) askDelivery(ctx context.Context) {
 	s.disk.add(func() func() error {
 		entries, bad, err := box.ListExcept(func(id string) bool { return sent[id] })
 		if err != nil {
-			s.a.log.Error().Err(err).Msg("the outbox cannot be read; trying again")
+			s.a.log.Error("the outbox cannot be read; trying again", "error", err)
 		}
 		for _, b := range bad {
-			s.a.log.Error().Err(b).AnErr("set_aside", box.SetAside(ctx, b)).Msg("a file of the outbox is damaged; kept as .corrupt")
+			if err := box.SetAside(ctx, b); err != nil {
+				s.a.log.Error("a file of the outbox is damaged, and was not set aside", "error", b, "set_aside", err)
+				continue
+			}
+			s.a.log.Error("a file of the outbox is damaged; kept as .corrupt", "error", b)
 		}
 		entries = slices.DeleteFunc(entries, s.a.forLater())
 		return func() error {
@@ -84,7 +88,7 @@ func (s *session) forget(ids ...string) {
 	s.a.dropFromMemory(ids)
 	s.disk.add(func() func() error {
 		if err := s.a.c.Layout.Outbox().Remove(ids...); err != nil {
-			s.a.log.Error().Err(err).Msg("delivered entries were not removed from the outbox; they will be sent again")
+			s.a.log.Error("delivered entries were not removed from the outbox; they will be sent again", "error", err)
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -163,7 +164,7 @@ func TestOneIdentityOnTwoDevices(t *testing.T) {
 			})
 			log := &lines{}
 			c := rootWith(t, url)
-			c.Log = c.Log.Output(log)
+			c.Log = logTo(log, slog.LevelDebug)
 			a := runAgent(t, c)
 			wait(t, "the agent logs it", func() bool {
 				return strings.Contains(log.String(), "another device probably uses this node's credentials.json")

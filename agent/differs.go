@@ -41,7 +41,7 @@ func (a *Agent) followCurrent(ctx context.Context, first release.Version) error 
 			reported, since = current, time.Now()
 			a.reportDiffers(current, first)
 		case current != a.c.version && current != first && time.Since(since) >= followWait && a.runnable(current) && a.claimRestart():
-			a.log.Warn().Str("from", a.c.version.String()).Str("to", current.String()).Msg("restarting to run the version that current points to")
+			a.log.Warn("restarting to run the version that current points to", "from", a.c.version.String(), "to", current.String())
 			a.closeSwap()
 			return nil
 		}
@@ -76,9 +76,9 @@ func (a *Agent) reportDiffers(current, first release.Version) {
 // setDiffers makes err, or nil, the reason for which current does not run.
 func (a *Agent) setDiffers(err error) {
 	if err != nil {
-		a.log.Warn().Str("version", a.c.version.String()).Msg(err.Error())
+		a.log.Warn(err.Error(), "version", a.c.version.String())
 	} else {
-		a.log.Info().Str("version", a.c.version.String()).Msg("the version that current points to runs again")
+		a.log.Info("the version that current points to runs again", "version", a.c.version.String())
 	}
 	a.mu.Lock()
 	a.differsErr = err

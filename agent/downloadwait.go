@@ -58,7 +58,7 @@ func (w *downloadWait) tell(now stage.Wait) {
 	if now == (stage.Wait{}) {
 		a.showWait(nil)
 		if w.recorded != nil {
-			a.log.Info().Str("command_id", w.id).Msg("the download continues")
+			a.log.Info("the download continues", "command_id", w.id)
 			w.record(w.ctx, nil)
 		}
 		return
@@ -74,7 +74,7 @@ func (w *downloadWait) tell(now stage.Wait) {
 	}
 	if (begins || before.Away != now.Away) && time.Since(w.logged) >= recordWaitEvery {
 		w.logged = time.Now()
-		a.log.Warn().Str("command_id", w.id).Bool("unreachable", now.Away).Msg("the download waits for " + hold.Reason)
+		a.log.Warn("the download waits for "+hold.Reason, "command_id", w.id, "unreachable", now.Away)
 		wake(a.healthDue)
 	}
 	if w.mustRecord(now) {
@@ -106,7 +106,7 @@ func (w *downloadWait) record(ctx context.Context, r *state.Wait) {
 	if _, err := w.a.do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.Waiting(s, w.id, r), t, nil
 	}); err != nil {
-		w.a.log.Debug().Err(err).Msg("what the download waits for was not recorded")
+		w.a.log.Debug("what the download waits for was not recorded", "error", err)
 		return
 	}
 	w.recorded, w.recordedAt = r, time.Now()

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
@@ -139,7 +140,7 @@ func TestAHostThatCanBeReachedByTurns(t *testing.T) {
 	o := waitingCommand(t, t.TempDir())
 	o.target = "1.2.0"
 	log := &lines{}
-	o.log = o.log.Output(log)
+	o.log = logTo(log, slog.LevelDebug)
 	w := o.newDownloadWait(t.Context(), state.Command{ID: "c"})
 	writes, last := 0, state.Wait{}
 	for i := range 200 {

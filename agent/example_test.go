@@ -5,6 +5,7 @@ package agent_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -15,7 +16,6 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/rs/zerolog"
 )
 
 // A daemon links its own upgrades: `player run --config FILE`. When Run returns nil, the
@@ -32,7 +32,7 @@ func Example() {
 			Issuer: verify.GitHubIssuer, Repository: "https://github.com/acme/player",
 			Workflow: ".github/workflows/release.yml", Ref: "refs/tags/v*",
 		}},
-		Notify: systemd.Notify, Log: zerolog.New(os.Stderr),
+		Notify: systemd.Notify, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 		Check: func(context.Context) error { return nil }, // is the player playing?
 	})
 	if err != nil {
@@ -72,7 +72,7 @@ func ExampleAgent_Run() {
 			Service: config.Service{DeviceType: "player", Binary: "player", InstallRoot: dir},
 			Manager: config.Manager{URLs: []string{"wss://manager.example:8443"}, RegistrationToken: "token"},
 		}, agent.Options{
-			Version: installed.String(), Log: zerolog.Nop(),
+			Version: installed.String(), Log: slog.New(slog.DiscardHandler),
 			Notify: func(s string) error {
 				if strings.Contains(s, "READY=1") {
 					fmt.Println("ready")

@@ -25,7 +25,7 @@ func injectFault(ctx context.Context, a *Agent) error {
 		return nil
 	}
 	fault := strings.TrimSpace(string(b))
-	a.log.Warn().Str("fault", fault).Msg("injecting the fault that the release names")
+	a.log.Warn("injecting the fault that the release names", "fault", fault)
 	switch fault {
 	case "exits-at-once":
 		return errors.New("simulated crash")

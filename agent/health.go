@@ -38,7 +38,7 @@ func (a *Agent) health(ctx context.Context) *wire.Health {
 	res, err := a.c.Layout.Read()
 	var refused *release.Error
 	if err != nil && !errors.As(err, &refused) {
-		a.log.Debug().Err(err).Msg("health sent without the state of upgrades")
+		a.log.Debug("health sent without the state of upgrades", "error", err)
 	}
 	a.checkRoot(res, err)
 	why := a.unavailable()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"sync"
@@ -12,7 +13,6 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/rs/zerolog"
 )
 
 const (
@@ -35,10 +35,10 @@ type hold struct {
 // holdRoot takes the lock. If another process holds it, an agent that somebody starts by
 // hand gets an error that names that process. One that systemd starts, and one whose
 // root cannot be locked, run without the lock, and refuse upgrades.
-func holdRoot(ctx context.Context, l state.Layout, log zerolog.Logger) (*hold, error) {
+func holdRoot(ctx context.Context, l state.Layout, log *slog.Logger) (*hold, error) {
 	lock, err := fsutil.HoldFile(ctx, l.AgentLock(), 0)
 	if errors.Is(err, fsutil.ErrLocked) {
-		log.Info().Str("held_by", lockedBy(l)).Msg("waiting for another agent of this install root to stop")
+		log.Info("waiting for another agent of this install root to stop", "held_by", lockedBy(l))
 		lock, err = fsutil.HoldFile(ctx, l.AgentLock(), holdWait)
 	}
 	switch {
@@ -46,14 +46,14 @@ func holdRoot(ctx context.Context, l state.Layout, log zerolog.Logger) (*hold, e
 		// systemd started this process, and the watchdog counted the start: it must not fail
 		// for a fault of another process. It runs, and refuses upgrades.
 		err = anotherAgent(l)
-		log.Error().Err(err).Msg("upgrades are not possible")
+		log.Error("upgrades are not possible", "error", err)
 	case errors.Is(err, fsutil.ErrLocked):
 		return nil, anotherAgent(l)
 	case err != nil && ctx.Err() != nil:
 		return nil, err
 	case err != nil:
 		err = unlocked(l, err)
-		log.Error().Err(err).Msg("upgrades are not possible")
+		log.Error("upgrades are not possible", "error", err)
 	}
 	return &hold{lock: lock, err: err}, nil
 }
@@ -117,7 +117,7 @@ func (a *Agent) retryHold(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if a.hold.retry(ctx, a.c.Layout) {
-			a.log.Info().Msg("the install root is locked now")
+			a.log.Info("the install root is locked now")
 		}
 		a.showUnavailable()
 		wake(a.healthDue)

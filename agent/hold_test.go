@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/rs/zerolog"
 )
 
 // lonely is a node whose manager does not answer, its root, and what it tells systemd.
@@ -185,7 +185,7 @@ func TestASecondAgentOfSystemdRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Unlock()
-	h, err := holdRoot(t.Context(), l, zerolog.Nop())
+	h, err := holdRoot(t.Context(), l, slog.New(slog.DiscardHandler))
 	if err != nil || h.problem() == nil || !strings.Contains(h.problem().Error(), "another agent runs on the install root") {
 		t.Fatalf("%v, %v", h.problem(), err)
 	}
@@ -193,7 +193,7 @@ func TestASecondAgentOfSystemdRuns(t *testing.T) {
 	// A person's shell has inherited the id of another unit's start.
 	t.Setenv("SYSTEMD_EXEC_PID", "1")
 	synctest.Test(t, func(t *testing.T) {
-		if h, err := holdRoot(t.Context(), l, zerolog.Nop()); err == nil || h != nil || !strings.Contains(err.Error(), "another agent runs on the install root") {
+		if h, err := holdRoot(t.Context(), l, slog.New(slog.DiscardHandler)); err == nil || h != nil || !strings.Contains(err.Error(), "another agent runs on the install root") {
 			t.Errorf("by hand: %v", err)
 		}
 	})

@@ -41,7 +41,7 @@ func (a *Agent) attachJournal(ctx context.Context) {
 		})
 	}
 	if err != nil {
-		a.log.Warn().Err(err).Msg("the journal of the failed version was not added to the event of the rollback")
+		a.log.Warn("the journal of the failed version was not added to the event of the rollback", "error", err)
 	}
 }
 

@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
-	"github.com/rs/zerolog"
 )
 
 // judge decides on a version on trial by the rules of package trial, where the service is
@@ -23,7 +23,7 @@ type judge struct {
 	a    *Agent
 	res  state.Result
 	swap state.SwapRecord
-	log  zerolog.Logger
+	log  *slog.Logger
 
 	deadline time.Time     // until when the check must have held, once more
 	guard    time.Time     // until when a version that proved healthy may still be rolled back
@@ -54,7 +54,7 @@ func (a *Agent) judged(res state.Result, began time.Time) *judge {
 	}
 	j := &judge{
 		a: a, res: res, swap: swap, deadline: began.Add(a.c.Window), guard: began.Add(a.c.Window), why: "it did not answer yet",
-		log: a.log.With().Str("version", res.State.Target.String()).Int("boot_attempts", res.State.BootAttempts).Logger(),
+		log: a.log.With("version", res.State.Target.String(), "boot_attempts", res.State.BootAttempts),
 	}
 	j.probe = j.probeOld
 	starts, counted := a.c.Layout.ReadStarts(res.State)
@@ -76,9 +76,9 @@ const checkTick = 100 * time.Millisecond
 // run returns nil once the version is kept, or ctx is done.
 func (j *judge) run(ctx context.Context) error {
 	a := j.a
-	j.log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
+	j.log.Info("on trial", "window", a.c.Window.String(), "hold", a.c.Hold.String())
 	if j.first > 0 {
-		j.log.Info().Str("first_start", j.first.String()).Msg("the release may take this long until its check first passes")
+		j.log.Info("the release may take this long until its check first passes", "first_start", j.first.String())
 		a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (j.first + a.c.Window).Microseconds()))
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -124,7 +124,7 @@ func (j *judge) proven() {
 	if j.record.Rounds > 0 {
 		j.note(func(r *state.JudgeRecord) { r.Rounds = 0 })
 	}
-	j.log.Info().Msg("the link to the manager is proven")
+	j.log.Info("the link to the manager is proven")
 }
 
 // pause is the time between two checks. After ten minutes a check that forks a program must
@@ -143,7 +143,7 @@ func (j *judge) check(ctx context.Context) {
 	a := j.a
 	if !j.accepted && a.c.Layout.Accepted(j.res.State) {
 		j.accepted = true
-		j.log.Warn().Msg("an operator accepted this version: its link to the manager needs no proof")
+		j.log.Warn("an operator accepted this version: its link to the manager needs no proof")
 	}
 	err := a.check(ctx)
 	if ctx.Err() != nil {
@@ -152,7 +152,7 @@ func (j *judge) check(ctx context.Context) {
 	now := time.Now()
 	if err != nil {
 		if !j.well.IsZero() {
-			j.log.Warn().Err(err).Msg("its own check fails")
+			j.log.Warn("its own check fails", "error", err)
 		}
 		j.why, j.well, j.held = "its own check fails: "+err.Error(), time.Time{}, false
 		return
@@ -160,7 +160,7 @@ func (j *judge) check(ctx context.Context) {
 	if j.well.IsZero() {
 		j.well = now
 		j.why = fmt.Sprintf("its own check did not pass for %v without a break", a.c.Hold)
-		j.log.Info().Msg("its own check passes; holding")
+		j.log.Info("its own check passes; holding")
 	}
 	if !j.passed {
 		j.passed = true
@@ -236,12 +236,11 @@ func (j *judge) complete(ctx context.Context, now time.Time) {
 	})
 	if err != nil && !errors.Is(err, state.ErrReportsPending) {
 		j.again = now.Add(recordPause)
-		j.log.Error().Err(err).Msg("the completed upgrade could not be recorded; trying again")
+		j.log.Error("the completed upgrade could not be recorded; trying again", "error", err)
 		return
 	}
 	j.note(func(r *state.JudgeRecord) { r.Completed = true })
-	j.log.Info().Str("from", j.res.State.Previous.String()).Str("to", j.res.State.Target.String()).
-		Msg("upgrade completed: the new version is healthy; it stays under guard until its first health window is over")
+	j.log.Info("upgrade completed: the new version is healthy; it stays under guard until its first health window is over", "from", j.res.State.Previous.String(), "to", j.res.State.Target.String())
 }
 
 // waiver says why the link needed no proof, if it has none.
@@ -290,8 +289,7 @@ func (j *judge) tell(stage state.TrialStage) {
 	words := fmt.Sprintf("%s is on trial, start %d of %d", v, s.BootAttempts, s.MaxBootAttempts)
 	switch stage {
 	case state.Unproven:
-		j.log.Warn().Str("waits_for", j.record.Waits).Str("rollback_to", s.Previous.String()).
-			Msg("this version is unproven: its check held, and its link to the manager is neither proven nor disproven; it serves, and waits")
+		j.log.Warn("this version is unproven: its check held, and its link to the manager is neither proven nor disproven; it serves, and waits", "waits_for", j.record.Waits, "rollback_to", s.Previous.String())
 		words = v + " runs, unproven: it waits for " + j.record.Waits
 	case state.UnderGuard:
 		words = v + " runs, under guard until its first health window is over"
@@ -306,6 +304,6 @@ func (j *judge) note(change func(*state.JudgeRecord)) {
 	j.wrote = time.Now()
 	err := j.a.c.Layout.RecordJudge(j.record)
 	if j.unwritten = err != nil; err != nil {
-		j.log.Warn().Err(err).Msg("what the trial found was not recorded; an operator's restart may count as a failure")
+		j.log.Warn("what the trial found was not recorded; an operator's restart may count as a failure", "error", err)
 	}
 }

@@ -51,19 +51,17 @@ func (a *Agent) keepBy(ctx context.Context, done string, change func(state.State
 			break
 		}
 		if !told {
-			a.log.Warn().Str("version", a.c.version.String()).Str("current", res.Tree.Current.String()).Str("status", string(res.State.Status)).
-				Msg("this version is healthy, but it is not on trial any more, so it is not kept")
+			a.log.Warn("this version is healthy, but it is not on trial any more, so it is not kept", "version", a.c.version.String(), "current", res.Tree.Current.String(), "status", string(res.State.Status))
 			told = true
 		}
 		if !a.currentReturns(ctx) {
 			return nil
 		}
 	}
-	a.log.Info().Str("from", before.Previous.String()).Str("to", before.Target.String()).
-		Int("boot_attempts", before.BootAttempts).Msg(done)
+	a.log.Info(done, "from", before.Previous.String(), "to", before.Target.String(), "boot_attempts", before.BootAttempts)
 	a.keepConfig(ctx)
 	if err := stage.Prune(ctx, a.c.Layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {
-		a.log.Warn().Err(err).Msg("old versions were not removed")
+		a.log.Warn("old versions were not removed", "error", err)
 	}
 	return nil
 }

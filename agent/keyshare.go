@@ -66,7 +66,7 @@ func (a *Agent) noteOffer(url string, err error) {
 		k.classical, k.since = !k.classical, time.Now()
 	case err == nil && k.classical && !k.logged:
 		k.logged = true
-		a.log.Warn().Str("manager", url).Msg("the manager answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones")
+		a.log.Warn("the manager answered a TLS handshake only without the post-quantum key share; something between may swallow longer ones", "manager", url)
 	}
 	a.keyShares[url] = k
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,7 +21,6 @@ import (
 	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
-	"github.com/rs/zerolog"
 )
 
 // middlebox forwards connections to target, unless their first bytes are more than a packet
@@ -202,7 +202,7 @@ func TestTheKeyShareIsRemembered(t *testing.T) {
 	m.url = "wss://" + box.addr
 	c := registeredNode(t, m)
 	log := &lines{}
-	c.Log = zerolog.New(log)
+	c.Log = logTo(log, slog.LevelDebug)
 	a, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)

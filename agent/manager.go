@@ -50,7 +50,7 @@ func (a *Agent) recordManager(ctx context.Context, m state.Manager) {
 		err = l.Locked(ctx, func() error { return l.Disk().WriteFile(l.ManagerFile(), append(b, '\n'), 0o600) })
 	}
 	if err != nil {
-		a.log.Warn().Err(err).Msg("what this session showed of the manager was not written; trying again at the next session")
+		a.log.Warn("what this session showed of the manager was not written; trying again at the next session", "error", err)
 	}
 }
 
@@ -65,6 +65,6 @@ func (a *Agent) keepTrialCredentials(ctx context.Context, key string) {
 		return
 	}
 	if err := l.Locked(ctx, func() error { return l.KeepCredentials(res.State) }); err != nil {
-		a.log.Warn().Err(err).Msg("the copy of credentials.json that a rollback brings back was not renewed")
+		a.log.Warn("the copy of credentials.json that a rollback brings back was not renewed", "error", err)
 	}
 }

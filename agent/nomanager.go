@@ -14,7 +14,7 @@ const noManagerTurn = 5 * time.Second
 
 // withoutManager stands for the session of a node without a manager, until ctx is done.
 func (a *Agent) withoutManager(ctx context.Context) error {
-	a.log.Info().Msg(NoManager)
+	a.log.Info(NoManager)
 	a.setStatus(func(w *statusText) { w.manager = NoManager })
 	tick := time.NewTicker(noManagerTurn)
 	defer tick.Stop()

@@ -22,7 +22,7 @@ type unsent struct {
 func (a *Agent) notify(state string) {
 	err := a.callNotify(state)
 	if err != nil {
-		a.log.Warn().Err(err).Msg("systemd was not notified")
+		a.log.Warn("systemd was not notified", "error", err)
 	}
 	a.unsent.mu.Lock()
 	defer a.unsent.mu.Unlock()

@@ -3,13 +3,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/rs/zerolog"
 )
 
 // While systemd reads nothing, nobody waits for it. Afterwards it has READY=1 and the
@@ -21,7 +20,7 @@ func TestSystemdIsToldWhatItMissed(t *testing.T) {
 		var got []string
 		deaf := true
 		var s settings
-		s.Log = zerolog.Nop()
+		s.Log = slog.New(slog.DiscardHandler)
 		s.Notify = func(state string) error {
 			mu.Lock()
 			defer mu.Unlock()

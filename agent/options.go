@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 
@@ -12,7 +13,6 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/bilbycast/edge-agent/wire"
-	"github.com/rs/zerolog"
 )
 
 // Options is what a program gives its agent besides the configuration. New needs Version,
@@ -63,8 +63,8 @@ type Options struct {
 	Journal func(context.Context) ([]string, error)
 	// Handlers serve commands other than upgrades, by action type.
 	Handlers map[string]Handler
-	// Log receives one record a transition.
-	Log zerolog.Logger
+	// Log receives one record a transition; nil: nobody reads them.
+	Log *slog.Logger
 }
 
 // Handler serves one command. Its error becomes a failed ack with the error_code

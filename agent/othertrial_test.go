@@ -5,6 +5,7 @@ package agent
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,6 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
-	"github.com/rs/zerolog"
 )
 
 // link does what ln -sfn does with current; "" removes it.
@@ -55,7 +55,7 @@ func TestCurrentChangesDuringATrial(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newTrial(t, dir)
 				var log bytes.Buffer
-				o.log = zerolog.New(&log)
+				o.log = logTo(&log, slog.LevelDebug)
 				l := o.c.Layout
 				third := l.Version(release.MustVersion("1.0.5"))
 				if err := errors.Join(os.Mkdir(third, 0o755), os.WriteFile(filepath.Join(third, "app"), []byte("program"), 0o755)); err != nil {

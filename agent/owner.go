@@ -13,7 +13,7 @@ func (a *Agent) reportOwner() {
 	if uid := os.Geteuid(); err == nil && int(owner) != uid {
 		problem := "this process is not the owner of the install root " + a.c.Layout.Root()
 		const remedy = "run it as that user (User= of the unit), or give the root to the user of this process; edge-agent doctor has the command"
-		a.log.Warn().Int("uid", uid).Uint32("owner", owner).Msg(problem + ": " + remedy)
+		a.log.Warn(problem+": "+remedy, "uid", uid, "owner", owner)
 		a.warn(fmt.Sprintf("%s (uid %d, owner %d)", problem, uid, owner), remedy)
 	}
 }

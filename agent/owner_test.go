@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -9,7 +10,6 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/rs/zerolog"
 )
 
 // The agent reports that its process is not the owner of the install root, and does not
@@ -26,7 +26,7 @@ func TestAnotherOwnerIsReported(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out bytes.Buffer
-		a := newAgent(settings{Settings: config.Settings{Layout: l}, Options: Options{Log: zerolog.New(&out)}})
+		a := newAgent(settings{Settings: config.Settings{Layout: l}, Options: Options{Log: logTo(&out, slog.LevelDebug)}})
 		a.reportOwner()
 		if got := out.String(); !strings.Contains(got, want) || want == "" && got != "" || os.Geteuid() != 0 {
 			t.Errorf("owner %d: %q, want %q", owner, got, want)

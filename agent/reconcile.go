@@ -19,11 +19,11 @@ func (a *Agent) restrictModes() {
 	}
 	changed, errs := a.c.Layout.Narrow(mode)
 	for _, err := range errs {
-		a.log.Warn().Err(err).Msg("a mode in the install root was not restricted")
+		a.log.Warn("a mode in the install root was not restricted", "error", err)
 		a.warn("other users may read or change files of the install root", err.Error())
 	}
 	if len(changed) > 0 {
-		a.log.Info().Strs("paths", changed).Msg("modes restricted: other users may no longer read or change these files")
+		a.log.Info("modes restricted: other users may no longer read or change these files", "paths", changed)
 	}
 }
 
@@ -38,19 +38,18 @@ func (a *Agent) reconcile(ctx context.Context) (state.Result, state.Command) {
 		return s, t, nil
 	})
 	if err != nil && !errors.Is(err, state.ErrReportsPending) {
-		a.log.Error().Err(err).Msg("install root cannot be changed; upgrades are not possible")
+		a.log.Error("install root cannot be changed; upgrades are not possible", "error", err)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.reconcileErr = err
 		if res, err = a.c.Layout.Read(); err != nil {
-			a.log.Error().Err(err).Msg("install root cannot be read")
+			a.log.Error("install root cannot be read", "error", err)
 		}
 		a.memoryEvents = res.State.PendingReports
 		return res, state.Command{}
 	}
 	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {
-		a.log.Warn().Str("version", a.c.version.String()).Str("current", cur.String()).
-			Msg("current points to another version than this program")
+		a.log.Warn("current points to another version than this program", "version", a.c.version.String(), "current", cur.String())
 	}
 	return res, interrupted
 }
@@ -83,7 +82,7 @@ func (a *Agent) retryReconcile(ctx context.Context, known bool) error {
 		if err != nil && !errors.Is(err, state.ErrReportsPending) {
 			continue
 		}
-		a.log.Info().Msg("install root can be changed again")
+		a.log.Info("install root can be changed again")
 		a.mu.Lock()
 		a.reconcileErr, a.memoryEvents = nil, nil
 		a.mu.Unlock()

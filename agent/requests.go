@@ -31,16 +31,16 @@ func (r *requests) pending(unit trial.Service, now time.Time) (asked, unserved b
 // the service stopped, for another start.
 func (r *requests) ask(ctx context.Context, unit trial.Service) {
 	now := time.Now()
-	log := r.a.log.With().Str("unit", r.a.c.Service.Unit).Str("start", unit.Invocation).Logger()
+	log := r.a.log.With("unit", r.a.c.Service.Unit, "start", unit.Invocation)
 	if r.of != unit.Invocation || r.at.IsZero() {
 		r.of, r.at = unit.Invocation, now
-		log.Info().Msg("restarting the service")
+		log.Info("restarting the service")
 	} else {
-		log.Warn().Str("since", r.at.UTC().Format(time.RFC3339)).Msg("nothing served the request for a restart; asking again")
+		log.Warn("nothing served the request for a restart; asking again", "since", r.at.UTC().Format(time.RFC3339))
 	}
 	r.last = now
 	if err := r.a.attached.Restart(ctx, unit.Invocation, unit.State == trial.Stopped); err != nil {
-		log.Error().Err(err).Msg("the restart of the service could not be requested")
+		log.Error("the restart of the service could not be requested", "error", err)
 	}
 }
 

@@ -102,7 +102,7 @@ func (j *judge) judgeRound(f roundFound) error {
 	}
 	link, verdict := trial.Default.Round(before, false, f.old, j.swap.Answered)
 	j.link = link
-	log := j.log.Warn().Str("link", f.link).Str("last_good", from.String()).Str("probe", f.probe).Str("probe_result", string(f.old))
+	log := j.log.With("link", f.link, "last_good", from.String(), "probe", f.probe, "probe_result", string(f.old))
 	evidence := func(r *state.JudgeRecord) { r.Rounds, r.Link, r.Probe = link.Total, f.link, f.probe }
 	if link.Total == before.Total && time.Since(j.wrote) < j.every() {
 		evidence(&j.record) // with the next record
@@ -110,9 +110,9 @@ func (j *judge) judgeRound(f roundFound) error {
 		j.note(evidence)
 	}
 	if link.Total > before.Total {
-		log.Int("contradictions", link.Total).Int("of", trial.Default.Rounds).Msg("the previous version reached the manager between two failures of this one")
+		log.Warn("the previous version reached the manager between two failures of this one", "contradictions", link.Total, "of", trial.Default.Rounds)
 	} else {
-		log.Msg("this version has no link to the manager, and the previous one does not contradict it")
+		log.Warn("this version has no link to the manager, and the previous one does not contradict it")
 	}
 	switch verdict {
 	case trial.Contradicted: // what matters first: the text is cut where it is too long

@@ -66,8 +66,7 @@ func (a *Agent) session(ctx context.Context, url string) error {
 		conn.Close()
 	})
 	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
-	a.log.Info().Str("manager", url).Str("version", a.c.version.String()).
-		Int64("connect_ms", connected.Sub(began).Milliseconds()).Int64("auth_ms", time.Since(connected).Milliseconds()).Msg("authenticated to the manager")
+	a.log.Info("authenticated to the manager", "manager", url, "version", a.c.version.String(), "connect_ms", connected.Sub(began).Milliseconds(), "auth_ms", time.Since(connected).Milliseconds())
 	select { // the first health message comes when the manager is recorded
 	case <-a.healthDue:
 	default:
@@ -159,7 +158,7 @@ func (s *session) authenticate(ctx context.Context, auth *wire.Auth) error {
 		}
 		env, err := wire.Decode(b)
 		if err != nil {
-			s.a.log.Debug().Err(err).Msg("message ignored")
+			s.a.log.Debug("message ignored", "error", err)
 			continue
 		}
 		switch m := env.Message.(type) {
@@ -171,7 +170,7 @@ func (s *session) authenticate(ctx context.Context, auth *wire.Auth) error {
 				return &busyError{why: "the manager answers register_ack to a node that is registered; its credentials are kept"}
 			}
 			s.features = m.Features
-			a.log.Info().Str("node_id", m.NodeID).Msg("registered")
+			a.log.Info("registered", "node_id", m.NodeID)
 			a.expectNothing()
 			return a.keepCredentials(ctx, credentials{m.NodeID, m.NodeSecret})
 		case *wire.AuthError:
@@ -292,7 +291,7 @@ func (s *session) serve(ctx context.Context) error {
 func (s *session) handle(ctx context.Context, b []byte) error {
 	env, err := wire.Decode(b)
 	if err != nil {
-		s.a.log.Debug().Err(err).Msg("message ignored")
+		s.a.log.Debug("message ignored", "error", err)
 		return nil
 	}
 	switch m := env.Message.(type) {
@@ -305,7 +304,7 @@ func (s *session) handle(ctx context.Context, b []byte) error {
 	case *wire.AuthError:
 		return fmt.Errorf("the manager ends the session: %q", release.Foreign(m.Message, release.ForeignLimit))
 	default:
-		s.a.log.Debug().Str("type", fmt.Sprintf("%T", m)).Msg("message ignored")
+		s.a.log.Debug("message ignored", "type", fmt.Sprintf("%T", m))
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
-	"github.com/rs/zerolog"
 )
 
 // countStart checks that a watchdog ran before this start. Without one the node
@@ -33,7 +32,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 		why := fmt.Errorf("no watchdog ran before this start, so a bad version could not be rolled back: the service must be started by "+
 			"'%[1]s watchdog --root %[2]s' and then '%[3]s run', as the unit does that 'edge-agent unit' prints",
 			filepath.Join(l.LastGood(), a.c.Service.Binary), l.Root(), filepath.Join(l.Current(), a.c.Service.Binary))
-		a.log.Error().Err(why).Msg("upgrades are not possible")
+		a.log.Error("upgrades are not possible", "error", why)
 		a.mu.Lock()
 		a.uncountedErr = why
 		a.mu.Unlock()
@@ -46,8 +45,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 		rep := watchdog.Run(ctx, l)
 		l.TakeStart() // the watchdog that just ran did not run before the start
 		for _, r := range rep.Records() {
-			level, _ := zerolog.ParseLevel(r.Level)
-			a.log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+			a.log.Log(ctx, r.Level, r.Message, r.Fields...)
 		}
 		if rep.Reverted {
 			return fmt.Errorf("rolled back to %s, because no watchdog did: %s", rep.Current, rep.Reason)
@@ -60,7 +58,7 @@ func (a *Agent) countStart(ctx context.Context) error {
 		return s, t, nil
 	})
 	if err != nil && !errors.Is(err, state.ErrReportsPending) {
-		a.log.Warn().Err(err).Msg("the start was not marked as seen")
+		a.log.Warn("the start was not marked as seen", "error", err)
 	}
 	return nil
 }
@@ -80,7 +78,7 @@ func (a *Agent) recordFailedStart(ctx context.Context, trial state.State, err er
 		}
 		return s, t, nil
 	}); e != nil && !errors.Is(e, state.ErrReportsPending) {
-		a.log.Warn().Err(e).Msg("the cause of the failed start was not recorded")
+		a.log.Warn("the cause of the failed start was not recorded", "error", e)
 	}
 	return err
 }
@@ -136,10 +134,10 @@ func (a *Agent) checkUnit(ctx context.Context) (answered bool) {
 	a.mu.Unlock()
 	switch {
 	case err != nil && (before == nil || before.Error() != err.Error()):
-		a.log.Error().Err(err).Msg("upgrades are not possible: the node could not roll back")
+		a.log.Error("upgrades are not possible: the node could not roll back", "error", err)
 		wake(a.healthDue)
 	case err == nil && before != nil:
-		a.log.Info().Msg("upgrades are possible again")
+		a.log.Info("upgrades are possible again")
 		wake(a.healthDue)
 	}
 	a.showUnavailable()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -146,7 +147,7 @@ func TestAnInterruptedUpgradeIsResumed(t *testing.T) {
 	t.Parallel()
 	log := &lines{}
 	c := rootWith(t, "wss://127.0.0.1:1")
-	c.Log = c.Log.Output(log)
+	c.Log = logTo(log, slog.LevelDebug)
 	c.Manager.Proxy = "http://127.0.0.1:1" // neither the manager nor the release host is reached
 	c.Upgrade.AllowedChannels = []string{"beta"}
 	l, err := state.At(c.Service.InstallRoot)

@@ -44,7 +44,7 @@ func (a *Agent) watch(ctx context.Context) error {
 			a.notify("WATCHDOG=1")
 		case !hung:
 			hung = true
-			a.log.Error().Str("late", late.Round(time.Millisecond).String()).Msg("the session's loop hangs; systemd restarts the service")
+			a.log.Error("the session's loop hangs; systemd restarts the service", "late", late.Round(time.Millisecond).String())
 		}
 		select {
 		case <-ctx.Done():

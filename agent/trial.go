@@ -30,8 +30,8 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		return j.run(ctx)
 	}
 	target := res.State.Target.String()
-	log := a.log.With().Str("version", target).Int("boot_attempts", res.State.BootAttempts).Logger()
-	log.Info().Str("window", a.c.Window.String()).Str("hold", a.c.Hold.String()).Msg("on trial")
+	log := a.log.With("version", target, "boot_attempts", res.State.BootAttempts)
+	log.Info("on trial", "window", a.c.Window.String(), "hold", a.c.Hold.String())
 	a.setStatus(func(w *statusText) {
 		w.service = fmt.Sprintf("%s is on trial, start %d of %d", target, res.State.BootAttempts, res.State.MaxBootAttempts)
 	})
@@ -44,7 +44,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 	}
 	if first > a.c.Window {
 		end = began.Add(first)
-		log.Info().Str("first_start", first.String()).Msg("the release may take this long until its check first passes")
+		log.Info("the release may take this long until its check first passes", "first_start", first.String())
 		a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (first + a.c.Window).Microseconds()))
 	}
 	var healthySince time.Time
@@ -69,7 +69,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		if fault != "" && checked && faultUntil.Add(a.c.Window).After(end) {
 			end = faultUntil.Add(a.c.Window)
 			if extended == "" {
-				log.Warn().Str("reason", fault).Msg("the manager is at fault, not this version; the trial is extended")
+				log.Warn("the manager is at fault, not this version; the trial is extended", "reason", fault)
 			}
 			extended = fault
 			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", end.Sub(now).Microseconds()))
@@ -79,7 +79,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 			nextCheck = now.Add(time.Second)
 			if !accepted && a.c.Layout.Accepted(res.State) {
 				accepted = true
-				log.Warn().Msg("an operator accepted this version: its link to the manager needs no proof")
+				log.Warn("an operator accepted this version: its link to the manager needs no proof")
 			}
 			err := a.check(ctx)
 			if checked = err == nil; !checked {
@@ -104,12 +104,12 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		switch {
 		case !authenticated || !checked:
 			if !healthySince.IsZero() {
-				log.Warn().Msg("no longer healthy; the hold starts again")
+				log.Warn("no longer healthy; the hold starts again")
 			}
 			healthySince = time.Time{}
 		case healthySince.IsZero():
 			healthySince = now
-			log.Info().Msg("the new version is healthy; holding")
+			log.Info("the new version is healthy; holding")
 		}
 		if authenticated && !checked {
 			// why is the error of the check
@@ -168,7 +168,7 @@ func (a *Agent) recordJudge(s state.State, change func(*state.JudgeRecord)) {
 	r = r.InStart(starts.Number)
 	change(&r)
 	if err := a.c.Layout.RecordJudge(r); err != nil {
-		a.log.Warn().Err(err).Msg("how this start does was not recorded; an operator's restart may count as a failure")
+		a.log.Warn("how this start does was not recorded; an operator's restart may count as a failure", "error", err)
 	}
 }
 
@@ -192,7 +192,7 @@ func (a *Agent) record(ctx context.Context, what string, change state.Change, fi
 		if err == nil {
 			return res, true
 		}
-		a.log.Error().Err(err).Str("what", what).Msg("could not be recorded; trying again")
+		a.log.Error("could not be recorded; trying again", "error", err, "what", what)
 		select {
 		case <-ctx.Done():
 			return res, false

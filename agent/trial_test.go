@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,6 @@ import (
 	"github.com/bilbycast/edge-agent/internal/unreadable"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/rs/zerolog"
 )
 
 // fullDisk has no space for a file, while it is full.
@@ -104,7 +104,7 @@ func newTrial(t *testing.T, dir string) *onTrial {
 			Layout: l, Window: 60 * time.Second, Hold: 10 * time.Second,
 			URLs: []string{"wss://manager.example"},
 		},
-		Options: Options{Log: zerolog.Nop()},
+		Options: Options{Log: slog.New(slog.DiscardHandler)},
 		version: v2,
 	})
 	o.c.Notify = func(s string) error {

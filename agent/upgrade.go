@@ -23,7 +23,7 @@ var errUnrecorded = errors.New("not recorded")
 // nil. It returns an answer at once for a command that has ended before, and for a
 // refusal that is not recorded: there were too many, or the disk cannot store it.
 func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
-	log := a.log.With().Str("command_id", c.CommandID).Logger()
+	log := a.log.With("command_id", c.CommandID)
 	req, reqErr := release.NewRequest(c.Action.Version, c.Action.Channel, c.Action.TargetArch, c.Action.Variant, a.c.Host)
 	record := state.Command{ID: c.CommandID, Version: req.Version, From: a.c.version, Channel: req.Channel, Repair: c.Action.Repair, ManifestSHA256: c.Action.ManifestSHA256}
 	if want := c.Action.ManifestSHA256; want != "" && !release.IsSHA256(want) {
@@ -72,29 +72,29 @@ func (a *Agent) upgrade(ctx context.Context, c *wire.Command) *wire.CommandAck {
 		if record.Code == "" {
 			return state.Succeed(state.Accept(s, record), c.CommandID, record.Status, now), t, nil
 		}
-		log.Warn().Str("error_code", string(record.Code)).Str("version", c.Action.Version).Msg("upgrade refused: " + record.Error)
+		log.Warn("upgrade refused: "+record.Error, "error_code", string(record.Code), "version", c.Action.Version)
 		return state.Fail(state.Accept(s, undone(record)), c.CommandID, record.Code, record.Error, now), t, nil
 	})
 	switch {
 	case answer != nil:
-		log.Debug().Str("error_code", string(record.Code)).Msg("command answered and not recorded: too many were refused")
+		log.Debug("command answered and not recorded: too many were refused", "error_code", string(record.Code))
 		return answer
 	case err != nil && !errors.Is(err, state.ErrReportsPending):
 		code, why := codeAndText(err)
 		if a.refusals.Allow() {
-			log.Error().Err(err).Str("error_code", string(code)).Msg("upgrade refused: it was not recorded")
+			log.Error("upgrade refused: it was not recorded", "error", err, "error_code", string(code))
 			a.keepInMemory(undone(record), code, why)
 		}
 		return &wire.CommandAck{CommandID: c.CommandID, Error: why, ErrorCode: code}
 	case known != nil && !known.Done:
-		log.Debug().Msg("command repeated while it is in progress")
+		log.Debug("command repeated while it is in progress")
 		return nil
 	case known != nil:
-		log.Debug().Msg("command repeated; answered with its recorded outcome")
+		log.Debug("command repeated; answered with its recorded outcome")
 		return a.ack(*known)
 	}
 	if taken {
-		log.Info().Str("from", a.c.version.String()).Str("to", req.Version.String()).Str("channel", req.Channel).Bool("repair", record.Repair).Msg("upgrade started")
+		log.Info("upgrade started", "from", a.c.version.String(), "to", req.Version.String(), "channel", req.Channel, "repair", record.Repair)
 		a.startUpgrade(ctx, record, req)
 	}
 	return nil
@@ -127,7 +127,7 @@ func (a *Agent) resume(ctx context.Context, c state.Command, trial bool) {
 		a.resumeNow(ctx, c)
 		return
 	}
-	a.log.Warn().Str("command_id", c.ID).Str("version", c.Version.String()).Msg("upgrade interrupted by a restart; it is resumed when the version on trial has a result")
+	a.log.Warn("upgrade interrupted by a restart; it is resumed when the version on trial has a result", "command_id", c.ID, "version", c.Version.String())
 	a.staging.Go(func() {
 		if a.awaitResult(ctx) {
 			a.resumeNow(ctx, c)
@@ -154,11 +154,11 @@ func (a *Agent) awaitResult(ctx context.Context) bool {
 }
 
 func (a *Agent) resumeNow(ctx context.Context, c state.Command) {
-	log := a.log.With().Str("command_id", c.ID).Str("version", c.Version.String()).Logger()
+	log := a.log.With("command_id", c.ID, "version", c.Version.String())
 	req, err := release.NewRequest(c.Version.String(), c.Channel, "", "", a.c.Host)
 	res, readErr := a.c.Layout.Read()
 	if now, ok := res.State.Command(c.ID); readErr == nil && (!ok || now.Done) { // it may be forgotten already
-		log.Info().Msg("upgrade interrupted by a restart, and withdrawn meanwhile")
+		log.Info("upgrade interrupted by a restart, and withdrawn meanwhile")
 		return
 	}
 	if err = errors.Join(err, readErr); err == nil {
@@ -168,11 +168,11 @@ func (a *Agent) resumeNow(ctx context.Context, c state.Command) {
 	}
 	if err != nil {
 		code, why := codeAndText(err)
-		log.Warn().Str("error_code", string(code)).Msg("upgrade interrupted by a restart, and not resumed: " + why)
+		log.Warn("upgrade interrupted by a restart, and not resumed: "+why, "error_code", string(code))
 		a.staging.Go(func() { a.fail(ctx, c.ID, code, why) })
 		return
 	}
-	log.Warn().Int("resumed", c.Resumed).Msg("upgrade interrupted by a restart; resuming it")
+	log.Warn("upgrade interrupted by a restart; resuming it", "resumed", c.Resumed)
 	a.startUpgrade(ctx, c, req)
 }
 
@@ -186,7 +186,7 @@ func (a *Agent) waitAfterStart(ctx context.Context, c state.Command, err error) 
 	if c.Resumed == 0 || release.CodeOf(err) != release.Unhealthy || time.Now().After(a.startedAt.Add(a.c.Window)) {
 		return false
 	}
-	a.log.Warn().Err(err).Str("retry_in", resumePause.String()).Msg("the running version is not healthy yet; the resumed upgrade waits")
+	a.log.Warn("the running version is not healthy yet; the resumed upgrade waits", "error", err, "retry_in", resumePause.String())
 	select {
 	case <-ctx.Done():
 		return false
@@ -248,7 +248,7 @@ func (a *Agent) refuse(r release.Request, s state.State, t state.Tree) error {
 
 // runUpgrade takes one accepted upgrade to its end.
 func (a *Agent) runUpgrade(ctx context.Context, c state.Command, req release.Request) {
-	log := a.log.With().Str("command_id", c.ID).Str("from", a.c.version.String()).Str("to", req.Version.String()).Logger()
+	log := a.log.With("command_id", c.ID, "from", a.c.version.String(), "to", req.Version.String())
 	defer a.progress.Store(nil)
 	a.target = req.Version.String()
 	defer a.waits.Store(nil)
@@ -258,25 +258,25 @@ func (a *Agent) runUpgrade(ctx context.Context, c state.Command, req release.Req
 		err = a.runPipeline(ctx, c, req, waits)
 	}
 	if err == nil && !a.c.Upgrade.ManualOnly {
-		log.Info().Msg("upgrade staged: current points to the new version")
+		log.Info("upgrade staged: current points to the new version")
 		a.setStatus(func(w *statusText) { w.upgrade = "restarting into " + a.target })
 		a.closeSwap() // the node stays busy until it restarts
 		return
 	}
 	switch {
 	case err == nil:
-		log.Info().Msg("upgrade staged; waiting for an operator to run edge-agent apply")
+		log.Info("upgrade staged; waiting for an operator to run edge-agent apply")
 		a.setStatus(func(w *statusText) { w.upgrade = a.target + " is staged and waits for an operator to apply it" })
 	case release.CodeOf(err) == release.Withdrawn || errors.Is(context.Cause(ctx), errWithdrawn):
-		log.Info().Msg("staging ended: the upgrade was withdrawn")
+		log.Info("staging ended: the upgrade was withdrawn")
 		a.setStatus(func(w *statusText) { w.upgrade = "the upgrade to " + a.target + " was withdrawn" })
 	case ctx.Err() != nil:
 		waits.interrupted()
 		// The process is being stopped; the next start resumes.
-		log.Warn().Msg("upgrade interrupted: the process stops; the next start resumes it")
+		log.Warn("upgrade interrupted: the process stops; the next start resumes it")
 	default:
 		code, why := codeAndText(err)
-		log.Error().Str("error_code", string(code)).Msg("upgrade failed: " + why)
+		log.Error("upgrade failed: "+why, "error_code", string(code))
 		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("the upgrade to %s failed: %s", a.target, why) })
 		a.fail(ctx, c.ID, code, why)
 	}
@@ -307,7 +307,7 @@ func (a *Agent) runPipeline(ctx context.Context, c state.Command, req release.Re
 			if _, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 				return state.Downloaded(s, c.ID, now), t, nil
 			}); err != nil {
-				a.log.Warn().Err(err).Msg("the completed download was not reported")
+				a.log.Warn("the completed download was not reported", "error", err)
 			}
 		},
 	})

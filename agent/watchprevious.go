@@ -110,13 +110,13 @@ func (a *Agent) amendWatched(ctx context.Context, e state.Entry, why string) {
 		if err == nil || ctx.Err() != nil {
 			break
 		}
-		a.log.Warn().Err(err).Msg("the event of the rollback was not completed; trying again")
+		a.log.Warn("the event of the rollback was not completed; trying again", "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(recordPause):
 		}
 	}
 	if why != "" && ctx.Err() == nil {
-		a.log.Error().Str("reason", why).Msg("the check of the previous version fails as well: probably a dependency is down, and the version that was rolled back is not at fault")
+		a.log.Error("the check of the previous version fails as well: probably a dependency is down, and the version that was rolled back is not at fault", "reason", why)
 	}
 }

@@ -51,10 +51,10 @@ func (a *Agent) withdraw(ctx context.Context, c *wire.Command) *wire.CommandAck 
 	if err != nil && !errors.Is(err, state.ErrReportsPending) {
 		_, ack.Error = codeAndText(err)
 		ack.ErrorCode = wire.ActionFailed
-		a.log.Warn().Err(err).Str("command_id", id).Msg("upgrade not withdrawn")
+		a.log.Warn("upgrade not withdrawn", "error", err, "command_id", id)
 		return ack
 	}
-	a.log.Info().Str("command_id", id).Msg("upgrade withdrawn by the manager")
+	a.log.Info("upgrade withdrawn by the manager", "command_id", id)
 	a.stopStaging(ctx, id)
 	ack.Success = true
 	return ack

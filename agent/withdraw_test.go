@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -165,7 +166,7 @@ func TestAWithdrawnUpgradeIsNotResumed(t *testing.T) {
 				t.Fatal(err)
 			}
 			log := &lines{}
-			c.Log = c.Log.Output(log)
+			c.Log = logTo(log, slog.LevelDebug)
 			o, err := newOf(c)
 			if err != nil {
 				t.Fatal(err)
@@ -190,7 +191,7 @@ func TestWithdrawalsAreLimited(t *testing.T) {
 	t.Parallel()
 	c := rootWith(t, "wss://127.0.0.1:1")
 	log := &lines{}
-	c.Log = c.Log.Output(log)
+	c.Log = logTo(log, slog.LevelDebug)
 	o, err := newOf(c)
 	if err != nil {
 		t.Fatal(err)

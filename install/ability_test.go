@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,7 +14,6 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/oddfs"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,7 +117,7 @@ func TestWorkTriesTheRoot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Work(context.WithoutCancel(t.Context()), bytes.NewReader(b), zerolog.Nop(), nil)
+		return Work(context.WithoutCancel(t.Context()), bytes.NewReader(b), slog.New(slog.DiscardHandler), nil)
 	}
 	if err := work(Job{Root: f.Dir}); err != nil {
 		t.Errorf("on NFS: %v", err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,6 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/rs/zerolog"
 )
 
 // Check refuses values that must not reach a path, a unit or a command line.
@@ -100,7 +100,7 @@ func work(t *testing.T, job Job) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Work(t.Context(), bytes.NewReader(b), zerolog.Nop(), nil)
+	return Work(t.Context(), bytes.NewReader(b), slog.New(slog.DiscardHandler), nil)
 }
 
 func tree(t *testing.T, dir string, names ...string) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,6 @@ import (
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
-	"github.com/rs/zerolog"
 )
 
 // Job is the task of a process that first becomes the owner of Root. The process reads it
@@ -49,7 +49,7 @@ func (n *Node) child(ctx context.Context, job Job) error {
 
 // Work does the Job that it reads from in. It opens the release as the present user, and
 // then becomes the owner of the root for good.
-func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(phase string, done, total int64)) error {
+func Work(ctx context.Context, in io.Reader, log *slog.Logger, progress func(phase string, done, total int64)) error {
 	var job Job
 	b, err := io.ReadAll(io.LimitReader(in, 2*config.MaxFile))
 	if err == nil {
@@ -91,7 +91,7 @@ func Work(ctx context.Context, in io.Reader, log zerolog.Logger, progress func(p
 
 // installFirst puts a release into a root that has no version. With source nil,
 // what says where the release is.
-func installFirst(ctx context.Context, l state.Layout, what string, source stage.Source, log zerolog.Logger, progress func(phase string, done, total int64)) error {
+func installFirst(ctx context.Context, l state.Layout, what string, source stage.Source, log *slog.Logger, progress func(phase string, done, total int64)) error {
 	c, err := config.Read(l.ConfigFile())
 	if err != nil {
 		return err

@@ -22,13 +22,13 @@ func (p *Pipeline) checkConfig(ctx context.Context, v release.Version, end End) 
 		return nil
 	}
 	warning, err := stage.CheckConfig(ctx, n.Layout, v)
-	log := p.c.Log.With().Str("version", v.String()).Logger()
+	log := p.c.Log.With("version", v.String())
 	switch {
 	case err != nil && end == Shelve && release.CodeOf(err) == release.ConfigRefused:
-		log.Warn().Err(err).Msg("edge-agent apply will refuse the new version until config.toml is corrected")
+		log.Warn("edge-agent apply will refuse the new version until config.toml is corrected", "error", err)
 		return nil
 	case warning != "":
-		log.Warn().Msg(ignores(v, warning))
+		log.Warn(ignores(v, warning))
 	}
 	return err
 }

@@ -2,13 +2,13 @@ package upgrade
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
-	"github.com/rs/zerolog"
 )
 
 const (
@@ -54,7 +54,7 @@ func TestTheNewVersionChecksTheConfiguration(t *testing.T) {
 				configFile(t, n.Layout, tt.answer)
 			}
 			var log bytes.Buffer
-			p, err := newPipeline(Config{Node: &n, Log: zerolog.New(&log)}, trust)
+			p, err := newPipeline(Config{Node: &n, Log: slog.New(slog.NewJSONHandler(&log, nil))}, trust)
 			if err != nil {
 				t.Fatal(err)
 			}

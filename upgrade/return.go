@@ -19,7 +19,7 @@ func (p *Pipeline) checkReturn(ctx context.Context) error {
 	}
 	warnings, err := compare(ctx, p.c.Node.Layout, node.back, wayBack)
 	for _, w := range warnings {
-		p.c.Log.Warn().Str("version", node.back.String()).Msg(w)
+		p.c.Log.Warn(w, "version", node.back.String())
 	}
 	return err
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/rs/zerolog"
 )
 
 // RenewTrust takes a newer trust root from the files in from, if Sigstore's TUF
@@ -45,15 +45,14 @@ func (p *Pipeline) renew(ctx context.Context, beside fs.FS) (stage.Trust, error)
 	if err := errors.Join(unfit, err); err != nil {
 		return nil, err
 	}
-	p.c.Log.Info().Int64("root_version", n.RootVersion).Int64("targets_version", n.TargetsVersion).
-		Msg("trust root renewed: a newer one came with the release, proven by Sigstore's keys")
+	p.c.Log.Info("trust root renewed: a newer one came with the release, proven by Sigstore's keys", "root_version", n.RootVersion, "targets_version", n.TargetsVersion)
 	logLeftOut(p.c.Log, n.LeftOut)
 	return t, nil
 }
 
 // logLeftOut names the parties of a trust root that this program does not understand.
-func logLeftOut(log zerolog.Logger, parties []string) {
+func logLeftOut(log *slog.Logger, parties []string) {
 	for _, party := range parties {
-		log.Warn().Str("party", party).Msg("this version does not understand a party of the trust root, and does not trust it")
+		log.Warn("this version does not understand a party of the trust root, and does not trust it", "party", party)
 	}
 }

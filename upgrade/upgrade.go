@@ -12,10 +12,12 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
@@ -24,7 +26,6 @@ import (
 	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/rs/zerolog"
 )
 
 // Config says for which node a Pipeline works.
@@ -43,7 +44,7 @@ type Config struct {
 	CheckVersion func(ctx context.Context, dir string) error
 	// Progress, if set, is told how far staging is; see stage.Config.
 	Progress func(phase string, done, total int64)
-	Log      zerolog.Logger
+	Log      *slog.Logger // nil: nobody reads it
 }
 
 // Pipeline takes releases onto one node, one at a time. Make it with New.
@@ -54,6 +55,7 @@ type Pipeline struct {
 
 // New returns a Pipeline. It writes nothing.
 func New(c Config) (*Pipeline, error) {
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	var kept fs.FS
 	if c.Node != nil {
 		kept = fsutil.DirFS(c.Node.Layout.TrustDir())
@@ -63,7 +65,7 @@ func New(c Config) (*Pipeline, error) {
 		return nil, err
 	}
 	if unfit != nil {
-		c.Log.Error().Err(unfit).Msg("the renewed trust root cannot be used; using the compiled-in one")
+		c.Log.Error("the renewed trust root cannot be used; using the compiled-in one", "error", unfit)
 	}
 	logLeftOut(c.Log, trust.LeftOut())
 	return newPipeline(c, trust)
@@ -71,8 +73,9 @@ func New(c Config) (*Pipeline, error) {
 
 // newPipeline is New with another trust; tests give that of a fake Sigstore.
 func newPipeline(c Config, trust stage.Trust) (*Pipeline, error) {
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	p := &Pipeline{c: c}
-	note := func(text string) { c.Log.Warn().Msg(text) }
+	note := func(text string) { c.Log.Warn(text) }
 	sc := stage.Config{Binary: "none", Trust: trust, Progress: c.Progress, Note: note}
 	if n := c.Node; n != nil {
 		sc = stage.Config{
@@ -141,7 +144,7 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 		}
 	}
 	if r.Running.Repair {
-		p.c.Log.Info().Str("command_id", r.CommandID).Msg("an operator declared this release the repair; the running version's own check is not looked at")
+		p.c.Log.Info("an operator declared this release the repair; the running version's own check is not looked at", "command_id", r.CommandID)
 	}
 	if err := p.checkRunning(ctx, r); err != nil {
 		return verify.Release{}, err
@@ -159,8 +162,7 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 		return rel, err
 	}
 	sig := rel.Signature()
-	p.c.Log.Info().Str("command_id", r.CommandID).Str("version", rel.Manifest().Version.String()).Str("workflow", sig.Workflow).
-		Str("commit", sig.Commit).Time("signed_at", sig.Time).Msg("manifest verified")
+	p.c.Log.Info("manifest verified", "command_id", r.CommandID, "version", rel.Manifest().Version.String(), "workflow", sig.Workflow, "commit", sig.Commit, "signed_at", sig.Time)
 	node, err := p.standing()
 	if err != nil {
 		return rel, err
@@ -180,7 +182,7 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	defer cancel()
 	before := p.baseline(ctx, r.End)
 	downloaded := func() {
-		p.c.Log.Info().Str("command_id", r.CommandID).Str("sha256", artefact.SHA256).Msg("tarball downloaded and checked")
+		p.c.Log.Info("tarball downloaded and checked", "command_id", r.CommandID, "sha256", artefact.SHA256)
 		if r.Downloaded != nil {
 			r.Downloaded()
 		}
@@ -226,14 +228,14 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 				}
 			}
 			if note := recordTrial(l, trial.ID, before); note != "" {
-				p.c.Log.Warn().Str("command_id", r.CommandID).Msg(note)
+				p.c.Log.Warn(note, "command_id", r.CommandID)
 			}
 			return nil
 		})
 	}
 	_, err := end(ctx, l, staged, trial)
 	if errors.Is(err, state.ErrReportsPending) { // the commit is done, and the next start reports it
-		p.c.Log.Warn().Err(err).Str("command_id", r.CommandID).Msg("the swap will be reported after the restart")
+		p.c.Log.Warn("the swap will be reported after the restart", "error", err, "command_id", r.CommandID)
 		err = nil
 	}
 	return err

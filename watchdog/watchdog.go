@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -223,7 +224,7 @@ func Rescue(ctx context.Context, l state.Layout) (Report, bool) {
 
 // Record is one line of the log.
 type Record struct {
-	Level   string // "info", "warn" or "error"
+	Level   slog.Level // info, warn or error
 	Message string
 	Fields  []any // name, value, name, value ...
 }
@@ -233,27 +234,27 @@ type Record struct {
 func (rep Report) Records() []Record {
 	var rs []Record
 	for _, n := range rep.Notes {
-		rs = append(rs, Record{"warn", n, nil})
+		rs = append(rs, Record{slog.LevelWarn, n, nil})
 	}
 	for _, err := range rep.Errs {
-		rs = append(rs, Record{"error", "the watchdog failed; the service starts anyway", []any{"error", fsutil.NameDenial(err).Error()}})
+		rs = append(rs, Record{slog.LevelError, "the watchdog failed; the service starts anyway", []any{"error", fsutil.NameDenial(err).Error()}})
 	}
 	status := []any{"status", string(rep.Status), "current", rep.Current.String()}
 	switch {
 	case rep.Reverted:
-		return append(rs, Record{"error", "rolled back: " + rep.Reason, []any{
+		return append(rs, Record{slog.LevelError, "rolled back: " + rep.Reason, []any{
 			"from", rep.Target.String(), "to", rep.Current.String(), "boot_attempts", rep.BootAttempts, "error_code", string(release.RolledBack)}})
 	case rep.Status == state.PendingHealth:
 		status = append(status, "boot_attempts", rep.BootAttempts, "max_boot_attempts", rep.MaxAttempts)
 		if rep.LastEnd != "" {
 			status = append(status, "last_end", rep.LastEnd, "counted", rep.LastCounts)
 		}
-		return append(rs, Record{"info", "a version on trial starts", status})
+		return append(rs, Record{slog.LevelInfo, "a version on trial starts", status})
 	}
 	if len(rep.Notes) > 0 {
-		return append(rs, Record{"info", "the watchdog repaired the install root", status})
+		return append(rs, Record{slog.LevelInfo, "the watchdog repaired the install root", status})
 	}
-	return append(rs, Record{"info", "watchdog has nothing to do", status})
+	return append(rs, Record{slog.LevelInfo, "watchdog has nothing to do", status})
 }
 
 // revertByLink changes the link current alone, where state.json cannot be written. It ends

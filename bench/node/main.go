@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -21,7 +22,6 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
-	"github.com/rs/zerolog"
 )
 
 func main() {
@@ -79,7 +79,7 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	if err != nil {
 		return err
 	}
-	p, err := upgrade.New(upgrade.Config{Node: &n, Log: zerolog.New(os.Stderr)})
+	p, err := upgrade.New(upgrade.Config{Node: &n, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}

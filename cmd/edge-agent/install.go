@@ -117,7 +117,7 @@ func newInstallWorkCmd() *cobra.Command {
 		Hidden: true,
 		Args:   cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			log, err := cli.NewLogger(cmd.ErrOrStderr(), "warn")
+			log, err := cli.NewSlog(cmd.ErrOrStderr(), "warn")
 			if err != nil {
 				return err
 			}

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -22,7 +22,7 @@ func newRestartCmd() *cobra.Command {
 		Hidden: true,
 		Args:   cli.ExactArgs(0, "unit", "root"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			log, err := cli.NewLogger(cmd.ErrOrStderr(), "info")
+			log, err := cli.NewSlog(cmd.ErrOrStderr(), "info")
 			if err != nil {
 				return err
 			}
@@ -57,7 +57,7 @@ const maxRestarts = 10
 
 // serveRestarts serves the request that is there, and others that are written meanwhile: the
 // path unit does not see those.
-func serveRestarts(ctx context.Context, a systemd.Attached, l state.Layout, log zerolog.Logger) error {
+func serveRestarts(ctx context.Context, a systemd.Attached, l state.Layout, log *slog.Logger) error {
 	var failed error
 	type request struct {
 		invocation string
@@ -76,7 +76,7 @@ func serveRestarts(ctx context.Context, a systemd.Attached, l state.Layout, log 
 		before = now
 		did, err := a.Serve(ctx, now.invocation, now.start)
 		if failed = errors.Join(failed, err); err == nil {
-			log.Info().Str("unit", a.Name).Str("invocation", now.invocation).Msg(did)
+			log.Info(did, "unit", a.Name, "invocation", now.invocation)
 		}
 	}
 	return failed

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -16,7 +17,6 @@ import (
 	"github.com/bilbycast/edge-agent/install"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -43,7 +43,7 @@ it, and stays root if systemd did.`,
 		Example: `  edge-agent run --config /opt/bilbycast/edge/config.toml`,
 		Args:    cli.ExactArgs(0, "config"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			log, err := cli.NewLogger(cmd.ErrOrStderr(), level)
+			log, err := cli.NewSlog(cmd.ErrOrStderr(), level)
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ it, and stays root if systemd did.`,
 			defer time.AfterFunc(shrinkAfter, shrink).Stop()
 			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log, Warnings: warnings}
 			if err := runAgent(cmd.Context(), c, o); err != nil {
-				log.Error().Err(err).Msg("agent failed")
+				log.Error("agent failed", "error", err)
 				return err
 			}
 			return nil
@@ -67,7 +67,7 @@ it, and stays root if systemd did.`,
 
 // openAsOwner opens the configuration of the agent. A process of root becomes the owner of
 // the install root, before it reads a configuration that is there.
-func openAsOwner(ctx context.Context, path string, log zerolog.Logger) (config.Settings, config.Warnings, error) {
+func openAsOwner(ctx context.Context, path string, log *slog.Logger) (config.Settings, config.Warnings, error) {
 	warning, err := install.RunAsOwnerOf(ctx, path)
 	if err != nil {
 		return config.Settings{}, config.Warnings{}, err
@@ -80,7 +80,7 @@ func openAsOwner(ctx context.Context, path string, log zerolog.Logger) (config.S
 		warning, err = install.RunAsOwner(ctx, c.Layout, path, install.AgentUnit(c.Config))
 	}
 	if warning != "" {
-		log.Warn().Msg(warning)
+		log.Warn(warning)
 	}
 	return c, warnings, err
 }

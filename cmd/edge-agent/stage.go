@@ -51,7 +51,7 @@ config.toml, and refuses if they fail for some seconds, as apply does.`,
 			if err != nil {
 				return fmt.Errorf("stage: %w", err)
 			}
-			log, err := cli.NewLogger(cmd.ErrOrStderr(), "warn")
+			log, err := cli.NewSlog(cmd.ErrOrStderr(), "warn")
 			if err != nil {
 				return err
 			}

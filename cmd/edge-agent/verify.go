@@ -58,7 +58,7 @@ Exit codes: 0 it would be installed, 1 it would not, 2 wrong usage.`,
 					return err
 				}
 				c.Node = &node
-				if c.Log, err = cli.NewLogger(cmd.ErrOrStderr(), "warn"); err != nil {
+				if c.Log, err = cli.NewSlog(cmd.ErrOrStderr(), "warn"); err != nil {
 					return err
 				}
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/watchdog"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 )
 
@@ -36,7 +36,7 @@ it never keeps a working version from starting; it logs what is wrong. With --af
 it exits 0 if a start of a version on trial must be repeated, since the version lacks
 a path that the unit names, and otherwise 1.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/last-good/edge-agent watchdog --root /opt/bilbycast/edge`,
-	}, func(ctx context.Context, l state.Layout, log zerolog.Logger) (watchdog.Report, bool) {
+	}, func(ctx context.Context, l state.Layout, log *slog.Logger) (watchdog.Report, bool) {
 		switch {
 		case before != "":
 			unit := systemd.Other(before)
@@ -63,7 +63,7 @@ a path that the unit names, and otherwise 1.`,
 }
 
 // pause waits before a start of a service that ends again and again. It ends at SIGTERM.
-func pause(ctx context.Context, l state.Layout, rep watchdog.Report, log zerolog.Logger) {
+func pause(ctx context.Context, l state.Layout, rep watchdog.Report, log *slog.Logger) {
 	wait, row := rep.Pause(ctx, l, func(ctx context.Context) (p watchdog.Pace, err error) {
 		p.Restarts, p.Wait, p.Limit, err = systemd.Pace(ctx)
 		return p, err
@@ -71,7 +71,7 @@ func pause(ctx context.Context, l state.Layout, rep watchdog.Report, log zerolog
 	if wait <= 0 {
 		return
 	}
-	log.Warn().Int("starts", row).Str("wait", wait.String()).Msg("the service ends again and again; this start waits")
+	log.Warn("the service ends again and again; this start waits", "starts", row, "wait", wait.String())
 	select {
 	case <-ctx.Done():
 	case <-time.After(wait):
@@ -79,18 +79,18 @@ func pause(ctx context.Context, l state.Layout, rep watchdog.Report, log zerolog
 }
 
 // repeat reports whether the service must be started again.
-func repeat(ctx context.Context, l state.Layout, service string, log zerolog.Logger) bool {
+func repeat(ctx context.Context, l state.Layout, service string, log *slog.Logger) bool {
 	again, why, err := watchdog.After(ctx, l, watchdog.Systemd{
 		LastEnd: systemd.Other(service).LastEnd, Restarts: systemd.Other(service).Restarts, Skipped: systemd.Other(service).Skipped, OwnFault: systemd.Service{Unit: service, Layout: l}.OwnFault,
 	})
 	if err != nil {
-		log.Error().Err(err).Str("unit", service).Str("reason", why).Msg("the watchdog failed")
+		log.Error("the watchdog failed", "error", err, "unit", service, "reason", why)
 	}
 	switch {
 	case again:
-		log.Warn().Str("unit", service).Str("reason", why).Msg("the version on trial could not be started; the start counts, and is repeated")
+		log.Warn("the version on trial could not be started; the start counts, and is repeated", "unit", service, "reason", why)
 	case why != "":
-		log.Warn().Str("unit", service).Str("reason", why).Msg("systemd did not start the version on trial; that is not its fault, so the start does not count")
+		log.Warn("systemd did not start the version on trial; that is not its fault, so the start does not count", "unit", service, "reason", why)
 	}
 	return again
 }
@@ -103,18 +103,18 @@ func newRescueCmd() *cobra.Command {
 version was removed, and its watchdog with it. If current points to a version, it
 does nothing. It exits 0 whatever it finds.`,
 		Example: `  ExecStartPre=-/opt/bilbycast/edge/previous/edge-agent rescue --root /opt/bilbycast/edge`,
-	}, func(ctx context.Context, l state.Layout, _ zerolog.Logger) (watchdog.Report, bool) {
+	}, func(ctx context.Context, l state.Layout, _ *slog.Logger) (watchdog.Report, bool) {
 		return watchdog.Rescue(ctx, l)
 	}, nil)
 }
 
 // newStartCmd completes a command that runs before each start of the service. then, which may
 // be nil, gets the report once it is logged.
-func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, zerolog.Logger) (watchdog.Report, bool), then func(context.Context, state.Layout, watchdog.Report, zerolog.Logger)) *cobra.Command {
+func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, *slog.Logger) (watchdog.Report, bool), then func(context.Context, state.Layout, watchdog.Report, *slog.Logger)) *cobra.Command {
 	var root string
 	cmd.Args = cli.ExactArgs(0, "root")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		log, err := cli.NewLogger(cmd.ErrOrStderr(), "info")
+		log, err := cli.NewSlog(cmd.ErrOrStderr(), "info")
 		if err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, zer
 		l = l.WithProgramAt(os.Args[0])
 		// The journal of this group has how the last start ended.
 		if err := fsutil.BecomeOwner(root, "systemd-journal"); err != nil {
-			log.Error().Err(err).Msg("the watchdog does nothing; the service starts anyway")
+			log.Error("the watchdog does nothing; the service starts anyway", "error", err)
 			return nil
 		}
 		rep, done := run(cmd.Context(), l, log)
@@ -133,8 +133,7 @@ func newStartCmd(cmd *cobra.Command, run func(context.Context, state.Layout, zer
 			return nil
 		}
 		for _, r := range rep.Records() {
-			level, _ := zerolog.ParseLevel(r.Level)
-			log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+			log.Log(cmd.Context(), r.Level, r.Message, r.Fields...)
 		}
 		if then != nil {
 			then(cmd.Context(), l, rep, log)

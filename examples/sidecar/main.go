@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,7 +20,6 @@ import (
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/bilbycast/edge-agent/watchdog"
-	"github.com/rs/zerolog"
 )
 
 var version = "0.0.0-dev" // stamped: go build -ldflags "-X main.version=1.0.0"
@@ -44,7 +44,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	switch args[0] + " " + args[1] {
 	case "version ": // the self-check of a new version before the swap
 		_, err := fmt.Println("player", version)
@@ -114,9 +114,8 @@ func at(dir string) (state.Layout, error) {
 }
 
 // write logs what the watchdog did.
-func write(log zerolog.Logger, rep watchdog.Report) {
+func write(log *slog.Logger, rep watchdog.Report) {
 	for _, r := range rep.Records() {
-		level, _ := zerolog.ParseLevel(r.Level)
-		log.WithLevel(level).Fields(r.Fields).Msg(r.Message)
+		log.Log(context.Background(), r.Level, r.Message, r.Fields...)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -160,6 +161,12 @@ func isTerminal(w io.Writer) bool {
 	}
 	st, err := f.Stat()
 	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
+// NewSlog is NewLogger behind the interface that the library's packages take.
+func NewSlog(w io.Writer, level string) (*slog.Logger, error) {
+	log, err := NewLogger(w, level)
+	return slog.New(zerolog.NewSlogHandler(log)), err
 }
 
 // NewLogger returns a logger that writes lines of JSON, or text if w is a terminal. An

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -23,7 +24,6 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
-	"github.com/rs/zerolog"
 )
 
 func main() {
@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 1 {
 		pin = args[1]
 	}
-	log := zerolog.New(os.Stderr).With().Timestamp().Logger().Level(zerolog.ErrorLevel) // a failed attempt is no news here
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})) // a failed attempt is no news here
 	var all sync.WaitGroup
 	for _, root := range roots {
 		l, err := state.At(root)
@@ -55,10 +55,10 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		all.Go(func() {
-			log := log.With().Str("node", filepath.Base(root)).Logger()
+			log := log.With("node", filepath.Base(root))
 			for ctx.Err() == nil {
 				if err := start(ctx, l, pin, log); err != nil {
-					log.Error().Err(err).Msg("agent failed")
+					log.Error("agent failed", "error", err)
 				}
 				select {
 				case <-ctx.Done():
@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 // start is one start of a service.
-func start(ctx context.Context, l state.Layout, pin string, log zerolog.Logger) error {
+func start(ctx context.Context, l state.Layout, pin string, log *slog.Logger) error {
 	watchdog.Run(ctx, l)
 	t, err := l.Tree()
 	if err != nil {
