@@ -85,14 +85,14 @@ func (u *attached) look(ctx context.Context) (trial.Service, error) {
 // agent on the same install root is one, and a request for a restart that nothing serves:
 // then systemd must start the agent again, and with it what serves requests.
 func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
-	notify := o.Notify
-	if notify == nil {
-		return errors.New("config: Options.Notify is not set")
+	tell := o.Notify
+	if tell == nil {
+		return fmt.Errorf("config: %w", config.NewError("Options.Notify", " is not set"))
 	}
 	// The agent itself is never on trial: it is ready until it stops.
 	o.Notify = func(s string) error {
 		if strings.HasPrefix(s, "STATUS=") || s == "WATCHDOG=1" {
-			return notify(s)
+			return tell(s)
 		}
 		return nil
 	}
@@ -100,11 +100,17 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	ready, stale, ended, began := false, "", "", time.Now()
 	pause := time.Duration(0) // after a short run
 	var held *hold
+	var calls *callbacks
+	notify := func(s string) error { return notifyBy(calls.notify, tell, s) }
 	for {
 		a, err := newAttached(c, o, u)
 		if err != nil {
 			return err
 		}
+		if calls == nil {
+			calls = a.calls
+		}
+		a.calls = calls
 		if held == nil {
 			if held, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
 				if ctx.Err() != nil {
@@ -137,7 +143,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 				pause = 0
 			}
 			rest(ctx, pause, notify)
-		case errors.Is(err, errSwapped):
+		case errors.Is(err, ErrRestart):
 		default:
 			return err
 		}
@@ -165,7 +171,7 @@ func rest(ctx context.Context, pause time.Duration, notify func(string) error) {
 // newAttached returns the Agent for the version that current points to now.
 func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	if c.Service.Unit == "" {
-		return nil, errors.New("config: service.unit is missing")
+		return nil, fmt.Errorf("config: %w", config.NewError("service.unit", " is missing"))
 	}
 	o.Version = "" // the service has its own, the one that current points to
 	r, err := resolve(c, o)

@@ -77,10 +77,8 @@ func (a *Agent) askOwn(ctx context.Context) (trial.Own, string) {
 	case err != nil && !isTimeout(err): // what answers is not known
 		return trial.NotRun, err.Error()
 	}
-	if a.c.Check != nil {
-		if err := a.c.Check(limited); err != nil {
-			return trial.Fails, err.Error()
-		}
+	if err := a.askCheck(ctx); err != nil {
+		return trial.Fails, err.Error()
 	}
 	own, err := probe.Ask(ctx, a.c.Health, a.c.clock)
 	if err != nil {

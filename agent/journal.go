@@ -25,7 +25,7 @@ func (a *Agent) attachJournal(ctx context.Context) {
 	}
 	var lines []string
 	if err == nil {
-		lines, err = a.c.Journal(ctx)
+		lines, err = callValue(ctx, a.calls.journal, a.c.Journal)
 	}
 	switch {
 	case err != nil || len(lines) == 0:

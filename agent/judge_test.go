@@ -188,6 +188,7 @@ func TestTheJudge(t *testing.T) {
 				if tt.noManager {
 					j.c.URLs = nil
 				}
+				j.calls.notify.limit = time.Hour // the whole machine stands still, not only Notify
 				j.onReady = func() { time.Sleep(tt.stall) }
 				if tt.accept {
 					if err := l.RecordAccept(state.AcceptRecord{TrialID: s.TrialID, At: time.Now()}); err != nil {

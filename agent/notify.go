@@ -20,7 +20,7 @@ type unsent struct {
 // notify sends a state to systemd. It waits for nobody: what could not be sent and must be
 // known is sent again by notifyAgain.
 func (a *Agent) notify(state string) {
-	err := a.c.Notify(state)
+	err := a.callNotify(state)
 	if err != nil {
 		a.log.Warn("systemd was not notified", "error", err)
 	}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
@@ -17,6 +19,16 @@ import (
 
 // Options is what a program gives its agent besides the configuration. New needs Version,
 // and Attend needs Notify. A function that is nil does nothing.
+//
+// No function of Options can end or hang the service. Each call has the limit that its field
+// states, and its context ends then, or when Run is to end. A call that returns 2 s after that
+// at the latest keeps its result. Any other call is abandoned: the log reports it, and the
+// call counts as failed. While an abandoned call still runs, the function is not called again,
+// and each further call counts as failed. Run does not wait for an abandoned call. A panic
+// counts as a failed call, and the log has its stack; a panic on another goroutine that the
+// function started ends the process, as in every Go program.
+//
+// Calls of one function never overlap. Calls of different functions may run at the same time.
 type Options struct {
 	// Version is the program's own version, as it was stamped when it was built. The
 	// node reports it to the manager, and a trial expects it.
@@ -28,25 +40,28 @@ type Options struct {
 	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
 	Signers []verify.Signer
 	// Check is the program's own health: nil when it is well. It is called every
-	// second during a trial, before every health message, and before a swap. Calls may
-	// overlap.
+	// second during a trial, before every health message, and before a swap. Limit: 10 s.
+	// On trial a failed call is a failed check; otherwise the node reports that it is
+	// degraded, and a swap is refused.
 	Check func(context.Context) error
-	// Drain is called once a new version is staged, before Run returns, with a
-	// context that ends after drain_secs.
+	// Drain is called once a new version is staged, before Run returns. Limit: drain_secs.
+	// After a failed call the service restarts all the same.
 	Drain func(context.Context) error
 	// Notify sends a state to systemd (systemd.Notify). It must be set when the process
-	// runs under a unit of Type=notify.
+	// runs under a unit of Type=notify. Limit: 1 s. READY=1 and the status text are sent again
+	// after a failed call.
 	Notify func(state string) error
 	// CheckUnit returns why systemd could not roll a bad version back in this
 	// process's unit, or nil (systemd.Service.FitSelf). It is called at the start, every
 	// minute, and before an upgrade. While it returns an error, upgrades are refused. An
 	// error with a method Timeout that returns true is no answer: the one before stays.
+	// Limit: 30 s, and 5 s at the start, which waits for it.
 	CheckUnit func(context.Context) error
 	// CheckVersion returns why the unit could not start the version in dir, which is staged,
-	// or nil (systemd.Service.FitVersionSelf). An error refuses the upgrade.
+	// or nil (systemd.Service.FitVersionSelf). An error refuses the upgrade. Limit: 1 minute.
 	CheckVersion func(ctx context.Context, dir string) error
 	// Journal returns the last lines of the runs before this one, for the event of a
-	// rollback (systemd.LastLines).
+	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
 	// Handlers serve commands other than upgrades, by action type.
 	Handlers map[string]Handler
@@ -70,20 +85,31 @@ type settings struct {
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// resolve checks both. An agent that attends another unit passes the version that
+// Check returns every error for which New would refuse c and o. It changes neither, and starts
+// nothing. config.Errors lists the keys.
+func Check(c config.Config, o Options) error {
+	_, err := resolve(c, o)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	return nil
+}
+
+// resolve checks both, and shares no memory with them. An agent that attends another unit passes the version that
 // current points to; "" if there is none.
 func resolve(c config.Config, o Options) (settings, error) {
 	checked, err := c.Resolve()
+	o.Signers, o.Handlers = slices.Clone(o.Signers), maps.Clone(o.Handlers)
 	r := settings{Settings: checked, Options: o}
 	errs := []error{err}
 	if c.Service.Unit == "" || o.Version != "" {
 		if r.version, err = release.ParseVersion(o.Version); err != nil {
-			errs = append(errs, fmt.Errorf("the program's version: %w", err))
+			errs = append(errs, config.NewError("Options.Version", ": the program's version: %w", err))
 		}
 	}
 	if o.Notify == nil {
 		if os.Getenv("NOTIFY_SOCKET") != "" {
-			errs = append(errs, errors.New("this process runs under a unit of Type=notify, but Options.Notify is not set; set it to systemd.Notify"))
+			errs = append(errs, config.NewError("Options.Notify", " is not set, but this process runs under a unit of Type=notify; set it to systemd.Notify"))
 		}
 		r.Notify = func(string) error { return nil }
 	}

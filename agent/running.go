@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/probe"
@@ -36,25 +35,21 @@ func (a *Agent) running(repair bool) upgrade.Running {
 // checkRunning asks, before a swap, the own check of the version that runs, which is not on
 // trial.
 func (a *Agent) checkRunning(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	if a.attached == nil {
-		return a.ownCheck(limited)
+		return a.ownCheck(ctx)
 	}
-	if a.c.Check != nil {
-		if err := a.c.Check(limited); err != nil {
-			return err
-		}
+	if err := a.askCheck(ctx); err != nil {
+		return err
 	}
 	return probe.BeforeSwap(ctx, a.c.Health, a.c.clock)
 }
 
 // ownCheck asks the program's own check, and what [health] names.
 func (a *Agent) ownCheck(ctx context.Context) error {
-	if a.c.Check != nil {
-		if err := a.c.Check(ctx); err != nil {
-			return fsutil.NameDenial(err)
-		}
+	if err := a.askCheck(ctx); err != nil {
+		return fsutil.NameDenial(err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
 	return fsutil.NameDenial(probe.Run(ctx, a.c.Health, a.c.clock))
 }

@@ -3,14 +3,12 @@
 package agent
 
 import (
-	"context"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/wire"
@@ -117,34 +115,6 @@ func TestRegistrationOnASlowDisk(t *testing.T) {
 	disk.slow(false)
 	<-registered
 	wait(t, "the session", func() bool { return a.loopDeadline.Load() < math.MaxInt64 })
-}
-
-// A check of the service that never returns counts as hung, and so does nothing else of a
-// health message.
-func TestACheckThatHangs(t *testing.T) {
-	t.Parallel()
-	asked := make(chan struct{})
-	hang := make(chan struct{})
-	o := newTrial(t, t.TempDir())
-	if o.checkDeadline.Load() != math.MaxInt64 {
-		t.Error("a deadline without a check")
-	}
-	o.c.Check = func(context.Context) error {
-		close(asked)
-		<-hang
-		return nil
-	}
-	done := make(chan *wire.Health)
-	go func() { done <- o.health(t.Context()) }()
-	<-asked
-	if d := time.Duration(o.checkDeadline.Load()) - time.Since(o.startedAt); d <= 0 || d > time.Minute {
-		t.Errorf("a check has %v", d)
-	}
-	close(hang)
-	<-done
-	if o.checkDeadline.Load() != math.MaxInt64 {
-		t.Error("a deadline after the check")
-	}
 }
 
 // Jobs run one after another, in their order, and those that wait are lost at the end.

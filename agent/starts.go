@@ -119,12 +119,12 @@ func (a *Agent) checkUnit(ctx context.Context) (answered bool) {
 	if a.c.CheckUnit == nil {
 		return true
 	}
-	err := a.c.CheckUnit(ctx)
+	err := a.calls.checkUnit.call(ctx, a.c.CheckUnit)
 	if err == nil && a.attached != nil {
 		err = a.checkCounted(ctx)
 	}
 	a.mu.Lock()
-	if ctx.Err() != nil || isTimeout(err) {
+	if !isCallbackError(err) && (ctx.Err() != nil || isTimeout(err)) {
 		a.unitChecked = time.Now()
 		a.mu.Unlock()
 		return false

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/wire"
 )
 
 // loopGrace is how much longer than its own time limits a step of the session may
@@ -26,18 +25,9 @@ func (a *Agent) expectLoop(d time.Duration) {
 // for the disk, and a restart would make no disk faster.
 func (a *Agent) expectNothing() { a.loopDeadline.Store(math.MaxInt64) }
 
-// expectCheck records that the service's own check is asked for a health message, or has
-// answered. One that never returns counts as hung.
-func (a *Agent) expectCheck(asked bool) {
-	deadline := int64(math.MaxInt64)
-	if asked {
-		deadline = int64(time.Since(a.startedAt) + wire.HealthInterval + handlerTimeout + loopGrace)
-	}
-	a.checkDeadline.Store(deadline)
-}
-
-// watch sends WATCHDOG=1, three times in each WatchdogSec, while the session's loop
-// and the service's own check meet their deadlines. systemd ends a process that stops sending it.
+// watch sends WATCHDOG=1, three times in each WatchdogSec, while the session's loop meets its
+// deadline. systemd ends a process that stops sending it. A check that hangs is no reason: it
+// is abandoned, and reported as failed.
 func (a *Agent) watch(ctx context.Context) error {
 	every := watchdogInterval(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID")) / 3
 	if every == 0 {
@@ -47,18 +37,14 @@ func (a *Agent) watch(ctx context.Context) error {
 	defer tick.Stop()
 	hung := false
 	for {
-		what, deadline := "the session's loop", a.loopDeadline.Load()
-		if check := a.checkDeadline.Load(); check < deadline {
-			what, deadline = "the service's own check", check
-		}
-		late := time.Since(a.startedAt) - time.Duration(deadline)
+		late := time.Since(a.startedAt) - time.Duration(a.loopDeadline.Load())
 		switch {
 		case late <= 0:
 			hung = false
 			a.notify("WATCHDOG=1")
 		case !hung:
 			hung = true
-			a.log.Error(what+" hangs; systemd restarts the service", "late", late.Round(time.Millisecond).String())
+			a.log.Error("the session's loop hangs; systemd restarts the service", "late", late.Round(time.Millisecond).String())
 		}
 		select {
 		case <-ctx.Done():

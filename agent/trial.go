@@ -174,8 +174,6 @@ func (a *Agent) recordJudge(s state.State, change func(*state.JudgeRecord)) {
 
 // check asks whether the version on trial is well, and whether that version answers.
 func (a *Agent) check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	if err := checkOtherVersions(a.c.Layout, a.c.version); err != nil {
 		return err
 	}

@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"context"
+	"time"
+)
+
+// Limits of the callbacks of Options, whose documentation states them.
+const (
+	checkLimit        = 10 * time.Second
+	notifyLimit       = time.Second
+	checkUnitLimit    = 30 * time.Second
+	checkVersionLimit = time.Minute
+	journalLimit      = 20 * time.Second
+)
+
+// callbacks call the functions of Options. The runs of Attend share them, since an abandoned
+// call may outlive a run.
+type callbacks struct{ check, drain, notify, checkUnit, checkVersion, journal *callback }
+
+func newCallbacks(r settings) *callbacks {
+	log := r.Log.Error
+	return &callbacks{
+		check:        newCallback("Options.Check", checkLimit, log),
+		drain:        newCallback("Options.Drain", r.DrainTime, log),
+		notify:       newCallback("Options.Notify", notifyLimit, log),
+		checkUnit:    newCallback("Options.CheckUnit", checkUnitLimit, log),
+		checkVersion: newCallback("Options.CheckVersion", checkVersionLimit, log),
+		journal:      newCallback("Options.Journal", journalLimit, log),
+	}
+}
+
+// askCheck calls Options.Check.
+func (a *Agent) askCheck(ctx context.Context) error {
+	if a.c.Check == nil {
+		return nil
+	}
+	return a.calls.check.call(ctx, a.c.Check)
+}
+
+// callNotify calls Options.Notify, also when the run is over.
+func (a *Agent) callNotify(state string) error {
+	return notifyBy(a.calls.notify, a.c.Notify, state)
+}
+
+// notifyBy calls notify, which gets no context: it is abandoned at its limit.
+func notifyBy(c *callback, notify func(string) error, state string) error {
+	return c.call(context.Background(), func(context.Context) error { return notify(state) })
+}
+
+// fitsVersion calls Options.CheckVersion.
+func (a *Agent) fitsVersion(ctx context.Context, dir string) error {
+	return a.calls.checkVersion.call(ctx, func(ctx context.Context) error { return a.c.CheckVersion(ctx, dir) })
+}
