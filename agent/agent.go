@@ -70,11 +70,14 @@ type Agent struct {
 	healthDue, outbox chan struct{}
 	// swapped is closed, once, when a new version waits for the restart.
 	swapped   chan struct{}
+	keptNow   chan struct{} // is closed when the trial of this version ends well
+	serving   serving
 	closeSwap func()
 
 	// refusals and starts limit how much a manager's commands write to the disk:
 	// those that are refused, those that begin, and withdrawals of what is not staged.
 	refusals, starts, withdrawals *rate.Limiter
+	ownEvents                     *rate.Limiter // of the service
 
 	registered credentials         // that are not on disk yet; owned by the session
 	keyShares  map[string]keyShare // that managers answer, by URL; owned by the session
@@ -118,6 +121,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 	if o.CheckVersion != nil {
 		u.CheckVersion = a.fitsVersion
 	}
+	u.BeforeSwap = a.beforeTrial
 	a.pipeline, err = upgrade.New(u)
 	if err != nil {
 		return nil, err
@@ -129,9 +133,9 @@ func newAgent(r settings) *Agent {
 	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	a := &Agent{
 		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
-		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
+		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
-		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst),
+		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), ownEvents: newOwnEvents(),
 	}
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
@@ -197,8 +201,11 @@ func (a *Agent) run(ctx context.Context) error {
 		}
 		return a.recordFailedStart(ctx, res.State, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
 	}
-	if !trial {
+	if !trial && a.c.Serve == nil {
 		a.ready(res)
+	}
+	if trial && a.attached == nil {
+		a.expectKept(ctx, res.State)
 	}
 
 	// systemd's watchdog counts from READY=1 on, and systemd may answer these questions late.
@@ -223,6 +230,10 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	if trial {
 		g.Go(func() error { return a.runTrial(ctx, res, a.startedAt) })
+	}
+	if a.attached == nil {
+		g.Go(func() error { return a.serve(ctx, res, trial) })
+		g.Go(func() error { return a.runKept(ctx, res, trial) })
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
 	g.Go(func() error { return a.tryRoot(ctx) })
