@@ -39,13 +39,13 @@ type Phase string
 
 // Phases of an upgrade, in their order.
 const (
-	PhaseStart    Phase = "start"    // nothing was fetched yet
-	PhaseVerify   Phase = "verify"   // the manifest and its signature
-	PhaseDownload Phase = "download" // BytesDone of BytesTotal
-	PhaseExtract  Phase = "extract"  // BytesDone of BytesTotal
-	PhaseCheck    Phase = "check"    // of the staged version
-	PhaseStaged   Phase = "staged"   // it waits for an operator: edge-agent apply
-	PhaseRestart  Phase = "restart"  // current points to it: Run returns ErrRestart in a moment
+	PhaseStart    Phase = "start"      // nothing was fetched yet
+	PhaseVerify   Phase = "verify"     // the manifest and its signature
+	PhaseDownload Phase = "download"   // BytesDone of BytesTotal
+	PhaseExtract  Phase = "extract"    // BytesDone of BytesTotal
+	PhaseCheck    Phase = "check"      // of the staged version
+	PhaseStaged   Phase = "staged"     // it waits for an operator: edge-agent apply
+	PhaseRestart  Phase = "restarting" // current points to it: Run returns ErrRestart in a moment
 )
 
 // Upgrade is an upgrade before its trial.
