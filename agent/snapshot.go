@@ -201,7 +201,10 @@ func lastResult(s state.State) *LastResult {
 
 // readers are the channels of Changes.
 type readers struct {
-	mu   sync.Mutex
+	mu sync.Mutex
+	// send is Agent.send once there are readers. A program that has none, as edge-agent, does
+	// not link what only they need.
+	send func()
 	all  map[chan Status]bool
 	last Status    // that was sent
 	at   time.Time // when
@@ -219,7 +222,7 @@ func (a *Agent) Changes(ctx context.Context) <-chan Status {
 	r.last = a.Status()
 	c <- r.last
 	if r.all == nil {
-		r.all = map[chan Status]bool{}
+		r.all, r.send = map[chan Status]bool{}, a.send
 	}
 	r.all[c] = true
 	context.AfterFunc(ctx, func() {
@@ -243,9 +246,14 @@ func (a *Agent) publishAfter(pause time.Duration) {
 	r := &a.readers
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.all) == 0 || time.Since(r.at) < pause {
-		return
+	if r.send != nil && time.Since(r.at) >= pause {
+		r.send()
 	}
+}
+
+// send is publish with the lock of the readers.
+func (a *Agent) send() {
+	r := &a.readers
 	s := a.Status()
 	if reflect.DeepEqual(s, r.last) {
 		return
