@@ -86,12 +86,16 @@ type Agent struct {
 	tries  *tries
 
 	warnings []string // of the start: see warn
+	readers  readers
 
-	mu        sync.Mutex
-	readySent bool
-	status    statusText
-	busy      bool            // a release is being staged, or waits for the restart
-	staged    release.Version // by that
+	mu         sync.Mutex
+	readySent  bool
+	status     statusText
+	connection Connection        // for Status
+	known      state.State       // as it was read last, for Status
+	evidence   state.JudgeRecord // of the trial, for Status
+	busy       bool              // a release is being staged, or waits for the restart
+	staged     release.Version   // by that
 	// stagingNow is the staging that began last; nil: none did.
 	stagingNow *stagingRun
 	// Why the node refuses upgrades, or nil: what the root cannot do, the last look at
@@ -154,14 +158,18 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.started.Swap(true) {
 		return &typedError{errors.New("Run was called before: an Agent runs once"), ErrAlreadyRunning}
 	}
-	var err error
-	if a.hold, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
+	held, err := holdRoot(ctx, a.c.Layout, a.log)
+	if err != nil {
+		a.started.Store(false) // nothing began
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	defer a.hold.release()
+	defer held.release()
+	a.mu.Lock()
+	a.hold = held // Status may be asked before
+	a.mu.Unlock()
 	err = a.run(ctx)
 	a.notify("STOPPING=1")
 	if errors.Is(err, ErrRestart) {
@@ -276,6 +284,9 @@ func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, erro
 // checkRoot records whether an upgrade could succeed in this root, which a caller
 // has just read or changed with the result err.
 func (a *Agent) checkRoot(res state.Result, err error) {
+	if res.State.Status != "" {
+		a.setKnown(res.State)
+	}
 	var refused *release.Error
 	switch {
 	case errors.Is(err, state.ErrReportsPending), errors.As(err, &refused):
@@ -370,6 +381,7 @@ func (a *Agent) report(phase string, done, total int64) {
 		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
 		wake(a.healthDue)
 	}
+	a.publishAfter(publishEvery)
 }
 
 func wake(c chan struct{}) {

@@ -64,63 +64,72 @@ func isCallbackError(err error) bool {
 // call calls f by the rules of c. f must not write to variables that the caller reads, because
 // f may still run after call has returned: see callValue.
 func (c *callback) call(ctx context.Context, f func(context.Context) error) error {
-	_, err := callValue(ctx, c, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx) })
+	_, err := c.run(ctx, f)
 	return err
 }
 
 // callValue is callback.call for a function with a result.
 func callValue[T any](ctx context.Context, c *callback, f func(context.Context) (T, error)) (T, error) {
 	var none T
+	value := new(T)
+	returned, err := c.run(ctx, func(ctx context.Context) (err error) { *value, err = f(ctx); return err })
+	if !returned { // f may write to value still
+		return none, err
+	}
+	return *value, err
+}
+
+// run is call, and reports whether f has returned.
+func (c *callback) run(ctx context.Context, f func(context.Context) error) (returned bool, err error) {
 	select {
 	case c.turn <- struct{}{}:
 	default:
 		select {
 		case c.turn <- struct{}{}:
 		case <-ctx.Done():
-			return none, fmt.Errorf("%s was not called: %w", c.name, ctx.Err())
+			return false, fmt.Errorf("%s was not called: %w", c.name, ctx.Err())
 		}
 	}
 	defer func() { <-c.turn }()
 	if c.runs() {
-		return none, &callbackError{c.name, "was not called again: the call that was abandoned before still runs"}
+		return false, &callbackError{c.name, "was not called again: the call that was abandoned before still runs"}
 	}
 	limited, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
-	var value T
-	var err error
+	result := new(error) // of f
 	done := make(chan struct{})
 	began := time.Now()
 	go func() {
 		defer c.returned(done, began)
 		defer func() {
 			if p := recover(); p != nil {
-				err = c.panicked(p, debug.Stack())
+				*result = c.panicked(p, debug.Stack())
 			}
 		}()
-		err = &callbackError{c.name, "ended its own goroutine (runtime.Goexit)"}
-		value, err = f(limited)
+		*result = &callbackError{c.name, "ended its own goroutine (runtime.Goexit)"}
+		*result = f(limited)
 	}()
 	select {
 	case <-done:
-		return value, err
+		return true, *result
 	case <-limited.Done():
 	}
 	grace := time.NewTimer(c.grace)
 	defer grace.Stop()
 	select {
 	case <-done:
-		return value, err
+		return true, *result
 	case <-grace.C:
 	}
 	if !c.abandon(done) {
-		return value, err
+		return true, *result
 	}
 	why := fmt.Sprintf("did not return within its %v", c.limit)
 	if ctx.Err() != nil {
 		why = fmt.Sprintf("did not return within %v of the end of its context", c.grace)
 	}
 	c.log("a callback was abandoned: it ignores the end of its context, and is not called again until it returns", "callback", c.name, "after", time.Since(began).Round(time.Millisecond).String())
-	return none, &callbackError{c.name, why}
+	return false, &callbackError{c.name, why}
 }
 
 // runs reports whether an abandoned call runs.

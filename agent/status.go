@@ -86,12 +86,13 @@ func (a *Agent) showUnavailable() {
 // setStatus changes the status text, and sends it to systemd if it is a new one.
 func (a *Agent) setStatus(change func(*statusText)) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	before := a.status
 	change(&a.status)
 	if a.status != before {
 		a.notify("STATUS=" + a.status.String())
 	}
+	a.mu.Unlock()
+	a.publish()
 }
 
 // quotesNoPart keeps a text that quotes a manager or a program from passing for another part.
