@@ -10,8 +10,8 @@ import (
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// Upgrade is an upgrade as a hook of Options sees it.
-type Upgrade struct {
+// Change is an upgrade as a hook of Options sees it.
+type Change struct {
 	From, To release.Version
 	// Reason says why To was rolled back; RolledBack alone has it.
 	Reason string
@@ -28,7 +28,7 @@ func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
 	if a.c.BeforeTrial == nil && a.c.RolledBack == nil {
 		return nil
 	}
-	u := Upgrade{From: a.c.version, To: v}
+	u := Change{From: a.c.version, To: v}
 	if a.c.BeforeTrial != nil {
 		if err := a.calls.beforeTrial.call(ctx, func(ctx context.Context) error { return a.c.BeforeTrial(ctx, u) }); err != nil {
 			return fmt.Errorf("the service did not save its data before the trial of %s: %w", v, err)
@@ -49,7 +49,7 @@ func (a *Agent) restore(ctx context.Context, s state.State, refused func(error))
 	if a.c.RolledBack == nil {
 		return
 	}
-	u := Upgrade{From: a.c.version, Reason: s.Reason}
+	u := Change{From: a.c.version, Reason: s.Reason}
 	due := func(h state.Hooks) bool {
 		saved := h.Saved
 		if saved == nil {
@@ -84,7 +84,7 @@ func (a *Agent) runKept(ctx context.Context, res state.Result, trial bool) error
 	if a.c.Kept == nil {
 		return nil
 	}
-	u := Upgrade{From: res.State.Previous, To: a.c.version}
+	u := Change{From: res.State.Previous, To: a.c.version}
 	told := false
 	if trial {
 		select {

@@ -139,11 +139,11 @@ func TestAServiceThatDoesNotStop(t *testing.T) {
 }
 
 // hooked counts the calls of the hooks; each fails once.
-type hooked struct{ before, kept, restored []Upgrade }
+type hooked struct{ before, kept, restored []Change }
 
 func (h *hooked) into(c *node) {
-	hook := func(calls *[]Upgrade) func(context.Context, Upgrade) error {
-		return func(_ context.Context, u Upgrade) error {
+	hook := func(calls *[]Change) func(context.Context, Change) error {
+		return func(_ context.Context, u Change) error {
 			if *calls = append(*calls, u); len(*calls) == 1 {
 				return errors.New("the first call fails")
 			}
