@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 
 	"github.com/bilbycast/edge-agent/release"
@@ -31,17 +30,24 @@ type Event struct {
 	Message  string // 1 to 1,000 bytes of text
 }
 
-var categoryRule = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
-
 // ErrTooManyEvents is wrapped by the error of Report for an event that was not taken.
 var ErrTooManyEvents = errors.New("too many events")
+
+func isCategory(s string) bool {
+	for i, c := range []byte(s) {
+		if letter := 'a' <= c && c <= 'z'; !letter && (i == 0 || (c < '0' || c > '9') && c != '_') {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 32
+}
 
 func (e Event) check() error {
 	var errs []error
 	if s := e.Severity; s != release.Info && s != release.Warning && s != release.Critical {
 		errs = append(errs, fmt.Errorf("severity %q: it must be info, warning or critical", s))
 	}
-	if !categoryRule.MatchString(e.Category) || e.Category == wire.CategoryUpgrade || e.Category == "identity" {
+	if !isCategory(e.Category) || e.Category == wire.CategoryUpgrade || e.Category == "identity" {
 		errs = append(errs, fmt.Errorf("category %q: it must be up to 32 of a-z, 0-9 and \"_\", first a letter, and not %q or \"identity\"", e.Category, wire.CategoryUpgrade))
 	}
 	if n := len(e.Message); n == 0 || n > maxReason {

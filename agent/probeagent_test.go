@@ -206,7 +206,7 @@ func TestProbeCommand(t *testing.T) {
 	path, l := layoutOf(t, c).ConfigFile(), layoutOf(t, c)
 	var out strings.Builder
 	args := []string{"--config", path, "--json", "--credentials", l.CredentialsFile(), "--manager-key", strings.Repeat("0", 64), "--manager-key=" + strings.Repeat("1", 64)}
-	if err := ProbeCommand(t.Context(), "1.0.0", args, &out); err == nil || !strings.Contains(err.Error(), "set manager.ca_file") {
+	if err := ProbeCommand(t.Context(), "1.0.0", nil, args, &out); err == nil || !strings.Contains(err.Error(), "set manager.ca_file") {
 		t.Error(err)
 	}
 	var last ProbeStep
@@ -228,7 +228,7 @@ func TestProbeCommand(t *testing.T) {
 		"invalid boolean value":    {"--json=maybe"},
 		"flag needs an argument":   {"--config"},
 	} {
-		if err := ProbeCommand(t.Context(), "1.0.0", args, &out); err == nil || !strings.Contains(err.Error(), want) {
+		if err := ProbeCommand(t.Context(), "1.0.0", nil, args, &out); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
@@ -237,7 +237,7 @@ func TestProbeCommand(t *testing.T) {
 	}
 	opened(t, c, strings.Replace(fileOf(c, m.url), "allow_insecure = true", fmt.Sprintf("ca_file = %q", m.ca), 1))
 	began := time.Now()
-	if err := ProbeCommand(t.Context(), "1.0.0", []string{"--config", path, "--manager-key", m.key}, &out); err != nil || time.Since(began) < 10*time.Second {
+	if err := ProbeCommand(t.Context(), "1.0.0", nil, []string{"--config", path, "--manager-key", m.key}, &out); err != nil || time.Since(began) < 10*time.Second {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }

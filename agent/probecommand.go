@@ -15,8 +15,11 @@ import (
 // ProbeCommand is the command `probe` of a program that links the agent. It takes the
 // arguments of `edge-agent probe --json`, after the name of the command, and writes each
 // ProbeStep to w as a line of JSON. The error is nil if one URL at least reached
-// StageHeld.
-func ProbeCommand(ctx context.Context, version string, args []string, w io.Writer) error {
+// StageHeld. open reads the configuration; nil: config.Open.
+func ProbeCommand(ctx context.Context, version string, open config.Opener, args []string, w io.Writer) error {
+	if open == nil {
+		open = config.Open
+	}
 	o := ProbeOptions{Version: version}
 	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the error says what is wrong
@@ -33,7 +36,7 @@ func ProbeCommand(ctx context.Context, version string, args []string, w io.Write
 	if *path == "" || flags.NArg() > 0 {
 		return errors.New("probe: use: probe --config FILE [--json] [--credentials FILE] [--manager-key FINGERPRINT ...]")
 	}
-	c, _, err := config.Open(*path)
+	c, _, err := open(*path)
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}

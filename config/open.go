@@ -51,6 +51,9 @@ const maxWarnings = 20
 // maxText bounds each cause of Warnings, in bytes.
 const maxText = 600
 
+// Opener reads a configuration as Open does, for a service that keeps it in a file of its own.
+type Opener func(path string) (Settings, Warnings, error)
+
 // Open returns the settings with which a node runs. For a node that is not registered
 // yet it is Read. A node that has credentials.json, or whose kept copy says that it has no
 // manager, must start, so for it:
