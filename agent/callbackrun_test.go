@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,5 +243,38 @@ func TestAnAgentRunsOnce(t *testing.T) {
 		_, stop, done = started(t, c) // another Agent may run now
 		time.Sleep(time.Second)
 		end(t, stop, done, nil)
+	})
+}
+
+// An attached agent is neither hung nor ended by its functions, and its runs share what is known
+// of a call that was abandoned: current moves twice, and Notify is called once.
+func TestAnAttachedAgentWhoseFunctionsMisbehave(t *testing.T) {
+	misbehave(t, func(t *testing.T, bad func() error) {
+		c, l, told, log := alone(t)
+		c.Service.Unit = "app.service"
+		installed(t, c, l, "1.1.0")
+		var calls atomic.Int64
+		c.Notify = func(s string) error {
+			told.Write([]byte(s + "\n"))
+			calls.Add(1)
+			return bad()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- Attend(ctx, c.Config, c.Options, fakeUnit{restart: func(string, bool) error { return nil }})
+		}()
+		for _, v := range []string{"1.1.0", "1.0.0"} {
+			time.Sleep(time.Minute)
+			point(t, l, v)
+		}
+		time.Sleep(time.Minute)
+		if n := strings.Count(log.String(), `"msg":"agent started"`); n < 3 {
+			t.Errorf("%d runs: %s", n, log)
+		}
+		if n := calls.Load(); strings.Contains(t.Name(), "ignores") != (n == 1) {
+			t.Errorf("%d calls", n)
+		}
+		end(t, cancel, done, nil)
 	})
 }

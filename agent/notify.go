@@ -15,6 +15,7 @@ const notifyPause = time.Second
 type unsent struct {
 	mu            sync.Mutex
 	ready, status bool
+	texts         int // calls of notifyStatus; the last one decides about status
 }
 
 // notify sends a state to systemd. It waits for nobody: what could not be sent and must be
@@ -26,10 +27,30 @@ func (a *Agent) notify(state string) {
 	}
 	a.unsent.mu.Lock()
 	defer a.unsent.mu.Unlock()
-	switch {
-	case strings.Contains(state, "READY=1"):
+	if strings.Contains(state, "READY=1") {
 		a.unsent.ready = err != nil
-	case strings.HasPrefix(state, "STATUS="):
+	}
+}
+
+// notifyStatus sends the status text, the newest one when its turn comes: Notify may be slow,
+// and nothing else may wait for it.
+func (a *Agent) notifyStatus() {
+	a.unsent.mu.Lock()
+	a.unsent.texts++
+	n := a.unsent.texts
+	a.unsent.mu.Unlock()
+	err := a.calls.notify.call(context.Background(), func(context.Context) error {
+		a.mu.Lock()
+		text := a.status.String()
+		a.mu.Unlock()
+		return a.c.Notify("STATUS=" + text)
+	})
+	if err != nil {
+		a.log.Warn("systemd was not notified", "error", err)
+	}
+	a.unsent.mu.Lock()
+	defer a.unsent.mu.Unlock()
+	if n == a.unsent.texts {
 		a.unsent.status = err != nil
 	}
 }
@@ -48,9 +69,7 @@ func (a *Agent) notifyAgain(ctx context.Context) error {
 		ready, status := a.unsent.ready, a.unsent.status
 		a.unsent.mu.Unlock()
 		if status {
-			a.mu.Lock()
-			a.notify("STATUS=" + a.status.String())
-			a.mu.Unlock()
+			a.notifyStatus()
 		}
 		if ready {
 			a.notify("READY=1")

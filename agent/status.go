@@ -88,10 +88,11 @@ func (a *Agent) setStatus(change func(*statusText)) {
 	a.mu.Lock()
 	before := a.status
 	change(&a.status)
-	if a.status != before {
-		a.notify("STATUS=" + a.status.String())
-	}
+	changed := a.status != before
 	a.mu.Unlock()
+	if changed {
+		a.notifyStatus()
+	}
 	a.publish()
 }
 
