@@ -53,6 +53,7 @@ type Agent struct {
 	attached *attached // nil when this process is the service
 	hold     *hold     // of the root, while the agent runs
 	calls    *callbacks
+	actions  *actions
 
 	startedAt time.Time // of this process, as far as the agent knows; monotonic
 	// loopDeadline is when the session's loop must report again, in nanoseconds
@@ -126,7 +127,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 func newAgent(r settings) *Agent {
 	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	a := &Agent{
-		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
+		c: r, calls: newCallbacks(r), actions: newActions(), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst),
@@ -208,6 +209,7 @@ func (a *Agent) run(ctx context.Context) error {
 	a.expectLoop(0)
 	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
+	g.Go(func() error { a.serveActions(ctx); return nil })
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
 	g.Go(func() error { return a.checkUnitRegularly(ctx, unitAnswered) })
 	if !trial && res.State.Status != "" || a.attached != nil { // this program is not on trial
@@ -319,8 +321,8 @@ func (a *Agent) sendReady(status state.Status) {
 	a.log.Info("ready", "version", a.c.version.String(), "status", string(status))
 }
 
-// drain waits, for at most drain_secs, until the service has finished its work and
-// the manager has every report that can be sent now. Then the run ends.
+// drain waits, for at most drain_secs, until the service has finished its work, no handler of
+// a command runs, and the manager has every report and answer that can be sent now. Then the run ends.
 func (a *Agent) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.c.DrainTime)
 	defer cancel()
@@ -334,7 +336,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
 		entries = slices.DeleteFunc(entries, a.forLater())
-		if err != nil || len(entries) == 0 || len(a.c.URLs) == 0 {
+		if (err != nil || len(entries) == 0 || len(a.c.URLs) == 0) && a.actions.idle() {
 			return errSwapped
 		}
 		wake(a.outbox)

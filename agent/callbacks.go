@@ -16,7 +16,11 @@ const (
 
 // callbacks call the functions of Options. The runs of Attend share them, since an abandoned
 // call may outlive a run.
-type callbacks struct{ check, drain, notify, checkUnit, checkVersion, journal *callback }
+type callbacks struct {
+	check, drain, notify, checkUnit, checkVersion, journal *callback
+
+	handlers map[string]*callback // by the name of the action
+}
 
 func newCallbacks(r settings) *callbacks {
 	log := r.Log.Error
@@ -27,6 +31,7 @@ func newCallbacks(r settings) *callbacks {
 		checkUnit:    newCallback("Options.CheckUnit", checkUnitLimit, log),
 		checkVersion: newCallback("Options.CheckVersion", checkVersionLimit, log),
 		journal:      newCallback("Options.Journal", journalLimit, log),
+		handlers:     handlerCallbacks(r.Options, log),
 	}
 }
 

@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/bilbycast/edge-agent/wire"
 )
 
 // Options is what a program gives its agent besides the configuration. New needs Version,
@@ -61,16 +61,17 @@ type Options struct {
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
-	// Handlers serve commands other than upgrades, by action type.
+	// Handlers carry out the author's commands, by the name of the action. A name is a
+	// lower-case letter, then at most 63 lower-case letters, digits and underscores.
+	// get_config, and names that begin with upgrade_, are reserved for the agent. New refuses
+	// other names, a nil handler, and more than 64. The node announces the names to its
+	// manager. See Handler.
 	Handlers map[string]Handler
+	// HandlerTimeout is the limit of a Handler: 0, which means 5 minutes, to 24 hours.
+	HandlerTimeout time.Duration
 	// Log receives one record a transition; nil: nobody reads them.
 	Log *slog.Logger
 }
-
-// Handler serves one command. Its error becomes a failed ack with the error_code
-// "action_failed". Handlers run one at a time and block the session; ctx ends after
-// 20 s, and they must then return.
-type Handler func(ctx context.Context, action wire.Action) error
 
 // settings is a checked configuration with the options.
 type settings struct {
@@ -100,6 +101,7 @@ func resolve(c config.Config, o Options) (settings, error) {
 		}
 		r.Notify = func(string) error { return nil }
 	}
+	errs = append(errs, checkHandlers(o))
 	r.Window, r.Hold = pace(r.Window), pace(r.Hold)
 	return r, errors.Join(errs...)
 }

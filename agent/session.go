@@ -129,6 +129,7 @@ func (a *Agent) auth(ctx context.Context) (*wire.Auth, error) {
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
 		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
 		Features: []string{wire.FeatureWithdraw}, ManifestSHA256: stage.ManifestOf(a.c.Layout, a.c.version),
+		Actions: a.c.actionNames(),
 	}
 	if cred.NodeID != "" {
 		return auth, nil
@@ -252,6 +253,7 @@ func (s *session) serve(ctx context.Context) error {
 	beat := time.NewTicker(wire.HealthInterval)
 	defer beat.Stop()
 	wake(s.a.outbox)
+	wake(s.a.actions.due)
 	for {
 		s.a.expectLoop(wire.HealthInterval + handlerTimeout)
 		in := frames
@@ -274,6 +276,8 @@ func (s *session) serve(ctx context.Context) error {
 			}
 		case <-s.a.healthDue:
 			s.askHealth(checking)
+		case <-s.a.actions.due:
+			err = s.answerActions()
 		case <-s.a.outbox:
 			s.askDelivery(ctx)
 		case then := <-s.disk.done:
@@ -337,20 +341,17 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 		}
 		ack.Success = true
 	default:
-		h, ok := s.a.c.Handlers[c.Action.Type]
-		if !ok {
-			ack.Error, ack.ErrorCode = fmt.Sprintf("this node does not support the action %.64q", c.Action.Type), wire.UnknownAction
-			break
+		if _, ok := s.a.c.Handlers[c.Action.Type]; ok {
+			s.disk.add(func() func() error {
+				ack := s.a.action(c)
+				if ack == nil {
+					return nil // serveActions answers
+				}
+				return func() error { return s.send(ack) }
+			})
+			return nil
 		}
-		hctx, cancel := context.WithTimeout(ctx, handlerTimeout)
-		err := h(hctx, c.Action)
-		cancel()
-		if err != nil {
-			_, why := codeAndText(err)
-			ack.Error, ack.ErrorCode = why, wire.ActionFailed
-			break
-		}
-		ack.Success = true
+		ack.Error, ack.ErrorCode = fmt.Sprintf("this node does not support the action %.64q", c.Action.Type), wire.UnknownAction
 	}
 	return s.send(ack)
 }

@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/bilbycast/edge-agent/wire"
+)
+
+// Handler carries out one command and returns what the manager shows: a result, which is
+// encoded as JSON, or an error. nil is no result. As JSON a result has at most 64 KiB, in which
+// each <, > and & counts as six bytes; a longer one is an error.
+//
+// A handler gets each command once: a command that the manager sends again is answered from
+// the record of its first call. A command whose handler the end of the process interrupted is
+// answered as failed, with the code action_interrupted, and is not carried out again. These
+// records reach back to the last 64 commands. They have the result, and not the parameters.
+//
+// ctx ends after Options.HandlerTimeout, and when the run ends. Handlers run one at a time, in
+// the order in which the commands arrived, also while the version is on trial. They do not run
+// on the goroutine of the session: upgrades, health messages and checks go on meanwhile.
+// Up to 16 commands wait. Sustained, a handler begins every 5 s at most, because each command
+// writes to the disk; 32 begin without that pause.
+//
+// The answer to a call that failed has one of these codes:
+//
+//   - action_failed: the handler returned an error, panicked, or returned a result that JSON
+//     cannot encode or that is too long
+//   - action_timeout: it did not return a result before its context ended by the limit
+//   - action_interrupted: the service stopped, or the process died, while it ran
+//   - action_busy: it was not called, because 16 commands wait, or because an earlier call for
+//     this action was abandoned and still runs
+//   - params_too_large: it was not called, because the parameters have more than 64 KiB
+type Handler func(ctx context.Context, c Command) (result any, err error)
+
+// Command is what a manager requests of a Handler.
+type Command struct {
+	ID     string // as the manager chose it
+	Action string // the name by which Options.Handlers has the handler
+	// Params are the parameters, any JSON value of at most 64 KiB; nil: none. They may have
+	// secrets: the agent neither logs nor keeps them.
+	Params json.RawMessage
+	// Raw is the complete object "action" of the message, for a manager whose commands have
+	// other fields than "params".
+	Raw json.RawMessage
+}
+
+const (
+	defaultHandlerTimeout = 5 * time.Minute
+	maxHandlerTimeout     = 24 * time.Hour
+)
+
+// checkHandlers returns what is wrong with the handlers of o, or nil.
+func checkHandlers(o Options) error {
+	var errs []error
+	if n := len(o.Handlers); n > wire.MaxActions {
+		errs = append(errs, fmt.Errorf("Options.Handlers has %d entries, more than %d", n, wire.MaxActions))
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Handlers)) {
+		if err := wire.CheckActionName(name); err != nil {
+			errs = append(errs, fmt.Errorf("Options.Handlers[%.80q]: %w", name, err))
+		}
+		if o.Handlers[name] == nil {
+			errs = append(errs, fmt.Errorf("Options.Handlers[%.80q] is nil; leave out an action that the program does not handle", name))
+		}
+	}
+	if d := o.HandlerTimeout; d < 0 || d > maxHandlerTimeout {
+		errs = append(errs, fmt.Errorf("Options.HandlerTimeout is %v; it must be 0 (for %v) to %v", d, defaultHandlerTimeout, maxHandlerTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+// handlerCallbacks returns a callback for each handler.
+func handlerCallbacks(o Options, log func(string, ...any)) map[string]*callback {
+	m := make(map[string]*callback, len(o.Handlers))
+	limit := o.HandlerTimeout
+	if limit == 0 {
+		limit = defaultHandlerTimeout
+	}
+	for name := range o.Handlers {
+		m[name] = newCallback(fmt.Sprintf("Options.Handlers[%q]", name), limit, log)
+	}
+	return m
+}
+
+// actionNames returns the names of the author's actions, sorted; nil if there are none.
+func (o Options) actionNames() []string { return slices.Sorted(maps.Keys(o.Handlers)) }
+
+// handled is what a handler left.
+type handled struct {
+	result  json.RawMessage
+	expired bool // its context ended by the limit before it returned
+}
+
+// callHandler calls the handler of a command.
+func (a *Agent) callHandler(ctx context.Context, c Command) (handled, error) {
+	h := a.c.Handlers[c.Action]
+	return callValue(ctx, a.calls.handlers[c.Action], func(ctx context.Context) (handled, error) {
+		v, err := h(ctx, c)
+		if err != nil {
+			return handled{expired: errors.Is(ctx.Err(), context.DeadlineExceeded)}, err
+		}
+		if v == nil {
+			return handled{}, nil
+		}
+		b, err := json.Marshal(v) // a method of the author's may panic
+		switch {
+		case err != nil:
+			return handled{}, fmt.Errorf("the result cannot be encoded as JSON: %w", err)
+		case len(b) > wire.MaxResult:
+			return handled{}, fmt.Errorf("the result has %d bytes as JSON, more than %d", len(b), wire.MaxResult)
+		case string(b) == "null":
+			return handled{}, nil
+		}
+		return handled{result: b}, nil
+	})
+}
