@@ -1,11 +1,17 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 )
 
 // Bounds of commands to an author's actions.
@@ -61,6 +67,29 @@ type Action struct {
 
 // Over reports whether nothing more is expected of the command.
 func (a Action) Over() bool { return a.State != ActionPending && a.State != ActionSent }
+
+// ResultText returns the result with one value a line. Every character that a page or a
+// terminal could act on, or that changes the direction of writing, is escaped as JSON allows,
+// so that the text has the same value.
+func (a Action) ResultText() string {
+	var indented bytes.Buffer
+	if json.Indent(&indented, a.Result, "", "  ") != nil {
+		return strconv.QuoteToASCII(string(a.Result))
+	}
+	var b strings.Builder
+	for _, r := range indented.String() {
+		switch {
+		case r == '\n' || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xFFFF:
+			hi, lo := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, hi, lo)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
 
 // ActionList is a page of commands to a node's actions.
 type ActionList struct {
