@@ -65,7 +65,7 @@ type Options struct {
 	// lower-case letter, then at most 63 lower-case letters, digits and underscores.
 	// get_config, and names that begin with upgrade_, are reserved for the agent. New refuses
 	// other names, a nil handler, and more than 64. The node announces the names to its
-	// manager. See Handler.
+	// manager. Limit: HandlerTimeout. See Handler.
 	Handlers map[string]Handler
 	// HandlerTimeout is the limit of a Handler: 0, which means 5 minutes, to 24 hours.
 	HandlerTimeout time.Duration
