@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 )
@@ -48,6 +49,9 @@ func TestHandlersAreChecked(t *testing.T) {
 		c.Handlers, c.HandlerTimeout = o.Handlers, o.HandlerTimeout
 		if _, err := newOf(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
+		}
+		if _, err := newOf(c); len(config.Errors(err)) != 1 || !strings.HasPrefix(config.Errors(err)[0].Key, "Options.Handler") || config.Errors(err)[0].Rule == "" {
+			t.Errorf("%v has no key and rule", err)
 		}
 	}
 	c := bareNode(t)

@@ -5,9 +5,10 @@
 //
 //	a, err := agent.New(cfg, agent.Options{Version: version, ...})
 //	...
-//	return a.Run(ctx) // nil: stop, or restart into the new version
+//	err = a.Run(ctx)
+//	os.Exit(agent.ExitCode(err)) // after the service's own end
 //
-// Run returns nil after a swap; the process must then end, and systemd starts
+// Run returns ErrRestart after a swap; the process must then end, and systemd starts
 // the new version through the link `current`. While a version is on trial, the
 // agent sends READY=1 when the version's own check first passes. Run returns an
 // error if the version does not prove healthy within boot_health_window_secs. The watchdog counts
@@ -55,7 +56,8 @@ type Agent struct {
 	calls    *callbacks
 	actions  *actions
 
-	startedAt time.Time // of this process, as far as the agent knows; monotonic
+	started   atomic.Bool // Run was called
+	startedAt time.Time   // of this process, as far as the agent knows; monotonic
 	// loopDeadline is when the session's loop must report again, in nanoseconds
 	// after startedAt; see expectLoop.
 	loopDeadline atomic.Int64
@@ -136,15 +138,18 @@ func newAgent(r settings) *Agent {
 	return a
 }
 
-// errSwapped ends a run after the swap.
-var errSwapped = errors.New("a new version is staged")
-
-// Run serves the manager until ctx is done, a new version is staged, an operator pointed
-// current to another version, or the trial of this version has failed. Only the last is
-// an error, and that another agent runs on the same install root.
+// Run serves the manager until ctx is done; then it returns nil. It returns ErrRestart when a
+// new version is staged, or an operator pointed current to another version, an error that
+// wraps ErrTrialFailed when the trial of this version has failed, and one that wraps
+// ErrAlreadyRunning when it was called before or another agent runs on the install root.
+// Nothing else ends it: what is wrong with the files, the unit or the manager is reported and
+// tried again. An Agent runs once; after that, make another one.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.c.Service.Unit != "" {
-		return fmt.Errorf("config: service.unit is %s: use Attend", a.c.Service.Unit)
+		return fmt.Errorf("config: %w", config.NewError("service.unit", " is %s: use Attend", a.c.Service.Unit))
+	}
+	if a.started.Swap(true) {
+		return &typedError{errors.New("Run was called before: an Agent runs once"), ErrAlreadyRunning}
 	}
 	var err error
 	if a.hold, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
@@ -156,12 +161,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.hold.release()
 	err = a.run(ctx)
 	a.notify("STOPPING=1")
-	if errors.Is(err, errSwapped) {
+	if errors.Is(err, ErrRestart) {
 		a.log.Info("restarting into the new version")
-		return nil
+		return ErrRestart
 	}
-	if err != nil {
-		return err
+	if err != nil { // nothing else ends a run
+		return &typedError{err, ErrTrialFailed}
 	}
 	a.log.Info("agent stopped")
 	return nil
@@ -241,7 +246,7 @@ func (a *Agent) run(ctx context.Context) error {
 	})
 	err := g.Wait()
 	a.staging.Wait()
-	if trial && a.attached == nil && err != nil && !errors.Is(err, errSwapped) {
+	if trial && a.attached == nil && err != nil && !errors.Is(err, ErrRestart) {
 		return a.recordFailedStart(ctx, res.State, err)
 	}
 	return err
@@ -337,13 +342,13 @@ func (a *Agent) drain(ctx context.Context) error {
 		entries, _, err := a.c.Layout.Outbox().List()
 		entries = slices.DeleteFunc(entries, a.forLater())
 		if (err != nil || len(entries) == 0 || len(a.c.URLs) == 0) && a.actions.idle() {
-			return errSwapped
+			return ErrRestart
 		}
 		wake(a.outbox)
 		select {
 		case <-ctx.Done():
 			a.log.Info("drain time is over; the new version delivers the remaining reports", "undelivered", len(entries), "drain", a.c.DrainTime.String())
-			return errSwapped
+			return ErrRestart
 		case <-tick.C:
 		}
 	}

@@ -87,7 +87,7 @@ func (u *attached) look(ctx context.Context) (trial.Service, error) {
 func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 	tell := o.Notify
 	if tell == nil {
-		return errors.New("config: Options.Notify is not set")
+		return fmt.Errorf("config: %w", config.NewError("Options.Notify", " is not set"))
 	}
 	// The agent itself is never on trial: it is ready until it stops.
 	o.Notify = func(s string) error {
@@ -143,7 +143,7 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 				pause = 0
 			}
 			rest(ctx, pause, notify)
-		case errors.Is(err, errSwapped):
+		case errors.Is(err, ErrRestart):
 		default:
 			return err
 		}
@@ -171,7 +171,7 @@ func rest(ctx context.Context, pause time.Duration, notify func(string) error) {
 // newAttached returns the Agent for the version that current points to now.
 func newAttached(c config.Config, o Options, u Unit) (*Agent, error) {
 	if c.Service.Unit == "" {
-		return nil, errors.New("config: service.unit is missing")
+		return nil, fmt.Errorf("config: %w", config.NewError("service.unit", " is missing"))
 	}
 	o.Version = "" // the service has its own, the one that current points to
 	r, err := resolve(c, o)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/wire"
 )
 
@@ -59,18 +60,19 @@ const (
 func checkHandlers(o Options) error {
 	var errs []error
 	if n := len(o.Handlers); n > wire.MaxActions {
-		errs = append(errs, fmt.Errorf("Options.Handlers has %d entries, more than %d", n, wire.MaxActions))
+		errs = append(errs, config.NewError("Options.Handlers", " has %d entries, more than %d", n, wire.MaxActions))
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Handlers)) {
+		key := fmt.Sprintf("Options.Handlers[%.80q]", name)
 		if err := wire.CheckActionName(name); err != nil {
-			errs = append(errs, fmt.Errorf("Options.Handlers[%.80q]: %w", name, err))
+			errs = append(errs, config.NewError(key, ": %w", err))
 		}
 		if o.Handlers[name] == nil {
-			errs = append(errs, fmt.Errorf("Options.Handlers[%.80q] is nil; leave out an action that the program does not handle", name))
+			errs = append(errs, config.NewError(key, " is nil; leave out an action that the program does not handle"))
 		}
 	}
 	if d := o.HandlerTimeout; d < 0 || d > maxHandlerTimeout {
-		errs = append(errs, fmt.Errorf("Options.HandlerTimeout is %v; it must be 0 (for %v) to %v", d, defaultHandlerTimeout, maxHandlerTimeout))
+		errs = append(errs, config.NewError("Options.HandlerTimeout", " is %v; it must be 0 (for %v) to %v", d, defaultHandlerTimeout, maxHandlerTimeout))
 	}
 	return errors.Join(errs...)
 }

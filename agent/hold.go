@@ -27,6 +27,7 @@ const (
 // the root against each other, and each would take the other's restarts for its own.
 // The zero hold, and nil, have no problem.
 type hold struct {
+	root string
 	mu   sync.Mutex
 	lock *fsutil.Lock
 	err  error // why there is no lock
@@ -35,7 +36,23 @@ type hold struct {
 // holdRoot takes the lock. If another process holds it, an agent that somebody starts by
 // hand gets an error that names that process. One that systemd starts, and one whose
 // root cannot be locked, run without the lock, and refuse upgrades.
+//
+// A second agent of the same process is refused at once, whoever started the process.
 func holdRoot(ctx context.Context, l state.Layout, log *slog.Logger) (*hold, error) {
+	if _, held := heldRoots.LoadOrStore(l.Root(), true); held {
+		return nil, &typedError{fmt.Errorf("this process runs an agent on the install root %s already", l.Root()), ErrAlreadyRunning}
+	}
+	h, err := lockRoot(ctx, l, log)
+	if err != nil {
+		heldRoots.Delete(l.Root())
+	}
+	return h, err
+}
+
+// heldRoots are the install roots of the agents that run in this process.
+var heldRoots sync.Map
+
+func lockRoot(ctx context.Context, l state.Layout, log *slog.Logger) (*hold, error) {
 	lock, err := fsutil.HoldFile(ctx, l.AgentLock(), 0)
 	if errors.Is(err, fsutil.ErrLocked) {
 		log.Info("waiting for another agent of this install root to stop", "held_by", lockedBy(l))
@@ -55,7 +72,7 @@ func holdRoot(ctx context.Context, l state.Layout, log *slog.Logger) (*hold, err
 		err = unlocked(l, err)
 		log.Error("upgrades are not possible", "error", err)
 	}
-	return &hold{lock: lock, err: err}, nil
+	return &hold{root: l.Root(), lock: lock, err: err}, nil
 }
 
 // bySystemd reports whether systemd executed this process. One that somebody starts in a
@@ -69,7 +86,7 @@ func bySystemd() bool {
 func lockedBy(l state.Layout) string { return release.Foreign(fsutil.LockedBy(l.AgentLock()), 400) }
 
 func anotherAgent(l state.Layout) error {
-	return fmt.Errorf("another agent runs on the install root %s: %s; stop that process first", l.Root(), lockedBy(l))
+	return &typedError{fmt.Errorf("another agent runs on the install root %s: %s; stop that process first", l.Root(), lockedBy(l)), ErrAlreadyRunning}
 }
 
 func unlocked(l state.Layout, err error) error {
@@ -87,6 +104,7 @@ func (h *hold) problem() error {
 }
 
 func (h *hold) release() {
+	heldRoots.Delete(h.root)
 	if h.lock != nil {
 		h.lock.Unlock()
 	}

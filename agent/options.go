@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
@@ -84,20 +86,31 @@ type settings struct {
 	connect func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// resolve checks both. An agent that attends another unit passes the version that
+// Check returns every error for which New would refuse c and o. It changes neither, and starts
+// nothing. config.Errors lists the keys.
+func Check(c config.Config, o Options) error {
+	_, err := resolve(c, o)
+	if err != nil {
+		return fmt.Errorf("config: %w", err)
+	}
+	return nil
+}
+
+// resolve checks both, and shares no memory with them. An agent that attends another unit passes the version that
 // current points to; "" if there is none.
 func resolve(c config.Config, o Options) (settings, error) {
 	checked, err := c.Resolve()
+	o.Signers, o.Handlers = slices.Clone(o.Signers), maps.Clone(o.Handlers)
 	r := settings{Settings: checked, Options: o}
 	errs := []error{err}
 	if c.Service.Unit == "" || o.Version != "" {
 		if r.version, err = release.ParseVersion(o.Version); err != nil {
-			errs = append(errs, fmt.Errorf("the program's version: %w", err))
+			errs = append(errs, config.NewError("Options.Version", ": the program's version: %w", err))
 		}
 	}
 	if o.Notify == nil {
 		if os.Getenv("NOTIFY_SOCKET") != "" {
-			errs = append(errs, errors.New("this process runs under a unit of Type=notify, but Options.Notify is not set; set it to systemd.Notify"))
+			errs = append(errs, config.NewError("Options.Notify", " is not set, but this process runs under a unit of Type=notify; set it to systemd.Notify"))
 		}
 		r.Notify = func(string) error { return nil }
 	}

@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -153,4 +154,22 @@ func (p Pins) parse() ([][sha256.Size]byte, error) {
 		sums = append(sums, [sha256.Size]byte(b))
 	}
 	return sums, nil
+}
+
+// clone returns a copy that shares no memory with c.
+func (c Config) clone() Config {
+	m, u, h := &c.Manager, &c.Upgrade, &c.Health
+	m.URLs, m.CertFingerprint, m.KeyFingerprint = slices.Clone(m.URLs), slices.Clone(m.CertFingerprint), slices.Clone(m.KeyFingerprint)
+	u.AllowedChannels, u.RollbackMajors = slices.Clone(u.AllowedChannels), slices.Clone(u.RollbackMajors)
+	u.RollbackGrace, u.HealthHoldSecs, u.DrainSecs = copied(u.RollbackGrace), copied(u.HealthHoldSecs), copied(u.DrainSecs)
+	h.Command, h.Dependency = slices.Clone(h.Command), slices.Clone(h.Dependency)
+	return c
+}
+
+func copied[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }

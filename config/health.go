@@ -1,8 +1,6 @@
 package config
 
 import (
-	"errors"
-	"fmt"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -40,7 +38,7 @@ func (d Dependency) Command() []string {
 func (d *Dependency) UnmarshalText(b []byte) error {
 	*d = Dependency{string(b)}
 	if d.URL() == "" {
-		return errors.New("health.dependency must be " + dependencyForm) // no DecodeError for a number
+		return NewError("health.dependency", " must be %s", dependencyForm) // no DecodeError for a number
 	}
 	return nil
 }
@@ -65,14 +63,14 @@ func (h *Health) resolve(l state.Layout) error {
 	}
 	for _, arg := range h.Dependency.Command() {
 		if ofAVersion(l, arg) {
-			return fmt.Errorf("dependency uses %q, which belongs to a version: a version on trial could then answer for its own dependency; use a program and files outside %s and %s", arg, l.Versions(), l.Current())
+			return NewError("health.dependency", " uses %q, which belongs to a version: a version on trial could then answer for its own dependency; use a program and files outside %s and %s", arg, l.Versions(), l.Current())
 		}
 	}
 	if h.TimeoutSecs == 0 {
 		h.TimeoutSecs = 5
 	}
 	if h.TimeoutSecs < 1 || h.TimeoutSecs > 9 {
-		return fmt.Errorf("timeout_secs = %d is outside 1 to 9 seconds", h.TimeoutSecs)
+		return NewError("health.timeout_secs", " = %d is outside 1 to 9 seconds", h.TimeoutSecs)
 	}
 	return nil
 }
@@ -80,14 +78,14 @@ func (h *Health) resolve(l state.Layout) error {
 func checkURL(key, text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
-		return fmt.Errorf("%s %q is not like http://127.0.0.1:8080/healthz", key, withoutSecret(text))
+		return NewError("health."+key, " %q is not like http://127.0.0.1:8080/healthz", withoutSecret(text))
 	}
 	return nil
 }
 
 func checkCommand(key string, args []string) error {
 	if len(args) > 0 && !filepath.IsAbs(args[0]) {
-		return fmt.Errorf("%s begins with %q, which is not the absolute path of a program", key, args[0])
+		return NewError("health."+key, " begins with %q, which is not the absolute path of a program", args[0])
 	}
 	return nil
 }

@@ -78,18 +78,32 @@ func parse(path string) (file, error) {
 func (f file) strict() error {
 	if len(f.unknown) > 0 {
 		var lines []string
+		var errs []error
 		for _, u := range f.unknown {
 			lines = append(lines, u.text)
+			errs = append(errs, &Error{Key: u.key, Rule: "unknown key", text: u.text})
 		}
-		return fmt.Errorf("config %s: %s", f.path, strings.Join(lines, "; "))
+		return &listed{fmt.Sprintf("config %s: %s", f.path, strings.Join(lines, "; ")), errs}
 	}
 	if st, err := os.Stat(f.path); err == nil && st.Mode().Perm()&0o077 != 0 && f.config.Manager.RegistrationToken != "" {
-		return fmt.Errorf("config %s: holds registration_token and others may read it (mode %04o); run: chmod 600 %s", f.path, st.Mode().Perm(), f.path)
+		return f.broken("manager.registration_token", "holds registration_token and others may read it (mode %04o); run: chmod 600 %s", st.Mode().Perm(), f.path)
 	}
 	if s := f.config.Service; s.InstallRoot == "" && s.Name == "" && s.DeviceType == "" {
-		return fmt.Errorf("config %s: [service] needs device_type", f.path)
+		return f.broken("service.device_type", "[service] needs device_type")
 	}
 	return nil
+}
+
+// broken returns the error of a key, whose text names the file and not the key.
+func (f file) broken(key, format string, args ...any) error {
+	rule := fmt.Sprintf(format, args...)
+	return &Error{Key: key, Rule: rule, text: "config " + f.path + ": " + rule}
+}
+
+// located puts the line before the text of e.
+func located(row int, e *Error) *Error {
+	e.text = fmt.Sprintf("line %d: %s", row, e.text)
+	return e
 }
 
 // describeUnknown returns each unknown key.
@@ -115,9 +129,9 @@ func explainTOML(err error, text string) error {
 	for i := len(dec.Key()); i > 0; i-- { // a value may itself be a table, with keys of its own
 		known := strings.Join(dec.Key()[:i], ".")
 		if want, ok := keys[known]; ok && i == len(dec.Key()) {
-			return fmt.Errorf("line %d: %s must be %s%s", row, known, want, notThis(known, text, row))
+			return located(row, NewError(known, " must be %s%s", want, notThis(known, text, row)))
 		} else if ok {
-			return fmt.Errorf("line %d: %s must be %s", row, known, want)
+			return located(row, NewError(known, " must be %s", want))
 		}
 	}
 	what := release.Foreign(strings.TrimPrefix(dec.Error(), "toml: "), 300)

@@ -130,7 +130,7 @@ func (f file) misplaced(s Settings) error {
 	if !ok || resolved(home.Root()) == resolved(s.Layout.Root()) {
 		return nil
 	}
-	return fmt.Errorf("config %s: install_root is %s, but the file lies in the install root of a registered node; set install_root = %q", f.path, s.Layout.Root(), home.Root())
+	return f.broken("service.install_root", "install_root is %s, but the file lies in the install root of a registered node; set install_root = %q", s.Layout.Root(), home.Root())
 }
 
 // OnlyWarns reports whether Read refuses a file with which a registered node runs and

@@ -62,22 +62,22 @@ func (s Settings) Pinned() bool { return len(s.Certs)+len(s.Keys) > 0 }
 var unitNames = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,200}$`) })
 
 // Resolve checks c and fills in its defaults. The error names every key that
-// breaks its rule; the Settings then hold the defaults all the same. It touches
-// nothing.
+// breaks its rule (Errors); the Settings then hold the defaults all the same. It touches
+// nothing, and the Settings share no memory with c.
 func (c Config) Resolve() (Settings, error) {
-	r := Settings{Config: c}
+	r := Settings{Config: c.clone()}
 	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	bad := func(key, format string, args ...any) { errs = append(errs, NewError(key, format, args...)) }
 
 	var err error
 	s := &r.Service
 	if s.DeviceType == "" {
-		bad("service.device_type is missing")
+		bad("service.device_type", " is missing")
 	}
 	if s.Unit != "" {
 		name, ok := strings.CutSuffix(s.Unit, ".service")
 		if !ok || !unitNames().MatchString(name) {
-			bad("service.unit %q is not like app.service", s.Unit)
+			bad("service.unit", " %q is not like app.service", s.Unit)
 		}
 		def(&s.Name, name)
 		def(&s.Binary, name)
@@ -91,21 +91,16 @@ func (c Config) Resolve() (Settings, error) {
 		}
 	}
 	if !filepath.IsLocal(s.Binary) {
-		bad("service.binary %q is not a path inside a version's directory", s.Binary)
+		bad("service.binary", " %q is not a path inside a version's directory", s.Binary)
 	}
 	if r.Layout, err = state.At(s.InstallRoot); err != nil {
-		bad("service.install_root: %w", err)
+		bad("service.install_root", ": %w", err)
 	}
 	// Only a name that somebody chose: a default may be that of a copy of edge-agent, or
 	// of a unit, which no version has.
 	r.Layout = r.Layout.WithProgram(c.Service.Binary)
 	r.Host = release.Host{DeviceType: s.DeviceType, Arch: release.HostArch(), Variant: s.Variant}
-	if err := r.resolveManager(); err != nil {
-		bad("manager.%w", err)
-	}
-	if err := r.Health.resolve(r.Layout); err != nil {
-		bad("health.%w", err)
-	}
+	errs = append(errs, r.resolveManager(), r.Health.resolve(r.Layout))
 
 	u := &r.Upgrade
 	if len(u.AllowedChannels) == 0 {
@@ -120,12 +115,12 @@ func (c Config) Resolve() (Settings, error) {
 			unit = " seconds"
 		}
 		if *v < low || *v > high {
-			bad("upgrade.%s = %d is outside %d to %d%s", key, *v, low, high, unit)
+			bad("upgrade."+key, " = %d is outside %d to %d%s", *v, low, high, unit)
 		}
 	}
 	for _, c := range u.AllowedChannels {
 		if c == "" || len(c) > release.MaxNameLen {
-			bad("upgrade.allowed_channels: %.80q is not 1 to %d bytes long", c, release.MaxNameLen)
+			bad("upgrade.allowed_channels", ": %.80q is not 1 to %d bytes long", c, release.MaxNameLen)
 		}
 	}
 	between("boot_health_window_secs", &u.BootHealthWindowSecs, 10, 86400, 120)
@@ -147,61 +142,71 @@ func (c Config) Resolve() (Settings, error) {
 	}
 	if u.MinVersion != "" {
 		if r.Policy.MinVersion, err = release.ParseVersion(u.MinVersion); err != nil {
-			bad("upgrade.min_version: %w", err)
+			bad("upgrade.min_version", ": %w", err)
 		}
 	}
 	if r.MaxBandwidth, err = bandwidth(u.MaxBandwidth); err != nil {
-		bad("upgrade.max_bandwidth: %w", err)
+		bad("upgrade.max_bandwidth", ": %w", err)
 	}
 	return r, errors.Join(errs...)
 }
 
+// resolveManager checks [manager].
 func (r *Settings) resolveManager() error {
 	m := &r.Manager
+	var errs []error
 	switch u, err := url.Parse(m.Proxy); {
 	case m.Proxy == "":
 	case m.Proxy == "none":
 		r.noProxy = true
 	case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
-		return errors.New("proxy is not like http://proxy.example:3128 (http, https or socks5), nor \"none\"")
+		errs = append(errs, NewError("manager.proxy", " is not like http://proxy.example:3128 (http, https or socks5), nor \"none\""))
 	default:
 		r.proxy = u
 	}
+	errs = append(errs, r.resolveURLs())
+	var err error
+	if r.Certs, err = m.CertFingerprint.parse(); err != nil {
+		errs = append(errs, NewError("manager.cert_fingerprint", ": %w", err))
+	}
+	if r.Keys, err = m.KeyFingerprint.parse(); err != nil {
+		errs = append(errs, NewError("manager.key_fingerprint", ": %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// resolveURLs checks manager.urls, up to the first URL that breaks a rule.
+func (r *Settings) resolveURLs() error {
+	m := &r.Manager
+	bad := func(format string, args ...any) error { return NewError("manager.urls", format, args...) }
 	if m.URLs == nil { // an empty list is meant, a missing key may be forgotten
-		return errors.New("urls is missing; give 1 to 16, like [\"wss://manager.example:8443\"], or [] for a node without a manager")
+		return bad(" is missing; give 1 to 16, like [\"wss://manager.example:8443\"], or [] for a node without a manager")
 	}
 	if len(m.URLs) > 16 {
-		return fmt.Errorf("urls has %d entries; give 1 to 16, like wss://manager.example:8443", len(m.URLs))
+		return bad(" has %d entries; give 1 to 16, like wss://manager.example:8443", len(m.URLs))
 	}
 	for _, s := range m.URLs {
 		u, err := url.Parse(s)
 		if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			return fmt.Errorf("urls: %q is not like wss://manager.example:8443", withoutSecret(s))
+			return bad(": %q is not like wss://manager.example:8443", withoutSecret(s))
 		}
 		switch {
 		case u.Scheme == "wss":
 		case u.Scheme == "ws" && m.AllowInsecure && loopback(u.Hostname()):
 		case u.Scheme == "ws":
-			return fmt.Errorf("urls: %q is not encrypted; ws:// is only for a loopback address, with allow_insecure = true", s)
+			return bad(": %q is not encrypted; ws:// is only for a loopback address, with allow_insecure = true", s)
 		default:
-			return fmt.Errorf("urls: %q has the scheme %q; it must be wss", s, u.Scheme)
+			return bad(": %q has the scheme %q; it must be wss", s, u.Scheme)
 		}
 		if p := u.Port(); p != "" {
 			if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
-				return fmt.Errorf("urls: %q has the port %s; it must be 1 to 65535", s, p)
+				return bad(": %q has the port %s; it must be 1 to 65535", s, p)
 			}
 		}
 		if u.Path == "" || u.Path == "/" {
 			u.Path = wire.Path
 		}
 		r.URLs = append(r.URLs, u.String())
-	}
-	var err error
-	if r.Certs, err = m.CertFingerprint.parse(); err != nil {
-		return fmt.Errorf("cert_fingerprint: %w", err)
-	}
-	if r.Keys, err = m.KeyFingerprint.parse(); err != nil {
-		return fmt.Errorf("key_fingerprint: %w", err)
 	}
 	return nil
 }

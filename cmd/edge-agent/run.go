@@ -99,7 +99,10 @@ func runAgent(ctx context.Context, c config.Settings, o agent.Options) error {
 	if err != nil {
 		return err
 	}
-	return a.Run(ctx)
+	if err := a.Run(ctx); !errors.Is(err, agent.ErrRestart) {
+		return err
+	}
+	return nil
 }
 
 func newVersionCmd() *cobra.Command {

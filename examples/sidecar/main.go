@@ -37,9 +37,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	err := run(ctx, append(os.Args[1:], "", "", "", "", ""))
 	stop()
-	if err != nil {
+	if code := agent.ExitCode(err); code != 0 { // a restart into another version is no failure
 		fmt.Fprintln(os.Stderr, "player:", err)
-		os.Exit(1)
+		os.Exit(code)
 	}
 }
 

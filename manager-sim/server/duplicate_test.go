@@ -110,7 +110,7 @@ func TestUptimesContradict(t *testing.T) {
 	a, reg := m.register()
 	a.conn.Close()
 	for _, up := range []int64{90_000, 5, 90_001, 6, 90_002} {
-		n := m.again(reg, "1.0.0")
+		n := m.reconnect(reg, "1.0.0")
 		n.send(&wire.Health{Status: "ok", Version: "1.0.0", UptimeSecs: up})
 		n.synced("back")
 		n.conn.Close()
@@ -123,7 +123,7 @@ func TestUptimesContradict(t *testing.T) {
 	b, reg := m.register()
 	b.conn.Close()
 	for _, up := range []int64{90_000, 5, 6, 1, 30, 2} {
-		n := m.again(reg, "1.0.0")
+		n := m.reconnect(reg, "1.0.0")
 		n.send(&wire.Health{Status: "ok", Version: "1.0.0", UptimeSecs: up})
 		n.synced("back")
 		n.conn.Close()
@@ -142,7 +142,7 @@ func TestADeviceWhoseLinkFlaps(t *testing.T) {
 	_, reg := m.register()
 	began := time.Now().Add(-time.Hour)
 	for i := range 8 {
-		n := m.again(reg, "1.0.0")
+		n := m.reconnect(reg, "1.0.0")
 		n.send(&wire.Health{Status: "ok", Version: "1.0.0", UptimeSecs: int64(time.Since(began).Seconds())})
 		n.synced(fmt.Sprint("back-", i))
 	}

@@ -33,9 +33,13 @@ func TestTheLimitOfASingleUpgrade(t *testing.T) {
 		}
 	}
 	beats := 0
-	beat := func(done int64) wire.Upgrade {
+	reports := func(done int64) wire.Upgrade {
 		u := wire.Upgrade{Status: "staging", CurrentVersion: "1.0.0", TargetVersion: "1.1.0", Channels: []string{"stable"}, Progress: &wire.Progress{Phase: "download", BytesDone: done, BytesTotal: 100}}
 		n.send(&wire.Health{Status: wire.StatusOK, Version: "1.0.0", Capabilities: []string{wire.CapabilityUpgrade}, Upgrade: &u})
+		return u
+	}
+	beat := func(done int64) wire.Upgrade {
+		u := reports(done)
 		beats++
 		n.synced(string(rune('a' + beats)))
 		return u
@@ -81,6 +85,7 @@ func TestTheLimitOfASingleUpgrade(t *testing.T) {
 	if _, ok := n.next().(*wire.AuthOK); !ok {
 		t.Fatal("not accepted")
 	}
+	reports(2)
 	if c := n.command(); c.CommandID != id {
 		t.Fatalf("it gets %+v", c)
 	}

@@ -65,8 +65,16 @@ func (n *node) health(version string) {
 	n.send(&wire.Health{Status: "ok", Version: version, Capabilities: []string{wire.CapabilityUpgrade}})
 }
 
-// again reconnects with credentials.
+// again reconnects with credentials, and reports health as an agent does at once.
 func (m *manager) again(reg *wire.RegisterAck, version string) *node {
+	m.t.Helper()
+	n := m.reconnect(reg, version)
+	n.health(version)
+	return n
+}
+
+// reconnect reconnects with credentials.
+func (m *manager) reconnect(reg *wire.RegisterAck, version string) *node {
 	m.t.Helper()
 	n := m.dial()
 	n.send(&wire.Auth{NodeID: reg.NodeID, NodeSecret: reg.NodeSecret, SoftwareVersion: version, DeviceType: "edge", ProtocolVersion: wire.ProtocolVersion})

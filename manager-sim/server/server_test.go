@@ -245,6 +245,7 @@ func TestACommandIsSentAgainUntilItIsAcked(t *testing.T) {
 		if _, ok := n.next().(*wire.AuthOK); !ok {
 			t.Fatal("not authenticated")
 		}
+		n.health("1.0.0")
 		return n
 	}
 	n = back()
@@ -289,6 +290,7 @@ func TestAnOldConnectionThatEndsLate(t *testing.T) {
 			break
 		}
 	}
+	n.health("1.0.0")
 	n.send(event("still-here"))
 	n.next()
 	m.into(http.StatusAccepted, "POST", "/api/v1/nodes/"+reg.NodeID+"/upgrade", `{"version":"1.1.0"}`, nil)

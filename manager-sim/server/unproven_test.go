@@ -39,7 +39,7 @@ func TestANewVersionBeforeItsFirstHealthBeat(t *testing.T) {
 				p := startPair(t, server.Config{}, `{"version":"1.1.0","settle_secs":3600}`, nil)
 				tt.before(p)
 				p.first.conn.Close()
-				p.first = p.again(p.firstReg, "1.1.0")
+				p.first = p.reconnect(p.firstReg, "1.1.0")
 				if v := p.view(p.firstReg.NodeID); v.UpgradeState != tt.state {
 					t.Errorf("before its first health beat: %s", v.UpgradeState)
 				}
@@ -63,7 +63,7 @@ func unproven(t *testing.T) *pair {
 	p := startPair(t, server.Config{}, `{"version":"1.1.0","settle_secs":0}`, nil)
 	p.first.reports(p.command, release.Staged, "1.0.0", "1.1.0", "staged")
 	p.first.conn.Close()
-	p.first = p.again(p.firstReg, "1.1.0")
+	p.first = p.reconnect(p.firstReg, "1.1.0")
 	p.first.trial("1.1.0", wire.TrialUnproven, "an answer")
 	p.until("it is unproven", func() bool { return p.of().State == rollout.NodeUnproven })
 	return p
@@ -94,7 +94,7 @@ func TestAnUnprovenNodeThatRunsAnotherVersion(t *testing.T) {
 		t.Errorf("%+v", n)
 	}
 	p.first.conn.Close()
-	p.first = p.again(p.firstReg, "1.1.0")
+	p.first = p.reconnect(p.firstReg, "1.1.0")
 	p.first.trial("1.1.0", wire.TrialUnproven, "an answer")
 	p.until("it is unproven again", func() bool { return p.of().State == rollout.NodeUnproven })
 }

@@ -161,7 +161,7 @@ func (f *fakeAPI) full() (nodes []object) {
 		"created_at": stamp, "sent_at": stamp, "acked_at": stamp, "error_code": "upgrade_disk_full", "error": longText}}})
 	f.on("GET /api/v1/nodes/{id}/actions", 200, object{"actions": []object{
 		{"command_id": longID, "action": strings.Repeat("a", 64), "state": "ended", "created_at": stamp, "requested_by": strings.Repeat("a", 64), "params_bytes": 65536, "error_code": "action_failed", "error": longText, "result": strings.Repeat("r", 900)},
-		{"command_id": longID, "action": "reboot", "state": "pending", "created_at": stamp, "expires_at": stamp, "requested_by": "alice"}}})
+		{"command_id": strings.Repeat("c1", 16), "action": "reboot", "state": "pending", "created_at": stamp, "expires_at": stamp, "requested_by": "alice"}}})
 	f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{{"time": stamp, "state": "disconnected"}}})
 	f.on("GET /api/v1/groups", 200, object{"groups": []object{{"id": "g1", "name": "Site one"}, {"id": "g2", "name": strings.Repeat("W", 64)}}})
 	for _, id := range []string{"g1", "g2"} {

@@ -89,5 +89,8 @@ func start(ctx context.Context, l state.Layout, pin string, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
-	return a.Run(ctx)
+	if err := a.Run(ctx); !errors.Is(err, agent.ErrRestart) {
+		return err
+	}
+	return nil
 }

@@ -15,19 +15,21 @@ func (s Status) begun() bool {
 }
 
 // MaySend reports whether a stored command may be sent to its node now, also if it was sent
-// before: it has not expired and, unless the node has begun it, the person who decided it still
-// has the right to that in the node's group. A command to one node that has lost its reason is
-// withdrawn; the engine pauses a rollout. CommandLock is held.
+// before: it has not expired and, unless the node has begun it, the node offers upgrades and the
+// person who decided it still has the right to that in the node's group. A command to one node
+// that has lost its reason is withdrawn; the engine pauses a rollout. CommandLock is held.
 func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node) (bool, error) {
-	return c.check(ctx, cmd, n, true)
-}
-
-// check is MaySend. Without limits it checks the right only.
-func (c *Commands) check(ctx context.Context, cmd store.Command, n store.Node, limits bool) (bool, error) {
 	st, err := c.statuses.OfCommand(ctx, cmd, n)
 	if err != nil {
 		return false, err
 	}
+	valid, err := c.valid(ctx, cmd, n, st, true)
+	return valid && (st.begun() || incapable(n, true) == nil), err
+}
+
+// valid reports whether a command has not lost its reason, and withdraws it if it has. Without
+// limits it checks the right only.
+func (c *Commands) valid(ctx context.Context, cmd store.Command, n store.Node, st Status, limits bool) (bool, error) {
 	reason := ""
 	if !st.begun() {
 		ok, err := c.entitled(ctx, cmd, n.GroupID)
@@ -98,8 +100,12 @@ func (c *Commands) expireOne(ctx context.Context, id, nodeID string) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	may, err := c.check(ctx, cmd, n, c.nodes.Online(nodeID))
-	if err != nil || may {
+	st, err := c.statuses.OfCommand(ctx, cmd, n)
+	if err != nil {
+		return false, err
+	}
+	valid, err := c.valid(ctx, cmd, n, st, c.nodes.Online(nodeID))
+	if err != nil || valid {
 		return false, err
 	}
 	return true, c.sendNow(ctx, id)

@@ -178,10 +178,7 @@ func (h *Hub) Resend(ctx context.Context, nodeID string) error {
 // ResendAll sends all nodes that are online what they have not acknowledged.
 func ResendAll(h *Hub) {
 	for _, s := range h.presence.all() {
-		select {
-		case s.missed <- struct{}{}:
-		default: // it is about to
-		}
+		sendMissed(s)
 	}
 }
 

@@ -111,6 +111,11 @@ func (s *session) health(ctx context.Context, now time.Time, m *wire.Health) err
 	if err := s.hub.Store.RecordHealth(ctx, n); err != nil {
 		return err
 	}
+	if !slices.Contains(m.Capabilities, wire.CapabilityUpgrade) {
+		s.offers.Store(false)
+	} else if !s.offers.Swap(true) && s.waiting.Swap(false) {
+		sendMissed(s)
+	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
 	report := [...]string{n.Version, n.Health, n.Trial, n.Manifest}
 	if report != s.report {

@@ -31,8 +31,9 @@ func recordSent(ctx context.Context, s *session, m *wire.Command) error {
 	return h.Store.RecordSent(ctx, m.CommandID, time.Now())
 }
 
-// checkSending returns an error unless MaySend allows that a command is sent now. CommandLock is
-// held.
+// checkSending returns an error unless MaySend allows that a command is sent now. What may not
+// be sent because the node offers no upgrades, or has not reported its health in this session,
+// is sent when it offers them. CommandLock is held.
 func checkSending(ctx context.Context, s *session, id string) error {
 	h := s.hub
 	if h.MaySend == nil {
@@ -49,7 +50,15 @@ func checkSending(ctx context.Context, s *session, id string) error {
 	if err != nil {
 		return err
 	}
-	if ok, err := h.MaySend(ctx, c, n); ok || err != nil {
+	another := s.waiting.Swap(true) // before offers is read; see health
+	if !s.offers.Load() {
+		n.Capabilities = nil // the store may have those of an earlier session
+	}
+	ok, err := h.MaySend(ctx, c, n)
+	if ok && !another {
+		s.waiting.Store(false)
+	}
+	if ok || err != nil {
 		return err
 	}
 	h.NodeChanged(s.nodeID) // its rollout may have to pause

@@ -42,6 +42,8 @@ type session struct {
 	beats     int           // health beats so far; only storeAll uses it
 	progress  wire.Progress // of the last health beat that had one; only storeAll uses it
 	withdraws bool          // the node announced that it obeys withdrawals
+	offers    atomic.Bool   // upgrades, by its last health beat
+	waiting   atomic.Bool   // a command was not sent, maybe because the node does not offer upgrades
 	probe     bool          // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
@@ -101,6 +103,14 @@ func (s *session) run(ctx context.Context) error {
 	return err
 }
 
+// sendMissed has the writer of s send what the node has not acknowledged.
+func sendMissed(s *session) {
+	select {
+	case s.missed <- struct{}{}:
+	default: // it is about to
+	}
+}
+
 // send queues m. A node that reads too slowly is disconnected; it gets what it missed
 // when it reconnects.
 func (s *session) send(m wire.Message) {
@@ -145,8 +155,8 @@ func (s *session) writeAll(ctx context.Context) {
 				// Before it is sent, and even if the session is ending: a command that may have
 				// arrived is never taken for one that was not sent.
 				err := recordSent(ctx, s, c)
-				if errors.Is(err, store.ErrNotSendable) { // withdrawn, or held, since it was queued
-					s.hub.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.CommandID).Msg("command not sent: it was withdrawn or held")
+				if errors.Is(err, store.ErrNotSendable) { // withdrawn, or held, since it was queued; or upgrades are not offered
+					s.hub.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.CommandID).Msg("command not sent: it was withdrawn or held, or the node does not offer upgrades now")
 					continue
 				}
 				if troubled(s.hub, err) {
