@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -25,46 +26,69 @@ const (
 	interruptedText = "the service stopped while the command was carried out; it is not carried out again"
 )
 
-// actions are the author's commands of an agent. Any goroutine may call accept, pending and
-// sent; the goroutine of serve alone uses the records on disk for more than reading.
+// commandServer serves the author's commands of one agent. It is an interface, as
+// CommandHandlers is: the linker leaves all of it out of a program without handlers.
+type commandServer interface {
+	// names returns the names of the actions, sorted.
+	names() []string
+	// accept takes a command to its handler, and returns its answer if that is known; nil
+	// means that it comes later. It reads the disk.
+	accept(m *wire.Command) *wire.CommandAck
+	// serve carries out commands, one at a time, until ctx is done. It begins none once a new
+	// version waits for the restart: that version gets what waits.
+	serve(ctx context.Context)
+	// due has an entry while an answer may wait for a session, and answer sends those that do.
+	due() chan struct{}
+	answer(send func(*wire.CommandAck) error) error
+	// idle reports whether no handler runs, and no answer waits for a session.
+	idle() bool
+}
+
+// actions is the commandServer of Handlers. Any goroutine may call its methods; the goroutine
+// of serve alone writes the records.
 type actions struct {
-	begins *rate.Limiter // limits how much they write to the disk
+	a        *Agent
+	handlers Handlers
+	begins   *rate.Limiter // limits how much they write to the disk
 
 	mu      sync.Mutex
 	waiting []Command
 	running string             // id of the command that is carried out; "": none
 	answers []*wire.CommandAck // that no session has sent
 	arrived chan struct{}      // has an entry while waiting may have one
-	due     chan struct{}      // has an entry while answers may have one
+	unsent  chan struct{}      // has an entry while answers may have one
 }
 
-func newActions() *actions {
-	return &actions{begins: rate.NewLimiter(rate.Every(actionEvery), actionBurst), arrived: make(chan struct{}, 1), due: make(chan struct{}, 1)}
+// server implements CommandHandlers.
+func (h Handlers) server(a *Agent) commandServer {
+	return &actions{a: a, handlers: h, begins: rate.NewLimiter(rate.Every(actionEvery), actionBurst), arrived: make(chan struct{}, 1), unsent: make(chan struct{}, 1)}
 }
 
-// action takes a command to a handler, and returns its answer if that is known: nil means that
-// it comes later. It reads the disk.
-func (a *Agent) action(m *wire.Command) *wire.CommandAck {
+func (q *actions) names() []string { return slices.Sorted(maps.Keys(q.handlers)) }
+
+func (q *actions) due() chan struct{} { return q.unsent }
+
+func (q *actions) accept(m *wire.Command) *wire.CommandAck {
 	c := Command{ID: m.CommandID, Action: m.Action.Type, Params: m.Action.Params, Raw: m.Action.Raw}
 	if n := len(c.Params); n > wire.MaxParams {
 		return &wire.CommandAck{CommandID: c.ID, ErrorCode: wire.ParamsTooLarge, Error: fmt.Sprintf("the parameters have %d bytes, more than %d", n, wire.MaxParams)}
 	}
-	if a.actions.knows(c.ID) {
+	if q.knows(c.ID) {
 		return nil
 	}
-	switch r, ok, err := a.c.Layout.Actions().Get(c.ID); {
+	switch r, ok, err := q.a.c.Layout.Actions().Get(c.ID); {
 	case errors.Is(err, state.ErrActionDamaged):
-		a.log.Error("the record of a command cannot be used; the command is not carried out again", "command_id", c.ID, "error", err)
+		q.a.log.Error("the record of a command cannot be used; the command is not carried out again", "command_id", c.ID, "error", err)
 		return interrupted(c.ID)
 	case err != nil:
-		return a.notBegun(c, err)
+		return q.notBegun(c, err)
 	case ok && r.Done:
-		a.log.Debug("command repeated; answered with its recorded result", "command_id", c.ID)
+		q.a.log.Debug("command repeated; answered with its recorded result", "command_id", c.ID)
 		return actionAck(r)
 	case ok:
 		return interrupted(c.ID)
 	}
-	if !a.actions.add(c) {
+	if !q.add(c) {
 		return &wire.CommandAck{CommandID: c.ID, ErrorCode: wire.ActionBusy, Error: fmt.Sprintf("%d commands wait already; send it again later", maxWaitingActions)}
 	}
 	return nil
@@ -106,7 +130,8 @@ func (q *actions) next() Command {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	c := q.waiting[0]
-	q.waiting, q.running = slices.Delete(q.waiting, 0, 1), c.ID
+	q.waiting[0] = Command{} // so that its parameters can be freed
+	q.waiting, q.running = q.waiting[1:], c.ID
 	return c
 }
 
@@ -121,10 +146,9 @@ func (q *actions) ended(ack *wire.CommandAck) {
 	}
 	q.answers = append(q.answers, ack)
 	q.answers = slices.Delete(q.answers, 0, max(0, len(q.answers)-maxActionAnswers))
-	wake(q.due)
+	wake(q.unsent)
 }
 
-// idle reports whether no handler runs, and no answer waits for a session.
 func (q *actions) idle() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -146,31 +170,28 @@ func (q *actions) sent(ack *wire.CommandAck) {
 	q.answers = slices.DeleteFunc(q.answers, func(o *wire.CommandAck) bool { return o == ack })
 }
 
-// answerActions sends the answers of commands that have ended.
-func (s *session) answerActions() error {
-	for _, ack := range s.a.actions.pending() {
-		if err := s.send(ack); err != nil {
+func (q *actions) answer(send func(*wire.CommandAck) error) error {
+	for _, ack := range q.pending() {
+		if err := send(ack); err != nil {
 			return err
 		}
-		s.a.actions.sent(ack)
+		q.sent(ack)
 	}
 	return nil
 }
 
-// serveActions carries out the author's commands, one at a time, until ctx is done. It begins
-// none once a new version waits for the restart: that version gets what waits.
-func (a *Agent) serveActions(ctx context.Context) {
-	a.endInterrupted()
+func (q *actions) serve(ctx context.Context) {
+	q.endInterrupted()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.swapped:
+		case <-q.a.swapped:
 			return
-		case <-a.actions.arrived:
+		case <-q.arrived:
 		}
-		for a.actions.waits() && a.actions.begins.Wait(ctx) == nil && !a.isSwapped() {
-			a.actions.ended(a.carryOut(ctx, a.actions.next()))
+		for q.waits() && q.begins.Wait(ctx) == nil && !q.a.isSwapped() {
+			q.ended(q.carryOut(ctx, q.next()))
 		}
 	}
 }
@@ -185,35 +206,35 @@ func (a *Agent) isSwapped() bool {
 }
 
 // endInterrupted answers the commands that an earlier process, or run, did not end.
-func (a *Agent) endInterrupted() {
-	records, err := a.c.Layout.Actions().Interrupted()
+func (q *actions) endInterrupted() {
+	records, err := q.a.c.Layout.Actions().Interrupted()
 	if err != nil {
-		a.log.Error("the records of commands cannot be read; commands that were interrupted are answered when the manager repeats them", "error", err)
+		q.a.log.Error("the records of commands cannot be read; commands that were interrupted are answered when the manager repeats them", "error", err)
 	}
 	for _, r := range records {
-		a.log.Warn("command interrupted by the end of the process; it is answered as failed", "command_id", r.ID, "action", r.Action)
+		q.a.log.Warn("command interrupted by the end of the process; it is answered as failed", "command_id", r.ID, "action", r.Action)
 		r.Done, r.Code, r.Error = true, wire.ActionInterrupted, interruptedText
-		if err := a.c.Layout.Actions().Put(r); err != nil { // it stays interrupted
-			a.log.Error("the result of a command was not recorded", "command_id", r.ID, "error", err)
+		if err := q.a.c.Layout.Actions().Put(r); err != nil { // it stays interrupted
+			q.a.log.Error("the result of a command was not recorded", "command_id", r.ID, "error", err)
 		}
-		a.actions.ended(actionAck(r))
+		q.ended(actionAck(r))
 	}
 }
 
 // carryOut calls the handler of a command, and returns the answer. A nil answer means that the
 // next start answers.
-func (a *Agent) carryOut(ctx context.Context, c Command) *wire.CommandAck {
-	if a.calls.handlers[c.Action].runs() {
+func (q *actions) carryOut(ctx context.Context, c Command) *wire.CommandAck {
+	if q.a.calls.handlers[c.Action].runs() {
 		return &wire.CommandAck{CommandID: c.ID, ErrorCode: wire.ActionBusy, Error: "an earlier call of the handler did not end within its limit, and still runs"}
 	}
-	records := a.c.Layout.Actions()
+	records := q.a.c.Layout.Actions()
 	r := state.ActionRecord{ID: c.ID, Action: c.Action, Began: time.Now().UTC()}
 	if err := records.Put(r); err != nil { // COMMIT: from here the command is never carried out again.
-		return a.notBegun(c, err)
+		return q.notBegun(c, err)
 	}
-	a.log.Info("command began", "command_id", c.ID, "action", c.Action)
+	q.a.log.Info("command began", "command_id", c.ID, "action", c.Action)
 	began := time.Now()
-	got, err := a.callHandler(ctx, c)
+	got, err := q.callHandler(ctx, c)
 	r.Done, r.Success, r.Result = true, err == nil, got.result
 	if err != nil {
 		_, r.Error = codeAndText(err)
@@ -221,30 +242,30 @@ func (a *Agent) carryOut(ctx context.Context, c Command) *wire.CommandAck {
 		switch {
 		case ctx.Err() != nil:
 			r.Code, r.Error = wire.ActionInterrupted, interruptedText
-			if isCallbackError(err) && a.calls.handlers[c.Action].runs() {
-				a.log.Warn("the service stops while a command is carried out; the next start answers it as failed", "command_id", c.ID, "action", c.Action)
+			if isCallbackError(err) && q.a.calls.handlers[c.Action].runs() {
+				q.a.log.Warn("the service stops while a command is carried out; the next start answers it as failed", "command_id", c.ID, "action", c.Action)
 				return nil
 			}
-		case got.expired, isCallbackError(err) && time.Since(began) >= a.calls.handlers[c.Action].limit:
+		case got.expired, isCallbackError(err) && time.Since(began) >= q.a.calls.handlers[c.Action].limit:
 			r.Code = wire.ActionTimeout
 		}
 	}
 	if err := records.Put(r); err != nil {
-		a.log.Error("the result of a command was not recorded; if the answer is lost, the command counts as interrupted", "command_id", c.ID, "error", err)
+		q.a.log.Error("the result of a command was not recorded; if the answer is lost, the command counts as interrupted", "command_id", c.ID, "error", err)
 	}
 	after := time.Since(began).Round(time.Millisecond).String()
 	if r.Success {
-		a.log.Info("command ended", "command_id", c.ID, "action", c.Action, "after", after)
+		q.a.log.Info("command ended", "command_id", c.ID, "action", c.Action, "after", after)
 	} else {
-		a.log.Warn("command failed", "command_id", c.ID, "action", c.Action, "error_code", r.Code, "error", r.Error, "after", after)
+		q.a.log.Warn("command failed", "command_id", c.ID, "action", c.Action, "error_code", r.Code, "error", r.Error, "after", after)
 	}
 	return actionAck(r)
 }
 
 // notBegun answers a command that cannot be recorded, and is not carried out.
-func (a *Agent) notBegun(c Command, err error) *wire.CommandAck {
+func (q *actions) notBegun(c Command, err error) *wire.CommandAck {
 	_, why := codeAndText(fmt.Errorf("the command was not carried out, because it could not be recorded: %w", err))
-	a.log.Error("command refused: it could not be recorded", "command_id", c.ID, "action", c.Action, "error", err)
+	q.a.log.Error("command refused: it could not be recorded", "command_id", c.ID, "action", c.Action, "error", err)
 	return &wire.CommandAck{CommandID: c.ID, ErrorCode: wire.ActionFailed, Error: why}
 }
 

@@ -30,18 +30,18 @@ func act(id, action, params string) *wire.Command {
 func TestHandlersAreChecked(t *testing.T) {
 	t.Parallel()
 	ok := func(context.Context, Command) (any, error) { return nil, nil }
-	many := map[string]Handler{}
+	many := Handlers{}
 	for i := range wire.MaxActions + 1 {
 		many[fmt.Sprint("a", i)] = ok
 	}
 	for want, o := range map[string]Options{
-		`Options.Handlers["upgrade_binary"]: the action "upgrade_binary" is reserved`:   {Handlers: map[string]Handler{"upgrade_binary": ok}},
-		`Options.Handlers["upgrade_to_come"]: the action "upgrade_to_come" is reserved`: {Handlers: map[string]Handler{"upgrade_to_come": ok}},
-		`Options.Handlers["get_config"]: the action "get_config" is reserved`:           {Handlers: map[string]Handler{"get_config": ok}},
-		`Options.Handlers["Reboot"]: the action "Reboot" is not a lower-case letter`:    {Handlers: map[string]Handler{"Reboot": ok}},
-		`Options.Handlers[""]: the name of an action is empty`:                          {Handlers: map[string]Handler{"": ok}},
-		`has 65 bytes, more than 64`:                    {Handlers: map[string]Handler{strings.Repeat("a", 65): ok}},
-		`Options.Handlers["reboot"] is nil`:             {Handlers: map[string]Handler{"reboot": nil}},
+		`Options.Handlers["upgrade_binary"]: the action "upgrade_binary" is reserved`:   {Handlers: Handlers{"upgrade_binary": ok}},
+		`Options.Handlers["upgrade_to_come"]: the action "upgrade_to_come" is reserved`: {Handlers: Handlers{"upgrade_to_come": ok}},
+		`Options.Handlers["get_config"]: the action "get_config" is reserved`:           {Handlers: Handlers{"get_config": ok}},
+		`Options.Handlers["Reboot"]: the action "Reboot" is not a lower-case letter`:    {Handlers: Handlers{"Reboot": ok}},
+		`Options.Handlers[""]: the name of an action is empty`:                          {Handlers: Handlers{"": ok}},
+		`has 65 bytes, more than 64`:                    {Handlers: Handlers{strings.Repeat("a", 65): ok}},
+		`Options.Handlers["reboot"] is nil`:             {Handlers: Handlers{"reboot": nil}},
 		`Options.Handlers has 65 entries, more than 64`: {Handlers: many},
 		`Options.HandlerTimeout is -1s`:                 {HandlerTimeout: -time.Second},
 	} {
@@ -55,7 +55,7 @@ func TestHandlersAreChecked(t *testing.T) {
 		}
 	}
 	c := bareNode(t)
-	c.Handlers = map[string]Handler{"reboot": ok, strings.Repeat("a", 64): ok, "a_1": ok}
+	c.Handlers = Handlers{"reboot": ok, strings.Repeat("a", 64): ok, "a_1": ok}
 	if _, err := newOf(c); err != nil {
 		t.Error(err)
 	}
@@ -66,7 +66,7 @@ func TestHandlersAreChecked(t *testing.T) {
 func TestACommandHasItsResultOnce(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
-	handlers := map[string]Handler{
+	handlers := Handlers{
 		"echo": func(_ context.Context, c Command) (any, error) {
 			calls.Add(1)
 			var in struct{ Text string }
@@ -199,7 +199,7 @@ func TestAHandlerThatHangs(t *testing.T) {
 		p.drain()
 	}))
 	c.HandlerTimeout = 50 * time.Millisecond
-	c.Handlers = map[string]Handler{
+	c.Handlers = Handlers{
 		"hang":  func(context.Context, Command) (any, error) { began <- true; <-release; return nil, nil },
 		"other": func(context.Context, Command) (any, error) { return nil, nil },
 		"slow":  func(ctx context.Context, _ Command) (any, error) { <-ctx.Done(); return nil, ctx.Err() },
@@ -232,7 +232,7 @@ func TestManyCommands(t *testing.T) {
 		close(served)
 		p.drain()
 	}))
-	c.Handlers = map[string]Handler{"hang": func(context.Context, Command) (any, error) { began <- true; <-release; return nil, nil }}
+	c.Handlers = Handlers{"hang": func(context.Context, Command) (any, error) { began <- true; <-release; return nil, nil }}
 	runAgent(t, c)
 	select {
 	case <-served:
@@ -262,7 +262,7 @@ func TestACommandThatCannotBeRecorded(t *testing.T) {
 		close(served)
 		p.drain()
 	}))
-	c.Handlers = map[string]Handler{"count": func(context.Context, Command) (any, error) { calls.Add(1); return nil, nil }}
+	c.Handlers = Handlers{"count": func(context.Context, Command) (any, error) { calls.Add(1); return nil, nil }}
 	runOn(t, c, fullDisk{&full, "actions"})
 	select {
 	case <-served:
@@ -300,13 +300,13 @@ func TestACrashInAHandler(t *testing.T) {
 	})
 	if child != "" {
 		c := rootAt(t, child, url)
-		c.Handlers = map[string]Handler{"crash": func(context.Context, Command) (any, error) { os.Exit(42); return nil, nil }}
+		c.Handlers = Handlers{"crash": func(context.Context, Command) (any, error) { os.Exit(42); return nil, nil }}
 		runAgent(t, c)
 		<-t.Context().Done()
 		return
 	}
 	c := rootWith(t, url)
-	c.Handlers = map[string]Handler{"crash": func(context.Context, Command) (any, error) { calls.Add(1); return nil, nil }}
+	c.Handlers = Handlers{"crash": func(context.Context, Command) (any, error) { calls.Add(1); return nil, nil }}
 	at := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestACrashInAHandler$")
 	cmd.Env = append(os.Environ(), crashRoot+"="+at)
@@ -352,7 +352,7 @@ func TestAStopWhileAHandlerRuns(t *testing.T) {
 		close(served)
 		p.drain()
 	}))
-	c.Handlers = map[string]Handler{
+	c.Handlers = Handlers{
 		"wait": func(ctx context.Context, _ Command) (any, error) { began <- true; <-ctx.Done(); return nil, ctx.Err() },
 		"none": func(context.Context, Command) (any, error) { return nil, nil },
 	}

@@ -54,7 +54,7 @@ type Agent struct {
 	attached *attached // nil when this process is the service
 	hold     *hold     // of the root, while the agent runs
 	calls    *callbacks
-	actions  *actions
+	commands commandServer // of the author; nil: the program has no handlers
 
 	started   atomic.Bool // Run was called
 	startedAt time.Time   // of this process, as far as the agent knows; monotonic
@@ -129,10 +129,13 @@ func New(c config.Config, o Options) (*Agent, error) {
 func newAgent(r settings) *Agent {
 	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	a := &Agent{
-		c: r, calls: newCallbacks(r), actions: newActions(), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
+		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst),
+	}
+	if r.Handlers != nil {
+		a.commands = r.Handlers.server(a)
 	}
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
@@ -214,7 +217,9 @@ func (a *Agent) run(ctx context.Context) error {
 	a.expectLoop(0)
 	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
-	g.Go(func() error { a.serveActions(ctx); return nil })
+	if a.commands != nil {
+		g.Go(func() error { a.commands.serve(ctx); return nil })
+	}
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
 	g.Go(func() error { return a.checkUnitRegularly(ctx, unitAnswered) })
 	if !trial && res.State.Status != "" || a.attached != nil { // this program is not on trial
@@ -341,7 +346,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
 		entries = slices.DeleteFunc(entries, a.forLater())
-		if (err != nil || len(entries) == 0 || len(a.c.URLs) == 0) && a.actions.idle() {
+		if (err != nil || len(entries) == 0 || len(a.c.URLs) == 0) && (a.commands == nil || a.commands.idle()) {
 			return ErrRestart
 		}
 		wake(a.outbox)

@@ -24,15 +24,18 @@ type callbacks struct {
 
 func newCallbacks(r settings) *callbacks {
 	log := r.Log.Error
-	return &callbacks{
+	c := &callbacks{
 		check:        newCallback("Options.Check", checkLimit, log),
 		drain:        newCallback("Options.Drain", r.DrainTime, log),
 		notify:       newCallback("Options.Notify", notifyLimit, log),
 		checkUnit:    newCallback("Options.CheckUnit", checkUnitLimit, log),
 		checkVersion: newCallback("Options.CheckVersion", checkVersionLimit, log),
 		journal:      newCallback("Options.Journal", journalLimit, log),
-		handlers:     handlerCallbacks(r.Options, log),
 	}
+	if r.Handlers != nil {
+		c.handlers = r.Handlers.callbacks(r.HandlerTimeout, log)
+	}
+	return c
 }
 
 // askCheck calls Options.Check.

@@ -56,42 +56,60 @@ const (
 	maxHandlerTimeout     = 24 * time.Hour
 )
 
-// checkHandlers returns what is wrong with the handlers of o, or nil.
-func checkHandlers(o Options) error {
-	var errs []error
-	if n := len(o.Handlers); n > wire.MaxActions {
+// CommandHandlers is nil, or a Handlers. It is an interface so that a program without handlers
+// does not link what serves them.
+type CommandHandlers interface {
+	check() []error
+	clone() CommandHandlers
+	callbacks(limit time.Duration, log func(string, ...any)) map[string]*callback
+	server(a *Agent) commandServer
+}
+
+// Handlers are the handlers of a program's actions, by the name of the action.
+type Handlers map[string]Handler
+
+func (h Handlers) check() (errs []error) {
+	if n := len(h); n > wire.MaxActions {
 		errs = append(errs, config.NewError("Options.Handlers", " has %d entries, more than %d", n, wire.MaxActions))
 	}
-	for _, name := range slices.Sorted(maps.Keys(o.Handlers)) {
+	for _, name := range slices.Sorted(maps.Keys(h)) {
 		key := fmt.Sprintf("Options.Handlers[%.80q]", name)
 		if err := wire.CheckActionName(name); err != nil {
 			errs = append(errs, config.NewError(key, ": %w", err))
 		}
-		if o.Handlers[name] == nil {
+		if h[name] == nil {
 			errs = append(errs, config.NewError(key, " is nil; leave out an action that the program does not handle"))
 		}
 	}
-	if d := o.HandlerTimeout; d < 0 || d > maxHandlerTimeout {
-		errs = append(errs, config.NewError("Options.HandlerTimeout", " is %v; it must be 0 (for %v) to %v", d, defaultHandlerTimeout, maxHandlerTimeout))
-	}
-	return errors.Join(errs...)
+	return errs
 }
 
-// handlerCallbacks returns a callback for each handler.
-func handlerCallbacks(o Options, log func(string, ...any)) map[string]*callback {
-	m := make(map[string]*callback, len(o.Handlers))
-	limit := o.HandlerTimeout
-	if limit == 0 {
-		limit = defaultHandlerTimeout
-	}
-	for name := range o.Handlers {
+func (h Handlers) clone() CommandHandlers { return maps.Clone(h) }
+
+func (h Handlers) callbacks(limit time.Duration, log func(string, ...any)) map[string]*callback {
+	m := make(map[string]*callback, len(h))
+	for name := range h {
 		m[name] = newCallback(fmt.Sprintf("Options.Handlers[%q]", name), limit, log)
 	}
 	return m
 }
 
-// actionNames returns the names of the author's actions, sorted; nil if there are none.
-func (o Options) actionNames() []string { return slices.Sorted(maps.Keys(o.Handlers)) }
+// checkHandlers returns what is wrong with the handlers of o. It copies them, and fills in
+// their limit.
+func checkHandlers(o *Options) []error {
+	var errs []error
+	if d := o.HandlerTimeout; d < 0 || d > maxHandlerTimeout {
+		errs = append(errs, config.NewError("Options.HandlerTimeout", " is %v; it must be 0 (for %v) to %v", d, defaultHandlerTimeout, maxHandlerTimeout))
+	}
+	if o.HandlerTimeout == 0 {
+		o.HandlerTimeout = defaultHandlerTimeout
+	}
+	if o.Handlers == nil {
+		return errs
+	}
+	o.Handlers = o.Handlers.clone()
+	return append(errs, o.Handlers.check()...)
+}
 
 // handled is what a handler left.
 type handled struct {
@@ -100,9 +118,9 @@ type handled struct {
 }
 
 // callHandler calls the handler of a command.
-func (a *Agent) callHandler(ctx context.Context, c Command) (handled, error) {
-	h := a.c.Handlers[c.Action]
-	return callValue(ctx, a.calls.handlers[c.Action], func(ctx context.Context) (handled, error) {
+func (q *actions) callHandler(ctx context.Context, c Command) (handled, error) {
+	h := q.handlers[c.Action]
+	return callValue(ctx, q.a.calls.handlers[c.Action], func(ctx context.Context) (handled, error) {
 		v, err := h(ctx, c)
 		if err != nil {
 			return handled{expired: errors.Is(ctx.Err(), context.DeadlineExceeded)}, err

@@ -64,7 +64,7 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 	c.CheckUnit = func(context.Context) error { tryLock("CheckUnit runs"); return nil }
 	c.Journal = func(context.Context) ([]string, error) { tryLock("Journal runs"); return []string{"a line"}, nil }
 	c.Notify = func(string) error { tryLock("Notify runs"); return nil }
-	c.Handlers = map[string]Handler{"reboot": func(context.Context, Command) (any, error) { tryLock("a handler runs"); return nil, nil }}
+	c.Handlers = Handlers{"reboot": func(context.Context, Command) (any, error) { tryLock("a handler runs"); return nil, nil }}
 	// The last upgrade was rolled back, so that the journal is read.
 	v := release.MustVersion("1.1.0")
 	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {

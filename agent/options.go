@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"slices"
@@ -63,12 +62,13 @@ type Options struct {
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
-	// Handlers carry out the author's commands, by the name of the action. A name is a
+	// Handlers carry out the author's commands, by the name of the action:
+	// Handlers{"reboot": reboot}. A name is a
 	// lower-case letter, then at most 63 lower-case letters, digits and underscores.
 	// get_config, and names that begin with upgrade_, are reserved for the agent. New refuses
 	// other names, a nil handler, and more than 64. The node announces the names to its
 	// manager. Limit: HandlerTimeout. See Handler.
-	Handlers map[string]Handler
+	Handlers CommandHandlers
 	// HandlerTimeout is the limit of a Handler: 0, which means 5 minutes, to 24 hours.
 	HandlerTimeout time.Duration
 	// Log receives one record a transition; nil: nobody reads them.
@@ -100,7 +100,8 @@ func Check(c config.Config, o Options) error {
 // current points to; "" if there is none.
 func resolve(c config.Config, o Options) (settings, error) {
 	checked, err := c.Resolve()
-	o.Signers, o.Handlers = slices.Clone(o.Signers), maps.Clone(o.Handlers)
+	o.Signers = slices.Clone(o.Signers)
+	handlerErrs := checkHandlers(&o)
 	r := settings{Settings: checked, Options: o}
 	errs := []error{err}
 	if c.Service.Unit == "" || o.Version != "" {
@@ -114,7 +115,7 @@ func resolve(c config.Config, o Options) (settings, error) {
 		}
 		r.Notify = func(string) error { return nil }
 	}
-	errs = append(errs, checkHandlers(o))
+	errs = append(errs, handlerErrs...)
 	r.Window, r.Hold = pace(r.Window), pace(r.Hold)
 	return r, errors.Join(errs...)
 }

@@ -129,7 +129,7 @@ func (a *Agent) auth(ctx context.Context) (*wire.Auth, error) {
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
 		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
 		Features: []string{wire.FeatureWithdraw}, ManifestSHA256: stage.ManifestOf(a.c.Layout, a.c.version),
-		Actions: a.c.actionNames(),
+		Actions: a.actionNames(),
 	}
 	if cred.NodeID != "" {
 		return auth, nil
@@ -253,7 +253,11 @@ func (s *session) serve(ctx context.Context) error {
 	beat := time.NewTicker(wire.HealthInterval)
 	defer beat.Stop()
 	wake(s.a.outbox)
-	wake(s.a.actions.due)
+	var answers chan struct{} // nil: the program has no handlers
+	if s.a.commands != nil {
+		answers = s.a.commands.due()
+		wake(answers)
+	}
 	for {
 		s.a.expectLoop(wire.HealthInterval + handlerTimeout)
 		in := frames
@@ -276,8 +280,8 @@ func (s *session) serve(ctx context.Context) error {
 			}
 		case <-s.a.healthDue:
 			s.askHealth(checking)
-		case <-s.a.actions.due:
-			err = s.answerActions()
+		case <-answers:
+			err = s.a.commands.answer(func(ack *wire.CommandAck) error { return s.send(ack) })
 		case <-s.a.outbox:
 			s.askDelivery(ctx)
 		case then := <-s.disk.done:
@@ -313,6 +317,14 @@ func (s *session) handle(ctx context.Context, b []byte) error {
 	return nil
 }
 
+// actionNames returns the names of the author's actions, sorted; nil if there are none.
+func (a *Agent) actionNames() []string {
+	if a.commands == nil {
+		return nil
+	}
+	return a.commands.names()
+}
+
 func (s *session) command(ctx context.Context, c *wire.Command) error {
 	ack := &wire.CommandAck{CommandID: c.CommandID}
 	switch c.Action.Type {
@@ -341,11 +353,11 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 		}
 		ack.Success = true
 	default:
-		if _, ok := s.a.c.Handlers[c.Action.Type]; ok {
+		if slices.Contains(s.a.actionNames(), c.Action.Type) {
 			s.disk.add(func() func() error {
-				ack := s.a.action(c)
+				ack := s.a.commands.accept(c)
 				if ack == nil {
-					return nil // serveActions answers
+					return nil // it comes with answer
 				}
 				return func() error { return s.send(ack) }
 			})

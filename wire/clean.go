@@ -1,9 +1,7 @@
 package wire
 
 import (
-	"bytes"
 	"time"
-	"unicode/utf8"
 
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -104,8 +102,6 @@ func (a *CommandAck) clean() {
 	clean(release.MaxNameLen, (*string)(&a.ErrorCode))
 	if isNull(a.Result) {
 		a.Result = nil
-	} else if !utf8.Valid(a.Result) { // JSON of Go allows it, a database does not
-		a.Result = bytes.ToValidUTF8(a.Result, []byte("\uFFFD"))
 	}
 	if d := a.Data; d != nil {
 		clean(release.MaxVersionLen, &d.FromVersion, &d.ToVersion)

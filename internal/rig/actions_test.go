@@ -78,7 +78,7 @@ func TestACommandOfTheManagerToAService(t *testing.T) {
 	var calls atomic.Int64
 	began, goOn := make(chan bool, 10), make(chan bool, 10)
 	serve := func() (stop func()) {
-		a, err := agent.New(cfg, agent.Options{Version: "1.0.0", Handlers: map[string]agent.Handler{
+		a, err := agent.New(cfg, agent.Options{Version: "1.0.0", Handlers: agent.Handlers{
 			"gain": func(ctx context.Context, cmd agent.Command) (any, error) {
 				calls.Add(1)
 				began <- true

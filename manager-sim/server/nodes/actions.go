@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,10 @@ func recordActionSent(ctx context.Context, s *session, id string) error {
 // actionAck stores the answer to a command to an author's action, if m is one.
 func actionAck(ctx context.Context, s *session, m *wire.CommandAck) error {
 	h := s.hub
-	a := store.Action{ID: m.CommandID, NodeID: s.nodeID, AckedAt: time.Now(), Success: m.Success, ErrorCode: string(m.ErrorCode), Error: m.Error, Result: m.Result}
+	a := store.Action{ID: m.CommandID, NodeID: s.nodeID, AckedAt: time.Now(), Success: m.Success, ErrorCode: string(m.ErrorCode), Error: m.Error}
+	if m.Result != nil { // JSON of Go allows what no database does
+		a.Result = bytes.ToValidUTF8(m.Result, []byte("\uFFFD"))
+	}
 	first, err := h.Store.RecordActionAck(ctx, a)
 	if err == nil && first {
 		h.Metrics.CommandAcknowledged(a.Success)
