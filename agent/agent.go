@@ -71,11 +71,14 @@ type Agent struct {
 	healthDue, outbox chan struct{}
 	// swapped is closed, once, when a new version waits for the restart.
 	swapped   chan struct{}
+	keptNow   chan struct{} // is closed when the trial of this version ends well
+	serving   serving
 	closeSwap func()
 
 	// refusals and starts limit how much a manager's commands write to the disk:
 	// those that are refused, those that begin, and withdrawals of what is not staged.
 	refusals, starts, withdrawals *rate.Limiter
+	ownEvents                     *rate.Limiter // of the service
 
 	registered credentials         // that are not on disk yet; owned by the session
 	keyShares  map[string]keyShare // that managers answer, by URL; owned by the session
@@ -84,12 +87,16 @@ type Agent struct {
 	tries  *tries
 
 	warnings []string // of the start: see warn
+	readers  readers
 
-	mu        sync.Mutex
-	readySent bool
-	status    statusText
-	busy      bool            // a release is being staged, or waits for the restart
-	staged    release.Version // by that
+	mu         sync.Mutex
+	readySent  bool
+	status     statusText
+	connection Connection        // for Status
+	known      state.State       // as it was read last, for Status
+	evidence   state.JudgeRecord // of the trial, for Status
+	busy       bool              // a release is being staged, or waits for the restart
+	staged     release.Version   // by that
 	// stagingNow is the staging that began last; nil: none did.
 	stagingNow *stagingRun
 	// Why the node refuses upgrades, or nil: what the root cannot do, the last look at
@@ -119,6 +126,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 	if o.CheckVersion != nil {
 		u.CheckVersion = a.fitsVersion
 	}
+	u.BeforeSwap = a.beforeTrial
 	a.pipeline, err = upgrade.New(u)
 	if err != nil {
 		return nil, err
@@ -130,9 +138,9 @@ func newAgent(r settings) *Agent {
 	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	a := &Agent{
 		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
-		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}),
+		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
-		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst),
+		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), ownEvents: newOwnEvents(),
 	}
 	if r.Handlers != nil {
 		a.commands = r.Handlers.server(a)
@@ -154,14 +162,18 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.started.Swap(true) {
 		return &typedError{errors.New("Run was called before: an Agent runs once"), ErrAlreadyRunning}
 	}
-	var err error
-	if a.hold, err = holdRoot(ctx, a.c.Layout, a.log); err != nil {
+	held, err := holdRoot(ctx, a.c.Layout, a.log)
+	if err != nil {
+		a.started.Store(false) // nothing began
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	defer a.hold.release()
+	defer held.release()
+	a.mu.Lock()
+	a.hold = held // Status may be asked before
+	a.mu.Unlock()
 	err = a.run(ctx)
 	a.notify("STOPPING=1")
 	if errors.Is(err, ErrRestart) {
@@ -201,8 +213,11 @@ func (a *Agent) run(ctx context.Context) error {
 		}
 		return a.recordFailedStart(ctx, res.State, fmt.Errorf("%s is on trial, but this program reports version %s", res.State.Target, a.c.version))
 	}
-	if !trial {
+	if !trial && a.c.Serve == nil {
 		a.ready(res)
+	}
+	if trial && a.attached == nil {
+		a.expectKept(ctx, res.State)
 	}
 
 	// systemd's watchdog counts from READY=1 on, and systemd may answer these questions late.
@@ -230,6 +245,10 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	if trial {
 		g.Go(func() error { return a.runTrial(ctx, res, a.startedAt) })
+	}
+	if a.attached == nil {
+		g.Go(func() error { return a.serve(ctx, res, trial) })
+		g.Go(func() error { return a.runKept(ctx, res, trial) })
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
 	g.Go(func() error { return a.tryRoot(ctx) })
@@ -272,6 +291,9 @@ func (a *Agent) do(ctx context.Context, change state.Change) (state.Result, erro
 // checkRoot records whether an upgrade could succeed in this root, which a caller
 // has just read or changed with the result err.
 func (a *Agent) checkRoot(res state.Result, err error) {
+	if res.State.Status != "" {
+		a.setKnown(res.State)
+	}
 	var refused *release.Error
 	switch {
 	case errors.Is(err, state.ErrReportsPending), errors.As(err, &refused):
@@ -366,6 +388,7 @@ func (a *Agent) report(phase string, done, total int64) {
 		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
 		wake(a.healthDue)
 	}
+	a.publishAfter(publishEvery)
 }
 
 func wake(c chan struct{}) {

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// callbackGrace is how long a callback may take to return once its context has ended.
+	// callbackGrace is how long most callbacks may take to return once their context has ended.
 	callbackGrace = 2 * time.Second
 	// panicLogEvery is how often the stack of the same panic is logged: a check is called
 	// every second.
@@ -22,7 +22,7 @@ const (
 // callback calls one function of the author's, so that the function can neither end nor hang
 // the service:
 //
-//   - Its context ends after limit. A call that does not return within callbackGrace after
+//   - Its context ends after limit. A call that does not return within grace after
 //     that, or after the end of the caller's context, is abandoned: the caller gets a
 //     *callbackError, and the result is discarded. While an abandoned call still runs, every
 //     further call fails at once and does not call the function.
@@ -35,6 +35,7 @@ const (
 type callback struct {
 	name  string                        // as the author knows it: "Options.Check"
 	limit time.Duration                 // of one call
+	grace time.Duration                 // how long a call may take to return once its context has ended
 	log   func(msg string, args ...any) // writes a record of the level error; keys and values
 	turn  chan struct{}                 // has a token while a call runs that is not abandoned
 
@@ -45,7 +46,7 @@ type callback struct {
 }
 
 func newCallback(name string, limit time.Duration, log func(msg string, args ...any)) *callback {
-	return &callback{name: name, limit: limit, log: log, turn: make(chan struct{}, 1)}
+	return &callback{name: name, limit: limit, grace: callbackGrace, log: log, turn: make(chan struct{}, 1)}
 }
 
 // callbackError reports that a callback returned no result: it panicked, was abandoned, or
@@ -63,63 +64,72 @@ func isCallbackError(err error) bool {
 // call calls f by the rules of c. f must not write to variables that the caller reads, because
 // f may still run after call has returned: see callValue.
 func (c *callback) call(ctx context.Context, f func(context.Context) error) error {
-	_, err := callValue(ctx, c, func(ctx context.Context) (struct{}, error) { return struct{}{}, f(ctx) })
+	_, err := c.run(ctx, f)
 	return err
 }
 
 // callValue is callback.call for a function with a result.
 func callValue[T any](ctx context.Context, c *callback, f func(context.Context) (T, error)) (T, error) {
 	var none T
+	value := new(T)
+	returned, err := c.run(ctx, func(ctx context.Context) (err error) { *value, err = f(ctx); return err })
+	if !returned { // f may write to value still
+		return none, err
+	}
+	return *value, err
+}
+
+// run is call, and reports whether f has returned.
+func (c *callback) run(ctx context.Context, f func(context.Context) error) (returned bool, err error) {
 	select {
 	case c.turn <- struct{}{}:
 	default:
 		select {
 		case c.turn <- struct{}{}:
 		case <-ctx.Done():
-			return none, fmt.Errorf("%s was not called: %w", c.name, ctx.Err())
+			return false, fmt.Errorf("%s was not called: %w", c.name, ctx.Err())
 		}
 	}
 	defer func() { <-c.turn }()
 	if c.runs() {
-		return none, &callbackError{c.name, "was not called again: the call that was abandoned before still runs"}
+		return false, &callbackError{c.name, "was not called again: the call that was abandoned before still runs"}
 	}
 	limited, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
-	var value T
-	var err error
+	result := new(error) // of f
 	done := make(chan struct{})
 	began := time.Now()
 	go func() {
 		defer c.returned(done, began)
 		defer func() {
 			if p := recover(); p != nil {
-				err = c.panicked(p, debug.Stack())
+				*result = c.panicked(p, debug.Stack())
 			}
 		}()
-		err = &callbackError{c.name, "ended its own goroutine (runtime.Goexit)"}
-		value, err = f(limited)
+		*result = &callbackError{c.name, "ended its own goroutine (runtime.Goexit)"}
+		*result = f(limited)
 	}()
 	select {
 	case <-done:
-		return value, err
+		return true, *result
 	case <-limited.Done():
 	}
-	grace := time.NewTimer(callbackGrace)
+	grace := time.NewTimer(c.grace)
 	defer grace.Stop()
 	select {
 	case <-done:
-		return value, err
+		return true, *result
 	case <-grace.C:
 	}
 	if !c.abandon(done) {
-		return value, err
+		return true, *result
 	}
 	why := fmt.Sprintf("did not return within its %v", c.limit)
 	if ctx.Err() != nil {
-		why = fmt.Sprintf("did not return within %v of the end of its context", callbackGrace)
+		why = fmt.Sprintf("did not return within %v of the end of its context", c.grace)
 	}
 	c.log("a callback was abandoned: it ignores the end of its context, and is not called again until it returns", "callback", c.name, "after", time.Since(began).Round(time.Millisecond).String())
-	return none, &callbackError{c.name, why}
+	return false, &callbackError{c.name, why}
 }
 
 // runs reports whether an abandoned call runs.

@@ -133,6 +133,7 @@ func TestACheckThatMisbehavesInAStableStart(t *testing.T) {
 		a, stop, done := started(t, c)
 		for range 3 {
 			time.Sleep(time.Minute)
+			synctest.Wait()
 			if h := a.health(t.Context()); h.Status != "degraded" {
 				t.Errorf("health: %+v", h)
 			}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -12,18 +13,23 @@ const (
 	checkUnitLimit    = 30 * time.Second
 	checkVersionLimit = time.Minute
 	journalLimit      = 20 * time.Second
+	hookLimit         = 10 * time.Minute
+	keptLimit         = time.Hour
 )
 
 // callbacks call the functions of Options. The runs of Attend share them, since an abandoned
 // call may outlive a run.
 type callbacks struct {
 	check, drain, notify, checkUnit, checkVersion, journal *callback
+	serve, beforeTrial, kept, rolledBack                   *callback
 
 	handlers map[string]*callback // by the name of the action
 }
 
 func newCallbacks(r settings) *callbacks {
 	log := r.Log.Error
+	serve := newCallback("Options.Serve", math.MaxInt64, log)
+	serve.grace = r.DrainTime
 	c := &callbacks{
 		check:        newCallback("Options.Check", checkLimit, log),
 		drain:        newCallback("Options.Drain", r.DrainTime, log),
@@ -31,6 +37,10 @@ func newCallbacks(r settings) *callbacks {
 		checkUnit:    newCallback("Options.CheckUnit", checkUnitLimit, log),
 		checkVersion: newCallback("Options.CheckVersion", checkVersionLimit, log),
 		journal:      newCallback("Options.Journal", journalLimit, log),
+		serve:        serve,
+		beforeTrial:  newCallback("Options.BeforeTrial", hookLimit, log),
+		kept:         newCallback("Options.Kept", keptLimit, log),
+		rolledBack:   newCallback("Options.RolledBack", hookLimit, log),
 	}
 	if r.Handlers != nil {
 		c.handlers = r.Handlers.callbacks(r.HandlerTimeout, log)

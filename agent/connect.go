@@ -89,7 +89,7 @@ func (a *Agent) connect(ctx context.Context) error {
 				a.setManagerFault(&busyError{why: busy.why, retryAfter: pause})
 			}
 		}
-		a.setStatus(func(w *statusText) { w.manager = Connection{URL: url, Since: lost, Problem: err.Error()}.String() })
+		a.setConnection(Connection{URL: url, Since: lost, Problem: err.Error()})
 		if a.tries.due(a.c.URLs) { // a trial asks: neither a pause nor the manager's wish counts
 			pause = 0
 		}

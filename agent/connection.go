@@ -10,10 +10,10 @@ import (
 // Connection is the state of the link to the manager. A running agent reports
 // it in STATUS=, where `systemctl status` and ParseConnection find it.
 type Connection struct {
-	Connected bool
-	URL       string
-	Since     time.Time // when the link came up, or was lost; to the second
-	Problem   string    // the last error; empty while connected
+	Connected bool      `json:"connected"`
+	URL       string    `json:"url,omitempty"`
+	Since     time.Time `json:"since,omitzero"`    // when the link came up, or was lost; STATUS= has it to the second
+	Problem   string    `json:"problem,omitempty"` // the last error; empty while connected
 }
 
 func (c Connection) String() string {

@@ -269,6 +269,11 @@ func (j *judge) every() time.Duration {
 func (j *judge) reached(stage state.TrialStage, waits string) {
 	r := j.record
 	changed := r.Stage != stage
+	defer func() {
+		r := j.record
+		r.Waits = waits // the record may keep an older text for a while
+		j.a.showTrial(j.res.State, r)
+	}()
 	if !changed && (r.Waits == waits && !j.unwritten || time.Since(j.wrote) < j.every()) {
 		return
 	}

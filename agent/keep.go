@@ -58,6 +58,7 @@ func (a *Agent) keepBy(ctx context.Context, done string, change func(state.State
 			return nil
 		}
 	}
+	a.endTrial()
 	a.log.Info(done, "from", before.Previous.String(), "to", before.Target.String(), "boot_attempts", before.BootAttempts)
 	a.keepConfig(ctx)
 	if err := stage.Prune(ctx, a.c.Layout, a.c.Upgrade.KeepVersions, a.c.version); err != nil {

@@ -43,6 +43,27 @@ type Options struct {
 	// On trial a failed call is a failed check; otherwise the node reports that it is
 	// degraded, and a swap is refused.
 	Check func(context.Context) error
+	// Serve is the service's own work. Run calls it when RolledBack, if that is due, has
+	// returned. It returns when its context ends, at the latest after drain_secs; then it is
+	// abandoned. It calls Agent.Ready when it serves: READY=1, and on trial the check, wait for
+	// that. If it returns before, with whatever error, or panics, then a start on trial has
+	// failed; otherwise the node reports that it is degraded, stays connected, so that it can be
+	// repaired by a release, and Serve is called again, first after 1 s and at last every minute.
+	Serve func(ctx context.Context, a *Agent) error
+	// BeforeTrial is called before the swap to a new version, with data of the old one to save.
+	// An error refuses the upgrade. Limit: 10 minutes. With manual_only it is called when the
+	// version is staged; edge-agent apply calls nothing.
+	BeforeTrial func(context.Context, Change) error
+	// Kept is called once this version is kept, after its guard: from then on nothing rolls it
+	// back but an operator, and its data may change so that the old version cannot read it.
+	// Limit: 1 hour. A call that fails is repeated after 5 s, and later ones at last every
+	// 5 minutes.
+	Kept func(context.Context, Change) error
+	// RolledBack is called in the next start of the version to which the node returned, before
+	// Serve, if that version had saved its data: it restores them. Change.To is the version that
+	// was rolled back, by the watchdog or by an operator. Limit: 10 minutes. A call that fails is
+	// repeated as that of Kept, and Serve waits.
+	RolledBack func(context.Context, Change) error
 	// Drain is called once a new version is staged, before Run returns. Limit: drain_secs.
 	// After a failed call the service restarts all the same.
 	Drain func(context.Context) error

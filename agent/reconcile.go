@@ -45,7 +45,7 @@ func (a *Agent) reconcile(ctx context.Context) (state.Result, state.Command) {
 		if res, err = a.c.Layout.Read(); err != nil {
 			a.log.Error("install root cannot be read", "error", err)
 		}
-		a.memoryEvents = res.State.PendingReports
+		a.memoryEvents, a.known = res.State.PendingReports, res.State
 		return res, state.Command{}
 	}
 	if cur := res.Tree.Current; !cur.IsZero() && cur != a.c.version && res.State.Status != state.PendingHealth {

@@ -44,8 +44,11 @@ func (a *Agent) checkRunning(ctx context.Context) error {
 	return probe.BeforeSwap(ctx, a.c.Health, a.c.clock)
 }
 
-// ownCheck asks the program's own check, and what [health] names.
+// ownCheck asks whether the service serves, the program's own check, and what [health] names.
 func (a *Agent) ownCheck(ctx context.Context) error {
+	if err := a.serving.problem(a.c.Serve != nil); err != nil {
+		return err
+	}
 	if err := a.askCheck(ctx); err != nil {
 		return fsutil.NameDenial(err)
 	}

@@ -65,7 +65,7 @@ func (a *Agent) session(ctx context.Context, url string) error {
 		hungUp.Store(&why)
 		conn.Close()
 	})
-	a.setStatus(func(w *statusText) { w.manager = Connection{Connected: true, URL: url, Since: time.Now()}.String() })
+	a.setConnection(Connection{Connected: true, URL: url, Since: time.Now()})
 	a.log.Info("authenticated to the manager", "manager", url, "version", a.c.version.String(), "connect_ms", connected.Sub(began).Milliseconds(), "auth_ms", time.Since(connected).Milliseconds())
 	select { // the first health message comes when the manager is recorded
 	case <-a.healthDue:

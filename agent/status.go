@@ -69,7 +69,7 @@ func watchdogInterval(usec, pid string) time.Duration {
 
 // statusText is the text that systemctl status shows, in parts. unavailable begins
 // with noUpgrades, if it is not empty.
-type statusText struct{ service, upgrade, unavailable, manager string }
+type statusText struct{ service, upgrade, unavailable, manager, own string }
 
 const noUpgrades = "upgrades are not possible: "
 
@@ -86,12 +86,13 @@ func (a *Agent) showUnavailable() {
 // setStatus changes the status text, and sends it to systemd if it is a new one.
 func (a *Agent) setStatus(change func(*statusText)) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	before := a.status
 	change(&a.status)
 	if a.status != before {
 		a.notify("STATUS=" + a.status.String())
 	}
+	a.mu.Unlock()
+	a.publish()
 }
 
 // quotesNoPart keeps a text that quotes a manager or a program from passing for another part.
@@ -99,7 +100,7 @@ var quotesNoPart = strings.NewReplacer("; connected to", ", connected to", "; no
 
 func (w statusText) String() string {
 	var parts []string
-	for _, p := range []string{w.service, w.upgrade, w.unavailable, w.manager} {
+	for _, p := range []string{w.service, w.own, w.upgrade, w.unavailable, w.manager} {
 		if p != "" {
 			parts = append(parts, quotesNoPart.Replace(strings.Join(strings.Fields(p), " "))) // on one line
 		}

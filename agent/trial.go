@@ -123,6 +123,7 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 			a.setStatus(func(w *statusText) { w.service = fmt.Sprintf("%s did not prove healthy: %s", target, why) })
 			return fmt.Errorf("%s did not prove healthy within %v of its start: %s", target, a.c.Window, why)
 		}
+		a.showTrial(res.State, state.JudgeRecord{Stage: state.OnTrial, Waits: why, Passed: passed})
 		select {
 		case <-ctx.Done():
 			return nil

@@ -338,6 +338,9 @@ func (a *Agent) ack(c state.Command) *wire.CommandAck {
 // event returns the wire form of an event.
 func event(e state.Entry) *wire.Event {
 	ev := e.Event
+	if own := ev.Own; own != nil {
+		return &wire.Event{EventID: e.ID, Severity: own.Severity, Category: own.Category, Message: ev.Message}
+	}
 	return &wire.Event{
 		EventID: e.ID, Severity: ev.Code.Severity(), Category: wire.CategoryUpgrade, Message: ev.Message,
 		Details: wire.Details{

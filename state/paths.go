@@ -31,6 +31,7 @@ const (
 	replacedName           = credentialsName + ".replaced"
 	credentialsReserveName = ".credentials-reserve"
 	managerName            = "manager.json"
+	hooksName              = "hooks.json"
 	restartName            = "restart"
 	restartDoneName        = ".restart"
 	trialName              = "trial"
@@ -136,6 +137,8 @@ func (l Layout) CredentialsFile() string { return l.path(credentialsName) }
 // ManagerFile returns what the agent learned of its manager in its last session, of mode
 // 0600.
 func (l Layout) ManagerFile() string { return l.path(managerName) }
+
+func (l Layout) hooksFile() string { return l.path(hooksName) }
 
 // CredentialsReserve returns the file that reserves the space of CredentialsFile
 // during a registration.

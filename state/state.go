@@ -172,6 +172,8 @@ type Event struct {
 	// Watch is whether the agent still watches the check of the previous version, to set
 	// Dependency. Meanwhile the event is not sent. Earlier agents send it.
 	Watch bool `json:"watch,omitzero"`
+	// Own makes it an event of the service itself, which has no code.
+	Own *OwnEvent `json:"own,omitempty"`
 	// Journal holds the last journal lines of a version that was rolled back.
 	Journal []string `json:"journal,omitempty"`
 }
@@ -263,4 +265,10 @@ func (e Entry) check() error {
 		return fmt.Errorf("entry %.128q is not one of event and ack", e.ID)
 	}
 	return nil
+}
+
+// OwnEvent is what an event of the service has in place of a code.
+type OwnEvent struct {
+	Severity release.Severity `json:"severity"`
+	Category string           `json:"category"`
 }

@@ -42,6 +42,9 @@ type Config struct {
 	// CheckVersion, if set, returns why the service could not start the version in dir, which
 	// is staged and not yet on trial, or nil (systemd.Service.FitVersion).
 	CheckVersion func(ctx context.Context, dir string) error
+	// BeforeSwap, if set, is called last before the swap to a version, or before it is put ready
+	// for an operator. An error refuses the upgrade.
+	BeforeSwap func(ctx context.Context, v release.Version) error
 	// Progress, if set, is told how far staging is; see stage.Config.
 	Progress func(phase string, done, total int64)
 	Log      *slog.Logger // nil: nobody reads it
@@ -198,6 +201,11 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	}
 	if err := p.checkConfig(ctx, staged.Version(), r.End); err != nil {
 		return rel, err
+	}
+	if p.c.BeforeSwap != nil && r.End != Install {
+		if err := p.c.BeforeSwap(ctx, staged.Version()); err != nil {
+			return rel, release.Errorf(release.Internal, "%w", err)
+		}
 	}
 	if err := p.checkRunning(ctx, r); err != nil {
 		return rel, err

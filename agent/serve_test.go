@@ -1,0 +1,340 @@
+//go:build !sim
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/state"
+)
+
+// serves is a service that serves after d.
+func serves(d time.Duration) func(context.Context, *Agent) error {
+	return func(ctx context.Context, a *Agent) error {
+		time.Sleep(d)
+		a.Ready()
+		<-ctx.Done()
+		return nil
+	}
+}
+
+// In a stable start READY=1 waits for the service, however long it takes; systemd is told to wait.
+func TestReadyWaitsForTheService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, told, _ := alone(t)
+		c.Serve = serves(10 * time.Minute)
+		a, stop, done := started(t, c)
+		time.Sleep(9 * time.Minute)
+		if strings.Count(told.String(), "READY=1") > 0 || strings.Count(told.String(), "EXTEND_TIMEOUT_USEC=") < 20 {
+			t.Errorf("systemd was told %s", told)
+		}
+		if h := a.health(t.Context()); h.Status != "degraded" {
+			t.Errorf("health: %+v", h)
+		}
+		time.Sleep(2 * time.Minute)
+		if strings.Count(told.String(), "READY=1") != 1 || a.health(t.Context()).Status != "ok" {
+			t.Errorf("systemd was told %s", told)
+		}
+		end(t, stop, done, nil)
+	})
+}
+
+// A service that ends in a stable start is begun again. The node stays up meanwhile: it is
+// degraded, and READY=1 does not wait for it.
+func TestAServiceThatEndsIsBegunAgain(t *testing.T) {
+	for name, ends := range map[string]func() error{
+		"an error": func() error { return errors.New("schema 2 is not known") },
+		"nothing":  func() error { return nil },
+		"a panic":  func() error { panic("nil map") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, _, told, log := alone(t)
+				calls := 0
+				c.Serve = func(ctx context.Context, a *Agent) error {
+					if calls++; calls < 10 {
+						return ends()
+					}
+					return serves(0)(ctx, a)
+				}
+				a, stop, done := started(t, c)
+				time.Sleep(100 * time.Second)
+				if h := a.health(t.Context()); h.Status != "degraded" || strings.Count(told.String(), "READY=1") != 1 || !strings.Contains(told.String(), "does not serve") || calls != 7 {
+					t.Errorf("after %d calls: %+v; systemd was told %s", calls, h, told)
+				}
+				time.Sleep(5 * time.Minute)
+				if h := a.health(t.Context()); h.Status != "ok" || calls != 10 {
+					t.Errorf("after %d calls: %+v", calls, h)
+				}
+				if name == "a panic" && !strings.Contains(log.String(), "serve_test.go") {
+					t.Errorf("no stack: %s", log)
+				}
+				end(t, stop, done, nil)
+			})
+		})
+	}
+}
+
+// On trial the end of the service is a failed start, and READY=1 waits for Agent.Ready.
+func TestAServiceOnTrial(t *testing.T) {
+	t.Run("ends", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, l, told, _ := aloneOnTrial(t)
+			c.Serve = func(context.Context, *Agent) error { return errors.New("no such port") }
+			_, _, done := started(t, c)
+			if err := <-done; !errors.Is(err, ErrTrialFailed) || !strings.Contains(err.Error(), "no such port") || strings.Count(told.String(), "READY=1") > 0 {
+				t.Errorf("%v; systemd was told %s", err, told)
+			}
+			if res, err := l.Read(); err != nil || !strings.Contains(strings.Join(res.State.FailedStarts, ""), "no such port") {
+				t.Errorf("%+v, %v", res.State, err)
+			}
+		})
+	})
+	t.Run("never serves", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _, told, _ := aloneOnTrial(t)
+			c.Serve = func(ctx context.Context, _ *Agent) error { <-ctx.Done(); return nil }
+			_, _, done := started(t, c)
+			if err := <-done; !errors.Is(err, ErrTrialFailed) || !strings.Contains(err.Error(), errNotServing.Error()) || strings.Count(told.String(), "READY=1") > 0 {
+				t.Errorf("%v; systemd was told %s", err, told)
+			}
+		})
+	})
+	t.Run("serves", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, l, told, _ := aloneOnTrial(t)
+			c.Serve = serves(10 * time.Second)
+			_, stop, done := started(t, c)
+			time.Sleep(10 * time.Minute)
+			if res, err := l.Read(); err != nil || res.State.Status != state.Stable || strings.Count(told.String(), "READY=1") != 1 {
+				t.Errorf("%+v, %v; systemd was told %s", res.State, err, told)
+			}
+			end(t, stop, done, nil)
+		})
+	})
+}
+
+// A service that ignores the end of its context is abandoned after drain_secs.
+func TestAServiceThatDoesNotStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, _, log := alone(t)
+		hang := make(chan bool)
+		c.Serve = func(_ context.Context, a *Agent) error { a.Ready(); <-hang; return nil }
+		a, stop, done := started(t, c)
+		time.Sleep(time.Minute)
+		began := time.Now()
+		stop()
+		if err := <-done; err != nil || time.Since(began) > a.c.DrainTime+time.Second || !strings.Contains(log.String(), `"callback":"Options.Serve"`) {
+			t.Errorf("%v after %v: %s", err, time.Since(began), log)
+		}
+		close(hang)
+		synctest.Wait()
+	})
+}
+
+// hooked counts the calls of the hooks; each fails once.
+type hooked struct{ before, kept, restored []Change }
+
+func (h *hooked) into(c *node) {
+	hook := func(calls *[]Change) func(context.Context, Change) error {
+		return func(_ context.Context, u Change) error {
+			if *calls = append(*calls, u); len(*calls) == 1 {
+				return errors.New("the first call fails")
+			}
+			return nil
+		}
+	}
+	c.BeforeTrial, c.Kept, c.RolledBack = hook(&h.before), hook(&h.kept), hook(&h.restored)
+}
+
+// saves has the version 1.0.0 save its data for 1.1.0, in the second attempt.
+func saves(t *testing.T, c node, h *hooked) {
+	t.Helper()
+	a, err := newOf(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := release.MustVersion("1.1.0")
+	if err := a.beforeTrial(t.Context(), next); err == nil || !strings.Contains(err.Error(), "the first call fails") {
+		t.Errorf("the error refuses no upgrade: %v", err)
+	}
+	if hooks, _ := a.c.Layout.ReadHooks(); hooks.Saved != nil {
+		t.Errorf("nothing was saved, but %+v", hooks)
+	}
+	if err := a.beforeTrial(t.Context(), next); err != nil || len(h.before) != 2 || h.before[1].To != next || h.before[1].From != release.MustVersion("1.0.0") {
+		t.Errorf("%+v, %v", h.before, err)
+	}
+}
+
+// failedTrial rolls a trial of 1.1.0 back.
+func failedTrial(t *testing.T, c node, l state.Layout) {
+	t.Helper()
+	installed(t, c, l, "1.1.0")
+	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
+		s = state.Begin(s, state.Trial{ID: "c", CommandID: "c", Target: release.MustVersion("1.1.0"), MaxAttempts: 3}, now)
+		tr.Previous, tr.Current = release.MustVersion("1.0.0"), release.MustVersion("1.1.0")
+		s, tr = state.Revert(s, tr, "it crashed", now)
+		return s, tr, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A version to which an operator rolls back restores the data that it had saved, also after the
+// newer version was kept.
+func TestDataIsRestoredAfterAnOperatorsRollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l, _, _ := aloneOnTrial(t)
+		var h hooked
+		h.into(&c)
+		old := c
+		old.Version = "1.0.0"
+		saves(t, old, &h)
+		_, stop, done := started(t, c)
+		time.Sleep(10 * time.Minute)
+		end(t, stop, done, nil)
+		rollBack(t, l, "")
+		_, stop, done = started(t, old)
+		time.Sleep(time.Minute)
+		end(t, stop, done, nil)
+		if len(h.restored) != 2 || h.restored[1].To != release.MustVersion("1.1.0") {
+			t.Errorf("%+v", h.restored)
+		}
+	})
+}
+
+// After a rollback the version that saved its data restores them before it serves, until it
+// has, and then not again.
+func TestDataIsRestoredAfterARollback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l, told, _ := alone(t)
+		var h hooked
+		h.into(&c)
+		restoredFirst := false
+		c.Serve = func(ctx context.Context, a *Agent) error {
+			restoredFirst = len(h.restored) == 2
+			return serves(0)(ctx, a)
+		}
+		start := func(restored int) {
+			t.Helper()
+			_, stop, done := started(t, c)
+			time.Sleep(time.Minute)
+			if len(h.restored) != restored || len(h.kept) != 0 {
+				t.Errorf("%+v", h)
+			}
+			end(t, stop, done, nil)
+		}
+		start(0) // nothing was saved
+		saves(t, c, &h)
+		start(0) // the swap failed
+		failedTrial(t, c, l)
+		start(2)
+		if !restoredFirst || strings.Count(told.String(), "READY=1") != 3 {
+			t.Errorf("it served before it had restored its data; systemd was told %s", told)
+		}
+		if u := h.restored[1]; u.To != release.MustVersion("1.1.0") || u.From != release.MustVersion("1.0.0") || u.Reason == "" {
+			t.Errorf("%+v", u)
+		}
+		start(2)
+	})
+}
+
+// A version that is kept is told so, when it is kept or in its next start, until the hook succeeds.
+func TestAVersionIsToldThatItIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, _, _ := aloneOnTrial(t)
+		var h hooked
+		h.into(&c)
+		c.Serve = serves(0)
+		a, stop, done := started(t, c)
+		time.Sleep(a.c.Hold / 2)
+		if len(h.kept) > 0 {
+			t.Error("it is told on trial")
+		}
+		for range 100 {
+			if time.Sleep(time.Second); len(h.kept) > 0 {
+				break
+			}
+		}
+		end(t, stop, done, nil) // before the second call
+		for range 2 {
+			_, stop, done = started(t, c)
+			time.Sleep(time.Minute)
+			if len(h.kept) != 2 || h.kept[1].From != release.MustVersion("1.0.0") || h.kept[1].To != release.MustVersion("1.1.0") {
+				t.Errorf("%+v", h.kept)
+			}
+			end(t, stop, done, nil)
+		}
+		if len(h.restored) > 0 {
+			t.Error("there was no rollback")
+		}
+	})
+}
+
+// A damaged record makes no hook due, and is replaced by the next one.
+func TestADamagedRecordOfHooks(t *testing.T) {
+	for name, text := range map[string]string{"no JSON": "{", "too long": strings.Repeat("x", 5000), "a wrong version": `{"saved":{"from":"../..","to":"1.1.0"}}`} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, l, _, _ := alone(t)
+				var h hooked
+				h.into(&c)
+				saves(t, c, &h)
+				failedTrial(t, c, l)
+				if err := l.Disk().WriteFile(l.Root()+"/hooks.json", []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				_, stop, done := started(t, c)
+				time.Sleep(time.Minute)
+				end(t, stop, done, nil)
+				if len(h.restored) > 0 {
+					t.Errorf("%+v", h.restored)
+				}
+				h = hooked{}
+				h.into(&c)
+				saves(t, c, &h)
+			})
+		})
+	}
+}
+
+// Events of the service reach the outbox, within limits, and bad ones do not.
+func TestEventsOfTheService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, l, _, _ := alone(t)
+		a, err := newOf(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range []Event{
+			{"fatal", "disk", "x"}, {release.Info, "upgrade", "x"}, {release.Info, "identity", "x"}, {release.Info, "A", "x"}, {release.Info, "", "x"},
+			{release.Info, "disk", ""}, {release.Info, "disk", strings.Repeat("x", 1001)},
+		} {
+			if err := a.Report(t.Context(), e); err == nil {
+				t.Errorf("%+v was taken", e)
+			}
+		}
+		taken := 0
+		for range 1000 {
+			if err := a.Report(t.Context(), Event{release.Warning, "disk", "it is 95 % full\x1b[31m"}); err == nil {
+				taken++
+			} else if !errors.Is(err, ErrTooManyEvents) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		entries, _, err := l.Outbox().List()
+		if err != nil || taken != maxOwnEvents || len(entries) != maxOwnEvents {
+			t.Fatalf("%d taken, %d entries, %v", taken, len(entries), err)
+		}
+		if w := event(entries[0]); w.Category != "disk" || w.Severity != release.Warning || strings.Contains(w.Message, "\x1b") || w.Details.ErrorCode != "" {
+			t.Errorf("%+v", w)
+		}
+	})
+}
