@@ -43,7 +43,7 @@ func TestHandlersAreChecked(t *testing.T) {
 		`has 65 bytes, more than 64`:                    {Handlers: Handlers{strings.Repeat("a", 65): ok}},
 		`Options.Handlers["reboot"] is nil`:             {Handlers: Handlers{"reboot": nil}},
 		`Options.Handlers has 65 entries, more than 64`: {Handlers: many},
-		`Options.HandlerTimeout is -1s`:                 {HandlerTimeout: -time.Second},
+		`Options.HandlerTimeout is -1s`:                 {Handlers: Handlers{"reboot": ok}, HandlerTimeout: -time.Second},
 	} {
 		c := bareNode(t)
 		c.Handlers, c.HandlerTimeout = o.Handlers, o.HandlerTimeout

@@ -59,8 +59,8 @@ const (
 // CommandHandlers is nil, or a Handlers. It is an interface so that a program without handlers
 // does not link what serves them.
 type CommandHandlers interface {
-	check() []error
-	clone() CommandHandlers
+	// checked returns a copy, and what is wrong with the handlers and their limit.
+	checked(limit time.Duration) (CommandHandlers, error)
 	callbacks(limit time.Duration, log func(string, ...any)) map[string]*callback
 	server(a *Agent) commandServer
 }
@@ -68,7 +68,11 @@ type CommandHandlers interface {
 // Handlers are the handlers of a program's actions, by the name of the action.
 type Handlers map[string]Handler
 
-func (h Handlers) check() (errs []error) {
+func (h Handlers) checked(limit time.Duration) (CommandHandlers, error) {
+	var errs []error
+	if limit < 0 || limit > maxHandlerTimeout {
+		errs = append(errs, config.NewError("Options.HandlerTimeout", " is %v; it must be 0 (for %v) to %v", limit, defaultHandlerTimeout, maxHandlerTimeout))
+	}
 	if n := len(h); n > wire.MaxActions {
 		errs = append(errs, config.NewError("Options.Handlers", " has %d entries, more than %d", n, wire.MaxActions))
 	}
@@ -81,34 +85,18 @@ func (h Handlers) check() (errs []error) {
 			errs = append(errs, config.NewError(key, " is nil; leave out an action that the program does not handle"))
 		}
 	}
-	return errs
+	return maps.Clone(h), errors.Join(errs...)
 }
 
-func (h Handlers) clone() CommandHandlers { return maps.Clone(h) }
-
 func (h Handlers) callbacks(limit time.Duration, log func(string, ...any)) map[string]*callback {
+	if limit == 0 {
+		limit = defaultHandlerTimeout
+	}
 	m := make(map[string]*callback, len(h))
 	for name := range h {
 		m[name] = newCallback(fmt.Sprintf("Options.Handlers[%q]", name), limit, log)
 	}
 	return m
-}
-
-// checkHandlers returns what is wrong with the handlers of o. It copies them, and fills in
-// their limit.
-func checkHandlers(o *Options) []error {
-	var errs []error
-	if d := o.HandlerTimeout; d < 0 || d > maxHandlerTimeout {
-		errs = append(errs, config.NewError("Options.HandlerTimeout", " is %v; it must be 0 (for %v) to %v", d, defaultHandlerTimeout, maxHandlerTimeout))
-	}
-	if o.HandlerTimeout == 0 {
-		o.HandlerTimeout = defaultHandlerTimeout
-	}
-	if o.Handlers == nil {
-		return errs
-	}
-	o.Handlers = o.Handlers.clone()
-	return append(errs, o.Handlers.check()...)
 }
 
 // handled is what a handler left.

@@ -122,7 +122,6 @@ func Check(c config.Config, o Options) error {
 func resolve(c config.Config, o Options) (settings, error) {
 	checked, err := c.Resolve()
 	o.Signers = slices.Clone(o.Signers)
-	handlerErrs := checkHandlers(&o)
 	r := settings{Settings: checked, Options: o}
 	errs := []error{err}
 	if c.Service.Unit == "" || o.Version != "" {
@@ -136,7 +135,10 @@ func resolve(c config.Config, o Options) (settings, error) {
 		}
 		r.Notify = func(string) error { return nil }
 	}
-	errs = append(errs, handlerErrs...)
+	if o.Handlers != nil {
+		r.Handlers, err = o.Handlers.checked(o.HandlerTimeout)
+		errs = append(errs, err)
+	}
 	r.Window, r.Hold = pace(r.Window), pace(r.Hold)
 	return r, errors.Join(errs...)
 }

@@ -44,18 +44,18 @@ func CheckActionName(name string) error {
 	return nil
 }
 
-// actionNames returns the names in list that can be those of an author's actions, each once,
-// at most MaxActions. A later version may know others.
-func actionNames(list []string) []string {
+// ActionNames returns the names of Auth.Actions that can be those of an author's actions, each
+// once. A later version of the node may know others.
+func (a *Auth) ActionNames() []string {
 	known := make(map[string]bool)
-	out := make([]string, 0, min(len(list), MaxActions))
-	for _, name := range list {
-		if len(out) < MaxActions && !known[name] && CheckActionName(name) == nil {
+	var names []string
+	for _, name := range a.Actions {
+		if !known[name] && CheckActionName(name) == nil {
 			known[name] = true
-			out = append(out, name)
+			names = append(names, name)
 		}
 	}
-	return out
+	return names
 }
 
 // isNull reports whether b is no value: absent, or null.

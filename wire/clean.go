@@ -62,7 +62,7 @@ func (a *Auth) clean() {
 		a.Features = names(a.Features)
 	}
 	if a.Actions != nil {
-		a.Actions = actionNames(a.Actions)
+		a.Actions = bounded(a.Actions, MaxActions, MaxActionName)
 	}
 }
 

@@ -29,7 +29,7 @@ type Auth struct {
 	// if the node does not know it, as of a version that an earlier agent staged.
 	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
 	// Actions are the names of the author's actions that the program handles: see
-	// CheckActionName. Earlier agents, and programs without any, send none.
+	// ActionNames. Earlier agents, and programs without any, send none.
 	Actions []string `json:"actions,omitempty"`
 }
 

@@ -91,7 +91,7 @@ func (s *session) register(ctx context.Context, auth *wire.Auth, features []stri
 		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: s.address, Features: auth.Features}
 	err := s.hub.presence.register(ctx, s, secret.Hash(auth.RegistrationToken), n)
 	if err == nil && len(auth.Actions) > 0 {
-		err = s.hub.Store.RecordActions(ctx, n.ID, auth.Actions)
+		err = s.hub.Store.RecordActions(ctx, n.ID, auth.ActionNames())
 	}
 	if errors.Is(err, store.ErrDenied) {
 		return nil, &refusal{reason: "not accepted: the registration token is wrong"}
@@ -120,7 +120,7 @@ func (s *session) identify(ctx context.Context, auth *wire.Auth) error {
 		err = s.hub.Store.RecordManifest(ctx, auth.NodeID, auth.SoftwareVersion, auth.ManifestSHA256)
 	}
 	if err == nil {
-		err = s.hub.Store.RecordActions(ctx, auth.NodeID, auth.Actions)
+		err = s.hub.Store.RecordActions(ctx, auth.NodeID, auth.ActionNames())
 	}
 	return err
 }
