@@ -54,6 +54,7 @@ type Agent struct {
 	attached *attached // nil when this process is the service
 	hold     *hold     // of the root, while the agent runs
 	calls    *callbacks
+	commands commandServer // of the author; nil: the program has no handlers
 
 	started   atomic.Bool // Run was called
 	startedAt time.Time   // of this process, as far as the agent knows; monotonic
@@ -140,6 +141,9 @@ func newAgent(r settings) *Agent {
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), ownEvents: newOwnEvents(),
+	}
+	if r.Handlers != nil {
+		a.commands = r.Handlers.server(a)
 	}
 	a.closeSwap = sync.OnceFunc(func() { close(a.swapped) })
 	return a
@@ -228,6 +232,9 @@ func (a *Agent) run(ctx context.Context) error {
 	a.expectLoop(0)
 	g.Go(func() error { return a.notifyAgain(ctx) })
 	g.Go(func() error { return a.connect(ctx) })
+	if a.commands != nil {
+		g.Go(func() error { a.commands.serve(ctx); return nil })
+	}
 	g.Go(func() error { return a.retryReconcile(ctx, res.State.Status != "") })
 	g.Go(func() error { return a.checkUnitRegularly(ctx, unitAnswered) })
 	if !trial && res.State.Status != "" || a.attached != nil { // this program is not on trial
@@ -346,8 +353,8 @@ func (a *Agent) sendReady(status state.Status) {
 	a.log.Info("ready", "version", a.c.version.String(), "status", string(status))
 }
 
-// drain waits, for at most drain_secs, until the service has finished its work and
-// the manager has every report that can be sent now. Then the run ends.
+// drain waits, for at most drain_secs, until the service has finished its work, no handler of
+// a command runs, and the manager has every report and answer that can be sent now. Then the run ends.
 func (a *Agent) drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.c.DrainTime)
 	defer cancel()
@@ -361,7 +368,7 @@ func (a *Agent) drain(ctx context.Context) error {
 	for {
 		entries, _, err := a.c.Layout.Outbox().List()
 		entries = slices.DeleteFunc(entries, a.forLater())
-		if err != nil || len(entries) == 0 || len(a.c.URLs) == 0 {
+		if (err != nil || len(entries) == 0 || len(a.c.URLs) == 0) && (a.commands == nil || a.commands.idle()) {
 			return ErrRestart
 		}
 		wake(a.outbox)

@@ -22,13 +22,15 @@ const (
 type callbacks struct {
 	check, drain, notify, checkUnit, checkVersion, journal *callback
 	serve, beforeTrial, kept, rolledBack                   *callback
+
+	handlers map[string]*callback // by the name of the action
 }
 
 func newCallbacks(r settings) *callbacks {
 	log := r.Log.Error
 	serve := newCallback("Options.Serve", math.MaxInt64, log)
 	serve.grace = r.DrainTime
-	return &callbacks{
+	c := &callbacks{
 		check:        newCallback("Options.Check", checkLimit, log),
 		drain:        newCallback("Options.Drain", r.DrainTime, log),
 		notify:       newCallback("Options.Notify", notifyLimit, log),
@@ -40,6 +42,10 @@ func newCallbacks(r settings) *callbacks {
 		kept:         newCallback("Options.Kept", keptLimit, log),
 		rolledBack:   newCallback("Options.RolledBack", hookLimit, log),
 	}
+	if r.Handlers != nil {
+		c.handlers = r.Handlers.callbacks(r.HandlerTimeout, log)
+	}
+	return c
 }
 
 // askCheck calls Options.Check.

@@ -28,7 +28,7 @@ const (
 	// writeTimeout is how long writeChunk bytes of a message may take.
 	writeTimeout = 10 * time.Second
 	writeChunk   = 4 << 10
-	// handlerTimeout also bounds the checks and writes of one turn of the loop.
+	// handlerTimeout bounds the checks and writes of one turn of the loop.
 	handlerTimeout = 20 * time.Second
 
 	// sharedSessions is how many short sessions in a row, all ended by the manager,

@@ -4,6 +4,8 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -41,6 +43,26 @@ func Example() {
 	if err := a.Run(context.Background()); err != nil {
 		panic(err) // the trial of this version failed
 	}
+}
+
+// The manager can send this player the command set_gain, and shows what it returns.
+func ExampleHandlers() {
+	gain := 0.0
+	handlers := agent.Handlers{
+		"set_gain": func(_ context.Context, c agent.Command) (any, error) {
+			var p struct{ DB *float64 }
+			if err := json.Unmarshal(c.Params, &p); err != nil || p.DB == nil {
+				return nil, errors.New(`want {"db": NUMBER}`) // the command has failed
+			}
+			was := gain
+			gain = *p.DB
+			return map[string]float64{"was": was}, nil
+		},
+	}
+	_ = agent.Options{Version: "1.5.0", Handlers: handlers, HandlerTimeout: 5 * time.Second}
+	result, err := handlers["set_gain"](context.Background(), agent.Command{Params: json.RawMessage(`{"db": 3}`)})
+	fmt.Println(result, err)
+	// Output: map[was:0] <nil>
 }
 
 // A stable version is ready at once, without its manager. Run returns nil when its

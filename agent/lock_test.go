@@ -49,7 +49,9 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 		tryLock("the manager answers auth")
 		p.welcome()
 		p.send(&wire.Command{CommandID: "h", Action: wire.Action{Type: "reboot"}})
-		p.ack("h")
+		if p.ack("h").Success {
+			tryLock("the command is answered")
+		}
 		p.send(upgradeTo("u", "0.1.0")) // refused, after a look at the unit
 		p.drain()
 	}))
@@ -62,7 +64,7 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 	c.CheckUnit = func(context.Context) error { tryLock("CheckUnit runs"); return nil }
 	c.Journal = func(context.Context) ([]string, error) { tryLock("Journal runs"); return []string{"a line"}, nil }
 	c.Notify = func(string) error { tryLock("Notify runs"); return nil }
-	c.Handlers = map[string]Handler{"reboot": func(context.Context, wire.Action) error { tryLock("a handler runs"); return nil }}
+	c.Handlers = Handlers{"reboot": func(context.Context, Command) (any, error) { tryLock("a handler runs"); return nil, nil }}
 	// The last upgrade was rolled back, so that the journal is read.
 	v := release.MustVersion("1.1.0")
 	if _, err := l.Do(t.Context(), func(s state.State, tr state.Tree, _ time.Time) (state.State, state.Tree, error) {
@@ -73,7 +75,7 @@ func TestTheLockIsFreeWhileTheAgentWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	runAgent(t, c)
-	want := []string{"Check runs", "CheckUnit runs", "Journal runs", "Notify runs", "a handler runs", "health.http answers", "the manager answers auth"}
+	want := []string{"Check runs", "CheckUnit runs", "Journal runs", "Notify runs", "a handler runs", "health.http answers", "the command is answered", "the manager answers auth"}
 	wait(t, "every part", func() bool {
 		mu.Lock()
 		defer mu.Unlock()

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
-	"github.com/bilbycast/edge-agent/wire"
 )
 
 // Options is what a program gives its agent besides the configuration. New needs Version,
@@ -84,16 +83,18 @@ type Options struct {
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
-	// Handlers serve commands other than upgrades, by action type.
-	Handlers map[string]Handler
+	// Handlers carry out the author's commands, by the name of the action:
+	// Handlers{"reboot": reboot}. A name is a
+	// lower-case letter, then at most 63 lower-case letters, digits and underscores.
+	// get_config, and names that begin with upgrade_, are reserved for the agent. New refuses
+	// other names, a nil handler, and more than 64. The node announces the names to its
+	// manager. Limit: HandlerTimeout. See Handler.
+	Handlers CommandHandlers
+	// HandlerTimeout is the limit of a Handler: 0, which means 5 minutes, to 24 hours.
+	HandlerTimeout time.Duration
 	// Log receives one record a transition; nil: nobody reads them.
 	Log *slog.Logger
 }
-
-// Handler serves one command. Its error becomes a failed ack with the error_code
-// "action_failed". Handlers run one at a time and block the session; ctx ends after
-// 20 s, and they must then return.
-type Handler func(ctx context.Context, action wire.Action) error
 
 // settings is a checked configuration with the options.
 type settings struct {
@@ -120,7 +121,7 @@ func Check(c config.Config, o Options) error {
 // current points to; "" if there is none.
 func resolve(c config.Config, o Options) (settings, error) {
 	checked, err := c.Resolve()
-	o.Signers, o.Handlers = slices.Clone(o.Signers), maps.Clone(o.Handlers)
+	o.Signers = slices.Clone(o.Signers)
 	r := settings{Settings: checked, Options: o}
 	errs := []error{err}
 	if c.Service.Unit == "" || o.Version != "" {
@@ -133,6 +134,10 @@ func resolve(c config.Config, o Options) (settings, error) {
 			errs = append(errs, config.NewError("Options.Notify", " is not set, but this process runs under a unit of Type=notify; set it to systemd.Notify"))
 		}
 		r.Notify = func(string) error { return nil }
+	}
+	if o.Handlers != nil {
+		r.Handlers, err = o.Handlers.checked(o.HandlerTimeout)
+		errs = append(errs, err)
 	}
 	r.Window, r.Hold = pace(r.Window), pace(r.Hold)
 	return r, errors.Join(errs...)

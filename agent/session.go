@@ -129,6 +129,7 @@ func (a *Agent) auth(ctx context.Context) (*wire.Auth, error) {
 		NodeID: cred.NodeID, NodeSecret: cred.NodeSecret,
 		SoftwareVersion: a.c.version.String(), DeviceType: a.c.Host.DeviceType, ProtocolVersion: wire.ProtocolVersion,
 		Features: []string{wire.FeatureWithdraw}, ManifestSHA256: stage.ManifestOf(a.c.Layout, a.c.version),
+		Actions: a.actionNames(),
 	}
 	if cred.NodeID != "" {
 		return auth, nil
@@ -252,6 +253,11 @@ func (s *session) serve(ctx context.Context) error {
 	beat := time.NewTicker(wire.HealthInterval)
 	defer beat.Stop()
 	wake(s.a.outbox)
+	var answers chan struct{} // nil: the program has no handlers
+	if s.a.commands != nil {
+		answers = s.a.commands.due()
+		wake(answers)
+	}
 	for {
 		s.a.expectLoop(wire.HealthInterval + handlerTimeout)
 		in := frames
@@ -274,6 +280,8 @@ func (s *session) serve(ctx context.Context) error {
 			}
 		case <-s.a.healthDue:
 			s.askHealth(checking)
+		case <-answers:
+			err = s.a.commands.answer(func(ack *wire.CommandAck) error { return s.send(ack) })
 		case <-s.a.outbox:
 			s.askDelivery(ctx)
 		case then := <-s.disk.done:
@@ -309,6 +317,14 @@ func (s *session) handle(ctx context.Context, b []byte) error {
 	return nil
 }
 
+// actionNames returns the names of the author's actions, sorted; nil if there are none.
+func (a *Agent) actionNames() []string {
+	if a.commands == nil {
+		return nil
+	}
+	return a.commands.names()
+}
+
 func (s *session) command(ctx context.Context, c *wire.Command) error {
 	ack := &wire.CommandAck{CommandID: c.CommandID}
 	switch c.Action.Type {
@@ -337,20 +353,17 @@ func (s *session) command(ctx context.Context, c *wire.Command) error {
 		}
 		ack.Success = true
 	default:
-		h, ok := s.a.c.Handlers[c.Action.Type]
-		if !ok {
-			ack.Error, ack.ErrorCode = fmt.Sprintf("this node does not support the action %.64q", c.Action.Type), wire.UnknownAction
-			break
+		if slices.Contains(s.a.actionNames(), c.Action.Type) {
+			s.disk.add(func() func() error {
+				ack := s.a.commands.accept(c)
+				if ack == nil {
+					return nil // it comes with answer
+				}
+				return func() error { return s.send(ack) }
+			})
+			return nil
 		}
-		hctx, cancel := context.WithTimeout(ctx, handlerTimeout)
-		err := h(hctx, c.Action)
-		cancel()
-		if err != nil {
-			_, why := codeAndText(err)
-			ack.Error, ack.ErrorCode = why, wire.ActionFailed
-			break
-		}
-		ack.Success = true
+		ack.Error, ack.ErrorCode = fmt.Sprintf("this node does not support the action %.64q", c.Action.Type), wire.UnknownAction
 	}
 	return s.send(ack)
 }

@@ -204,7 +204,7 @@ func (l Layout) reconcile(s State, t Tree, now time.Time) (State, Tree, string) 
 // Sweep removes the temporary files that a crash left.
 func (l Layout) Sweep(ctx context.Context) error {
 	return l.Locked(ctx, func() error {
-		for _, dir := range []string{l.root, l.Versions(), l.OutboxDir()} {
+		for _, dir := range []string{l.root, l.Versions(), l.OutboxDir(), l.path(actionsName)} {
 			entries, err := os.ReadDir(dir)
 			if err != nil {
 				continue // nothing to remove

@@ -28,7 +28,7 @@ func (l Layout) Misowned(owner uint32) (path string, by uint32, ok bool, err err
 			files = append(files, filepath.Join(dir, e.Name()))
 		}
 	}
-	files = append(files, l.AgentLock(), l.AcceptedConfig(), l.ManagerFile(), l.hooksFile(), l.startFile(), l.path(trialName))
+	files = append(files, l.AgentLock(), l.AcceptedConfig(), l.ManagerFile(), l.hooksFile(), l.startFile(), l.path(trialName), l.path(actionsName))
 	for _, path := range files {
 		st, err := os.Stat(path)
 		switch {

@@ -39,6 +39,7 @@ const (
 	startsName             = "starts.json"
 	judgeName              = "judge.json"
 	acceptedName           = "accepted.json"
+	actionsName            = "actions"
 )
 
 // ReleaseFile is the name of the file, in the top of a version's directory, that

@@ -61,6 +61,9 @@ func (a *Auth) clean() {
 	if a.Features != nil {
 		a.Features = names(a.Features)
 	}
+	if a.Actions != nil {
+		a.Actions = bounded(a.Actions, MaxActions, MaxActionName)
+	}
 }
 
 func (h *Health) clean() {
@@ -97,6 +100,9 @@ func (h *Health) clean() {
 func (a *CommandAck) clean() {
 	clean(MaxText, &a.Error)
 	clean(release.MaxNameLen, (*string)(&a.ErrorCode))
+	if isNull(a.Result) {
+		a.Result = nil
+	}
 	if d := a.Data; d != nil {
 		clean(release.MaxVersionLen, &d.FromVersion, &d.ToVersion)
 		clean(release.MaxNameLen, &d.Status, &d.Channel, &d.Variant, &d.Arch)

@@ -21,7 +21,11 @@ const hostile = "a\x1b]52;c;cm0gLXJm\x07b\r\nnode forged\u202egnp.exe\u009b2J\x0
 
 // fill sets every text of v to s, and every list to n entries. Times stay zero.
 func fill(v reflect.Value, s string, n int) {
-	if v.Type() == reflect.TypeFor[time.Time]() {
+	switch v.Type() {
+	case reflect.TypeFor[time.Time]():
+		return
+	case reflect.TypeFor[json.RawMessage](): // the author's, and the only one that is not cleaned
+		v.SetBytes([]byte(`"result"`))
 		return
 	}
 	switch v.Kind() {

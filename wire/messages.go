@@ -28,6 +28,9 @@ type Auth struct {
 	// ManifestSHA256 is that of the manifest of the running version, in lower-case hex; ""
 	// if the node does not know it, as of a version that an earlier agent staged.
 	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
+	// Actions are the names of the author's actions that the program handles: see
+	// ActionNames. Earlier agents, and programs without any, send none.
+	Actions []string `json:"actions,omitempty"`
 }
 
 // RegisterAck answers an Auth with a token, and authenticates the session. The node
@@ -118,7 +121,7 @@ type Command struct {
 }
 
 // Action is the action of a Command. The fields after Type belong to ActionUpgrade, but
-// CommandID to ActionWithdraw; Raw is the complete object, for handlers of other types.
+// CommandID to ActionWithdraw and Params to an author's action; Raw is the complete object.
 type Action struct {
 	Type       string `json:"type"`
 	Version    string `json:"version,omitempty"`
@@ -132,15 +135,19 @@ type Action struct {
 	// accepts, in lower-case hex. It can only refuse a release. Earlier agents ignore it.
 	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
 	// CommandID is the id of the upgrade command that ActionWithdraw withdraws.
-	CommandID string          `json:"command_id,omitempty"`
-	Raw       json.RawMessage `json:"-"`
+	CommandID string `json:"command_id,omitempty"`
+	// Params are the parameters of an author's action, any JSON value; nil: none. Decode does
+	// not bound them, so that the node can refuse those of more than MaxParams bytes.
+	Params json.RawMessage `json:"params,omitempty"`
+	Raw    json.RawMessage `json:"-"`
 }
 
-// UnmarshalJSON reads all fields of an upgrade or a withdrawal, and only the type of any
-// other action, whose handler reads Raw.
+// UnmarshalJSON reads all fields of an upgrade or a withdrawal, and only the type and the
+// parameters of any other action, whose handler reads Params or Raw.
 func (a *Action) UnmarshalJSON(b []byte) error {
 	var t struct {
-		Type string `json:"type"`
+		Type   string          `json:"type"`
+		Params json.RawMessage `json:"params"`
 	}
 	if err := json.Unmarshal(b, &t); err != nil {
 		return err
@@ -150,6 +157,9 @@ func (a *Action) UnmarshalJSON(b []byte) error {
 		if err := json.Unmarshal(b, (*plain)(a)); err != nil {
 			return err
 		}
+		a.Params = nil
+	} else if !isNull(t.Params) {
+		a.Params = t.Params
 	}
 	a.Type, a.Raw = t.Type, append(json.RawMessage(nil), b...)
 	// A longer text matches nothing on a node. It is shortened and not refused, so that
@@ -172,6 +182,10 @@ type CommandAck struct {
 	Data      *AckData     `json:"data,omitempty"`
 	Error     string       `json:"error,omitempty"`
 	ErrorCode release.Code `json:"error_code,omitempty"`
+	// Result is what the handler of an author's action returned, any JSON value of at most
+	// MaxResult bytes; nil: nothing. Its texts are the author's: unlike others, they may have
+	// line breaks and control characters. Earlier agents send none.
+	Result json.RawMessage `json:"result,omitempty"`
 }
 
 // AckData is the result of a successful upgrade command.
@@ -326,7 +340,8 @@ func (a *CommandAck) check() error {
 	return firstError(
 		checkID("command_id", a.CommandID),
 		checkLen("error", a.Error, MaxText),
-		checkLen("error_code", string(a.ErrorCode), MaxID))
+		checkLen("error_code", string(a.ErrorCode), MaxID),
+		checkLen("result", string(a.Result), MaxResult))
 }
 
 func (e *Event) check() error {

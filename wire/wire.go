@@ -19,8 +19,11 @@
 // connection as it keeps that of a session, until the node closes it. The manager refuses
 // probes while it cannot serve sessions.
 //
-// Decode bounds every text, list and number, so a caller need not check them again. The
-// package does no I/O and makes no decision.
+// An author's action is one that the program, not the agent, carries out. The node announces
+// its names in Auth.Actions; the Command has parameters, and the CommandAck a result.
+//
+// Decode bounds every text, list and number, except for Action.Params, so a caller need not
+// check them again. The package does no I/O and makes no decision.
 package wire
 
 import (

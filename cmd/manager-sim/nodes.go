@@ -157,11 +157,12 @@ func newNodeCmd() *cobra.Command {
 		Short: "Run a node, or show and change nodes of a running manager",
 		Example: `  manager-sim node run
   manager-sim node show 1e8821f6
+  manager-sim node command 1e8821f6 reboot --wait
   manager-sim node remove 1e8821f6 --reason 'sold'`,
 		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newNodeRunCmd(), newNodeShowCmd(), newNodeRemoveCmd(), newNodeResolveCmd(), newNodePendingCmd(), newNodeAcceptCmd())
+	cmd.AddCommand(newNodeRunCmd(), newNodeShowCmd(), newNodeRemoveCmd(), newNodeResolveCmd(), newNodePendingCmd(), newNodeAcceptCmd(), newNodeCommandCmd(), newNodeCommandsCmd())
 	return cmd
 }
 
@@ -211,6 +212,7 @@ func (c *client) showNode(cmd *cobra.Command, call func(api.Option) (api.Node, e
 		row("warning", w)
 	}
 	row("version", n.Version)
+	row("actions", strings.Join(n.Actions, ", "))
 	row("upgrade", strings.TrimSpace(upgradeState(n)+" "+n.TargetVersion))
 	if n.MayStillRun {
 		row("withdrawn", "the node may still carry it out: it was sent before, and the node has not confirmed the withdrawal")

@@ -30,6 +30,14 @@ func TestReferenceOfTheCodes(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", code, code.Severity(), e.Meaning, e.Remedy)
 	}
+	b.WriteString("\nThe `error_code` of an answer to a command to an action of the service's author:\n\n| code | meaning | what to do |\n| --- | --- | --- |\n")
+	for _, code := range web.ActionCodes() {
+		meaning, remedy := web.Meaning(code)
+		if meaning == "" || remedy == "" {
+			t.Errorf("%s has no meaning or no remedy", code)
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", code, meaning, remedy)
+	}
 	Check(t, "../..", "codes.md", b.String())
 }
 
@@ -41,7 +49,7 @@ func TestTroubleshootHasEveryCode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{rollout.TimeLimit}
+	want := append([]string{rollout.TimeLimit}, web.ActionCodes()...)
 	for _, code := range release.Codes() {
 		want = append(want, string(code))
 	}

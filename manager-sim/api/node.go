@@ -30,10 +30,12 @@ type Node struct {
 	MayStillRun bool `json:"may_still_run,omitempty"`
 	// Upgradable reports whether the manager would accept a request to upgrade now.
 	// If not, NotUpgradable is the reason.
-	Upgradable    bool            `json:"upgradable"`
-	NotUpgradable *NotUpgradable  `json:"not_upgradable,omitempty"`
-	Capabilities  []string        `json:"capabilities"`
-	Upgrade       json.RawMessage `json:"upgrade,omitempty"` // of its last health beat
+	Upgradable    bool           `json:"upgradable"`
+	NotUpgradable *NotUpgradable `json:"not_upgradable,omitempty"`
+	Capabilities  []string       `json:"capabilities"`
+	// Actions are those that the node's service, not its agent, carries out: see Action.
+	Actions []string        `json:"actions,omitempty"`
+	Upgrade json.RawMessage `json:"upgrade,omitempty"` // of its last health beat
 	// UpgradeUnavailable is the reason that the node itself reports for offering no
 	// upgrades.
 	UpgradeUnavailable string     `json:"upgrade_unavailable,omitempty"`

@@ -57,6 +57,10 @@ type Config struct {
 	Outcome func(node int, version string) Outcome
 	// Traits returns the faults of a node; nil means that no node has any.
 	Traits func(node int) Traits
+	// Actions are those that the nodes announce, and Act answers a command to one of them; its
+	// CommandID is set afterwards.
+	Actions []string
+	Act     func(node int, c *wire.Command) wire.CommandAck
 	// Saved has the states of earlier processes, by node; it can be shorter than Nodes.
 	// A node with unknown credentials retries with them.
 	Saved []Saved

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -100,7 +101,7 @@ func (n *node) session(ctx context.Context) error {
 		conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
 		return conn.WriteMessage(websocket.TextMessage, b)
 	}
-	auth := &wire.Auth{NodeID: n.id, NodeSecret: n.secret, SoftwareVersion: n.version.String(), DeviceType: n.c.DeviceType, ProtocolVersion: wire.ProtocolVersion}
+	auth := &wire.Auth{NodeID: n.id, NodeSecret: n.secret, SoftwareVersion: n.version.String(), DeviceType: n.c.DeviceType, ProtocolVersion: wire.ProtocolVersion, Actions: n.c.Actions}
 	if n.id == "" {
 		auth.RegistrationToken = n.c.Token
 	}
@@ -237,6 +238,12 @@ func (n *node) command(c *wire.Command) {
 		if ack != nil {
 			n.outbox = append(n.outbox, ack)
 		}
+		return
+	}
+	if slices.Contains(n.c.Actions, c.Action.Type) {
+		ack := n.c.Act(n.index, c)
+		ack.CommandID = c.CommandID
+		n.finish(&ack)
 		return
 	}
 	to, err := release.ParseVersion(c.Action.Version)

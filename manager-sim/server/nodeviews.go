@@ -41,7 +41,7 @@ func (v *nodeViews) view(ctx context.Context, n store.Node, groups map[string]st
 	node := api.Node{
 		ID: n.ID, DeviceType: n.DeviceType, GroupID: n.GroupID, GroupName: groups[n.GroupID], Online: v.online(n.ID), Address: n.Address,
 		Health: n.Health, Version: n.Version, ManifestSHA256: n.Manifest, TargetVersion: st.Command.Version, UpgradeState: st.State, ErrorCode: st.Code, Error: st.Message,
-		CommandID: st.Command.ID, RequestedBy: st.Command.Actor, MayStillRun: st.Command.MayStillRun() && (st.State == api.Withdrawn || st.Code == rollout.TimeLimit), Capabilities: n.Capabilities, Upgrade: n.Upgrade,
+		CommandID: st.Command.ID, RequestedBy: st.Command.Actor, MayStillRun: st.Command.MayStillRun() && (st.State == api.Withdrawn || st.Code == rollout.TimeLimit), Capabilities: n.Capabilities, Actions: n.Actions, Upgrade: n.Upgrade,
 		UpgradeUnavailable: n.Unavailable, Warnings: n.Warnings, RegisteredAt: n.RegisteredAt, LastSeen: n.LastSeen, RemovedAt: n.RemovedAt,
 		Trial: n.Trial, Hold: n.Hold, ManagerAwaySecs: int64(st.Away / time.Second), Dependency: st.Dependency,
 	}

@@ -41,7 +41,7 @@ func (o *once) wrap(rt route, h http.HandlerFunc) http.HandlerFunc {
 			badRequest(w, fmt.Errorf("Idempotency-Key has more than %d characters", api.MaxIdempotencyKey))
 			return
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxBody))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, rt.mostBody()))
 		if err != nil {
 			badRequest(w, fmt.Errorf("the body cannot be read: %w", err))
 			return
@@ -85,10 +85,10 @@ func (o *once) replay(w http.ResponseWriter, r *http.Request, s *store.Once) boo
 }
 
 // fingerprint returns the digest of a request that its key is bound to. For a body with
-// a password it is keyed, so that the database alone does not allow guesses at it.
+// a password, or with parameters of an action, it is keyed, so that the database alone does not allow guesses at it.
 func (o *once) fingerprint(r *http.Request, body []byte) string {
 	text := r.Method + " " + r.URL.Path + "\x00" + string(body)
-	if strings.HasPrefix(r.URL.Path, "/api/v1/users") || r.URL.Path == "/api/v1/password" {
+	if strings.HasPrefix(r.URL.Path, "/api/v1/users") || r.URL.Path == "/api/v1/password" || strings.HasSuffix(r.URL.Path, "/actions") {
 		m := hmac.New(sha256.New, o.key[:])
 		m.Write([]byte(text))
 		return hex.EncodeToString(m.Sum(nil))

@@ -173,6 +173,7 @@ func TestEveryCallIsAsDescribed(t *testing.T) {
 	})
 	call(200, "GET", "/api/v1/nodes/"+id+"/commands", "", nil)
 	call(404, "POST", "/api/v1/nodes/"+id+"/withdraw", `{"command_id":"none","reason":"wrong version"}`, nil)
+	m.actionCalls(call, id)
 	var connections struct {
 		Connections []struct{ State, Version string }
 	}

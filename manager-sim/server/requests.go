@@ -17,7 +17,12 @@ import (
 // readBody decodes a body of JSON without unknown fields. If that fails, it answers, and
 // returns false.
 func readBody(w http.ResponseWriter, r *http.Request, to any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, api.MaxBody))
+	return readBodyOf(w, r, to, api.MaxBody)
+}
+
+// readBodyOf is readBody for a body of at most that many bytes.
+func readBodyOf(w http.ResponseWriter, r *http.Request, to any, most int64) bool {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	d.DisallowUnknownFields()
 	if err := d.Decode(to); err != nil {
 		badRequest(w, fmt.Errorf("the body does not fit this call: %w", err))

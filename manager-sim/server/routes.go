@@ -17,11 +17,12 @@ type route struct {
 	handle       http.HandlerFunc
 	summary      string
 	query        []param
-	in           any  // the body's type; nil: none
-	status       int  // of success; 0: 200
-	out          any  // the answer's type; nil: none
-	ifMatch      bool // it reads If-Match
-	secret       bool // the answer is not kept for an Idempotency-Key
+	in           any   // the body's type; nil: none
+	status       int   // of success; 0: 200
+	out          any   // the answer's type; nil: none
+	ifMatch      bool  // it reads If-Match
+	secret       bool  // the answer is not kept for an Idempotency-Key
+	maxBody      int64 // bytes of the body; 0: api.MaxBody
 }
 
 // param is a parameter of the query.
@@ -48,6 +49,7 @@ func severities() string {
 // handlers are the routes by resource.
 type handlers struct {
 	nodes    nodeRoutes
+	actions  actionRoutes
 	pending  pendingRoutes
 	groups   groupRoutes
 	rollouts rolloutRoutes
@@ -59,7 +61,7 @@ type handlers struct {
 }
 
 func (h *handlers) table() []route {
-	return slices.Concat(h.nodeTable(), h.recordTable(), h.groupTable(), h.userTable())
+	return slices.Concat(h.nodeTable(), h.actionTable(), h.recordTable(), h.groupTable(), h.userTable())
 }
 
 func (h *handlers) nodeTable() []route {
@@ -77,6 +79,15 @@ func (h *handlers) nodeTable() []route {
 		{method: "GET", path: "/api/v1/pending-nodes", role: api.SuperAdmin, handle: h.pending.list, summary: "List the nodes whose credentials this manager does not know", out: api.PendingNodeList{}},
 		{method: "POST", path: "/api/v1/pending-nodes/{id}/accept", role: api.SuperAdmin, handle: h.pending.accept, summary: "Accept a pending node with its own credentials", in: api.Acceptance{}, status: 201, out: api.NodeAccepted{}},
 		{method: "DELETE", path: "/api/v1/pending-nodes/{id}", role: api.SuperAdmin, handle: h.pending.dismiss, summary: "Ignore a pending node for an hour", status: 204},
+	}
+}
+
+func (h *handlers) actionTable() []route {
+	return []route{
+		{method: "GET", path: "/api/v1/nodes/{id}/actions", role: api.Viewer, handle: h.actions.list, summary: "List the commands to a node's own actions, newest first, with their results", query: paging, out: api.ActionList{}},
+		{method: "POST", path: "/api/v1/nodes/{id}/actions", role: api.Operator, handle: h.actions.create, summary: "Send a node a command to an action that it announced", in: api.ActionRequest{}, status: 202, out: api.CommandCreated{}, maxBody: api.MaxActionBody},
+		{method: "GET", path: "/api/v1/nodes/{id}/actions/{command}", role: api.Viewer, handle: h.actions.get, summary: "Show a command to a node's action, with its result", out: api.Action{}},
+		{method: "POST", path: "/api/v1/nodes/{id}/actions/{command}/withdraw", role: api.Operator, handle: h.actions.withdraw, summary: "Withdraw a command to a node's action that was never sent", in: api.Reason{}, out: api.Action{}},
 	}
 }
 
@@ -123,6 +134,14 @@ func (h *handlers) userTable() []route {
 		{method: "POST", path: "/api/v1/tokens", role: api.SuperAdmin, handle: h.tokens.create, summary: "Create a program's bearer token; its secret is shown once", in: api.NewToken{}, status: 201, out: api.TokenCreated{}, secret: true},
 		{method: "DELETE", path: "/api/v1/tokens/{id}", role: api.SuperAdmin, handle: h.tokens.revoke, summary: "Revoke a token, and those that it created", in: api.Reason{}, status: 204},
 	}
+}
+
+// mostBody returns how many bytes the body may have.
+func (rt route) mostBody() int64 {
+	if rt.maxBody == 0 {
+		return api.MaxBody
+	}
+	return rt.maxBody
 }
 
 // success returns the status of success.

@@ -103,6 +103,9 @@ func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) },
 		MaySend: func(ctx context.Context, cmd store.Command, n store.Node) (bool, error) {
 			return h.rollouts.engine.Commands.MaySend(ctx, cmd, n)
+		},
+		MayAct: func(ctx context.Context, acting, groupID string) (bool, error) {
+			return s.Users.May(ctx, acting, api.Operator, groupID)
 		}})
 	e := engine.New(engine.Config{Store: c.Store, Rollouts: c.Rollouts, Log: c.Log, Nodes: s.hub, CommandLock: commands, Publish: h.stream.records.send, Releases: c.Releases, Manifest: c.Manifest,
 		Clock: clock, VanishAfter: c.VanishAfter, Rights: s.Users, Resend: func() { nodes.ResendAll(s.hub) }})
@@ -110,6 +113,7 @@ func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 	g := &gate{store: c.Store, log: c.Log, identities: s.Users, metrics: h.metrics}
 	v := &nodeViews{gate: g, engine: e, online: s.hub.Online}
 	h.nodes = nodeRoutes{g, v, s.hub, commands}
+	h.actions = actionRoutes{g, v, s.hub, commands}
 	h.pending = pendingRoutes{g, s.hub, e.NodeChanged}
 	h.groups = groupRoutes{g, v}
 	h.rollouts = rolloutRoutes{g, e}

@@ -199,7 +199,7 @@ func (s *Store) Ready(ctx context.Context) error {
 }
 
 // tables are those of the present schema, apart from the one that write writes.
-var tables = []string{"tokens", "nodes", "commands", "events", "audit", "groups", "rollouts", "users", "sessions", "api_tokens", "connections", "once", "sign_ins", "alive", "outages"}
+var tables = []string{"tokens", "nodes", "commands", "events", "audit", "groups", "rollouts", "users", "sessions", "api_tokens", "connections", "once", "sign_ins", "alive", "outages", "actions"}
 
 // checkTables returns an error if a table is missing. It reads no row.
 func (s *Store) checkTables(ctx context.Context) error {

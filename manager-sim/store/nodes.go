@@ -34,18 +34,19 @@ type Node struct {
 	ProgressAt   time.Time     // when the progress of an upgrade that it reports last changed; zero: never
 	Features     []string      // that it announced when it authenticated last: wire.FeatureWithdraw
 	Manifest     string        // SHA-256 of the manifest of Version, as the node reports; "": it reports none
+	Actions      []string      // of its author, that it announced when it authenticated last
 	HealthAt     time.Time     // of its last health beat; zero: none since it authenticated at Version
 }
 
-const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at, features, manifest_sha256, progress_at"
+const nodeColumns = "id, device_type, secret_hash, version, capabilities, upgrade, registered_at, last_seen, group_id, health, unavailable, address, duplicate, removed_at, warnings, trial, hold, health_at, features, manifest_sha256, progress_at, actions"
 
 func scanNode(row scanner) (Node, error) {
 	var n Node
-	var caps, warnings, features string
+	var caps, warnings, features, actions string
 	var up, duplicate, hold sql.NullString
 	var reg, seen, removed, healthAt, progressAt int64
 	if err := row.Scan(&n.ID, &n.DeviceType, &n.SecretHash, &n.Version, &caps, &up, &reg, &seen, &n.GroupID,
-		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features, &n.Manifest, &progressAt); err != nil {
+		&n.Health, &n.Unavailable, &n.Address, &duplicate, &removed, &warnings, &n.Trial, &hold, &healthAt, &features, &n.Manifest, &progressAt, &actions); err != nil {
 		return n, unreadable(err)
 	}
 	n.Upgrade, n.RegisteredAt, n.LastSeen, n.RemovedAt, n.HealthAt = raw(up), fromMS(reg), fromMS(seen), fromMS(removed), fromMS(healthAt)
@@ -60,7 +61,7 @@ func scanNode(row scanner) (Node, error) {
 			return n, unreadable(err)
 		}
 	}
-	return n, unreadable(errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings), json.Unmarshal([]byte(features), &n.Features), valid(n.Upgrade)))
+	return n, unreadable(errors.Join(json.Unmarshal([]byte(caps), &n.Capabilities), json.Unmarshal([]byte(warnings), &n.Warnings), json.Unmarshal([]byte(features), &n.Features), json.Unmarshal([]byte(actions), &n.Actions), valid(n.Upgrade)))
 }
 
 // Node returns a node, also a removed one, or ErrNotFound, or ErrUnreadable.
@@ -91,14 +92,14 @@ func (s *Store) RemovedNodes(ctx context.Context) ([]Node, error) {
 // the lists, also if its record is ErrUnreadable. Its history stays. It returns ErrNotFound for a node that was removed already.
 func (s *Store) RemoveNode(ctx context.Context, id string, at time.Time, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
-		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL, trial = '', hold = NULL, features = '[]' WHERE id = ? AND removed_at = 0", ms(at), id)
+		r, err := tx.exec(ctx, "UPDATE nodes SET removed_at = ?, secret_hash = '', capabilities = '[]', warnings = '[]', upgrade = NULL, duplicate = NULL, trial = '', hold = NULL, features = '[]', actions = '[]' WHERE id = ? AND removed_at = 0", ms(at), id)
 		if err != nil {
 			return err
 		}
 		if k, err := r.RowsAffected(); err != nil || k == 0 {
 			return errors.Join(err, fmt.Errorf("node %q: %w, or removed already", id, ErrNotFound))
 		}
-		if err := withdrawOpen(ctx, tx, id, a.Actor, ReasonRemoved, at); err != nil {
+		if err := errors.Join(withdrawOpen(ctx, tx, id, a.Actor, ReasonRemoved, at), withdrawActions(ctx, tx, id, a.Actor)); err != nil {
 			return err
 		}
 		return addAudit(ctx, tx, a)

@@ -28,6 +28,9 @@ func failureOf(code, cause string) *failure {
 // Meaning returns what an error code means and what an operator can do. Both are empty
 // for an unknown code. Codes of package release have their texts there.
 func Meaning(code string) (meaning, remedy string) {
+	if meaning, remedy = actionMeaning(code); meaning != "" {
+		return meaning, remedy
+	}
 	switch code {
 	case rollout.Vanished:
 		return "The node kept the version, and is offline for longer than usual for it. It counts as updated again when it is back.",

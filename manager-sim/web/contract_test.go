@@ -172,6 +172,7 @@ func TestRolloutsCountTheirNodes(t *testing.T) {
 // nodePages answers the calls that the pages of any node and group make.
 func (f *fakeAPI) nodePages() {
 	f.on("GET /api/v1/nodes/{id}/commands", 200, object{"commands": []object{}})
+	f.on("GET /api/v1/nodes/{id}/actions", 200, object{"actions": []object{}})
 	f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{}})
 	f.on("GET /api/v1/groups", 200, object{"groups": []object{{"id": "g1", "name": "Site one"}}})
 	f.on("GET /api/v1/events", 200, object{"events": []object{}})

@@ -16,6 +16,7 @@ func TestARollbackForADependencyOnThePages(t *testing.T) {
 	node := nodeRecord("n1", object{"upgrade_state": "rolled_back", "target_version": "1.1.0", "version": "1.0.0", "dependency": true, "error_code": release.RolledBack, "error": "no route to db"})
 	f.on("GET /api/v1/nodes/n1", 200, node)
 	f.on("GET /api/v1/nodes", 200, object{"nodes": []object{node}})
+	f.on("GET /api/v1/nodes/{id}/actions", 200, object{"actions": []object{}})
 	f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{}})
 	f.on("GET /api/v1/groups", 200, object{"groups": []object{{"id": "g1", "name": "Site one"}}})
 	f.on("GET /api/v1/pending-nodes", 200, object{"nodes": []object{}})

@@ -147,7 +147,7 @@ func (f *fakeAPI) full() (nodes []object) {
 			"capabilities": []string{"upgrade", strings.Repeat("c", 64)}, "group_name": strings.Repeat("W", 64),
 			"duplicate": object{"addresses": []string{"192.0.2.7", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"}, "since": stamp}, "upgradable": false,
 			"not_upgradable": object{"code": "duplicate_identity", "reason": "Two devices use this identity.", "remedy": "Give one of them an identity of its own, then press Resolved."}}),
-		nodeRecord("changed-1", object{"upgrade_state": "changed", "error": "rolling back from 1.2.0 to 1.0.0: an operator rolled back", "target_version": "1.2.0", "requested_by": "alice"}),
+		nodeRecord("changed-1", object{"actions": []string{"reboot", strings.Repeat("a", 64)}, "upgrade_state": "changed", "error": "rolling back from 1.2.0 to 1.0.0: an operator rolled back", "target_version": "1.2.0", "requested_by": "alice"}),
 		nodeRecord("staging-1", object{"upgrade_state": "staging", "target_version": "1.2.0", "upgrade": object{"progress": object{"bytes_done": 40, "bytes_total": 100}}, "upgradable": false,
 			"not_upgradable": object{"code": "upgrade_in_progress", "reason": "alice requested 1.2.0 at 05:06; it is staging.", "remedy": "Wait until it has ended."}}),
 		nodeRecord("unproven-1", object{"upgrade_state": "proving", "target_version": "1.0.0", "trial": "unproven", "hold": object{"reason": longText, "since": stamp}}),
@@ -159,6 +159,9 @@ func (f *fakeAPI) full() (nodes []object) {
 	}
 	f.on("GET /api/v1/nodes/{id}/commands", 200, object{"commands": []object{{"command_id": strings.Repeat("c0", 16), "version": "1.2.0", "channel": "stable", "requested_by": "alice",
 		"created_at": stamp, "sent_at": stamp, "acked_at": stamp, "error_code": "upgrade_disk_full", "error": longText}}})
+	f.on("GET /api/v1/nodes/{id}/actions", 200, object{"actions": []object{
+		{"command_id": longID, "action": strings.Repeat("a", 64), "state": "ended", "created_at": stamp, "requested_by": strings.Repeat("a", 64), "params_bytes": 65536, "error_code": "action_failed", "error": longText, "result": strings.Repeat("r", 900)},
+		{"command_id": strings.Repeat("c1", 16), "action": "reboot", "state": "pending", "created_at": stamp, "expires_at": stamp, "requested_by": "alice"}}})
 	f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{{"time": stamp, "state": "disconnected"}}})
 	f.on("GET /api/v1/groups", 200, object{"groups": []object{{"id": "g1", "name": "Site one"}, {"id": "g2", "name": strings.Repeat("W", 64)}}})
 	for _, id := range []string{"g1", "g2"} {

@@ -11,6 +11,7 @@ func TestFindingsOfATrial(t *testing.T) {
 	f, p := overFake(t)
 	node := nodeRecord("n1", object{"upgrade_state": "rolled_back", "target_version": "1.1.0"})
 	f.on("GET /api/v1/nodes/n1", 200, node)
+	f.on("GET /api/v1/nodes/{id}/actions", 200, object{"actions": []object{}})
 	f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{}})
 	f.on("GET /api/v1/groups", 200, object{"groups": []object{}})
 	f.on("GET /api/v1/nodes/{id}/commands", 200, object{"commands": []object{{"command_id": "c1", "version": "1.1.0", "channel": "stable", "requested_by": "alice", "created_at": stamp}}})
@@ -52,6 +53,7 @@ func TestEventsWithoutACommand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f, p := overFake(t)
+			f.on("GET /api/v1/nodes/{id}/actions", 200, object{"actions": []object{}})
 			f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{}})
 			f.on("GET /api/v1/groups", 200, object{"groups": []object{}})
 			f.on("GET /api/v1/nodes/n1", 200, nodeRecord("n1", object{"upgrade_state": "idle"}))

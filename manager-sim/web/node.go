@@ -93,6 +93,8 @@ type nodeView struct {
 	Names    map[string]string // of groups, by id
 	Older    bool              // there are older attempts
 	More     bool              // there are older events
+	Actions  []action          // the newest commands to the node's actions
+	Form     actionForm        // of another one
 }
 
 func (r *request) node() error { return r.nodePage(nil) }
@@ -127,6 +129,9 @@ func (r *request) nodeView() (nodeView, error) {
 		return nodeView{}, err
 	}
 	v := nodeView{Node: node{n}, Older: commands.Next != "", More: events.Total > len(events.Events)}
+	if v.Actions, err = r.actionsOf(n.ID); err != nil {
+		return nodeView{}, err
+	}
 	v.Groups, v.Names, err = r.groupList()
 	until := time.Now() // of the newest command; of the others, the next one's time
 	for i, c := range commands.Commands {

@@ -17,6 +17,7 @@ var routes = map[string]func(*request) error{
 	"POST /admin/nodes/{id}/resolve":         (*request).resolveNode,
 	"GET /admin/nodes/{id}/withdraw":         (*request).withdrawPage,
 	"POST /admin/nodes/{id}/withdraw":        (*request).withdraw,
+	"POST /admin/nodes/{id}/commands":        (*request).sendAction,
 	"GET /admin/nodes/{id}/remove":           (*request).removeNodePage,
 	"POST /admin/nodes/{id}/remove":          (*request).removeNode,
 	"POST /admin/pending-nodes/{id}/accept":  (*request).acceptNode,

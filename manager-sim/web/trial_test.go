@@ -13,6 +13,7 @@ func TestTrialsAreShown(t *testing.T) {
 	f.on("GET /api/v1/groups", 200, object{"groups": []object{}})
 	f.on("GET /api/v1/pending-nodes", 200, object{"nodes": []object{}})
 	f.on("GET /api/v1/nodes/{id}/commands", 200, object{"commands": []object{}})
+	f.on("GET /api/v1/nodes/{id}/actions", 200, object{"actions": []object{}})
 	f.on("GET /api/v1/nodes/{id}/connections", 200, object{"connections": []object{}})
 	f.on("GET /api/v1/events", 200, object{"events": []object{}})
 	chip := func(word string) string { return "</span>" + word + "</span>" }

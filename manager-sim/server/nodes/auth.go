@@ -90,6 +90,9 @@ func (s *session) register(ctx context.Context, auth *wire.Auth, features []stri
 	n := store.Node{ID: uuid.NewString(), DeviceType: auth.DeviceType, SecretHash: secret.Hash(nodeSecret),
 		Version: auth.SoftwareVersion, RegisteredAt: now, LastSeen: now, Address: s.address, Features: auth.Features}
 	err := s.hub.presence.register(ctx, s, secret.Hash(auth.RegistrationToken), n)
+	if err == nil && len(auth.Actions) > 0 {
+		err = s.hub.Store.RecordActions(ctx, n.ID, auth.ActionNames())
+	}
 	if errors.Is(err, store.ErrDenied) {
 		return nil, &refusal{reason: "not accepted: the registration token is wrong"}
 	}
@@ -115,6 +118,9 @@ func (s *session) identify(ctx context.Context, auth *wire.Auth) error {
 	}
 	if err == nil && auth.ManifestSHA256 != "" {
 		err = s.hub.Store.RecordManifest(ctx, auth.NodeID, auth.SoftwareVersion, auth.ManifestSHA256)
+	}
+	if err == nil {
+		err = s.hub.Store.RecordActions(ctx, auth.NodeID, auth.ActionNames())
 	}
 	return err
 }

@@ -47,6 +47,9 @@ type Config struct {
 	// MaySend reports whether a stored command may be sent now, also one that was sent before,
 	// and may withdraw it; nil means always. CommandLock is held.
 	MaySend func(ctx context.Context, c store.Command, n store.Node) (bool, error)
+	// MayAct reports whether an identity still has the right to send commands to author's
+	// actions of nodes of a group; nil means always.
+	MayAct func(ctx context.Context, acting, groupID string) (bool, error)
 }
 
 // Metrics counts what happens.

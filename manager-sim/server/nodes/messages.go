@@ -37,7 +37,7 @@ func (s *session) resend(ctx context.Context) error {
 			s.sendCommand(c)
 		}
 	}
-	return nil
+	return resendActions(ctx, s)
 }
 
 // withdrawSuffix follows the id of a command in the id of its withdrawal.
@@ -172,7 +172,10 @@ func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
 		c.Data = b
 	}
 	first, err := h.Store.RecordAck(ctx, c)
-	if err == nil && first {
+	if err == nil && !first {
+		return actionAck(ctx, s, m)
+	}
+	if err == nil {
 		h.Metrics.CommandAcknowledged(c.Success)
 		h.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.ID).Bool("success", c.Success).Str("error_code", c.ErrorCode).Msg("command acknowledged")
 		h.Publish(api.AckRecord{Type: api.RecordAck, Time: time.Now().UTC(), NodeID: s.nodeID, CommandID: c.ID, Success: c.Success, ErrorCode: c.ErrorCode})

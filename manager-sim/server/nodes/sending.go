@@ -22,6 +22,9 @@ func recordSent(ctx context.Context, s *session, m *wire.Command) error {
 	}
 	h.CommandLock.Lock()
 	defer h.CommandLock.Unlock()
+	if m.Action.Type != wire.ActionUpgrade {
+		return recordActionSent(ctx, s, m.CommandID)
+	}
 	if err := checkSending(ctx, s, m.CommandID); err != nil {
 		return err
 	}
