@@ -161,7 +161,7 @@ func TestAnEndlessHandshakeIsBounded(t *testing.T) {
 				c := bareNode(t)
 				c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, Proxy: "none"}
 				if proxied {
-					c.Manager.Proxy = "http://" + addr
+					c.Manager.Proxy = config.Secret("http://" + addr)
 				} else {
 					c.Manager.URLs[0] = "ws://" + addr
 				}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cert"
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 )
@@ -165,7 +166,7 @@ func TestAnHTTPSProxyBehindAMiddlebox(t *testing.T) {
 	defer proxy.Close()
 	box := newMiddlebox(t, strings.TrimPrefix(proxy.URL, "https://"), true)
 	c := rootWith(t, "wss://manager.invalid")
-	c.Manager.Proxy = "https://" + box.addr
+	c.Manager.Proxy = config.Secret("https://" + box.addr)
 	r, err := c.resolve()
 	if err != nil {
 		t.Fatal(err)

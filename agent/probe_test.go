@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 )
@@ -159,7 +160,7 @@ func TestProbeStages(t *testing.T) {
 			}},
 		"the proxy is down": {stage: StageProxy, want: "connection refused",
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
-				c.Manager.Proxy = "http://" + closedAddress(t)
+				c.Manager.Proxy = config.Secret("http://" + closedAddress(t))
 			}},
 		"no such proxy": {stage: StageResolve, want: "lookup nowhere.invalid",
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
@@ -169,13 +170,13 @@ func TestProbeStages(t *testing.T) {
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
 				s := httptest.NewServer(refusing(http.StatusBadGateway))
 				t.Cleanup(s.Close)
-				c.Manager.Proxy = strings.Replace(s.URL, "http://", "http://u:hunter2@", 1)
+				c.Manager.Proxy = config.Secret(strings.Replace(s.URL, "http://", "http://u:hunter2@", 1))
 			}},
 		"through a proxy": {stage: StageHeld, auths: 1,
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
 				s := httptest.NewServer(http.HandlerFunc(tunnel))
 				t.Cleanup(s.Close)
-				c.Manager.Proxy = strings.Replace(s.URL, "http://", "http://u:hunter2@", 1)
+				c.Manager.Proxy = config.Secret(strings.Replace(s.URL, "http://", "http://u:hunter2@", 1))
 			}},
 	} {
 		t.Run(name, func(t *testing.T) {

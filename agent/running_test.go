@@ -26,13 +26,13 @@ import (
 
 // countingProxy passes connections to this host on, refuses all others, and counts those:
 // what an agent fetches from the release host.
-func countingProxy(t *testing.T) (url string, fetches *atomic.Int64) {
+func countingProxy(t *testing.T) (url config.Secret, fetches *atomic.Int64) {
 	t.Helper()
 	return refusingProxy(t, http.StatusForbidden)
 }
 
 // refusingProxy is countingProxy with the status by which it refuses.
-func refusingProxy(t *testing.T, status int) (url string, fetches *atomic.Int64) {
+func refusingProxy(t *testing.T, status int) (url config.Secret, fetches *atomic.Int64) {
 	t.Helper()
 	fetches = new(atomic.Int64)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -57,7 +57,7 @@ func refusingProxy(t *testing.T, status int) (url string, fetches *atomic.Int64)
 		io.Copy(from, to)
 	}))
 	t.Cleanup(s.Close)
-	return s.URL, fetches
+	return config.Secret(s.URL), fetches
 }
 
 // An upgrade is refused, and nothing is fetched, while the running version's own check

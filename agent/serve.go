@@ -95,7 +95,9 @@ func (a *Agent) serve(ctx context.Context, res state.Result, trial bool) error {
 		a.serving.end(err)
 		if !onTrial() && a.c.Serve != nil {
 			a.ready(res)
-			a.setStatus(func(w *statusText) { w.service = a.c.version.String() + " does not serve: " + release.Foreign(err.Error(), maxReason/4) })
+			a.setStatus(func(w *statusText) {
+				w.service = a.c.version.String() + " does not serve: " + release.Foreign(err.Error(), maxReason/4)
+			})
 		}
 		wake(a.healthDue)
 	}

@@ -134,7 +134,7 @@ func (a *Agent) auth(ctx context.Context) (*wire.Auth, error) {
 	if cred.NodeID != "" {
 		return auth, nil
 	}
-	auth.RegistrationToken = a.c.Manager.RegistrationToken
+	auth.RegistrationToken = a.c.Manager.RegistrationToken.Reveal()
 	if auth.RegistrationToken == "" {
 		return nil, errors.New("this node is not registered: set manager.registration_token in config.toml")
 	}

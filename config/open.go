@@ -277,7 +277,7 @@ func (f file) access(l state.Layout, euid uint32) (w Warning, repairable bool) {
 	var problems []string
 	mode := st.Mode().Perm()
 	m := f.config.Manager
-	if mode&0o077 != 0 && (m.RegistrationToken != "" || strings.Contains(m.Proxy, "@")) {
+	if mode&0o077 != 0 && (m.RegistrationToken != "" || strings.Contains(m.Proxy.Reveal(), "@")) {
 		problems = append(problems, fmt.Sprintf("others may read its secrets (mode %04o)", mode))
 	} else if mode&0o022 != 0 {
 		problems = append(problems, fmt.Sprintf("others may change it (mode %04o)", mode))

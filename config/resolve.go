@@ -155,7 +155,7 @@ func (c Config) Resolve() (Settings, error) {
 func (r *Settings) resolveManager() error {
 	m := &r.Manager
 	var errs []error
-	switch u, err := url.Parse(m.Proxy); {
+	switch u, err := url.Parse(m.Proxy.Reveal()); {
 	case m.Proxy == "":
 	case m.Proxy == "none":
 		r.noProxy = true

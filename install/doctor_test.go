@@ -90,7 +90,7 @@ func TestDoctorManager(t *testing.T) {
 		"DNS":         {func(d *doctor) { d.c.Manager.URLs = []string{"wss://manager.invalid"} }, "manager.invalid", "DNS"},
 		"never":       {func(*doctor) {}, "this node has never registered", "ca_file"},
 		"no token":    {func(d *doctor) { d.c.Manager.RegistrationToken = "" }, "has no token", "set registration_token"},
-		"proxy":       {func(d *doctor) { d.c.Manager.Proxy = "http://" + closed.Addr().String() }, "connection refused", "correct proxy"},
+		"proxy":       {func(d *doctor) { d.c.Manager.Proxy = config.Secret("http://" + closed.Addr().String()) }, "connection refused", "correct proxy"},
 		"by its name": {func(d *doctor) { d.c.Manager.URLs = []string{strings.Replace(wss, "127.0.0.1", "localhost", 1)} }, "x509", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

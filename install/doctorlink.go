@@ -161,7 +161,7 @@ const setClock = "set this device's clock: timedatectl set-ntp true, or timedate
 func (d *doctor) remedyOf(problem string) string {
 	in := " in [manager] of " + d.config
 	then := ", then restart the service: systemctl restart " + d.agent
-	for _, proxy := range []string{d.c.Manager.Proxy, os.Getenv("HTTPS_PROXY"), os.Getenv("https_proxy")} {
+	for _, proxy := range []string{d.c.Manager.Proxy.Reveal(), os.Getenv("HTTPS_PROXY"), os.Getenv("https_proxy")} {
 		if u, err := url.Parse(proxy); err == nil && u.Host != "" && (strings.Contains(problem, u.Host) || strings.Contains(problem, "lookup "+u.Hostname())) {
 			return "the proxy " + u.Host + " fails: correct proxy" + in + ", or HTTPS_PROXY in the unit" + then
 		}

@@ -86,7 +86,7 @@ func TestQuote(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := config.Load(path); err != nil || c.Manager.RegistrationToken != token {
+		if c, err := config.Load(path); err != nil || c.Manager.RegistrationToken.Reveal() != token {
 			t.Errorf("%q: %q, %v", token, c.Manager.RegistrationToken, err)
 		}
 	}

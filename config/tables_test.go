@@ -1,0 +1,149 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
+)
+
+const ownTOML = `
+colours = ["red"]
+[service]
+name = "player"
+device_type = "player"
+install_root = "/opt/player"
+[player]
+enabled = "what the agent does not know"
+[manager]
+urls = ["wss://manager.example:8443"]
+registration_token = "hunter2"
+proxy = "http://u:hunter3@proxy.example:3128"
+key_fingerprint = "aa"
+[upgrade]
+enabled = true
+drain_secs = 20
+[health]
+command = ["/bin/true"]
+dependency = "http://127.0.0.1:1/"
+`
+
+const ownJSON = `{
+"colours": ["red"],
+"service": {"name": "player", "device_type": "player", "install_root": "/opt/player"},
+"player": {"enabled": "what the agent does not know"},
+"manager": {"urls": ["wss://manager.example:8443"], "registration_token": "hunter2", "proxy": "http://u:hunter3@proxy.example:3128", "key_fingerprint": "aa"},
+"upgrade": {"enabled": true, "drain_secs": 20},
+"health": {"command": ["/bin/true"], "dependency": "http://127.0.0.1:1/"}
+}`
+
+// The tables of a larger document are those of config.toml, in TOML and in JSON.
+func TestTablesOfALargerDocument(t *testing.T) {
+	t.Parallel()
+	want := Config{
+		Service: Service{Name: "player", DeviceType: "player", InstallRoot: "/opt/player"},
+		Manager: Manager{URLs: []string{"wss://manager.example:8443"}, RegistrationToken: "hunter2", Proxy: "http://u:hunter3@proxy.example:3128", KeyFingerprint: Pins{"aa"}},
+		Upgrade: Upgrade{Enabled: true, DrainSecs: new(20)},
+		Health:  Health{Command: []string{"/bin/true"}},
+	}
+	if err := want.Health.Dependency.UnmarshalText([]byte("http://127.0.0.1:1/")); err != nil {
+		t.Fatal(err)
+	}
+	fromTOML, err := FromTOML([]byte(ownTOML))
+	if d := cmp.Diff(want, fromTOML); err != nil || d != "" {
+		t.Errorf("%v\n%s", err, d)
+	}
+	fromJSON, err := FromJSON([]byte(ownJSON))
+	if d := cmp.Diff(want, fromJSON); err != nil || d != "" {
+		t.Errorf("%v\n%s", err, d)
+	}
+	var embedded struct {
+		Config
+		Player struct{ Enabled string }
+	}
+	if err := toml.Unmarshal([]byte(ownTOML), &embedded); err != nil || *embedded.Upgrade.DrainSecs != 20 || embedded.Player.Enabled == "" {
+		t.Errorf("%+v, %v", embedded, err)
+	}
+}
+
+// An error names the key and its rule, and no value.
+func TestTablesThatAreWrong(t *testing.T) {
+	t.Parallel()
+	for doc, key := range map[string]string{
+		"[upgrade]\nenable = true":                      "upgrade.enable",
+		"[upgrade]\nenabled = \"yes\"":                  "upgrade.enabled",
+		"[manager]\nregistration_token = 42424242":      "manager.registration_token",
+		"[manager]\nurls = \"wss://m\"":                 "manager.urls",
+		`{"upgrade": {"enable": true}}`:                 "upgrade.enable",
+		`{"upgrade": {"enabled": "hunter2"}}`:           "upgrade.enabled",
+		`{"manager": {"registration_token": 42424242}}`: "manager.registration_token",
+		`{"manager": {"urls": "hunter2"}}`:              "manager.urls",
+		`{"upgrade": ["hunter2"]}`:                      "upgrade",
+		`["hunter2"]`:                                   "",
+		"{":                                             "",
+		"[upgrade":                                      "",
+		"[upgrade]\n#" + strings.Repeat("x", MaxFile):   "",
+		`{"upgrade": {}, "x": "` + strings.Repeat("x", MaxFile) + `"}`: "",
+	} {
+		read := FromTOML
+		if doc[0] == '{' || doc[:2] == `["` {
+			read = FromJSON
+		}
+		c, err := read([]byte(doc))
+		if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "42424242") || strings.Contains(err.Error(), "struct") || c.Upgrade.Enabled {
+			t.Errorf("%.80q: %v", doc, err)
+			continue
+		}
+		if es := Errors(err); key != "" && (len(es) != 1 || es[0].Key != key) {
+			t.Errorf("%.80q: %v, want the key %s", doc, err, key)
+		}
+	}
+}
+
+func FuzzTables(f *testing.F) {
+	f.Add([]byte(ownTOML))
+	f.Add([]byte(ownJSON))
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		for _, read := range []func([]byte) (Config, error){FromTOML, FromJSON} {
+			if c, err := read(doc); err == nil {
+				c.Resolve()
+			}
+		}
+	})
+}
+
+// Nothing prints a secret.
+func TestASecretIsNotPrinted(t *testing.T) {
+	t.Parallel()
+	c := Config{Manager: Manager{RegistrationToken: "hunter2", Proxy: "http://u:hunter2@x"}}
+	var log bytes.Buffer
+	l := slog.New(slog.NewTextHandler(&log, nil))
+	l.Info("the configuration", "manager", c.Manager, "token", c.Manager.RegistrationToken)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "manager", c.Manager, "token", c.Manager.RegistrationToken)
+	text := log.String()
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+		text += fmt.Sprintf(verb, c) + fmt.Sprintf(verb, &c) + fmt.Sprintf(verb, c.Manager.RegistrationToken)
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b2, err := toml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text += string(b) + string(b2)
+	for _, no := range []string{"hunter2", fmt.Sprintf("%x", "hunter2"), fmt.Sprintf("%X", "hunter2")} {
+		if strings.Contains(text, no) {
+			t.Errorf("%s is in %s", no, text)
+		}
+	}
+	if c.Manager.RegistrationToken.Reveal() != "hunter2" || Secret("").String() != "" {
+		t.Error("the text is lost")
+	}
+}
