@@ -49,6 +49,7 @@ func List(format, file string) (Listing, error) {
 	defer f.Close()
 	packed := bufio.NewReaderSize(f, 256<<10)
 	var unpacked io.Reader
+	end := func() error { return nil }
 	if format == release.FormatZstd {
 		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(release.MaxZstdWindow))
 		if err != nil {
@@ -61,13 +62,21 @@ func List(format, file string) (Listing, error) {
 		if err != nil {
 			return Listing{}, err
 		}
+		z.Multistream(false)
 		unpacked = z
+		end = func() error { // nodes refuse it
+			_, err := io.Copy(io.Discard, z)
+			if _, more := packed.ReadByte(); err == nil && more == nil {
+				err = errors.New("more bytes after the end of the gzip stream")
+			}
+			return err
+		}
 	}
 	l := Listing{entries: map[string]entry{}}
 	for t := tar.NewReader(unpacked); ; {
 		h, err := t.Next()
 		if err == io.EOF {
-			return l, nil
+			return l, end()
 		}
 		if err == nil {
 			err = l.add(h, t)

@@ -106,3 +106,16 @@ func TestAHardLinkIsAFile(t *testing.T) {
 		t.Error("a hard link to nothing is listed")
 	}
 }
+
+// A node refuses a tarball with bytes after its gzip stream.
+func TestATarballIsOneStream(t *testing.T) {
+	t.Parallel()
+	file := packedOf(t, release.FormatGzip, []tar.Header{{Typeflag: tar.TypeReg, Name: "a", Linkname: "data", Mode: 0o644}})
+	b, err := os.ReadFile(file)
+	if err := errors.Join(err, os.WriteFile(file, append(b, b...), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := List(release.FormatGzip, file); err == nil || !strings.Contains(err.Error(), "after the end of the gzip stream") {
+		t.Error(err)
+	}
+}
