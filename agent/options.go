@@ -48,6 +48,10 @@ type Options struct {
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines).
 	Journal func(context.Context) ([]string, error)
+	// Verified, if set, is called once a release of a command is verified, when its download
+	// begins: the program can give back the memory that only the verification needed. It must
+	// return quickly, and may be called again for the same release.
+	Verified func()
 	// Handlers serve commands other than upgrades, by action type.
 	Handlers map[string]Handler
 	// Log receives one record a transition.
