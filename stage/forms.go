@@ -117,10 +117,13 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 			return f, record, nil
 		}
 		s.Layout.Disk().Discard(s.Layout.Partial(v))
-		if f.last || ctx.Err() != nil || !f.faulty(err) {
+		if f.last || ctx.Err() != nil {
 			return f, "", err
 		}
 		next := forms[i+1]
+		if fits := isCode(err, release.DiskFull) && next.Size < f.Size; !f.faulty(err) && !fits {
+			return f, "", err
+		}
 		if next.SHA256 != f.SHA256 && !isCode(err, release.NetworkError) { // what is verified of it may be resumed
 			s.Layout.Disk().Discard(s.Layout.Download(f.SHA256))
 		}

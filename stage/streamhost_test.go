@@ -205,6 +205,29 @@ func TestTheOtherFormMakesRoom(t *testing.T) {
 	}
 }
 
+// A form that is too large for the disk is no reason to refuse a tarball that fits.
+func TestAFormThatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	disk := newSmallDisk(t)
+	host := setup(t, nil)
+	rel, a := fetch(t, host, streamed)
+	formsOf(t, &a, func(zst *release.Form, _ *release.Chunks) { zst.Size, zst.Chunks = 8<<20, nil })
+	s, err := at(host.Config, disk.root, nil)
+	if err := errors.Join(err, os.Mkdir(disk.root, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stage(t.Context(), s.Host(release.MustVersion(streamed)), rel, a, func() {}); err != nil {
+		t.Error(err)
+	}
+	if err := disk.leave("bytes", 1<<20); err != nil { // for none
+		t.Fatal(err)
+	}
+	rel, a = fetch(t, host, bigVersion)
+	if _, err := s.Stage(t.Context(), s.Host(release.MustVersion(bigVersion)), rel, a, func() {}); code(err) != release.DiskFull {
+		t.Error(err)
+	}
+}
+
 // stickWith is a directory with the files of a release, and the name of its tar.zst.
 func stickWith(t testing.TB, version string) (dir, zst string) {
 	t.Helper()
