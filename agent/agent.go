@@ -38,6 +38,7 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
@@ -387,6 +388,9 @@ func (a *Agent) report(phase string, done, total int64) {
 	if old == nil || old.Phase != phase {
 		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
 		wake(a.healthDue)
+		if old != nil && old.Phase == stage.PhaseVerify && a.c.Verified != nil {
+			a.c.Verified()
+		}
 	}
 	a.publishAfter(publishEvery)
 }

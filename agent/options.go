@@ -83,6 +83,10 @@ type Options struct {
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
+	// Verified, if set, is called once a release of a command is verified, when its download
+	// begins: the program can give back the memory that only the verification needed. It must
+	// return quickly, and may be called again for the same release.
+	Verified func()
 	// Handlers carry out the author's commands, by the name of the action:
 	// Handlers{"reboot": reboot}. A name is a
 	// lower-case letter, then at most 63 lower-case letters, digits and underscores.

@@ -61,7 +61,7 @@ type releases map[string]known
 // verified fetches every release that the tests of crashes use.
 func verified(t *testing.T, host *Stager) releases {
 	rs := releases{}
-	for _, v := range []string{bigVersion, newVersion, smallStreamed, badChecksum, notExecutable} {
+	for _, v := range []string{bigVersion, newVersion, smallStreamed, streamed, badChecksum, notExecutable} {
 		rel, a := fetch(t, host, v)
 		rs[v] = known{rel, a}
 	}

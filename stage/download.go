@@ -81,7 +81,11 @@ func (d *download) room(ctx context.Context) error {
 	if err != nil {
 		return localFault("look at", err)
 	}
-	err = d.s.makeRoom(ctx, tarballSize{size: d.limit, unpacked: d.form.unpacked, have: min(st.Size(), d.limit)})
+	size := tarballSize{size: d.limit, unpacked: d.form.unpacked, have: min(st.Size(), d.limit)}
+	if isCode(d.s.fits(size), release.DiskFull) { // before a version is removed
+		d.s.removeOthers(d.form)
+	}
+	err = d.s.makeRoom(ctx, size)
 	if err != nil {
 		d.s.Layout.Disk().Discard(d.path)
 	}
@@ -137,7 +141,7 @@ func (d *download) complete(ctx context.Context, sha256 string) error {
 // a fetch is tried, it sends nothing of it. Another form may be there, and the last one is
 // looked for longer.
 func (d *download) notHere(err error) error {
-	if err == nil || d.have > 0 || d.form.last || final(err) || errors.As(err, new(unreachable)) {
+	if err == nil || d.have > 0 || d.form.lastFile || final(err) || errors.As(err, new(unreachable)) {
 		return err
 	}
 	if d.none++; errors.Is(err, fs.ErrNotExist) || d.none >= d.s.Tries {
@@ -285,8 +289,17 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 	}
 	if err := d.compare(p, body); err != nil {
 		if d.chunks != nil && !errors.Is(err, errChanged) {
+			if d.doubt { // of a file of the signed size: no portal answers so
+				d.chunks.wrong++
+			}
 			d.doubt = false // the host is wrong, or what is not verified yet
-			return cmp.Or(d.drop(), err)
+			if err := d.drop(); err != nil {
+				return err
+			}
+			if d.chunks.wrong >= maxWrong {
+				return release.Errorf(release.ChecksumMismatch, "%w", err)
+			}
+			return err
 		}
 		return d.beginAgain(err)
 	}

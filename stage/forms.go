@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -15,9 +17,11 @@ import (
 // form is a packed form of an artefact, as the node takes it.
 type form struct {
 	release.Form
-	file     string // its name beside the manifest
-	unpacked int64  // bytes that the manifest says; 0: it does not
-	last     bool   // no other form is tried after it
+	file     string   // its name beside the manifest
+	unpacked int64    // bytes that the manifest says; 0: it does not
+	last     bool     // no other form is tried after it
+	lastFile bool     // nor another file: the host is given time until it has this one
+	others   []string // SHA-256 of the other files, of which an earlier attempt may have left some
 }
 
 // zstdMemory is what must be free for the zstd form: its decoder keeps a window of
@@ -42,16 +46,59 @@ func (s *Stager) forms(rel verify.Release, a release.Artefact) ([]form, error) {
 			s.note("format %s of the release: %v (%s): it is not used", f.Format, err, release.CodeOf(err))
 			continue
 		case f.Format == release.FormatZstd && freeMemory() < zstdMemory:
+			s.note("format %s of the release: fewer than %d MiB of memory are free: it is not used", f.Format, zstdMemory>>20)
 			continue
 		}
-		forms = append(forms, form{Form: f, file: name, unpacked: a.UnpackedSize})
+		forms = append(forms, form{Form: f, file: name, unpacked: a.UnpackedSize, lastFile: last})
 		if last && f.Chunks != nil {
 			f.Chunks = nil
-			forms = append(forms, form{Form: f, file: name, unpacked: a.UnpackedSize})
+			forms = append(forms, form{Form: f, file: name, unpacked: a.UnpackedSize, lastFile: last})
 		}
 	}
 	forms[len(forms)-1].last = true
+	forms = s.resumable(forms)
+	for i, f := range forms {
+		for _, o := range forms {
+			if o.SHA256 != f.SHA256 && !slices.Contains(f.others, o.SHA256) {
+				forms[i].others = append(forms[i].others, o.SHA256)
+			}
+		}
+	}
 	return forms, nil
+}
+
+// resumable returns the forms of the tarball alone, if an earlier attempt left so much of it
+// that less is missing than of each other form: there was too little memory for those, or they
+// were wrong.
+func (s *Stager) resumable(forms []form) []form {
+	left := func(f form) int64 {
+		st, err := os.Lstat(s.Layout.Download(f.SHA256))
+		if err != nil || !st.Mode().IsRegular() {
+			return 0
+		}
+		return min(st.Size(), f.Size)
+	}
+	tarball := forms[len(forms)-1]
+	here := left(tarball)
+	nearer := func(f form) bool { return !f.lastFile && f.Size-left(f) <= tarball.Size-here }
+	if here == 0 || slices.ContainsFunc(forms, nearer) {
+		return forms
+	}
+	return slices.DeleteFunc(forms, func(f form) bool { return !f.lastFile })
+}
+
+// removeOthers removes what earlier attempts left of the other forms.
+func (s *Stager) removeOthers(f form) {
+	for _, sum := range f.others {
+		if path := s.Layout.Download(sum); exists(path) {
+			s.Layout.Disk().Discard(path)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func (s *Stager) note(format string, args ...any) {
@@ -70,11 +117,14 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 			return f, record, nil
 		}
 		s.Layout.Disk().Discard(s.Layout.Partial(v))
-		if f.last || ctx.Err() != nil || !f.faulty(err) {
+		if f.last || ctx.Err() != nil {
 			return f, "", err
 		}
 		next := forms[i+1]
-		if next.SHA256 != f.SHA256 { // its space may be needed
+		if fits := isCode(err, release.DiskFull) && next.Size < f.Size; !f.faulty(err) && !fits {
+			return f, "", err
+		}
+		if next.SHA256 != f.SHA256 && !isCode(err, release.NetworkError) { // what is verified of it may be resumed
 			s.Layout.Disk().Discard(s.Layout.Download(f.SHA256))
 		}
 		s.note("%s: %v (%s): taking %s instead", f.says(), err, release.CodeOf(err), next.says())
@@ -159,7 +209,11 @@ func (f form) faulty(err error) bool {
 	if f.Format == release.FormatGzip { // the other form is the same file, without its chunks
 		return isCode(err, release.ChecksumMismatch)
 	}
-	return errors.Is(err, fs.ErrNotExist) || errors.As(err, new(otherFile)) || isCode(err, release.ChecksumMismatch) || isCode(err, release.ExtractFailed) || isCode(err, release.ManifestInvalid)
+	if errors.As(err, new(unreachable)) { // the other one would be, too
+		return false
+	}
+	return errors.As(err, new(notRead)) || errors.Is(err, fs.ErrNotExist) ||
+		slices.Contains([]release.Code{release.NetworkError, release.ChecksumMismatch, release.ExtractFailed, release.ManifestInvalid}, release.CodeOf(err))
 }
 
 // says names f for people.

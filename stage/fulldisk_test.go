@@ -74,10 +74,10 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	numbers := regexp.MustCompile(`has \d+ (bytes|inodes) free; \d+ are needed`)
 	for _, tt := range []struct {
-		unit       string
-		most, step uint64
-	}{{"bytes", 4 << 20, 256 << 10}, {"inodes", 80, 4}} {
-		t.Run(tt.unit, func(t *testing.T) {
+		unit, version, fails string
+		most, step           uint64
+	}{{"bytes", bigVersion, "in extract", 4 << 20, 256 << 10}, {"inodes", bigVersion, "in extract", 80, 4}, {"bytes", streamed, "in download", 12 << 20, 1536 << 10}} {
+		t.Run(tt.unit+" for "+tt.version, func(t *testing.T) {
 			t.Parallel()
 			if testing.Short() {
 				tt.step *= 4
@@ -116,7 +116,7 @@ func TestFullDisk(t *testing.T) {
 				}
 				fill("at first")
 				p := promised{}
-				err = upgrade(known, bigVersion, Swap)(t.Context(), s, &p)
+				err = upgrade(known, tt.version, Swap)(t.Context(), s, &p)
 				switch {
 				case err == nil && when == "never":
 					if err := m.learn(s.Layout); err != nil {
@@ -135,7 +135,7 @@ func TestFullDisk(t *testing.T) {
 				}
 				if err != nil {
 					for _, name := range strings.Fields(left(t, s)) {
-						if strings.HasPrefix(name, "downloads/") || strings.Contains(name, state.PartialPrefix) || strings.Contains(name, bigVersion+"/") {
+						if strings.HasPrefix(name, "downloads/") || strings.Contains(name, state.PartialPrefix) || strings.Contains(name, tt.version+"/") {
 							m.violations = append(m.violations, fmt.Sprintf("%s: left behind: %s", what, name))
 						}
 					}
@@ -165,7 +165,7 @@ func TestFullDisk(t *testing.T) {
 			}
 			t.Logf("full disk: %d cases, %d violations; %v", m.cases, len(m.violations), tally)
 			m.report(t)
-			for _, want := range []string{"at first: refused with the numbers", "in extract: failed cleanly", "at first: staged"} {
+			for _, want := range []string{"at first: refused with the numbers", tt.fails + ": failed cleanly", "at first: staged"} {
 				if tally[want] == 0 {
 					t.Errorf("none was %s", want)
 				}

@@ -100,7 +100,7 @@ func openDir(path string) (Source, error) {
 
 // releaseFile reports whether a file may belong to a release, by its name.
 func releaseFile(name string) bool {
-	return slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz"}, func(end string) bool { return strings.HasSuffix(name, end) })
+	return slices.ContainsFunc([]string{".json", ".bundle", ".gz", ".tgz", ".zst"}, func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
 // maxFiles bounds the open files of a directory.
@@ -195,8 +195,14 @@ func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (P
 
 // localError returns the final error of a local file. It is no fault of the network.
 func localError(name string, err error) error {
-	return release.Errorf(release.Internal, "read %s of the release: %w", name, err)
+	return release.Errorf(release.Internal, "read %s of the release: %w%w", name, err, notRead{})
 }
+
+// notRead marks the error of a file of a local Source, and adds nothing to its text: the
+// other files may be read.
+type notRead struct{}
+
+func (notRead) Error() string { return "" }
 
 // localPart returns a whole local file of size bytes.
 func localPart(ctx context.Context, name string, r io.Reader, size int64) Part {

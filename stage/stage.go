@@ -242,6 +242,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	if err != nil {
 		return Staged{}, err
 	}
+	s.removeOthers(f)
 	if err := s.finish(ctx, rel, a, record); err != nil {
 		disk.Discard(s.Layout.Partial(v))
 		s.spend(ctx, f, err)

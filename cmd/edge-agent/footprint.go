@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shrinkAfter is when a started agent has its session, and idles.
+// shrinkAfter is when a started agent has its session, and idles. It also shrinks after the
+// verification of a release, which uses more code than anything else, before the download.
 const shrinkAfter = 10 * time.Second
 
 // shrink gives back the memory that only the start needed: the heap's free pages, and

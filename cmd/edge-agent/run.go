@@ -52,7 +52,7 @@ it, and stays root if systemd did.`,
 				return err
 			}
 			defer time.AfterFunc(shrinkAfter, shrink).Stop()
-			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log, Warnings: warnings}
+			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log, Warnings: warnings, Verified: shrink}
 			if err := runAgent(cmd.Context(), c, o); err != nil {
 				log.Error("agent failed", "error", err)
 				return err

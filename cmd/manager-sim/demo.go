@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,7 +21,7 @@ const demoLimit = 60 * time.Second
 
 func newDemoCmd() *cobra.Command {
 	var dir string
-	var timeline bool
+	var timeline, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Upgrade a real agent, then see a bad release roll back",
@@ -31,10 +32,17 @@ then to 1.2.0, which rolls back. It needs only Go: no root and no systemd, and i
 installs nothing. It exits with 0 only if every step happened.`,
 		Example: `  go run ./cmd/manager-sim demo
   go run ./cmd/manager-sim demo --dir /tmp/demo
-  go run ./cmd/manager-sim demo --timeline`,
+  go run ./cmd/manager-sim demo --timeline
+  go run ./cmd/manager-sim demo --timeline --json 2>/dev/null`,
 		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asJSON && !timeline {
+				return cli.Usage(errors.New("--json without --timeline: it is the downtime that is printed as JSON"))
+			}
 			out := cmd.OutOrStdout()
+			if asJSON { // alone
+				out = cmd.ErrOrStderr()
+			}
 			began := time.Now()
 			if dir == "" {
 				var err error
@@ -45,6 +53,9 @@ installs nothing. It exits with 0 only if every step happened.`,
 				return cli.Usage(err)
 			}
 			d := &demo{out: out, dir: absolute(dir), began: began, timeline: timeline}
+			if asJSON {
+				d.json = cmd.OutOrStdout()
+			}
 			err := d.run(cmd.Context())
 			fmt.Fprintf(out, `
 logs: %[1]s/node.journal (the node), %[1]s/manager.log (the manager)
@@ -62,6 +73,7 @@ next: %[1]s/edge-agent-1.1.0 status --root %[1]s/node
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory for all files, new or empty (default: a temporary one)")
 	cmd.Flags().BoolVar(&timeline, "timeline", false, "print each part of the downtime of the upgrade to 1.1.0")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the downtime as JSON, and everything else to stderr; with --timeline")
 	return cmd
 }
 
@@ -82,7 +94,8 @@ type demo struct {
 	dir   string
 	began time.Time
 
-	timeline bool // prints the downtime
+	timeline bool      // prints the downtime
+	json     io.Writer // gets it as JSON; nil: it is printed as a table
 
 	rig  *rig.Rig
 	node *rig.Node

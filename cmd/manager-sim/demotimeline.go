@@ -101,6 +101,29 @@ func printDowntime(out io.Writer, parts []part, down time.Duration) {
 	io.WriteString(out, text.String())
 }
 
+// jsonDowntime is the downtime as --json prints it. Times are in milliseconds.
+type jsonDowntime struct {
+	Version string     `json:"version"` // that the node was upgraded to
+	Parts   []jsonPart `json:"parts"`
+	DownMS  float64    `json:"down_ms"` // from the exit of the old process to the authentication of the new one
+}
+
+type jsonPart struct {
+	Name string  `json:"name"`
+	What string  `json:"what"`
+	MS   float64 `json:"ms"`
+}
+
+// writeDowntime writes the parts as one line of JSON.
+func writeDowntime(out io.Writer, version string, parts []part, down time.Duration) error {
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	r := jsonDowntime{Version: version, DownMS: ms(down)}
+	for _, p := range parts {
+		r.Parts = append(r.Parts, jsonPart{p.name, p.what, ms(p.took)})
+	}
+	return json.NewEncoder(out).Encode(r)
+}
+
 // showDowntime prints the downtime of the upgrade after mark.
 func (d *demo) showDowntime(mark int) error {
 	log, err := readLog(d.node.Journal)
@@ -110,6 +133,9 @@ func (d *demo) showDowntime(mark int) error {
 	parts, down, err := downtime(d.rig.Timeline.Since(mark), log)
 	if err != nil {
 		return err
+	}
+	if d.json != nil {
+		return writeDowntime(d.json, "1.1.0", parts, down)
 	}
 	d.say("demo", "the downtime of the upgrade to 1.1.0 (no systemd: a supervisor with RestartSec=0.05)")
 	d.mu.Lock()

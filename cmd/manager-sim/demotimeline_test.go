@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 )
@@ -44,6 +45,14 @@ func TestDowntimeHasEachPart(t *testing.T) {
 	if want := []string{"stop", "RestartSec", "ExecStartPre", "exec", "start", "TLS", "authentication", "down"}; !slices.Equal(names, want) {
 		t.Errorf("the table has %q", names)
 	}
+	out.Reset()
+	if err := writeDowntime(&out, "1.1.0", parts, down); err != nil {
+		t.Fatal(err)
+	}
+	if lines := validJSONLines(t, out.String()); len(lines) != 1 || lines[0]["down_ms"] != 180.0 || lines[0]["version"] != "1.1.0" ||
+		!strings.HasPrefix(out.String(), `{"version":"1.1.0","parts":[{"name":"stop","what":"the old process ends after its decision","ms":10},`) {
+		t.Errorf("as JSON: %s", out.String())
+	}
 	for n := range entries[:5] {
 		if _, _, err := downtime(entries[:n], log); err == nil {
 			t.Errorf("%d entries are enough", n)
@@ -51,5 +60,13 @@ func TestDowntimeHasEachPart(t *testing.T) {
 	}
 	if _, _, err := downtime(entries, log[:5]); err == nil {
 		t.Error("it needs no authentication")
+	}
+}
+
+func TestDemoJSONNeedsTheTimeline(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if code := cli.Run(t.Context(), newRootCmd(), []string{"demo", "--json"}, &out, &out); code != 2 || !strings.Contains(out.String(), "--json without --timeline") {
+		t.Errorf("%d %s", code, out.String())
 	}
 }

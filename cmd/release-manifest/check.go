@@ -25,7 +25,9 @@ func newCheckCmd() *cobra.Command {
 		Short: "Check a signed release as a node would, before it is published",
 		Long: `Check verifies a release as a node would whose agent trusts the signer in the
 flags. It verifies the signature in manifest.sig.bundle with Sigstore's trust root,
-and the digest, size and chunks of each file. Do not publish a release that it refuses.`,
+and the digest, size and chunks of each file. It also compares the files inside each
+tar.zst with those inside its tarball: nodes take one or the other. Do not publish a
+release that it refuses.`,
 		Example: `  release-manifest check --repository acme/edge --workflow .github/workflows/release.yml release`,
 		Args:    cli.ExactArgs(1, "repository", "workflow"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -95,8 +97,35 @@ func files(dir string, m release.Manifest) (n int, err error) {
 			}
 			n++
 		}
+		if err := contents(dir, forms, a.UnpackedSize); err != nil {
+			return 0, err
+		}
 	}
 	return n, nil
+}
+
+// contents compares the files in the tarball with those in its other formats, and with the
+// size that the manifest says. The tarball is the last of forms.
+func contents(dir string, forms []release.Form, unpacked int64) error {
+	last := len(forms) - 1
+	var tarball packed.Listing
+	for i := last; i >= 0; i-- {
+		name := path.Base(forms[i].URL)
+		list, err := packed.List(forms[i].Format, filepath.Join(dir, name))
+		switch {
+		case err != nil:
+		case i == last && unpacked > 0 && list.Unpacked != unpacked:
+			err = fmt.Errorf("its files have %d bytes, but the signed manifest says %d", list.Unpacked, unpacked)
+		case i == last:
+			tarball = list
+		default:
+			err = tarball.Same(list)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func file(dir string, f release.Form) error {

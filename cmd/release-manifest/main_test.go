@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	packed "github.com/bilbycast/edge-agent/internal/pack"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/manager-sim/fakesig"
 	"github.com/bilbycast/edge-agent/manager-sim/selfsign"
@@ -210,6 +212,30 @@ func TestPublisherEndToEnd(t *testing.T) {
 		!strings.Contains(out, "it declares the commands: probe, config check; a start may take 1m30s until") {
 		t.Errorf("signed: %s", out)
 	}
+	// Two nodes would get different files.
+	good := manifest
+	zst := filepath.Join(dir, "release", "edge-1.5.0-mips-linux-default.tar.zst")
+	kept, err := os.ReadFile(zst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := release.Parse(manifest)
+	if err == nil {
+		manifest, err = remade(m, filepath.Join(dir, "release"), zst)
+	}
+	if err := errors.Join(err, os.WriteFile(filepath.Join(dir, "release", release.ManifestName), manifest, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	sign("acme/edge")
+	if out := run(1, check...); !strings.Contains(out, `edge-1.5.0-mips-linux-default.tar.zst: it lacks "README", which the tarball has`) {
+		t.Errorf("a tar.zst of other files: %s", out)
+	}
+	manifest = good
+	if err := errors.Join(os.WriteFile(zst, kept, 0o644), os.WriteFile(filepath.Join(dir, "release", release.ManifestName), manifest, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	sign("acme/edge")
+	run(0, check...)
 	other := filepath.Join(dir, "release", "edge-1.5.0-mips-linux-default.tar.gz")
 	f, err := os.OpenFile(other, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -222,4 +248,23 @@ func TestPublisherEndToEnd(t *testing.T) {
 	if out := run(1, check...); !strings.Contains(out, "edge-1.5.0-mips-linux-default.tar.gz has") {
 		t.Errorf("a tarball that was changed: %s", out)
 	}
+}
+
+// remade writes a tar.zst with another file alone, and returns the manifest of m that fits it.
+func remade(m release.Manifest, dir, zst string) ([]byte, error) {
+	f, err := os.Create(zst)
+	if err != nil {
+		return nil, err
+	}
+	w, err := packed.Writer(release.FormatZstd, f, 1)
+	if err != nil {
+		return nil, err
+	}
+	t := tar.NewWriter(w)
+	err = t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "edge-agent", Mode: 0o755})
+	if err := errors.Join(err, t.Close(), w.Close(), f.Close()); err != nil {
+		return nil, err
+	}
+	b, _, err := packed.Complete(m, dir, []string{release.FormatZstd}, true)
+	return b, err
 }

@@ -28,7 +28,7 @@ func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 }
 
 func memoryOf(t *testing.T, o fakerelease.Options) {
-	const padding, limit = 500_000_000, 48 << 20
+	const padding, limit = 500_000_000, 32 << 20
 	b := setup(t, rig.NodeConfig{})
 	o.Version, o.Binary, o.PadBytes = "1.1.0", b.bin["1.1.0"], padding
 	if _, err := b.Publish(o); err != nil {
