@@ -36,7 +36,7 @@ func TestSystemdIsToldWhatItMissed(t *testing.T) {
 		a.setStatus(func(w *statusText) { w.service = "starts" })
 		a.notify("READY=1")
 		a.notify("WATCHDOG=1")
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + notifyPause/2) // not at the same time as notifyAgain
 		a.setStatus(func(w *statusText) { w.service = "runs" })
 		mu.Lock()
 		deaf = false
