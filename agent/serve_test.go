@@ -5,7 +5,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,21 +59,23 @@ func TestAServiceThatEndsIsBegunAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, _, told, log := alone(t)
-				calls := 0
+				var calls atomic.Int32
 				c.Serve = func(ctx context.Context, a *Agent) error {
-					if calls++; calls < 10 {
+					if calls.Add(1) < 10 {
 						return ends()
 					}
 					return serves(0)(ctx, a)
 				}
 				a, stop, done := started(t, c)
 				time.Sleep(100 * time.Second)
-				if h := a.health(t.Context()); h.Status != "degraded" || strings.Count(told.String(), "READY=1") != 1 || !strings.Contains(told.String(), "does not serve") || calls != 7 {
-					t.Errorf("after %d calls: %+v; systemd was told %s", calls, h, told)
+				synctest.Wait()
+				if h := a.health(t.Context()); h.Status != "degraded" || strings.Count(told.String(), "READY=1") != 1 || !strings.Contains(told.String(), "does not serve") || calls.Load() != 7 {
+					t.Errorf("after %d calls: %+v; systemd was told %s", calls.Load(), h, told)
 				}
 				time.Sleep(5 * time.Minute)
-				if h := a.health(t.Context()); h.Status != "ok" || calls != 10 {
-					t.Errorf("after %d calls: %+v", calls, h)
+				synctest.Wait()
+				if h := a.health(t.Context()); h.Status != "ok" || calls.Load() != 10 {
+					t.Errorf("after %d calls: %+v", calls.Load(), h)
 				}
 				if name == "a panic" && !strings.Contains(log.String(), "serve_test.go") {
 					t.Errorf("no stack: %s", log)
@@ -139,18 +144,30 @@ func TestAServiceThatDoesNotStop(t *testing.T) {
 }
 
 // hooked counts the calls of the hooks; each fails once.
-type hooked struct{ before, kept, restored []Change }
+type hooked struct{ before, kept, restored hookCalls }
+
+type hookCalls struct {
+	mu    sync.Mutex
+	calls []Change
+}
+
+func (h *hookCalls) call(_ context.Context, c Change) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.calls = append(h.calls, c); len(h.calls) == 1 {
+		return errors.New("the first call fails")
+	}
+	return nil
+}
+
+func (h *hookCalls) all() []Change {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.calls)
+}
 
 func (h *hooked) into(c *node) {
-	hook := func(calls *[]Change) func(context.Context, Change) error {
-		return func(_ context.Context, u Change) error {
-			if *calls = append(*calls, u); len(*calls) == 1 {
-				return errors.New("the first call fails")
-			}
-			return nil
-		}
-	}
-	c.BeforeTrial, c.Kept, c.RolledBack = hook(&h.before), hook(&h.kept), hook(&h.restored)
+	c.BeforeTrial, c.Kept, c.RolledBack = h.before.call, h.kept.call, h.restored.call
 }
 
 // saves has the version 1.0.0 save its data for 1.1.0, in the second attempt.
@@ -167,8 +184,8 @@ func saves(t *testing.T, c node, h *hooked) {
 	if hooks, _ := a.c.Layout.ReadHooks(); hooks.Saved != nil {
 		t.Errorf("nothing was saved, but %+v", hooks)
 	}
-	if err := a.beforeTrial(t.Context(), next); err != nil || len(h.before) != 2 || h.before[1].To != next || h.before[1].From != release.MustVersion("1.0.0") {
-		t.Errorf("%+v, %v", h.before, err)
+	if err := a.beforeTrial(t.Context(), next); err != nil || len(h.before.all()) != 2 || h.before.all()[1].To != next || h.before.all()[1].From != release.MustVersion("1.0.0") {
+		t.Errorf("%+v, %v", h.before.all(), err)
 	}
 }
 
@@ -203,8 +220,8 @@ func TestDataIsRestoredAfterAnOperatorsRollback(t *testing.T) {
 		_, stop, done = started(t, old)
 		time.Sleep(time.Minute)
 		end(t, stop, done, nil)
-		if len(h.restored) != 2 || h.restored[1].To != release.MustVersion("1.1.0") {
-			t.Errorf("%+v", h.restored)
+		if len(h.restored.all()) != 2 || h.restored.all()[1].To != release.MustVersion("1.1.0") {
+			t.Errorf("%+v", h.restored.all())
 		}
 	})
 }
@@ -216,17 +233,18 @@ func TestDataIsRestoredAfterARollback(t *testing.T) {
 		c, l, told, _ := alone(t)
 		var h hooked
 		h.into(&c)
-		restoredFirst := false
+		var restoredFirst atomic.Bool
 		c.Serve = func(ctx context.Context, a *Agent) error {
-			restoredFirst = len(h.restored) == 2
+			restoredFirst.Store(len(h.restored.all()) == 2)
 			return serves(0)(ctx, a)
 		}
 		start := func(restored int) {
 			t.Helper()
 			_, stop, done := started(t, c)
 			time.Sleep(time.Minute)
-			if len(h.restored) != restored || len(h.kept) != 0 {
-				t.Errorf("%+v", h)
+			synctest.Wait()
+			if len(h.restored.all()) != restored || len(h.kept.all()) != 0 {
+				t.Errorf("%+v, %+v", h.restored.all(), h.kept.all())
 			}
 			end(t, stop, done, nil)
 		}
@@ -235,10 +253,10 @@ func TestDataIsRestoredAfterARollback(t *testing.T) {
 		start(0) // the swap failed
 		failedTrial(t, c, l)
 		start(2)
-		if !restoredFirst || strings.Count(told.String(), "READY=1") != 3 {
+		if !restoredFirst.Load() || strings.Count(told.String(), "READY=1") != 3 {
 			t.Errorf("it served before it had restored its data; systemd was told %s", told)
 		}
-		if u := h.restored[1]; u.To != release.MustVersion("1.1.0") || u.From != release.MustVersion("1.0.0") || u.Reason == "" {
+		if u := h.restored.all()[1]; u.To != release.MustVersion("1.1.0") || u.From != release.MustVersion("1.0.0") || u.Reason == "" {
 			t.Errorf("%+v", u)
 		}
 		start(2)
@@ -254,11 +272,13 @@ func TestAVersionIsToldThatItIsKept(t *testing.T) {
 		c.Serve = serves(0)
 		a, stop, done := started(t, c)
 		time.Sleep(a.c.Hold / 2)
-		if len(h.kept) > 0 {
+		synctest.Wait()
+		if len(h.kept.all()) > 0 {
 			t.Error("it is told on trial")
 		}
 		for range 100 {
-			if time.Sleep(time.Second); len(h.kept) > 0 {
+			time.Sleep(time.Second)
+			if synctest.Wait(); len(h.kept.all()) > 0 {
 				break
 			}
 		}
@@ -266,12 +286,13 @@ func TestAVersionIsToldThatItIsKept(t *testing.T) {
 		for range 2 {
 			_, stop, done = started(t, c)
 			time.Sleep(time.Minute)
-			if len(h.kept) != 2 || h.kept[1].From != release.MustVersion("1.0.0") || h.kept[1].To != release.MustVersion("1.1.0") {
-				t.Errorf("%+v", h.kept)
+			synctest.Wait()
+			if len(h.kept.all()) != 2 || h.kept.all()[1].From != release.MustVersion("1.0.0") || h.kept.all()[1].To != release.MustVersion("1.1.0") {
+				t.Errorf("%+v", h.kept.all())
 			}
 			end(t, stop, done, nil)
 		}
-		if len(h.restored) > 0 {
+		if len(h.restored.all()) > 0 {
 			t.Error("there was no rollback")
 		}
 	})
@@ -293,12 +314,12 @@ func TestADamagedRecordOfHooks(t *testing.T) {
 				_, stop, done := started(t, c)
 				time.Sleep(time.Minute)
 				end(t, stop, done, nil)
-				if len(h.restored) > 0 {
-					t.Errorf("%+v", h.restored)
+				if len(h.restored.all()) > 0 {
+					t.Errorf("%+v", h.restored.all())
 				}
-				h = hooked{}
-				h.into(&c)
-				saves(t, c, &h)
+				var again hooked
+				again.into(&c)
+				saves(t, c, &again)
 			})
 		})
 	}
