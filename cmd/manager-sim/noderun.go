@@ -97,14 +97,16 @@ func newNodeRunCmd() *cobra.Command {
 		Use:   "run",
 		Short: "Run a real agent as a node of the manager, until Ctrl-C",
 		Long: `Run creates an install root below --dir from a published release, and runs its
-program, a simulation build of edge-agent, as the systemd unit would: it runs the
-watchdog before each start, and restarts the program after each end. The node
-registers with the manager of --dir. A second run continues with the same root.
+program as the systemd unit would: it runs the watchdog before each start, and
+restarts the program after each end. The program is a simulation build (go build
+-tags sim) of edge-agent, or of a daemon that links the agent. The node registers
+with the manager of --dir. A second run continues with the same root.
 
 The other commands accept --name in place of the node's id.`,
 		Example: `  manager-sim node run
   manager-sim node run --name second --version 1.0.0
-  manager-sim node run --name mine --binary bin/edge-agent`,
+  manager-sim node run --name mine --binary bin/edge-agent
+  manager-sim node run --repository acme/player --program player`,
 		Args: cli.ExactArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkNodeName(r.name); err != nil {
@@ -112,6 +114,9 @@ The other commands accept --name in place of the node's id.`,
 			}
 			if err := checkVersion("version", r.version); err != nil {
 				return err
+			}
+			if r.program == "" || r.program != filepath.Base(r.program) || r.program == "." || r.program == ".." {
+				return cli.Usage(fmt.Errorf("--program %q: it must be a file name", r.program))
 			}
 			r.out = &syncWriter{w: cmd.OutOrStdout()}
 			if err := r.run(cmd.Context()); err != nil {
@@ -124,7 +129,8 @@ The other commands accept --name in place of the node's id.`,
 	f.StringVar(&r.dir, "dir", defaultDir, "data directory of serve")
 	f.StringVar(&r.name, "name", defaultNode, "name of the node; its directory is nodes/NAME in --dir")
 	f.StringVar(&r.version, "version", "", "published version to start with (default: the oldest)")
-	f.StringVar(&r.binary, "binary", "", "simulation build of edge-agent to start with, in place of a published version")
+	f.StringVar(&r.binary, "binary", "", "simulation build to start with, in place of a published version")
+	f.StringVar(&r.program, "program", "edge-agent", "file name of the program in the release")
 	f.StringVar(&r.repository, "repository", fakerelease.DefaultRepository, "OWNER/REPO of the release")
 	f.StringVar(&r.url, "url", "", "URL of the manager (default: the address of serve)")
 	return cmd
@@ -132,7 +138,7 @@ The other commands accept --name in place of the node's id.`,
 
 // nodeRun is one run of `node run`.
 type nodeRun struct {
-	dir, name, version, binary, repository, url string
+	dir, name, version, binary, program, repository, url string
 
 	out     io.Writer
 	node    localNode
@@ -178,7 +184,7 @@ func (r *nodeRun) run(ctx context.Context) error {
 
 // config returns the configuration of the node, from the data directory of the manager.
 func (r *nodeRun) config() (rig.NodeConfig, error) {
-	c := rig.NodeConfig{Name: r.name, MaxBootAttempts: 3, HoldSecs: 3}
+	c := rig.NodeConfig{Name: r.name, BinaryName: r.program, MaxBootAttempts: 3, HoldSecs: 3}
 	token, err := os.ReadFile(filepath.Join(r.dir, "registration.token"))
 	if err != nil {
 		return c, fmt.Errorf("%w (start the manager first: manager-sim serve)", err)
@@ -217,7 +223,7 @@ func (r *nodeRun) layOut(ctx context.Context, c rig.NodeConfig) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := r.program(ctx, &c, filepath.Join(tmp, "program")); err != nil {
+	if err := r.first(ctx, &c, filepath.Join(tmp, "program")); err != nil {
 		return err
 	}
 	if err := rig.LayOut(ctx, filepath.Join(tmp, "root"), root, c); err != nil {
@@ -226,9 +232,9 @@ func (r *nodeRun) layOut(ctx context.Context, c rig.NodeConfig) error {
 	return os.Rename(filepath.Join(tmp, "root"), root)
 }
 
-// program sets the program that the node runs first, and its version. It unpacks a
+// first sets the program that the node runs first, and its version. It unpacks a
 // published release in the new directory to.
-func (r *nodeRun) program(ctx context.Context, c *rig.NodeConfig, to string) error {
+func (r *nodeRun) first(ctx context.Context, c *rig.NodeConfig, to string) error {
 	file := r.binary
 	c.Binary = r.binary
 	if r.binary == "" {
@@ -248,7 +254,7 @@ func (r *nodeRun) program(ctx context.Context, c *rig.NodeConfig, to string) err
 		if _, err := fakerelease.Unpack(releasesUnder(r.dir), r.repository, r.version, to); err != nil {
 			return err
 		}
-		c.Binary, file = to, filepath.Join(to, "edge-agent")
+		c.Binary, file = to, filepath.Join(to, r.program)
 	}
 	out, err := exec.CommandContext(ctx, absolute(file), "version").Output()
 	if err != nil {
@@ -260,7 +266,7 @@ func (r *nodeRun) program(ctx context.Context, c *rig.NodeConfig, to string) err
 	}
 	stamped, sim := strings.CutSuffix(words[1], "+sim")
 	if !sim {
-		return fmt.Errorf("%s is not a simulation build; build it with: go build -tags sim -ldflags \"-X main.version=1.0.0\" ./cmd/edge-agent", file)
+		return fmt.Errorf("%s is not a simulation build; build it with: go build -tags sim -ldflags \"-X main.version=1.0.0\"", file)
 	}
 	if r.version != "" && stamped != r.version {
 		return fmt.Errorf("the program of the release %s reports the version %s", r.version, cli.Plain(stamped))
@@ -287,14 +293,14 @@ func (r *nodeRun) announce(ctx context.Context, url string) {
 	if r.dir != defaultDir {
 		at = " --dir " + r.dir
 	}
-	root := r.node.root()
 	fmt.Fprintf(r.out, `
 Registered as node %s.
   upgrade   manager-sim upgrade%s %s VERSION --wait
-  status    %s/edge-agent status --root %s
-Ctrl-C stops it. The next run continues with the same root.
-
-`, r.node.id(), at, r.name, r.node.layout().Current(), root)
+`, r.node.id(), at, r.name)
+	if r.program == "edge-agent" { // another program may have no such command
+		fmt.Fprintf(r.out, "  status    %s/edge-agent status --root %s\n", r.node.layout().Current(), r.node.root())
+	}
+	fmt.Fprint(r.out, "Ctrl-C stops it. The next run continues with the same root.\n\n")
 }
 
 // refusesNode is the beginning of an agent's status text after a refusal by its manager,
