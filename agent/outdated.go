@@ -34,8 +34,11 @@ func (a *Agent) outdated(res state.Result) outdated {
 // awaitRestart restarts the attached unit if it still runs in an outdated start. A trial does
 // that by itself.
 func (a *Agent) awaitRestart(ctx context.Context, res state.Result) error {
+	if res.State.Status == state.PendingHealth { // the judge then changes what outdated reads
+		return nil
+	}
 	old := a.outdated(res)
-	if len(old) == 0 || res.State.Status == state.PendingHealth {
+	if len(old) == 0 {
 		return nil
 	}
 	said := false
