@@ -126,3 +126,18 @@ func TestDataMigratedAfterTheVersionWasKept(t *testing.T) {
 		b.becomes("1.1.0", "ok", "2")
 	})
 }
+
+// A service that cannot save its data refuses the upgrade, and nothing is swapped.
+func TestDataThatCannotBeSaved(t *testing.T) {
+	b := notebook(t, "NOTEBOOK=full")
+	mark, id := b.upgrade("1.1.0")
+	b.wait(mark, "the refusal", func(e rig.Entry) bool { return e.Type == "ack" && e.CommandID == id && !e.Success })
+	list, err := b.Client.Commands(b.ctx, b.id, 1, "")
+	if err != nil || len(list.Commands) != 1 || !strings.Contains(list.Commands[0].Error, "the disk for backups is full") {
+		t.Errorf("%+v, %v", list, err)
+	}
+	b.becomes("1.0.0", "ok", "1")
+	if tree, err := b.node.Tree(); err != nil || tree.Current.String() != "1.0.0" || tree.LastGood.String() != "1.0.0" {
+		t.Errorf("%+v, %v", tree, err)
+	}
+}

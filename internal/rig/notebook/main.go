@@ -3,6 +3,7 @@
 // each other version schema 2 as well. The environment says how it behaves, for all versions:
 //
 //	NOTEBOOK=saves     it saves its data before a trial, and restores them after a rollback
+//	NOTEBOOK=full      it cannot save its data before a trial
 //	NOTEBOOK_1_1=early 1.1.0 migrates its data when it starts, and then fails
 //	NOTEBOOK_1_1=kept  1.1.0 migrates its data once it is kept
 package main
@@ -52,7 +53,10 @@ func main() {
 	if how == "kept" {
 		o.Kept = func(context.Context, agent.Change) error { return migrate() }
 	}
-	if os.Getenv("NOTEBOOK") == "saves" {
+	switch os.Getenv("NOTEBOOK") {
+	case "full":
+		o.BeforeTrial = func(context.Context, agent.Change) error { return errors.New("the disk for backups is full") }
+	case "saves":
 		o.BeforeTrial = func(context.Context, agent.Change) error { return copyFile(file+".saved", file) }
 		o.RolledBack = func(context.Context, agent.Change) error { return copyFile(file, file+".saved") }
 	}
