@@ -110,7 +110,7 @@ func TestOnlyStateSpellsPaths(t *testing.T) {
 	t.Parallel()
 	checked := 0
 	for _, path := range goFiles(t) {
-		if strings.HasSuffix(path, "_test.go") || filepath.Dir(path) == "state" {
+		if strings.HasSuffix(path, "_test.go") || filepath.Dir(path) == "internal/state" {
 			continue
 		}
 		fset := token.NewFileSet()
@@ -239,7 +239,7 @@ func TestTransitionsReadNoClock(t *testing.T) {
 				return true
 			})
 		}
-		if filepath.Dir(path) == "state" && filepath.Base(path) != "do.go" {
+		if filepath.Dir(path) == "internal/state" && filepath.Base(path) != "do.go" {
 			refuse(f)
 		}
 		ast.Inspect(f, func(n ast.Node) bool {

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/wire"
 )
 

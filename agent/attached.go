@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 )
 

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/watchdog"

@@ -6,9 +6,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 )
 

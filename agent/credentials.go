@@ -9,7 +9,7 @@ import (
 	"os"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // credentials are what a registration returned. Only the auth message contains them.

@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/wire"
 )
 

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 	"golang.org/x/time/rate"
 )

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // lonely is a node whose manager does not answer, its root, and what it tells systemd.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Change is an upgrade as a hook of Options sees it.

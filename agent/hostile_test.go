@@ -18,8 +18,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/watchdog"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"

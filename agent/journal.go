@@ -4,8 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // attachJournal adds the last lines of the failed version to the event of its

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // keep records that the version proved healthy, and reports the upgrade as completed.

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Limits of what a manager's commands may write. A refused command writes some 50 KB

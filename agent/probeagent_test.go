@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/server/secret"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 	"github.com/gorilla/websocket"
 	"github.com/rs/zerolog"

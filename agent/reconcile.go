@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/wire"
 )
 

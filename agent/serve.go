@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Pauses between two calls of Options.Serve, and after how long without an end they begin anew.

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Status is what an agent does and knows at one moment. It is a copy: nothing changes it. The

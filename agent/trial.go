@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // runTrial decides whether the version on trial is healthy: within the window, which

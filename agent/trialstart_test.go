@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 func TestAReadyStartIsRecorded(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/trial"
 )
 

@@ -8,8 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/wire"
 )
 

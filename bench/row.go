@@ -13,7 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/bench/measure"
 	"github.com/bilbycast/edge-agent/bench/payload"
 	"github.com/bilbycast/edge-agent/bench/peers"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // Groups of rows, as charts and tables show them.

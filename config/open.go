@@ -14,8 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/pelletier/go-toml/v2"
 )
 

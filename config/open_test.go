@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/internal/unreadable"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // registeredNode returns a root with credentials, and the text of a valid config.toml.

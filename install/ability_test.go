@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/internal/oddfs"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"golang.org/x/sys/unix"
 )
 

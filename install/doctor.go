@@ -14,7 +14,7 @@ import (
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
 

@@ -16,8 +16,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/internal/unreadable"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 )
 

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 )

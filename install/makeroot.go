@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // resumable reports whether a root without the link current has no state yet, or the one

@@ -6,9 +6,9 @@ import (
 	"os"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // BenchmarkStage fetches a release over loopback, extracts and syncs it. Bytes are those

@@ -17,8 +17,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"golang.org/x/sys/unix"
 )
 

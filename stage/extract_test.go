@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/internal/hostile"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/google/go-cmp/cmp"
 )
 

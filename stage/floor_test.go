@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Every manifest that was ever signed is offered in every state that a node can

@@ -5,8 +5,8 @@ import (
 	"fmt"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // unused returns an error, which names the process, if any process uses version v: a

@@ -12,8 +12,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/oddfs"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"golang.org/x/sys/unix"
 )
 

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // lockStaging takes the lock of staging, and waits for at most wait.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/verify"
 )
 

@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/internal/oddfs"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 const umaskEnv = "EDGE_AGENT_TEST_UMASK"

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/verify"
 )
 

@@ -7,8 +7,8 @@ import (
 	"os"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // promote renames the complete directory to its final name. A directory of that name

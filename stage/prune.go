@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Prune removes versions until keep are left: failed and superseded ones first, then the

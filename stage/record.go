@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // digests writes the record of a version's files: a line for each regular file, as

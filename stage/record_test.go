@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/internal/unreadable"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Staging records every file, and Compare finds each that differs, and no other.

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // onDisk moves the Stager's root to a tmpfs of that size.

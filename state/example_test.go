@@ -6,64 +6,52 @@ import (
 	"os"
 	"time"
 
+	engine "github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/state"
 )
 
-// exampleRoot returns an install root with these versions, of which the first one runs.
-func exampleRoot(versions ...string) (l state.Layout, remove func(), err error) {
-	dir, err := os.MkdirTemp("", "example")
-	if err != nil {
-		return l, nil, err
+// node makes an install root in which 1.5.0 is on trial.
+func node() (root string, err error) {
+	if root, err = os.MkdirTemp("", "example"); err != nil {
+		return "", err
 	}
-	if l, err = state.At(dir); err == nil {
+	l, err := engine.At(root)
+	if err == nil {
 		err = l.Make()
 	}
-	for _, v := range versions {
+	old, target := release.MustVersion("1.4.0"), release.MustVersion("1.5.0")
+	for _, v := range []release.Version{old, target} {
 		if err == nil {
-			err = os.Mkdir(l.Version(release.MustVersion(v)), 0o755)
+			err = os.Mkdir(l.Version(v), 0o755)
 		}
 	}
-	if err == nil {
-		_, err = l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-			first := release.MustVersion(versions[0])
-			t.LastGood, t.Current = first, first
-			return state.Install(s, state.Trial{Target: first}, now), t, nil
-		})
-	}
-	return l, func() { os.RemoveAll(dir) }, err
-}
-
-// A trial begins with one durable change: state.json first, then the links. Whatever is
-// interrupted in between, the next Do completes.
-func ExampleLayout_Do() {
-	l, remove, err := exampleRoot("1.4.0", "1.5.0")
 	if err != nil {
-		fmt.Println(err)
-		return
+		return root, err
 	}
-	defer remove()
-	target := release.MustVersion("1.5.0")
-	r, err := l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-		s = state.Begin(s, state.Trial{ID: "c1", Target: target, MaxAttempts: 3}, now)
-		t.Previous, t.Current = s.Previous, target
+	_, err = l.Do(context.Background(), func(s engine.State, t engine.Tree, now time.Time) (engine.State, engine.Tree, error) {
+		s = engine.Install(s, engine.Trial{Target: old}, now)
+		s = engine.Begin(s, engine.Trial{ID: "c1", Target: target, MaxAttempts: 3}, now)
+		t.LastGood, t.Previous, t.Current = old, old, target
 		return s, t, nil
 	})
+	return root, err
+}
+
+// A program beside the service shows what its node does.
+func ExampleRead() {
+	root, err := node()
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(r.State.Status, r.Tree.Current, "with", r.Tree.LastGood, "to return to")
-
-	// The watchdog counts the starts of the trial; after the last one it rolls back.
-	for range 4 {
-		r, err = l.Do(context.Background(), func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
-			s, t = state.CountStart(s, t, "exit status 1", now)
-			return s, t, nil
-		})
+	defer os.RemoveAll(root)
+	n, err := state.Read(root)
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
-	fmt.Println(r.State.Status, r.Tree.Current, err)
+	fmt.Println(n.Status, n.Current, "with", n.LastGood, "to return to")
 	// Output:
 	// pending_health 1.5.0 with 1.4.0 to return to
-	// rolled_back 1.4.0 <nil>
 }

@@ -5,8 +5,8 @@ import (
 	"errors"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // tryRoot refuses an upgrade that the install root cannot store, lock or execute, before

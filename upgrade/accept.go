@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // Accept records an operator's decision that the version on trial is kept once its own check

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // Discard withdraws, as an operator's decision, the upgrade that the node has begun and not

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // published are the releases of all tests, made once.

@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // failFrom is a disk that makes the first n changes, and fails every later one, as a

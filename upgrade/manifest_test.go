@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // A release that was published again after its manager pinned the manifest is refused before

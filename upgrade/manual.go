@@ -4,9 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // Apply puts the version that Shelve left for an operator on trial at the next

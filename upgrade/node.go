@@ -6,9 +6,9 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // standing is what a node judges a release by.

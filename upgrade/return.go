@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // checkReturn compares the files of the version to roll back to, mostly the running one, with their record. A changed program or library refuses the upgrade: the node

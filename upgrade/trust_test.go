@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // slowFS has no files, and answers slowly.

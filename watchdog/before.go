@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // Before does the work of the watchdog in a unit of its own, which systemd starts before

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/watchdog"
 	"golang.org/x/sys/unix"
 )

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/watchdog"
 )
 

@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/trial"
 )
 

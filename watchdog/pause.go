@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 const (

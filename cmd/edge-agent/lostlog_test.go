@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // lostLogs are what may become of a log: its reader is gone, or reads nothing.

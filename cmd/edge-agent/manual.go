@@ -8,10 +8,10 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/install"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/probe"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/spf13/cobra"
 )

@@ -8,7 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/spf13/cobra"
 )

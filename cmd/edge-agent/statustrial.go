@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/stage"
-	"github.com/bilbycast/edge-agent/state"
 	"github.com/bilbycast/edge-agent/trial"
 )
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/fsutil"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"

@@ -15,7 +15,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // Limits of package stage that the archives exceed.

@@ -14,9 +14,9 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // The times of a trial in attached mode, divided by attachedFaster: a window of 5 s.

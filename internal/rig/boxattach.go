@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/internal/box"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // AttachInBox lays out the install root /opt/NAME in b, and writes the units of an agent

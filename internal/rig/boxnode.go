@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/bilbycast/edge-agent/internal/box"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // BoxNode is a node under a real systemd: user "edge", unit edge.service.

@@ -16,9 +16,9 @@ import (
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/line"
 	"github.com/bilbycast/edge-agent/internal/rig"
+	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/state"
 )
 
 // machine is a node under a real systemd, with a line to its manager.

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/internal/rig"
-	"github.com/bilbycast/edge-agent/state"
+	"github.com/bilbycast/edge-agent/internal/state"
 )
 
 // earlier is the last commit whose programs know no probe: their watchdog counts each start,

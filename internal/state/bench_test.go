@@ -34,7 +34,7 @@ func BenchmarkDo(b *testing.B) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	text, err := os.ReadFile("../testdata/state/v1.json")
+	text, err := os.ReadFile("../../testdata/state/v1.json")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -264,7 +264,7 @@ func TestOutboxSetsHostileFilesAside(t *testing.T) {
 func TestEverySchemaLoads(t *testing.T) {
 	t.Parallel()
 	for v := 1; v <= Schema; v++ {
-		b, err := os.ReadFile(fmt.Sprintf("../testdata/state/v%d.json", v))
+		b, err := os.ReadFile(fmt.Sprintf("../../testdata/state/v%d.json", v))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func TestEverySchemaLoads(t *testing.T) {
 			t.Errorf("v%d: %v", v, err)
 		}
 	}
-	b, _ := os.ReadFile(fmt.Sprintf("../testdata/state/v%d.json", Schema))
+	b, _ := os.ReadFile(fmt.Sprintf("../../testdata/state/v%d.json", Schema))
 	s, _ := Decode(b)
 	again, err := s.encode()
 	if err != nil || !bytes.Equal(b, again) {
@@ -281,7 +281,7 @@ func TestEverySchemaLoads(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	b, err := os.ReadFile("../testdata/state/v1.json")
+	b, err := os.ReadFile("../../testdata/state/v1.json")
 	if err != nil {
 		f.Fatal(err)
 	}
