@@ -96,6 +96,20 @@ func changeCommands(ctx context.Context, tx conn, changes []CommandChange) error
 	return nil
 }
 
+// setActing gives the open commands of a rollout the rights of a person; nil: they stay.
+func setActing(ctx context.Context, tx conn, rolloutID string, p *Person) error {
+	if p == nil {
+		return nil
+	}
+	_, err := tx.exec(ctx, "UPDATE commands SET acting = ?, actor = ? WHERE rollout_id = ? AND rollout_id != '' AND acting != ? AND"+open, p.Key, p.Name, rolloutID, p.Key)
+	return err
+}
+
+// SetActing gives the open commands of a rollout the rights of a person.
+func (s *Store) SetActing(ctx context.Context, rolloutID string, p Person) error {
+	return s.tx(ctx, func(tx conn) error { return setActing(ctx, tx, rolloutID, &p) })
+}
+
 // closeFinished ends the open command of a node whose outcome is known from its events.
 func closeFinished(ctx context.Context, tx conn, nodeID string) error {
 	_, err := tx.exec(ctx, `UPDATE commands SET state = 'ended' WHERE node_id = ? AND state IN ('pending', 'held', 'sent') AND EXISTS (SELECT 1 FROM events

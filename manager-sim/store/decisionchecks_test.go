@@ -51,6 +51,24 @@ func (g *game) May(_ context.Context, key string, _ api.Role, groupID string) (b
 	return !g.lost[key+"/"+groupID], nil
 }
 
+// takeOver ends the right of the person who acts for a rollout, and has another person resume it.
+func (g *game) takeOver() {
+	ctx := g.t.Context()
+	rs, err := g.st.Rollouts(ctx, "", true, -1)
+	g.must(err)
+	for _, stored := range rs {
+		r, err := engine.Decode(stored)
+		if err != nil {
+			continue
+		}
+		other := map[string]string{"ann": "bob", "bob": "ann"}[r.Acting.Key]
+		g.lost[r.Acting.Key+"/"+stored.GroupID] = true
+		delete(g.lost, other+"/"+stored.GroupID)
+		g.settle() // it pauses, if it still had something to send
+		g.allowed(g.e.Act(ctx, stored.ID, rollout.Resume{By: rollout.Person{Key: other, Name: other}}, other, entry("act")))
+	}
+}
+
 // disturb is what nobody decided: a record is damaged, the clock jumps, the manager restarts.
 func (g *game) disturb() {
 	switch g.rnd.IntN(4) {

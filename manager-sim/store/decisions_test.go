@@ -225,7 +225,9 @@ func (g *game) operate() {
 	id := g.pick()
 	person := []string{"ann", "bob"}[g.rnd.IntN(2)]
 	by := rollout.Person{Key: person, Name: person}
-	switch g.rnd.IntN(9) {
+	switch g.rnd.IntN(10) {
+	case 9:
+		g.takeOver()
 	case 8: // a right ends, or is given again
 		if right := person + "/" + group; g.lost[right] {
 			delete(g.lost, right)

@@ -24,7 +24,13 @@ type Rollout struct {
 	// before it adds new commands, and all of them, also to the new commands, afterwards; they are
 	// not stored here.
 	Changes []CommandChange
+	// Acting, if set, is whose rights the open commands of the rollout have from now on. It is
+	// not stored here.
+	Acting *Person
 }
+
+// Person is whose rights a command has.
+type Person struct{ Key, Name string } // of Command.Acting and Command.Actor
 
 // SaveRollout stores a rollout with the new commands, the decisions about commands, and the
 // audit entries of the same transition, or nothing. No other method changes a rollout. It returns ErrExists if
@@ -61,7 +67,7 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 				return err
 			}
 		}
-		if err := changeCommands(ctx, tx, r.Changes); err != nil {
+		if err := errors.Join(changeCommands(ctx, tx, r.Changes), setActing(ctx, tx, r.ID, r.Acting)); err != nil {
 			return err
 		}
 		for _, a := range audits {

@@ -14,6 +14,10 @@ func (s Status) begun() bool {
 	return s.State != api.Queued && s.State != api.Sent && s.State != api.Withdrawn && s.Code != rollout.TimeLimit
 }
 
+// assumed reports whether the state is known only from the version that the node runs: it may
+// have run that before.
+func (s Status) assumed() bool { return s.State == api.Updated && s.Ended.IsZero() }
+
 // MaySend reports whether a stored command may be sent to its node now, also if it was sent
 // before: it has not expired and, unless the node has begun it, the node offers upgrades and the
 // person who decided it still has the right to that in the node's group. A command to one node
@@ -31,7 +35,7 @@ func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node)
 // limits it checks the right only.
 func (c *Commands) valid(ctx context.Context, cmd store.Command, n store.Node, st Status, limits bool) (bool, error) {
 	reason := ""
-	if !st.begun() {
+	if !st.begun() || st.assumed() {
 		ok, err := c.entitled(ctx, cmd, n.GroupID)
 		switch {
 		case err != nil:

@@ -189,7 +189,7 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 
 // adopt records in the commands of an earlier version to which rollout they belong, so that
 // its decisions apply to them. It withdraws what an ended rollout, or one that skipped the
-// node, left to be sent.
+// node, left to be sent. The others get the rights of who acts for their rollout now.
 func adopt(ctx context.Context, st *store.Store) error {
 	active, err := st.Rollouts(ctx, "", true, -1)
 	if err != nil {
@@ -219,6 +219,11 @@ func adopt(ctx context.Context, st *store.Store) error {
 		}
 		if err := st.AdoptCommands(ctx, r.ID, ids); err != nil {
 			return err
+		}
+		if stored.Active {
+			if err := st.SetActing(ctx, r.ID, *actingOf(r)); err != nil {
+				return err
+			}
 		}
 		known, err := st.Unanswered(ctx, r.ID)
 		if err != nil {
