@@ -106,7 +106,7 @@ func (s *Store) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outco
 		CASE WHEN details LIKE '%"dependency":true%' THEN 1 ELSE 0 END FROM events
 		WHERE node_id = ? AND command_id = ? AND (command_id != '' OR error_code = 'upgrade_rolled_back') ORDER BY seq DESC LIMIT ?`,
 		maxOutcome, nodeID, commandID, maxOutcomes)
-	list, err := collect(rows, err, func(row scanner) (Outcome, error) {
+	list, err := list(ctx, rows, err, func(row scanner) (Outcome, error) { // a node is shown without an event that cannot be read
 		var o Outcome
 		var at int64
 		var dependency int

@@ -22,6 +22,7 @@ type Commands struct {
 	lock     *sync.Mutex // Config.CommandLock
 	statuses Statuses
 	rights   Rights
+	unknown  *sync.Map // why the open command of a node cannot be sent: a record cannot be read; strings by node
 }
 
 // stateWords describes the states of an upgrade that has not ended, for a sentence.
@@ -66,6 +67,7 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 		}
 		f.Remedy = fmt.Sprintf("The node has not reported that it began. Wait until that upgrade has ended, or withdraw it first (manager-sim withdraw %s).", n.ID)
 	}
+	c.waits(st, f)
 	return f
 }
 

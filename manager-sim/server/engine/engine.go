@@ -91,7 +91,7 @@ type Engine struct {
 // New returns an Engine. Run runs its rollouts.
 func New(c Config) *Engine {
 	statuses := Statuses{c.Store, c.Clock}
-	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses, c.Rights},
+	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses, c.Rights, new(sync.Map)},
 		Catalogue: newCatalogue(c.Releases, c.Manifest, c.Log), Watch: newWatch(c, statuses), logged: make(map[string]string), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 

@@ -144,13 +144,16 @@ func progresses(rec store.Node, version string) bool {
 }
 
 // lostRight returns why a rollout must not give commands, or let them be sent, if the person
-// who started or resumed it has lost the right to that.
+// who started or resumed it has lost the right to that. It is an error if that is not known.
 func (e scope) lostRight(ctx context.Context, groupID string, r rollout.Rollout, actions []rollout.Action) (string, error) {
 	open := slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { return n.State == rollout.NodeCommanded && !n.Begun }) // be sent, or sent again
 	if r.Status.Final() || r.Status == rollout.Paused || len(commanded(actions)) == 0 && !open {
 		return "", nil
 	}
 	ok, err := may(ctx, e.Rights, r.Acting.Key, api.GroupAdmin, groupID)
+	if broken(err) {
+		return "", fmt.Errorf("the right of %s, who started or resumed it last, is not known: %w; another person may resume it", cmp.Or(r.Acting.Name, r.By, "the person"), err)
+	}
 	if ok || err != nil {
 		return "", err
 	}

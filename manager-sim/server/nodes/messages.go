@@ -3,6 +3,7 @@ package nodes
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,11 @@ func (s *session) resend(ctx context.Context) error {
 	h.CommandLock.Lock()
 	defer h.CommandLock.Unlock()
 	n, err := h.Store.Node(ctx, s.nodeID)
-	if err != nil || !n.Duplicate.Since.IsZero() {
+	unreadable := errors.Is(err, store.ErrUnreadable)
+	if unreadable { // it gets withdrawals, which do no harm
+		s.blocked.Store(true)
+		h.Log.Error().Str("node_id", s.nodeID).Err(err).Msg("no command is sent to a node whose record cannot be read")
+	} else if err != nil || !n.Duplicate.Since.IsZero() {
 		return err
 	}
 	cs, err := h.Store.Commands(ctx, s.nodeID, queueLen/2)
@@ -33,7 +38,7 @@ func (s *session) resend(ctx context.Context) error {
 		}
 	}
 	for _, c := range slices.Backward(cs) {
-		if c.State == store.CommandPending || c.State == store.CommandSent {
+		if (c.State == store.CommandPending || c.State == store.CommandSent) && !unreadable {
 			s.sendCommand(c)
 		}
 	}
@@ -116,6 +121,9 @@ func (s *session) health(ctx context.Context, now time.Time, m *wire.Health) err
 	} else if !s.offers.Swap(true) && s.waiting.Swap(false) {
 		sendMissed(s)
 	}
+	if s.blocked.Swap(false) { // what could not be read may have been repaired
+		sendMissed(s)
+	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
 	report := [...]string{n.Version, n.Health, n.Trial, n.Manifest}
 	if report != s.report {
@@ -185,6 +193,9 @@ func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
 // session: now, or the zero time if the session before reported the same.
 func knownProgress(ctx context.Context, s *session, p wire.Progress, now time.Time) (time.Time, error) {
 	n, err := s.hub.Store.Node(ctx, s.nodeID)
+	if errors.Is(err, store.ErrUnreadable) {
+		return now, nil
+	}
 	if err != nil {
 		return now, err
 	}

@@ -38,14 +38,11 @@ func checkSending(ctx context.Context, s *session, id string) error {
 	}
 	n, err := h.Store.Node(ctx, s.nodeID)
 	if err != nil {
-		return err
+		return s.blockedBy(err)
 	}
 	c, err := h.Store.Command(ctx, id)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable) {
-		return fmt.Errorf("%w: %w", store.ErrNotSendable, err)
-	}
 	if err != nil {
-		return err
+		return s.blockedBy(err)
 	}
 	another := s.waiting.Swap(true) // before offers is read; see health
 	if !s.offers.Load() {
@@ -55,15 +52,30 @@ func checkSending(ctx context.Context, s *session, id string) error {
 	if ok && !another {
 		s.waiting.Store(false)
 	}
-	if ok || err != nil {
-		return err
+	if ok {
+		return nil
 	}
 	h.NodeChanged(s.nodeID) // its rollout may have to pause
+	if err != nil {
+		return s.blockedBy(err)
+	}
 	if c, err = h.Store.Command(ctx, id); err != nil {
-		return err
+		return s.blockedBy(err)
 	}
 	if c.State == store.CommandWithdrawn {
 		s.sendCommand(c)
 	}
 	return fmt.Errorf("command %q: %w", id, store.ErrNotSendable)
+}
+
+// blockedBy returns why a command is not sent. An error that is about one record, of the node,
+// the command or its requester, is store.ErrNotSendable: the session stays, and tries again at the
+// next health beat.
+func (s *session) blockedBy(err error) error {
+	if !errors.Is(err, store.ErrUnreadable) && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	s.blocked.Store(true)
+	s.hub.Log.Error().Str("node_id", s.nodeID).Err(err).Msg("command waits: a record cannot be read")
+	return fmt.Errorf("%w: %w", store.ErrNotSendable, err)
 }

@@ -44,6 +44,7 @@ type session struct {
 	withdraws bool          // the node announced that it obeys withdrawals
 	offers    atomic.Bool   // upgrades, by its last health beat
 	waiting   atomic.Bool   // a command was not sent, maybe because the node does not offer upgrades
+	blocked   atomic.Bool   // a command was not sent, because a record cannot be read
 	probe     bool          // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
