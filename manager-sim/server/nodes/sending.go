@@ -10,18 +10,20 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// recordSent records, within bounded time, that a command or a withdrawal is sent now. It
-// returns store.ErrNotSendable if that was decided otherwise since it was queued, or if MaySend
+// recordSent records, within bounded time, that a command or a withdrawal is sent now. The wait
+// for CommandLock, behind the commands of all other nodes, does not count. It returns store.ErrNotSendable if that was decided otherwise since it was queued, or if MaySend
 // does not allow it any more. Then it queues the withdrawal, if there is one.
 func recordSent(ctx context.Context, s *session, m *wire.Command) error {
+	h, withdrawal := s.hub, m.Action.Type == wire.ActionWithdraw
+	if !withdrawal {
+		h.CommandLock.Lock()
+		defer h.CommandLock.Unlock()
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTime)
 	defer cancel()
-	h := s.hub
-	if m.Action.Type == wire.ActionWithdraw {
+	if withdrawal {
 		return h.Store.RecordWithdrawSent(ctx, m.Action.CommandID, time.Now())
 	}
-	h.CommandLock.Lock()
-	defer h.CommandLock.Unlock()
 	if err := checkSending(ctx, s, m.CommandID); err != nil {
 		return err
 	}

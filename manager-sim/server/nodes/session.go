@@ -88,11 +88,11 @@ func (s *session) run(ctx context.Context) error {
 	}
 	// A session that is replaced meanwhile still waits for the answer to its close frame.
 	if err := s.resend(ctx); err != nil && !s.replaced.Load() {
-		if !troubled(h, err) {
+		if !passes(h, err) {
 			endDefect(s, err)
 			return err
 		}
-		s.missed <- struct{}{}
+		sendMissed(s)
 	}
 	stored := startStoring(ctx, s)
 	err = s.readAll(ctx)
@@ -145,8 +145,8 @@ func (s *session) writeAll(ctx context.Context) {
 			back = s.hub.Store.Back()
 		case <-back:
 			back = nil
-			if err := s.resend(ctx); troubled(s.hub, err) {
-				back = s.hub.Store.Back()
+			if err := s.resend(ctx); passes(s.hub, err) {
+				back = again(s.hub)
 			} else if err != nil {
 				endDefect(s, err)
 				return
@@ -160,8 +160,8 @@ func (s *session) writeAll(ctx context.Context) {
 					s.hub.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.CommandID).Msg("command not sent: it was withdrawn or held, or the node does not offer upgrades now")
 					continue
 				}
-				if troubled(s.hub, err) {
-					back = s.hub.Store.Back()
+				if passes(s.hub, err) {
+					back = again(s.hub)
 					continue
 				}
 				if err != nil {
