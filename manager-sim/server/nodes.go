@@ -172,7 +172,7 @@ func (h *nodeRoutes) remove(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.log.Info().Str("node_id", scope.ID).Str("actor", requester(r).Name).Msg("node removed")
-	h.hub.Disconnect(scope.ID)
+	h.hub.Disconnect(r.Context(), scope.ID)
 	h.views.engine.Wake() // so that rollouts skip it
 	w.WriteHeader(http.StatusNoContent)
 }

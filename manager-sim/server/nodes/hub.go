@@ -179,10 +179,12 @@ func ResendAll(h *Hub) {
 	}
 }
 
-// Disconnect ends the session of a node that was removed from the store.
-func (h *Hub) Disconnect(nodeID string) {
+// Disconnect ends the session of a node that was removed from the store. The node first gets the
+// withdrawals that the removal decided, and has some seconds to answer them.
+func (h *Hub) Disconnect(ctx context.Context, nodeID string) {
 	// A session that authenticated before the removal exists by now.
 	if s := h.presence.sessionAfterChange(nodeID); s != nil {
+		withdrawLast(ctx, s)
 		s.socket.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
 		s.cancel()
 	}
@@ -210,7 +212,7 @@ func (h *Hub) addEvent(ctx context.Context, e *api.Event) (added bool, err error
 func (h *Hub) serve(conn *websocket.Conn, remote string) {
 	ctx, cancel := context.WithCancel(h.ctx)
 	defer cancel()
-	s := newSession(h, conn, remote, cancel)
+	s := newSession(ctx, h, conn, remote, cancel)
 	stop := context.AfterFunc(ctx, func() {
 		if s.replaced.Load() {
 			// The reader waits for the answer, which shows that a device is still connected.

@@ -49,23 +49,25 @@ func (s *session) resend(ctx context.Context) error {
 const withdrawSuffix = "-withdraw"
 
 // sendCommand queues a command. Of a withdrawn one it queues the withdrawal, if the command
-// was sent, the node has not answered, and obeys withdrawals.
-func (s *session) sendCommand(c store.Command) {
+// was sent, the node has not answered, and obeys withdrawals. It reports whether it queued
+// something.
+func (s *session) sendCommand(c store.Command) bool {
 	m := &wire.Command{CommandID: c.ID}
 	switch {
 	case c.State == store.CommandWithdrawn:
 		refused := !c.AckedAt.IsZero() && !c.Success
 		if c.SentAt.IsZero() || refused || !c.WithdrawAckedAt.IsZero() || !s.withdraws {
-			return
+			return false
 		}
 		m = &wire.Command{CommandID: c.ID + withdrawSuffix, Action: wire.Action{Type: wire.ActionWithdraw, CommandID: c.ID}}
 	default:
 		if err := json.Unmarshal(c.Action, &m.Action); err != nil {
 			s.hub.Log.Error().Str("command_id", c.ID).Err(err).Msg("stored command is unreadable")
-			return
+			return false
 		}
 	}
 	s.send(m)
+	return true
 }
 
 // answerProbe answers the only message of a probe that has an answer.
@@ -168,6 +170,12 @@ func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
 		if changed {
 			h.Log.Info().Str("node_id", s.nodeID).Str("command_id", id).Bool("success", m.Success).Str("error", m.Error).Msg("withdrawal acknowledged")
 			h.NodeChanged(s.nodeID)
+		}
+		if err == nil {
+			select {
+			case s.answers <- id:
+			default:
+			}
 		}
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/store"
@@ -28,6 +29,34 @@ func recordSent(ctx context.Context, s *session, m *wire.Command) error {
 		return err
 	}
 	return h.Store.RecordSent(ctx, m.CommandID, time.Now())
+}
+
+// withdrawLast sends the withdrawals of a node whose session is about to end, and waits, within
+// bounded time, for the answers. The node is removed, so it never connects again.
+func withdrawLast(ctx context.Context, s *session) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answersTime)
+	defer cancel()
+	cs, err := s.hub.Store.Commands(ctx, s.nodeID, queueLen/2)
+	if err != nil {
+		s.hub.Log.Error().Str("node_id", s.nodeID).Err(err).Msg("withdrawals not sent before the end of the session")
+		return
+	}
+	waiting := map[string]bool{}
+	for _, c := range slices.Backward(cs) {
+		if c.State == store.CommandWithdrawn && s.sendCommand(c) {
+			waiting[c.ID] = true
+		}
+	}
+	for len(waiting) > 0 {
+		select {
+		case id := <-s.answers:
+			delete(waiting, id)
+		case <-s.ended:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // checkSending returns an error unless MaySend allows that a command is sent now. What may not

@@ -26,7 +26,9 @@ func TestASendingWaitsForItsTurn(t *testing.T) {
 	entry := store.NewAuditEntry(now, "ann", "x", "y", nil)
 	for _, change := range []func() error{
 		func() error { return st.AddToken(t.Context(), "t") },
-		func() error { return st.Register(t.Context(), "t", store.Node{ID: "n", RegisteredAt: now, LastSeen: now}) },
+		func() error {
+			return st.Register(t.Context(), "t", store.Node{ID: "n", RegisteredAt: now, LastSeen: now})
+		},
 		func() error {
 			return st.AddCommand(t.Context(), store.Command{ID: "c", NodeID: "n", Action: []byte("{}"), CreatedAt: now}, entry)
 		},

@@ -37,15 +37,17 @@ type session struct {
 	inbox     *inbox
 	missed    chan struct{} // has an entry while commands have to be sent again once the store is available
 	cancel    context.CancelFunc
-	caps      []string      // of the last health beat; only storeAll uses it
-	report    [4]string     // version, health, trial and manifest of the last health beat; only storeAll uses it
-	beats     int           // health beats so far; only storeAll uses it
-	progress  wire.Progress // of the last health beat that had one; only storeAll uses it
-	withdraws bool          // the node announced that it obeys withdrawals
-	offers    atomic.Bool   // upgrades, by its last health beat
-	waiting   atomic.Bool   // a command was not sent, maybe because the node does not offer upgrades
-	blocked   atomic.Bool   // a command was not sent, because a record cannot be read
-	probe     bool          // it is no session, and nothing about the node changes
+	ended     <-chan struct{} // closed when the session ends
+	answers   chan string     // commands whose withdrawals the node has answered; nobody has to read it
+	caps      []string        // of the last health beat; only storeAll uses it
+	report    [4]string       // version, health, trial and manifest of the last health beat; only storeAll uses it
+	beats     int             // health beats so far; only storeAll uses it
+	progress  wire.Progress   // of the last health beat that had one; only storeAll uses it
+	withdraws bool            // the node announced that it obeys withdrawals
+	offers    atomic.Bool     // upgrades, by its last health beat
+	waiting   atomic.Bool     // a command was not sent, maybe because the node does not offer upgrades
+	blocked   atomic.Bool     // a command was not sent, because a record cannot be read
+	probe     bool            // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
@@ -54,9 +56,9 @@ type session struct {
 	evidence evidence // guarded by duplicates.mu
 }
 
-func newSession(h *Hub, conn *websocket.Conn, remote string, cancel context.CancelFunc) *session {
+func newSession(ctx context.Context, h *Hub, conn *websocket.Conn, remote string, cancel context.CancelFunc) *session {
 	s := &session{socket: socket{conn}, hub: h, source: limit.SourceOf(remote), queue: make(chan wire.Message, queueLen), inbox: newInbox(&h.inboxes),
-		missed: make(chan struct{}, 1), cancel: cancel, serial: h.serial.Add(1)}
+		missed: make(chan struct{}, 1), answers: make(chan string, queueLen), cancel: cancel, ended: ctx.Done(), serial: h.serial.Add(1)}
 	s.address, _, _ = net.SplitHostPort(remote)
 	return s
 }

@@ -15,6 +15,8 @@ const (
 	// answerTime is how long a node waits for the answer to its authentication before the
 	// manager closes the connection with 1013. The node itself waits for wire.AuthTimeout.
 	answerTime = 8 * time.Second
+	// answersTime is how long the session of a removed node stays for the answers to withdrawals.
+	answersTime = 3 * time.Second
 	// slowRetry is when a sending is tried again that reached its limit of time.
 	slowRetry = time.Second
 	// storeTime is how long a change waits for the store that nobody can repeat.
