@@ -42,6 +42,7 @@ const (
 	ReasonRemoved  = "removed"
 	ReasonLifetime = "lifetime"
 	ReasonRights   = "rights"
+	ReasonUnable   = "unable"
 )
 
 // CommandChange is a decision about a command. State is CommandWithdrawn, CommandHeld, or

@@ -93,6 +93,21 @@ func incapable(n store.Node, online bool) *api.NotUpgradable {
 		Remedy: "Set enabled = true in [upgrade] of its config.toml and restart its service, or install a version that has the upgrade module."}
 }
 
+// WhyWaits returns why a node that is online gets no command of a rollout now; "": it gets one.
+func (c *Commands) WhyWaits(ctx context.Context, n store.Node) (string, error) {
+	if !c.nodes.Reported(n.ID) {
+		return "The node has not reported its health since it connected.", nil
+	}
+	st, err := c.statuses.OfNode(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	if f := c.Refusal(n, st); f != nil {
+		return f.Reason, nil
+	}
+	return "", nil
+}
+
 // Request stores a command that an operator requested, and sends it if its node is
 // online. It returns why the node gets no command now, or nil. Of two requests at the
 // same time one is refused. With cmd.Replaces, the command takes the place of that one if it

@@ -27,6 +27,9 @@ import (
 type Nodes interface {
 	// Online reports whether a node has a session.
 	Online(nodeID string) bool
+	// Reported reports whether a node has a session, and has reported its health in it: what the
+	// store has of it is of this session.
+	Reported(nodeID string) bool
 	// Send sends a stored command if its node is online or, if the command was withdrawn, the
 	// withdrawal. Repeating it is harmless: a node carries out a command once.
 	Send(c store.Command)

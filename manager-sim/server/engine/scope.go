@@ -34,7 +34,7 @@ type scope struct {
 
 func scopeOf(e *Engine) scope { return scope{e.Config, e.Statuses} }
 
-// skipAbsent sets which nodes are online, and returns a Skip for each node that can no
+// skipAbsent sets which nodes are online, and have reported in this session what they offer, and returns a Skip for each node that can no
 // longer take part because it was removed, or moved to another group.
 func (e scope) skipAbsent(ctx context.Context, groupID string, r *rollout.Rollout) ([]rollout.Event, error) {
 	members, err := e.Store.GroupMembers(ctx, groupID)
@@ -43,7 +43,7 @@ func (e scope) skipAbsent(ctx context.Context, groupID string, r *rollout.Rollou
 	}
 	var skips []rollout.Event
 	for i, n := range r.Nodes {
-		r.Nodes[i].Online = members[n.ID] && e.Nodes.Online(n.ID)
+		r.Nodes[i].Online = members[n.ID] && e.Nodes.Reported(n.ID)
 		if members[n.ID] || r.Status.Final() {
 			continue
 		}
@@ -121,8 +121,10 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 		return err
 	}
 	records := make(map[string]store.Node, len(members))
+	unable := map[string]bool{}
 	for _, rec := range members {
 		records[rec.ID] = rec
+		unable[rec.ID] = e.Nodes.Reported(rec.ID) && incapable(rec, true) != nil
 	}
 	pins := pinsOf(*r)
 	for i := range r.Nodes {
@@ -131,7 +133,9 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 		c, unanswered := known[r.CommandID(*n)]
 		n.Facts = rollout.Facts{
 			Sent: c.Sent || !unanswered, Begun: c.Begun || !unanswered || c.Sent && progresses(rec, r.Version),
+			Withdrawn:    unanswered && c.State == store.CommandWithdrawn,
 			Withdrawable: slices.Contains(rec.Features, wire.FeatureWithdraw),
+			Unable:       unable[n.ID],
 			Runs:         rec.Version == r.Version && rec.Trial == "" && !rec.HealthAt.IsZero() && !pins.differ(*r, rec),
 		}
 	}

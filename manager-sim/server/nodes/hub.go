@@ -153,6 +153,12 @@ func (h *Hub) SetEnding(on bool) { h.ending.Store(on) }
 // Online reports whether a node has a session.
 func (h *Hub) Online(nodeID string) bool { return h.presence.session(nodeID) != nil }
 
+// Reported reports whether a node has a session, and its health in that is stored.
+func (h *Hub) Reported(nodeID string) bool {
+	s := h.presence.session(nodeID)
+	return s != nil && s.reported.Load()
+}
+
 // Count returns how many nodes have a session.
 func (h *Hub) Count() int { return len(h.presence.all()) }
 

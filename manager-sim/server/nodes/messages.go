@@ -118,6 +118,7 @@ func (s *session) health(ctx context.Context, now time.Time, m *wire.Health) err
 	if err := s.hub.Store.RecordHealth(ctx, n); err != nil {
 		return err
 	}
+	s.reported.Store(true)
 	if !slices.Contains(m.Capabilities, wire.CapabilityUpgrade) {
 		s.offers.Store(false)
 	} else if !s.offers.Swap(true) && s.waiting.Swap(false) {
@@ -128,10 +129,8 @@ func (s *session) health(ctx context.Context, now time.Time, m *wire.Health) err
 	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
 	report := [...]string{n.Version, n.Health, n.Trial, n.Manifest}
-	if report != s.report {
-		s.hub.NodeChanged(s.nodeID)
-	}
 	if s.beats++; s.beats == 1 || !slices.Equal(s.caps, m.Capabilities) || report != s.report {
+		s.hub.NodeChanged(s.nodeID)
 		s.caps, s.report = m.Capabilities, report
 		s.hub.Publish(api.CapabilityRecord{Type: api.RecordCapabilities, Time: now.UTC(), NodeID: s.nodeID, Version: m.Version, Capabilities: n.Capabilities})
 	}

@@ -44,6 +44,7 @@ type session struct {
 	beats     int             // health beats so far; only storeAll uses it
 	progress  wire.Progress   // of the last health beat that had one; only storeAll uses it
 	withdraws bool            // the node announced that it obeys withdrawals
+	reported  atomic.Bool     // a health beat is stored
 	offers    atomic.Bool     // upgrades, by its last health beat
 	waiting   atomic.Bool     // a command was not sent, maybe because the node does not offer upgrades
 	blocked   atomic.Bool     // a command was not sent, because a record cannot be read
