@@ -132,7 +132,7 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 		rec := records[n.ID]
 		c, unanswered := known[r.CommandID(*n)]
 		n.Facts = rollout.Facts{
-			Sent: c.Sent || !unanswered, Begun: c.Begun || !unanswered || c.Sent && progresses(rec, r.Version),
+			Sent: c.Sent || !unanswered, Begun: c.Begun || !unanswered || c.Sent && !c.Obeyed && progresses(rec, r.Version),
 			Withdrawn:    unanswered && c.State == store.CommandWithdrawn,
 			Withdrawable: slices.Contains(rec.Features, wire.FeatureWithdraw),
 			Unable:       unable[n.ID],
