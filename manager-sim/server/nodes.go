@@ -65,7 +65,7 @@ func (h *nodeRoutes) get(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *nodeRoutes) commands(w http.ResponseWriter, r *http.Request) {
-	n, ok := h.views.fromPath(w, r)
+	n, ok := h.views.scopeFromPath(w, r) // the record of the node need not be readable
 	if !ok {
 		return
 	}

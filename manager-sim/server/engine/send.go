@@ -167,14 +167,18 @@ func (c *Commands) movedChanges(ctx context.Context, nodeID, groupID, actor stri
 		return nil, err
 	}
 	n, err := c.store.Node(ctx, nodeID)
-	if err != nil {
-		return nil, err
-	}
-	st, err := c.statuses.OfCommand(ctx, cs[0], n)
-	if err != nil || st.begun() {
+	if err == nil {
+		st, err := c.statuses.OfCommand(ctx, cs[0], n)
+		if err != nil || st.begun() {
+			return nil, err
+		}
+	} else if !errors.Is(err, store.ErrUnreadable) { // of such a node it has not begun, as far as is known
 		return nil, err
 	}
 	ok, err := c.entitled(ctx, cs[0], groupID)
+	if broken(err) { // the command waits until the right is known
+		return nil, nil
+	}
 	if ok || err != nil {
 		return nil, err
 	}
