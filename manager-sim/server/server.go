@@ -99,7 +99,7 @@ func (s *Server) assemble(c Config, clock *engine.Clock) *handlers {
 	h := &handlers{stream: streamRoutes{ctx: s.ctx}}
 	h.metrics = newMetrics(func() int { return s.hub.Count() })
 	commands := new(sync.Mutex)
-	s.hub = nodes.New(s.ctx, nodes.Config{Store: c.Store, Log: c.Log, CommandLock: commands, Publish: h.stream.records.send, Metrics: h.metrics, Age: clock.Age,
+	s.hub = nodes.New(s.ctx, nodes.Config{Store: c.Store, Log: c.Log, CommandLock: commands, Publish: h.stream.records.send, Metrics: h.metrics,
 		NodeChanged: func(nodeID string) { h.rollouts.engine.NodeChanged(nodeID) },
 		MaySend: func(ctx context.Context, cmd store.Command, n store.Node) (bool, error) {
 			return h.rollouts.engine.Commands.MaySend(ctx, cmd, n)

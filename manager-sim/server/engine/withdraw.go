@@ -60,15 +60,17 @@ func sendAfter(ctx context.Context, e *Engine, actions []rollout.Action) {
 		return err
 	}
 	var errs []error
+	recalled := map[string]bool{}
 	for _, a := range actions { // a node that still has the old command must not refuse the new one
 		if a, ok := a.(rollout.Recall); ok {
+			recalled[a.CommandID] = true
 			errs = append(errs, send(a.CommandID))
 		}
 	}
 	for _, a := range actions {
 		switch a := a.(type) {
 		case rollout.Command:
-			errs = append(errs, sendReplaced(ctx, e, a), send(a.CommandID))
+			errs = append(errs, sendReplaced(ctx, e, a, recalled), send(a.CommandID))
 		case rollout.Release:
 			errs = append(errs, send(a.CommandID))
 		}
@@ -79,12 +81,13 @@ func sendAfter(ctx context.Context, e *Engine, actions []rollout.Action) {
 	}
 }
 
-// sendReplaced sends the withdrawal of the command that a new one of the node replaced.
-func sendReplaced(ctx context.Context, e *Engine, a rollout.Command) error {
+// sendReplaced sends the withdrawal of the command that a new one of the node replaced, unless
+// that is in sent.
+func sendReplaced(ctx context.Context, e *Engine, a rollout.Command, sent map[string]bool) error {
 	const last = 3
 	cs, err := e.Store.Commands(ctx, a.NodeID, last)
 	for _, c := range slices.Backward(cs) {
-		if c.ID != a.CommandID && c.State == store.CommandWithdrawn && !c.SentAt.IsZero() && c.WithdrawSentAt.IsZero() {
+		if c.ID != a.CommandID && !sent[c.ID] && c.State == store.CommandWithdrawn && !c.SentAt.IsZero() && c.WithdrawSentAt.IsZero() {
 			e.Nodes.Send(c)
 		}
 	}

@@ -41,9 +41,6 @@ type Config struct {
 	Publish     func(record any)    // passes a record to the event streams
 	NodeChanged func(nodeID string) // reports that something about a node is new
 	Metrics     Metrics
-	// Age returns how long a manager has run since a time. The lifetime of a command does
-	// not run while none did.
-	Age func(since time.Time) time.Duration
 	// MaySend reports whether a stored command may be sent now, also one that was sent before,
 	// and may withdraw it; nil means always. CommandLock is held.
 	MaySend func(ctx context.Context, c store.Command, n store.Node) (bool, error)

@@ -33,7 +33,7 @@ func (s *session) resend(ctx context.Context) error {
 		return err
 	}
 	for _, c := range slices.Backward(cs) { // withdrawals first: a node has one upgrade at a time
-		if c.State == store.CommandWithdrawn && h.Age(c.WithdrawnAt) < store.CommandLife {
+		if c.State == store.CommandWithdrawn { // until the node answers, however late it returns
 			s.sendCommand(c)
 		}
 	}
