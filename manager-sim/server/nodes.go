@@ -188,7 +188,7 @@ func (h *nodeRoutes) resolve(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
-	if err := h.hub.Resend(r.Context(), n.ID); err != nil {
+	if err := nodes.Resend(r.Context(), h.hub, n.ID); err != nil {
 		h.storeFailed(w, err)
 		return
 	}

@@ -168,7 +168,7 @@ func (h *Hub) Send(c store.Command) {
 }
 
 // Resend sends a node again what it has not acknowledged, if it is online.
-func (h *Hub) Resend(ctx context.Context, nodeID string) error {
+func Resend(ctx context.Context, h *Hub, nodeID string) error {
 	if s := h.presence.session(nodeID); s != nil {
 		return s.resend(ctx)
 	}

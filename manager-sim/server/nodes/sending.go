@@ -69,11 +69,11 @@ func checkSending(ctx context.Context, s *session, id string) error {
 	}
 	n, err := h.Store.Node(ctx, s.nodeID)
 	if err != nil {
-		return s.blockedBy(err)
+		return blockedBy(s, err)
 	}
 	c, err := h.Store.Command(ctx, id)
 	if err != nil {
-		return s.blockedBy(err)
+		return blockedBy(s, err)
 	}
 	another := s.waiting.Swap(true) // before offers is read; see health
 	if !s.offers.Load() {
@@ -88,10 +88,10 @@ func checkSending(ctx context.Context, s *session, id string) error {
 	}
 	h.NodeChanged(s.nodeID) // its rollout may have to pause
 	if err != nil {
-		return s.blockedBy(err)
+		return blockedBy(s, err)
 	}
 	if c, err = h.Store.Command(ctx, id); err != nil {
-		return s.blockedBy(err)
+		return blockedBy(s, err)
 	}
 	if c.State == store.CommandWithdrawn {
 		s.sendCommand(c)
@@ -102,7 +102,7 @@ func checkSending(ctx context.Context, s *session, id string) error {
 // blockedBy returns why a command is not sent. An error that is about one record, of the node,
 // the command or its requester, is store.ErrNotSendable: the session stays, and tries again at the
 // next health beat.
-func (s *session) blockedBy(err error) error {
+func blockedBy(s *session, err error) error {
 	if !errors.Is(err, store.ErrUnreadable) && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
