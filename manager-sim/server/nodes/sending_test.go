@@ -1,7 +1,10 @@
 package nodes
 
 import (
+	"context"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,5 +46,18 @@ func TestASendingWaitsForItsTurn(t *testing.T) {
 	time.AfterFunc(storeTime+100*time.Millisecond, lock.Unlock)
 	if err := recordSent(t.Context(), &session{hub: h, nodeID: "n"}, &wire.Command{CommandID: "c"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a session has not stored because it has ended is no defect of the manager.
+func TestTheEndOfASessionIsNoDefect(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := newSession(ctx, New(t.Context(), Config{Log: zerolog.New(&log)}), nil, "192.0.2.1:1", cancel)
+	endDefect(s, fmt.Errorf("read: %w", context.Canceled))
+	if log.Len() > 0 {
+		t.Error(log.String())
 	}
 }

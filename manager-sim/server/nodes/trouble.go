@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"time"
 
@@ -47,6 +48,13 @@ func endTrouble(s *session, err error) {
 // session.
 func endDefect(s *session, err error) {
 	defer s.cancel()
+	select {
+	case <-s.ended:
+		if errors.Is(err, context.Canceled) { // because the session has ended, as of a stranger that made room
+			return
+		}
+	default:
+	}
 	if errors.Is(err, errEnding) {
 		s.socket.close(websocket.CloseInternalServerErr, errEnding.Error())
 		return
