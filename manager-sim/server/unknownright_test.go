@@ -148,3 +148,14 @@ func TestAnUnreadableNodeKeepsItsSession(t *testing.T) {
 		t.Errorf("it gets %+v", c)
 	}
 }
+
+// Damaged numbers of a node, such as the count of its events, do not end its session.
+func TestDamagedCountsOfANode(t *testing.T) {
+	t.Parallel()
+	b := startBlockable(t)
+	n, _ := b.register()
+	for i, damage := range []string{"event_count = 9223372036854775807", "event_bytes = 9223372036854775807", "event_count = -5", "event_bytes = -9223372036854775808"} {
+		b.damage("UPDATE nodes SET " + damage)
+		n.synced(fmt.Sprint("stays-", i))
+	}
+}
