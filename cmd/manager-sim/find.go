@@ -62,7 +62,7 @@ func (c *client) findNode(ctx context.Context, name string, history bool) (strin
 	}
 	exact := func() bool {
 		n, err := c.Node(ctx, name)
-		return err == nil && n.ID == name
+		return err == nil && n.ID == name || api.Unreadable(err) // which lists leave out
 	}
 	if len(name) < api.MinPrefix {
 		if name != "" && exact() {

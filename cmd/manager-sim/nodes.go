@@ -264,14 +264,18 @@ command asks for confirmation.`,
 				return cli.Usage(fmt.Errorf("node remove: give at least %d characters of the id: %s", minRemovePrefix, id))
 			}
 			n, err := c.Node(cmd.Context(), id)
-			if err != nil {
-				return err
+			what := "its record cannot be read"
+			if !api.Unreadable(err) {
+				if err != nil {
+					return err
+				}
+				what = n.DeviceType + ", " + stateOf(n)
 			}
 			if !n.RemovedAt.IsZero() {
 				return fmt.Errorf("node %s was removed already, at %s", cli.Plain(id), stamp(n.RemovedAt))
 			}
-			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes node %s (%s, %s): its secret is revoked and its session ends.\n"+
-				"The device cannot connect until it is registered again. The history stays.", id, n.DeviceType, stateOf(n)))
+			err = cli.Confirm(cmd, yes, fmt.Sprintf("This removes node %s (%s): its secret is revoked and its session ends.\n"+
+				"The device cannot connect until it is registered again. The history stays.", id, what))
 			if err != nil {
 				return err
 			}

@@ -53,3 +53,36 @@ func TestRolloutShowNamesWhomItWaitsFor(t *testing.T) {
 		t.Errorf("exit code %d\n%s%s", code, out, errs)
 	}
 }
+
+// A node whose record cannot be read is found by its id: show says what to do, withdraw ends its
+// upgrade, and remove removes it.
+func TestANodeThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	m := startManager(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	nodes := m.fleet(ctx, fleet.Config{Nodes: 1})
+	cancel()
+	id := nodes[0].ID
+	m.await("the node is offline", func() bool { return !m.node(id).Online })
+	if _, errs, code := m.run("upgrade", id, "1.1.0"); code != cli.OK {
+		t.Fatal(errs)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(m.dir, "manager.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "UPDATE nodes SET capabilities = '{'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := m.run("node", "show", id); code == cli.OK || !strings.Contains(errs, "Remove the node, or repair its record") {
+		t.Errorf("show: exit code %d, %s", code, errs)
+	}
+	if out, errs, code := m.run("withdraw", id); code != cli.OK || !strings.Contains(out, "withdrawn") {
+		t.Errorf("withdraw: exit code %d, %s %s", code, out, errs)
+	}
+	if out, errs, code := m.run("node", "remove", id, "--reason", "test"); code != cli.OK || !strings.Contains(out, "is removed") {
+		t.Errorf("remove: exit code %d, %s %s", code, out, errs)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -26,6 +27,9 @@ node that does not know withdrawals may still carry it out, and the answer says 
 			}
 			if command == "" {
 				n, err := c.Node(cmd.Context(), id)
+				if api.Unreadable(err) {
+					n.CommandID, err = c.lastCommand(cmd.Context(), id)
+				}
 				if err != nil {
 					return err
 				}
@@ -42,4 +46,14 @@ node that does not know withdrawals may still carry it out, and the answer says 
 	cmd.Flags().StringVar(&command, "command", "", "withdraw only this command (default: the node's last one)")
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit trail")
 	return cmd
+}
+
+// lastCommand returns the id of a node's last command, "" if there is none. The record of the
+// node need not be readable.
+func (c *client) lastCommand(ctx context.Context, nodeID string) (string, error) {
+	list, err := c.Commands(ctx, nodeID, 1, "")
+	if err != nil || len(list.Commands) == 0 {
+		return "", err
+	}
+	return list.Commands[0].ID, nil
 }

@@ -16,6 +16,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -33,6 +34,13 @@ type Problem struct {
 
 // Error returns Detail.
 func (p *Problem) Error() string { return p.Detail }
+
+// Unreadable reports whether a call failed because a record exists, and the manager cannot read
+// it. The Detail names the record and the remedy.
+func Unreadable(err error) bool {
+	var p *Problem
+	return errors.As(err, &p) && p.Status == http.StatusInternalServerError && strings.Contains(p.Detail, "cannot be read")
+}
 
 // Temporary reports whether the same request can succeed later without a change:
 // the manager failed, is stopping, or limits the rate.

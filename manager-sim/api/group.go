@@ -111,7 +111,8 @@ type Rollout struct {
 	EndedAt     time.Time     `json:"ended_at,omitzero"`
 	Nodes       []RolloutNode `json:"nodes"`
 
-	// WaitingFor are the offline nodes for which the present wave waits.
+	// WaitingFor are the nodes for which the present wave waits: they are offline, or cannot be
+	// upgraded now.
 	WaitingFor []WaitingFor `json:"waiting_for,omitempty"`
 
 	GroupName string                    `json:"group_name"`
@@ -123,13 +124,15 @@ type Rollout struct {
 	Decision string `json:"decision,omitempty"`
 }
 
-// WaitingFor is an offline node for which a wave waits.
+// WaitingFor is a node for which a wave waits.
 type WaitingFor struct {
 	NodeID string `json:"node_id"`
 	// Name is what else identifies it: "edge at 192.0.2.7", its device type and its last
 	// address. A node reports no name.
 	Name  string    `json:"name,omitempty"`
 	Since time.Time `json:"since"` // when it was seen last
+	// Reason is why the node gets no command although it is online; "": it is offline.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Text is the id of the node and, if it is known, the name.
@@ -141,24 +144,42 @@ func (w WaitingFor) Text() string {
 }
 
 // WaitingText describes the nodes for which the present wave waits: "waiting for 1 offline
-// node: a1b2 (edge at 192.0.2.7)"; "" if it waits for none.
+// node: a1b2 (edge at 192.0.2.7)"; "" if it waits for none. Nodes that are online follow, with
+// their reasons.
 func (r Rollout) WaitingText() string {
-	const most = 5
-	if len(r.WaitingFor) == 0 {
+	var offline, online []string
+	for _, w := range r.WaitingFor {
+		if w.Reason == "" {
+			offline = append(offline, w.Text())
+		} else {
+			online = append(online, w.Text()+": "+strings.TrimSuffix(w.Reason, "."))
+		}
+	}
+	var parts []string
+	for _, text := range []string{countNames("offline node", ", ", offline), countNames("online node", "; ", online)} {
+		if text != "" {
+			parts = append(parts, text)
+		}
+	}
+	if len(parts) == 0 {
 		return ""
 	}
-	names := make([]string, 0, most)
-	for _, w := range r.WaitingFor[:min(most, len(r.WaitingFor))] {
-		names = append(names, w.Text())
+	return "waiting for " + strings.Join(parts, "; and for ")
+}
+
+// countNames lists the first names with their number: "2 offline nodes: a, b".
+func countNames(what, separator string, names []string) string {
+	const most = 5
+	switch k := len(names); {
+	case k == 0:
+		return ""
+	case k == 1:
+		return "1 " + what + ": " + names[0]
+	case k > most:
+		return fmt.Sprintf("%d %ss: %s and %d more", k, what, strings.Join(names[:most], separator), k-most)
+	default:
+		return fmt.Sprintf("%d %ss: %s", k, what, strings.Join(names, separator))
 	}
-	text := fmt.Sprintf("waiting for %d offline nodes: %s", len(r.WaitingFor), strings.Join(names, ", "))
-	if len(r.WaitingFor) == 1 {
-		text = "waiting for 1 offline node: " + names[0]
-	}
-	if more := len(r.WaitingFor) - len(names); more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
 }
 
 // RolloutNode is one node of a rollout.

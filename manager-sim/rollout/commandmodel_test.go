@@ -40,6 +40,8 @@ type world struct {
 	r    Rollout
 	now  int
 	rows [2][modelAttempts]row
+	// unable are nodes that report, in this step only, that they cannot be upgraded.
+	unable [2]bool
 }
 
 // rules are those that can be taken away, to see that the model notices.
@@ -79,9 +81,11 @@ func (f commandFleet) step(w world, e Event) world {
 	w.r.Nodes = slices.Clone(w.r.Nodes)
 	for i := range w.r.Nodes {
 		n := &w.r.Nodes[i]
-		n.Facts = Facts{Withdrawable: f.withdraws[i]}
+		n.Facts = Facts{Withdrawable: f.withdraws[i], Unable: w.unable[i]}
+		n.Online = n.Online && !w.unable[i]
 		if n.Attempt > 0 {
 			c := w.rows[i][n.Attempt-1]
+			n.Withdrawn = c.state == withdrawn
 			n.Sent, n.Begun = c.sent, (c.begun || c.out) && !c.obeyed
 		}
 	}
@@ -219,6 +223,20 @@ func (f commandFleet) rowEvents(w world, i, a int, visit func(string, world, str
 			visit("outcome", to, violation)
 		}
 	}
+	if c.open() && a+1 == n.Attempt { // by a person
+		to := change("withdraw", func(c *row) { c.state = withdrawn })
+		if n.State == NodeCommanded && !c.begun {
+			to = f.step(to, Outcome{NodeID: n.ID, Attempt: a + 1, State: NodeSkipped, Code: Withdrawn})
+		}
+		visit("withdraw", to, "")
+	}
+	if n.State == NodeCommanded && a+1 == n.Attempt && n.Attempt < modelAttempts {
+		to := w
+		to.unable[i] = true
+		to = f.step(to, Tick{})
+		to.unable[i] = false
+		visit("unable", to, "")
+	}
 	if !c.sent && (c.state == pending || c.state == held) {
 		to := change("supersede", func(c *row) { c.state, c.out = superseded, true })
 		visit("supersede", f.step(to, Outcome{NodeID: n.ID, Attempt: a + 1, State: NodeSkipped, Code: Replaced}), "")
@@ -240,6 +258,8 @@ func (w world) broken() string {
 				return "a command can be sent after the end of its rollout"
 			case c.mayRun() && (n.State == NodeSkipped || n.State == NodeMissed):
 				return "a command can be sent to a node that is left out"
+			case n.State == NodeCommanded && n.Attempt == a+1 && c.state == withdrawn && !c.begun && !c.out && !w.r.Status.Final():
+				return "a rollout waits for a command that was withdrawn"
 			case c.mayRun() && n.State == NodeFailed && n.Attempt == a+1:
 				return "a command can be sent to a node that failed"
 			case c.mayRun() && n.Attempt != a+1:
@@ -320,6 +340,7 @@ func TestCommandRulesAreNeeded(t *testing.T) {
 		"a skip withdraws":             {drop: recall(ForSkip)},
 		"the limit withdraws":          {drop: recall(ForLimit)},
 		"the end withdraws":            {drop: recall(ForLifetime)},
+		"an unable node keeps nothing": {drop: recall(ForUnable)},
 		"late outcomes count":          {deaf: true},
 		"a new command closes the old": {twoOpen: true, drop: recall(ForRetry)},
 	} {

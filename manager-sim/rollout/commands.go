@@ -3,7 +3,7 @@ package rollout
 // What became of the last command of a NodeWaiting, in Node.Hold.
 const (
 	Held     = "held"      // it is not sent, or not sent again, until the rollout resumes
-	Recalled = "withdrawn" // it was withdrawn; the node gets a new attempt if the rollout resumes
+	Recalled = "withdrawn" // it was withdrawn; the node gets a new attempt when the rollout runs and the node can be upgraded
 )
 
 // Codes of a NodeSkipped that no operator skipped.
@@ -22,6 +22,7 @@ const (
 	ForLimit    = "time_limit"
 	ForRetry    = "retry"
 	ForLifetime = "lifetime"
+	ForUnable   = "unable"
 )
 
 // Facts are what the caller knows about the last command of a node. They are not stored.
@@ -29,7 +30,10 @@ const (
 type Facts struct {
 	Sent         bool // it was sent, or may have been
 	Begun        bool // the node has reported something about it
+	Withdrawn    bool // it was withdrawn, by the rollout or by a person
 	Withdrawable bool // the node obeys a withdrawal
+	// Unable is whether the node reported, in its present session, that it cannot be upgraded.
+	Unable bool
 	// Runs is whether the node runs the rollout's version already, and no trial of it is open.
 	Runs bool
 }
@@ -100,6 +104,26 @@ func (r *Rollout) command(n *Node, acts *[]Action) {
 		*acts = append(*acts, Command{n.ID, r.CommandID(*n)})
 	}
 	n.Hold = ""
+}
+
+// noticeUnable takes back what was never sent to a node that cannot be upgraded now. The node
+// waits, and has no time limit.
+func (r *Rollout) noticeUnable(acts *[]Action) {
+	for i := range r.Nodes {
+		if n := &r.Nodes[i]; n.State == NodeCommanded && n.Unable && !n.Sent && !n.Begun {
+			*acts = append(*acts, Recall{n.ID, r.CommandID(*n), ForUnable})
+			n.State, n.Hold = NodeWaiting, Recalled
+		}
+	}
+}
+
+// noticeWithdrawn leaves out nodes whose command a person withdrew while it was held.
+func (r *Rollout) noticeWithdrawn() {
+	for i := range r.Nodes {
+		if n := &r.Nodes[i]; n.recalled() && n.Hold == Held && n.Withdrawn && !n.Begun {
+			n.State, n.Code, n.Hold = NodeSkipped, Withdrawn, ""
+		}
+	}
 }
 
 // noticeBegun continues with nodes that have begun although their command was held or

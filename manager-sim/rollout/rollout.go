@@ -44,7 +44,7 @@
 //
 // The states of a node:
 //
-//	waiting     its wave has not begun, or it is offline, or its command was held or withdrawn before the node began
+//	waiting     its wave has not begun, or it is offline or offers no upgrades, or its command was held or withdrawn before the node began
 //	commanded   it has a command, and no outcome yet
 //	unproven    its own check has held, and its link is not proven. The wave waits for it until the limit (code "time_limit"),
 //	            and then pauses: it is neither updated nor failed. After a Resume the next wave goes on without it; a later
@@ -158,8 +158,8 @@ type Plan struct {
 type Node struct {
 	ID    string    `json:"id"`
 	State NodeState `json:"state"`
-	// Online is not stored. The caller sets it before each Step, or reports it as
-	// Presence. So a manager that starts, and sees no node at first, stores nothing.
+	// Online is whether the node can be upgraded now. It is not stored. The caller sets it before
+	// each Step, or reports it as Presence. So a manager that starts, and sees no node at first, stores nothing.
 	Online  bool      `json:"-"`
 	Attempt int       `json:"attempt"`        // number of the last command, from 1; 0: none yet
 	Since   time.Time `json:"since,omitzero"` // of the last command

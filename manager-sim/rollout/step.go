@@ -118,6 +118,8 @@ func Step(r Rollout, e Event, now time.Time) (Rollout, []Action, error) {
 		return before, nil, err
 	}
 	r.noticeBegun(&acts)
+	r.noticeWithdrawn()
+	r.noticeUnable(&acts)
 	r.expireNodes(now, &acts)
 	r.advance(now, &acts)
 	return r, acts, nil

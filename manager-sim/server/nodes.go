@@ -65,7 +65,7 @@ func (h *nodeRoutes) get(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *nodeRoutes) commands(w http.ResponseWriter, r *http.Request) {
-	n, ok := h.views.fromPath(w, r)
+	n, ok := h.views.scopeFromPath(w, r) // the record of the node need not be readable
 	if !ok {
 		return
 	}
@@ -172,7 +172,7 @@ func (h *nodeRoutes) remove(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.log.Info().Str("node_id", scope.ID).Str("actor", requester(r).Name).Msg("node removed")
-	h.hub.Disconnect(scope.ID)
+	h.hub.Disconnect(r.Context(), scope.ID)
 	h.views.engine.Wake() // so that rollouts skip it
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -188,7 +188,7 @@ func (h *nodeRoutes) resolve(w http.ResponseWriter, r *http.Request) {
 		h.storeFailed(w, err)
 		return
 	}
-	if err := h.hub.Resend(r.Context(), n.ID); err != nil {
+	if err := nodes.Resend(r.Context(), h.hub, n.ID); err != nil {
 		h.storeFailed(w, err)
 		return
 	}

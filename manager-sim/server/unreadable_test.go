@@ -96,3 +96,55 @@ func TestTheScopeOfAnUnreadableNode(t *testing.T) {
 		}
 	}
 }
+
+// A node whose record cannot be read, and that has a command, can be moved; the command is
+// withdrawn by a request, or by the move if its requester has no right for the new group.
+func TestTheCommandOfAnUnreadableNode(t *testing.T) {
+	t.Parallel()
+	for _, by := range []string{"request", "move"} {
+		b := startBlockable(t)
+		n, reg, g := b.grouped()
+		token := b.token("op", "operator", g.ID)
+		n.conn.Close()
+		b.nodeIs(reg.NodeID, false)
+		path := "/api/v1/nodes/" + reg.NodeID
+		if code, text := b.as(token.Token, "POST", path+"/upgrade", `{"version":"1.1.0"}`); code != http.StatusAccepted {
+			t.Fatal(code, text)
+		}
+		b.damage("UPDATE nodes SET capabilities = 'nope'")
+		var list api.CommandList
+		b.into(http.StatusOK, "GET", path+"/commands", "", &list)
+		if by == "move" {
+			b.into(http.StatusOK, "PUT", path+"/group", `{"group_id":""}`, nil)
+		} else {
+			var v api.Node
+			b.into(http.StatusOK, "POST", path+"/withdraw", `{"command_id":"`+list.Commands[0].ID+`"}`, &v)
+			if v.ID != reg.NodeID || v.UpgradeState != api.Withdrawn {
+				t.Errorf("%s %s", v.ID, v.UpgradeState)
+			}
+		}
+		b.into(http.StatusOK, "GET", path+"/commands", "", &list)
+		if c := list.Commands[0]; c.State != "withdrawn" {
+			t.Errorf("%s: the command is %s", by, c.State)
+		}
+	}
+}
+
+// A node can be moved while the record of its command's requester cannot be read.
+func TestAMoveWithAnUnreadableRequester(t *testing.T) {
+	t.Parallel()
+	b := startBlockable(t)
+	n, reg, g := b.grouped()
+	token := b.token("op", "operator", g.ID)
+	n.conn.Close()
+	b.nodeIs(reg.NodeID, false)
+	path := "/api/v1/nodes/" + reg.NodeID
+	if code, text := b.as(token.Token, "POST", path+"/upgrade", `{"version":"1.1.0"}`); code != http.StatusAccepted {
+		t.Fatal(code, text)
+	}
+	b.damage("UPDATE api_tokens SET groups = 'nope'")
+	b.into(http.StatusOK, "PUT", path+"/group", `{"group_id":""}`, nil)
+	if v := b.view(reg.NodeID); v.UpgradeState != api.Queued {
+		t.Errorf("the upgrade is %s", v.UpgradeState)
+	}
+}

@@ -27,6 +27,9 @@ func (g *gate) userFailed(w http.ResponseWriter, err error) {
 	case errors.As(err, &later):
 		w.Header().Set("Retry-After", fmt.Sprint(later.Seconds()))
 		answer.Problem(w, http.StatusTooManyRequests, api.CodeTooManyAttempts, "%v", later)
+	case errors.Is(err, store.ErrUnreadable):
+		g.log.Error().Err(err).Msg("user cannot be read")
+		answer.Problem(w, http.StatusInternalServerError, api.CodeInternal, "%v. Give the user its groups anew, or remove it", err)
 	case errors.Is(err, store.ErrLastSuperAdmin):
 		answer.Problem(w, http.StatusConflict, api.CodeLastSuperAdmin, "%v", err)
 	default:

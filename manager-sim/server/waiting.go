@@ -10,8 +10,9 @@ import (
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-// addWaiting adds to the view of a rollout the offline nodes for which its present wave
-// waits, also one whose record cannot be read. While upgrades run, it waits for those.
+// addWaiting adds to the view of a rollout the nodes for which its present wave waits: those
+// that are offline, those that are online and cannot be upgraded now, and those whose record
+// cannot be read. While upgrades run, it waits for those.
 func (h *rolloutRoutes) addWaiting(ctx context.Context, ro rollout.Rollout, v *api.Rollout) error {
 	if ro.Status != rollout.Running && ro.Status != rollout.Waiting || ro.Wave < 0 || ro.Wave >= len(ro.Waves) {
 		return nil
@@ -26,16 +27,18 @@ func (h *rolloutRoutes) addWaiting(ctx context.Context, ro rollout.Rollout, v *a
 			continue
 		}
 		rec, err := h.store.Node(ctx, n.ID)
+		name, reason := nameOf(rec), ""
 		if err == nil && h.engine.Nodes.Online(n.ID) {
-			continue
+			if reason, err = h.engine.Commands.WhyWaits(ctx, rec); err == nil && reason == "" {
+				continue // it is about to get its command
+			}
 		}
-		name := nameOf(rec)
 		if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable) {
 			name, v.Nodes[i].Message = "its record cannot be read", err.Error()
 		} else if err != nil {
 			return err
 		}
-		v.WaitingFor = append(v.WaitingFor, api.WaitingFor{NodeID: n.ID, Name: name, Since: rec.LastSeen})
+		v.WaitingFor = append(v.WaitingFor, api.WaitingFor{NodeID: n.ID, Name: name, Since: rec.LastSeen, Reason: reason})
 	}
 	return nil
 }

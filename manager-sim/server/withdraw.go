@@ -1,13 +1,15 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/server/answer"
+	"github.com/bilbycast/edge-agent/manager-sim/store"
 )
 
-// withdraw withdraws a node's command.
+// withdraw withdraws a node's command. The record of the node need not be readable.
 func withdraw(h *nodeRoutes, w http.ResponseWriter, r *http.Request) {
 	var body api.Withdrawal
 	if !readBody(w, r, &body) {
@@ -17,7 +19,7 @@ func withdraw(h *nodeRoutes, w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	n, ok := h.views.fromPath(w, r)
+	n, ok := h.views.scopeFromPath(w, r)
 	if !ok {
 		return
 	}
@@ -34,6 +36,23 @@ func withdraw(h *nodeRoutes, w http.ResponseWriter, r *http.Request) {
 	default:
 		h.log.Info().Str("node_id", n.ID).Str("command_id", body.CommandID).Str("actor", requester(r).Name).Msg("upgrade withdrawn")
 		h.views.engine.NodeChanged(n.ID)
+		h.getReadable(w, r)
+	}
+}
+
+// getReadable is get, with what can be read of the node's record.
+func (h *nodeRoutes) getReadable(w http.ResponseWriter, r *http.Request) {
+	n, err := h.store.Node(r.Context(), r.PathValue("id"))
+	if !errors.Is(err, store.ErrUnreadable) {
 		h.get(w, r)
+		return
+	}
+	s, ok := h.views.scopeFromPath(w, r)
+	if !ok {
+		return
+	}
+	n.ID, n.GroupID, n.Capabilities, n.Upgrade = s.ID, s.GroupID, []string{}, nil
+	if views, ok := h.views.list(w, r, []store.Node{n}); ok {
+		answer.JSON(w, http.StatusOK, views[0])
 	}
 }

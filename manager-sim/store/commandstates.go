@@ -42,6 +42,7 @@ const (
 	ReasonRemoved  = "removed"
 	ReasonLifetime = "lifetime"
 	ReasonRights   = "rights"
+	ReasonUnable   = "unable"
 )
 
 // CommandChange is a decision about a command. State is CommandWithdrawn, CommandHeld, or
@@ -94,6 +95,20 @@ func changeCommands(ctx context.Context, tx conn, changes []CommandChange) error
 		}
 	}
 	return nil
+}
+
+// setActing gives the open commands of a rollout the rights of a person; nil: they stay.
+func setActing(ctx context.Context, tx conn, rolloutID string, p *Person) error {
+	if p == nil {
+		return nil
+	}
+	_, err := tx.exec(ctx, "UPDATE commands SET acting = ?, actor = ? WHERE rollout_id = ? AND rollout_id != '' AND acting != ? AND"+open, p.Key, p.Name, rolloutID, p.Key)
+	return err
+}
+
+// SetActing gives the open commands of a rollout the rights of a person.
+func (s *Store) SetActing(ctx context.Context, rolloutID string, p Person) error {
+	return s.tx(ctx, func(tx conn) error { return setActing(ctx, tx, rolloutID, &p) })
 }
 
 // closeFinished ends the open command of a node whose outcome is known from its events.
@@ -164,15 +179,18 @@ type Unanswered struct {
 	State CommandState
 	Sent  bool
 	Begun bool // there is an event for it, but none that says that it was withdrawn
+	// Obeyed is whether the node reported that it obeys the withdrawal.
+	Obeyed bool
 }
 
 // Unanswered returns such commands of a rollout, by id. A node has begun every other one.
 func (s *Store) Unanswered(ctx context.Context, rolloutID string) (map[string]Unanswered, error) {
 	rows, err := s.query(ctx, `SELECT id, state, sent_at != 0, acked_at = 0 AND EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id)
-			AND NOT EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id AND events.error_code = ?)
+			AND NOT EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id AND events.error_code = ?),
+			acked_at != 0 OR withdraw_acked_at != 0
 		FROM commands WHERE rollout_id = ? AND rollout_id != '' AND (acked_at = 0 OR error_code = ?)`, string(release.Withdrawn), rolloutID, string(release.Withdrawn))
 	list, err := collect(rows, err, func(row scanner) (a Unanswered, err error) {
-		return a, row.Scan(&a.ID, &a.State, &a.Sent, &a.Begun)
+		return a, row.Scan(&a.ID, &a.State, &a.Sent, &a.Begun, &a.Obeyed)
 	})
 	known := make(map[string]Unanswered, len(list))
 	for _, a := range list {

@@ -51,6 +51,24 @@ func (g *game) May(_ context.Context, key string, _ api.Role, groupID string) (b
 	return !g.lost[key+"/"+groupID], nil
 }
 
+// takeOver ends the right of the person who acts for a rollout, and has another person resume it.
+func (g *game) takeOver() {
+	ctx := g.t.Context()
+	rs, err := g.st.Rollouts(ctx, "", true, -1)
+	g.must(err)
+	for _, stored := range rs {
+		r, err := engine.Decode(stored)
+		if err != nil {
+			continue
+		}
+		other := map[string]string{"ann": "bob", "bob": "ann"}[r.Acting.Key]
+		g.lost[r.Acting.Key+"/"+stored.GroupID] = true
+		delete(g.lost, other+"/"+stored.GroupID)
+		g.settle() // it pauses, if it still had something to send
+		g.allowed(g.e.Act(ctx, stored.ID, rollout.Resume{By: rollout.Person{Key: other, Name: other}}, other, entry("act")))
+	}
+}
+
 // disturb is what nobody decided: a record is damaged, the clock jumps, the manager restarts.
 func (g *game) disturb() {
 	switch g.rnd.IntN(4) {
@@ -180,7 +198,7 @@ func (g *game) checkRollout(stored store.Rollout, r rollout.Rollout) {
 			g.fatal("a time limit is over, which only the wall clock reached: %+v", n)
 		}
 		goesOn := stored.Active && r.Status != rollout.Paused
-		if goesOn && n.State == rollout.NodeWaiting && i < r.Waves[r.Wave] && d.online && d.got == "" && len(g.open(n.ID)) == 0 {
+		if goesOn && n.State == rollout.NodeWaiting && i < r.Waves[r.Wave] && g.offers(n.ID) && d.got == "" && len(g.open(n.ID)) == 0 {
 			g.fatal("a node of a rollout that is %s got no command: %+v", r.Status, n)
 		}
 		if n.Attempt == 0 {
@@ -192,7 +210,13 @@ func (g *game) checkRollout(stored store.Rollout, r rollout.Rollout) {
 			g.fatal("the outcome of %s is not recorded in a rollout that is %s: %+v, %+v", c.ID, r.Status, n, c)
 		}
 		begun := d.got == c.ID && d.begun
-		if goesOn && c.State == store.CommandHeld && d.online {
+		if stored.Active && n.State == rollout.NodeCommanded && c.SentAt.IsZero() && g.Reported(n.ID) && !d.capable && !invalid {
+			g.fatal("the rollout waits for a node that offers no upgrades, and whose command was never sent: %+v", n)
+		}
+		if stored.Active && n.State == rollout.NodeCommanded && c.State == store.CommandWithdrawn && c.AckedAt.IsZero() && !begun && !invalid {
+			g.fatal("the rollout waits for a command that was withdrawn (%s): %+v", c.Reason, n)
+		}
+		if goesOn && c.State == store.CommandHeld && g.offers(n.ID) {
 			g.fatal("a command is held although its rollout is %s: %+v", r.Status, n)
 		}
 		if goesOn || begun || !c.AckedAt.IsZero() {
@@ -226,7 +250,7 @@ func (g *game) checkDevice(id string) {
 	}
 	d := g.devices[id]
 	for _, c := range open {
-		if d.online && c.State != store.CommandHeld && d.got != c.ID {
+		if g.offers(id) && c.State != store.CommandHeld && d.got != c.ID {
 			g.fatal("a command of a node that is online is %s, and was not delivered: %+v", c.State, c)
 		}
 	}

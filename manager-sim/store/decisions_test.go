@@ -22,6 +22,7 @@ import (
 // device is a node of the random test: what it has received, and how far it is.
 type device struct {
 	online, withdraws, removed bool
+	reported, capable          bool // its health in this session, and with it that it offers upgrades
 	version                    string
 	got                        string // the command that it carries out; "": none
 	begun                      bool
@@ -74,6 +75,11 @@ func (g *game) must(err error) {
 
 func (g *game) Online(id string) bool { return g.devices[id].online }
 
+func (g *game) Reported(id string) bool { return g.devices[id].online && g.devices[id].reported }
+
+// offers reports whether a node is online and offers upgrades in its session.
+func (g *game) offers(id string) bool { return g.Reported(id) && g.devices[id].capable }
+
 // Send is what a session does: it asks the store, and delivers.
 func (g *game) Send(c store.Command) {
 	d := g.devices[c.NodeID]
@@ -97,6 +103,9 @@ func (g *game) Send(c store.Command) {
 	g.must(err)
 	n, err := g.st.Node(ctx, c.NodeID)
 	g.must(err)
+	if !g.offers(c.NodeID) { // as a session does
+		n.Capabilities = nil
+	}
 	if ok, err := g.e.Commands.MaySend(ctx, before, n); err != nil || !ok {
 		g.must(err)
 		g.e.NodeChanged(c.NodeID)
@@ -156,7 +165,28 @@ func (g *game) event(id, node, code string) {
 
 func (g *game) health(id string) {
 	g.t.Helper()
-	g.must(g.st.RecordHealth(g.t.Context(), store.Node{ID: id, Version: g.devices[id].version, LastSeen: time.Now(), Health: wire.StatusOK, Capabilities: []string{wire.CapabilityUpgrade}}))
+	d := g.devices[id]
+	n := store.Node{ID: id, Version: d.version, LastSeen: time.Now(), Health: wire.StatusOK}
+	if d.capable {
+		n.Capabilities = []string{wire.CapabilityUpgrade}
+	}
+	g.must(g.st.RecordHealth(g.t.Context(), n))
+	d.reported = true
+	g.e.NodeChanged(id)
+}
+
+// beat is a health beat of a node: it may report that it offers upgrades, or that it does not any
+// more. What waited for that is sent.
+func (g *game) beat(id string) {
+	d := g.devices[id]
+	if !d.online || d.removed {
+		return
+	}
+	d.capable = g.rnd.IntN(4) > 0
+	g.health(id)
+	if d.capable {
+		g.resend(id)
+	}
 }
 
 // connect is an authentication: the node gets withdrawals, and what it has not acknowledged.
@@ -166,13 +196,18 @@ func (g *game) connect(id string) {
 		g.offline(id)
 		return
 	}
-	d.online = true
+	d.online, d.reported = true, false
 	var features []string
 	if d.withdraws {
 		features = []string{wire.FeatureWithdraw}
 	}
 	g.must(g.st.RecordConnect(ctx, id, d.version, "192.0.2.1", time.Now(), features...))
-	g.health(id)
+	if g.rnd.IntN(3) == 0 { // its health comes later
+		d.capable = false
+	} else {
+		d.capable = g.rnd.IntN(6) > 0
+		g.health(id)
+	}
 	g.resend(id)
 	g.e.NodeChanged(id)
 }
@@ -225,7 +260,15 @@ func (g *game) operate() {
 	id := g.pick()
 	person := []string{"ann", "bob"}[g.rnd.IntN(2)]
 	by := rollout.Person{Key: person, Name: person}
-	switch g.rnd.IntN(9) {
+	switch g.rnd.IntN(11) {
+	case 10: // withdraw what the operator sees
+		if open := g.open(id); len(open) > 0 {
+			_, err := g.e.Commands.Withdraw(ctx, id, open[0].ID, person, entry("withdraw"))
+			g.must(err)
+			g.e.NodeChanged(id)
+		}
+	case 9:
+		g.takeOver()
 	case 8: // a right ends, or is given again
 		if right := person + "/" + group; g.lost[right] {
 			delete(g.lost, right)
@@ -328,6 +371,8 @@ func testDecisions(t *testing.T, path string) {
 			g.connect(g.pick())
 		case 11:
 			g.disturb()
+		case 12, 13:
+			g.beat(g.pick())
 		default:
 			g.work(g.pick())
 		}

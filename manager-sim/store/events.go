@@ -55,8 +55,10 @@ func (s *Store) AddEvent(ctx context.Context, e *api.Event) (bool, error) {
 		}
 		added = true
 		var count, size int64
-		err = tx.row(ctx, "UPDATE nodes SET event_count = event_count + 1, event_bytes = event_bytes + ? WHERE id = ? RETURNING event_count, event_bytes",
-			len(e.Message)+len(e.Details), e.NodeID).Scan(&count, &size)
+		// Numbers that this program does not write are counted anew, by deleteOldest.
+		err = tx.row(ctx, `UPDATE nodes SET event_count = CASE WHEN event_count BETWEEN 0 AND ? THEN event_count + 1 ELSE ? END,
+			event_bytes = CASE WHEN event_bytes BETWEEN 0 AND ? THEN event_bytes + ? ELSE 0 END WHERE id = ? RETURNING event_count, event_bytes`,
+			EventsKept, EventsKept+1, int64(2*EventBytesKept), len(e.Message)+len(e.Details), e.NodeID).Scan(&count, &size)
 		if err != nil || count <= EventsKept && size <= EventBytesKept {
 			return err
 		}
@@ -106,7 +108,7 @@ func (s *Store) Outcomes(ctx context.Context, nodeID, commandID string) ([]Outco
 		CASE WHEN details LIKE '%"dependency":true%' THEN 1 ELSE 0 END FROM events
 		WHERE node_id = ? AND command_id = ? AND (command_id != '' OR error_code = 'upgrade_rolled_back') ORDER BY seq DESC LIMIT ?`,
 		maxOutcome, nodeID, commandID, maxOutcomes)
-	list, err := collect(rows, err, func(row scanner) (Outcome, error) {
+	list, err := list(ctx, rows, err, func(row scanner) (Outcome, error) { // a node is shown without an event that cannot be read
 		var o Outcome
 		var at int64
 		var dependency int

@@ -24,7 +24,7 @@ func TestTrouble(t *testing.T) {
 	t.Parallel()
 	for err, trouble := range map[error]bool{
 		state("25006"): true, state("57P01"): true, state("57P02"): true, state("57P03"): true, state("53100"): true, state("53300"): true, state("08006"): true, state("55P03"): true,
-		state("23505"): false, state("42P01"): false, io.EOF: true, io.ErrUnexpectedEOF: true, &net.OpError{Op: "dial", Err: errors.New("refused")}: true,
+		state("23505"): false, state("42P01"): true, state("42601"): false, io.EOF: true, io.ErrUnexpectedEOF: true, &net.OpError{Op: "dial", Err: errors.New("refused")}: true,
 		store.ErrUnavailable: true, store.ErrNotFound: false, store.ErrConflict: false, sql.ErrNoRows: false, context.Canceled: false, context.DeadlineExceeded: false, errors.New("x"): false,
 	} {
 		if got := store.Unavailable(fmt.Errorf("act: %w", err)); got != trouble {
@@ -41,9 +41,10 @@ func TestTrouble(t *testing.T) {
 func TestTroubleOfSQLite(t *testing.T) {
 	t.Parallel()
 	for want, statements := range map[string][]string{
-		"full":      {"CREATE TABLE t (x)", "PRAGMA max_page_count = 2", "INSERT INTO t VALUES (zeroblob(100000))"},
-		"read-only": {"CREATE TABLE t (x)", "PRAGMA query_only = 1", "INSERT INTO t VALUES (1)"},
-		"":          {"INSERT INTO missing VALUES (1)"},
+		"full":            {"CREATE TABLE t (x)", "PRAGMA max_page_count = 2", "INSERT INTO t VALUES (zeroblob(100000))"},
+		"read-only":       {"CREATE TABLE t (x)", "PRAGMA query_only = 1", "INSERT INTO t VALUES (1)"},
+		"missing a table": {"INSERT INTO missing VALUES (1)"},
+		"":                {"CREATE TABLE t (x)", "INSERT INTO t (y) VALUES (1)"},
 	} {
 		db, err := sql.Open("sqlite", t.TempDir()+"/db")
 		must(t, err)

@@ -16,6 +16,17 @@ type NodeScope struct {
 	RemovedAt time.Time // zero: it was not removed
 }
 
+// SecretHash returns the hash of a node's secret, "" if the node was removed, or ErrNotFound. It
+// is known also of a node whose record is ErrUnreadable.
+func (s *Store) SecretHash(ctx context.Context, id string) (string, error) {
+	var hash string
+	err := s.row(ctx, "SELECT secret_hash FROM nodes WHERE id = ?", id).Scan(&hash)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("node %q: %w", id, ErrNotFound)
+	}
+	return hash, unreadable(err)
+}
+
 // NodeScope returns the scope of a node, also of a removed one, or ErrNotFound.
 func (s *Store) NodeScope(ctx context.Context, id string) (NodeScope, error) {
 	var n NodeScope

@@ -24,7 +24,13 @@ type Rollout struct {
 	// before it adds new commands, and all of them, also to the new commands, afterwards; they are
 	// not stored here.
 	Changes []CommandChange
+	// Acting, if set, is whose rights the open commands of the rollout have from now on. It is
+	// not stored here.
+	Acting *Person
 }
+
+// Person is whose rights a command has.
+type Person struct{ Key, Name string } // of Command.Acting and Command.Actor
 
 // SaveRollout stores a rollout with the new commands, the decisions about commands, and the
 // audit entries of the same transition, or nothing. No other method changes a rollout. It returns ErrExists if
@@ -39,7 +45,7 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 			taken = ErrExists
 			result, err = tx.exec(ctx, "INSERT INTO rollouts VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO NOTHING", r.ID, r.GroupID, r.Active, string(r.State), ms(r.CreatedAt))
 		} else {
-			result, err = tx.exec(ctx, "UPDATE rollouts SET revision = revision + 1, active = ?, state = ? WHERE id = ? AND revision = ?", r.Active, string(r.State), r.ID, r.Revision)
+			result, err = tx.exec(ctx, "UPDATE rollouts SET revision = "+nextRevision+", active = ?, state = ? WHERE id = ? AND "+presentRevision+" = ?", r.Active, string(r.State), r.ID, r.Revision)
 		}
 		if err != nil {
 			return err
@@ -61,7 +67,7 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 				return err
 			}
 		}
-		if err := changeCommands(ctx, tx, r.Changes); err != nil {
+		if err := errors.Join(changeCommands(ctx, tx, r.Changes), setActing(ctx, tx, r.ID, r.Acting)); err != nil {
 			return err
 		}
 		for _, a := range audits {
@@ -73,9 +79,16 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 	})
 }
 
+// A stored revision is never 0, which is that of a Rollout that is not stored yet, and the last
+// number is followed by the first one: a damaged one keeps nobody from pausing and aborting.
+const (
+	presentRevision = "CASE WHEN revision = 0 THEN -1 ELSE revision END"
+	nextRevision    = "CASE WHEN revision < 1 OR revision = 9223372036854775807 THEN 1 ELSE revision + 1 END"
+)
+
 // rolloutColumns reads active as the index that allows one active rollout per group does: in
 // SQLite any number but 0 is true.
-const rolloutColumns = "id, group_id, revision, CASE WHEN active THEN 1 ELSE 0 END, state, created_at"
+const rolloutColumns = "id, group_id, " + presentRevision + ", CASE WHEN active THEN 1 ELSE 0 END, state, created_at"
 
 func scanRollout(row scanner) (Rollout, error) {
 	var r Rollout

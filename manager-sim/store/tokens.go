@@ -45,10 +45,10 @@ func scanToken(row scanner) (Token, error) {
 	var groups string
 	var created, expires, used int64
 	if err := row.Scan(&t.ID, &t.Name, &t.Hash, &t.Role, &groups, &created, &t.CreatedBy, &expires, &used); err != nil {
-		return t, err
+		return t, unreadable(err)
 	}
 	t.CreatedAt, t.ExpiresAt, t.LastUsedAt = fromMS(created), fromMS(expires), fromMS(used)
-	return t, json.Unmarshal([]byte(groups), &t.Groups)
+	return t, unreadable(json.Unmarshal([]byte(groups), &t.Groups))
 }
 
 // AddAPIToken adds a program's token. It returns ErrDenied if t.CreatedBy may not create
@@ -76,6 +76,18 @@ func (s *Store) APIToken(ctx context.Context, hash string) (Token, error) {
 	t, err := scanToken(s.row(ctx, "SELECT "+tokenColumns+" FROM api_tokens WHERE hash = ?", hash))
 	if errors.Is(err, sql.ErrNoRows) {
 		return t, fmt.Errorf("token: %w", ErrNotFound)
+	}
+	return t, err
+}
+
+// APITokenByID returns a token, also an expired one, or ErrNotFound, or ErrUnreadable.
+func (s *Store) APITokenByID(ctx context.Context, id string) (Token, error) {
+	t, err := scanToken(s.row(ctx, "SELECT "+tokenColumns+" FROM api_tokens WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return t, fmt.Errorf("token %.80q: %w", id, ErrNotFound)
+	}
+	if errors.Is(err, ErrUnreadable) {
+		return t, fmt.Errorf("token %.80q: the record %w", id, err)
 	}
 	return t, err
 }
@@ -124,8 +136,8 @@ func checkCreator(ctx context.Context, tx conn, by string) error {
 // these created. Each gets an audit entry by the actor of a.
 func removeTokensBy(ctx context.Context, tx conn, by string, a api.AuditEntry) error {
 	for creators := []string{by}; len(creators) > 0; creators = creators[1:] {
-		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING "+tokenColumns, creators[0])
-		gone, err := collect(rows, err, scanToken)
+		rows, err := tx.query(ctx, "DELETE FROM api_tokens WHERE created_by = ? RETURNING id, name", creators[0]) // also one that cannot be read
+		gone, err := collect(rows, err, func(row scanner) (t Token, err error) { return t, row.Scan(&t.ID, &t.Name) })
 		if err != nil {
 			return err
 		}

@@ -23,11 +23,16 @@ var sqliteTrouble = map[int]string{
 	5: "locked", 6: "locked", 7: "out of memory", 8: "read-only", 10: "a disk error", 13: "full", 14: "its file cannot be opened", 15: "locked", 17: "being migrated",
 }
 
+const (
+	sqliteError  = 1                 // SQLITE_ERROR, which most faults of statements have
+	tableMissing = "missing a table" // it is being migrated or restored; Ready checks the same
+)
+
 // postgresTrouble is the SQLSTATEs of PostgreSQL, or their classes, that are no fault of a
 // statement.
 var postgresTrouble = map[string]string{
 	"25006": "read-only", "57P": "restarting, or shutting down", "57014": "too slow", "53100": "full", "53200": "out of memory", "53300": "out of connections", "53": "out of resources",
-	"08": "unreachable", "55P03": "locked", "40001": "locked", "40P01": "locked", "58": "a disk error", "28": "refusing the manager's user", "3D000": "missing",
+	"08": "unreachable", "55P03": "locked", "40001": "locked", "40P01": "locked", "58": "a disk error", "28": "refusing the manager's user", "3D000": "missing", "42P01": tableMissing,
 }
 
 // Trouble returns what is wrong with the database if err is the trouble of the database, and
@@ -40,6 +45,9 @@ func Trouble(err error) string {
 	case err == nil:
 		return ""
 	case errors.As(err, &lite):
+		if lite.Code() == sqliteError && strings.Contains(lite.Error(), "no such table") {
+			return tableMissing
+		}
 		return sqliteTrouble[lite.Code()&0xff]
 	case errors.As(err, &state):
 		for code := state.SQLState(); len(code) > 1; code = code[:len(code)-1] {

@@ -85,6 +85,7 @@ type desk struct {
 }
 
 func (d *desk) Online(string) bool   { return true }
+func (d *desk) Reported(string) bool { return true }
 func (d *desk) Send(c store.Command) { d.sent = append(d.sent, c) }
 
 func newDesk(t *testing.T, path string) *desk {

@@ -94,11 +94,11 @@ func endSuperAdmin(ctx context.Context, tx conn, name string, a api.AuditEntry) 
 }
 
 // RemoveUser removes a user, its sessions, and the tokens that it created. It returns
-// ErrNotFound, or ErrLastSuperAdmin if no super admin would remain.
+// ErrNotFound, or ErrLastSuperAdmin if no super admin would remain. The record may be ErrUnreadable.
 func (s *Store) RemoveUser(ctx context.Context, name string, a api.AuditEntry) error {
 	return s.change(ctx, func(tx conn) error {
 		u, err := user(ctx, tx, name)
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrUnreadable) { // then it has what could be read
 			return err
 		}
 		if _, err := tx.exec(ctx, "DELETE FROM users WHERE name = ?", name); err != nil {
@@ -115,12 +115,12 @@ func (s *Store) RemoveUser(ctx context.Context, name string, a api.AuditEntry) e
 
 // UpdateUser changes a user and returns it. It returns ErrNotFound, or
 // ErrLastSuperAdmin if no super admin would remain. A user who is no longer super
-// admin loses the tokens that it created.
+// admin loses the tokens that it created. New groups repair those that are ErrUnreadable.
 func (s *Store) UpdateUser(ctx context.Context, name string, c UserChange, a api.AuditEntry) (User, error) {
 	var u User
 	err := s.change(ctx, func(tx conn) error {
 		before, err := user(ctx, tx, name)
-		if err != nil {
+		if given := c.Groups != nil && before.Role != ""; err != nil && !(errors.Is(err, ErrUnreadable) && given) { // which repairs the record
 			return err
 		}
 		if c.OldHash != "" && c.OldHash != before.Hash {
@@ -163,10 +163,10 @@ func scanUser(row scanner) (User, error) {
 	var groups string
 	var at int64
 	if err := row.Scan(&u.Name, &u.Hash, &u.Role, &groups, &at); err != nil {
-		return u, err
+		return u, unreadable(err)
 	}
 	u.CreatedAt = fromMS(at)
-	return u, json.Unmarshal([]byte(groups), &u.Groups)
+	return u, unreadable(json.Unmarshal([]byte(groups), &u.Groups))
 }
 
 func user(ctx context.Context, c conn, name string) (User, error) {
@@ -174,10 +174,13 @@ func user(ctx context.Context, c conn, name string) (User, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, fmt.Errorf("user %q: %w", name, ErrNotFound)
 	}
+	if errors.Is(err, ErrUnreadable) {
+		return u, fmt.Errorf("user %q: the record %w", name, err)
+	}
 	return u, err
 }
 
-// User returns a user, or ErrNotFound.
+// User returns a user, or ErrNotFound, or ErrUnreadable.
 func (s *Store) User(ctx context.Context, name string) (User, error) {
 	return user(ctx, s.conn, name)
 }

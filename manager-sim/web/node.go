@@ -228,7 +228,7 @@ func (r *request) resolveNode() error {
 func (r *request) removeNodePage() error { return r.confirmRemoveNode(nil) }
 
 func (r *request) confirmRemoveNode(refusal error) error {
-	n, err := r.api.Node(r.Context(), r.PathValue("id"))
+	n, err := r.readableNode()
 	if err != nil {
 		return err
 	}

@@ -121,3 +121,16 @@ func TestPagesWhileTheStoreIsAway(t *testing.T) {
 	}
 	has(t, root.get("/admin/nodes", 503), "The database of the manager cannot be used now.")
 }
+
+// A node whose record the manager cannot read has the pages that remove it and withdraw its
+// upgrade.
+func TestPagesOfANodeThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	f, p := overFake(t)
+	f.full()
+	f.on("GET /api/v1/nodes/n9", 500, object{"type": "about:blank", "title": "Internal Server Error", "status": 500, "code": "internal", "detail": `node "n9": its record cannot be read: no JSON. Remove the node, or repair its record in the manager's database`})
+	f.on("GET /api/v1/nodes/n9/commands", 200, api.CommandList{Commands: []api.Command{{ID: "c9", Version: "1.2.0"}}})
+	has(t, p.get("/admin/nodes/n9", 500), "Remove the node, or repair its record")
+	has(t, p.get("/admin/nodes/n9/remove", 200), "Remove node n9")
+	has(t, p.get("/admin/nodes/n9/withdraw", 200), "Withdraw the upgrade of node n9", "1.2.0", "command=c9")
+}

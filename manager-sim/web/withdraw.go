@@ -10,7 +10,7 @@ import (
 func (r *request) withdrawPage() error { return r.confirmWithdraw(nil) }
 
 func (r *request) confirmWithdraw(refusal error) error {
-	n, err := r.api.Node(r.Context(), r.PathValue("id"))
+	n, err := r.readableNode()
 	if err != nil {
 		return err
 	}
@@ -22,6 +22,22 @@ func (r *request) confirmWithdraw(refusal error) error {
 			"If the node has it already, the manager tells the node to stop before the restart into the new version. An agent that does not know withdrawals may still carry it out.",
 			"An upgrade that has passed that point goes on. Its outcome is recorded.",
 		}})
+}
+
+// readableNode returns the node that the path names. Of one whose record the manager cannot read
+// it returns the id and the last command: an operator can remove it, and withdraw that.
+func (r *request) readableNode() (api.Node, error) {
+	id := r.PathValue("id")
+	n, err := r.api.Node(r.Context(), id)
+	if !api.Unreadable(err) {
+		return n, err
+	}
+	n = api.Node{ID: id}
+	list, err := r.api.Commands(r.Context(), id, 1, "")
+	if err == nil && len(list.Commands) > 0 {
+		n.CommandID, n.TargetVersion = list.Commands[0].ID, list.Commands[0].Version
+	}
+	return n, err
 }
 
 func (r *request) withdraw() error {

@@ -22,6 +22,7 @@ type Commands struct {
 	lock     *sync.Mutex // Config.CommandLock
 	statuses Statuses
 	rights   Rights
+	unknown  *sync.Map // why the open command of a node cannot be sent: a record cannot be read; strings by node
 }
 
 // stateWords describes the states of an upgrade that has not ended, for a sentence.
@@ -66,6 +67,7 @@ func (c *Commands) Refusal(n store.Node, st Status) *api.NotUpgradable {
 		}
 		f.Remedy = fmt.Sprintf("The node has not reported that it began. Wait until that upgrade has ended, or withdraw it first (manager-sim withdraw %s).", n.ID)
 	}
+	c.waits(st, f)
 	return f
 }
 
@@ -89,6 +91,21 @@ func incapable(n store.Node, online bool) *api.NotUpgradable {
 	}
 	return &api.NotUpgradable{Code: api.CodeNoCapability, Reason: "The node offers no upgrades and reports no cause.",
 		Remedy: "Set enabled = true in [upgrade] of its config.toml and restart its service, or install a version that has the upgrade module."}
+}
+
+// WhyWaits returns why a node that is online gets no command of a rollout now; "": it gets one.
+func (c *Commands) WhyWaits(ctx context.Context, n store.Node) (string, error) {
+	if !c.nodes.Reported(n.ID) {
+		return "The node has not reported its health since it connected.", nil
+	}
+	st, err := c.statuses.OfNode(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	if f := c.Refusal(n, st); f != nil {
+		return f.Reason, nil
+	}
+	return "", nil
 }
 
 // Request stores a command that an operator requested, and sends it if its node is

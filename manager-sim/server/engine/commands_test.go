@@ -29,6 +29,8 @@ func (f *fleet) Online(nodeID string) bool {
 	return f.online[nodeID]
 }
 
+func (f *fleet) Reported(nodeID string) bool { return f.Online(nodeID) }
+
 func (f *fleet) Send(c store.Command) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -27,6 +27,9 @@ import (
 type Nodes interface {
 	// Online reports whether a node has a session.
 	Online(nodeID string) bool
+	// Reported reports whether a node has a session, and has reported its health in it: what the
+	// store has of it is of this session.
+	Reported(nodeID string) bool
 	// Send sends a stored command if its node is online or, if the command was withdrawn, the
 	// withdrawal. Repeating it is harmless: a node carries out a command once.
 	Send(c store.Command)
@@ -91,7 +94,7 @@ type Engine struct {
 // New returns an Engine. Run runs its rollouts.
 func New(c Config) *Engine {
 	statuses := Statuses{c.Store, c.Clock}
-	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses, c.Rights},
+	return &Engine{Config: c, Statuses: statuses, Commands: &Commands{c.Store, c.Nodes, c.CommandLock, statuses, c.Rights, new(sync.Map)},
 		Catalogue: newCatalogue(c.Releases, c.Manifest, c.Log), Watch: newWatch(c, statuses), logged: make(map[string]string), wake: make(chan struct{}, 1), changed: make(map[string]bool)}
 }
 

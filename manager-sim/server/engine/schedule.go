@@ -148,7 +148,7 @@ func (e *Engine) eligible(ctx context.Context, nodes []store.Node, req api.Rollo
 			continue
 		}
 		ids = append(ids, n.ID)
-		online[n.ID] = present
+		online[n.ID] = e.Nodes.Reported(n.ID) // another one may offer no upgrades in this session
 	}
 	return ids, online, leftOut
 }

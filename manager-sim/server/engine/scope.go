@@ -34,7 +34,7 @@ type scope struct {
 
 func scopeOf(e *Engine) scope { return scope{e.Config, e.Statuses} }
 
-// skipAbsent sets which nodes are online, and returns a Skip for each node that can no
+// skipAbsent sets which nodes are online, and have reported in this session what they offer, and returns a Skip for each node that can no
 // longer take part because it was removed, or moved to another group.
 func (e scope) skipAbsent(ctx context.Context, groupID string, r *rollout.Rollout) ([]rollout.Event, error) {
 	members, err := e.Store.GroupMembers(ctx, groupID)
@@ -43,7 +43,7 @@ func (e scope) skipAbsent(ctx context.Context, groupID string, r *rollout.Rollou
 	}
 	var skips []rollout.Event
 	for i, n := range r.Nodes {
-		r.Nodes[i].Online = members[n.ID] && e.Nodes.Online(n.ID)
+		r.Nodes[i].Online = members[n.ID] && e.Nodes.Reported(n.ID)
 		if members[n.ID] || r.Status.Final() {
 			continue
 		}
@@ -121,8 +121,10 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 		return err
 	}
 	records := make(map[string]store.Node, len(members))
+	unable := map[string]bool{}
 	for _, rec := range members {
 		records[rec.ID] = rec
+		unable[rec.ID] = e.Nodes.Reported(rec.ID) && incapable(rec, true) != nil
 	}
 	pins := pinsOf(*r)
 	for i := range r.Nodes {
@@ -130,8 +132,10 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 		rec := records[n.ID]
 		c, unanswered := known[r.CommandID(*n)]
 		n.Facts = rollout.Facts{
-			Sent: c.Sent || !unanswered, Begun: c.Begun || !unanswered || c.Sent && progresses(rec, r.Version),
+			Sent: c.Sent || !unanswered, Begun: c.Begun || !unanswered || c.Sent && !c.Obeyed && progresses(rec, r.Version),
+			Withdrawn:    unanswered && c.State == store.CommandWithdrawn,
 			Withdrawable: slices.Contains(rec.Features, wire.FeatureWithdraw),
+			Unable:       unable[n.ID],
 			Runs:         rec.Version == r.Version && rec.Trial == "" && !rec.HealthAt.IsZero() && !pins.differ(*r, rec),
 		}
 	}
@@ -144,13 +148,16 @@ func progresses(rec store.Node, version string) bool {
 }
 
 // lostRight returns why a rollout must not give commands, or let them be sent, if the person
-// who started or resumed it has lost the right to that.
+// who started or resumed it has lost the right to that. It is an error if that is not known.
 func (e scope) lostRight(ctx context.Context, groupID string, r rollout.Rollout, actions []rollout.Action) (string, error) {
 	open := slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { return n.State == rollout.NodeCommanded && !n.Begun }) // be sent, or sent again
 	if r.Status.Final() || r.Status == rollout.Paused || len(commanded(actions)) == 0 && !open {
 		return "", nil
 	}
 	ok, err := may(ctx, e.Rights, r.Acting.Key, api.GroupAdmin, groupID)
+	if broken(err) {
+		return "", fmt.Errorf("the right of %s, who started or resumed it last, is not known: %w; another person may resume it", cmp.Or(r.Acting.Name, r.By, "the person"), err)
+	}
 	if ok || err != nil {
 		return "", err
 	}

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -14,26 +16,51 @@ func (s Status) begun() bool {
 	return s.State != api.Queued && s.State != api.Sent && s.State != api.Withdrawn && s.Code != rollout.TimeLimit
 }
 
+// assumed reports whether the state is known only from the version that the node runs: it may
+// have run that before.
+func (s Status) assumed() bool { return s.State == api.Updated && s.Ended.IsZero() }
+
 // MaySend reports whether a stored command may be sent to its node now, also if it was sent
 // before: it has not expired and, unless the node has begun it, the node offers upgrades and the
 // person who decided it still has the right to that in the node's group. A command to one node
-// that has lost its reason is withdrawn; the engine pauses a rollout. CommandLock is held.
+// that has lost its reason is withdrawn; the engine pauses a rollout. An error that is about one
+// record is store.ErrUnreadable: the command waits until that can be read. CommandLock is held.
 func (c *Commands) MaySend(ctx context.Context, cmd store.Command, n store.Node) (bool, error) {
 	st, err := c.statuses.OfCommand(ctx, cmd, n)
-	if err != nil {
-		return false, err
+	valid := false
+	if err == nil {
+		valid, err = c.valid(ctx, cmd, n, st, true)
 	}
-	valid, err := c.valid(ctx, cmd, n, st, true)
-	return valid && (st.begun() || incapable(n, true) == nil), err
+	if !broken(err) {
+		c.unknown.Delete(cmd.NodeID)
+		return valid && (st.begun() || incapable(n, true) == nil), err
+	}
+	c.unknown.Store(cmd.NodeID, err.Error())
+	if !errors.Is(err, store.ErrUnreadable) {
+		err = fmt.Errorf("%w: %w", store.ErrUnreadable, err)
+	}
+	return false, err
+}
+
+// waits adds to a refusal why the manager cannot send the open command now, if it tried.
+func (c *Commands) waits(st Status, f *api.NotUpgradable) {
+	why, ok := c.unknown.Load(st.Command.NodeID)
+	if ok && (st.State == api.Queued || st.State == api.Sent) {
+		f.Reason += fmt.Sprintf(" It is not sent now: %s.", why)
+		f.Remedy = "Repair or remove that record, or withdraw the command."
+	}
 }
 
 // valid reports whether a command has not lost its reason, and withdraws it if it has. Without
 // limits it checks the right only.
 func (c *Commands) valid(ctx context.Context, cmd store.Command, n store.Node, st Status, limits bool) (bool, error) {
+	var unknown error
 	reason := ""
-	if !st.begun() {
+	if !st.begun() || st.assumed() {
 		ok, err := c.entitled(ctx, cmd, n.GroupID)
 		switch {
+		case broken(err): // whether it lost the right is not known, but its limit is
+			unknown = err
 		case err != nil:
 			return false, err
 		case !ok && cmd.RolloutID != "":
@@ -49,7 +76,7 @@ func (c *Commands) valid(ctx context.Context, cmd store.Command, n store.Node, s
 		}
 	}
 	if reason == "" {
-		return true, nil
+		return unknown == nil, unknown
 	}
 	now := time.Now().UTC()
 	return false, c.store.ChangeCommands(ctx, []store.CommandChange{{ID: cmd.ID, State: store.CommandWithdrawn, At: now, By: "manager", Reason: reason}})
@@ -140,14 +167,18 @@ func (c *Commands) movedChanges(ctx context.Context, nodeID, groupID, actor stri
 		return nil, err
 	}
 	n, err := c.store.Node(ctx, nodeID)
-	if err != nil {
-		return nil, err
-	}
-	st, err := c.statuses.OfCommand(ctx, cs[0], n)
-	if err != nil || st.begun() {
+	if err == nil {
+		st, err := c.statuses.OfCommand(ctx, cs[0], n)
+		if err != nil || st.begun() {
+			return nil, err
+		}
+	} else if !errors.Is(err, store.ErrUnreadable) { // of such a node it has not begun, as far as is known
 		return nil, err
 	}
 	ok, err := c.entitled(ctx, cs[0], groupID)
+	if broken(err) { // the command waits until the right is known
+		return nil, nil
+	}
 	if ok || err != nil {
 		return nil, err
 	}

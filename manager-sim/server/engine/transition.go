@@ -175,6 +175,7 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	}
 	now := time.Now().UTC()
 	var commands []store.Command
+	acting := actingOf(r)
 	stored.Changes = changesOf(actions, actor, now)
 	for _, a := range actions {
 		switch a := a.(type) {
@@ -184,7 +185,7 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 				return err
 			}
 			commands = append(commands, store.Command{ID: a.CommandID, NodeID: a.NodeID, Version: r.Version, Channel: r.Channel, Action: action, CreatedAt: now,
-				Actor: cmp.Or(r.Acting.Name, r.By), Acting: r.Acting.Key, RolloutID: r.ID, Limit: r.Limit})
+				Actor: acting.Name, Acting: acting.Key, RolloutID: r.ID, Limit: r.Limit})
 		case rollout.Note:
 			details := map[string]any{"version": r.Version}
 			if a.Action == rollout.NotePaused {
@@ -195,7 +196,7 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 			audits = append(audits, store.NewAuditEntry(now, actor, a.Action, r.GroupID, details))
 		}
 	}
-	stored.State, stored.Active = state, !r.Status.Final()
+	stored.State, stored.Active, stored.Acting = state, !r.Status.Final(), acting // whoever resumed it, resumed what is held, too
 	if err := saveRollout(ctx, e, stored, commands, audits); err != nil {
 		return err
 	}
@@ -204,6 +205,11 @@ func (e *Engine) save(ctx context.Context, stored store.Rollout, r rollout.Rollo
 	e.Publish(api.RolloutRecord{Type: api.RecordRollout, Time: now, RolloutID: r.ID, GroupID: r.GroupID, Status: r.Status, Wave: r.Wave + 1})
 	sendAfter(ctx, e, actions)
 	return nil
+}
+
+// actingOf returns whose rights the commands of a rollout have.
+func actingOf(r rollout.Rollout) *store.Person {
+	return &store.Person{Key: r.Acting.Key, Name: cmp.Or(r.Acting.Name, r.By)}
 }
 
 // saveRollout stores a rollout. After an error it may be stored all the same, since the answer of a

@@ -60,15 +60,17 @@ func sendAfter(ctx context.Context, e *Engine, actions []rollout.Action) {
 		return err
 	}
 	var errs []error
+	recalled := map[string]bool{}
 	for _, a := range actions { // a node that still has the old command must not refuse the new one
 		if a, ok := a.(rollout.Recall); ok {
+			recalled[a.CommandID] = true
 			errs = append(errs, send(a.CommandID))
 		}
 	}
 	for _, a := range actions {
 		switch a := a.(type) {
 		case rollout.Command:
-			errs = append(errs, sendReplaced(ctx, e, a), send(a.CommandID))
+			errs = append(errs, sendReplaced(ctx, e, a, recalled), send(a.CommandID))
 		case rollout.Release:
 			errs = append(errs, send(a.CommandID))
 		}
@@ -79,12 +81,13 @@ func sendAfter(ctx context.Context, e *Engine, actions []rollout.Action) {
 	}
 }
 
-// sendReplaced sends the withdrawal of the command that a new one of the node replaced.
-func sendReplaced(ctx context.Context, e *Engine, a rollout.Command) error {
+// sendReplaced sends the withdrawal of the command that a new one of the node replaced, unless
+// that is in sent.
+func sendReplaced(ctx context.Context, e *Engine, a rollout.Command, sent map[string]bool) error {
 	const last = 3
 	cs, err := e.Store.Commands(ctx, a.NodeID, last)
 	for _, c := range slices.Backward(cs) {
-		if c.ID != a.CommandID && c.State == store.CommandWithdrawn && !c.SentAt.IsZero() && c.WithdrawSentAt.IsZero() {
+		if c.ID != a.CommandID && !sent[c.ID] && c.State == store.CommandWithdrawn && !c.SentAt.IsZero() && c.WithdrawSentAt.IsZero() {
 			e.Nodes.Send(c)
 		}
 	}
@@ -189,7 +192,7 @@ func (e *Engine) stepEnded(ctx context.Context, changed map[string]bool, all boo
 
 // adopt records in the commands of an earlier version to which rollout they belong, so that
 // its decisions apply to them. It withdraws what an ended rollout, or one that skipped the
-// node, left to be sent.
+// node, left to be sent. The others get the rights of who acts for their rollout now.
 func adopt(ctx context.Context, st *store.Store) error {
 	active, err := st.Rollouts(ctx, "", true, -1)
 	if err != nil {
@@ -219,6 +222,11 @@ func adopt(ctx context.Context, st *store.Store) error {
 		}
 		if err := st.AdoptCommands(ctx, r.ID, ids); err != nil {
 			return err
+		}
+		if stored.Active {
+			if err := st.SetActing(ctx, r.ID, *actingOf(r)); err != nil {
+				return err
+			}
 		}
 		known, err := st.Unanswered(ctx, r.ID)
 		if err != nil {

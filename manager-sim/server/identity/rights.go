@@ -112,22 +112,22 @@ func (s *Service) WhileAllowed(ctx context.Context, i Identity) (_ context.Conte
 }
 
 // May reports whether the user or token with an Identity.Key has a role for a group now. Of
-// "" it is not known, and May reports true.
+// "" it is not known, and May reports true. A record that cannot be read is store.ErrUnreadable: the
+// right is neither there nor revoked.
 func (s *Service) May(ctx context.Context, key string, least api.Role, groupID string) (bool, error) {
 	if key == "" || key == store.ByManager {
 		return true, nil
 	}
 	var now Identity
 	if id, ok := strings.CutPrefix(key, store.ByToken("")); ok {
-		tokens, err := s.store.APITokens(ctx)
+		t, err := s.store.APITokenByID(ctx, id)
+		if errors.Is(err, store.ErrNotFound) || err == nil && !t.ExpiresAt.IsZero() && !time.Now().Before(t.ExpiresAt) {
+			return false, nil
+		}
 		if err != nil {
 			return false, err
 		}
-		i := slices.IndexFunc(tokens, func(t store.Token) bool { return t.ID == id })
-		if i < 0 || !tokens[i].ExpiresAt.IsZero() && !time.Now().Before(tokens[i].ExpiresAt) {
-			return false, nil
-		}
-		now = Identity{Role: api.Role(tokens[i].Role), Groups: tokens[i].Groups}
+		now = Identity{Role: api.Role(t.Role), Groups: t.Groups}
 	} else {
 		u, err := s.store.User(ctx, key)
 		if errors.Is(err, store.ErrNotFound) {

@@ -128,14 +128,14 @@ func (s *session) identify(ctx context.Context, auth *wire.Auth) error {
 // checkCredentials returns nil if the credentials are those of a node, store.ErrNotFound
 // for an unknown node, and otherwise a refusal or an error of the store.
 func checkCredentials(ctx context.Context, st *store.Store, auth *wire.Auth) error {
-	n, err := st.Node(ctx, auth.NodeID)
+	hash, err := st.SecretHash(ctx, auth.NodeID) // a node whose record cannot be read is not at fault
 	switch {
 	case err != nil:
 		return err
-	case n.SecretHash == "":
-		return removedNode(n.ID)
-	case !secret.Matches(n.SecretHash, auth.NodeSecret):
-		return &refusal{reason: "not accepted: the secret of node " + n.ID + " is wrong", node: n.ID}
+	case hash == "":
+		return removedNode(auth.NodeID)
+	case !secret.Matches(hash, auth.NodeSecret):
+		return &refusal{reason: "not accepted: the secret of node " + auth.NodeID + " is wrong", node: auth.NodeID}
 	}
 	return nil
 }

@@ -41,8 +41,8 @@ type Config struct {
 	Publish     func(record any)    // passes a record to the event streams
 	NodeChanged func(nodeID string) // reports that something about a node is new
 	Metrics     Metrics
-	// Age returns how long a manager has run since a time. The lifetime of a command does
-	// not run while none did.
+	// Age returns how long a manager has run since a time. The life of a command to an author's
+	// action does not run while none did.
 	Age func(since time.Time) time.Duration
 	// MaySend reports whether a stored command may be sent now, also one that was sent before,
 	// and may withdraw it; nil means always. CommandLock is held.
@@ -156,6 +156,12 @@ func (h *Hub) SetEnding(on bool) { h.ending.Store(on) }
 // Online reports whether a node has a session.
 func (h *Hub) Online(nodeID string) bool { return h.presence.session(nodeID) != nil }
 
+// Reported reports whether a node has a session, and its health in that is stored.
+func (h *Hub) Reported(nodeID string) bool {
+	s := h.presence.session(nodeID)
+	return s != nil && s.reported.Load()
+}
+
 // Count returns how many nodes have a session.
 func (h *Hub) Count() int { return len(h.presence.all()) }
 
@@ -168,7 +174,7 @@ func (h *Hub) Send(c store.Command) {
 }
 
 // Resend sends a node again what it has not acknowledged, if it is online.
-func (h *Hub) Resend(ctx context.Context, nodeID string) error {
+func Resend(ctx context.Context, h *Hub, nodeID string) error {
 	if s := h.presence.session(nodeID); s != nil {
 		return s.resend(ctx)
 	}
@@ -182,10 +188,12 @@ func ResendAll(h *Hub) {
 	}
 }
 
-// Disconnect ends the session of a node that was removed from the store.
-func (h *Hub) Disconnect(nodeID string) {
+// Disconnect ends the session of a node that was removed from the store. The node first gets the
+// withdrawals that the removal decided, and has some seconds to answer them.
+func (h *Hub) Disconnect(ctx context.Context, nodeID string) {
 	// A session that authenticated before the removal exists by now.
 	if s := h.presence.sessionAfterChange(nodeID); s != nil {
+		withdrawLast(ctx, s)
 		s.socket.close(websocket.ClosePolicyViolation, "this node was removed from the manager")
 		s.cancel()
 	}
@@ -213,7 +221,7 @@ func (h *Hub) addEvent(ctx context.Context, e *api.Event) (added bool, err error
 func (h *Hub) serve(conn *websocket.Conn, remote string) {
 	ctx, cancel := context.WithCancel(h.ctx)
 	defer cancel()
-	s := newSession(h, conn, remote, cancel)
+	s := newSession(ctx, h, conn, remote, cancel)
 	stop := context.AfterFunc(ctx, func() {
 		if s.replaced.Load() {
 			// The reader waits for the answer, which shows that a device is still connected.

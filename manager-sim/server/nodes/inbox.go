@@ -221,6 +221,22 @@ func awaitStore(ctx context.Context, s *session, err error) bool {
 	return true
 }
 
+// passes reports whether an error of a sending passes by itself: the trouble of the store, or a
+// limit of time behind the work for other nodes.
+func passes(h *Hub, err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || troubled(h, err)
+}
+
+// again returns a channel that is closed when to try again what failed with an error that passes.
+func again(h *Hub) <-chan struct{} {
+	if _, away := h.Store.Away(); away != nil {
+		return h.Store.Back()
+	}
+	c := make(chan struct{})
+	time.AfterFunc(slowRetry, func() { close(c) })
+	return c
+}
+
 // troubled reports whether an error is the trouble of the store, and no defect.
 func troubled(h *Hub, err error) bool {
 	if store.Unavailable(err) {

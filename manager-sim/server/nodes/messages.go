@@ -3,6 +3,7 @@ package nodes
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,11 @@ func (s *session) resend(ctx context.Context) error {
 	h.CommandLock.Lock()
 	defer h.CommandLock.Unlock()
 	n, err := h.Store.Node(ctx, s.nodeID)
-	if err != nil || !n.Duplicate.Since.IsZero() {
+	unreadable := errors.Is(err, store.ErrUnreadable)
+	if unreadable { // it gets withdrawals, which do no harm
+		s.blocked.Store(true)
+		h.Log.Error().Str("node_id", s.nodeID).Err(err).Msg("no command is sent to a node whose record cannot be read")
+	} else if err != nil || !n.Duplicate.Since.IsZero() {
 		return err
 	}
 	cs, err := h.Store.Commands(ctx, s.nodeID, queueLen/2)
@@ -28,12 +33,12 @@ func (s *session) resend(ctx context.Context) error {
 		return err
 	}
 	for _, c := range slices.Backward(cs) { // withdrawals first: a node has one upgrade at a time
-		if c.State == store.CommandWithdrawn && h.Age(c.WithdrawnAt) < store.CommandLife {
+		if c.State == store.CommandWithdrawn { // until the node answers, however late it returns
 			s.sendCommand(c)
 		}
 	}
 	for _, c := range slices.Backward(cs) {
-		if c.State == store.CommandPending || c.State == store.CommandSent {
+		if (c.State == store.CommandPending || c.State == store.CommandSent) && !unreadable {
 			s.sendCommand(c)
 		}
 	}
@@ -44,23 +49,25 @@ func (s *session) resend(ctx context.Context) error {
 const withdrawSuffix = "-withdraw"
 
 // sendCommand queues a command. Of a withdrawn one it queues the withdrawal, if the command
-// was sent, the node has not answered, and obeys withdrawals.
-func (s *session) sendCommand(c store.Command) {
+// was sent, the node has not answered, and obeys withdrawals. It reports whether it queued
+// something.
+func (s *session) sendCommand(c store.Command) bool {
 	m := &wire.Command{CommandID: c.ID}
 	switch {
 	case c.State == store.CommandWithdrawn:
 		refused := !c.AckedAt.IsZero() && !c.Success
 		if c.SentAt.IsZero() || refused || !c.WithdrawAckedAt.IsZero() || !s.withdraws {
-			return
+			return false
 		}
 		m = &wire.Command{CommandID: c.ID + withdrawSuffix, Action: wire.Action{Type: wire.ActionWithdraw, CommandID: c.ID}}
 	default:
 		if err := json.Unmarshal(c.Action, &m.Action); err != nil {
 			s.hub.Log.Error().Str("command_id", c.ID).Err(err).Msg("stored command is unreadable")
-			return
+			return false
 		}
 	}
 	s.send(m)
+	return true
 }
 
 // answerProbe answers the only message of a probe that has an answer.
@@ -111,17 +118,19 @@ func (s *session) health(ctx context.Context, now time.Time, m *wire.Health) err
 	if err := s.hub.Store.RecordHealth(ctx, n); err != nil {
 		return err
 	}
+	s.reported.Store(true)
 	if !slices.Contains(m.Capabilities, wire.CapabilityUpgrade) {
 		s.offers.Store(false)
 	} else if !s.offers.Swap(true) && s.waiting.Swap(false) {
 		sendMissed(s)
 	}
+	if s.blocked.Swap(false) { // what could not be read may have been repaired
+		sendMissed(s)
+	}
 	s.hub.checkUptime(s, m.UptimeSecs, now)
 	report := [...]string{n.Version, n.Health, n.Trial, n.Manifest}
-	if report != s.report {
-		s.hub.NodeChanged(s.nodeID)
-	}
 	if s.beats++; s.beats == 1 || !slices.Equal(s.caps, m.Capabilities) || report != s.report {
+		s.hub.NodeChanged(s.nodeID)
 		s.caps, s.report = m.Capabilities, report
 		s.hub.Publish(api.CapabilityRecord{Type: api.RecordCapabilities, Time: now.UTC(), NodeID: s.nodeID, Version: m.Version, Capabilities: n.Capabilities})
 	}
@@ -161,6 +170,12 @@ func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
 			h.Log.Info().Str("node_id", s.nodeID).Str("command_id", id).Bool("success", m.Success).Str("error", m.Error).Msg("withdrawal acknowledged")
 			h.NodeChanged(s.nodeID)
 		}
+		if err == nil {
+			select {
+			case s.answers <- id:
+			default:
+			}
+		}
 		return err
 	}
 	c := store.Command{ID: m.CommandID, NodeID: s.nodeID, AckedAt: time.Now(), Success: m.Success, ErrorCode: string(m.ErrorCode), Error: m.Error}
@@ -188,6 +203,9 @@ func (s *session) ack(ctx context.Context, m *wire.CommandAck) error {
 // session: now, or the zero time if the session before reported the same.
 func knownProgress(ctx context.Context, s *session, p wire.Progress, now time.Time) (time.Time, error) {
 	n, err := s.hub.Store.Node(ctx, s.nodeID)
+	if errors.Is(err, store.ErrUnreadable) {
+		return now, nil
+	}
 	if err != nil {
 		return now, err
 	}

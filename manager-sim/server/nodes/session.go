@@ -37,14 +37,18 @@ type session struct {
 	inbox     *inbox
 	missed    chan struct{} // has an entry while commands have to be sent again once the store is available
 	cancel    context.CancelFunc
-	caps      []string      // of the last health beat; only storeAll uses it
-	report    [4]string     // version, health, trial and manifest of the last health beat; only storeAll uses it
-	beats     int           // health beats so far; only storeAll uses it
-	progress  wire.Progress // of the last health beat that had one; only storeAll uses it
-	withdraws bool          // the node announced that it obeys withdrawals
-	offers    atomic.Bool   // upgrades, by its last health beat
-	waiting   atomic.Bool   // a command was not sent, maybe because the node does not offer upgrades
-	probe     bool          // it is no session, and nothing about the node changes
+	ended     <-chan struct{} // closed when the session ends
+	answers   chan string     // commands whose withdrawals the node has answered; nobody has to read it
+	caps      []string        // of the last health beat; only storeAll uses it
+	report    [4]string       // version, health, trial and manifest of the last health beat; only storeAll uses it
+	beats     int             // health beats so far; only storeAll uses it
+	progress  wire.Progress   // of the last health beat that had one; only storeAll uses it
+	withdraws bool            // the node announced that it obeys withdrawals
+	reported  atomic.Bool     // a health beat is stored
+	offers    atomic.Bool     // upgrades, by its last health beat
+	waiting   atomic.Bool     // a command was not sent, maybe because the node does not offer upgrades
+	blocked   atomic.Bool     // a command was not sent, because a record cannot be read
+	probe     bool            // it is no session, and nothing about the node changes
 
 	replaced  atomic.Bool  // another connection of the node took its place
 	lastFrame atomic.Int64 // Unix time in seconds of the node's last frame
@@ -53,9 +57,9 @@ type session struct {
 	evidence evidence // guarded by duplicates.mu
 }
 
-func newSession(h *Hub, conn *websocket.Conn, remote string, cancel context.CancelFunc) *session {
+func newSession(ctx context.Context, h *Hub, conn *websocket.Conn, remote string, cancel context.CancelFunc) *session {
 	s := &session{socket: socket{conn}, hub: h, source: limit.SourceOf(remote), queue: make(chan wire.Message, queueLen), inbox: newInbox(&h.inboxes),
-		missed: make(chan struct{}, 1), cancel: cancel, serial: h.serial.Add(1)}
+		missed: make(chan struct{}, 1), answers: make(chan string, queueLen), cancel: cancel, ended: ctx.Done(), serial: h.serial.Add(1)}
 	s.address, _, _ = net.SplitHostPort(remote)
 	return s
 }
@@ -87,11 +91,11 @@ func (s *session) run(ctx context.Context) error {
 	}
 	// A session that is replaced meanwhile still waits for the answer to its close frame.
 	if err := s.resend(ctx); err != nil && !s.replaced.Load() {
-		if !troubled(h, err) {
+		if !passes(h, err) {
 			endDefect(s, err)
 			return err
 		}
-		s.missed <- struct{}{}
+		sendMissed(s)
 	}
 	stored := startStoring(ctx, s)
 	err = s.readAll(ctx)
@@ -144,8 +148,8 @@ func (s *session) writeAll(ctx context.Context) {
 			back = s.hub.Store.Back()
 		case <-back:
 			back = nil
-			if err := s.resend(ctx); troubled(s.hub, err) {
-				back = s.hub.Store.Back()
+			if err := s.resend(ctx); passes(s.hub, err) {
+				back = again(s.hub)
 			} else if err != nil {
 				endDefect(s, err)
 				return
@@ -159,8 +163,8 @@ func (s *session) writeAll(ctx context.Context) {
 					s.hub.Log.Info().Str("node_id", s.nodeID).Str("command_id", c.CommandID).Msg("command not sent: it was withdrawn or held, or the node does not offer upgrades now")
 					continue
 				}
-				if troubled(s.hub, err) {
-					back = s.hub.Store.Back()
+				if passes(s.hub, err) {
+					back = again(s.hub)
 					continue
 				}
 				if err != nil {

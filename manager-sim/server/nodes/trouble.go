@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"time"
 
@@ -15,6 +16,10 @@ const (
 	// answerTime is how long a node waits for the answer to its authentication before the
 	// manager closes the connection with 1013. The node itself waits for wire.AuthTimeout.
 	answerTime = 8 * time.Second
+	// answersTime is how long the session of a removed node stays for the answers to withdrawals.
+	answersTime = 3 * time.Second
+	// slowRetry is when a sending is tried again that reached its limit of time.
+	slowRetry = time.Second
 	// storeTime is how long a change waits for the store that nobody can repeat.
 	storeTime = 5 * time.Second
 )
@@ -43,6 +48,13 @@ func endTrouble(s *session, err error) {
 // session.
 func endDefect(s *session, err error) {
 	defer s.cancel()
+	select {
+	case <-s.ended:
+		if errors.Is(err, context.Canceled) { // because the session has ended, as of a stranger that made room
+			return
+		}
+	default:
+	}
 	if errors.Is(err, errEnding) {
 		s.socket.close(websocket.CloseInternalServerErr, errEnding.Error())
 		return
