@@ -65,6 +65,8 @@ func TestARetryWithdrawsOnce(t *testing.T) {
 	n.reports(first, "upgrade_started", "1.0.0", "1.1.0", "started")
 	b.damage("UPDATE commands SET sent_at = sent_at - 7200000") // its time limit is over
 	b.damage(`UPDATE rollouts SET revision = revision + 1, state = replace(state, '"state":"commanded"', '"code":"time_limit","state":"failed"')`)
+	n.synced("wakes-the-engine")
+	b.until("the pause", func() bool { return b.rollout(id).Status == "paused" })
 	b.into(http.StatusOK, "POST", "/api/v1/rollouts/"+id+"/retry", b.seen(id), nil)
 	if c := n.command(); c.Action.Type != wire.ActionWithdraw || c.Action.CommandID != first {
 		t.Errorf("it gets %+v", c)

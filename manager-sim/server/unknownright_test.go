@@ -159,3 +159,28 @@ func TestDamagedCountsOfANode(t *testing.T) {
 		n.synced(fmt.Sprint("stays-", i))
 	}
 }
+
+// A command to an action whose requester's record cannot be read waits, and ends no session.
+func TestAnActionOfAnUnreadableRequesterWaits(t *testing.T) {
+	t.Parallel()
+	b := startBlockable(t)
+	n, reg, g := b.grouped()
+	token := b.token("op", "operator", g.ID)
+	b.offline(n, reg)
+	b.offline(b.acting(reg, "reboot"), reg)
+	path := "/api/v1/nodes/" + reg.NodeID + "/actions"
+	if code, text := b.as(token.Token, "POST", path, `{"action":"reboot"}`); code != http.StatusAccepted {
+		t.Fatal(code, text)
+	}
+	b.damage("UPDATE api_tokens SET groups = 'nope'")
+	n = b.acting(reg, "reboot")
+	n.send(event("stays"))
+	if got, ok := n.next().(*wire.EventAck); !ok {
+		t.Fatalf("the node gets %+v", got)
+	}
+	b.damage("UPDATE api_tokens SET groups = ?", `["`+g.ID+`"]`)
+	n.health("1.0.0")
+	if c := n.command(); c.Action.Type != "reboot" {
+		t.Errorf("it gets %+v", c)
+	}
+}

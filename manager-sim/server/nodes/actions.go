@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -45,23 +44,20 @@ func resendActions(ctx context.Context, s *session) error {
 func recordActionSent(ctx context.Context, s *session, id string) error {
 	h := s.hub
 	a, err := h.Store.Action(ctx, s.nodeID, id)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrUnreadable) {
-		return fmt.Errorf("%w: %w", store.ErrNotSendable, err)
-	}
 	if err != nil {
-		return err
+		return blockedBy(s, err)
 	}
 	if h.Age(a.CreatedAt) >= a.Life {
 		return errors.Join(store.ErrNotSendable, h.Store.ExpireAction(ctx, id))
 	}
 	if a.SentAt.IsZero() && h.MayAct != nil {
-		n, err := h.Store.Node(ctx, s.nodeID)
+		n, err := h.Store.NodeScope(ctx, s.nodeID)
 		if err != nil {
-			return err
+			return blockedBy(s, err)
 		}
 		may, err := h.MayAct(ctx, a.Acting, n.GroupID)
-		if err != nil {
-			return err
+		if err != nil { // also of a requester whose record cannot be read: the command waits
+			return blockedBy(s, err)
 		}
 		if !may {
 			entry := store.NewAuditEntry(time.Now(), "manager", "node.action.withdraw", s.nodeID, map[string]any{"command_id": id, "reason": store.ReasonRights})

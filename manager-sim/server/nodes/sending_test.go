@@ -44,7 +44,7 @@ func TestASendingWaitsForItsTurn(t *testing.T) {
 	h := New(t.Context(), Config{Store: st, Log: zerolog.Nop(), CommandLock: &lock})
 	lock.Lock()
 	time.AfterFunc(storeTime+100*time.Millisecond, lock.Unlock)
-	if err := recordSent(t.Context(), &session{hub: h, nodeID: "n"}, &wire.Command{CommandID: "c"}); err != nil {
+	if err := recordSent(t.Context(), &session{hub: h, nodeID: "n"}, &wire.Command{CommandID: "c", Action: wire.Action{Type: wire.ActionUpgrade}}); err != nil {
 		t.Error(err)
 	}
 }
