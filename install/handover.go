@@ -337,11 +337,20 @@ func (n *Node) stop(ctx context.Context) error {
 	return nil
 }
 
-// keepEnvironment keeps the variables of the present unit, unless n has some of its own:
-// the remedies of Doctor do not name them, since they may hold a password.
-func (n *Node) keepEnvironment() {
+// keepSettings keeps what an operator chose of the present unit: its arguments, writable paths
+// and devices, and its variables, unless n has some of its own. The remedies of Doctor do not
+// name them, since they may hold a password.
+func (n *Node) keepSettings() {
 	text, err := fsutil.ReadFile(n.unitPath(), maxUnit)
-	if len(n.Environment) > 0 || err != nil || !n.wrote(text) {
+	if err != nil || !n.wrote(text) {
+		return
+	}
+	var notes []string
+	n.own, notes = n.own.KeepOwn(string(text))
+	for _, note := range notes {
+		n.report("%s: %s", n.service(), note)
+	}
+	if len(n.Environment) > 0 {
 		return
 	}
 	var odd []string

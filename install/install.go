@@ -30,6 +30,7 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/upgrade"
 )
 
@@ -77,6 +78,8 @@ type Node struct {
 	userNamed bool   // whether the caller named User
 	madeUser  bool   // whether this process created User
 	stopped   bool   // whether this process stopped the service
+
+	own systemd.Unit // the arguments, writable paths and devices of the present unit
 }
 
 // Check fills in the defaults, and refuses values that must not reach a unit, a path or a
@@ -97,7 +100,7 @@ func (n *Node) Check() error {
 		return usage("--root: %w", err)
 	}
 	// Before anything changes, refuse what the unit would refuse.
-	if _, err := n.unit(l, "edge-agent", 120).Files(); err != nil {
+	if _, err := n.unit(l, "edge-agent", config.Upgrade{BootHealthWindowSecs: 120}).Files(); err != nil {
 		return UsageError{err}
 	}
 	if n.Manager == noManager && n.TokenFile != "" {
@@ -191,7 +194,7 @@ func (n *Node) Install(ctx context.Context, what string) (err error) {
 	if err := n.agreeUser(kept); err != nil {
 		return err
 	}
-	n.keepEnvironment()
+	n.keepSettings()
 	defer func() {
 		if err != nil && n.stopped { // it ran before, and no later step started it
 			command(context.WithoutCancel(ctx), "systemctl", "start", "--no-block", "--", n.service())
@@ -256,7 +259,7 @@ func (n *Node) load(l state.Layout) (config.Config, error) {
 	case resolved(s.InstallRoot) != resolved(n.Root):
 		return c, fmt.Errorf("%s has service.install_root = %q, which is not %s: correct it, or give --root", path, s.InstallRoot, n.Root)
 	}
-	if _, err := n.unit(l, s.Binary, c.Upgrade.BootHealthWindowSecs).Files(); err != nil {
+	if _, err := n.unit(l, s.Binary, c.Upgrade).Files(); err != nil {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil

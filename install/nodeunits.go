@@ -41,14 +41,20 @@ func (n *Node) wroteBeside(unit []byte) bool {
 	return bytes.Contains(unit, []byte(writtenByUs)) && bytes.Contains(unit, []byte(" "+n.service()))
 }
 
-func (n *Node) unit(l state.Layout, binary string, window int) systemd.Unit {
+func (n *Node) unit(l state.Layout, binary string, c config.Upgrade) systemd.Unit {
 	_, err := user.LookupGroup("systemd-journal") // a unit with an unknown group does not start
-	return systemd.Unit{Name: n.Name, Layout: l, Binary: binary, User: n.User, WindowSecs: window, Journal: err == nil, RestartSecs: n.RestartSecs, Environment: n.Environment, Writable: linkedDirs(l)}
+	u := n.own
+	u.Name, u.Layout, u.Binary, u.User, u.Journal = n.Name, l, binary, n.User, err == nil
+	u.WindowSecs, u.RestartSecs, u.Environment, u.Linked = c.BootHealthWindowSecs, n.RestartSecs, n.Environment, linkedDirs(l)
+	if c.DrainSecs != nil {
+		u.DrainSecs = *c.DrainSecs
+	}
+	return u
 }
 
 // writeUnit writes the unit, unless the file is the same already.
 func (n *Node) writeUnit(l state.Layout, c config.Config) error {
-	files, err := n.unit(l, c.Service.Binary, c.Upgrade.BootHealthWindowSecs).Files()
+	files, err := n.unit(l, c.Service.Binary, c.Upgrade).Files()
 	if err != nil {
 		return err
 	}

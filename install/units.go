@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -34,7 +35,8 @@ func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
 	}
 	u.Name, u.Layout, u.Binary = c.Service.Name, l, c.Service.Binary
 	u.WindowSecs, u.Attached = c.Upgrade.BootHealthWindowSecs, c.Service.Unit
-	u.Writable = linkedDirs(l)
+	u.DrainSecs = int(c.DrainTime / time.Second)
+	u.Linked = linkedDirs(l)
 	u.Early = u.Attached != "" && systemd.Booted() == nil && systemd.Other(u.Attached).IsEarly(context.Background())
 	if u.Agent == "" {
 		if u.Agent, err = agentProgram(os.Args[0]); err != nil {
@@ -67,9 +69,9 @@ func FitApply(ctx context.Context, l state.Layout) error {
 }
 
 // KeepSettings completes u by settings of the agent's unit in dir, if edge-agent wrote it:
-// the environment, if u has none, and the times that are 0. So a unit that is written again
-// keeps what an operator once chose; no remedy names it, since the environment may hold
-// a password. The notes are what it leaves out.
+// the environment, the arguments, writable paths and devices, of which u has none, and the times
+// that are 0. So a unit that is written again keeps what an operator once chose; no remedy names
+// it, since the environment may hold a password. The notes are what it leaves out.
 func KeepSettings(dir string, u systemd.Unit) (_ systemd.Unit, notes []string, err error) {
 	files, err := u.Files()
 	if err != nil {
@@ -86,6 +88,10 @@ func KeepSettings(dir string, u systemd.Unit) (_ systemd.Unit, notes []string, e
 		for _, v := range odd {
 			notes = append(notes, fmt.Sprintf("left Environment=%s out of %s: set it in a drop-in", v, path))
 		}
+	}
+	u, left := u.KeepOwn(string(text))
+	for _, note := range left {
+		notes = append(notes, path+": "+note)
 	}
 	for line := range strings.Lines(string(text)) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "RestartSec="); ok && u.RestartSecs == 0 {

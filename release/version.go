@@ -2,8 +2,10 @@ package release
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
-	"github.com/Masterminds/semver/v3"
+	"golang.org/x/mod/semver"
 )
 
 // MaxVersionLen bounds a version string, in bytes. Versions name directories,
@@ -18,12 +20,21 @@ type Version struct {
 	s string // parsed for each comparison, of which there are few; so == works
 }
 
-func (v Version) parsed() *semver.Version {
-	p, err := semver.StrictNewVersion(v.s)
-	if err != nil {
-		panic("release: Version not made by ParseVersion: " + v.s)
+// numbers returns the three numbers of v.
+func (v Version) numbers() (n [3]uint64, ok bool) {
+	core, _, _ := strings.Cut(v.s, "+")
+	core, _, _ = strings.Cut(core, "-")
+	parts := strings.Split(core, ".")
+	if len(parts) != len(n) {
+		return n, false
 	}
-	return p
+	for i, p := range parts {
+		var err error
+		if n[i], err = strconv.ParseUint(p, 10, 64); err != nil {
+			return n, false
+		}
+	}
+	return n, true
 }
 
 // ParseVersion parses s, of at most MaxVersionLen bytes. Every error has the code
@@ -32,12 +43,9 @@ func ParseVersion(s string) (Version, error) {
 	if len(s) > MaxVersionLen {
 		return Version{}, Errorf(VersionInvalid, "version of %d bytes, more than %d", len(s), MaxVersionLen)
 	}
-	v, err := semver.StrictNewVersion(s)
-	if err != nil {
+	// IsValid also takes "1" and "1.2", and numbers of any length.
+	if _, ok := (Version{s}).numbers(); !ok || !semver.IsValid("v"+s) {
 		return Version{}, Errorf(VersionInvalid, "version %q is not MAJOR.MINOR.PATCH as semver.org defines it", s)
-	}
-	if v.String() != s {
-		return Version{}, Errorf(VersionInvalid, "version %q is not in the form of semver.org; write %q", s, v)
 	}
 	return Version{s}, nil
 }
@@ -55,10 +63,8 @@ func (v Version) String() string { return v.s }
 
 // Major returns the first number of v.
 func (v Version) Major() uint64 {
-	if v.IsZero() {
-		return 0
-	}
-	return v.parsed().Major()
+	n, _ := v.numbers()
+	return n[0]
 }
 
 // IsZero reports whether v is no version.
@@ -75,7 +81,7 @@ func (v Version) Compare(w Version) int {
 	case w.IsZero():
 		return 1
 	}
-	return v.parsed().Compare(w.parsed())
+	return semver.Compare("v"+v.s, "v"+w.s)
 }
 
 // MarshalText returns the text of v, as in the manifest and in state.json.
@@ -101,11 +107,12 @@ func (v Version) stepsBack(w Version) (majors, minors uint64) {
 	if v.IsZero() || w.IsZero() || w.Compare(v) >= 0 {
 		return 0, 0
 	}
-	from, to := v.parsed(), w.parsed()
-	if to.Major() < from.Major() {
-		return from.Major() - to.Major(), 0
+	from, _ := v.numbers()
+	to, _ := w.numbers()
+	if to[0] < from[0] {
+		return from[0] - to[0], 0
 	}
-	return 0, from.Minor() - to.Minor()
+	return 0, from[1] - to[1]
 }
 
 // CheckName returns an error unless s is a valid name of a channel, an architecture or

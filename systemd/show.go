@@ -95,12 +95,13 @@ func execLines(value string) []execLine {
 		var e execLine
 		for part := range strings.SplitSeq(line, " ; ") {
 			k, v, _ := strings.Cut(strings.TrimSpace(part), "=")
-			switch k {
-			case "path":
+			switch {
+			// The first of each: an argument may look like another.
+			case k == "path" && e.path == "":
 				e.path = v
-			case "argv[]":
+			case k == "argv[]" && e.args == nil:
 				e.args = strings.Fields(v)
-			case "ignore_errors":
+			case k == "ignore_errors":
 				e.ignored = v == "yes"
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,9 +28,15 @@ type Unit struct {
 	WatchdogSecs int     // without an answer from the agent; default 30
 	Environment  []string
 	Journal      bool // the agent may read the journal: see LastLines
-	// Writable lists the directories outside the root that links in it point to, and that
-	// the service writes to.
-	Writable []string
+	// Linked lists the directories outside the root that links in it point to.
+	Linked []string
+	// Args, Writable and Devices are the service's own. Without them it runs `run --config`
+	// alone, and its sandbox lets it write below the root, and has no hardware.
+	Args     []string // after `run --config FILE`: any text of one line
+	Writable []string // further directories and files that it writes to
+	Devices  []string // that it reads and writes: /dev/snd/timer, or char-alsa for all of a driver
+	// DrainSecs is drain_secs of the configuration: a stop has time for it twice.
+	DrainSecs int
 	// Attached is the service that the agent upgrades, like "app.service", and Agent the
 	// absolute path of edge-agent. Attached is empty if the service is the agent itself.
 	Attached, Agent string
@@ -91,7 +98,7 @@ func (u Unit) check() error {
 	if !filepath.IsLocal(u.Binary) || u.Binary != filepath.Clean(u.Binary) || u.Binary == "." {
 		return fmt.Errorf("unit: binary %q is not a path inside a version's directory", u.Binary)
 	}
-	for _, dir := range u.Writable {
+	for _, dir := range u.Linked {
 		if !plain().MatchString(dir) || !filepath.IsAbs(dir) || dir != filepath.Clean(dir) {
 			return fmt.Errorf("unit: directory %q, which a link in the install root points to, is not a clean path of letters, digits and _./:=@+,- alone", dir)
 		}
@@ -101,7 +108,7 @@ func (u Unit) check() error {
 			return fmt.Errorf("unit: environment %q is not NAME=VALUE of letters, digits and _./:=@+,- alone", v)
 		}
 	}
-	return nil
+	return u.checkOwn()
 }
 
 // in reports whether path is inside dir, by name or through links.
@@ -167,8 +174,12 @@ func (u Unit) fill(name string) (string, error) {
 	for _, v := range u.Environment {
 		extra.WriteString("Environment=" + v + "\n")
 	}
-	for _, dir := range u.Writable {
+	for _, dir := range u.Linked {
 		writable.WriteString("# A link in the root points there. \"-\": the service starts without it as well.\nReadWritePaths=-" + dir + "\n")
+	}
+	own := "PrivateDevices=yes\n"
+	if name == "service.tmpl" || name == "agent.tmpl" { // the others do nothing of the service's own
+		own = u.own()
 	}
 	umask := "0077"
 	if u.Attached != "" {
@@ -202,6 +213,7 @@ func (u Unit) fill(name string) (string, error) {
 		"{{RestartSecs}}", strconv.FormatFloat(u.RestartSecs, 'g', -1, 64),
 		"{{Attached}}", u.Attached, "{{Agent}}", u.Agent,
 		"{{ProtectHome}}", u.protectHome(), "{{Extra}}", extra.String(), "{{Writable}}", writable.String(), "{{UMask}}", umask,
+		"{{Args}}", quoteArgs(u.Args), "{{Own}}", own, "{{StopSecs}}", strconv.Itoa(u.stopSecs()),
 	).Replace(strings.Replace(string(text), "{{Sandbox}}", string(sandbox), 1))
 	if i := strings.Index(filled, "{{"); i >= 0 {
 		return "", fmt.Errorf("%s has a placeholder without a value: %.30q", name, filled[i:])
@@ -213,7 +225,7 @@ func (u Unit) fill(name string) (string, error) {
 // be in one that the setting hides: that is then to be read, and ReadWritePaths= opens the
 // directory. systemd cannot open a path in a hidden one.
 func (u Unit) protectHome() string {
-	for _, dir := range append([]string{u.Layout.Root()}, u.Writable...) {
+	for _, dir := range slices.Concat([]string{u.Layout.Root()}, u.Linked, u.Writable) {
 		for _, hidden := range []string{"/home", "/root", "/run/user"} {
 			if within(dir, hidden) || within(resolve(dir), resolve(hidden)) { // /home may be a link to /var/home
 				return "read-only"

@@ -40,7 +40,7 @@ func TestUnitOfARootBelowHome(t *testing.T) {
 		{"/home/alice/x", nil, "read-only"}, {"/root/x", nil, "read-only"}, {"/run/user/1/x", nil, "read-only"}, {"/opt/x", []string{"/home/alice"}, "read-only"},
 	} {
 		for _, attached := range []string{"", "app.service"} {
-			u := Unit{Name: "edge", Layout: at(t, tt.root), Binary: "app", User: "edge", WindowSecs: 120, Writable: tt.writable, Attached: attached, Agent: "/usr/bin/edge-agent"}
+			u := Unit{Name: "edge", Layout: at(t, tt.root), Binary: "app", User: "edge", WindowSecs: 120, Linked: tt.writable, Attached: attached, Agent: "/usr/bin/edge-agent"}
 			files, err := u.Files()
 			if err != nil || !strings.Contains(files[0].Text, "\nProtectHome="+tt.want+"\n") || !strings.Contains(files[0].Text, "\nReadWritePaths="+tt.root+"\n") {
 				t.Errorf("%s, writable %q: %v\n%s", tt.root, tt.writable, err, files[0].Text)
@@ -139,7 +139,7 @@ func TestUnitFilesOfAttachedMode(t *testing.T) {
 // does not prevent a start.
 func TestUnitOfARootWithLinks(t *testing.T) {
 	t.Parallel()
-	u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 10, Writable: []string{"/data/versions", "/var/lib/outbox"}}
+	u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 10, Linked: []string{"/data/versions", "/var/lib/outbox"}}
 	files, err := u.Files()
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func TestUnitOfARootWithLinks(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"data", "/data/../etc", "/data/a b", "/data/%n", "/data\nExecStart=/bin/sh"} {
-		u.Writable = []string{bad}
+		u.Linked = []string{bad}
 		if _, err := u.Files(); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

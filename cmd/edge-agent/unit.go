@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
@@ -28,17 +29,29 @@ If the configuration sets service.unit, there are six files: the agent's own uni
 a drop-in for the service's unit, two units that restart the service when the
 agent, which has no privilege, requests it, and NAME-watchdog.service and
 NAME-retry.service. --dir replaces no file that edge-agent did not write, and
-changes no service that does not start through the install root. Without
---environment, --restart-secs or --watchdog-secs, --dir keeps those of the agent's
-unit that it replaces.`,
+changes no service that does not start through the install root. Without --arg,
+--writable, --device, --environment, --restart-secs or --watchdog-secs, --dir keeps
+those of the agent's unit that it replaces; an empty one (--arg=) removes all of its
+kind.
+
+A service that links the agent has arguments, directories and devices of its own:
+--arg adds an argument after "run --config FILE", --writable a path that the sandbox
+lets it write to, and --device a device that it reads and writes. TimeoutStopSec= is
+5 seconds more than twice drain_secs, and at least 15.`,
 		Example: `  edge-agent unit --config /opt/bilbycast/edge/config.toml --user edge --dir /etc/systemd/system
-  edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system`,
+  edge-agent unit --config /opt/bilbycast/app/config.toml --user upgrader --dir /etc/systemd/system
+  edge-agent unit --config /opt/acme/player/config.toml --user player --arg --listen=:8080 --writable /var/lib/player --device char-alsa`,
 		Args: cli.ExactArgs(0, "config", "user"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			syscall.Umask(0o022) // units are for all to read
 			u, err := install.LoadUnit(path, u)
 			if err != nil {
 				return err
+			}
+			for _, list := range []*[]string{&u.Args, &u.Writable, &u.Devices} {
+				if slices.Equal(*list, []string{""}) {
+					*list = []string{} // not nil: none is kept
+				}
 			}
 			u, notes := install.ExistingGroups(u)
 			if note := install.AgentNote(u.Agent); note != "" && u.Attached != "" {
@@ -83,6 +96,9 @@ unit that it replaces.`,
 	f.IntVar(&u.WatchdogSecs, "watchdog-secs", 30, "systemd restarts the agent if it does not answer for this many seconds")
 	f.BoolVar(&u.Journal, "journal", true, "let the agent read the journal, to report why a version failed (group systemd-journal)")
 	f.StringArrayVar(&u.Environment, "environment", nil, "NAME=VALUE for the agent; may be repeated")
+	f.StringArrayVar(&u.Args, "arg", nil, "an argument of the service, after run --config FILE; may be repeated")
+	f.StringArrayVar(&u.Writable, "writable", nil, "a path that the service writes to, besides its install root; may be repeated")
+	f.StringArrayVar(&u.Devices, "device", nil, "a device that the service uses, like /dev/video0, or char-alsa for all of a driver; may be repeated")
 	return cmd
 }
 

@@ -70,6 +70,7 @@ func (r *Rig) InstallInBox(ctx context.Context, b *box.Box, c NodeConfig) (*BoxN
 	for _, e := range c.Env {
 		args = append(args, "--environment", e)
 	}
+	args = append(args, c.UnitFlags...)
 	out, err := exec.CommandContext(ctx, c.Tool, args...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("unit: %w: %s", err, out)

@@ -45,6 +45,7 @@ type NodeConfig struct {
 	Probe           []string      // health.command
 	Env             []string      // of its processes, besides this process's
 	Wrap            []string      // a command that executes the service
+	UnitFlags       []string      // further flags of the command that writes the unit of a box
 	// OnChange is called for each change of the service, before it goes on.
 	OnChange func(supervise.Event)
 }
