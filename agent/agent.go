@@ -12,8 +12,8 @@
 // the new version through the link `current`. While a version is on trial, the
 // agent sends READY=1 when the version's own check first passes. Run returns an
 // error if the version does not prove healthy within boot_health_window_secs. The watchdog counts
-// the starts and rolls back. In a stable start READY=1 is sent at once: a node
-// runs without its manager.
+// the starts and rolls back. In a stable start READY=1 is sent at once, or when
+// Options.Serve calls Ready: a node runs without its manager.
 //
 // After a crash the next start continues: a download is resumed, a trial goes on,
 // and an event that the manager has not acknowledged is sent again.
@@ -71,10 +71,14 @@ type Agent struct {
 	// the outbox; each at most once until the session has done it.
 	healthDue, outbox chan struct{}
 	// swapped is closed, once, when a new version waits for the restart.
-	swapped   chan struct{}
-	keptNow   chan struct{} // is closed when the trial of this version ends well
-	serving   serving
-	closeSwap func()
+	swapped chan struct{}
+	keptNow chan struct{} // is closed when the trial of this version ends well
+	serving serving
+	// restored is closed once RolledBack was called, or is not due; restoreDue is whether it
+	// still has to succeed.
+	restored   chan struct{}
+	restoreDue atomic.Bool
+	closeSwap  func()
 
 	// refusals and starts limit how much a manager's commands write to the disk:
 	// those that are refused, those that begin, and withdrawals of what is not staged.
@@ -139,7 +143,7 @@ func newAgent(r settings) *Agent {
 	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	a := &Agent{
 		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
-		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}),
+		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}), restored: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), ownEvents: newOwnEvents(),
 	}
@@ -217,8 +221,11 @@ func (a *Agent) run(ctx context.Context) error {
 	if !trial && a.c.Serve == nil {
 		a.ready(res)
 	}
-	if trial && a.attached == nil {
-		a.expectKept(ctx, res.State)
+	if a.attached == nil {
+		a.checkHooks()
+		if trial {
+			a.expectKept(ctx, res.State)
+		}
 	}
 
 	// systemd's watchdog counts from READY=1 on, and systemd may answer these questions late.
@@ -245,7 +252,7 @@ func (a *Agent) run(ctx context.Context) error {
 		a.resume(ctx, interrupted, trial && a.attached == nil)
 	}
 	if trial {
-		g.Go(func() error { return a.runTrial(ctx, res, a.startedAt) })
+		g.Go(func() error { return a.runTrial(ctx, res, a.afterRestoration(ctx)) })
 	}
 	if a.attached == nil {
 		g.Go(func() error { return a.serve(ctx, res, trial) })

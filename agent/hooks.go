@@ -2,8 +2,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/internal/state"
@@ -23,13 +23,30 @@ const (
 	maxHookPause = 5 * time.Minute
 )
 
+// checkHooks reports at the start a record of the hooks that cannot be read.
+func (a *Agent) checkHooks() {
+	if a.c.BeforeTrial == nil && a.c.Kept == nil && a.c.RolledBack == nil {
+		return
+	}
+	if _, err := a.c.Layout.ReadHooks(); err != nil {
+		a.log.Error("which hooks are due cannot be read; none is called", "error", err)
+		a.warn("which hooks of the service are due cannot be read, so none is called: "+err.Error(), "check the service's data; the next upgrade writes the record again")
+	}
+}
+
 // beforeTrial has the service save its data for a rollback from v. An error refuses the upgrade.
+// While RolledBack is due, the data that were saved before are the good ones: they stay, and v
+// inherits them.
 func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
 	if a.c.BeforeTrial == nil && a.c.RolledBack == nil {
 		return nil
 	}
 	u := Change{From: a.c.version, To: v}
-	if a.c.BeforeTrial != nil {
+	due := a.restoreDue.Load()
+	if due {
+		a.log.Warn("the service's data are not saved again: those that it saved before are not restored yet", "to", v.String())
+	}
+	if a.c.BeforeTrial != nil && !due {
 		if err := a.calls.beforeTrial.call(ctx, func(ctx context.Context) error { return a.c.BeforeTrial(ctx, u) }); err != nil {
 			return fmt.Errorf("the service did not save its data before the trial of %s: %w", v, err)
 		}
@@ -39,29 +56,38 @@ func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
 		return err
 	}
 	return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) {
-		h.Saved = &state.Saved{From: u.From, To: u.To, After: res.State.TrialID}
+		h.Saved, h.RestoreTries = &state.Saved{From: u.From, To: u.To, After: res.State.TrialID}, 0
 	})
 }
 
-// restore has the service restore its data after a rollback to this version, until it has.
-// refused is told each error. It returns early when ctx ends.
+// restore has the service restore its data after a rollback to this version, until it has. It
+// closes a.restored when the first call has ended, or none is due. refused is told each error.
+// It returns early when ctx ends.
 func (a *Agent) restore(ctx context.Context, s state.State, refused func(error)) {
+	begun := sync.OnceFunc(func() { close(a.restored) })
+	defer begun()
 	if a.c.RolledBack == nil {
 		return
 	}
-	u := Change{From: a.c.version, Reason: s.Reason}
-	due := func(h state.Hooks) bool {
-		saved := h.Saved
-		if saved == nil {
-			return false
-		}
-		u.To = saved.To
-		if from, ok := s.OperatorRollback(); ok {
-			return saved.To == from
-		}
-		return s.Status == state.RolledBack && saved.To == s.Target && saved.After != s.TrialID
+	h, err := a.c.Layout.ReadHooks()
+	if err != nil || h.Saved == nil { // checkHooks has reported it
+		return
 	}
-	a.callHook(ctx, a.calls.rolledBack, due, func(ctx context.Context) error { return a.c.RolledBack(ctx, u) }, refused, func(h *state.Hooks) { h.Saved = nil })
+	from, ok := s.OperatorRollback()
+	due := ok && h.Saved.To == from || s.Status == state.RolledBack && h.Saved.To == s.Target && h.Saved.After != s.TrialID
+	if !due {
+		return
+	}
+	a.restoreDue.Store(true)
+	defer a.extendStart(ctx)() // systemd would end a restoration that takes longer than a start
+	u := Change{From: a.c.version, To: h.Saved.To, Reason: s.Reason}
+	done := a.callHook(ctx, a.calls.rolledBack, h.RestoreTries, func(ctx context.Context) error { return a.c.RolledBack(ctx, u) }, func(err error) {
+		refused(err)
+		begun()
+	}, func(h *state.Hooks, tries int) { h.RestoreTries = tries }, func(h *state.Hooks) { h.Saved, h.RestoreTries = nil, 0 })
+	if done {
+		a.restoreDue.Store(false)
+	}
 }
 
 // expectKept records that the version on trial is told when it is kept.
@@ -73,67 +99,78 @@ func (a *Agent) expectKept(ctx context.Context, s state.State) {
 	if h, err := a.c.Layout.ReadHooks(); err == nil && h.Kept != nil && *h.Kept == want {
 		return
 	}
-	if err := a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Kept = &want }); err != nil {
+	if err := a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Kept, h.KeptTries = &want, 0 }); err != nil {
 		a.log.Warn("that Options.Kept is due was not recorded; it is called if this process runs until the version is kept", "error", err)
 	}
 }
 
-// kept has the service know that this version is kept: at the start, if it was not told before,
+// runKept has the service know that this version is kept: at the start, if it was not told before,
 // and when the trial ends.
 func (a *Agent) runKept(ctx context.Context, res state.Result, trial bool) error {
 	if a.c.Kept == nil {
 		return nil
 	}
-	u := Change{From: res.State.Previous, To: a.c.version}
-	told := false
 	if trial {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.keptNow:
 		}
-		told = true
+	} else if res.State.Status != state.Stable || res.State.Good != a.c.version {
+		return nil
 	}
-	due := func(h state.Hooks) bool {
-		if h.Kept != nil && h.Kept.To == a.c.version {
-			u.From = h.Kept.From
-			return trial || res.State.Status == state.Stable && res.State.Good == a.c.version
-		}
-		return told
+	u, tries := Change{From: res.State.Previous, To: a.c.version}, 0
+	if h, err := a.c.Layout.ReadHooks(); err == nil && h.Kept != nil && h.Kept.To == a.c.version {
+		u.From, tries = h.Kept.From, h.KeptTries
+	} else if !trial {
+		return nil
 	}
-	a.callHook(ctx, a.calls.kept, due, func(ctx context.Context) error { return a.c.Kept(ctx, u) }, func(error) {}, func(h *state.Hooks) { h.Kept = nil })
+	a.callHook(ctx, a.calls.kept, tries, func(ctx context.Context) error { return a.c.Kept(ctx, u) }, func(error) {},
+		func(h *state.Hooks, tries int) { h.KeptTries = tries }, func(h *state.Hooks) { h.Kept, h.KeptTries = nil, 0 })
 	return nil
 }
 
-// callHook calls a hook that is due until it succeeds, and then records that with done. Where
-// the record cannot be read, a hook is not due: its data is of an unknown time.
-func (a *Agent) callHook(ctx context.Context, c *callback, due func(state.Hooks) bool, f func(context.Context) error, refused func(error), done func(*state.Hooks)) {
-	h, err := a.c.Layout.ReadHooks()
-	if err != nil {
-		a.log.Error("which hooks are due cannot be read; none is called", "error", err)
+// callHook calls a hook that is due until it succeeds, and then records that with done. tries are
+// the calls before in which the process ended: the next one waits, so that a hook that ends the
+// process leaves a node that is connected between two calls. refused is told why the hook has not
+// succeeded. It reports false if ctx ended first.
+func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(context.Context) error, refused func(error), tried func(*state.Hooks, int), done func(*state.Hooks)) bool {
+	record := func(change func(*state.Hooks)) {
+		if err := a.c.Layout.ChangeHooks(context.WithoutCancel(ctx), change); err != nil {
+			a.log.Warn("how a hook does was not recorded", "callback", c.name, "error", err)
+		}
 	}
-	if !due(h) {
-		return
+	pause := hookPause
+	wait := func(err error) bool {
+		refused(err)
+		a.log.Error("a hook has not succeeded; calling it again", "callback", c.name, "error", err, "retry_in", pause.String())
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxHookPause)
+		return true
 	}
-	for pause := hookPause; ; pause = min(2*pause, maxHookPause) {
+	for range tries {
+		pause = min(2*pause, maxHookPause)
+	}
+	if tries > 0 && !wait(fmt.Errorf("the process ended in %d calls of %s", tries, c.name)) {
+		return false
+	}
+	for {
+		record(func(h *state.Hooks) { tried(h, tries+1) })
 		began := time.Now()
 		err := c.call(ctx, f)
 		if err == nil {
 			a.log.Info("a hook was called", "callback", c.name, "ms", time.Since(began).Milliseconds())
-			break
+			record(done)
+			return true
 		}
-		if ctx.Err() != nil {
-			return
+		tries = 0
+		record(func(h *state.Hooks) { tried(h, 0) })
+		if ctx.Err() != nil || !wait(fmt.Errorf("%s failed: %w", c.name, err)) {
+			return false
 		}
-		refused(errors.Join(fmt.Errorf("%s failed", c.name), err))
-		a.log.Error("a hook failed; calling it again", "callback", c.name, "error", err, "retry_in", pause.String())
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-	}
-	if err := a.c.Layout.ChangeHooks(ctx, done); err != nil {
-		a.log.Warn("that a hook succeeded was not recorded; the next start calls it again", "callback", c.name, "error", err)
 	}
 }

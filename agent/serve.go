@@ -134,6 +134,39 @@ func (a *Agent) serve(ctx context.Context, res state.Result, trial bool) error {
 	return nil
 }
 
+// afterRestoration waits until a version to which an operator rolled back has restored its data,
+// and returns when its trial begins: restoring is not serving.
+func (a *Agent) afterRestoration(ctx context.Context) time.Time {
+	if a.attached != nil || a.c.RolledBack == nil {
+		return a.startedAt
+	}
+	begin := time.Now()
+	select {
+	case <-ctx.Done():
+	case <-a.restored:
+	}
+	return a.startedAt.Add(time.Since(begin))
+}
+
+// extendStart has systemd wait longer for READY=1, until the function that it returns is called.
+func (a *Agent) extendStart(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		tick := time.NewTicker(extendEvery)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			if !a.isReady() {
+				a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
+			}
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+			}
+		}
+	}()
+	return cancel
+}
+
 // awaitReady reports to systemd, in a stable start, that the service serves. Until then it has
 // systemd wait longer: a start that systemd ended could repair nothing. It ends when over is
 // closed.

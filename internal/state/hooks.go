@@ -18,6 +18,10 @@ type Hooks struct {
 	Saved *Saved `json:"saved,omitempty"`
 	// Kept is the upgrade whose end the service is to be told; nil: none.
 	Kept *Saved `json:"kept,omitempty"`
+	// RestoreTries and KeptTries count the calls that began and did not end: the process ended
+	// in them.
+	RestoreTries int `json:"restore_tries,omitzero"`
+	KeptTries    int `json:"kept_tries,omitzero"`
 }
 
 // Saved names an upgrade in Hooks.
@@ -47,10 +51,16 @@ func (l Layout) ReadHooks() (Hooks, error) {
 	return h, nil
 }
 
-// ChangeHooks changes durably which hooks are due. What cannot be read counts as nothing due.
+// ChangeHooks changes durably which hooks are due. A file that is damaged is kept as .corrupt, and
+// counts as nothing due.
 func (l Layout) ChangeHooks(ctx context.Context, change func(*Hooks)) error {
 	return l.Locked(ctx, func() error {
-		h, _ := l.ReadHooks()
+		h, err := l.ReadHooks()
+		if err != nil {
+			if err := l.Disk().Rename(l.hooksFile(), l.hooksFile()+corruptSuffix); err != nil {
+				return err
+			}
+		}
 		change(&h)
 		b, err := json.Marshal(h)
 		if err != nil {
