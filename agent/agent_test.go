@@ -162,7 +162,7 @@ func TestAnotherManagersCertificateIsRefused(t *testing.T) {
 		{"nobody", config.Manager{}, "set manager.ca_file to the CA that signed the manager's certificate, or manager.cert_fingerprint"},
 	} {
 		c := bareNode(t)
-		tt.m.URLs, tt.m.Proxy = []string{"wss" + strings.TrimPrefix(right.URL, "https")}, "none"
+		tt.m.URLs, tt.m.Proxy = []string{"wss" + strings.TrimPrefix(right.URL, "https")}, config.NewSecret("none")
 		c.Manager = tt.m
 		r, err := c.resolve()
 		if err != nil {

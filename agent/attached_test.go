@@ -52,7 +52,7 @@ func attachedRoot(t *testing.T) (node, state.Layout) {
 	t.Helper()
 	c := bareNode(t)
 	c.Service.Unit = "app.service"
-	c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
+	c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: config.NewSecret("t"), Proxy: config.NewSecret("none")}
 	c.Upgrade = config.Upgrade{Enabled: true, BootHealthWindowSecs: 40, MaxBootAttempts: 2}
 	l, _ := trialRoot(t, c.Service.InstallRoot, c.Upgrade.MaxBootAttempts)
 	return c, l

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/watchdog"
@@ -44,7 +45,7 @@ func misbehave(t *testing.T, test func(t *testing.T, bad func() error)) {
 func alone(t *testing.T) (c node, l state.Layout, told, log *lines) {
 	t.Helper()
 	c, l, told = lonely(t)
-	c.Manager.URLs, c.Manager.RegistrationToken = []string{}, ""
+	c.Manager.URLs, c.Manager.RegistrationToken = []string{}, config.Secret{}
 	log = &lines{}
 	c.Log = logTo(log, slog.LevelInfo)
 	return c, l, told, log

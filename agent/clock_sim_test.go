@@ -57,7 +57,7 @@ func TestAManagerWithARenewedCertificate(t *testing.T) {
 		t.Setenv("EDGE_AGENT_SIM_CLOCK", clock)
 		checked, err := config.Config{
 			Service: config.Service{DeviceType: "edge", InstallRoot: t.TempDir(), Binary: "edge"},
-			Manager: config.Manager{URLs: []string{"wss" + strings.TrimPrefix(s.URL, "https")}, CAFile: ca, Proxy: "none"},
+			Manager: config.Manager{URLs: []string{"wss" + strings.TrimPrefix(s.URL, "https")}, CAFile: ca, Proxy: config.NewSecret("none")},
 		}.Resolve()
 		if err != nil {
 			t.Fatal(err)

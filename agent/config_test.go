@@ -202,7 +202,7 @@ func TestAVersionOnTrialKeepsNoConfiguration(t *testing.T) {
 		}
 		c.Version, c.Warnings.Accepted = res.State.Target.String(), []byte("of the new version")
 		c.Upgrade.BootHealthWindowSecs = 10
-		c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: "t", Proxy: "none"}
+		c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: config.NewSecret("t"), Proxy: config.NewSecret("none")}
 		c.Check = func(context.Context) error { return nil }
 		synctest.Test(t, func(t *testing.T) {
 			a, err := newOf(c)

@@ -118,7 +118,7 @@ func TestAnHTTPSProxy(t *testing.T) {
 	u, _ := url.Parse(proxy.URL)
 	u.User = url.UserPassword("user", "hunter2")
 	c := rootWith(t, target)
-	c.Manager.Proxy = config.Secret(u.String())
+	c.Manager.Proxy = config.NewSecret(u.String())
 	r, err := c.resolve()
 	if err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ func ExampleAgent_Run() {
 		stopped, stop := context.WithCancel(ctx)
 		a, err := agent.New(config.Config{
 			Service: config.Service{DeviceType: "player", Binary: "player", InstallRoot: dir},
-			Manager: config.Manager{URLs: []string{"wss://manager.example:8443"}, RegistrationToken: "token"},
+			Manager: config.Manager{URLs: []string{"wss://manager.example:8443"}, RegistrationToken: config.NewSecret("token")},
 		}, agent.Options{
 			Version: installed.String(), Log: slog.New(slog.DiscardHandler),
 			Notify: func(s string) error {

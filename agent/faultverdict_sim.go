@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,7 +63,7 @@ var verdictFaults = map[string]func(ctx context.Context, a *Agent, of string) er
 	},
 	"ignores-the-proxy": func(_ context.Context, a *Agent, _ string) error {
 		c := a.c.Config
-		c.Manager.Proxy = "none"
+		c.Manager.Proxy = config.NewSecret("none")
 		s, err := c.Resolve()
 		s.Layout, s.Window, s.Hold = a.c.Layout, a.c.Window, a.c.Hold
 		a.c.Settings = s

@@ -40,7 +40,7 @@ func rootAt(t *testing.T, root, url string) node {
 	c.Upgrade.Enabled = true
 	zero := 0
 	c.Upgrade.DrainSecs = &zero
-	c.Manager = config.Manager{URLs: []string{url}, AllowInsecure: true, RegistrationToken: "token", Proxy: "none"}
+	c.Manager = config.Manager{URLs: []string{url}, AllowInsecure: true, RegistrationToken: config.NewSecret("token"), Proxy: config.NewSecret("none")}
 	dir := filepath.Join(c.Service.InstallRoot, "versions", "1.0.0")
 	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, c.Service.Binary), []byte("program"), 0o755), os.Symlink("versions/1.0.0", filepath.Join(c.Service.InstallRoot, "current")),
 		os.Symlink("versions/1.0.0", filepath.Join(c.Service.InstallRoot, "last-good"))); err != nil {

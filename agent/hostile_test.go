@@ -159,9 +159,9 @@ func TestAnEndlessHandshakeIsBounded(t *testing.T) {
 				var sent atomic.Int64
 				addr := endless(t, first, &sent)
 				c := bareNode(t)
-				c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, Proxy: "none"}
+				c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, Proxy: config.NewSecret("none")}
 				if proxied {
-					c.Manager.Proxy = config.Secret("http://" + addr)
+					c.Manager.Proxy = config.NewSecret("http://" + addr)
 				} else {
 					c.Manager.URLs[0] = "ws://" + addr
 				}

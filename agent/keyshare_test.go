@@ -166,7 +166,7 @@ func TestAnHTTPSProxyBehindAMiddlebox(t *testing.T) {
 	defer proxy.Close()
 	box := newMiddlebox(t, strings.TrimPrefix(proxy.URL, "https://"), true)
 	c := rootWith(t, "wss://manager.invalid")
-	c.Manager.Proxy = config.Secret("https://" + box.addr)
+	c.Manager.Proxy = config.NewSecret("https://" + box.addr)
 	r, err := c.resolve()
 	if err != nil {
 		t.Fatal(err)

@@ -160,23 +160,23 @@ func TestProbeStages(t *testing.T) {
 			}},
 		"the proxy is down": {stage: StageProxy, want: "connection refused",
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
-				c.Manager.Proxy = config.Secret("http://" + closedAddress(t))
+				c.Manager.Proxy = config.NewSecret("http://" + closedAddress(t))
 			}},
 		"no such proxy": {stage: StageResolve, want: "lookup nowhere.invalid",
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
-				c.Manager.Proxy = "http://u:hunter2@nowhere.invalid:3128"
+				c.Manager.Proxy = config.NewSecret("http://u:hunter2@nowhere.invalid:3128")
 			}},
 		"the proxy refuses": {stage: StageTCP, want: "Bad Gateway",
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
 				s := httptest.NewServer(refusing(http.StatusBadGateway))
 				t.Cleanup(s.Close)
-				c.Manager.Proxy = config.Secret(strings.Replace(s.URL, "http://", "http://u:hunter2@", 1))
+				c.Manager.Proxy = config.NewSecret(strings.Replace(s.URL, "http://", "http://u:hunter2@", 1))
 			}},
 		"through a proxy": {stage: StageHeld, auths: 1,
 			change: func(t *testing.T, m *secureManager, c *node, o *ProbeOptions) {
 				s := httptest.NewServer(http.HandlerFunc(tunnel))
 				t.Cleanup(s.Close)
-				c.Manager.Proxy = config.Secret(strings.Replace(s.URL, "http://", "http://u:hunter2@", 1))
+				c.Manager.Proxy = config.NewSecret(strings.Replace(s.URL, "http://", "http://u:hunter2@", 1))
 			}},
 	} {
 		t.Run(name, func(t *testing.T) {

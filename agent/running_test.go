@@ -57,7 +57,7 @@ func refusingProxy(t *testing.T, status int) (url config.Secret, fetches *atomic
 		io.Copy(from, to)
 	}))
 	t.Cleanup(s.Close)
-	return config.Secret(s.URL), fetches
+	return config.NewSecret(s.URL), fetches
 }
 
 // An upgrade is refused, and nothing is fetched, while the running version's own check

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/watchdog"
@@ -148,7 +149,7 @@ func TestAnInterruptedUpgradeIsResumed(t *testing.T) {
 	log := &lines{}
 	c := rootWith(t, "wss://127.0.0.1:1")
 	c.Log = logTo(log, slog.LevelDebug)
-	c.Manager.Proxy = "http://127.0.0.1:1" // neither the manager nor the release host is reached
+	c.Manager.Proxy = config.NewSecret("http://127.0.0.1:1") // neither the manager nor the release host is reached
 	c.Upgrade.AllowedChannels = []string{"beta"}
 	l, err := state.At(c.Service.InstallRoot)
 	if err != nil {

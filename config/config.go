@@ -67,7 +67,7 @@ type Manager struct {
 	// Required.
 	URLs []string `toml:"urls" json:"urls"`
 	// For the first connection. The file must then have mode 0600.
-	RegistrationToken Secret `toml:"registration_token" json:"registration_token,omitempty"`
+	RegistrationToken Secret `toml:"registration_token" json:"registration_token,omitzero"`
 	// SHA-256 of the manager's certificate, in hex; only this certificate is accepted. A
 	// string, or a list of up to 16 of which one must match, so that a certificate can
 	// be replaced.
@@ -85,7 +85,7 @@ type Manager struct {
 	// For the manager and for downloads: http://, https:// or socks5:// HOST:PORT, or
 	// none. The system's CAs verify the certificate of an https proxy. It may contain a
 	// password, and is not shown. Default: HTTPS_PROXY and NO_PROXY.
-	Proxy Secret `toml:"proxy" json:"proxy,omitempty"`
+	Proxy Secret `toml:"proxy" json:"proxy,omitzero"`
 	// Allows ws:// URLs, to loopback only. Default: false.
 	AllowInsecure bool `toml:"allow_insecure" json:"allow_insecure,omitempty"`
 }

@@ -76,7 +76,7 @@ func TestConfigRefuses(t *testing.T) {
 func TestConfigAsJSONHoldsNoSecret(t *testing.T) {
 	t.Parallel()
 	c := valid(t)
-	c.Manager.RegistrationToken = "hunter2"
+	c.Manager.RegistrationToken = NewSecret("hunter2")
 	b, err := json.Marshal(c)
 	if err != nil || strings.Contains(string(b), "hunter2") {
 		t.Errorf("%s, %v", b, err)
@@ -86,7 +86,7 @@ func TestConfigAsJSONHoldsNoSecret(t *testing.T) {
 func TestProxyOfTheConfiguration(t *testing.T) {
 	t.Parallel()
 	for proxy, ok := range map[string]bool{"": true, "none": true, "http://p:3128": true, "socks5://127.0.0.1:1080": true, "ftp://p": false, "p:3128": false, "http://": false} {
-		c := Config{Service: Service{DeviceType: "edge"}, Manager: Manager{URLs: []string{"wss://m"}, Proxy: Secret(proxy)}}
+		c := Config{Service: Service{DeviceType: "edge"}, Manager: Manager{URLs: []string{"wss://m"}, Proxy: NewSecret(proxy)}}
 		if _, err := c.Resolve(); (err == nil) != ok {
 			t.Errorf("%q: %v", proxy, err)
 		}

@@ -16,7 +16,7 @@ func TestErrorsHaveKeyAndRule(t *testing.T) {
 	minus := -1
 	c := Config{
 		Service: Service{DeviceType: "edge", InstallRoot: "relative"},
-		Manager: Manager{URLs: []string{"http://x"}, Proxy: "ftp://user:hunter2@x", CertFingerprint: Pins{"x"}},
+		Manager: Manager{URLs: []string{"http://x"}, Proxy: NewSecret("ftp://user:hunter2@x"), CertFingerprint: Pins{"x"}},
 		Health:  Health{HTTP: "x"},
 		Upgrade: Upgrade{DrainSecs: &minus, MinVersion: "x"},
 	}

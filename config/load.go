@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -64,13 +66,27 @@ func parse(path string) (file, error) {
 	if f.text, err = fsutil.ReadFile(path, MaxFile); err != nil {
 		return f, fmt.Errorf("config: %w", err)
 	}
-	err = toml.NewDecoder(strings.NewReader(string(f.text))).DisallowUnknownFields().Decode(&f.config)
+	err = decode(f.text, &f.config)
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok { // all other keys are decoded
 		f.unknown = describeUnknown(strict)
 	} else if err != nil {
 		return f, fmt.Errorf("config %s: %w", path, explainTOML(err, string(f.text)))
 	}
 	return f, nil
+}
+
+// decode reads TOML into c, which has what precedes an error. The error is that of go-toml.
+func decode(text []byte, c *Config) error {
+	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
+	// Secret has UnmarshalText, which go-toml calls for numbers, too. As strings, the same keys
+	// accept strings only.
+	var secrets struct {
+		Manager struct {
+			Token string `toml:"registration_token"`
+			Proxy string `toml:"proxy"`
+		} `toml:"manager"`
+	}
+	return cmp.Or(toml.Unmarshal(text, &secrets), err)
 }
 
 // strict returns an error for an unknown key, a secret that others may read, and a file
@@ -85,7 +101,7 @@ func (f file) strict() error {
 		}
 		return &listed{fmt.Sprintf("config %s: %s", f.path, strings.Join(lines, "; ")), errs}
 	}
-	if st, err := os.Stat(f.path); err == nil && st.Mode().Perm()&0o077 != 0 && f.config.Manager.RegistrationToken != "" {
+	if st, err := os.Stat(f.path); err == nil && st.Mode().Perm()&0o077 != 0 && !f.config.Manager.RegistrationToken.IsZero() {
 		return f.broken("manager.registration_token", "holds registration_token and others may read it (mode %04o); run: chmod 600 %s", st.Mode().Perm(), f.path)
 	}
 	if s := f.config.Service; s.InstallRoot == "" && s.Name == "" && s.DeviceType == "" {
@@ -127,7 +143,7 @@ func explainTOML(err error, text string) error {
 	row, col := dec.Position()
 	keys := configKeys()
 	for i := len(dec.Key()); i > 0; i-- { // a value may itself be a table, with keys of its own
-		known := strings.Join(dec.Key()[:i], ".")
+		known := strings.ToLower(strings.Join(dec.Key()[:i], ".")) // as the decoder compares
 		if want, ok := keys[known]; ok && i == len(dec.Key()) {
 			return located(row, NewError(known, " must be %s%s", want, notThis(known, text, row)))
 		} else if ok {
@@ -176,6 +192,8 @@ func configKeys() map[string]string {
 				keys[key] = `a text in quotes, or a list of them like ["a", "b"]`
 			case ft == reflect.TypeFor[Dependency]():
 				keys[key] = dependencyForm
+			case ft == reflect.TypeFor[Secret]():
+				keys[key] = "a text in quotes"
 			case ft.Kind() == reflect.Struct:
 				keys[key] = fmt.Sprintf("a section [%s]", key)
 				walk(key+".", ft)

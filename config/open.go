@@ -170,7 +170,7 @@ func registered(l state.Layout) bool {
 
 // unusedToken returns a warning about a registration token of a node without a manager.
 func (f file) unusedToken() []Warning {
-	if m := f.config.Manager; m.RegistrationToken == "" || len(m.URLs) > 0 {
+	if m := f.config.Manager; m.RegistrationToken.IsZero() || len(m.URLs) > 0 {
 		return nil
 	}
 	return []Warning{{release.Foreign(f.path+": registration_token has no use, since urls is empty and this node has no manager", maxText), "remove it, or name the manager in urls of [manager]"}}
@@ -277,7 +277,7 @@ func (f file) access(l state.Layout, euid uint32) (w Warning, repairable bool) {
 	var problems []string
 	mode := st.Mode().Perm()
 	m := f.config.Manager
-	if mode&0o077 != 0 && (m.RegistrationToken != "" || strings.Contains(m.Proxy.Reveal(), "@")) {
+	if mode&0o077 != 0 && (!m.RegistrationToken.IsZero() || strings.Contains(m.Proxy.Reveal(), "@")) {
 		problems = append(problems, fmt.Sprintf("others may read its secrets (mode %04o)", mode))
 	} else if mode&0o022 != 0 {
 		problems = append(problems, fmt.Sprintf("others may change it (mode %04o)", mode))

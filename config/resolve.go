@@ -155,9 +155,10 @@ func (c Config) Resolve() (Settings, error) {
 func (r *Settings) resolveManager() error {
 	m := &r.Manager
 	var errs []error
-	switch u, err := url.Parse(m.Proxy.Reveal()); {
-	case m.Proxy == "":
-	case m.Proxy == "none":
+	proxy := m.Proxy.Reveal()
+	switch u, err := url.Parse(proxy); {
+	case proxy == "":
+	case proxy == "none":
 		r.noProxy = true
 	case err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
 		errs = append(errs, NewError("manager.proxy", " is not like http://proxy.example:3128 (http, https or socks5), nor \"none\""))

@@ -1,22 +1,46 @@
 package config
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
+	"unique"
 )
 
-// Secret is a text that nothing prints: neither fmt nor a log nor an encoder. Reveal returns it.
-type Secret string
+// Secret is a text that is not printed by accident: fmt, log/slog and the encoders of JSON, TOML,
+// XML and gob write a placeholder. In a field that is not exported, where they call no method, fmt
+// and log/slog write an address. A program that follows pointers in such fields, such as a debugger
+// or a dumper with package unsafe, still finds the text. Reveal returns it. The zero Secret is "".
+type Secret struct {
+	held unique.Handle[string] // a pointer, so fmt does not follow it, and == compares the texts
+}
 
 const hidden = "(hidden)"
 
+// NewSecret returns a Secret with a text.
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{unique.Make(text)}
+}
+
 // Reveal returns the text.
-func (s Secret) Reveal() string { return string(s) }
+func (s Secret) Reveal() string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.held.Value()
+}
+
+// IsZero reports whether the text is "".
+func (s Secret) IsZero() bool { return s == Secret{} }
+
+// Equal reports whether two texts are the same.
+func (s Secret) Equal(other Secret) bool { return s == other }
 
 // String returns a placeholder, or "" if there is no text.
 func (s Secret) String() string {
-	if s == "" {
+	if s.IsZero() {
 		return ""
 	}
 	return hidden
@@ -34,9 +58,21 @@ func (s Secret) Format(f fmt.State, verb rune) {
 // LogValue is what slog logs.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalJSON writes the placeholder.
-func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+// MarshalText writes the placeholder. The encoders of JSON, TOML and XML call it.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// MarshalText writes the placeholder. It belongs to the pointer, because go-toml writes a string
-// whose own type has it as it is.
-func (s *Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// UnmarshalText reads the text. FromTOML, FromJSON and the functions that read a file call it for
+// strings only. go-toml by itself also calls it for numbers, and encoding/json does not.
+func (s *Secret) UnmarshalText(b []byte) error {
+	*s = NewSecret(string(b))
+	return nil
+}
+
+// GobEncode writes the placeholder.
+func (s Secret) GobEncode() ([]byte, error) { return []byte(s.String()), nil }
+
+// GobDecode leaves no text, because GobEncode wrote none.
+func (s *Secret) GobDecode([]byte) error {
+	*s = Secret{}
+	return nil
+}

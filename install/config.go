@@ -63,7 +63,7 @@ func (n *Node) newConfig() (string, error) {
 	}
 	text.WriteString("\n[upgrade]\nenabled = true\n")
 	c := config.Config{Service: config.Service{Name: n.Name, DeviceType: n.DeviceType, InstallRoot: n.Root}}
-	c.Manager.URLs, c.Manager.RegistrationToken, c.Manager.CAFile = []string{n.Manager}, config.Secret(token), n.CAFile
+	c.Manager.URLs, c.Manager.RegistrationToken, c.Manager.CAFile = []string{n.Manager}, config.NewSecret(token), n.CAFile
 	if none {
 		c.Manager.URLs = []string{}
 	}

@@ -31,7 +31,7 @@ func node(t *testing.T, url string) *doctor {
 	}
 	d := &doctor{config: root + "/config.toml", l: l, unit: "edge.service", agent: "edge.service", user: uint32(os.Geteuid())}
 	d.c.Service = config.Service{Name: "edge", DeviceType: "edge", InstallRoot: root, Binary: "edge-agent"}
-	d.c.Manager.URLs, d.c.Manager.RegistrationToken, d.c.Manager.Proxy = []string{url}, "t", "none"
+	d.c.Manager.URLs, d.c.Manager.RegistrationToken, d.c.Manager.Proxy = []string{url}, config.NewSecret("t"), config.NewSecret("none")
 	return d
 }
 
@@ -89,8 +89,8 @@ func TestDoctorManager(t *testing.T) {
 		"no TLS":      {func(d *doctor) { d.c.Manager.URLs = []string{"wss" + strings.TrimPrefix(plain.URL, "http")} }, "TLS handshake", "the port answers without TLS"},
 		"DNS":         {func(d *doctor) { d.c.Manager.URLs = []string{"wss://manager.invalid"} }, "manager.invalid", "DNS"},
 		"never":       {func(*doctor) {}, "this node has never registered", "ca_file"},
-		"no token":    {func(d *doctor) { d.c.Manager.RegistrationToken = "" }, "has no token", "set registration_token"},
-		"proxy":       {func(d *doctor) { d.c.Manager.Proxy = config.Secret("http://" + closed.Addr().String()) }, "connection refused", "correct proxy"},
+		"no token":    {func(d *doctor) { d.c.Manager.RegistrationToken = config.Secret{} }, "has no token", "set registration_token"},
+		"proxy":       {func(d *doctor) { d.c.Manager.Proxy = config.NewSecret("http://" + closed.Addr().String()) }, "connection refused", "correct proxy"},
 		"by its name": {func(d *doctor) { d.c.Manager.URLs = []string{strings.Replace(wss, "127.0.0.1", "localhost", 1)} }, "x509", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestDoctorManager(t *testing.T) {
 		t.Errorf("connected: %+v", d.findings)
 	}
 	d = node(t, wss)
-	d.c.Manager.URLs, d.c.Manager.RegistrationToken = []string{}, ""
+	d.c.Manager.URLs, d.c.Manager.RegistrationToken = []string{}, config.Secret{}
 	d.manager(t.Context())
 	if len(d.findings) != 1 || !d.findings[0].OK || d.findings[0].What != "manager (no manager configured)" {
 		t.Errorf("without a manager: %+v", d.findings)

@@ -121,7 +121,7 @@ func (d *doctor) manager(ctx context.Context) {
 	}
 	_, err := os.Lstat(d.l.CredentialsFile())
 	registered := err == nil
-	if errors.Is(err, fs.ErrNotExist) && d.c.Manager.RegistrationToken == "" {
+	if errors.Is(err, fs.ErrNotExist) && d.c.Manager.RegistrationToken.IsZero() {
 		d.check("manager", fault{"this node has not registered, and has no token for it", "set registration_token in [manager] of " + d.config + ", and restart the service"})
 		return
 	}

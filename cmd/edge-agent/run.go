@@ -151,7 +151,7 @@ new version: 1 refuses the upgrade.`, exitWarns),
 			fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", args[0])
 			if len(c.URLs) == 0 {
 				note := "note: " + agent.NoManager + " (urls is empty); an operator upgrades this node with edge-agent stage"
-				if c.Manager.RegistrationToken != "" {
+				if !c.Manager.RegistrationToken.IsZero() {
 					note += "; registration_token has no use"
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), note)

@@ -72,7 +72,7 @@ func TestACommandOfTheManagerToAService(t *testing.T) {
 		t.Fatal(err)
 	}
 	var cfg config.Config
-	cfg.Manager = config.Manager{URLs: []string{"ws" + strings.TrimPrefix(hs.URL, "http") + "/ws/node"}, AllowInsecure: true, RegistrationToken: "registration", Proxy: "none"}
+	cfg.Manager = config.Manager{URLs: []string{"ws" + strings.TrimPrefix(hs.URL, "http") + "/ws/node"}, AllowInsecure: true, RegistrationToken: config.NewSecret("registration"), Proxy: config.NewSecret("none")}
 	cfg.Service.InstallRoot, cfg.Service.Binary, cfg.Service.DeviceType = root, "edge", "edge"
 	cfg.Upgrade.DrainSecs = &zero
 	var calls atomic.Int64
