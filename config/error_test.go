@@ -41,6 +41,34 @@ func TestErrorsHaveKeyAndRule(t *testing.T) {
 	}
 }
 
+// A rule that follows from another key is not stated while that key is wrong.
+func TestTheHoldOfAWrongWindow(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		window int
+		hold   *int
+		want   string // the rules
+	}{
+		{9, new(500), "9 is outside 10 to 86400 seconds"},
+		{-100, nil, "-100 is outside 10 to 86400 seconds"},
+		{86401, new(86399), "86401 is outside 10 to 86400 seconds"},
+		{1, new(-1), "1 is outside 10 to 86400 seconds, -1 is outside 0 to 86399 seconds"},
+		{1, new(86400), "1 is outside 10 to 86400 seconds, 86400 is outside 0 to 86399 seconds"},
+		{600, new(600), "600 is outside 0 to 599 seconds"},
+	} {
+		c := valid(t)
+		c.Upgrade.BootHealthWindowSecs, c.Upgrade.HealthHoldSecs = tt.window, tt.hold
+		_, err := c.Resolve()
+		var rules []string
+		for _, e := range Errors(err) {
+			rules = append(rules, e.Rule)
+		}
+		if got := strings.Join(rules, ", "); got != tt.want {
+			t.Errorf("%d: %s, want %s", tt.window, got, tt.want)
+		}
+	}
+}
+
 // An error of a file has its key, too.
 func TestErrorsOfAFileHaveTheirKey(t *testing.T) {
 	t.Parallel()

@@ -61,6 +61,9 @@ func (s Settings) Pinned() bool { return len(s.Certs)+len(s.Keys) > 0 }
 // in another unit's file.
 var unitNames = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9A-Za-z_.@-]{1,200}$`) })
 
+// shortestWindow and longestWindow bound boot_health_window_secs.
+const shortestWindow, longestWindow = 10, 86400
+
 // Resolve checks c and fills in its defaults. The error names every key that
 // breaks its rule (Errors); the Settings then hold the defaults all the same. It touches
 // nothing, and the Settings share no memory with c.
@@ -123,11 +126,15 @@ func (c Config) Resolve() (Settings, error) {
 			bad("upgrade.allowed_channels", ": %.80q is not 1 to %d bytes long", c, release.MaxNameLen)
 		}
 	}
-	between("boot_health_window_secs", &u.BootHealthWindowSecs, 10, 86400, 120)
+	between("boot_health_window_secs", &u.BootHealthWindowSecs, shortestWindow, longestWindow, 120)
 	between("max_boot_attempts", &u.MaxBootAttempts, 1, state.MaxAttempts, state.DefaultMaxAttempts)
 	between("keep_versions", &u.KeepVersions, 2, 100, 3)
-	ptr(&u.HealthHoldSecs, min(10, u.BootHealthWindowSecs/2))
-	between("health_hold_secs", u.HealthHoldSecs, 0, max(0, u.BootHealthWindowSecs-1), 0)
+	window := u.BootHealthWindowSecs
+	if window < shortestWindow || window > longestWindow { // a rule on top of a wrong value would mislead
+		window = longestWindow
+	}
+	ptr(&u.HealthHoldSecs, min(10, window/2))
+	between("health_hold_secs", u.HealthHoldSecs, 0, window-1, 0)
 	ptr(&u.DrainSecs, 5)
 	between("drain_secs", u.DrainSecs, 0, 3600, 0)
 	between("download_retry_secs", &u.DownloadRetrySecs, 60, 30*86400, 86400)

@@ -1,10 +1,11 @@
 package config
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -14,13 +15,25 @@ import (
 var tables = []string{"service", "manager", "upgrade", "health"}
 
 // FromTOML reads the tables [service], [manager], [upgrade] and [health] of a larger document,
-// such as the file of a service that links the agent. It ignores all other tables; an unknown
-// key in one of the four is an error. Config.Resolve then checks the values. service.install_root
-// must be set, since no path is that of this document.
+// such as the file of a service that links the agent. It ignores all other tables, except that
+// one with nearly the same name, such as [Upgrade] or [upgrades], is an error, and so is an unknown
+// key in one of the four. Config.Resolve then checks the values. service.install_root must be set,
+// since no path is that of this document.
 func FromTOML(doc []byte) (Config, error) {
 	var c Config
 	if len(doc) > MaxFile {
 		return c, tooLong(doc)
+	}
+	var all map[string]any
+	if err := toml.Unmarshal(doc, &all); err == nil { // otherwise decode has the error
+		for name, value := range all {
+			if _, ok := value.(map[string]any); !ok {
+				delete(all, name)
+			}
+		}
+		if err := nearNames(all); err != nil {
+			return c, err
+		}
 	}
 	err := decode(doc, &c)
 	strict, ok := errors.AsType[*toml.StrictMissingError](err)
@@ -28,7 +41,7 @@ func FromTOML(doc []byte) (Config, error) {
 		return Config{}, fmt.Errorf("config: %w", explainTOML(err, string(doc)))
 	}
 	if !ok {
-		return c, nil
+		return rooted(c)
 	}
 	var errs []error
 	for _, u := range describeUnknown(strict) {
@@ -41,10 +54,11 @@ func FromTOML(doc []byte) (Config, error) {
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, err
 	}
-	return c, nil
+	return rooted(c)
 }
 
-// FromJSON is FromTOML for the members of a JSON object. The keys are those of config.toml.
+// FromJSON is FromTOML for the members of a JSON object. The keys are those of config.toml, in
+// lower case.
 func FromJSON(doc []byte) (Config, error) {
 	var c Config
 	if len(doc) > MaxFile {
@@ -54,35 +68,82 @@ func FromJSON(doc []byte) (Config, error) {
 	if err := json.Unmarshal(doc, &members); err != nil {
 		return c, fmt.Errorf("config: it is no JSON object: %w", withoutValues(err))
 	}
+	objects := map[string]any{}
+	for name, text := range members {
+		if text[0] == '{' {
+			objects[name] = nil
+		}
+	}
+	if err := nearNames(objects); err != nil {
+		return c, err
+	}
 	var errs []error
 	for _, t := range tables {
 		text, ok := members[t]
 		if !ok {
 			continue
 		}
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.DisallowUnknownFields()
+		if unknown := unknownMembers(t, text); unknown != nil {
+			errs = append(errs, unknown...)
+			continue
+		}
 		into := map[string]any{"service": &c.Service, "manager": &c.Manager, "upgrade": &c.Upgrade, "health": &c.Health}[t]
-		if err := d.Decode(into); err != nil {
+		if err := json.Unmarshal(text, into); err != nil {
 			errs = append(errs, jsonError(t, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, err
 	}
-	return c, nil
+	return rooted(c)
 }
 
 func tooLong(doc []byte) error {
 	return fmt.Errorf("config: the document has %d bytes; the limit is %d", len(doc), MaxFile)
 }
 
+// rooted returns an error if no install root is set.
+func rooted(c Config) (Config, error) {
+	if c.Service.InstallRoot == "" {
+		return Config{}, fmt.Errorf("config: %w", NewError("service.install_root", " is missing; it must be set, since this is not the config.toml of an install root"))
+	}
+	return c, nil
+}
+
+// nearNames returns an error for each table whose name is nearly that of one of ours.
+func nearNames(all map[string]any) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		for _, t := range tables {
+			if name != t && (strings.EqualFold(name, t) || strings.EqualFold(name, t+"s") || strings.EqualFold(name+"s", t)) {
+				rule := fmt.Sprintf("unknown table; its name must be %q", t)
+				errs = append(errs, &Error{Key: name, Rule: rule, text: fmt.Sprintf("config: %s: %s", name, rule)})
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unknownMembers returns an error for each member of a table that is no key. encoding/json
+// ignores the case of the names, and with two cases of one name would take the last.
+func unknownMembers(table string, text []byte) []error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return nil // FromJSON finds the same
+	}
+	keys := configKeys()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if key := table + "." + name; keys[key] == "" {
+			text := fmt.Sprintf("config: unknown key %q%s", key, didYouMean([]string{table, name}))
+			errs = append(errs, &Error{Key: key, Rule: "unknown key", text: text})
+		}
+	}
+	return errs
+}
+
 // jsonError returns the error of the key of a table. It quotes no value.
 func jsonError(table string, err error) error {
-	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		key := table + "." + strings.Trim(name, `"`)
-		return &Error{Key: key, Rule: "unknown key", text: fmt.Sprintf("config: unknown key %q", key)}
-	}
 	key := table
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && e.Field != "" {
 		key += "." + e.Field

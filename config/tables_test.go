@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -67,23 +68,66 @@ func TestTablesOfALargerDocument(t *testing.T) {
 	}
 }
 
+// A table whose name is nearly one of ours is a mistake, and one that is not a table is not ours.
+func TestTablesWithNearNames(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"upgrades": "upgrade", "Upgrade": "upgrade", "UPGRADES": "upgrade", "Service": "service", "services": "service",
+		"managers": "manager", "Manager": "manager", "HEALTH": "health", "healths": "health", "upgrader": "", "servic": "", "heal": "", "s": ""} {
+		for doc, read := range map[string]func([]byte) (Config, error){
+			ownTOML + "[" + name + "]\nenabled = false":                             FromTOML,
+			name + ".enabled = false\n" + ownTOML:                                   FromTOML,
+			name + " = {enabled = false}\n" + ownTOML:                               FromTOML,
+			`{"` + name + `": {"enabled": false},` + strings.TrimSpace(ownJSON)[1:]: FromJSON,
+			strings.TrimSpace(ownJSON[:len(ownJSON)-1]) + `,"` + name + `": { } }`:  FromJSON,
+		} {
+			c, err := read([]byte(doc))
+			es := Errors(err)
+			if want == "" && err != nil || want != "" && (len(es) != 1 || es[0].Key != name || !strings.Contains(es[0].Rule, `"`+want+`"`) || c.Upgrade.Enabled) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
+		}
+	}
+	if _, err := FromTOML([]byte("upgrades = 3\nservices = [\"a\"]\n" + ownTOML + "[[managers]]\n")); err != nil {
+		t.Error(err)
+	}
+	if _, err := FromJSON([]byte(`{"upgrades": 3, "Service": ["a"], "healths": null,` + ownJSON[1:])); err != nil {
+		t.Error(err)
+	}
+}
+
+// Without an install root, which no path gives, a document is not complete.
+func TestTablesNeedAnInstallRoot(t *testing.T) {
+	t.Parallel()
+	for doc, read := range map[string]func([]byte) (Config, error){
+		"": FromTOML, "[player]": FromTOML, "[service]\ndevice_type = \"player\"": FromTOML, strings.ReplaceAll(ownTOML, "install_root = \"/opt/player\"", ""): FromTOML,
+		"{}": FromJSON, "null": FromJSON, `{"service": {"device_type": "player"}}`: FromJSON, `{"service": null}`: FromJSON,
+	} {
+		c, err := read([]byte(doc))
+		if e, ok := errors.AsType[*Error](err); !ok || e.Key != "service.install_root" || len(Errors(err)) != 1 || c.Service.DeviceType != "" {
+			t.Errorf("%q: %v", doc, err)
+		}
+	}
+}
+
 // An error names the key and its rule, and no value.
 func TestTablesThatAreWrong(t *testing.T) {
 	t.Parallel()
 	for doc, key := range map[string]string{
-		"[upgrade]\nenable = true":                      "upgrade.enable",
-		"[upgrade]\nenabled = \"yes\"":                  "upgrade.enabled",
-		"[manager]\nregistration_token = 42424242":      "manager.registration_token",
-		"[manager]\nurls = \"wss://m\"":                 "manager.urls",
-		`{"upgrade": {"enable": true}}`:                 "upgrade.enable",
-		`{"upgrade": {"enabled": "hunter2"}}`:           "upgrade.enabled",
-		`{"manager": {"registration_token": 42424242}}`: "manager.registration_token",
-		`{"manager": {"urls": "hunter2"}}`:              "manager.urls",
-		`{"upgrade": ["hunter2"]}`:                      "upgrade",
-		`["hunter2"]`:                                   "",
-		"{":                                             "",
-		"[upgrade":                                      "",
-		"[upgrade]\n#" + strings.Repeat("x", MaxFile):   "",
+		"[upgrade]\nenable = true":                                     "upgrade.enable",
+		"[upgrade]\nenabled = \"yes\"":                                 "upgrade.enabled",
+		"[manager]\nregistration_token = 42424242":                     "manager.registration_token",
+		"[manager]\nurls = \"wss://m\"":                                "manager.urls",
+		`{"upgrade": {"enable": true}}`:                                "upgrade.enable",
+		`{"upgrade": {"enabled": "hunter2"}}`:                          "upgrade.enabled",
+		`{"manager": {"registration_token": 42424242}}`:                "manager.registration_token",
+		`{"manager": {"urls": "hunter2"}}`:                             "manager.urls",
+		`{"upgrade": {"enabled": false, "Enabled": true}}`:             "upgrade.Enabled",
+		`{"manager": {"Registration_Token": "hunter2"}}`:               "manager.Registration_Token",
+		`{"upgrade": ["hunter2"]}`:                                     "upgrade",
+		`["hunter2"]`:                                                  "",
+		"{":                                                            "",
+		"[upgrade":                                                     "",
+		"[upgrade]\n#" + strings.Repeat("x", MaxFile):                  "",
 		`{"upgrade": {}, "x": "` + strings.Repeat("x", MaxFile) + `"}`: "",
 	} {
 		read := FromTOML
