@@ -1,0 +1,7 @@
+package agent
+
+import "fmt"
+
+// Format writes the name of the type, whatever the verb: the fields hold the node's secret and the
+// text of its configuration.
+func (a *Agent) Format(f fmt.State, _ rune) { fmt.Fprint(f, "agent.Agent") }
