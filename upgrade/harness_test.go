@@ -95,7 +95,7 @@ func emptyNodeAt(t *testing.T, root string) config.Settings {
 	t.Helper()
 	c := config.Config{
 		Service: config.Service{DeviceType: "edge", InstallRoot: root, Binary: "edge-agent"},
-		Manager: config.Manager{URLs: []string{"wss://manager.example"}, Proxy: "none"},
+		Manager: config.Manager{URLs: []string{"wss://manager.example"}, Proxy: config.NewSecret("none")},
 		Upgrade: config.Upgrade{Enabled: true},
 	}
 	s, err := c.Resolve()

@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 func settings(root string) (config.Settings, error) {
 	return config.Config{
 		Service: config.Service{DeviceType: "edge", InstallRoot: root, Binary: "edge-agent"},
-		Manager: config.Manager{URLs: []string{}, Proxy: "none"},
+		Manager: config.Manager{URLs: []string{}, Proxy: config.NewSecret("none")},
 		Upgrade: config.Upgrade{Enabled: true},
 	}.Resolve()
 }
