@@ -28,6 +28,8 @@ const (
 //     further call fails at once and does not call the function.
 //   - A panic and a runtime.Goexit become a *callbackError. The log has the stack. A panic on
 //     a goroutine that the function started cannot be caught.
+//   - An error that the function returns is read once, by the same rules and within
+//     callbackGrace: its methods are the author's, too. The caller gets a *plainError.
 //   - Calls do not overlap: a call waits until the one before has returned or is abandoned.
 //     The limit does not include this wait.
 //
@@ -98,23 +100,36 @@ func (c *callback) run(ctx context.Context, f func(context.Context) error) (retu
 	defer cancel()
 	result := new(error) // of f
 	done := make(chan struct{})
+	reading := make(chan struct{}) // is closed once f has returned an error
 	began := time.Now()
 	go func() {
 		defer c.returned(done, began)
+		subject := "" // of the sentence about a panic; "": f
 		defer func() {
 			if p := recover(); p != nil {
-				*result = c.panicked(p, debug.Stack())
+				*result = c.panicked(subject, p, debug.Stack())
 			}
 		}()
 		*result = &callbackError{c.name, "ended its own goroutine (runtime.Goexit)"}
-		*result = f(limited)
+		err := f(limited)
+		if err == nil {
+			*result = nil
+			return
+		}
+		subject = cannotRead(err)
+		*result = &callbackError{c.name, subject + "ended its own goroutine (runtime.Goexit)"}
+		close(reading)
+		*result = plain(err)
 	}()
+	wait := c.grace
 	select {
 	case <-done:
 		return true, *result
+	case <-reading: // Options.Serve has no limit
+		wait = callbackGrace
 	case <-limited.Done():
 	}
-	grace := time.NewTimer(c.grace)
+	grace := time.NewTimer(wait)
 	defer grace.Stop()
 	select {
 	case <-done:
@@ -124,11 +139,16 @@ func (c *callback) run(ctx context.Context, f func(context.Context) error) (retu
 	if !c.abandon(done) {
 		return true, *result
 	}
-	why := fmt.Sprintf("did not return within its %v", c.limit)
-	if ctx.Err() != nil {
-		why = fmt.Sprintf("did not return within %v of the end of its context", c.grace)
+	why, record := fmt.Sprintf("did not return within its %v", c.limit), "it ignores the end of its context"
+	select {
+	case <-reading:
+		why, record = "returned an error that cannot be read: a method of it did not return", "a method of the error that it returned does not return"
+	default:
+		if ctx.Err() != nil {
+			why = fmt.Sprintf("did not return within %v of the end of its context", c.grace)
+		}
 	}
-	c.log("a callback was abandoned: it ignores the end of its context, and is not called again until it returns", "callback", c.name, "after", time.Since(began).Round(time.Millisecond).String())
+	c.log("a callback was abandoned: "+record+", and it is not called again until that call returns", "callback", c.name, "after", time.Since(began).Round(time.Millisecond).String())
 	return false, &callbackError{c.name, why}
 }
 
@@ -165,8 +185,8 @@ func (c *callback) returned(done chan struct{}, began time.Time) {
 	}
 }
 
-// panicked logs a panic, and returns it as an error.
-func (c *callback) panicked(p any, stack []byte) error {
+// panicked logs a panic, and returns it as an error. subject is "", or what cannotRead returns.
+func (c *callback) panicked(subject string, p any, stack []byte) error {
 	text := release.Foreign(fmt.Sprint(p), maxReason)
 	c.mu.Lock()
 	logged := text == c.panicText && time.Since(c.panicTime) < panicLogEvery
@@ -177,5 +197,5 @@ func (c *callback) panicked(p any, stack []byte) error {
 	if !logged {
 		c.log("a callback panicked", "callback", c.name, "panic", text, "stack", string(stack))
 	}
-	return &callbackError{c.name, "panicked: " + text}
+	return &callbackError{c.name, subject + "panicked: " + text}
 }

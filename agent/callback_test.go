@@ -29,7 +29,7 @@ func TestACallbackReturnsItsResult(t *testing.T) {
 		t.Errorf("got %d, %v", n, err)
 	}
 	bad := errors.New("no disk")
-	if err := c.call(t.Context(), func(context.Context) error { return bad }); err != bad || isCallbackError(err) {
+	if err := c.call(t.Context(), func(context.Context) error { return bad }); err == nil || err.Error() != bad.Error() || isCallbackError(err) {
 		t.Errorf("got %v", err)
 	}
 	if log.String() != "" {

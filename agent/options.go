@@ -25,7 +25,9 @@ import (
 // call counts as failed. While an abandoned call still runs, the function is not called again,
 // and each further call counts as failed. Run does not wait for an abandoned call. A panic
 // counts as a failed call, and the log has its stack; a panic on another goroutine that the
-// function started ends the process, as in every Go program.
+// function started ends the process, as in every Go program. An error that a call returns is
+// read once, within 2 s and by the same rules; the agent keeps the first 4 KiB of its text, the
+// code of a release.Error, and whether it is a timeout, the end of a context, or a full disk.
 //
 // Calls of one function never overlap. Calls of different functions may run at the same time.
 type Options struct {
