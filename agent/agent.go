@@ -396,7 +396,7 @@ func (a *Agent) report(phase string, done, total int64) {
 		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
 		wake(a.healthDue)
 		if old != nil && old.Phase == stage.PhaseVerify && a.c.Verified != nil {
-			a.c.Verified()
+			a.callVerified()
 		}
 	}
 	a.publishAfter(publishEvery)

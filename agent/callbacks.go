@@ -13,6 +13,7 @@ const (
 	checkUnitLimit    = 30 * time.Second
 	checkVersionLimit = time.Minute
 	journalLimit      = 20 * time.Second
+	verifiedLimit     = 2 * time.Second
 	hookLimit         = 10 * time.Minute
 	keptLimit         = time.Hour
 )
@@ -20,8 +21,8 @@ const (
 // callbacks call the functions of Options. The runs of Attend share them, since an abandoned
 // call may outlive a run.
 type callbacks struct {
-	check, drain, notify, checkUnit, checkVersion, journal *callback
-	serve, beforeTrial, kept, rolledBack                   *callback
+	check, drain, notify, checkUnit, checkVersion, journal, verified *callback
+	serve, beforeTrial, kept, rolledBack                             *callback
 
 	handlers map[string]*callback // by the name of the action
 }
@@ -37,6 +38,7 @@ func newCallbacks(r settings) *callbacks {
 		checkUnit:    newCallback("Options.CheckUnit", checkUnitLimit, log),
 		checkVersion: newCallback("Options.CheckVersion", checkVersionLimit, log),
 		journal:      newCallback("Options.Journal", journalLimit, log),
+		verified:     newCallback("Options.Verified", verifiedLimit, log),
 		serve:        serve,
 		beforeTrial:  newCallback("Options.BeforeTrial", hookLimit, log),
 		kept:         newCallback("Options.Kept", keptLimit, log),
@@ -69,4 +71,11 @@ func notifyBy(c *callback, notify func(string) error, state string) error {
 // fitsVersion calls Options.CheckVersion.
 func (a *Agent) fitsVersion(ctx context.Context, dir string) error {
 	return a.calls.checkVersion.call(ctx, func(ctx context.Context) error { return a.c.CheckVersion(ctx, dir) })
+}
+
+// callVerified calls Options.Verified, which gets no context.
+func (a *Agent) callVerified() {
+	if err := a.calls.verified.call(context.Background(), func(context.Context) error { a.c.Verified(); return nil }); err != nil {
+		a.log.Warn("memory may not have been given back after the verification", "error", err)
+	}
 }
