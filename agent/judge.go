@@ -149,6 +149,9 @@ func (j *judge) check(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	if err == nil && !j.passed {
+		err = a.readyOnTrial(j.res.State, j.note)
+	}
 	now := time.Now()
 	if err != nil {
 		if !j.well.IsZero() {
@@ -167,8 +170,6 @@ func (j *judge) check(ctx context.Context) {
 		if j.first > 0 { // the check's first window begins now
 			j.deadline, j.guard = now.Add(a.c.Window), now.Add(a.c.Window)
 		}
-		j.note(func(r *state.JudgeRecord) { r.Ready, r.Passed = true, true })
-		a.sendReady(j.res.State.Status)
 	}
 	if j.held = now.Sub(j.well) >= a.c.Hold; j.held {
 		j.deadline = now.Add(a.c.Window)

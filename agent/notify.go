@@ -13,9 +13,10 @@ const notifyPause = time.Second
 // unsent is what systemd must know and has not been told, since it read nothing: without
 // READY=1 it ends the service, and without STATUS= an operator sees what was true before.
 type unsent struct {
-	mu            sync.Mutex
-	ready, status bool
-	texts         int // calls of notifyStatus; the last one decides about status
+	mu     sync.Mutex
+	ready  error // why READY=1 was not sent; nil: it was, or is not due
+	status bool
+	texts  int // calls of notifyStatus; the last one decides about status
 }
 
 // notify sends a state to systemd. It waits for nobody: what could not be sent and must be
@@ -28,7 +29,7 @@ func (a *Agent) notify(state string) {
 	a.unsent.mu.Lock()
 	defer a.unsent.mu.Unlock()
 	if strings.Contains(state, "READY=1") {
-		a.unsent.ready = err != nil
+		a.unsent.ready = err
 	}
 }
 
@@ -66,7 +67,7 @@ func (a *Agent) notifyAgain(ctx context.Context) error {
 		case <-tick.C:
 		}
 		a.unsent.mu.Lock()
-		ready, status := a.unsent.ready, a.unsent.status
+		ready, status := a.unsent.ready != nil, a.unsent.status
 		a.unsent.mu.Unlock()
 		if status {
 			a.notifyStatus()

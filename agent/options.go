@@ -71,7 +71,7 @@ type Options struct {
 	Drain func(context.Context) error
 	// Notify sends a state to systemd (systemd.Notify). It must be set when the process
 	// runs under a unit of Type=notify. Limit: 1 s. READY=1 and the status text are sent again
-	// after a failed call.
+	// after a failed call. On trial the check does not pass before READY=1 was sent.
 	Notify func(state string) error
 	// CheckUnit returns why systemd could not roll a bad version back in this
 	// process's unit, or nil (systemd.Service.FitSelf). It is called at the start, every
@@ -87,7 +87,8 @@ type Options struct {
 	Journal func(context.Context) ([]string, error)
 	// Verified, if set, is called once a release of a command is verified, when its download
 	// begins: the program can give back the memory that only the verification needed. It must
-	// return quickly, and may be called again for the same release.
+	// return quickly, because the download waits for it, and may be called again for the same
+	// release. Limit: 2 s. After a failed call the download goes on.
 	Verified func()
 	// Handlers carry out the author's commands, by the name of the action:
 	// Handlers{"reboot": reboot}. A name is a

@@ -82,14 +82,14 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 				log.Warn("an operator accepted this version: its link to the manager needs no proof")
 			}
 			err := a.check(ctx)
-			if checked = err == nil; !checked {
-				why = "its own check fails: " + err.Error()
-			} else if !passed && ctx.Err() == nil { // one that is to stop is not ready
-				passed = true
-				a.readyOnTrial(res.State)
-				if first > a.c.Window {
+			if err == nil && !passed && ctx.Err() == nil { // one that is to stop is not ready
+				err = a.readyOnTrial(res.State, func(change func(*state.JudgeRecord)) { a.recordJudge(res.State, change) })
+				if passed = err == nil; passed && first > a.c.Window {
 					end = now.Add(a.c.Window)
 				}
+			}
+			if checked = err == nil; !checked {
+				why = "its own check fails: " + err.Error()
 			}
 			switch {
 			case !checked:
@@ -140,14 +140,6 @@ func (a *Agent) runTrial(ctx context.Context, res state.Result, began time.Time)
 		note = "the trial was extended: " + extended
 	}
 	return a.keep(ctx, note)
-}
-
-// readyOnTrial reports that the check of the version on trial passed for the first time in
-// this start: it serves. If an operator or another unit ends the start from here on, that is
-// no failure of the version.
-func (a *Agent) readyOnTrial(s state.State) {
-	a.recordJudge(s, func(r *state.JudgeRecord) { r.Ready, r.Passed = true, true })
-	a.sendReady(s.Status)
 }
 
 // verdictTime is how much later than the window systemd ends a start that is not ready. Its
