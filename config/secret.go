@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"log/slog"
-	"unique"
 )
 
 // Secret is a text that is not printed by accident: fmt, log/slog and the encoders of JSON, TOML,
@@ -11,7 +10,7 @@ import (
 // and log/slog write an address. A program that follows pointers in such fields, such as a debugger
 // or a dumper with package unsafe, still finds the text. Reveal returns it. The zero Secret is "".
 type Secret struct {
-	held unique.Handle[string] // a pointer, so fmt does not follow it, and == compares the texts
+	held *string // a pointer, so fmt does not follow it; nothing changes the text
 }
 
 const hidden = "(hidden)"
@@ -21,7 +20,7 @@ func NewSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
 	}
-	return Secret{unique.Make(text)}
+	return Secret{&text}
 }
 
 // Reveal returns the text.
@@ -29,14 +28,14 @@ func (s Secret) Reveal() string {
 	if s.IsZero() {
 		return ""
 	}
-	return s.held.Value()
+	return *s.held
 }
 
 // IsZero reports whether the text is "".
-func (s Secret) IsZero() bool { return s == Secret{} }
+func (s Secret) IsZero() bool { return s.held == nil }
 
 // Equal reports whether two texts are the same.
-func (s Secret) Equal(other Secret) bool { return s == other }
+func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
 
 // String returns a placeholder, or "" if there is no text.
 func (s Secret) String() string {
