@@ -191,7 +191,7 @@ func TestNoAnswerOfSystemdChangesNothing(t *testing.T) {
 		{os.ErrDeadlineExceeded, nil},
 	} {
 		a.c.CheckUnit = func(context.Context) error { return tt.answer }
-		if answered := a.checkUnit(t.Context()); a.unavailable() != tt.want || answered == isTimeout(tt.answer) {
+		if answered := a.checkUnit(t.Context()); fmt.Sprint(a.unavailable()) != fmt.Sprint(tt.want) || answered == isTimeout(tt.answer) {
 			t.Errorf("%d: %v, answered %t; want %v", i, a.unavailable(), answered, tt.want)
 		}
 	}
