@@ -25,7 +25,8 @@ func TestAVersionWhoseReadyFailsIsNotKept(t *testing.T) {
 			}
 			return nil
 		}
-		a, _, done := started(t, c)
+		a, stop, done := started(t, c)
+		defer time.AfterFunc(10*time.Minute, stop).Stop()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if res, err := l.Read(); err != nil || l.ReadJudge(res.State).Ready {
