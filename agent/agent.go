@@ -74,11 +74,9 @@ type Agent struct {
 	swapped chan struct{}
 	keptNow chan struct{} // is closed when the trial of this version ends well
 	serving serving
-	// restored is closed once RolledBack was called, or is not due; restoreDue is whether it
-	// still has to succeed.
-	restored   chan struct{}
-	restoreDue atomic.Bool
-	closeSwap  func()
+	// restored is closed once RolledBack was called, or is not due.
+	restored  chan struct{}
+	closeSwap func()
 
 	// refusals and starts limit how much a manager's commands write to the disk:
 	// those that are refused, those that begin, and withdrawals of what is not staged.
@@ -331,34 +329,6 @@ func (a *Agent) unavailable() error {
 		}
 	}
 	return nil
-}
-
-// ready reports to systemd that the service is up. The status text goes first, so
-// that systemctl status has it when systemctl start returns.
-func (a *Agent) ready(res state.Result) {
-	a.setStatus(func(w *statusText) {
-		w.service, w.upgrade = a.c.version.String()+" runs", ""
-		if a.c.version.IsZero() {
-			w.service = "no version is installed"
-		}
-		if res.State.Status == state.RolledBack {
-			w.upgrade = fmt.Sprintf("rolled back from %s: %s", res.State.Target, res.State.Reason)
-		}
-	})
-	a.sendReady(res.State.Status)
-}
-
-// sendReady sends READY=1, once.
-func (a *Agent) sendReady(status state.Status) {
-	a.mu.Lock()
-	sent := a.readySent
-	a.readySent = true
-	a.mu.Unlock()
-	if sent {
-		return
-	}
-	a.notify("READY=1")
-	a.log.Info("ready", "version", a.c.version.String(), "status", string(status))
 }
 
 // drain waits, for at most drain_secs, until the service has finished its work, no handler of

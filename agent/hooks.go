@@ -35,62 +35,54 @@ func (a *Agent) checkHooks() {
 }
 
 // beforeTrial has the service save its data for a rollback from v. An error refuses the upgrade.
-// While RolledBack is due, the data that were saved before are the good ones: they stay, and v
-// inherits them.
+// While RolledBack is due, the data that were saved before are the good ones: the service does not
+// save others over them, and v inherits them.
 func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
 	if a.c.BeforeTrial == nil && a.c.RolledBack == nil {
 		return nil
-	}
-	u := Change{From: a.c.version, To: v}
-	due := a.restoreDue.Load()
-	if due {
-		a.log.Warn("the service's data are not saved again: those that it saved before are not restored yet", "to", v.String())
-	}
-	if a.c.BeforeTrial != nil && !due {
-		if err := a.calls.beforeTrial.call(ctx, func(ctx context.Context) error { return a.c.BeforeTrial(ctx, u) }); err != nil {
-			return fmt.Errorf("the service did not save its data before the trial of %s: %w", v, err)
-		}
 	}
 	res, err := a.c.Layout.Read()
 	if err != nil {
 		return err
 	}
-	return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) {
-		h.Saved, h.RestoreTries = &state.Saved{From: u.From, To: u.To, After: res.State.TrialID}, 0
-	})
+	u := Change{From: a.c.version, To: v}
+	saved := &state.Saved{From: u.From, To: u.To, After: res.State.TrialID}
+	h, _ := a.c.Layout.ReadHooks() // an unreadable record has nothing to inherit
+	if _, due := h.Restores(res.State); due && a.c.RolledBack != nil {
+		a.log.Warn("the service does not save its data again: it has not restored those that it saved before", "to", v.String())
+		return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Inherited = saved })
+	}
+	if a.c.BeforeTrial != nil {
+		if err := a.calls.beforeTrial.call(ctx, func(ctx context.Context) error { return a.c.BeforeTrial(ctx, u) }); err != nil {
+			return fmt.Errorf("the service did not save its data before the trial of %s: %w", v, err)
+		}
+	}
+	return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Saved, h.Inherited, h.RestoreTries = saved, nil, 0 })
 }
 
-// restore has the service restore its data after a rollback to this version, until it has. It
-// closes a.restored when the first call has ended, or none is due. refused is told each error.
-// It returns early when ctx ends.
+// restore has the service restore its data after a rollback to this version, until that succeeds
+// or ctx ends. It closes a.restored when the first call has ended, or when none is due. It calls
+// refused with each error.
 func (a *Agent) restore(ctx context.Context, s state.State, refused func(error)) {
 	begun := sync.OnceFunc(func() { close(a.restored) })
 	defer begun()
 	if a.c.RolledBack == nil {
 		return
 	}
-	h, err := a.c.Layout.ReadHooks()
-	if err != nil || h.Saved == nil { // checkHooks has reported it
-		return
-	}
-	from, ok := s.OperatorRollback()
-	due := ok && h.Saved.To == from || s.Status == state.RolledBack && h.Saved.To == s.Target && h.Saved.After != s.TrialID
+	h, _ := a.c.Layout.ReadHooks() // checkHooks has reported the error
+	from, due := h.Restores(s)
 	if !due {
 		return
 	}
-	a.restoreDue.Store(true)
 	defer a.extendStart(ctx)() // systemd would end a restoration that takes longer than a start
-	u := Change{From: a.c.version, To: h.Saved.To, Reason: s.Reason}
-	done := a.callHook(ctx, a.calls.rolledBack, h.RestoreTries, func(ctx context.Context) error { return a.c.RolledBack(ctx, u) }, func(err error) {
+	u := Change{From: a.c.version, To: from, Reason: s.Reason}
+	a.callHook(ctx, a.calls.rolledBack, h.RestoreTries, func(ctx context.Context) error { return a.c.RolledBack(ctx, u) }, func(err error) {
 		refused(err)
 		begun()
-	}, func(h *state.Hooks, tries int) { h.RestoreTries = tries }, func(h *state.Hooks) { h.Saved, h.RestoreTries = nil, 0 })
-	if done {
-		a.restoreDue.Store(false)
-	}
+	}, func(h *state.Hooks, tries int) { h.RestoreTries = tries }, func(h *state.Hooks) { h.Saved, h.Inherited, h.RestoreTries = nil, nil, 0 })
 }
 
-// expectKept records that the version on trial is told when it is kept.
+// expectKept records that Options.Kept is due once the version on trial is kept.
 func (a *Agent) expectKept(ctx context.Context, s state.State) {
 	if a.c.Kept == nil {
 		return
@@ -104,8 +96,8 @@ func (a *Agent) expectKept(ctx context.Context, s state.State) {
 	}
 }
 
-// runKept has the service know that this version is kept: at the start, if it was not told before,
-// and when the trial ends.
+// runKept calls Options.Kept when the trial of this version ends well, or at the start if the call
+// is still due.
 func (a *Agent) runKept(ctx context.Context, res state.Result, trial bool) error {
 	if a.c.Kept == nil {
 		return nil
@@ -132,9 +124,9 @@ func (a *Agent) runKept(ctx context.Context, res state.Result, trial bool) error
 
 // callHook calls a hook that is due until it succeeds, and then records that with done. tries are
 // the calls before in which the process ended: the next one waits, so that a hook that ends the
-// process leaves a node that is connected between two calls. refused is told why the hook has not
-// succeeded. It reports false if ctx ended first.
-func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(context.Context) error, refused func(error), tried func(*state.Hooks, int), done func(*state.Hooks)) bool {
+// process leaves a node that is connected between two calls. callHook calls refused with each
+// error. It returns early when ctx ends.
+func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(context.Context) error, refused func(error), tried func(*state.Hooks, int), done func(*state.Hooks)) {
 	record := func(change func(*state.Hooks)) {
 		if err := a.c.Layout.ChangeHooks(context.WithoutCancel(ctx), change); err != nil {
 			a.log.Warn("how a hook does was not recorded", "callback", c.name, "error", err)
@@ -156,7 +148,7 @@ func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(con
 		pause = min(2*pause, maxHookPause)
 	}
 	if tries > 0 && !wait(fmt.Errorf("the process ended in %d calls of %s", tries, c.name)) {
-		return false
+		return
 	}
 	for {
 		record(func(h *state.Hooks) { tried(h, tries+1) })
@@ -165,12 +157,12 @@ func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(con
 		if err == nil {
 			a.log.Info("a hook was called", "callback", c.name, "ms", time.Since(began).Milliseconds())
 			record(done)
-			return true
+			return
 		}
 		tries = 0
 		record(func(h *state.Hooks) { tried(h, 0) })
 		if ctx.Err() != nil || !wait(fmt.Errorf("%s failed: %w", c.name, err)) {
-			return false
+			return
 		}
 	}
 }

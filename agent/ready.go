@@ -35,3 +35,38 @@ func (u *unsent) problem() error {
 	}
 	return fmt.Errorf("systemd was not told that the service is ready (READY=1), and would end it: %w", u.ready)
 }
+
+// ready reports to systemd that the service is up. The status text goes first, so
+// that systemctl status has it when systemctl start returns.
+func (a *Agent) ready(res state.Result) {
+	a.setStatus(func(w *statusText) {
+		w.service, w.upgrade = a.c.version.String()+" runs", ""
+		if a.c.version.IsZero() {
+			w.service = "no version is installed"
+		}
+		if res.State.Status == state.RolledBack {
+			w.upgrade = fmt.Sprintf("rolled back from %s: %s", res.State.Target, res.State.Reason)
+		}
+	})
+	a.sendReady(res.State.Status)
+}
+
+// sendReady sends READY=1, once.
+func (a *Agent) sendReady(status state.Status) {
+	a.mu.Lock()
+	sent := a.readySent
+	a.readySent = true
+	a.mu.Unlock()
+	if sent {
+		return
+	}
+	a.notify("READY=1")
+	a.log.Info("ready", "version", a.c.version.String(), "status", string(status))
+}
+
+// isReady reports whether READY=1 was sent.
+func (a *Agent) isReady() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.readySent
+}

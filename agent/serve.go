@@ -11,7 +11,8 @@ import (
 	"github.com/bilbycast/edge-agent/release"
 )
 
-// Pauses between two calls of Options.Serve, and after how long without an end they begin anew.
+// Pauses between two calls of Options.Serve. After a call of more than maxServePause they start
+// again at servePause.
 const (
 	servePause    = time.Second
 	maxServePause = time.Minute
@@ -110,7 +111,12 @@ func (a *Agent) serve(ctx context.Context, res state.Result, trial bool) error {
 		over := make(chan struct{})
 		ready := a.serving.begin()
 		go a.awaitReady(over, ready, res, onTrial)
+		stop := func() {}
+		if !onTrial() { // the trial has its own limits
+			stop = a.extendStart(ctx)
+		}
 		err := a.calls.serve.call(ctx, func(ctx context.Context) error { return a.c.Serve(ctx, a) })
+		stop()
 		close(over)
 		if ctx.Err() != nil {
 			return nil
@@ -148,16 +154,15 @@ func (a *Agent) afterRestoration(ctx context.Context) time.Time {
 	return a.startedAt.Add(time.Since(begin))
 }
 
-// extendStart has systemd wait longer for READY=1, until the function that it returns is called.
+// extendStart has systemd wait longer for READY=1, until that is sent or the function that it
+// returns is called: a start that systemd ended could repair nothing.
 func (a *Agent) extendStart(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		tick := time.NewTicker(extendEvery)
 		defer tick.Stop()
-		for ctx.Err() == nil {
-			if !a.isReady() {
-				a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
-			}
+		for ctx.Err() == nil && !a.isReady() {
+			a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
 			select {
 			case <-ctx.Done():
 			case <-tick.C:
@@ -167,33 +172,16 @@ func (a *Agent) extendStart(ctx context.Context) (stop func()) {
 	return cancel
 }
 
-// awaitReady reports to systemd, in a stable start, that the service serves. Until then it has
-// systemd wait longer: a start that systemd ended could repair nothing. It ends when over is
-// closed.
+// awaitReady reports to systemd, in a stable start, that the service serves. It returns when over
+// is closed.
 func (a *Agent) awaitReady(over, ready <-chan struct{}, res state.Result, onTrial func() bool) {
-	tick := time.NewTicker(extendEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-over:
-			return
-		case <-ready:
-			if !onTrial() {
-				a.ready(res)
-			}
-			wake(a.healthDue)
-			return
-		case <-tick.C:
-			if !onTrial() && !a.isReady() {
-				a.notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startExtension.Microseconds()))
-			}
-		}
+	select {
+	case <-over:
+		return
+	case <-ready:
 	}
-}
-
-// isReady reports whether READY=1 was sent.
-func (a *Agent) isReady() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.readySent
+	if !onTrial() {
+		a.ready(res)
+	}
+	wake(a.healthDue)
 }

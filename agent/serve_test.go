@@ -27,7 +27,8 @@ func serves(d time.Duration) func(context.Context, *Agent) error {
 	}
 }
 
-// In a stable start READY=1 waits for the service, however long it takes; systemd is told to wait.
+// In a stable start READY=1 waits for the service, however long that takes, and the agent asks
+// systemd to wait.
 func TestReadyWaitsForTheService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, told, _ := alone(t)
@@ -263,7 +264,7 @@ func TestDataIsRestoredAfterARollback(t *testing.T) {
 	})
 }
 
-// A version that is kept is told so, when it is kept or in its next start, until the hook succeeds.
+// The agent calls Kept when the version is kept, or in its next start, until the call succeeds.
 func TestAVersionIsToldThatItIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, _, _ := aloneOnTrial(t)
@@ -274,7 +275,7 @@ func TestAVersionIsToldThatItIsKept(t *testing.T) {
 		time.Sleep(a.c.Hold / 2)
 		synctest.Wait()
 		if len(h.kept.all()) > 0 {
-			t.Error("it is told on trial")
+			t.Error("Kept was called on trial")
 		}
 		for range 100 {
 			time.Sleep(time.Second)

@@ -86,7 +86,7 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// A program with commands of its own is told which are not for this package.
+// The error of Command tells a program with commands of its own which are not for this package.
 func TestUnknownCommand(t *testing.T) {
 	t.Parallel()
 	if err := Command(t.Context(), options(), []string{"import"}, io.Discard); !errors.Is(err, ErrUnknownCommand) {

@@ -7,12 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"sort"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -139,27 +134,8 @@ func (a Actions) read(n entryName) (ActionRecord, error) {
 	return r, nil
 }
 
-// names returns the files of the records, oldest first. Leftovers of a write that a crash
-// interrupted are none of them; Sweep removes those.
-func (a Actions) names() ([]entryName, error) {
-	files, err := os.ReadDir(a.dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // Put creates it
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var names []entryName
-	for _, f := range files {
-		stem, ok := strings.CutSuffix(f.Name(), entrySuffix)
-		num, digest, dash := strings.Cut(stem, "-")
-		if n, err := strconv.ParseUint(num, 10, 64); ok && dash && err == nil {
-			names = append(names, entryName{f.Name(), n, digest})
-		}
-	}
-	sort.Slice(names, func(i, j int) bool { return names[i].number < names[j].number })
-	return names, nil
-}
+// names returns the files of the records, oldest first.
+func (a Actions) names() ([]entryName, error) { return entryNames(a.dir) }
 
 // actionDigest returns what the name of a record has in place of the id, which may have
 // characters that no file name has.

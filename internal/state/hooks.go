@@ -16,6 +16,9 @@ type Hooks struct {
 	// Saved is the upgrade for which the service saved its data last; nil: none, or the service
 	// restored it.
 	Saved *Saved `json:"saved,omitempty"`
+	// Inherited is a later upgrade that began while the data of Saved were still to be restored:
+	// its rollback restores the same data. nil: there is none.
+	Inherited *Saved `json:"inherited,omitempty"`
 	// Kept is the upgrade whose end the service is to be told; nil: none.
 	Kept *Saved `json:"kept,omitempty"`
 	// RestoreTries and KeptTries count the calls that began and did not end: the process ended
@@ -68,6 +71,18 @@ func (l Layout) ChangeHooks(ctx context.Context, change func(*Hooks)) error {
 		}
 		return l.Disk().WriteFile(l.hooksFile(), append(b, '\n'), 0o600)
 	})
+}
+
+// Restores returns the version that was rolled back in s, if the service has saved data to restore
+// for that.
+func (h Hooks) Restores(s State) (rolledBack release.Version, ok bool) {
+	from, byOperator := s.OperatorRollback()
+	for _, saved := range []*Saved{h.Saved, h.Inherited} {
+		if saved != nil && (byOperator && saved.To == from || s.Status == RolledBack && saved.To == s.Target && saved.After != s.TrialID) {
+			return saved.To, true
+		}
+	}
+	return release.Version{}, false
 }
 
 // OperatorRollback reports whether s is the trial of a version to which an operator rolled back,

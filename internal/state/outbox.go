@@ -204,9 +204,14 @@ type entryName struct {
 	id     string
 }
 
-func (o Outbox) names() ([]entryName, error) {
-	files, err := os.ReadDir(o.dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // Put creates it
+func (o Outbox) names() ([]entryName, error) { return entryNames(o.dir) }
+
+// entryNames returns the files NUMBER-ID.json of a directory, by their numbers; none if there is
+// no directory, which a writer creates. Leftovers of a write that a crash interrupted are none of
+// them; Sweep removes those.
+func entryNames(dir string) ([]entryName, error) {
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	if err != nil {
