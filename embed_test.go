@@ -72,7 +72,7 @@ func buildLine(t *testing.T) (env, flags []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^    ((?:\w+=\S+ )+)go build (.+) -o player \.$`).FindSubmatch(b)
+	line := regexp.MustCompile(`(?m)^ {4,}((?:\w+=\S+ )+)go build (.+) -o player \.$`).FindSubmatch(b)
 	if line == nil {
 		t.Fatal("docs/embed.md has no build line")
 	}

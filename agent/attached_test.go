@@ -252,24 +252,34 @@ func TestAnAttachedAgentThatDies(t *testing.T) {
 	})
 }
 
-// A swap that no start follows within a window is taken back. Nothing counts.
+// A swap that no start follows within a window, and not within 20 s where windows are shorter, is
+// taken back. Nothing counts.
 func TestAnAttachedVersionThatNothingStarts(t *testing.T) {
 	t.Parallel()
-	for name, stopped := range map[string]bool{"nothing serves the request": false, "an operator stopped it before": true} {
+	for name, tt := range map[string]struct {
+		window  int // boot_health_window_secs
+		stopped bool
+		want    time.Duration
+	}{
+		"nothing serves the request":                   {window: 40, want: 40 * time.Second},
+		"nothing serves the request, in short windows": {window: 10, want: 20 * time.Second},
+		"an operator stopped it before":                {window: 40, stopped: true, want: 40 * time.Second},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, l := attachedRoot(t)
+			c.Upgrade.BootHealthWindowSecs = tt.window
 			synctest.Test(t, func(t *testing.T) {
 				s, began := newService(l), time.Now()
-				if s.deaf = true; stopped {
+				if s.deaf = true; tt.stopped {
 					s.state = trial.Stopped
 				}
 				res := attend(t, c, l, s.unit(), decided)
 				took := time.Since(began)
-				if res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || res.State.BootAttempts != 0 || s.n != 1 || took < 40*time.Second || took > 45*time.Second {
+				if res.State.Status != state.RolledBack || res.Tree.Current.String() != "1.0.0" || res.State.BootAttempts != 0 || s.n != 1 || took < tt.want || took > tt.want+5*time.Second {
 					t.Errorf("after %v and %d starts: %+v", took, s.n, res.State)
 				}
-				if asked := s.requests > 1; asked == stopped {
+				if asked := s.requests > 1; asked == tt.stopped {
 					t.Errorf("%d requests", s.requests)
 				}
 				entries, _, err := l.Outbox().List()

@@ -17,7 +17,7 @@ func (j *attachedJudge) takeBack(ctx context.Context, now time.Time) (done bool,
 	if err := a.c.Layout.WithdrawRestart(); err != nil && !said {
 		j.log.Warn("the request for a restart was not withdrawn", "error", err)
 	}
-	why := fmt.Sprintf("nothing restarted %s within %v after the swap: %s", a.c.Service.Unit, a.c.Window, j.requests.words(j.unit))
+	why := fmt.Sprintf("nothing restarted %s within %v after the swap: %s", a.c.Service.Unit, a.patience(), j.requests.words(j.unit))
 	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.TrialID == j.trial {
 			s, t = state.TakeBackSwap(s, t, why, now)

@@ -248,7 +248,7 @@ func (j *attachedJudge) keepTimes(now time.Time) {
 		return min(most, int(now.Sub(since)/(j.a.c.Window/4)))
 	}
 	r := &j.record
-	quiet, between := quarters(j.quiet, 4), quarters(j.between, 4)
+	quiet, between := quarters(j.quiet, int(4*j.a.patience()/j.a.c.Window)+1), quarters(j.between, 4)
 	looked := quarters(j.since, int(8*j.limit()/j.a.c.Window)+1)
 	if quiet == r.Quiet && between == r.Between && looked == r.Looked {
 		return
@@ -285,9 +285,16 @@ func (j *attachedJudge) seen(now time.Time) trial.Seen {
 		Over:    over,
 		Asked:   asked, Unserved: unserved, Mendable: u.PathDown && (began || !j.record.Mended), OwnStop: u.OwnStop,
 		Offered: j.record.Stage == state.Unproven,
-		Waited:  forAWindow(j.quiet),
+		Waited:  !j.quiet.IsZero() && now.Sub(j.quiet) >= a.patience(),
 	}
 }
+
+// patience is how long nothing may start the service until the agent does something about it.
+func (a *Agent) patience() time.Duration { return max(a.c.Window, slowSystemd) }
+
+// slowSystemd is what systemd of a busy machine may take to serve a request for a restart, however
+// short the windows are.
+const slowSystemd = 20 * time.Second
 
 // recorded reports whether the present start is counted. Where the watchdog could not write
 // its record, the mark that it ran in this start says so. Watchdogs of earlier versions leave

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -133,12 +134,19 @@ func TestForbidden(t *testing.T) {
 		os.Chmod(filepath.Join(dir, "owner", "edge-agent"), 0o744)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, "-test.run=^TestForbidden$")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "EDGE_AGENT_TEST_FORBIDDEN="+dir, "TMPDIR=/tmp")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	var out bytes.Buffer
+	cmd, err := start(t.Context(), func() *exec.Cmd {
+		cmd := exec.Command(bin, "-test.run=^TestForbidden$")
+		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &out
+		cmd.Env = append(os.Environ(), "EDGE_AGENT_TEST_FORBIDDEN="+dir, "TMPDIR=/tmp")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		return cmd
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, out.Bytes())
 	}
 }
 

@@ -87,7 +87,7 @@ func TestTroubleshootQuotesTheReasonsOfNodes(t *testing.T) {
 	_, section, _ := strings.Cut(string(text), "\n## The node offers no upgrades\n")
 	section, _, _ = strings.Cut(section, "\n### ")
 	var source strings.Builder
-	for _, pattern := range []string{"../../agent/*.go", "../../config/*.go", "../../state/*.go", "../../fsutil/*.go"} {
+	for _, pattern := range []string{"../../agent/*.go", "../../config/*.go", "../../internal/state/*.go", "../../fsutil/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
