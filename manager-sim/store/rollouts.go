@@ -82,13 +82,15 @@ func (s *Store) SaveRollout(ctx context.Context, r Rollout, commands []Command, 
 // A stored revision is never 0, which is that of a Rollout that is not stored yet, and the last
 // number is followed by the first one: a damaged one keeps nobody from pausing and aborting.
 const (
-	presentRevision = "CASE WHEN revision = 0 THEN -1 ELSE revision END"
-	nextRevision    = "CASE WHEN revision < 1 OR revision = 9223372036854775807 THEN 1 ELSE revision + 1 END"
+	storedRevision  = "COALESCE(CAST(revision AS BIGINT), 0)"
+	presentRevision = "CASE WHEN " + storedRevision + " = 0 THEN -1 ELSE " + storedRevision + " END"
+	nextRevision    = "CASE WHEN " + storedRevision + " < 1 OR " + storedRevision + " = 9223372036854775807 THEN 1 ELSE " + storedRevision + " + 1 END"
 )
 
-// rolloutColumns reads active as the index that allows one active rollout per group does: in
+// rolloutColumns reads something from every row, whatever its columns have: a rollout can always
+// be aborted. It reads active as the index that allows one active rollout per group does: in
 // SQLite any number but 0 is true.
-const rolloutColumns = "id, group_id, " + presentRevision + ", CASE WHEN active THEN 1 ELSE 0 END, state, created_at"
+const rolloutColumns = "id, COALESCE(CAST(group_id AS TEXT), ''), " + presentRevision + ", CASE WHEN active THEN 1 ELSE 0 END, COALESCE(CAST(state AS TEXT), ''), COALESCE(CAST(created_at AS BIGINT), 0)"
 
 func scanRollout(row scanner) (Rollout, error) {
 	var r Rollout
@@ -96,17 +98,14 @@ func scanRollout(row scanner) (Rollout, error) {
 	var at int64
 	err := row.Scan(&r.ID, &r.GroupID, &r.Revision, &r.Active, &state, &at)
 	r.State, r.CreatedAt = json.RawMessage(state), fromMS(at)
-	return r, unreadable(err)
+	return r, err
 }
 
-// Rollout returns a rollout, or ErrNotFound, or ErrUnreadable.
+// Rollout returns a rollout, or ErrNotFound.
 func (s *Store) Rollout(ctx context.Context, id string) (Rollout, error) {
 	r, err := scanRollout(s.row(ctx, "SELECT "+rolloutColumns+" FROM rollouts WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("rollout %q: %w", id, ErrNotFound)
-	}
-	if errors.Is(err, ErrUnreadable) {
-		return r, fmt.Errorf("rollout %q: its record %w", id, err)
 	}
 	return r, err
 }
