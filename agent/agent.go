@@ -24,7 +24,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +36,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/safelog"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
@@ -125,7 +125,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 		r.Layout = r.Layout.WithProgramAt(os.Args[0])
 	}
 	a := newAgent(r)
-	u := upgrade.Config{Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: o.Log}
+	u := upgrade.Config{Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: a.log}
 	if o.CheckVersion != nil {
 		u.CheckVersion = a.fitsVersion
 	}
@@ -138,7 +138,7 @@ func New(c config.Config, o Options) (*Agent, error) {
 }
 
 func newAgent(r settings) *Agent {
-	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
+	r.Log = safelog.New(r.Log)
 	a := &Agent{
 		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
 		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}), restored: make(chan struct{}),

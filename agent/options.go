@@ -99,7 +99,9 @@ type Options struct {
 	Handlers CommandHandlers
 	// HandlerTimeout is the limit of a Handler: 0, which means 5 minutes, to 24 hours.
 	HandlerTimeout time.Duration
-	// Log receives one record a transition; nil: nobody reads them.
+	// Log receives one record a transition; nil: nobody reads them. Its handler is called by one
+	// goroutine at a time. Limit: 2 s for a record. What it does not take is lost, and a later
+	// record has the number.
 	Log *slog.Logger
 }
 

@@ -36,6 +36,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/agent"
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/safelog"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
@@ -118,6 +119,7 @@ func Command(ctx context.Context, o Options, args []string, out io.Writer) error
 	if o.Agent.Log == nil {
 		o.Agent.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	}
+	o.Agent.Log = safelog.New(o.Agent.Log)
 	if o.Open == nil {
 		o.Open = config.Open
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
+	"github.com/bilbycast/edge-agent/internal/safelog"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/watchdog"
@@ -18,6 +19,7 @@ import (
 // watchdog keeps no working version from starting. The log has what is wrong. A program with a
 // command line of its own calls it for its command watchdog.
 func Watchdog(ctx context.Context, l state.Layout, before, after string, log *slog.Logger) (again bool) {
+	log = safelog.New(log)
 	l, ok := asOwner(l, log)
 	switch {
 	case !ok:
@@ -41,6 +43,7 @@ func Watchdog(ctx context.Context, l state.Layout, before, after string, log *sl
 // Rescue runs the watchdog of an install root whose link current is missing or dangling. It
 // never fails.
 func Rescue(ctx context.Context, l state.Layout, log *slog.Logger) {
+	log = safelog.New(log)
 	l, ok := asOwner(l, log)
 	if !ok {
 		return
