@@ -199,7 +199,7 @@ func run(ctx context.Context, o Options, args []string) error {
 	if err != nil {
 		return err
 	}
-	unit := systemd.Service{Layout: c.Layout, Binary: c.Service.Binary, Config: *path, Window: c.Window}
+	unit := systemd.Service{Layout: c.Layout, Binary: c.Service.Binary, Config: *path, Window: c.Window, Drain: c.DrainTime}
 	a := o.Agent
 	a.Warnings = warnings
 	if a.Notify == nil {

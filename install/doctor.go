@@ -163,8 +163,12 @@ func (d *doctor) units(ctx context.Context) systemd.Report {
 	}
 	d.state = s
 	adoptEnvironment(ctx, d.agent)
-	return systemd.Service{Unit: d.unit, Layout: d.l, Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
-		Window: time.Duration(d.c.Upgrade.BootHealthWindowSecs) * time.Second}.Inspect(ctx)
+	service := systemd.Service{Unit: d.unit, Layout: d.l, Binary: d.c.Service.Binary, Config: d.config, Attached: d.c.Service.Unit != "",
+		Window: time.Duration(d.c.Upgrade.BootHealthWindowSecs) * time.Second}
+	if drain := d.c.Upgrade.DrainSecs; drain != nil {
+		service.Drain = time.Duration(*drain) * time.Second
+	}
+	return service.Inspect(ctx)
 }
 
 // root checks the install root.

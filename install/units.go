@@ -50,7 +50,7 @@ func LoadUnit(path string, u systemd.Unit) (systemd.Unit, error) {
 func Service(c config.Settings) systemd.Service {
 	return systemd.Service{
 		Unit: cmp.Or(c.Service.Unit, c.Service.Name+".service"), Layout: c.Layout, Binary: c.Service.Binary,
-		Config: c.Layout.ConfigFile(), Attached: c.Service.Unit != "", Window: c.Window,
+		Config: c.Layout.ConfigFile(), Attached: c.Service.Unit != "", Window: c.Window, Drain: c.DrainTime,
 	}
 }
 

@@ -17,6 +17,7 @@ type Service struct {
 	Layout Layout        // of the install root, which may be a symbolic link
 	Binary string        // the program, in a version's directory; "": any
 	Window time.Duration // boot_health_window_secs; 0: TimeoutStartSec= is not checked
+	Drain  time.Duration // drain_secs; 0: TimeoutStopSec= is not checked
 	Config string        // path of config.toml, for the remedies
 	// Attached means that an agent in a unit of its own upgrades Unit.
 	Attached bool
@@ -91,6 +92,7 @@ var checks = []struct {
 	{"Type=", linked | attached | beside, unit.checkType},
 	{"User=", linked | beside, unit.checkUser},
 	{"TimeoutStartSec=", linked, unit.checkTimeout},
+	{"TimeoutStopSec=", linked, unit.checkStopTimeout},
 	{"WatchdogSec=", linked | beside, unit.checkWatchdogSec},
 	{"ReadWritePaths=", linked | beside, unit.checkWritable},
 	{"LimitFSIZE=", linked | beside, unit.checkFileSize},

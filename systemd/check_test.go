@@ -164,6 +164,9 @@ func TestFitEveryProblem(t *testing.T) {
 		{"TimeoutStartUSec=1min 59s", "TimeoutStartSec=", "TimeoutStartSec=120", true},
 		{"TimeoutStartUSec=infinity", "", "", false},
 		{"TimeoutStartUSec=1h 5ms", "", "", false},
+		{"TimeoutStopUSec=19s", "TimeoutStopSec=", "TimeoutStopSec=25", false},
+		{"TimeoutStopUSec=20s", "", "", false},
+		{"TimeoutStopUSec=infinity", "", "", false},
 		{"WatchdogUSec=0", "WatchdogSec=", "WatchdogSec=30", false},
 		{"WatchdogUSec=infinity", "WatchdogSec=", "WatchdogSec=30", false},
 		{"WatchdogUSec=500ms", "WatchdogSec=", "WatchdogSec=30", true},
@@ -184,7 +187,7 @@ func TestFitEveryProblem(t *testing.T) {
 	} {
 		t.Run(tt.lines, func(t *testing.T) {
 			t.Parallel()
-			s := Service{Unit: "edge.service", Layout: at(t, link), Binary: "edge-agent", Window: 2 * time.Minute}
+			s := Service{Unit: "edge.service", Layout: at(t, link), Binary: "edge-agent", Window: 2 * time.Minute, Drain: 10 * time.Second}
 			r := s.report(linked, properties(replaceLines(good, tt.lines)), "")
 			var found []string
 			for _, p := range r.Problems {

@@ -158,6 +158,18 @@ func (u unit) checkTimeout() []Problem {
 		Cause: fmt.Sprintf("%s has TimeoutStartSec=%s, shorter than boot_health_window_secs (%s s): systemd would end a healthy version in its trial", u.Unit, u.p["TimeoutStartUSec"], secs)}}
 }
 
+// checkStopTimeout finds a stop that ends before the service may have drained: first before an
+// upgrade, and then at its end.
+func (u unit) checkStopTimeout() []Problem {
+	have, ok := duration(u.p["TimeoutStopUSec"])
+	if !ok || have >= 2*u.Drain {
+		return nil
+	}
+	want := Unit{DrainSecs: int(u.Drain / time.Second)}.stopSecs()
+	return []Problem{{Remedy: u.setRemedy("Service", "TimeoutStopSec", strconv.Itoa(want)),
+		Cause: fmt.Sprintf("%s has TimeoutStopSec=%s, shorter than drain_secs (%v) twice: systemd would kill the service while it drains", u.Unit, u.p["TimeoutStopUSec"], u.Drain)}}
+}
+
 func (u unit) checkWatchdogSec() []Problem {
 	have, ok := duration(u.p["WatchdogUSec"])
 	switch {

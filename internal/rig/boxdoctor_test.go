@@ -146,6 +146,7 @@ func TestUnderSystemdDoctorFindsDropIns(t *testing.T) {
 		dropIn(`[Service]\nUser=\n`, "User=", "remove User= from"),
 		dropIn(`[Service]\nUser=nobody\n`, "User=", "chown -R nobody: /opt/edge"),
 		dropIn(`[Service]\nTimeoutStartSec=5\n`, "TimeoutStartSec=", "remove TimeoutStartSec= from"),
+		dropIn(`[Service]\nTimeoutStopSec=9\n`, "TimeoutStopSec=", "remove TimeoutStopSec= from"),
 		restarted(dropIn(`[Service]\nWatchdogSec=0\n`, "WatchdogSec=", "remove WatchdogSec= from")),
 		dropIn(`[Service]\nReadWritePaths=\n`, "ReadWritePaths=", "remove ReadWritePaths= from"),
 		dropIn(`[Unit]\nStartLimitIntervalSec=60\n`, "start limits", "remove StartLimitIntervalSec= from"),
