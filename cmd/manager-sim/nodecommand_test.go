@@ -52,6 +52,13 @@ func TestNodeCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &made); code != cli.OK || err != nil || made.CommandID == "" {
 		t.Errorf("%d %s", code, out)
 	}
+	largest := `"` + strings.Repeat("a", api.MaxParams-2) + `"`
+	if err := os.WriteFile(file, []byte(largest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := m.run("node", "command", n.ID, "echo", "--params", "@"+file, "--wait"); code != cli.OK || out != largest+"\n" {
+		t.Errorf("%d %d bytes %q", code, len(out), errs)
+	}
 	out, errs, code = m.run("node", "command", n.ID, "fail", "--wait")
 	if code != cli.Refused || out != "" || !strings.Contains(errs, "failed (action_failed): no signal\n") || !strings.Contains(errs, "journal on the device") {
 		t.Errorf("%d %q %q", code, out, errs)
@@ -68,7 +75,7 @@ func TestNodeCommand(t *testing.T) {
 		}
 	}
 	out, _, code = m.run("node", "commands", n.ID)
-	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != cli.OK || len(lines) != 6 || !strings.Contains(lines[1], "fail") || !strings.Contains(lines[1], "failed") || !strings.Contains(lines[1], "no signal") {
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != cli.OK || len(lines) != 7 || !strings.Contains(lines[1], "fail") || !strings.Contains(lines[1], "failed") || !strings.Contains(lines[1], "no signal") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	if _, errs, code := m.run("node", "commands", n.ID, "--withdraw", made.CommandID); code != cli.Failed || !strings.Contains(errs, "was sent, or is over") {

@@ -40,6 +40,9 @@ func (a action) Status() string {
 	return "failed"
 }
 
+// MayWithdraw reports whether the command was not sent yet.
+func (a action) MayWithdraw() bool { return a.State == api.ActionPending }
+
 // Bad reports whether the status is one of a command that did not do what it should.
 func (a action) Bad() bool { return a.Over() && !a.Success }
 
@@ -76,12 +79,26 @@ func (r *request) sendAction() error {
 	if err == nil {
 		return r.to("/admin/nodes/%s#commands", url.PathEscape(id))
 	}
-	v, viewErr := r.nodeView()
-	if viewErr != nil {
-		return viewErr
+	return r.refusedAction(err, form)
+}
+
+// refusedAction shows the page of the node with why a command, or its withdrawal, was refused.
+func (r *request) refusedAction(refusal error, form actionForm) error {
+	v, err := r.nodeView()
+	if err != nil {
+		return err
 	}
 	v.Form = form
-	return r.refused(err, "node", "Node "+v.Node.ID, "nodes", v)
+	return r.refused(refusal, "node", "Node "+v.Node.ID, "nodes", v)
+}
+
+// withdrawAction withdraws a command that was not sent yet.
+func (r *request) withdrawAction() error {
+	id := r.PathValue("id")
+	if _, err := r.api.WithdrawAction(r.Context(), id, r.PathValue("command"), ""); err != nil {
+		return r.refusedAction(err, actionForm{})
+	}
+	return r.to("/admin/nodes/%s#commands", url.PathEscape(id))
 }
 
 func (r *request) requestAction(id string, form actionForm) error {

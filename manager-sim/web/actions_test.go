@@ -25,6 +25,16 @@ func TestCommandsToActions(t *testing.T) {
 	if strings.Contains(body, "<script>alert") || strings.Contains(body, "\u202e") {
 		t.Error("the result is not escaped")
 	}
+	if n := strings.Count(body, ">Withdraw</button>"); n != 1 {
+		t.Errorf("%d commands can be withdrawn, want the one that waits", n)
+	}
+	f.on("POST /api/v1/nodes/n1/actions/c4/withdraw", 200, object{"command_id": "c4"})
+	if resp, _ := p.post("/admin/nodes/n1/commands/c4/withdraw", 303, nil); resp.Header.Get("Location") != "/admin/nodes/n1#commands" || f.last() != "POST /api/v1/nodes/n1/actions/c4/withdraw" {
+		t.Errorf("withdrawn: %v, %s", resp.Header, f.last())
+	}
+	f.on("POST /api/v1/nodes/n1/actions/c3/withdraw", 409, refusal(409, "not_now", "The command was sent, or is over."))
+	_, body = p.post("/admin/nodes/n1/commands/c3/withdraw", 409, nil)
+	has(t, body, "The command was sent, or is over.")
 	f.on("POST /api/v1/nodes/n1/actions", 409, refusal(409, "too_many_commands", "The node has not answered 16 commands."))
 	_, body = p.post("/admin/nodes/n1/commands", 409, url.Values{"action": {"set_gain"}, "params": {` {"db":3} `}})
 	has(t, body, "The node has not answered 16 commands.", `<option value="set_gain" selected>`, `{"db":3}</textarea>`)

@@ -48,4 +48,6 @@ var routes = map[string]func(*request) error{
 	"GET /admin/": func(*request) error {
 		return problem(http.StatusNotFound, "There is no such page.")
 	},
+
+	"POST /admin/nodes/{id}/commands/{command}/withdraw": (*request).withdrawAction,
 }
