@@ -45,7 +45,7 @@ type seenNode [2]any
 
 // decisive reports whether a person decides on the state of the node.
 func (n Node) decisive() bool {
-	return n.failed() || n.overdue() || n.State == NodeDependency || n.State == NodeSkipped
+	return n.fell() || n.State == NodeSkipped
 }
 
 func (r Rollout) seen() seen {

@@ -3,6 +3,7 @@ package rollout_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,39 @@ func TestActsOnWhatWasSeen(t *testing.T) {
 	}
 	if next := stepped(t, two, rollout.Seen{Decision: two.Decision(), Act: rollout.Resume{}}); next.Status == rollout.Paused {
 		t.Error("what was seen is not resumed")
+	}
+}
+
+// A skip that names nothing of what its requester saw is refused where it would decide on
+// something: a node that has begun, a pause, or a failure that nobody saw.
+func TestASkipOfNothingSeen(t *testing.T) {
+	t.Parallel()
+	r := decided(t, 10)
+	fell := func(state rollout.NodeState, code string, known bool) rollout.Rollout {
+		n := r
+		n.Nodes = slices.Clone(r.Nodes)
+		n.Nodes[0].State, n.Nodes[0].Code, n.Nodes[0].Known, n.Nodes[0].Attempt = state, code, known, 1
+		return n
+	}
+	begun := fell(rollout.NodeCommanded, "", false)
+	begun.Nodes[0], begun.Nodes[9] = r.Nodes[0], begun.Nodes[0]
+	begun.Nodes[9].ID = r.Nodes[9].ID
+	for name, tt := range map[string]struct {
+		is   rollout.Rollout
+		want error
+	}{
+		"nothing happened":          {r, nil},
+		"a failure":                 {fell(rollout.NodeFailed, "upgrade_internal", false), rollout.ErrUnseen},
+		"a rollback":                {fell(rollout.NodeRolledBack, "", false), rollout.ErrUnseen},
+		"a dependency that is down": {fell(rollout.NodeDependency, "", false), rollout.ErrUnseen},
+		"unproven for too long":     {fell(rollout.NodeUnproven, rollout.TimeLimit, false), rollout.ErrUnseen},
+		"a failure that was seen":   {fell(rollout.NodeFailed, "upgrade_internal", true), nil},
+		"the node has its command":  {begun, rollout.ErrUnseen},
+	} {
+		tt.is.Threshold = 3
+		if _, _, err := rollout.Step(tt.is, rollout.Skip{NodeID: r.Nodes[9].ID, Unseen: true}, time.Unix(1002, 0)); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
 	}
 }
 

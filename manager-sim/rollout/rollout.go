@@ -181,6 +181,9 @@ type Node struct {
 // failed reports whether the node has failed or rolled back.
 func (n Node) failed() bool { return n.State == NodeFailed || n.State == NodeRolledBack }
 
+// fell reports whether the node is one that an operator decides about at a resume.
+func (n Node) fell() bool { return n.failed() || n.overdue() || n.State == NodeDependency }
+
 // running reports whether the wave waits for the node's outcome.
 func (n Node) running() bool {
 	return n.State == NodeCommanded || n.State == NodeUnproven && n.Code == ""

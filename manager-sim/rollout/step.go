@@ -59,9 +59,10 @@ var (
 	ErrNoFailure  = errors.New("no node has failed")
 	ErrOver       = errors.New("the rollout's lifetime is over; resume or abort it, and begin another one")
 	ErrNoSuchNode = errors.New("the node is not in the rollout, or has been updated")
-	// ErrUnseen: only a waiting node of a rollout that is not paused is skipped without the
-	// revision. That decides on no failure, and lets nothing continue that has stopped.
-	ErrUnseen = errors.New("the node is not waiting, or the rollout is paused")
+	// ErrUnseen: only a waiting node of a rollout that is not paused, and in which no node fell since
+	// an operator resumed, is skipped without the revision. That decides on no failure, and lets
+	// nothing continue that has stopped.
+	ErrUnseen = errors.New("the node is not waiting, or the rollout is paused, or nodes of it failed")
 )
 
 // Action is to be carried out together with storing the new state: a Note, a Command, or an
@@ -181,7 +182,7 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 			return ErrNotPaused
 		}
 		for i := range r.Nodes {
-			r.Nodes[i].Known = r.Nodes[i].failed() || r.Nodes[i].overdue() || r.Nodes[i].State == NodeDependency
+			r.Nodes[i].Known = r.Nodes[i].fell()
 		}
 		r.Acting = e.By
 		r.run()
@@ -210,7 +211,7 @@ func (r *Rollout) apply(e Event, now time.Time, acts *[]Action) error {
 			return ErrNoSuchNode
 		}
 		n := &r.Nodes[i]
-		if e.Unseen && (n.State != NodeWaiting || r.Status == Paused) {
+		if e.Unseen && (n.State != NodeWaiting || r.Status == Paused || slices.ContainsFunc(r.Nodes, func(n Node) bool { return n.fell() && !n.Known })) {
 			return ErrUnseen
 		}
 		r.recall(n, cmp.Or(e.Code, ForSkip), acts)

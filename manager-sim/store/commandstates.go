@@ -175,22 +175,25 @@ func (s *Store) RecordWithdrawAck(ctx context.Context, nodeID, id string, succes
 // Unanswered is what is known about a command that its node has not acknowledged, or has
 // acknowledged as withdrawn.
 type Unanswered struct {
-	ID    string
-	State CommandState
-	Sent  bool
-	Begun bool // there is an event for it, but none that says that it was withdrawn
+	ID     string
+	State  CommandState
+	SentAt time.Time // zero: it was not sent
+	Begun  bool      // there is an event for it, but none that says that it was withdrawn
 	// Obeyed is whether the node reported that it obeys the withdrawal.
 	Obeyed bool
 }
 
 // Unanswered returns such commands of a rollout, by id. A node has begun every other one.
 func (s *Store) Unanswered(ctx context.Context, rolloutID string) (map[string]Unanswered, error) {
-	rows, err := s.query(ctx, `SELECT id, state, sent_at != 0, acked_at = 0 AND EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id)
+	rows, err := s.query(ctx, `SELECT id, state, sent_at, acked_at = 0 AND EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id)
 			AND NOT EXISTS (SELECT 1 FROM events WHERE events.node_id = commands.node_id AND events.command_id = commands.id AND events.error_code = ?),
 			acked_at != 0 OR withdraw_acked_at != 0
 		FROM commands WHERE rollout_id = ? AND rollout_id != '' AND (acked_at = 0 OR error_code = ?)`, string(release.Withdrawn), rolloutID, string(release.Withdrawn))
 	list, err := collect(rows, err, func(row scanner) (a Unanswered, err error) {
-		return a, row.Scan(&a.ID, &a.State, &a.Sent, &a.Begun, &a.Obeyed)
+		var sent int64
+		err = row.Scan(&a.ID, &a.State, &sent, &a.Begun, &a.Obeyed)
+		a.SentAt = fromMS(sent)
+		return a, err
 	})
 	known := make(map[string]Unanswered, len(list))
 	for _, a := range list {

@@ -132,7 +132,7 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 		rec := records[n.ID]
 		c, unanswered := known[r.CommandID(*n)]
 		n.Facts = rollout.Facts{
-			Sent: c.Sent || !unanswered, Begun: c.Begun || !unanswered || c.Sent && !c.Obeyed && progresses(rec, r.Version),
+			Sent: !c.SentAt.IsZero() || !unanswered, Begun: c.Begun || !unanswered || !c.Obeyed && progresses(c, rec, *r, pins),
 			Withdrawn:    unanswered && c.State == store.CommandWithdrawn,
 			Withdrawable: slices.Contains(rec.Features, wire.FeatureWithdraw),
 			Unable:       unable[n.ID],
@@ -142,9 +142,14 @@ func (e scope) addFacts(ctx context.Context, r *rollout.Rollout) error {
 	return nil
 }
 
-// progresses reports whether a node's last health beat shows that it upgrades to a version.
-func progresses(rec store.Node, version string) bool {
-	return rec.Version == version || upgradesTo(rec.Upgrade) == version
+// progresses reports whether a node has reported, since a command of the rollout was sent to it, that
+// it runs the rollout's release or has it on trial. Its events may follow later. The target that a node
+// reports says less: it stays the same after a rollback.
+func progresses(c store.Unanswered, rec store.Node, r rollout.Rollout, pins pins) bool {
+	if c.SentAt.IsZero() || !rec.HealthAt.After(c.SentAt) {
+		return false
+	}
+	return rec.Version == r.Version && !pins.differ(r, rec) || triedNow(rec.Upgrade) == r.Version
 }
 
 // lostRight returns why a rollout must not give commands, or let them be sent, if the person

@@ -14,10 +14,10 @@ import (
 	"github.com/bilbycast/edge-agent/wire"
 )
 
-// upgradesTo returns the version that a node's last health beat says it is upgrading to, or "".
-func upgradesTo(upgrade json.RawMessage) string {
+// triedNow returns the version that a node's last health beat has on trial, or "".
+func triedNow(upgrade json.RawMessage) string {
 	var u wire.Upgrade
-	if json.Unmarshal(upgrade, &u) != nil {
+	if json.Unmarshal(upgrade, &u) != nil || u.Status != wire.StatusPendingHealth {
 		return ""
 	}
 	return u.TargetVersion
