@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
@@ -72,4 +73,33 @@ func TestAnotherPersonResumes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A user who gets the name of one that was removed does not get its rights: what the one before
+// started pauses, also while its nodes are offline.
+func TestAUserWithTheNameOfARemovedOne(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	n, reg, g := m.grouped()
+	ann := `{"name":"ann","password":"` + password + `","role":"group_admin","groups":["` + g.ID + `"]}`
+	m.into(http.StatusCreated, "POST", "/api/v1/users", ann, nil)
+	_, i := m.signedIn("ann", password)
+	n.conn.Close()
+	m.nodeIs(reg.NodeID, false)
+	code, text := m.page(i, "POST", "/api/v1/groups/"+g.ID+"/upgrade", `{"version":"1.1.0","strategy":"immediate"}`)
+	var plan api.RolloutPlan
+	if err := json.Unmarshal([]byte(text), &plan); code != http.StatusAccepted || err != nil {
+		t.Fatal(code, text)
+	}
+	m.into(http.StatusNoContent, "DELETE", "/api/v1/users/ann", "", nil)
+	m.into(http.StatusCreated, "POST", "/api/v1/users", ann, nil)
+	m.until("the pause", func() bool {
+		return strings.Contains(m.rollout(plan.RolloutID).Reason, "ann, who started or resumed it last, may no longer upgrade this group")
+	})
+	m.again(reg, "1.0.0").synced("no-command")
+	_, i = m.signedIn("ann", password)
+	if code, text := m.page(i, "POST", "/api/v1/rollouts/"+plan.RolloutID+"/resume", m.seen(plan.RolloutID)); code != http.StatusOK {
+		t.Fatal(code, text)
+	}
+	m.until("the command", func() bool { return m.node(reg.NodeID).UpgradeState == string(api.Sent) })
 }

@@ -155,7 +155,9 @@ func progresses(c store.Unanswered, rec store.Node, r rollout.Rollout, pins pins
 // lostRight returns why a rollout must not give commands, or let them be sent, if the person
 // who started or resumed it has lost the right to that. It is an error if that is not known.
 func (e scope) lostRight(ctx context.Context, groupID string, r rollout.Rollout, actions []rollout.Action) (string, error) {
-	open := slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { return n.State == rollout.NodeCommanded && !n.Begun }) // be sent, or sent again
+	open := slices.ContainsFunc(r.Nodes, func(n rollout.Node) bool { // gets a command, or its command may be sent, or sent again
+		return n.State == rollout.NodeWaiting || n.State == rollout.NodeCommanded && !n.Begun
+	})
 	if r.Status.Final() || r.Status == rollout.Paused || len(commanded(actions)) == 0 && !open {
 		return "", nil
 	}

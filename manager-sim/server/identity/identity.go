@@ -11,6 +11,7 @@ package identity
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -30,12 +31,13 @@ type Identity struct {
 	token, tokenHash string // a token's id and hash
 	admin            bool   // the manager's own token
 	until            time.Time
-	password         string // hash of the user's; only current sets it
+	password         string    // hash of the user's; only current sets it
+	created          time.Time // the user; zero: it is no user
 }
 
 // FromUser returns a user's identity.
 func FromUser(u store.User) Identity {
-	return Identity{Name: u.Name, Role: api.Role(u.Role), Groups: u.Groups}
+	return Identity{Name: u.Name, Role: api.Role(u.Role), Groups: u.Groups, created: u.CreatedAt}
 }
 
 // Creator returns the store.Token.CreatedBy of tokens that the identity creates.
@@ -50,12 +52,20 @@ func (i Identity) Creator() string {
 }
 
 // Key identifies the user or token for Service.May; "" for an identity that the program made
-// up.
+// up. A user who is removed, and added again, has another one.
 func (i Identity) Key() string {
-	if i.session == "" && i.token == "" && !i.admin {
+	switch {
+	case i.session != "":
+		return userKey(i.Name, i.created)
+	case i.token == "" && !i.admin:
 		return ""
 	}
 	return i.Creator()
+}
+
+// userKey is the Key of a user. No name has a space.
+func userKey(name string, created time.Time) string {
+	return fmt.Sprintf("user %s %d", name, created.UnixMilli())
 }
 
 // Session returns the hash of the session that the identity comes from; "": none.

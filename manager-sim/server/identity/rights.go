@@ -129,12 +129,19 @@ func (s *Service) May(ctx context.Context, key string, least api.Role, groupID s
 		}
 		now = Identity{Role: api.Role(t.Role), Groups: t.Groups}
 	} else {
-		u, err := s.store.User(ctx, key)
+		name := key // of an earlier version of this program
+		if words := strings.Fields(key); len(words) == 3 {
+			name = words[1]
+		}
+		u, err := s.store.User(ctx, name)
 		if errors.Is(err, store.ErrNotFound) {
 			return false, nil
 		}
 		if err != nil {
 			return false, err
+		}
+		if name != key && key != userKey(name, u.CreatedAt) { // another one has this name now
+			return false, nil
 		}
 		now = FromUser(u)
 	}
