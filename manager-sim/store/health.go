@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -207,9 +208,33 @@ func (s *Store) checkTables(ctx context.Context) error {
 	return err
 }
 
-// write writes a row that means nothing.
+// write writes rows that mean nothing. It needs as much room as an event: a full database may still
+// change rows in their place.
 func (s *Store) write(ctx context.Context) error {
-	_, err := s.db.ExecContext(ctx, "INSERT INTO store_check (one, at) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET at = store_check.at + 1")
+	random := make([]byte, 4096)
+	rand.Read(random) // PostgreSQL packs texts
+	room := fmt.Sprintf("%x", random)
+	lockless := ""
+	if s.dialect == postgres {
+		lockless = " FOR KEY SHARE SKIP LOCKED" // a node whose row is locked does not make the store away
+	}
+	err := s.begin(ctx, func(tx conn) error {
+		for table, insert := range map[string]string{
+			"events": "INSERT INTO events (event_id, node_id, time, received_at, severity, category, message, error_code, command_id, details) SELECT '', id, 0, 0, '', '', '', '', '', ? FROM nodes LIMIT 1" + lockless,
+			"audit":  "INSERT INTO audit (time, actor, action, target, details) VALUES (0, '', '', '', ?)",
+		} {
+			var seq int64
+			err := tx.row(ctx, insert+" RETURNING seq", room).Scan(&seq)
+			if err == nil {
+				_, err = tx.exec(ctx, "DELETE FROM "+table+" WHERE seq = ?", seq)
+			}
+			if err != nil && !errors.Is(err, sql.ErrNoRows) { // there are no nodes
+				return err
+			}
+		}
+		_, err := tx.exec(ctx, "INSERT INTO store_check (one, at) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET at = store_check.at + 1")
+		return err
+	})
 	if err == nil {
 		err = s.checkTables(ctx)
 	}

@@ -66,6 +66,9 @@ func (c *Clock) Beat(ctx context.Context, now time.Time) error {
 	if !due {
 		return nil
 	}
+	if _, err := c.store.Away(); err != nil { // what changes a row in its place may still be possible
+		return err
+	}
 	return c.record(ctx, now, maxBeatGap)
 }
 
