@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"database/sql"
 	"encoding/json"
 	"path/filepath"
 	"testing"
@@ -130,5 +131,47 @@ func TestALimitWhileTheDatabaseHangs(t *testing.T) {
 		if _, r := rolloutIs(); r.Nodes[0].State != want {
 			t.Errorf("last beat %v ago: %s, want %s", -beat, r.Nodes[0].State, want)
 		}
+	}
+}
+
+// While the store is away no beat is stored, although a part of the database still works: no time
+// limit runs.
+func TestNoBeatWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "clock")
+	st, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	now := time.Now()
+	c, err := engine.StartClockAt(t.Context(), st, now.Add(-time.Minute), func() engine.Boot { return engine.Boot{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, name := range [][2]string{{"events", "elsewhere"}, {"elsewhere", "events"}} {
+		if _, err := db.ExecContext(t.Context(), "ALTER TABLE "+name[0]+" RENAME TO "+name[1]); err != nil {
+			t.Fatal(err)
+		}
+		if name[1] == "elsewhere" {
+			if _, err := st.AddEvent(t.Context(), &api.Event{NodeID: "n"}); !store.Unavailable(err) {
+				t.Fatalf("got %v", err)
+			}
+			if err := c.Beat(t.Context(), now); err == nil {
+				t.Error("a beat is stored while the store is away")
+			}
+			if age := c.Age(now.Add(-2 * time.Minute)); age > 70*time.Second {
+				t.Errorf("an age of %v", age)
+			}
+		}
+	}
+	<-st.Back()
+	if err := c.Beat(t.Context(), now); err != nil {
+		t.Error(err)
 	}
 }
