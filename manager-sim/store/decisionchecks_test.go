@@ -31,7 +31,7 @@ func (g *game) start() {
 	}
 	var err error
 	g.clock.Clock, err = engine.StartClockAt(g.t.Context(), g.st, time.Now(), func() engine.Boot {
-		return engine.Boot{ID: "boot", Since: 1000*time.Hour + time.Since(g.clock.began) - g.clock.ahead}
+		return engine.Boot{ID: "boot", Since: 100_000*time.Hour + time.Since(g.clock.began) - g.clock.ahead}
 	})
 	g.must(err)
 	g.e = engine.New(engine.Config{Store: g.st, Rollouts: g, Log: zerolog.Nop(), Nodes: g, CommandLock: &g.lock, Publish: func(any) {}, Clock: g.clock.Clock, Rights: g, Resend: func() {

@@ -27,6 +27,7 @@ type device struct {
 	got                        string // the command that it carries out; "": none
 	begun                      bool
 	target                     string
+	upgrade                    wire.Upgrade // that it reports; the target stays after a rollback
 }
 
 // game is operators, nodes and a store that fails, at random.
@@ -166,7 +167,9 @@ func (g *game) event(id, node, code string) {
 func (g *game) health(id string) {
 	g.t.Helper()
 	d := g.devices[id]
-	n := store.Node{ID: id, Version: d.version, LastSeen: time.Now(), Health: wire.StatusOK}
+	upgrade, err := json.Marshal(d.upgrade)
+	g.must(err)
+	n := store.Node{ID: id, Version: d.version, LastSeen: time.Now(), Health: wire.StatusOK, Upgrade: upgrade}
 	if d.capable {
 		n.Capabilities = []string{wire.CapabilityUpgrade}
 	}
@@ -246,8 +249,14 @@ func (g *game) work(id string) {
 	default:
 		g.ack(d.got, id, true, "")
 		g.event(d.got, id, "upgrade_staged")
-		g.event(d.got, id, "upgrade_completed")
-		d.version, d.got = d.target, ""
+		d.upgrade = wire.Upgrade{Status: "rolled_back", CurrentVersion: d.version, TargetVersion: d.target}
+		if rolledBack := g.rnd.IntN(3) == 0; rolledBack {
+			g.event(d.got, id, "upgrade_rolled_back")
+		} else {
+			g.event(d.got, id, "upgrade_completed")
+			d.version, d.upgrade.Status, d.upgrade.CurrentVersion = d.target, "stable", d.target
+		}
+		d.got = ""
 		g.health(id)
 	}
 }
@@ -363,7 +372,7 @@ func testDecisions(t *testing.T, path string) {
 	if testing.Short() {
 		steps = 60
 	}
-	for range steps {
+	for i := 0; i < steps || g.sent == 0 && i < 20*steps; i++ {
 		switch g.rnd.IntN(20) {
 		case 0, 1, 2, 3, 4, 5, 6:
 			g.operate()
