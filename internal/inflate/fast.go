@@ -114,21 +114,28 @@ func (z *Reader) readFast(in []byte) (used int, err error) {
 		}
 		from, to := end-dist, end
 		end += length
-		if dist >= 16 {
-			for {
-				copy(z.window[to:to+16], z.window[from:from+16])
-				to += 16
-				from += 16
-				if to >= end {
-					break
-				}
+		switch {
+		case dist >= 16:
+		case dist == 1:
+			v := uint64(z.window[from]) * 0x0101010101010101
+			for ; to < end; to += 8 {
+				b := z.window[to : to+8]
+				b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24), byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56)
 			}
 			continue
+		default:
+			// As many bytes as the pattern needs to repeat itself at 16 bytes or more.
+			apart := uint(repeatAt[dist&15])
+			for stop := min(to+apart, end); to < stop; to++ {
+				z.window[to] = z.window[from]
+				from++
+			}
+			from = to - apart
 		}
 		for to < end {
-			z.window[to] = z.window[from]
-			to++
-			from++
+			copy(z.window[to:to+16], z.window[from:from+16])
+			to += 16
+			from += 16
 		}
 	}
 	// Whole bytes go back to in.

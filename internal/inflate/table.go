@@ -171,3 +171,6 @@ func nextCode(code, n uint) uint {
 	top := uint(1) << (bits.Len(zeros) - 1)
 	return code&(top-1) | top
 }
+
+// repeatAt is the least multiple of a distance below 16 that is not below 16.
+var repeatAt = [16]uint8{2: 16, 3: 18, 4: 16, 5: 20, 6: 18, 7: 21, 8: 16, 9: 18, 10: 20, 11: 22, 12: 24, 13: 26, 14: 28, 15: 30}
