@@ -5,8 +5,9 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	stdgzip "compress/gzip"
@@ -14,11 +15,16 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// BenchmarkReader compares the reader with that of the fastest library, on the same files.
+// BenchmarkReader compares the reader with the fastest library and with that of Go, on the same files.
 func BenchmarkReader(b *testing.B) {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		b.Skip(err)
+	}
+	goroot := strings.TrimSpace(string(out))
 	for _, file := range []struct{ name, path string }{
-		{"program", filepath.Join(runtime.GOROOT(), "bin", "go")},
-		{"text", filepath.Join(runtime.GOROOT(), "src", "net", "http", "h2_bundle.go")},
+		{"program", filepath.Join(goroot, "bin", "go")},
+		{"text", filepath.Join(goroot, "src", "net", "http", "h2_bundle.go")},
 	} {
 		data, err := os.ReadFile(file.path)
 		if err != nil {
@@ -50,6 +56,9 @@ func BenchmarkReader(b *testing.B) {
 		b.Run(file.name+"/ours", run(func(r io.Reader) (io.Reader, error) { return NewReader(bufio.NewReaderSize(r, 64<<10)) }))
 		b.Run(file.name+"/klauspost", run(func(r io.Reader) (io.Reader, error) {
 			return gzip.NewReader(bufio.NewReaderSize(r, 64<<10))
+		}))
+		b.Run(file.name+"/compress-gzip", run(func(r io.Reader) (io.Reader, error) {
+			return stdgzip.NewReader(bufio.NewReaderSize(r, 64<<10))
 		}))
 	}
 }

@@ -6,9 +6,13 @@ const fastInput = 24 // bytes that one step of readFast may look at
 // bytes are left. It returns how many bytes of in it used up; the bits of a byte that is used in
 // part are in z.bits.
 //
-// The program is built without inlining, so the whole loop is one function, and its state is in
-// local variables. bits holds whole bytes above nbits that in still has: to add them again changes
-// nothing. Only the low six bits of nbits count.
+// The program is built without inlining, so the whole loop is one function, with its state in local
+// variables. The lines with eight bytes fill bits, and the compiler makes one load of them. Above
+// its nbits bits, bits then has some that are added once more later, which changes nothing. Only
+// the low six bits of nbits count, so that a whole entry can be subtracted.
+//
+// After it is filled, bits has at least 56 bits: enough for two literals of the first table (22)
+// and the longest length (20) or literal (15). The longest distance has 28.
 func (z *Reader) readFast(in []byte) (used int, err error) {
 	bits, nbits := z.bits, uint32(z.nbits)
 	end := uint(z.end)
@@ -116,7 +120,7 @@ func (z *Reader) readFast(in []byte) (used int, err error) {
 		end += length
 		switch {
 		case dist >= 16:
-		case dist == 1:
+		case dist == 1: // programs have long runs of zeros
 			v := uint64(z.window[from]) * 0x0101010101010101
 			for ; to < end; to += 8 {
 				b := z.window[to : to+8]

@@ -24,8 +24,8 @@ const (
 	maxDist    = 32 << 10  // how far a match reaches back
 	maxMatch   = 258
 	// fullAt is where the window ends for a new step of decoding. A step writes at most 2 literals
-	// and a match, and a match writes at most 31 bytes more than its length.
-	fullAt = windowSize - 2 - maxMatch - 31
+	// and a match, in pieces of 16 bytes: at most 15 bytes more than its length.
+	fullAt = windowSize - 2 - maxMatch - 15
 )
 
 // stage is what follows in the input.
