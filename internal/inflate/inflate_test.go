@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -134,7 +135,7 @@ func TestEveryLevelIsReadBack(t *testing.T) {
 func TestEveryShapeOfInput(t *testing.T) {
 	t.Parallel()
 	data := samples()["mixed"]
-	for level := range []int{0, 6} {
+	for _, level := range []int{0, 6} {
 		file := append(pack(t, level, data), "what follows"...)
 		for name, shape := range map[string]func(io.Reader) io.Reader{
 			"one byte": iotest.OneByteReader, "half": iotest.HalfReader, "error with data": iotest.DataErrReader,
@@ -190,6 +191,13 @@ func small(tb testing.TB) map[string][]byte {
 		skewed = append(skewed, bytes.Repeat([]byte{byte(i * 11)}, n)...)
 	}
 	rand.New(rand.NewPCG(3, 4)).Shuffle(len(skewed), func(i, j int) { skewed[i], skewed[j] = skewed[j], skewed[i] })
+	random := rand.New(rand.NewPCG(5, 6))
+	var matches []byte // of many lengths and distances
+	for i := range 120 {
+		matches = append(matches, byte(random.Uint32()), byte(i), byte(i))
+		from := random.IntN(len(matches))
+		matches = append(matches, matches[from:min(len(matches), from+3+random.IntN(90))]...)
+	}
 	var named bytes.Buffer
 	w := gzip.NewWriter(&named)
 	w.Name, w.Comment, w.Extra = "a name", "a cömment", []byte("extra")
@@ -199,7 +207,7 @@ func small(tb testing.TB) map[string][]byte {
 	w.Close()
 	return map[string][]byte{
 		"empty": pack(tb, 6, nil), "fixed": pack(tb, 9, []byte("aaaaaaaaaaaaaaaaaaaab")), "dynamic": pack(tb, 9, data),
-		"huffman": pack(tb, gzip.HuffmanOnly, skewed[:800]), "long codes": pack(tb, gzip.HuffmanOnly, skewed), "stored": pack(tb, 0, data[:60]), "named": named.Bytes(),
+		"huffman": pack(tb, gzip.HuffmanOnly, skewed[:800]), "long codes": pack(tb, gzip.HuffmanOnly, skewed), "stored": pack(tb, 0, data[:60]), "matches": pack(tb, 9, matches), "named": named.Bytes(),
 	}
 }
 
@@ -245,9 +253,83 @@ func TestEveryFlippedBit(t *testing.T) {
 	t.Parallel()
 	for name, file := range small(t) {
 		for bit := range len(file) * 8 {
-			flipped := append(bytes.Clone(file), make([]byte, 40)...) // bytes behind it, so that the fast loop sees the end
+			if bit > 4000 && bit%13 != 0 {
+				continue
+			}
+			flipped := append(bytes.Clone(file), make([]byte, 40)...)
 			flipped[bit/8] ^= 1 << (bit % 8)
-			compare(t, fmt.Sprintf("%s, bit %d", name, bit), ours(bytes.NewReader(flipped), 4096), theirs(bytes.NewReader(flipped)))
+			where := fmt.Sprintf("%s, bit %d", name, bit)
+			want := theirs(bytes.NewReader(flipped))
+			compare(t, where, ours(bytes.NewReader(flipped), 4096), want)
+			compare(t, where+", without readFast", ours(bytes.NewReader(flipped), 16), want)
+		}
+	}
+}
+
+func TestCorruptBlocks(t *testing.T) {
+	t.Parallel()
+	header := pack(t, 6, nil)[:10]
+	for name, fields := range map[string][][2]uint64{ // value and bits
+		"reserved type":            {{1, 1}, {3, 2}},
+		"stored length":            {{1, 1}, {0, 2}, {0, 5}, {5, 16}, {5, 16}},
+		"287 codes":                {{1, 1}, {2, 2}, {30, 5}, {0, 5}, {0, 4}},
+		"31 distances":             {{1, 1}, {2, 2}, {0, 5}, {30, 5}, {0, 4}},
+		"no code of lengths":       {{1, 1}, {2, 2}, {0, 5}, {0, 5}, {0, 4}, {0, 12}},
+		"incomplete code":          {{1, 1}, {2, 2}, {0, 5}, {0, 5}, {0, 4}, {2, 3}, {0, 9}},
+		"repeats nothing":          {{1, 1}, {2, 2}, {0, 5}, {0, 5}, {0, 4}, {1, 3}, {0, 3}, {1, 3}, {0, 3}, {0, 1}},
+		"repeats too much":         {{1, 1}, {2, 2}, {0, 5}, {0, 5}, {0, 4}, {1, 3}, {0, 3}, {1, 3}, {0, 3}, {1, 1}, {127, 7}, {1, 1}, {127, 7}},
+		"no literal and no end":    {{1, 1}, {2, 2}, {0, 5}, {0, 5}, {0, 4}, {1, 3}, {0, 3}, {1, 3}, {0, 3}, {1, 1}, {127, 7}, {1, 1}, {109, 7}},
+		"a code of no length":      {{1, 1}, {1, 2}, {0b01100011, 8}},                    // 286 of the fixed codes
+		"a code of no distance":    {{1, 1}, {1, 2}, {0b1100, 8}, {64, 7}, {0b01111, 5}}, // a literal, 257, 30
+		"a distance before a byte": {{1, 1}, {1, 2}, {64, 7}, {0, 5}},
+	} {
+		file, n := bytes.Clone(header), uint64(0)
+		for _, f := range fields {
+			for i := range f[1] {
+				if n%8 == 0 {
+					file = append(file, 0)
+				}
+				file[len(file)-1] |= byte(f[0]>>i&1) << (n % 8)
+				n++
+			}
+		}
+		for _, follow := range []int{0, 50} {
+			file := append(bytes.Clone(file), make([]byte, follow)...)
+			got := ours(bytes.NewReader(file), 4096)
+			compare(t, name, got, theirs(bytes.NewReader(file)))
+			if got.kind() != "corrupt" {
+				t.Errorf("%s: %v", name, got.err)
+			}
+		}
+	}
+}
+
+func TestEveryHeader(t *testing.T) {
+	t.Parallel()
+	plain := pack(t, 6, []byte("some data"))
+	for flags := range 256 {
+		for _, length := range []int{0, 1, 510, 511, 512, 600} {
+			header := append(bytes.Clone(plain[:3]), byte(flags))
+			header = append(header, plain[4:10]...)
+			text := append(bytes.Repeat([]byte{0xe4}, length), 0)
+			if flags&flagExtra != 0 {
+				header = append(header, byte(len(text)), byte(len(text)>>8))
+				header = append(header, text...)
+			}
+			for _, flag := range []int{flagName, flagComment} {
+				if flags&flag != 0 {
+					header = append(header, text...)
+				}
+			}
+			crc := crc32.ChecksumIEEE(header)
+			for _, wrong := range []byte{0, 1} {
+				file := bytes.Clone(header)
+				if flags&flagHeaderCRC != 0 {
+					file = append(file, byte(crc)^wrong, byte(crc>>8))
+				}
+				file = append(file, plain[10:]...)
+				compare(t, fmt.Sprintf("flags %b, texts of %d bytes", flags, length), ours(bytes.NewReader(file), 4096), theirs(bytes.NewReader(file)))
+			}
 		}
 	}
 }
