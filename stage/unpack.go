@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/bilbycast/edge-agent/internal/inflate"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -54,11 +54,10 @@ func decoder(format string, file *bufio.Reader) (r io.Reader, free func(), err e
 		}
 		return z, z.Close, nil
 	}
-	gz, err := gzip.NewReader(file)
+	gz, err := inflate.NewReader(file) // of one member: a second one would be bytes that nobody counts
 	if err != nil {
 		return nil, nil, fmt.Errorf("not a gzip file: %w", err)
 	}
-	gz.Multistream(false) // a second member would be bytes that nobody counts
 	return gz, func() {}, nil
 }
 

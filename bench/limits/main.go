@@ -2,7 +2,7 @@
 //
 //	limits transfer URL CA      reads a file from the host, and drops it
 //	limits sha256 FILE          digests a file
-//	limits gunzip FILE          decompresses it, and drops the result
+//	limits gunzip FILE          decompresses it as the agent does, and drops the result
 //	limits unzstd FILE          the same, for zstd
 //	limits write FROM TO        writes the files of a tree to a new directory, and syncs each
 //	limits existing URL CA DIR  holds the tarball in memory, extracts it, and syncs nothing
@@ -12,6 +12,7 @@ package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
@@ -24,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/bilbycast/edge-agent/internal/inflate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
@@ -50,7 +52,7 @@ func run(args []string) error {
 		})
 	case "gunzip":
 		return read(args[1], func(r io.Reader) error {
-			z, err := gzip.NewReader(r)
+			z, err := inflate.NewReader(bufio.NewReaderSize(r, 64<<10))
 			if err != nil {
 				return err
 			}
