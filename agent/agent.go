@@ -74,9 +74,10 @@ type Agent struct {
 	swapped chan struct{}
 	keptNow chan struct{} // is closed when the trial of this version ends well
 	serving serving
-	// restored is closed once RolledBack was called, or is not due.
-	restored  chan struct{}
-	closeSwap func()
+	// restored is closed once RolledBack was called, or is not due; dataReady once it has
+	// succeeded, or is not due.
+	restored, dataReady chan struct{}
+	closeSwap           func()
 
 	// refusals and starts limit how much a manager's commands write to the disk:
 	// those that are refused, those that begin, and withdrawals of what is not staged.
@@ -141,7 +142,7 @@ func newAgent(r settings) *Agent {
 	r.Log = safelog.New(r.Log)
 	a := &Agent{
 		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
-		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}), restored: make(chan struct{}),
+		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}), restored: make(chan struct{}), dataReady: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), ownEvents: newOwnEvents(),
 	}

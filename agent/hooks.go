@@ -12,6 +12,7 @@ import (
 
 // Change is an upgrade as a hook of Options sees it.
 type Change struct {
+	// From is the version that To takes the place of. For Kept it may be an older one: see there.
 	From, To release.Version
 	// Reason says why To was rolled back; RolledBack alone has it.
 	Reason string
@@ -46,18 +47,18 @@ func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
 		return err
 	}
 	u := Change{From: a.c.version, To: v}
-	saved := &state.Saved{From: u.From, To: u.To, After: res.State.TrialID}
+	saved := state.Saved{From: u.From, To: u.To, After: res.State.TrialID}
 	h, _ := a.c.Layout.ReadHooks() // an unreadable record has nothing to inherit
 	if _, due := h.Restores(res.State); due && a.c.RolledBack != nil {
 		a.log.Warn("the service does not save its data again: it has not restored those that it saved before", "to", v.String())
-		return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Inherited = saved })
+		return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Inherit(saved) })
 	}
 	if a.c.BeforeTrial != nil {
 		if err := a.calls.beforeTrial.call(ctx, func(ctx context.Context) error { return a.c.BeforeTrial(ctx, u) }); err != nil {
 			return fmt.Errorf("the service did not save its data before the trial of %s: %w", v, err)
 		}
 	}
-	return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Saved, h.Inherited, h.RestoreTries = saved, nil, 0 })
+	return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Save(saved) })
 }
 
 // restore has the service restore its data after a rollback to this version, until that succeeds
@@ -79,7 +80,7 @@ func (a *Agent) restore(ctx context.Context, s state.State, refused func(error))
 	a.callHook(ctx, a.calls.rolledBack, h.RestoreTries, func(ctx context.Context) error { return a.c.RolledBack(ctx, u) }, func(err error) {
 		refused(err)
 		begun()
-	}, func(h *state.Hooks, tries int) { h.RestoreTries = tries }, func(h *state.Hooks) { h.Saved, h.Inherited, h.RestoreTries = nil, nil, 0 })
+	}, func(h *state.Hooks, tries int) { h.Restoring(s, tries) }, func(h *state.Hooks) { h.Restored(s) })
 }
 
 // expectKept records that Options.Kept is due once the version on trial is kept.
@@ -87,33 +88,36 @@ func (a *Agent) expectKept(ctx context.Context, s state.State) {
 	if a.c.Kept == nil {
 		return
 	}
-	want := state.Saved{From: s.Previous, To: s.Target, After: s.TrialID}
-	if h, err := a.c.Layout.ReadHooks(); err == nil && h.Kept != nil && *h.Kept == want {
+	if h, err := a.c.Layout.ReadHooks(); err == nil && h.Expects(s) {
 		return
 	}
-	if err := a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Kept, h.KeptTries = &want, 0 }); err != nil {
+	if err := a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Expect(s) }); err != nil {
 		a.log.Warn("that Options.Kept is due was not recorded; it is called if this process runs until the version is kept", "error", err)
 	}
 }
 
 // runKept calls Options.Kept when the trial of this version ends well, or at the start if the call
-// is still due.
+// is due. After a rollback to this version, whose call had not succeeded before the upgrade, it is
+// due again, once the data are restored.
 func (a *Agent) runKept(ctx context.Context, res state.Result, trial bool) error {
-	if a.c.Kept == nil {
+	if a.c.Kept == nil || !trial && res.State.Good != a.c.version {
 		return nil
 	}
+	begin := []<-chan struct{}{a.dataReady}
 	if trial {
+		begin = append(begin, a.keptNow)
+	}
+	for _, c := range begin {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-a.keptNow:
+		case <-c:
 		}
-	} else if res.State.Status != state.Stable || res.State.Good != a.c.version {
-		return nil
 	}
 	u, tries := Change{From: res.State.Previous, To: a.c.version}, 0
-	if h, err := a.c.Layout.ReadHooks(); err == nil && h.Kept != nil && h.Kept.To == a.c.version {
-		u.From, tries = h.Kept.From, h.KeptTries
+	h, err := a.c.Layout.ReadHooks()
+	if from, due := h.Migrates(a.c.version); err == nil && due {
+		u.From, tries = from, h.KeptTries
 	} else if !trial {
 		return nil
 	}

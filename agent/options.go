@@ -58,6 +58,12 @@ type Options struct {
 	BeforeTrial func(context.Context, Change) error
 	// Kept is called once this version is kept, after its guard: from then on nothing rolls it
 	// back but an operator, and its data may change so that the old version cannot read it.
+	// Change.From is the oldest version whose data it may find: normally the one before this one,
+	// and an older one if the call of a version between them did not succeed, or it had no Kept.
+	// If another upgrade begins before a call has succeeded, and is rolled back, the call is due
+	// again. It is also due again if the node returns to this version after an older one, to
+	// which an operator rolled back, began to restore its data (RolledBack); Change.From then
+	// says whose. It waits for RolledBack of this version, if that is due.
 	// Limit: 1 hour. A call that fails is repeated after 5 s, and later ones at last every
 	// 5 minutes.
 	Kept func(context.Context, Change) error

@@ -103,6 +103,9 @@ func (a *Agent) serve(ctx context.Context, res state.Result, trial bool) error {
 		wake(a.healthDue)
 	}
 	a.restore(ctx, res.State, failed)
+	if ctx.Err() == nil {
+		close(a.dataReady)
+	}
 	if a.c.Serve == nil {
 		return nil
 	}
