@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,8 +30,8 @@ type Status struct {
 	Upgrade *Upgrade `json:"upgrade,omitempty"`
 	// Trial is the trial of this version; nil: it is not on trial.
 	Trial *Trial `json:"trial,omitempty"`
-	// LastResult is how the last upgrade ended that a manager requested, or the last rollback;
-	// nil: the node remembers none, or the version is on trial.
+	// LastResult is what happened last: how the last upgrade ended that a manager requested, or
+	// the last rollback; nil: the node remembers none, or the version is on trial.
 	LastResult *LastResult `json:"last_result,omitempty"`
 }
 
@@ -175,20 +176,27 @@ func lastResult(s state.State) *LastResult {
 	if s.Status == state.PendingHealth {
 		return nil
 	}
-	for i := len(s.Commands) - 1; i >= 0; i-- {
-		c := s.Commands[i]
+	_, commanded := s.Command(s.CommandID)
+	for _, c := range slices.Backward(s.Commands) {
 		r := &LastResult{Version: c.Version.String(), From: c.From.String(), CommandID: c.ID}
+		last := c.StatusSince.Equal(s.Since)
+		if c.StatusSince.IsZero() { // the position in the list alone is known
+			last = s.Status != state.RolledBack || commanded
+		}
 		switch {
 		case !c.Done:
+			continue
 		case s.Status == state.RolledBack && c.ID == s.CommandID:
-			i = 0 // it is newer than every command before it
-		case c.Code != "":
+		case c.Code != "" && last:
 			r.Outcome, r.Code, r.Reason = Failed, c.Code, c.Error
 			return r
-		case c.Status == "staged" && s.Status == state.Stable && c.Version == s.Good:
+		case c.Code != "" || c.Status != "staged":
+			continue
+		case s.Status == state.Stable && c.Version == s.Good:
 			r.Outcome, r.At = Completed, s.Since
 			return r
 		}
+		break // every command before it is older
 	}
 	if s.Status == state.RolledBack {
 		return &LastResult{

@@ -184,6 +184,10 @@ func TestTheLastResult(t *testing.T) {
 	failed := state.Command{ID: "b", Version: v3, From: v2, Done: true, Code: release.DiskFull, Error: "no space"}
 	running := state.Command{ID: "c", Version: v3, From: v2}
 	at := time.Now()
+	before := failed // it failed before the status was reached
+	before.StatusSince = at.Add(time.Hour)
+	after := failed
+	after.StatusSince = at
 	for name, tt := range map[string]struct {
 		s       state.State
 		outcome Outcome
@@ -197,13 +201,68 @@ func TestTheLastResult(t *testing.T) {
 		"rolled back":                      {state.State{Status: state.RolledBack, Target: v2, Good: v1, CommandID: "a", Commands: []state.Command{failed, staged}}, RolledBack, "a"},
 		"rolled back, then another failed": {state.State{Status: state.RolledBack, Target: v2, Good: v1, CommandID: "a", Commands: []state.Command{staged, failed}}, Failed, "b"},
 		"rolled back by an operator":       {state.State{Status: state.RolledBack, Target: v2, Good: v1}, RolledBack, ""},
+
+		"an operator's rollback failed, after a failure and an upgrade": {state.State{Status: state.RolledBack, Since: at, TrialID: "rollback-x", Target: v1, Good: v2, Commands: []state.Command{before, staged}}, RolledBack, ""},
+		"and after a failure":                       {state.State{Status: state.RolledBack, Since: at, TrialID: "rollback-x", Target: v1, Good: v2, Commands: []state.Command{staged, before}}, RolledBack, ""},
+		"and after one that an earlier agent wrote": {state.State{Status: state.RolledBack, Since: at, TrialID: "rollback-x", Target: v1, Good: v2, Commands: []state.Command{staged, failed}}, RolledBack, ""},
+		"and before a failure":                      {state.State{Status: state.RolledBack, Since: at, TrialID: "rollback-x", Target: v1, Good: v2, Commands: []state.Command{staged, after}}, Failed, "b"},
+		"an operator's rollback was kept":           {state.State{Status: state.Stable, Since: at, Good: v1, Commands: []state.Command{before, staged}}, "", ""},
+		"kept, after another one failed":            {state.State{Status: state.Stable, Since: at, Good: v2, Commands: []state.Command{staged, before}}, Completed, "a"},
+		"kept, before another one failed":           {state.State{Status: state.Stable, Since: at, Good: v2, Commands: []state.Command{staged, after}}, Failed, "b"},
 	} {
 		r := lastResult(tt.s)
 		if r == nil {
 			r = &LastResult{}
 		}
-		if r.Outcome != tt.outcome || r.CommandID != tt.id {
+		if r.Outcome != tt.outcome || r.CommandID != tt.id || r.Outcome == RolledBack && r.Version != tt.s.Target.String() {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
+}
+
+// The last result is what happened last, as the node records it.
+func TestTheLastResultOfANode(t *testing.T) {
+	t.Parallel()
+	s := state.State{Status: state.Stable, Good: release.MustVersion("1.0.0")}
+	now := time.Now()
+	next := func() time.Time { now = now.Add(time.Minute); return now }
+	command := func(id, to string) {
+		s = state.Start(s, state.Command{ID: id, Version: release.MustVersion(to), From: s.Good}, next())
+	}
+	want := func(what string, outcome Outcome, version string) {
+		t.Helper()
+		b, err := json.Marshal(s)
+		if err == nil {
+			err = json.Unmarshal(b, &s) // as a process reads it
+		}
+		if r := lastResult(s); err != nil || r == nil || r.Outcome != outcome || r.Version != version {
+			t.Errorf("%s: %+v, %v; want %s %s", what, r, err, outcome, version)
+		}
+	}
+	tree := state.Tree{Current: s.Good, LastGood: s.Good, Versions: []release.Version{release.MustVersion("1.2.0"), s.Good}}
+
+	command("a", "1.1.0")
+	s = state.Fail(s, "a", release.DiskFull, "no space", next())
+	want("a failure", Failed, "1.1.0")
+
+	command("b", "1.2.0")
+	s = state.Begin(state.Succeed(s, "b", "staged", next()), state.Trial{ID: "b", CommandID: "b", Target: release.MustVersion("1.2.0")}, next())
+	tree.Previous, tree.Current = tree.Current, s.Target
+	s, tree = state.Keep(s, tree, s.Target, "", next())
+	want("an upgrade", Completed, "1.2.0")
+
+	command("c", "1.3.0")
+	s = state.Fail(s, "c", release.DiskFull, "no space", next())
+	want("another failure", Failed, "1.3.0")
+
+	s, tree, err := state.RollBack(s, tree, release.Version{}, next())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ = state.Revert(s, tree, "it crashed", next())
+	want("an operator's rollback that failed", RolledBack, "1.0.0")
+
+	command("d", "1.4.0")
+	s = state.Fail(s, "d", release.DiskFull, "no space", next())
+	want("a last failure", Failed, "1.4.0")
 }

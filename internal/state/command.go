@@ -80,7 +80,7 @@ func Fail(s State, id string, code release.Code, why string, now time.Time) Stat
 func (s State) fail(id string, code release.Code, why string, now time.Time) State {
 	var failed Command
 	s = s.end(id, now, func(c *Command) {
-		c.Status, c.Code, c.Error = "", code, why
+		c.Status, c.Code, c.Error, c.StatusSince = "", code, why, s.Since
 		failed = *c
 	})
 	return s.report(now, Event{

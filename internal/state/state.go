@@ -130,6 +130,9 @@ type Command struct {
 	Status string       `json:"status,omitzero"`
 	Code   release.Code `json:"code,omitzero"`
 	Error  string       `json:"error,omitzero"`
+	// StatusSince is State.Since when the command failed. While they are equal, the failure is
+	// what happened last. Zero: it did not fail, or an earlier agent wrote it.
+	StatusSince time.Time `json:"status_since,omitzero"`
 	// Resumed counts how often staging was resumed after a restart since the download
 	// last grew. Have is the size of the download at that time, in bytes.
 	Resumed int   `json:"resumed,omitzero"`
