@@ -90,17 +90,18 @@ type Agent struct {
 	unsent unsent // of systemd
 	tries  *tries
 
-	warnings []string // of the start: see warn
-	readers  readers
+	readers readers
 
-	mu         sync.Mutex
-	readySent  bool
-	status     statusText
-	connection Connection        // for Status
-	known      state.State       // as it was read last, for Status
-	evidence   state.JudgeRecord // of the trial, for Status
-	busy       bool              // a release is being staged, or waits for the restart
-	staged     release.Version   // by that
+	mu          sync.Mutex
+	warnings    []string // of the start: see warn
+	keptWarning string   // why Options.Kept has not succeeded; "": it has, or is not due
+	readySent   bool
+	status      statusText
+	connection  Connection        // for Status
+	known       state.State       // as it was read last, for Status
+	evidence    state.JudgeRecord // of the trial, for Status
+	busy        bool              // a release is being staged, or waits for the restart
+	staged      release.Version   // by that
 	// stagingNow is the staging that began last; nil: none did.
 	stagingNow *stagingRun
 	// Why the node refuses upgrades, or nil: what the root cannot do, the last look at

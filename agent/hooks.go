@@ -121,8 +121,11 @@ func (a *Agent) runKept(ctx context.Context, res state.Result, trial bool) error
 	} else if !trial {
 		return nil
 	}
-	a.callHook(ctx, a.calls.kept, tries, func(ctx context.Context) error { return a.c.Kept(ctx, u) }, func(error) {},
+	a.callHook(ctx, a.calls.kept, tries, func(ctx context.Context) error { return a.c.Kept(ctx, u) }, a.warnKept,
 		func(h *state.Hooks, tries int) { h.KeptTries = tries }, func(h *state.Hooks) { h.Kept, h.KeptTries = nil, 0 })
+	if ctx.Err() == nil {
+		a.warnKept(nil)
+	}
 	return nil
 }
 

@@ -5,6 +5,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -293,5 +295,33 @@ func TestRestoredDataAreMigratedAgain(t *testing.T) {
 		m.failsTrial("1.2.0")
 		m.runs("1.1.0")
 		m.want("1.1.0", "1.0.0 to 1.1.0")
+	})
+}
+
+// A Kept that fails is a warning of the node until it succeeds.
+func TestAKeptThatFailsIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, _, _ := aloneOnTrial(t)
+		well := make(chan struct{})
+		c.Kept = func(context.Context, Change) error {
+			select {
+			case <-well:
+				return nil
+			default:
+				return errors.New("the disk is full")
+			}
+		}
+		a, stop, done := started(t, c)
+		changes := a.Changes(t.Context())
+		s := until(t, "it fails", 10*time.Minute, changes, func(s Status) bool { return len(s.Warnings) > 0 })
+		if w := s.Warnings; len(w) != 1 || !strings.Contains(w[0], "once 1.1.0 is kept") || !strings.Contains(w[0], "the disk is full") || !slices.Equal(a.health(t.Context()).Warnings, w) || a.health(t.Context()).Status != "ok" {
+			t.Errorf("%q, %+v", w, a.health(t.Context()))
+		}
+		close(well)
+		until(t, "it succeeds", 10*time.Minute, changes, func(s Status) bool { return len(s.Warnings) == 0 })
+		if h := a.health(t.Context()); len(h.Warnings) != 0 {
+			t.Errorf("%+v", h)
+		}
+		end(t, stop, done, nil)
 	})
 }

@@ -23,6 +23,9 @@ type Status struct {
 	Connection Connection `json:"connection"`
 	// NoManager means that the configuration names no manager.
 	NoManager bool `json:"no_manager,omitempty"`
+	// Warnings are those of the health message: problems of the start that the agent cannot
+	// repair, and that Options.Kept has not succeeded.
+	Warnings []string `json:"warnings,omitempty"`
 	// Withheld is why the node accepts no upgrade now; "": it accepts them.
 	Withheld string `json:"withheld,omitempty"`
 	// Upgrade is the upgrade that is in progress, or that waits for a restart or an operator;
@@ -118,6 +121,7 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Text, s.Connection = a.status.String(), a.connection
+	s.Warnings = a.warningsNow()
 	s.Upgrade, s.Trial, s.LastResult = a.upgradeNow(), trialNow(a.known, a.evidence), lastResult(a.known)
 	return s
 }

@@ -65,8 +65,8 @@ type Health struct {
 	// with the remedy. Older agents omit it if their configuration disables upgrades.
 	UpgradeUnavailable string `json:"upgrade_unavailable,omitempty"`
 	// Warnings are what the node found wrong at its start and could not repair, each with
-	// the remedy: ignored keys, modes and owners. Status does not depend on them. Older
-	// agents send none.
+	// the remedy: ignored keys, modes and owners; and that the service could not do what it
+	// does once its version is kept. Status does not depend on them. Older agents send none.
 	Warnings []string `json:"warnings,omitempty"`
 	// Trial is how far the trial of the running version is: TrialOpen, TrialGuard or
 	// TrialUnproven; "" without a trial, and of an earlier agent. TrialState is for readers.
