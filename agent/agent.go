@@ -92,16 +92,17 @@ type Agent struct {
 
 	readers readers
 
-	mu          sync.Mutex
-	warnings    []string // of the start: see warn
-	keptWarning string   // why Options.Kept has not succeeded; "": it has, or is not due
-	readySent   bool
-	status      statusText
-	connection  Connection        // for Status
-	known       state.State       // as it was read last, for Status
-	evidence    state.JudgeRecord // of the trial, for Status
-	busy        bool              // a release is being staged, or waits for the restart
-	staged      release.Version   // by that
+	mu               sync.Mutex
+	warnings         []string // of the start: see warn
+	keptWarning      string   // why Options.Kept has not succeeded; "": it has, or is not due
+	readySent        bool
+	status           statusText
+	connection       Connection        // for Status
+	known            state.State       // as it was read last, for Status
+	evidence         state.JudgeRecord // of the trial, for Status
+	checked, problem string            // Status.Health and Status.Problem
+	busy             bool              // a release is being staged, or waits for the restart
+	staged           release.Version   // by that
 	// stagingNow is the staging that began last; nil: none did.
 	stagingNow *stagingRun
 	// Why the node refuses upgrades, or nil: what the root cannot do, the last look at
@@ -257,6 +258,7 @@ func (a *Agent) run(ctx context.Context) error {
 	if a.attached == nil {
 		g.Go(func() error { return a.serve(ctx, res, trial) })
 		g.Go(func() error { return a.runKept(ctx, res, trial) })
+		g.Go(func() error { return a.checkOffline(ctx) })
 	}
 	g.Go(func() error { return a.retryHold(ctx) })
 	g.Go(func() error { return a.tryRoot(ctx) })

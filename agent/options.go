@@ -41,9 +41,10 @@ type Options struct {
 	// Signers are the rows of the allowlist; nil means verify.DefaultSigners.
 	Signers []verify.Signer
 	// Check is the program's own health: nil when it is well. It is called every
-	// second during a trial, before every health message, and before a swap. Limit: 10 s.
+	// second during a trial, before every health message, and before a swap; without a
+	// session, in a process that Run serves, as often as a health message is due. Limit: 10 s.
 	// On trial a failed call is a failed check; otherwise the node reports that it is
-	// degraded, and a swap is refused.
+	// degraded, Agent.Status says why, and a swap is refused.
 	Check func(context.Context) error
 	// Serve is the service's own work. Run calls it when RolledBack, if that is due, has
 	// returned. It returns when its context ends, at the latest after drain_secs; then it is

@@ -23,6 +23,11 @@ type Status struct {
 	Connection Connection `json:"connection"`
 	// NoManager means that the configuration names no manager.
 	NoManager bool `json:"no_manager,omitempty"`
+	// Health is the status of the health message, as the last call of the check found it:
+	// wire.StatusOK or wire.StatusDegraded. "": no call has ended yet.
+	Health string `json:"status,omitempty"`
+	// Problem is why Health is wire.StatusDegraded.
+	Problem string `json:"problem,omitempty"`
 	// Warnings are those of the health message: problems of the start that the agent cannot
 	// repair, and that Options.Kept has not succeeded.
 	Warnings []string `json:"warnings,omitempty"`
@@ -121,7 +126,7 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Text, s.Connection = a.status.String(), a.connection
-	s.Warnings = a.warningsNow()
+	s.Health, s.Problem, s.Warnings = a.checked, a.problem, a.warningsNow()
 	s.Upgrade, s.Trial, s.LastResult = a.upgradeNow(), trialNow(a.known, a.evidence), lastResult(a.known)
 	return s
 }

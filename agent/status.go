@@ -69,7 +69,7 @@ func watchdogInterval(usec, pid string) time.Duration {
 
 // statusText is the text that systemctl status shows, in parts. unavailable begins
 // with noUpgrades, if it is not empty.
-type statusText struct{ service, upgrade, unavailable, manager, own string }
+type statusText struct{ service, check, upgrade, unavailable, manager, own string }
 
 const noUpgrades = "upgrades are not possible: "
 
@@ -101,7 +101,7 @@ var quotesNoPart = strings.NewReplacer("; connected to", ", connected to", "; no
 
 func (w statusText) String() string {
 	var parts []string
-	for _, p := range []string{w.service, w.own, w.upgrade, w.unavailable, w.manager} {
+	for _, p := range []string{w.service, w.check, w.own, w.upgrade, w.unavailable, w.manager} {
 		if p != "" {
 			parts = append(parts, quotesNoPart.Replace(strings.Join(strings.Fields(p), " "))) // on one line
 		}

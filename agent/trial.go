@@ -165,14 +165,6 @@ func (a *Agent) recordJudge(s state.State, change func(*state.JudgeRecord)) {
 	}
 }
 
-// check asks whether the version on trial is well, and whether that version answers.
-func (a *Agent) check(ctx context.Context) error {
-	if err := checkOtherVersions(a.c.Layout, a.c.version); err != nil {
-		return err
-	}
-	return a.ownCheck(ctx)
-}
-
 // record retries change until it is durable. It reports false if ctx ended first.
 // firstTry, if set, is called once, after the first attempt, whatever its result.
 func (a *Agent) record(ctx context.Context, what string, change state.Change, firstTry func(state.Result)) (state.Result, bool) {
