@@ -327,6 +327,9 @@ func (a *Agent) unavailable() error {
 	if why := a.c.Warnings.Withhold; why != "" {
 		return errors.New(why)
 	}
+	if a.calls.beforeTrial.runs() { // it would be refused after its download
+		return errors.New("an earlier call of Options.BeforeTrial was abandoned and still runs: the service cannot save its data before a trial; restart the service")
+	}
 	for _, err := range []error{a.unableErr, a.hold.problem(), a.reconcileErr, a.rootErr, a.differsErr, a.unitErr, a.uncountedErr} {
 		if err != nil {
 			return fsutil.NameDenial(err)

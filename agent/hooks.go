@@ -55,7 +55,7 @@ func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
 	}
 	if a.c.BeforeTrial != nil {
 		if err := a.calls.beforeTrial.call(ctx, func(ctx context.Context) error { return a.c.BeforeTrial(ctx, u) }); err != nil {
-			return fmt.Errorf("the service did not save its data before the trial of %s: %w", v, err)
+			return release.Errorf(release.DataNotSaved, "the service did not save its data before the trial of %s: %w", v, err)
 		}
 	}
 	return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Save(saved) })

@@ -177,3 +177,29 @@ func TestADamagedRecordOfHooksIsReported(t *testing.T) {
 		end(t, stop, done, nil)
 	})
 }
+
+// While an abandoned call of BeforeTrial runs, the node says that it takes no upgrade, before it
+// downloads one.
+func TestABeforeTrialThatHangs(t *testing.T) {
+	t.Parallel()
+	c := bareNode(t)
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		c.BeforeTrial = func(context.Context, Change) error { <-hang; return nil }
+		a, err := newOf(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.beforeTrial(t.Context(), release.MustVersion("1.1.0")); release.CodeOf(err) != release.DataNotSaved || !strings.Contains(err.Error(), "did not return") {
+			t.Errorf("got %v", err)
+		}
+		if err := a.unavailable(); err == nil || !strings.Contains(err.Error(), "restart the service") {
+			t.Errorf("upgrades are withheld for %v", err)
+		}
+		close(hang)
+		synctest.Wait()
+		if err := a.unavailable(); err != nil && strings.Contains(err.Error(), "BeforeTrial") {
+			t.Errorf("upgrades are withheld for %v", err)
+		}
+	})
+}

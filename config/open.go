@@ -96,12 +96,7 @@ func Open(path string) (Settings, Warnings, error) {
 		if copyErr != nil || !registered(s.Layout) {
 			continue
 		}
-		w := Warnings{List: []Warning{{
-			release.Foreign(fmt.Sprintf("%v; the agent runs with a copy of the last valid file (%s) and refuses upgrades", err, c.path), maxText),
-			"correct the file, and restart the service",
-		}}}
-		w.Withhold = w.List[0].String()
-		return s, w, nil
+		return s, fallback(err, c.path), nil
 	}
 	if home, ok := f.home(); ok && elsewhere {
 		f.config.Service.InstallRoot = home.Root()
@@ -230,13 +225,7 @@ func (f file) warnings(l state.Layout) Warnings {
 		w.Withhold = protection.String()
 		w.List = append(w.List, protection)
 	}
-	if problem, repairable := f.access(l, uint32(os.Geteuid())); problem.Cause != "" {
-		w.List = append(w.List, problem)
-		if repairable {
-			w.Path = f.path
-		}
-	}
-	return w
+	return f.withAccess(w, l)
 }
 
 // unknownProtections returns the keys of [upgrade] that Config does not have. Unlike

@@ -16,7 +16,7 @@ var tables = []string{"service", "manager", "upgrade", "health"}
 
 // FromTOML reads the tables [service], [manager], [upgrade] and [health] of a larger document,
 // such as the file of a service that links the agent. It ignores all other tables, except that
-// one with nearly the same name, such as [Upgrade] or [upgrades], is an error, and so is an unknown
+// one with nearly the same name, such as [Upgrade], [upgrades] or [upgarde], is an error, and so is an unknown
 // key in one of the four. Config.Resolve then checks the values. service.install_root must be set,
 // since no path is that of this document.
 func FromTOML(doc []byte) (Config, error) {
@@ -110,12 +110,29 @@ func rooted(c Config) (Config, error) {
 	return c, nil
 }
 
+// near reports whether name is t, its plural, or t with one mistake: a letter that is another one, is
+// missing, or has changed places with the next one. A longer name, like healthz, is the author's.
+func near(name, t string) bool {
+	if name == t || name == t+"s" {
+		return true
+	}
+	i := 0
+	for i < len(name) && i < len(t) && name[i] == t[i] {
+		i++
+	}
+	rest, of := name[i:], t[i:]
+	if of == "" {
+		return false
+	}
+	return rest == of[1:] || len(rest) == len(of) && (rest[1:] == of[1:] || len(of) > 1 && rest[0] == of[1] && rest[1] == of[0] && rest[2:] == of[2:])
+}
+
 // nearNames returns an error for each table whose name is nearly that of one of ours.
 func nearNames(all map[string]any) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		for _, t := range tables {
-			if name != t && (strings.EqualFold(name, t) || strings.EqualFold(name, t+"s") || strings.EqualFold(name+"s", t)) {
+			if name != t && near(strings.ToLower(name), t) {
 				rule := fmt.Sprintf("unknown table; its name must be %q", t)
 				errs = append(errs, &Error{Key: name, Rule: rule, text: fmt.Sprintf("config: %s: %s", name, rule)})
 			}

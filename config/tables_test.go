@@ -72,7 +72,8 @@ func TestTablesOfALargerDocument(t *testing.T) {
 func TestTablesWithNearNames(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{"upgrades": "upgrade", "Upgrade": "upgrade", "UPGRADES": "upgrade", "Service": "service", "services": "service",
-		"managers": "manager", "Manager": "manager", "HEALTH": "health", "healths": "health", "upgrader": "", "servic": "", "heal": "", "s": ""} {
+		"managers": "manager", "Manager": "manager", "HEALTH": "health", "healths": "health", "servic": "service", "helath": "health", "Heatlh": "health", "manger": "manager", "upgarde": "upgrade", "upgrape": "upgrade", "ervice": "service",
+		"upgrader": "", "heal": "", "s": "", "healthz": "", "health2": "", "healthss": "", "mangers": ""} {
 		for doc, read := range map[string]func([]byte) (Config, error){
 			ownTOML + "[" + name + "]\nenabled = false":                             FromTOML,
 			name + ".enabled = false\n" + ownTOML:                                   FromTOML,

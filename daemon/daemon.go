@@ -58,7 +58,7 @@ type Options struct {
 	// it logs lines of JSON to standard error.
 	Agent agent.Options
 	// Open reads the configuration that `run --config` and `probe --config` name; nil:
-	// config.Open. See config.FromTOML and config.FromJSON for a file of the service's own.
+	// config.Open. See config.OpenWith for a file of the service's own. An error ends the program.
 	Open config.Opener
 	// Flags are further flags of `run`, which it parses before Serve is called; nil: none.
 	Flags *flag.FlagSet

@@ -68,6 +68,7 @@ const (
 	ChecksumMismatch Code = "upgrade_checksum_mismatch"
 	ExtractFailed    Code = "upgrade_extract_failed"
 	ConfigRefused    Code = "upgrade_config_refused"
+	DataNotSaved     Code = "upgrade_data_not_saved" // the service refused the trial, or could not save its data for a rollback
 	DiskFull         Code = "upgrade_disk_full"
 )
 
@@ -109,7 +110,7 @@ func (c Code) Severity() Severity {
 		return Info
 	case Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy, NotStarted,
 		URLInvalid, NetworkError, ManifestInvalid, ManifestChanged, ArchMismatch, VariantMismatch,
-		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull:
+		ChecksumMismatch, ExtractFailed, ConfigRefused, DataNotSaved, DiskFull:
 		return Warning
 	default:
 		return Critical
@@ -123,7 +124,7 @@ func Codes() []Code {
 		SignatureInvalid, IdentityNotAllowed, RekorInvalid,
 		Disabled, ChannelNotAllowed, VersionTooOld, VersionInvalid, SequenceTooOld, InProgress, Unhealthy,
 		URLInvalid, NetworkError, ManifestInvalid, ManifestChanged, ArchMismatch, VariantMismatch,
-		ChecksumMismatch, ExtractFailed, ConfigRefused, DiskFull, Internal,
+		ChecksumMismatch, ExtractFailed, ConfigRefused, DataNotSaved, DiskFull, Internal,
 	}
 }
 

@@ -74,6 +74,9 @@ func Explain(c Code) Explanation {
 	case ConfigRefused:
 		return Explanation{"The new version would not run with the node's config.toml, or would refuse upgrades because of it. The node still runs the previous version.",
 			"Correct config.toml on the node as the message says, then retry."}
+	case DataNotSaved:
+		return Explanation{"The service on the node did not save its data for a rollback, or refused the trial of the new version. The node still runs the previous version.",
+			"Read the message, which is the service's, and its journal; then retry."}
 	case DiskFull:
 		return Explanation{"The node has too little free space. It needs three times the size of the archive.", "Free space on the node, then retry."}
 	case Internal:

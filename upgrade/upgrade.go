@@ -204,7 +204,7 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	}
 	if p.c.BeforeSwap != nil && r.End != Install {
 		if err := p.c.BeforeSwap(ctx, staged.Version()); err != nil {
-			return rel, release.Errorf(release.Internal, "%w", err)
+			return rel, release.Errorf(release.CodeOf(err), "%w", err)
 		}
 	}
 	if err := p.checkRunning(ctx, r); err != nil {

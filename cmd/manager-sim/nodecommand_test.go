@@ -69,6 +69,12 @@ func TestNodeCommand(t *testing.T) {
 	if _, errs, code := m.run("node", "command", n.ID, "echo", "--params", `"`+strings.Repeat("a", api.MaxParams)+`"`); code != cli.Refused || !strings.Contains(errs, "more than 65536") {
 		t.Errorf("%d %q", code, errs)
 	}
+	if err := os.WriteFile(file, []byte(`"`+strings.Repeat("a", 10*api.MaxParams)+`"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := m.run("node", "command", n.ID, "echo", "--params", "@"+file); code == cli.OK || !strings.Contains(errs, " bytes") || strings.Contains(errs, "http:") {
+		t.Errorf("%d %q", code, errs)
+	}
 	for _, args := range [][]string{{"--params", "{"}, {"--life", "1s"}, {"--timeout", "1s"}} {
 		if _, errs, code := m.run(append([]string{"node", "command", n.ID, "echo"}, args...)...); code != cli.Misuse {
 			t.Errorf("%v: %d %q", args, code, errs)

@@ -67,7 +67,8 @@ func newTokenCreateCmd() *cobra.Command {
 	var expires time.Duration
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a token, and print its secret once", Args: cli.ExactArgs(1, "role"),
-		Example: `  manager-sim token create ci --role operator --group 'site one' > ci.token`,
+		Example: `  manager-sim token create ci --role operator --group 'site one' > ci.token
+  manager-sim token create dashboard --role viewer --group '*'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkRole(role); err != nil {
 				return err
@@ -80,6 +81,10 @@ func newTokenCreateCmd() *cobra.Command {
 				t.ExpiresInSecs = int64(expires.Seconds())
 			}
 			for _, name := range groups {
+				if name == api.AllGroups {
+					t.Groups = append(t.Groups, name)
+					continue
+				}
 				id, err := c.groupID(cmd.Context(), name)
 				if err != nil {
 					return fmt.Errorf("--group: %w", err)
@@ -101,7 +106,7 @@ func newTokenCreateCmd() *cobra.Command {
 	}
 	c.flags(cmd)
 	cmd.Flags().StringVar(&role, "role", "", "viewer, operator, group_admin or super_admin (required)")
-	cmd.Flags().StringArrayVar(&groups, "group", nil, "name or id of a group that the role is for; may be repeated")
+	cmd.Flags().StringArrayVar(&groups, "group", nil, "name or id of a group that the role is for, or '*' for all and for nodes without a group; may be repeated")
 	cmd.Flags().DurationVar(&expires, "expires", 0, "lifetime, such as 720h: 1h to 9600h, which is 400 days (default: 90 days)")
 	return cmd
 }

@@ -45,6 +45,9 @@ func TestTokens(t *testing.T) {
 	if _, errs, code := m.run("token", "create", "blind", "--role", "operator"); code != cli.OK || !strings.Contains(errs, "\nwarning: ") {
 		t.Errorf("without a group: %d %s", code, errs)
 	}
+	if _, errs, code := m.run("token", "create", "all", "--role", "operator", "--group", "*"); code != cli.OK || strings.Contains(errs, "warning: ") {
+		t.Errorf("for all groups: %d %s", code, errs)
+	}
 	if out, errs, code := m.run("token", "revoke", id); code != cli.OK || !strings.Contains(out, "is revoked") {
 		t.Errorf("revoke: %d %s", code, errs)
 	}

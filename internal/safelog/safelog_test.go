@@ -47,7 +47,7 @@ func TestAHandlerThatFails(t *testing.T) {
 	t.Parallel()
 	bad := map[string]func(free <-chan struct{}){
 		"panics":              func(<-chan struct{}) { panic("no disk") },
-		"panics with nil":     func(<-chan struct{}) { var h slog.Handler; h.Enabled(nil, 0) },
+		"panics with nil":     func(<-chan struct{}) { var h slog.Handler; h.Enabled(context.Background(), 0) },
 		"hangs":               func(free <-chan struct{}) { <-free },
 		"ends its goroutine":  func(<-chan struct{}) { runtime.Goexit() },
 		"takes nearly 2 s":    func(<-chan struct{}) { time.Sleep(safelog.Limit - time.Millisecond) },

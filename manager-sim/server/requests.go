@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -57,6 +58,9 @@ func checkReason(w http.ResponseWriter, reason string) (string, bool) {
 }
 
 func badRequest(w http.ResponseWriter, err error) {
+	if long, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		err = fmt.Errorf("the body has more than %d bytes", long.Limit)
+	}
 	answer.Problem(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
 }
 
