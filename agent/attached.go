@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,10 +123,10 @@ func Attend(ctx context.Context, c config.Config, o Options, u Unit) error {
 		}
 		a.hold, a.attached.stale, a.attached.ended, a.attached.began = held, stale, ended, began
 		if !ready {
-			if err := notify("READY=1"); err != nil {
-				a.log.Warn("systemd was not notified", "error", err)
-			}
 			ready = true
+			untilTold, told := context.WithCancel(ctx)
+			defer told()
+			tellReady(untilTold, notify, a.log)
 		}
 		run := time.Now()
 		err = a.run(ctx)
@@ -156,6 +157,28 @@ const (
 	shortRun     = 10 * time.Second
 	longestPause = time.Minute
 )
+
+// tellReady sends READY=1 until systemd has it: without that it ends the agent. Nobody waits for it
+// after the first attempt.
+func tellReady(ctx context.Context, notify func(string) error, log *slog.Logger) {
+	err := notify("READY=1")
+	if err == nil {
+		return
+	}
+	log.Warn("systemd was not notified", "error", err)
+	go func() {
+		tick := time.NewTicker(notifyPause)
+		defer tick.Stop()
+		for err != nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				err = notify("READY=1")
+			}
+		}
+	}()
+}
 
 // rest waits for pause. Meanwhile the agent does not hang, as systemd's watchdog could think.
 func rest(ctx context.Context, pause time.Duration, notify func(string) error) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,4 +142,32 @@ func TestAnAttachedRollbackForACheckIsWatched(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An attached agent tells systemd that it is ready until systemd has read it, and then no more:
+// otherwise systemd would end it.
+func TestAnAttachedAgentIsReadyForABusySystemd(t *testing.T) {
+	t.Parallel()
+	c, l := attachedRoot(t)
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		deaf, heard := 3, 0
+		c.Notify = func(s string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if s != "READY=1" {
+				return nil
+			}
+			if deaf--; deaf >= 0 {
+				return errors.New("nobody reads")
+			}
+			heard++
+			return nil
+		}
+		attend(t, c, l, newService(l).unit(), after(time.Minute))
+		if mu.Lock(); heard != 1 {
+			t.Errorf("systemd read READY=1 %d times", heard)
+		}
+		mu.Unlock()
+	})
 }
