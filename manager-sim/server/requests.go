@@ -59,7 +59,7 @@ func checkReason(w http.ResponseWriter, reason string) (string, bool) {
 
 func badRequest(w http.ResponseWriter, err error) {
 	if long, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		err = fmt.Errorf("the body has more than %d bytes", long.Limit)
+		err = fmt.Errorf("the body is too large: it has more than %d bytes", long.Limit)
 	}
 	answer.Problem(w, http.StatusBadRequest, api.CodeBadRequest, "%v", err)
 }
