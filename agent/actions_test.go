@@ -39,8 +39,10 @@ func TestHandlersAreChecked(t *testing.T) {
 		`Options.Handlers["Reboot"]: the action "Reboot" is not a lower-case letter`:    {Handlers: Handlers{"Reboot": ok}},
 		`Options.Handlers[""]: the name of an action is empty`:                          {Handlers: Handlers{"": ok}},
 		`has 65 bytes, more than 64`:                    {Handlers: Handlers{strings.Repeat("a", 65): ok}},
+		`Options.Handlers is a nil *agent.Handlers`:     {Handlers: (*Handlers)(nil)},
 		`Options.Handlers["reboot"] is nil`:             {Handlers: Handlers{"reboot": nil}},
 		`Options.Handlers has 65 entries, more than 64`: {Handlers: many},
+		`Options.HandlerTimeout is 25h0m0s`:             {HandlerTimeout: 25 * time.Hour},
 		`Options.HandlerTimeout is -1s`:                 {Handlers: Handlers{"reboot": ok}, HandlerTimeout: -time.Second},
 	} {
 		c := bareNode(t)

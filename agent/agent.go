@@ -34,6 +34,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/safelog"
@@ -70,6 +71,7 @@ type Agent struct {
 	// healthDue asks the session for a health message, outbox to deliver what is in
 	// the outbox; each at most once until the session has done it.
 	healthDue, outbox chan struct{}
+	checkDue          chan struct{} // asks for a check while there is no session
 	// swapped is closed, once, when a new version waits for the restart.
 	swapped chan struct{}
 	keptNow chan struct{} // is closed when the trial of this version ends well
@@ -91,6 +93,11 @@ type Agent struct {
 	tries  *tries
 
 	readers readers
+
+	// hooksTurn has an element while somebody changes hooks.json or owedHooks: a channel, because
+	// that may wait for another process.
+	hooksTurn chan struct{}
+	owedHooks []func(*state.Hooks) // changes of hooks.json that could not be recorded yet
 
 	mu               sync.Mutex
 	warnings         []string // of the start: see warn
@@ -144,7 +151,7 @@ func newAgent(r settings) *Agent {
 	r.Log = safelog.New(r.Log)
 	a := &Agent{
 		c: r, calls: newCallbacks(r), log: r.Log, startedAt: time.Now(), tries: newTries(), keyShares: map[string]keyShare{},
-		healthDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}), restored: make(chan struct{}), dataReady: make(chan struct{}),
+		hooksTurn: make(chan struct{}, 1), healthDue: make(chan struct{}, 1), checkDue: make(chan struct{}, 1), outbox: make(chan struct{}, 1), swapped: make(chan struct{}), keptNow: make(chan struct{}), restored: make(chan struct{}), dataReady: make(chan struct{}),
 		refusals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), starts: rate.NewLimiter(rate.Every(startEvery), startBurst),
 		withdrawals: rate.NewLimiter(rate.Every(refusalEvery), refusalBurst), ownEvents: newOwnEvents(),
 	}
@@ -195,6 +202,9 @@ func (a *Agent) Run(ctx context.Context) error {
 
 func (a *Agent) run(ctx context.Context) error {
 	a.log.Info("agent started", "version", a.c.version.String(), "root", a.c.Layout.Root(), "device_type", a.c.Host.DeviceType)
+	if len(a.c.Manager.URLs) > 0 {
+		go cert.System() // which takes some ms, before the first connection needs it
+	}
 	if verify.Simulation {
 		a.log.Warn("SIMULATION BUILD: it trusts a simulated Sigstore; never install it on a device")
 	}
@@ -269,13 +279,14 @@ func (a *Agent) run(ctx context.Context) error {
 		g.Go(func() error { return a.awaitRestart(ctx, res) })
 	} else {
 		g.Go(func() error { return a.followCurrent(ctx, res.Tree.Current) })
+		g.Go(func() error { a.withdrawRestart(); return nil }) // not before the agent connects: it syncs
 	}
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.swapped:
-			return a.drain(ctx)
+			return a.leave(ctx)
 		}
 	})
 	err := g.Wait()
@@ -339,8 +350,8 @@ func (a *Agent) unavailable() error {
 }
 
 // drain waits, for at most drain_secs, until the service has finished its work, no handler of
-// a command runs, and the manager has every report and answer that can be sent now. Then the run ends.
-func (a *Agent) drain(ctx context.Context) error {
+// a command runs, and the manager has every report and answer that can be sent now.
+func (a *Agent) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, a.c.DrainTime)
 	defer cancel()
 	if a.c.Drain != nil {
@@ -354,13 +365,13 @@ func (a *Agent) drain(ctx context.Context) error {
 		entries, _, err := a.c.Layout.Outbox().List()
 		entries = slices.DeleteFunc(entries, a.forLater())
 		if (err != nil || len(entries) == 0 || len(a.c.URLs) == 0) && (a.commands == nil || a.commands.idle()) {
-			return ErrRestart
+			return
 		}
 		wake(a.outbox)
 		select {
 		case <-ctx.Done():
 			a.log.Info("drain time is over; the new version delivers the remaining reports", "undelivered", len(entries), "drain", a.c.DrainTime.String())
-			return ErrRestart
+			return
 		case <-tick.C:
 		}
 	}

@@ -18,6 +18,10 @@ func (j *attachedJudge) takeBack(ctx context.Context, now time.Time) (done bool,
 		j.log.Warn("the request for a restart was not withdrawn", "error", err)
 	}
 	why := fmt.Sprintf("nothing restarted %s within %v after the swap: %s", a.c.Service.Unit, a.patience(), j.requests.words(j.unit))
+	if j.unit.OwnStop { // nobody else starts it, whatever happens to this process
+		j.record.Ends = j.unit.Invocation
+		j.note(now)
+	}
 	res, err := a.do(ctx, func(s state.State, t state.Tree, now time.Time) (state.State, state.Tree, error) {
 		if s.TrialID == j.trial {
 			s, t = state.TakeBackSwap(s, t, why, now)
@@ -31,11 +35,14 @@ func (j *attachedJudge) takeBack(ctx context.Context, now time.Time) (done bool,
 		return false, nil
 	}
 	if res.State.Status != state.RolledBack { // it was started meanwhile
+		if j.record.Ends != "" {
+			j.record.Ends = ""
+			j.note(now)
+		}
 		return false, nil
 	}
 	j.log.Error("the swap was taken back: the new version was never started", "reason", why)
-	// It may have been started right before; and what the agent's own request stopped, nobody
-	// else starts.
+	// It may have been started right before, or stopped by the agent's own request.
 	if unit, err := a.attached.look(ctx); err == nil && (unit.Invocation != j.record.Before || unit.OwnStop) {
 		j.record.Ends, a.attached.ended = unit.Invocation, unit.Invocation
 		j.note(time.Now())

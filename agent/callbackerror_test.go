@@ -188,8 +188,9 @@ func TestErrorsInAStableStartThatCannotBeRead(t *testing.T) {
 		if h := a.health(t.Context()); h.Status != "degraded" || !strings.Contains(h.UpgradeUnavailable, "Options.CheckUnit") {
 			t.Errorf("health: %+v", h)
 		}
+		_, notSaved := a.beforeTrial(t.Context(), release.MustVersion("1.1.0"))
 		for name, err := range map[string]error{
-			"BeforeTrial": a.beforeTrial(t.Context(), release.MustVersion("1.1.0")), "CheckVersion": a.fitsVersion(t.Context(), ""), "Check": a.askCheck(t.Context()),
+			"BeforeTrial": notSaved, "CheckVersion": a.fitsVersion(t.Context(), ""), "Check": a.askCheck(t.Context()),
 		} {
 			if !isCallbackError(err) {
 				t.Errorf("%s: %v", name, err)

@@ -12,6 +12,7 @@ const (
 	notifyLimit       = time.Second
 	checkUnitLimit    = 30 * time.Second
 	checkVersionLimit = time.Minute
+	checkRestartLimit = 5 * time.Second
 	journalLimit      = 20 * time.Second
 	verifiedLimit     = 2 * time.Second
 	hookLimit         = 10 * time.Minute
@@ -21,8 +22,8 @@ const (
 // callbacks call the functions of Options. The runs of Attend share them, since an abandoned
 // call may outlive a run.
 type callbacks struct {
-	check, drain, notify, checkUnit, checkVersion, journal, verified *callback
-	serve, beforeTrial, kept, rolledBack                             *callback
+	check, drain, notify, checkUnit, checkVersion, checkRestart, journal, verified *callback
+	serve, beforeTrial, kept, rolledBack                                           *callback
 
 	handlers map[string]*callback // by the name of the action
 }
@@ -37,6 +38,7 @@ func newCallbacks(r settings) *callbacks {
 		notify:       newCallback("Options.Notify", notifyLimit, log),
 		checkUnit:    newCallback("Options.CheckUnit", checkUnitLimit, log),
 		checkVersion: newCallback("Options.CheckVersion", checkVersionLimit, log),
+		checkRestart: newCallback("Options.CheckRestart", checkRestartLimit, log),
 		journal:      newCallback("Options.Journal", journalLimit, log),
 		verified:     newCallback("Options.Verified", verifiedLimit, log),
 		serve:        serve,

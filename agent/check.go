@@ -38,7 +38,8 @@ func (a *Agent) showCheck(err error) {
 	})
 }
 
-// checkOffline asks the check while no health message and no trial does, for Status.
+// checkOffline asks the check while no health message and no trial does, for Status: regularly,
+// and when the service begins or ends to serve.
 func (a *Agent) checkOffline(ctx context.Context) error {
 	tick := time.NewTicker(wire.HealthInterval)
 	defer tick.Stop()
@@ -47,6 +48,7 @@ func (a *Agent) checkOffline(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-a.checkDue:
 		}
 		a.mu.Lock()
 		asked := a.connection.Connected || a.known.Status == state.PendingHealth

@@ -56,8 +56,8 @@ func (a *Agent) restrictConfig(path string) error {
 // file cannot be used. A version on trial keeps none, because the version that a
 // rollback returns to must understand the copy.
 func (a *Agent) keepConfig(ctx context.Context) {
-	text, l := a.c.Warnings.Accepted, a.c.Layout
-	if text == nil {
+	text, l := []byte(a.c.Warnings.Accepted.Reveal()), a.c.Layout
+	if len(text) == 0 {
 		return
 	}
 	old, err := fsutil.ReadFile(l.AcceptedConfig(), config.MaxFile)

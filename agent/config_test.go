@@ -200,7 +200,7 @@ func TestAVersionOnTrialKeepsNoConfiguration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Version, c.Warnings.Accepted = res.State.Target.String(), []byte("of the new version")
+		c.Version, c.Warnings.Accepted = res.State.Target.String(), config.NewSecret("of the new version")
 		c.Upgrade.BootHealthWindowSecs = 10
 		c.Manager = config.Manager{URLs: []string{"ws://127.0.0.1:1"}, AllowInsecure: true, RegistrationToken: config.NewSecret("t"), Proxy: config.NewSecret("none")}
 		c.Check = func(context.Context) error { return nil }

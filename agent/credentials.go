@@ -52,7 +52,21 @@ func (a *Agent) credentials(ctx context.Context) (credentials, error) {
 		}
 		a.registered = credentials{}
 	}
-	return loadCredentials(a.c.Layout)
+	c, err := loadCredentials(a.c.Layout)
+	if c.NodeID != "" {
+		return c, err
+	}
+	// A rollback may not have brought them back yet: the disk was full.
+	if res, e := a.c.Layout.Read(); e == nil && a.c.Layout.CredentialsDue(res.State) {
+		a.do(ctx, nil)
+		if c, err := loadCredentials(a.c.Layout); c.NodeID != "" {
+			return c, err
+		}
+		if kept, e := readCredentials(a.c.Layout.TrialCredentials(res.State.TrialID)); e == nil && kept.NodeID != "" {
+			return kept, nil
+		}
+	}
+	return c, err
 }
 
 // keepCredentials writes c. If that fails, this process uses c all the same and tries

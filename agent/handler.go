@@ -59,8 +59,8 @@ const (
 // CommandHandlers is nil, or a Handlers. It is an interface so that a program without handlers
 // does not link what serves them.
 type CommandHandlers interface {
-	// checked returns a copy, and what is wrong with the handlers and their limit.
-	checked(limit time.Duration) (CommandHandlers, error)
+	// checked returns a copy, and what is wrong with the handlers.
+	checked() (CommandHandlers, error)
 	callbacks(limit time.Duration, log func(string, ...any)) map[string]*callback
 	server(a *Agent) commandServer
 }
@@ -68,11 +68,8 @@ type CommandHandlers interface {
 // Handlers are the handlers of a program's actions, by the name of the action.
 type Handlers map[string]Handler
 
-func (h Handlers) checked(limit time.Duration) (CommandHandlers, error) {
+func (h Handlers) checked() (CommandHandlers, error) {
 	var errs []error
-	if limit < 0 || limit > maxHandlerTimeout {
-		errs = append(errs, config.NewError("Options.HandlerTimeout", " is %v; it must be 0 (for %v) to %v", limit, defaultHandlerTimeout, maxHandlerTimeout))
-	}
 	if n := len(h); n > wire.MaxActions {
 		errs = append(errs, config.NewError("Options.Handlers", " has %d entries, more than %d", n, wire.MaxActions))
 	}

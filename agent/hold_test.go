@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"log/slog"
 	"os"
 	"slices"
@@ -174,6 +175,7 @@ func TestAttendHoldsTheLockOverAllVersions(t *testing.T) {
 // A start that systemd made, and that the watchdog counted, does not fail because another
 // process holds the root: the agent runs, and refuses upgrades.
 func TestASecondAgentOfSystemdRuns(t *testing.T) {
+	box.Slow(t)
 	t.Setenv("INVOCATION_ID", strings.Repeat("a", 32))
 	t.Setenv("SYSTEMD_EXEC_PID", strconv.Itoa(os.Getpid()))
 	l, err := state.At(t.TempDir())

@@ -36,29 +36,58 @@ func (a *Agent) checkHooks() {
 }
 
 // beforeTrial has the service save its data for a rollback from v. An error refuses the upgrade.
-// While RolledBack is due, the data that were saved before are the good ones: the service does not
-// save others over them, and v inherits them.
-func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
+// While RolledBack is due, or this version is on trial, the data that were saved before are the good
+// ones: the service does not save others over them, and v inherits them.
+// still reports whether that has not changed since.
+func (a *Agent) beforeTrial(ctx context.Context, v release.Version) (still func() bool, err error) {
 	if a.c.BeforeTrial == nil && a.c.RolledBack == nil {
-		return nil
+		return nil, nil
+	}
+	if err := a.recordOwed(ctx); err != nil {
+		return nil, err
 	}
 	res, err := a.c.Layout.Read()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	var then state.Hooks
+	h, _ := a.c.Layout.ReadHooks() // an unreadable record has nothing to inherit
+	decided, fits := h, false      // fits: what h said still holds when the decision is recorded
+	record := func(change func(*state.Hooks)) (func() bool, error) {
+		err := a.changeHooks(ctx, func(h *state.Hooks) {
+			if fits = h.SavedAs(decided); fits {
+				change(h)
+			}
+			then = *h
+		})
+		return func() bool {
+			if !fits {
+				return false
+			}
+			now, err := a.c.Layout.Read()
+			h, e := a.c.Layout.ReadHooks()
+			return err == nil && e == nil && now.State.SameTrial(res.State) && h.SavedAs(then)
+		}, err
 	}
 	u := Change{From: a.c.version, To: v}
 	saved := state.Saved{From: u.From, To: u.To, After: res.State.TrialID}
-	h, _ := a.c.Layout.ReadHooks() // an unreadable record has nothing to inherit
-	if _, due := h.Restores(res.State); due && a.c.RolledBack != nil {
+	if _, due := h.Restores(res.State, a.c.version); due && a.c.RolledBack != nil {
 		a.log.Warn("the service does not save its data again: it has not restored those that it saved before", "to", v.String())
-		return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Inherit(saved) })
+		return record(func(h *state.Hooks) { h.Inherit(saved) })
+	}
+	if _, back := res.State.OperatorRollback(); back && h.RestoredIn == res.State.TrialID {
+		return record(func(*state.Hooks) {}) // a rollback from v returns to the newer version, and an operator may return from that again
+	}
+	if h.InheritOnTrial(res.State, a.c.version, v) {
+		a.log.Info("the service does not save its data again: this version is on trial, and a rollback restores those that were saved before it", "to", v.String())
+		return record(func(h *state.Hooks) { h.InheritOnTrial(res.State, a.c.version, v) })
 	}
 	if a.c.BeforeTrial != nil {
 		if err := a.calls.beforeTrial.call(ctx, func(ctx context.Context) error { return a.c.BeforeTrial(ctx, u) }); err != nil {
-			return release.Errorf(release.DataNotSaved, "the service did not save its data before the trial of %s: %w", v, err)
+			return nil, release.Errorf(release.DataNotSaved, "the service did not save its data before the trial of %s: %w", v, err)
 		}
 	}
-	return a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Save(saved) })
+	return record(func(h *state.Hooks) { h.Save(saved) })
 }
 
 // restore has the service restore its data after a rollback to this version, until that succeeds
@@ -67,20 +96,49 @@ func (a *Agent) beforeTrial(ctx context.Context, v release.Version) error {
 func (a *Agent) restore(ctx context.Context, s state.State, refused func(error)) {
 	begun := sync.OnceFunc(func() { close(a.restored) })
 	defer begun()
+	h := a.settle(ctx, s)
+	if h.InheritReplaced(s) {
+		a.recordDone(ctx, func(h *state.Hooks) { h.InheritReplaced(s) })
+	}
 	if a.c.RolledBack == nil {
 		return
 	}
-	h, _ := a.c.Layout.ReadHooks() // checkHooks has reported the error
-	from, due := h.Restores(s)
+	from, due := h.Restores(s, a.c.version)
 	if !due {
 		return
 	}
 	defer a.extendStart(ctx)() // systemd would end a restoration that takes longer than a start
-	u := Change{From: a.c.version, To: from, Reason: s.Reason}
-	a.callHook(ctx, a.calls.rolledBack, h.RestoreTries, func(ctx context.Context) error { return a.c.RolledBack(ctx, u) }, func(err error) {
+	u, tries := Change{From: a.c.version, To: from, Reason: s.Reason}, h.RestoreTries
+	if s.Status == state.PendingHealth { // the trial bounds its starts, and ends while a call waits
+		tries = 0
+	}
+	a.callHook(ctx, a.calls.rolledBack, tries, func(ctx context.Context) error { return a.c.RolledBack(ctx, u) }, func(err error) {
 		refused(err)
 		begun()
-	}, func(h *state.Hooks, tries int) { h.Restoring(s, tries) }, func(h *state.Hooks) { h.Restored(s) })
+	}, func(h *state.Hooks, tries int) { h.Restoring(s, tries) }, func(h *state.Hooks) {
+		now := s
+		if res, err := a.c.Layout.Read(); err == nil {
+			now = res.State
+		}
+		h.Restored(s, now)
+	})
+}
+
+// settle drops the records of data that are not to be restored any more in the state s, and returns
+// the rest.
+func (a *Agent) settle(ctx context.Context, s state.State) state.Hooks {
+	h, err := a.readHooks() // checkHooks has reported the error
+	if err != nil || !h.Settles(s) {
+		return h
+	}
+	seen := h
+	a.recordDone(ctx, func(h *state.Hooks) {
+		if h.SavedAs(seen) { // otherwise an upgrade has begun meanwhile
+			h.Settle(s)
+		}
+	})
+	h.Settle(s)
+	return h
 }
 
 // expectKept records that Options.Kept is due once the version on trial is kept.
@@ -91,7 +149,7 @@ func (a *Agent) expectKept(ctx context.Context, s state.State) {
 	if h, err := a.c.Layout.ReadHooks(); err == nil && h.Expects(s) {
 		return
 	}
-	if err := a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) { h.Expect(s) }); err != nil {
+	if err := a.changeHooks(ctx, func(h *state.Hooks) { h.Expect(s) }); err != nil {
 		a.log.Warn("that Options.Kept is due was not recorded; it is called if this process runs until the version is kept", "error", err)
 	}
 }
@@ -135,7 +193,7 @@ func (a *Agent) runKept(ctx context.Context, res state.Result, trial bool) error
 // error. It returns early when ctx ends.
 func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(context.Context) error, refused func(error), tried func(*state.Hooks, int), done func(*state.Hooks)) {
 	record := func(change func(*state.Hooks)) {
-		if err := a.c.Layout.ChangeHooks(context.WithoutCancel(ctx), change); err != nil {
+		if err := a.changeHooks(context.WithoutCancel(ctx), change); err != nil {
 			a.log.Warn("how a hook does was not recorded", "callback", c.name, "error", err)
 		}
 	}
@@ -163,7 +221,7 @@ func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(con
 		err := c.call(ctx, f)
 		if err == nil {
 			a.log.Info("a hook was called", "callback", c.name, "ms", time.Since(began).Milliseconds())
-			record(done)
+			a.recordDone(ctx, done)
 			return
 		}
 		tries = 0
@@ -172,4 +230,72 @@ func (a *Agent) callHook(ctx context.Context, c *callback, tries int, f func(con
 			return
 		}
 	}
+}
+
+// recordDone records what is done: that a hook has succeeded, say, which would be called again
+// otherwise. It waits for the first attempt only.
+func (a *Agent) recordDone(ctx context.Context, done func(*state.Hooks)) {
+	a.hooksTurn <- struct{}{}
+	a.owedHooks = append(a.owedHooks, done)
+	<-a.hooksTurn
+	record := func() bool {
+		err := a.recordOwed(context.WithoutCancel(ctx))
+		if err != nil {
+			a.log.Warn("which hooks are due was not recorded; trying again", "error", err)
+		}
+		return err == nil
+	}
+	if record() {
+		return
+	}
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(recordPause):
+			}
+			if record() {
+				return
+			}
+		}
+	}()
+}
+
+// recordOwed records what is done, and could not be recorded yet.
+func (a *Agent) recordOwed(ctx context.Context) error {
+	a.hooksTurn <- struct{}{}
+	owed := len(a.owedHooks)
+	<-a.hooksTurn
+	if owed == 0 {
+		return nil
+	}
+	return a.changeHooks(ctx, func(*state.Hooks) {})
+}
+
+// readHooks reads the record of the hooks, with what is owed to it.
+func (a *Agent) readHooks() (state.Hooks, error) {
+	a.hooksTurn <- struct{}{}
+	defer func() { <-a.hooksTurn }()
+	h, err := a.c.Layout.ReadHooks()
+	for _, done := range a.owedHooks {
+		done(&h)
+	}
+	return h, err
+}
+
+// changeHooks changes the record of the hooks, after what is owed to it.
+func (a *Agent) changeHooks(ctx context.Context, change func(*state.Hooks)) error {
+	a.hooksTurn <- struct{}{}
+	defer func() { <-a.hooksTurn }()
+	if err := a.c.Layout.ChangeHooks(ctx, func(h *state.Hooks) {
+		for _, done := range a.owedHooks {
+			done(h)
+		}
+		change(h)
+	}); err != nil {
+		return err
+	}
+	a.owedHooks = nil
+	return nil
 }

@@ -143,7 +143,7 @@ func TestSavedDataAreNotOverwritten(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		repair := release.MustVersion("1.2.0")
-		if err := a.beforeTrial(t.Context(), repair); err != nil || len(h.before.all()) != 2 { // the two of saves
+		if _, err := a.beforeTrial(t.Context(), repair); err != nil || len(h.before.all()) != 2 { // the two of saves
 			t.Errorf("%+v, %v", h.before.all(), err)
 		}
 		end(t, stop, done, nil)
@@ -190,7 +190,7 @@ func TestABeforeTrialThatHangs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := a.beforeTrial(t.Context(), release.MustVersion("1.1.0")); release.CodeOf(err) != release.DataNotSaved || !strings.Contains(err.Error(), "did not return") {
+		if _, err := a.beforeTrial(t.Context(), release.MustVersion("1.1.0")); release.CodeOf(err) != release.DataNotSaved || !strings.Contains(err.Error(), "did not return") {
 			t.Errorf("got %v", err)
 		}
 		if err := a.unavailable(); err == nil || !strings.Contains(err.Error(), "restart the service") {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/watchdog"
 )
 
 // migration is a service without a manager whose data are in the form of a version. Each version
@@ -25,8 +24,10 @@ type migration struct {
 	data string // the version in whose form the data are
 	// saved are the data that BeforeTrial saved.
 	saved string
-	fails map[string]bool // versions whose Kept fails
-	kept  []string        // the calls of Kept, but only one after another of the same
+	// restored is the version that was rolled back, as RolledBack was told last.
+	restored string
+	fails    map[string]bool // versions whose Kept fails
+	kept     []string        // the calls of Kept, but only one after another of the same
 }
 
 func newMigration(t *testing.T) *migration {
@@ -40,7 +41,7 @@ func (m *migration) of(version string) node {
 	c.Version = version
 	c.Serve = serves(0)
 	c.BeforeTrial = func(context.Context, Change) error { m.saved = m.data; return nil }
-	c.RolledBack = func(context.Context, Change) error { m.data = m.saved; return nil }
+	c.RolledBack = func(_ context.Context, u Change) error { m.data, m.restored = m.saved, u.To.String(); return nil }
 	c.Kept = func(_ context.Context, u Change) error {
 		if call := u.From.String() + " to " + u.To.String(); len(m.kept) == 0 || m.kept[len(m.kept)-1] != call {
 			m.kept = append(m.kept, call)
@@ -69,21 +70,8 @@ func (m *migration) runs(version string) {
 // swaps begins the trial of a version, which the running one prepares.
 func (m *migration) swaps(from, to string) {
 	m.t.Helper()
-	installed(m.t, m.c, m.l, to)
-	a, err := newOf(m.of(from))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	v := release.MustVersion(to)
-	if err := a.beforeTrial(m.t.Context(), v); err != nil {
-		m.t.Fatal(err)
-	}
-	m.do(func(s state.State, tr state.Tree, now time.Time) (state.State, state.Tree) {
-		s = state.Begin(s, state.Trial{ID: "trial of " + to, CommandID: "trial of " + to, Target: v, MaxAttempts: 3}, now)
-		tr.Previous, tr.Current = s.Previous, v
-		return s, tr
-	})
-	watchdog.Run(m.t.Context(), m.l)
+	m.prepares(from, to)
+	m.begins(to)
 }
 
 // fails is a start on trial that fails, after which the watchdog rolls back.

@@ -58,6 +58,9 @@ func (a *Agent) keepBy(ctx context.Context, done string, change func(state.State
 			return nil
 		}
 	}
+	if res, err := a.c.Layout.Read(); err == nil {
+		a.settle(ctx, res.State)
+	}
 	a.endTrial()
 	a.log.Info(done, "from", before.Previous.String(), "to", before.Target.String(), "boot_attempts", before.BootAttempts)
 	a.keepConfig(ctx)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -55,7 +56,10 @@ type Options struct {
 	Serve func(ctx context.Context, a *Agent) error
 	// BeforeTrial is called before the swap to a new version, with data of the old one to save.
 	// An error refuses the upgrade. Limit: 10 minutes. With manual_only it is called when the
-	// version is staged; edge-agent apply calls nothing.
+	// version is staged; edge-agent apply calls nothing. Nor is it called where a rollback would
+	// restore data that were saved before: while RolledBack is due, or this version is on trial
+	// and they were saved before it. It is called again if this version is kept, or has restored
+	// its data, before the swap.
 	BeforeTrial func(context.Context, Change) error
 	// Kept is called once this version is kept, after its guard: from then on nothing rolls it
 	// back but an operator, and its data may change so that the old version cannot read it.
@@ -78,7 +82,8 @@ type Options struct {
 	Drain func(context.Context) error
 	// Notify sends a state to systemd (systemd.Notify). It must be set when the process
 	// runs under a unit of Type=notify. Limit: 1 s. READY=1 and the status text are sent again
-	// after a failed call. On trial the check does not pass before READY=1 was sent.
+	// after a failed call. On trial the check does not pass before READY=1 was sent. It must not
+	// call SetStatusText, which waits for the call that runs.
 	Notify func(state string) error
 	// CheckUnit returns why systemd could not roll a bad version back in this
 	// process's unit, or nil (systemd.Service.FitSelf). It is called at the start, every
@@ -89,6 +94,12 @@ type Options struct {
 	// CheckVersion returns why the unit could not start the version in dir, which is staged,
 	// or nil (systemd.Service.FitVersionSelf). An error refuses the upgrade. Limit: 1 minute.
 	CheckVersion func(ctx context.Context, dir string) error
+	// CheckRestart returns nil if systemd restarts the service at once when the agent writes the
+	// file restart in the install root (systemd.Service.FitRestart). It is called when a new
+	// version is staged, before Drain. After Drain, Run then writes the file, goes on for up to
+	// 1 s, and waits for the end of its context. If CheckRestart is nil or returns an error, Run
+	// returns right after Drain, and systemd starts the service after RestartSec=. Limit: 5 s.
+	CheckRestart func(context.Context) error
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
@@ -151,8 +162,13 @@ func resolve(c config.Config, o Options) (settings, error) {
 		}
 		r.Notify = func(string) error { return nil }
 	}
-	if o.Handlers != nil {
-		r.Handlers, err = o.Handlers.checked(o.HandlerTimeout)
+	if o.HandlerTimeout < 0 || o.HandlerTimeout > maxHandlerTimeout {
+		errs = append(errs, config.NewError("Options.HandlerTimeout", " is %v; it must be 0 (for %v) to %v", o.HandlerTimeout, defaultHandlerTimeout, maxHandlerTimeout))
+	}
+	if v := reflect.ValueOf(o.Handlers); v.Kind() == reflect.Pointer && v.IsNil() {
+		errs = append(errs, config.NewError("Options.Handlers", " is a nil %T; leave it out, or set it to a Handlers", o.Handlers))
+	} else if o.Handlers != nil {
+		r.Handlers, err = o.Handlers.checked()
 		errs = append(errs, err)
 	}
 	r.Window, r.Hold = pace(r.Window), pace(r.Hold)

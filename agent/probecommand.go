@@ -15,11 +15,8 @@ import (
 // ProbeCommand is the command `probe` of a program that links the agent. It takes the
 // arguments of `edge-agent probe --json`, after the name of the command, and writes each
 // ProbeStep to w as a line of JSON. The error is nil if one URL at least reached
-// StageHeld. open reads the configuration; nil: config.Open.
+// StageHeld, and wraps ErrUsage if args are wrong. open reads the configuration; nil: config.Open.
 func ProbeCommand(ctx context.Context, version string, open config.Opener, args []string, w io.Writer) error {
-	if open == nil {
-		open = config.Open
-	}
 	o := ProbeOptions{Version: version}
 	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the error says what is wrong
@@ -31,12 +28,12 @@ func ProbeCommand(ctx context.Context, version string, open config.Opener, args 
 		return CheckKeys(o.Keys)
 	})
 	if err := flags.Parse(args); err != nil {
-		return fmt.Errorf("probe: %w", err)
+		return &typedError{fmt.Errorf("probe: %w", err), ErrUsage}
 	}
 	if *path == "" || flags.NArg() > 0 {
-		return errors.New("probe: use: probe --config FILE [--json] [--credentials FILE] [--manager-key FINGERPRINT ...]")
+		return &typedError{errors.New("probe: use: probe --config FILE [--json] [--credentials FILE] [--manager-key FINGERPRINT ...]"), ErrUsage}
 	}
-	c, _, err := open(*path)
+	c, _, err := open.Open(*path)
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}

@@ -2,6 +2,9 @@ package agent
 
 import "errors"
 
+// ErrUsage is wrapped by the error of ProbeCommand if its arguments are wrong.
+var ErrUsage = errors.New("wrong arguments")
+
 // Results of Run and Attend besides nil, for errors.Is.
 var (
 	// ErrRestart is returned by Run when another version waits for a restart: a release was

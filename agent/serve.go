@@ -57,10 +57,12 @@ func (s *serving) begin() <-chan struct{} {
 func (s *serving) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ready, s.err = false, err
+	s.ready, s.err, s.now = false, err, nil
 }
 
-// Ready reports that the service serves. Serve calls it; without Serve it does nothing.
+// Ready reports that the service serves. Serve calls it, or what Serve started; without Serve it
+// does nothing. It counts for the call of Serve that runs, and does nothing between two calls: so
+// what may call it late must end before Serve returns.
 func (a *Agent) Ready() {
 	a.serving.mu.Lock()
 	defer a.serving.mu.Unlock()
@@ -101,6 +103,7 @@ func (a *Agent) serve(ctx context.Context, res state.Result, trial bool) error {
 			})
 		}
 		wake(a.healthDue)
+		wake(a.checkDue)
 	}
 	a.restore(ctx, res.State, failed)
 	if ctx.Err() == nil {
@@ -113,7 +116,11 @@ func (a *Agent) serve(ctx context.Context, res state.Result, trial bool) error {
 		began := time.Now()
 		over := make(chan struct{})
 		ready := a.serving.begin()
-		go a.awaitReady(over, ready, res, onTrial)
+		awaited := make(chan struct{})
+		go func() {
+			defer close(awaited)
+			a.awaitReady(over, ready, res, onTrial)
+		}()
 		stop := func() {}
 		if !onTrial() { // the trial has its own limits
 			stop = a.extendStart(ctx)
@@ -121,6 +128,7 @@ func (a *Agent) serve(ctx context.Context, res state.Result, trial bool) error {
 		err := a.calls.serve.call(ctx, func(ctx context.Context) error { return a.c.Serve(ctx, a) })
 		stop()
 		close(over)
+		<-awaited // what it says of this call comes before what failed says
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -187,4 +195,5 @@ func (a *Agent) awaitReady(over, ready <-chan struct{}, res state.Result, onTria
 		a.ready(res)
 	}
 	wake(a.healthDue)
+	wake(a.checkDue)
 }

@@ -28,6 +28,9 @@ func (a *Agent) countStart(ctx context.Context) error {
 	if trial && res.State.BootAttempts > res.State.SeenAttempts {
 		ran = true // the watchdog of an earlier version counts, and records nothing else
 	}
+	if trial && l.CountedNow(res.State) {
+		ran = true // it was killed before it recorded the rest
+	}
 	if !ran {
 		why := fmt.Errorf("no watchdog ran before this start, so a bad version could not be rolled back: the service must be started by "+
 			"'%[1]s watchdog --root %[2]s' and then '%[3]s run', as the unit does that 'edge-agent unit' prints",

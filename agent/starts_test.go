@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,36 @@ func TestATrialWithoutAWatchdogEnds(t *testing.T) {
 				t.Errorf("failed starts: %s", got)
 			}
 		})
+	}
+}
+
+// The watchdog counts a start, or does not because the one before it was no fault of the version,
+// and is killed before it records that it ran: the agent does not count the start once more.
+func TestAStartWhoseWatchdogIsKilledCountsOnce(t *testing.T) {
+	t.Setenv("SYSTEMD_EXEC_PID", strconv.Itoa(os.Getpid()))
+	c, l, _, _ := aloneOnTrial(t)
+	if err := l.RecordSwap(state.SwapRecord{TrialID: "c", From: release.MustVersion("1.0.0")}); err != nil {
+		t.Fatal(err)
+	}
+	attempts := 0
+	for start := 1; start <= 4; start++ {
+		t.Setenv("INVOCATION_ID", fmt.Sprint("start", start))
+		s := watchdog.Systemd{Restarts: func(context.Context) (int, error) { return 0, nil }}
+		attempts = watchdog.RunAfter(t.Context(), l, s).BootAttempts
+		l.TakeStart() // nothing is recorded besides the count
+		a, err := newOf(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.countStart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if res, err := l.Read(); err != nil || res.State.BootAttempts != attempts {
+			t.Errorf("start %d: %d counted, and %d by its watchdog (%v)", start, res.State.BootAttempts, attempts, err)
+		}
+	}
+	if attempts > 2 {
+		t.Errorf("%d starts count, and an operator made each", attempts)
 	}
 }
 

@@ -83,7 +83,7 @@ func TestDrainDoesNotWaitForAWatchedEvent(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, o.c.Layout, "t.watched", true)
-	if err := o.drain(t.Context()); !errors.Is(err, ErrRestart) {
+	if err := o.leave(t.Context()); !errors.Is(err, ErrRestart) {
 		t.Error(err)
 	}
 }

@@ -164,7 +164,9 @@ func (b *bench) serve(file, as string) (string, error) {
 
 // chosen returns the rows that were asked for.
 func (b *bench) chosen(rows []*row) []*row {
-	return slices.DeleteFunc(rows, func(r *row) bool { return !b.o.wants(r.name) && r.group != groupMemory })
+	return slices.DeleteFunc(rows, func(r *row) bool {
+		return !b.o.wants(r.name) && (r.base == "" || !b.wants(r.base))
+	})
 }
 
 func (b *bench) run(ctx context.Context, c measure.Command) (measure.Usage, error) {
@@ -220,15 +222,26 @@ func (b *bench) once(ctx context.Context, r *row, rate int64) (s sample, err err
 	b.host.Link.SetRate(rate * 1_000_000)
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
+	before := cpuTime()
 	if s.Usage, err = b.run(ctx, r.command); err != nil {
 		return s, err
 	}
+	s.hostCPU = cpuTime() - before
 	s.Written += first.Written
 	s.sent, s.served = b.host.Sent(), b.host.Served(r.file)
 	if r.file != "" && s.served < r.size {
 		return s, fmt.Errorf("the agent did not fetch %s", r.file)
 	}
 	return s, b.installed(ctx, r)
+}
+
+// cpuTime is the CPU time of this process so far, without its children.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // reset makes the target as it is before an upgrade, and waits until the disk is idle.

@@ -25,6 +25,7 @@ type report struct {
 	Versions []string  `json:"versions"`
 	AptGet   string    `json:"apt_get,omitempty"` // installs the peers that are missing
 	Rows     []result  `json:"rows"`
+	Ratios   []ratio   `json:"ratios,omitempty"`
 }
 
 type payloadOf struct {
@@ -46,6 +47,7 @@ type result struct {
 	Runs        int                       `json:"runs,omitempty"`
 	Wall        *measure.Summary[float64] `json:"wall,omitempty"`
 	CPU         *measure.Summary[float64] `json:"cpu,omitempty"`
+	HostCPU     *measure.Summary[float64] `json:"host_cpu,omitempty"` // of the release host meanwhile
 	PeakRSS     *measure.Summary[int64]   `json:"peak_rss,omitempty"`
 	Transferred *measure.Summary[int64]   `json:"transferred,omitempty"`
 	Written     *measure.Summary[int64]   `json:"written,omitempty"`
@@ -84,6 +86,7 @@ func (b *bench) report(rows []*row) report {
 			}
 		}
 	}
+	re.Ratios = re.ratios(runtime.NumCPU())
 	return re
 }
 
@@ -92,6 +95,7 @@ func summed(r *row, rate int64, runs []sample) result {
 		Name: r.name, Group: r.group, Form: r.form, Rate: rate, Runs: len(runs),
 		Wall:        each(runs, func(s sample) float64 { return s.Wall.Seconds() }),
 		CPU:         each(runs, func(s sample) float64 { return s.CPU.Seconds() }),
+		HostCPU:     each(runs, func(s sample) float64 { return s.hostCPU.Seconds() }),
 		PeakRSS:     each(runs, func(s sample) int64 { return s.PeakRSS }),
 		Transferred: each(runs, func(s sample) int64 { return s.sent }),
 		Written:     each(runs, func(s sample) int64 { return s.Written }),
@@ -154,6 +158,7 @@ func (re report) write(w io.Writer) error {
 			})))
 		}
 	}
+	s.WriteString(writeRatios(re.Ratios))
 	_, err := io.WriteString(w, s.String())
 	return err
 }
@@ -170,11 +175,11 @@ func (re report) written() (hows []string) {
 func mb(n int64) float64 { return float64(n) / 1e6 }
 
 func table(rows []result) string {
-	cells := [][]string{{"row", "group", "wall s (min..max)", "CPU s", "peak RSS MiB", "transferred MB", "written MB", "survives a power cut"}}
+	cells := [][]string{{"row", "group", "wall s (min..max)", "CPU s", "host CPU s", "peak RSS MiB", "transferred MB", "written MB", "survives a power cut"}}
 	var reasons strings.Builder
 	for _, r := range rows {
 		if r.NotMeasured != "" {
-			cells = append(cells, []string{r.Name, r.Group, "not measured", "", "", "", "", ""})
+			cells = append(cells, []string{r.Name, r.Group, "not measured", "", "", "", "", "", ""})
 			fmt.Fprintf(&reasons, "not measured: %s: %s\n", r.Name, r.NotMeasured)
 			continue
 		}
@@ -184,7 +189,7 @@ func table(rows []result) string {
 			r.PowerCut = notTried
 		}
 		cells = append(cells, []string{
-			r.Name, r.Group, fmt.Sprintf("%.2f (%.2f..%.2f)", r.Wall.Median, r.Wall.Min, r.Wall.Max), fmt.Sprintf("%.2f", r.CPU.Median),
+			r.Name, r.Group, fmt.Sprintf("%.2f (%.2f..%.2f)", r.Wall.Median, r.Wall.Min, r.Wall.Max), fmt.Sprintf("%.2f", r.CPU.Median), fmt.Sprintf("%.2f", r.HostCPU.Median),
 			fmt.Sprintf("%.1f", float64(r.PeakRSS.Max)/(1<<20)), fmt.Sprintf("%.1f", mb(r.Transferred.Median)), fmt.Sprintf("%.1f", mb(r.Written.Median)), r.PowerCut,
 		})
 	}

@@ -41,6 +41,7 @@ type row struct {
 	// Of our agent: the file that it must fetch.
 	file    string // its name's end
 	size    int64  // its bytes
+	base    string // the row beside which this one measures the memory with --size; "": none
 	resumed bool   // the upgrade is killed half way, and what is measured is the rest
 	again   int64  // bytes that a resumed download may fetch again
 	bounds  bool   // bytes that are written have a bound
@@ -54,6 +55,8 @@ type sample struct {
 	measure.Usage
 	sent   int64 // by the host, with TLS and headers
 	served int64 // bytes of the row's file
+	// hostCPU is the CPU time of this process meanwhile, which is the host.
+	hostCPU time.Duration
 }
 
 func (r *row) record(rate int64, s sample) {
@@ -83,9 +86,9 @@ func (b *bench) rows(ctx context.Context) ([]*row, error) {
 	all = append(all, b.limits()...)
 	if b.big != nil {
 		for _, form := range []string{payload.Gz, payload.GzChunks, payload.ZstChunks} {
-			all = append(all, b.memory(b.ours(form, b.big, "-big")))
+			all = append(all, b.memory(form, b.ours(form, b.big, "-big")))
 		}
-		all = append(all, b.memory(b.existing(b.big, "-big")))
+		all = append(all, b.memory("existing", b.existing(b.big, "-big")))
 	}
 	return all, nil
 }
@@ -97,12 +100,19 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// memory makes a row of the padded payload.
-func (b *bench) memory(r *row) *row {
+// memory makes r a row of the padded payload, beside the row of that name.
+func (b *bench) memory(name string, r *row) *row {
 	r.group, r.once, r.unlimited = groupMemory, true, true
-	r.name = fmt.Sprintf("%s-%dMB", strings.TrimSuffix(r.name, "-big"), b.o.sizeMB)
+	r.name, r.base = b.memoryName(name), name
 	r.form += fmt.Sprintf(", tarball of %d MB", b.o.sizeMB)
 	return r
+}
+
+func (b *bench) memoryName(name string) string { return fmt.Sprintf("%s-%dMB", name, b.o.sizeMB) }
+
+// wants reports whether a row of that name was asked for, or one that is derived from it.
+func (b *bench) wants(name string) bool {
+	return b.o.wants(name) || b.o.wants(name+"-resumed") || b.o.wants(b.memoryName(name))
 }
 
 // ours is the row of our agent with a form of a release.
@@ -114,7 +124,7 @@ func (b *bench) ours(form string, rel *payload.Release, suffix string) *row {
 		r.why = err.Error()
 		return r
 	}
-	if !b.o.wants(form) && !b.o.wants(form+"-resumed") {
+	if !b.wants(form) {
 		return r
 	}
 	name := strings.ReplaceAll(form, "+", "-") + suffix

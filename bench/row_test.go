@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/bench/host"
 	"github.com/bilbycast/edge-agent/bench/payload"
 )
 
@@ -105,6 +106,41 @@ func TestWhatAPowerCutLeft(t *testing.T) {
 		}
 		if got := b.left(t.Context(), &row{tree: tree, active: func(context.Context) (string, error) { return filepath.Join(b.target(), "running"), nil }}); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// Each row that is chosen can be run: with --size and --only, too.
+func TestChosenRows(t *testing.T) {
+	t.Parallel()
+	r := newRelease(t)
+	for only, want := range map[string][]string{
+		"gz+chunks":           {"gz+chunks", "gz+chunks-60MB"},
+		"gz-resumed":          {"gz-resumed", "gz-60MB"},
+		"zst+chunks-60MB":     {"zst+chunks-60MB"},
+		"existing":            {"existing", "existing-60MB"},
+		"write":               {"write"},
+		"gz,gz-60MB,existing": {"gz", "existing", "gz-60MB", "existing-60MB"},
+	} {
+		dir := t.TempDir()
+		h, err := host.Start(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		b := &bench{o: options{only: words(only), sizeMB: 60}, dir: dir, release: r, big: r, host: h, trusts: map[string]string{}}
+		rows, err := b.rows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range b.chosen(rows) {
+			if got = append(got, r.name); len(r.command.Args) == 0 && r.why == "" {
+				t.Errorf("%s: %s has no command", only, r.name)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", only, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package cert
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -98,13 +99,32 @@ func store() (files []string, state string) {
 	return files, of.String()
 }
 
-// readStore returns the text of all files that can be read.
+// readStore returns the text of all files that can be read, with each certificate once: to parse
+// one takes time, and Debian has each in the first file, and again in one of its own.
 func readStore(files []string) []byte {
 	var all []byte
+	seen := map[string]bool{}
 	for _, path := range files {
-		if b, err := fsutil.ReadLinked(path, maxStoreFile); err == nil {
-			all = append(append(all, b...), '\n')
+		b, err := fsutil.ReadLinked(path, maxStoreFile)
+		if err != nil {
+			continue
+		}
+		for len(b) > 0 {
+			before, after, ok := bytes.Cut(b, certificateEnd)
+			if !ok {
+				all = append(append(all, b...), '\n')
+				break
+			}
+			text := string(before[max(0, bytes.Index(before, certificateBegin)):])
+			if !seen[text] {
+				seen[text] = true
+				all = append(append(append(all, text...), certificateEnd...), '\n')
+			}
+			b = after
 		}
 	}
 	return all
 }
+
+// The lines around a certificate in PEM.
+var certificateBegin, certificateEnd = []byte("-----BEGIN CERTIFICATE-----"), []byte("-----END CERTIFICATE-----")

@@ -1,6 +1,7 @@
 package cert
 
 import (
+	"bytes"
 	"crypto/tls"
 	"os"
 	"path/filepath"
@@ -80,6 +81,44 @@ func TestTheCAStoreIsRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the file is damaged", false, true)
+	whole := append(before.pem(), after.pem()...)
+	for name, text := range map[string][]byte{
+		"a comment":                  append([]byte("# before and after\n"), whole...),
+		"a certificate without end":  append(append([]byte{}, whole...), before.pem()[:200]...),
+		"\\r\\n":                     bytes.ReplaceAll(whole, []byte("\n"), []byte("\r\n")),
+		"the same one several times": append(append([]byte{}, whole...), whole...),
+	} {
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		check(name, true, true)
+	}
+}
+
+// A certificate that several files of the store have is parsed once.
+func TestACertificateInSeveralFiles(t *testing.T) {
+	t.Parallel()
+	p, q := newParty(t, "p", day(2020, 1), day(2060, 1), true, nil), newParty(t, "q", day(2020, 1), day(2060, 1), true, nil)
+	dir := t.TempDir()
+	var files []string
+	for name, text := range map[string][]byte{"all": append(p.pem(), q.pem()...), "p": p.pem(), "q": append([]byte("q:\n"), q.pem()...)} {
+		files = append(files, filepath.Join(dir, name))
+		if err := os.WriteFile(files[len(files)-1], text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := readStore(files); bytes.Count(text, []byte("-----BEGIN")) != 2 {
+		t.Errorf("%s", text)
+	}
+}
+
+// BenchmarkSystem reads the CA store of this system.
+func BenchmarkSystem(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		system.state = ""
+		System()
+	}
 }
 
 // Without the environment the store is that of the distribution, as far as there is one.

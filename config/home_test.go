@@ -22,7 +22,7 @@ func TestAFileThatNamesAnotherRoot(t *testing.T) {
 				write(t, l.AcceptedConfig(), text, 0o600)
 			}
 			s, w, err := Open(l.ConfigFile())
-			if err != nil || s.Layout.Root() != l.Root() || !strings.Contains(w.Withhold, "set install_root = ") || w.Accepted != nil || !strings.Contains(texts(w), "refuses upgrades") {
+			if err != nil || s.Layout.Root() != l.Root() || !strings.Contains(w.Withhold, "set install_root = ") || !w.Accepted.IsZero() || !strings.Contains(texts(w), "refuses upgrades") {
 				t.Errorf("%s, copy %t: %s, %+v, %v", name, copied, s.Layout.Root(), w, err)
 			}
 			if _, err := Read(l.ConfigFile()); err == nil || !strings.Contains(err.Error(), "install_root is ") || OnlyWarns(l.ConfigFile()) {

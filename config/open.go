@@ -29,9 +29,9 @@ type Warnings struct {
 	// Path is the file, if its mode permits others what it should not: with mode 0600
 	// that is repaired, and the last entry of List no longer holds. Otherwise it is "".
 	Path string
-	// Accepted is the text of the file, if the Settings come from it. It may hold
-	// secrets. The agent keeps it in state.Layout.AcceptedConfig.
-	Accepted []byte `json:"-"`
+	// Accepted is the text of the file, if the Settings come from it; it has secrets. The
+	// agent keeps it in state.Layout.AcceptedConfig.
+	Accepted Secret `json:"-"`
 }
 
 // Warning is one problem of a file.
@@ -84,7 +84,7 @@ func Open(path string) (Settings, Warnings, error) {
 		elsewhere = misplaced != nil
 		err = cmp.Or(misplaced, f.strict(), resolveErr)
 		if err == nil {
-			return s, Warnings{Accepted: f.text, List: f.unusedToken()}, nil
+			return s, Warnings{Accepted: NewSecret(string(f.text)), List: f.unusedToken()}, nil
 		}
 	}
 	for _, l := range f.roots() {
@@ -102,7 +102,7 @@ func Open(path string) (Settings, Warnings, error) {
 		f.config.Service.InstallRoot = home.Root()
 		if s, homeErr := f.resolve(); homeErr == nil {
 			w := f.warnings(s.Layout)
-			w.Accepted = nil // it names the wrong root
+			w.Accepted = Secret{} // it names the wrong root
 			first := Warning{release.Foreign(fmt.Sprintf("%v; the agent runs on %s and refuses upgrades", err, home.Root()), maxText), "correct install_root, and restart the service"}
 			w.List, w.Withhold = append([]Warning{first}, w.List...), first.String()
 			return s, w, nil
@@ -194,7 +194,7 @@ func (f file) roots() []state.Layout {
 
 // warnings returns what is wrong with a file that can be used.
 func (f file) warnings(l state.Layout) Warnings {
-	w := Warnings{Accepted: f.text, List: f.unusedToken()}
+	w := Warnings{Accepted: NewSecret(string(f.text)), List: f.unusedToken()}
 	protections := f.unknownProtections()
 	ignored := slices.DeleteFunc(slices.Clone(f.unknown), func(u unknownKey) bool {
 		return slices.ContainsFunc(protections, func(p string) bool {

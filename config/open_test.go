@@ -104,8 +104,8 @@ func TestARegisteredNodeOpensEveryFile(t *testing.T) {
 			if !strings.Contains(said, tt.warn) || (said == "") != (tt.warn == "") {
 				t.Errorf("warns %q, want %q", said, tt.warn)
 			}
-			if fromCopy := strings.Contains(w.Withhold, copied); fromCopy != (w.Accepted == nil) {
-				t.Errorf("from the copy %t, to be kept %q", fromCopy, w.Accepted)
+			if fromCopy := strings.Contains(w.Withhold, copied); fromCopy != w.Accepted.IsZero() {
+				t.Errorf("from the copy %t, to be kept %q", fromCopy, w.Accepted.Reveal())
 			}
 			if n := strings.Count(said, "upgrade.windows"); n > 1 {
 				t.Errorf("one key, %d warnings: %s", n, said)

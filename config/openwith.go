@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 
@@ -12,13 +13,14 @@ import (
 // OpenWith returns an Opener for a file of the service's own, which decode reads: with FromTOML or
 // FromJSON, and then the service's own tables. If the file of a registered node cannot be used,
 // the node runs with the copy of the last one that could, and refuses upgrades, as with Open:
-// decode is called again, with that copy. So one wrong value stops no service, and its manager
+// decode is called again, with that copy. A panic of decode is an error, and so is a call that
+// takes longer than 10 s. So one wrong value stops no service, and its manager
 // sees why. Warnings has what is wrong with the mode or the owner of the file.
 func OpenWith(decode func(doc []byte) (Config, error)) Opener {
 	return func(path string) (Settings, Warnings, error) {
 		f, s, err := openOwn(path, decode)
 		if err == nil {
-			w := Warnings{Accepted: f.text, List: f.unusedToken()}
+			w := Warnings{Accepted: NewSecret(string(f.text)), List: f.unusedToken()}
 			if ownRegistered(s) {
 				w = f.withAccess(w, s.Layout)
 			}
@@ -41,8 +43,12 @@ func openOwn(path string, decode func(doc []byte) (Config, error)) (f file, s Se
 	if f.text, err = fsutil.ReadFile(path, MaxFile); err != nil {
 		return f, s, fmt.Errorf("config: %w", err)
 	}
-	if f.config, err = decode(f.text); err != nil {
-		return f, s, fmt.Errorf("%s: %w", path, err)
+	r := guarded("the function that decodes it", decodeLimit, func() (r read) {
+		r.config, r.err = decode(bytes.Clone(f.text)) // a call that does not return keeps it
+		return r
+	})
+	if f.config = r.config; r.err != nil {
+		return f, s, fmt.Errorf("%s: %w", path, r.err)
 	}
 	s, err = f.resolve()
 	return f, s, err

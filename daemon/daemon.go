@@ -21,6 +21,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -51,16 +52,17 @@ const (
 
 // Options describe a service.
 type Options struct {
-	// Name is the program's name. Required.
+	// Name is the program's name; "": the file name of os.Args[0].
 	Name string
 	// Agent holds the options of the agent; Version is required. Run sets Warnings, and what is
-	// nil of Notify, CheckUnit, CheckVersion and Journal, by package systemd. Where Log is nil,
+	// nil of Notify, CheckUnit, CheckVersion, CheckRestart and Journal, by package systemd. Where Log is nil,
 	// it logs lines of JSON to standard error.
 	Agent agent.Options
 	// Open reads the configuration that `run --config` and `probe --config` name; nil:
 	// config.Open. See config.OpenWith for a file of the service's own. An error ends the program.
 	Open config.Opener
-	// Flags are further flags of `run`, which it parses before Serve is called; nil: none.
+	// Flags are further flags of `run`, which it parses before Serve is called; nil: none. One
+	// named config is refused: that is the daemon's own.
 	Flags *flag.FlagSet
 }
 
@@ -76,7 +78,7 @@ func Main(o Options) {
 	stop()
 	code := ExitCode(err)
 	if code != 0 && err != errNothingToRepeat {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", o.Name, err)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", cmp.Or(o.Name, filepath.Base(os.Args[0])), err)
 	}
 	os.Exit(code)
 }
@@ -120,9 +122,7 @@ func Command(ctx context.Context, o Options, args []string, out io.Writer) error
 		o.Agent.Log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	}
 	o.Agent.Log = safelog.New(o.Agent.Log)
-	if o.Open == nil {
-		o.Open = config.Open
-	}
+	o.Name = cmp.Or(o.Name, filepath.Base(os.Args[0]))
 	word := ""
 	if len(args) > 0 {
 		word, args = args[0], args[1:]
@@ -136,7 +136,11 @@ func Command(ctx context.Context, o Options, args []string, out io.Writer) error
 	case "watchdog", "rescue":
 		return aroundStart(ctx, o, word, args)
 	case "probe":
-		return agent.ProbeCommand(ctx, o.Agent.Version, o.Open, args, out)
+		err := agent.ProbeCommand(ctx, o.Agent.Version, o.Open, args, out)
+		if errors.Is(err, agent.ErrUsage) {
+			return &exit{err, exitUsage}
+		}
+		return err
 	case "config":
 		return configCheck(o, args, out)
 	case "help", "--help", "-h":
@@ -190,12 +194,15 @@ func run(ctx context.Context, o Options, args []string) error {
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	path := flags.String("config", "", "")
 	if o.Flags != nil {
+		if o.Flags.Lookup("config") != nil { // flag panics
+			return errors.New("daemon: Options.Flags has a flag named config, which is the daemon's own: give it another name")
+		}
 		o.Flags.VisitAll(func(f *flag.Flag) { flags.Var(f.Value, f.Name, f.Usage) })
 	}
 	if err := parse(o, flags, args, "config"); err != nil {
 		return err
 	}
-	c, warnings, err := o.Open(*path)
+	c, warnings, err := o.Open.Open(*path)
 	if err != nil {
 		return err
 	}
@@ -210,6 +217,9 @@ func run(ctx context.Context, o Options, args []string) error {
 	}
 	if a.CheckVersion == nil {
 		a.CheckVersion = unit.FitVersionSelf
+	}
+	if a.CheckRestart == nil {
+		a.CheckRestart = unit.FitRestart
 	}
 	if a.Journal == nil {
 		a.Journal = systemd.LastLines
@@ -257,7 +267,7 @@ func configCheck(o Options, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c, warnings, err := o.Open(path)
+	c, warnings, err := o.Open.Open(path)
 	if err != nil {
 		return err
 	}

@@ -57,6 +57,8 @@ func TestCommands(t *testing.T) {
 		"a wrong configuration":     {[]string{"config", "check", write(t, good+"[upgrade]\ndrain_secs = -1\n")}, 1, "drain_secs"},
 		"no configuration":          {[]string{"config", "check"}, 2, "config check FILE"},
 		"a missing configuration":   {[]string{"config", "check", filepath.Join(empty, "none")}, 1, "none"},
+		"probe without a file":      {[]string{"probe"}, 2, "probe --config FILE"},
+		"probe with a wrong flag":   {[]string{"probe", "--colour"}, 2, "-colour"},
 		"run without a file":        {[]string{"run"}, 2, "--config is missing"},
 		"run with an argument":      {[]string{"run", "--config", "x", "y"}, 2, `unexpected argument "y"`},
 		"run with an unknown flag":  {[]string{"run", "--colour", "x"}, 2, "colour"},
@@ -68,7 +70,6 @@ func TestCommands(t *testing.T) {
 		"nothing to repeat":         {[]string{"watchdog", "--root", empty, "--after", "player.service"}, 1, ""},
 		"rescue":                    {[]string{"rescue", "--root", empty}, 0, ""},
 		"rescue with a wrong flag":  {[]string{"rescue", "--root", empty, "--before", "a"}, 2, "before"},
-		"probe without a file":      {[]string{"probe"}, 1, "--config FILE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,8 +111,23 @@ func TestOwnFlagsAndFile(t *testing.T) {
 	if err := Command(t.Context(), o, []string{"run", "--port", "8080", "--config", "own.json"}, io.Discard); !errors.Is(err, stop) {
 		t.Error(err)
 	}
+	o.Flags.String("config", "", "its own file")
+	if err := Command(t.Context(), o, []string{"run", "--config", "own.json"}, io.Discard); err == nil || !strings.Contains(err.Error(), "a flag named config") {
+		t.Error(err)
+	}
 	var out bytes.Buffer
 	if err := Command(t.Context(), o, []string{"help"}, &out); err != nil || !strings.Contains(out.String(), "where it listens") {
+		t.Errorf("%v: %s", err, &out)
+	}
+}
+
+// A program without a name has that of its file.
+func TestAProgramWithoutAName(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.Name = ""
+	var out bytes.Buffer
+	if err := Command(t.Context(), o, []string{"version"}, &out); err != nil || out.String() != filepath.Base(os.Args[0])+" 1.2.3"+verify.VersionSuffix+"\n" {
 		t.Errorf("%v: %s", err, &out)
 	}
 }

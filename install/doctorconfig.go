@@ -34,7 +34,7 @@ func (d *doctor) configuration() bool {
 	}
 	d.c = c
 	var faults []fault
-	if err != nil && warnings.Accepted == nil {
+	if err != nil && warnings.Accepted.IsZero() {
 		d.copied = true
 		f := d.configFault(err)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -2,6 +2,7 @@ package install
 
 import (
 	"bytes"
+	"context"
 	"os/user"
 	"path/filepath"
 
@@ -72,12 +73,17 @@ func (n *Node) writeUnit(l state.Layout, c config.Config) error {
 	return nil
 }
 
-// removeBeside removes the units that belong to that of the service.
-func (n *Node) removeBeside() error {
+// removeBeside stops and removes the units that belong to that of the service.
+func (n *Node) removeBeside(ctx context.Context) error {
 	for _, path := range n.besideUnits() {
 		text, err := fsutil.ReadFile(path, maxUnit)
 		if err != nil || !n.wroteBeside(text) {
 			continue // Check refused a file of somebody else
+		}
+		if filepath.Ext(path) == ".path" && systemd.Booted() == nil { // it would wait until the next boot
+			if err := command(ctx, "systemctl", "stop", "--", filepath.Base(path)); err != nil {
+				return err
+			}
 		}
 		if err := (fsutil.Disk{}).Remove(path); err != nil {
 			return err

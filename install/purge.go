@@ -31,7 +31,7 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 	switch {
 	case absent:
 		n.report("%s does not exist", path)
-		if err := n.removeBeside(); err != nil {
+		if err := n.removeBeside(ctx); err != nil {
 			return err
 		}
 	case err != nil:
@@ -43,7 +43,7 @@ func (n *Node) Uninstall(ctx context.Context, purge bool) error {
 				return err
 			}
 		}
-		if err := n.removeBeside(); err != nil {
+		if err := n.removeBeside(ctx); err != nil {
 			return err
 		}
 		if err := (fsutil.Disk{}).Remove(path); err != nil {

@@ -31,6 +31,18 @@ func (d *download) beginAgain(err error) error {
 	return err
 }
 
+// unpackFault returns err, of unpacking, or that another process shortened the file: what was
+// unpacked may have been read at the wrong place.
+func (d *download) unpackFault(err error) error {
+	if err == nil || fsutil.IsNoSpace(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if st, e := d.f.Stat(); d.chunks != nil && d.shortened > 0 || e == nil && st.Size() < d.have {
+		return shortened("while it was unpacked")
+	}
+	return err
+}
+
 // copy appends body, which ends at byte end of the tarball; 0: the end is not known.
 func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	total := max(d.limit, d.total)
@@ -89,7 +101,7 @@ func (w *toDisk) Write(b []byte) (int, error) {
 			return 0, roomFault(err)
 		}
 	}
-	// One that was removed is complete all the same; one that was shortened has a hole.
+	// One that was removed is complete all the same; one that was shortened is too short.
 	if st, err := w.d.f.Stat(); err == nil && st.Size() != w.d.have {
 		return 0, errChanged
 	}

@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	"errors"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ func TestLimitsOfAChild(t *testing.T) {
 // The probe of an installed version has the same limit of processor time.
 func TestAProbeThatComputes(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	l, v := installedProgram(t, "while :; do :; done", release.CommandProbe)
 	if r := Probe(t.Context(), l, v, ProbeArgs{Limit: 10 * time.Minute}); !errors.As(r.Err, new(*slowError)) || r.Answered || r.Held() {
 		t.Errorf("%+v", r)

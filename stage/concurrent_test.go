@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -86,7 +87,11 @@ func TestAllAtOnce(t *testing.T) {
 
 	p := promised{}
 	staged := 0
-	for i := range 20 {
+	rounds := 20
+	if testing.Short() {
+		rounds = 8
+	}
+	for i := range rounds {
 		to := []string{bigVersion, newVersion}[i%2]
 		commit := []func(context.Context, state.Layout, Staged, state.Trial) (state.Result, error){Swap, Shelve}[i/2%2]
 		err := upgradeAs(rs, fmt.Sprint("c", i), to, commit)(t.Context(), s, &p)
@@ -95,20 +100,23 @@ func TestAllAtOnce(t *testing.T) {
 		} else if c := code(err); c != release.InProgress && c != release.Internal {
 			t.Errorf("%s: %v", to, err)
 		}
-		if err := errors.Join(prove(t.Context(), s, nil), deliver(t.Context(), s, &p)); err != nil {
-			t.Error(err)
+		for line := range strings.Lines(fmt.Sprint(errors.Join(prove(t.Context(), s, nil), deliver(t.Context(), s, &p)))) {
+			// The other goroutines may read a version while it is to be removed.
+			if line != "<nil>" && !strings.Contains(line, fmt.Sprintf("is kept: process %d ", os.Getpid())) {
+				t.Error(line)
+			}
 		}
 	}
 	done()
 	wg.Wait()
-	p.commands = p.commands[len(p.commands)-state.MaxCommands:] // older ones are forgotten
+	p.commands = p.commands[max(0, len(p.commands)-state.MaxCommands):] // older ones are forgotten
 	p.delivered = slices.DeleteFunc(p.delivered, func(e state.Entry) bool {
 		return e.Event != nil && e.Event.CommandID != "" && !slices.Contains(p.commands, e.Event.CommandID)
 	})
 	m.start(t.Context(), host.Config, root, "all at once", true, nil, p, true)
 	m.report(t)
-	if staged < 5 {
+	if staged < rounds/4 {
 		t.Errorf("only %d upgrades were staged", staged)
 	}
-	t.Logf("%d of 20 upgrades were staged", staged)
+	t.Logf("%d of %d upgrades were staged", staged, rounds)
 }

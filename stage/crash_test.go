@@ -37,7 +37,7 @@ func TestCrashMatrix(t *testing.T) {
 	m := runMatrix(t, "")
 	m.report(t)
 	t.Logf("crash matrix: %d cases, %d violations", m.cases, len(m.violations))
-	least := map[int]int{1: 37_000, 4: 20_000, 11: 5_000}[everyStart()]
+	least := map[int]int{1: 37_000, 8: 12_000, 41: 3_500}[everyStart()]
 	if m.cases < least {
 		t.Errorf("only %d cases, fewer than %d", m.cases, least)
 	}
@@ -48,9 +48,9 @@ func TestCrashMatrix(t *testing.T) {
 func everyStart() int {
 	switch {
 	case testing.Short():
-		return 11
+		return 41
 	case os.Getenv(box.LongEnv) == "":
-		return 4
+		return 8
 	}
 	return 1
 }
@@ -84,8 +84,9 @@ func TestCrashMatrixFindsMissingSyncs(t *testing.T) {
 // the kind forget do nothing.
 func runMatrix(t *testing.T, forget fsutil.OpKind) *matrix {
 	every := everyStart()
+	first := every / 2
 	if forget != "" {
-		every = 11
+		every, first = 11, 0
 	}
 	m := &matrix{digests: map[string]bool{}, forget: forget}
 	host := setup(t, nil)
@@ -93,12 +94,15 @@ func runMatrix(t *testing.T, forget fsutil.OpKind) *matrix {
 	slots := make(chan struct{}, 2*runtime.GOMAXPROCS(0))
 	var wg sync.WaitGroup
 	for i, c := range crashCases(verified(t, host)) {
-		if i%every != 0 {
+		if i%every != first {
 			continue
 		}
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
+			if m.proved() {
+				return
+			}
 			if err := m.run(t.Context(), host.Config, filepath.Join(base, fmt.Sprint(i)), c); err != nil {
 				t.Errorf("%s: %v", c.name, err)
 			}
@@ -106,6 +110,13 @@ func runMatrix(t *testing.T, forget fsutil.OpKind) *matrix {
 	}
 	wg.Wait()
 	return m
+}
+
+// proved reports whether a control has found what it looks for: the rest would only repeat it.
+func (m *matrix) proved() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.forget != "" && len(m.violations) > 0
 }
 
 // ramDir is a temporary directory in memory, if there is one that programs can
@@ -163,7 +174,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 	var taken string // the command that the step accepts, durable after change takenAt
 	takenAt := 0
 	for kind := none; kind <= noSync; kind++ {
-		for i := 0; ; i++ {
+		for i := 0; !m.proved(); i++ {
 			d := &crashDisk{at: i, fault: kind}
 			p := p0.clone()
 			if err := os.RemoveAll(root); err != nil {
@@ -210,7 +221,7 @@ func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) 
 
 	// Every death, with and without power.
 	seen := map[[32]byte]bool{}
-	for i := 0; i <= len(whole); i++ {
+	for i := 0; i <= len(whole) && !m.proved(); i++ {
 		done := whole[:i]
 		p := p0.clone()
 		if taken != "" && i > takenAt {

@@ -26,10 +26,13 @@ func (s *Stager) openDownload(f form, src Source) (*download, error) {
 	path := s.Layout.Download(f.SHA256)
 	disk := s.Layout.Disk()
 	setAside(s.Layout, path)
-	file, err := disk.Create(path, os.O_RDWR, 0o600)
+	// Each write appends: where another process shortens the file meanwhile, it leaves no hole,
+	// but a file that is too short.
+	const flags = os.O_RDWR | os.O_APPEND
+	file, err := disk.Create(path, flags, 0o600)
 	if errors.Is(err, fs.ErrPermission) { // another user began it
 		disk.Discard(path)
-		file, err = disk.Create(path, os.O_RDWR, 0o600)
+		file, err = disk.Create(path, flags, 0o600)
 	}
 	if err != nil {
 		return nil, localFault("open", err)
@@ -138,16 +141,20 @@ func (d *download) complete(ctx context.Context, sha256 string) error {
 }
 
 // notHere makes err final where the host does not have this form: it says so or, as often as
-// a fetch is tried, it sends nothing of it. Another form may be there, and the last one is
-// looked for longer.
+// a fetch is tried, it sends nothing of it. It may also have sent some, and no more for
+// Config.MissingFor. Another form may be there, and the last one is looked for longer.
 func (d *download) notHere(err error) error {
-	if err == nil || d.have > 0 || d.form.lastFile || final(err) || errors.As(err, new(unreachable)) {
+	if err == nil || d.form.lastFile || final(err) || errors.As(err, new(unreachable)) {
 		return err
 	}
-	if d.none++; errors.Is(err, fs.ErrNotExist) || d.none >= d.s.Tries {
-		return release.Errorf(release.NetworkError, "fetch %s: %w%w", d.src.Describe(d.form.file), err, otherFile{})
+	if e := d.s.effort; d.have > 0 {
+		if e.Limit == 0 || e.tries < d.s.Tries || e.counted < d.s.MissingFor {
+			return err
+		}
+	} else if d.none++; !errors.Is(err, fs.ErrNotExist) && d.none < d.s.Tries {
+		return err
 	}
-	return err
+	return release.Errorf(release.NetworkError, "fetch %s: %w%w", d.src.Describe(d.form.file), err, otherFile{})
 }
 
 func isCode(err error, code release.Code) bool {

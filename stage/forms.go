@@ -171,14 +171,11 @@ func (s *Stager) take(ctx context.Context, src Source, v release.Version, f form
 			go unpack()
 		}
 		d.stream.end(errDownloaded)
-		err = <-result
-		if st, statErr := d.f.Stat(); err != nil && statErr == nil && st.Size() < d.have {
-			return "", shortened("while it was unpacked")
-		}
+		err = d.unpackFault(<-result)
 	case d.chunks != nil:
 		d.stream.end(err)
 		if e := <-result; failed {
-			err = e
+			err = d.unpackFault(e)
 		}
 	}
 	if err != nil && (failed || complete.Load()) {

@@ -163,6 +163,10 @@ func TestPatience(t *testing.T) {
 			})
 		}
 	}
+	away := 7 * day
+	if testing.Short() { // each day takes some seconds
+		away = 2 * day
+	}
 	for name, tt := range map[string]struct {
 		link     line
 		host     func(start time.Time, next http.Handler) http.Handler
@@ -171,7 +175,7 @@ func TestPatience(t *testing.T) {
 		ends     time.Duration // it fails after about that time; 0: it does not
 		text     string
 	}{
-		"a week without a network":     {link: line{up: time.Minute, period: 7 * day, cut: true}, patience: day},
+		"days without a network":       {link: line{up: time.Minute, period: away, cut: true}, patience: day},
 		"half a minute":                {host: fails(503, 30*time.Second, ""), patience: day},
 		"503 for 23 hours":             {host: fails(503, 23*time.Hour, ""), patience: day},
 		"503 for good":                 {host: fails(503, 99*day, ""), patience: day, ends: day, text: "without progress: the host answers 503"},

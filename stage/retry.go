@@ -16,7 +16,8 @@ type Patience struct {
 	// Limit is for how long a fetch is retried without progress. Time in which the host
 	// cannot be reached does not count: then the fetch waits. 0: a fetch fails after
 	// Config.Tries tries without progress, also while the host cannot be reached. A file that
-	// the host says it does not have is looked for during Config.MissingFor at most.
+	// the host says it does not have is looked for during Config.MissingFor at most, and so is
+	// the rest of a form of the release beside which there is another one.
 	Limit time.Duration
 	// Before is what an earlier process reported last of the same release, so that a restart
 	// renews neither tries nor time.

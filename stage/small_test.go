@@ -3,6 +3,7 @@ package stage
 import (
 	"errors"
 	"fmt"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"io"
 	"io/fs"
 	"net/http"
@@ -147,6 +148,7 @@ func TestTextsOfAHostAreBounded(t *testing.T) {
 // A host that sends a byte now and then does not hold the node for ever.
 func TestASmallFileThatDrips(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	s := setup(t, func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			tick := time.NewTicker(5 * time.Millisecond)

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -109,7 +110,7 @@ func TestAHostWithTheBeginningOfAForm(t *testing.T) {
 			<-r.Context().Done()
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		test := func(t *testing.T, p Patience) {
 			t.Parallel()
 			var asked requests
 			count := 0
@@ -129,13 +130,18 @@ func TestAHostWithTheBeginningOfAForm(t *testing.T) {
 					send(w, r, from)
 				})
 			})
-			s.StallTimeout = 100 * time.Millisecond
+			s.StallTimeout, s.MissingFor = 100*time.Millisecond, 100*time.Millisecond
+			s.SetPatience(p)
 			rel, a := fetch(t, s, streamed)
-			_, err := s.Stage(t.Context(), s.Host(release.MustVersion(streamed)), rel, a, func() {})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			_, err := s.Stage(ctx, s.Host(release.MustVersion(streamed)), rel, a, func() {})
 			if err != nil || count > 100 {
 				t.Errorf("%v after %d requests: %.300s", err, count, asked.all())
 			}
-		})
+		}
+		t.Run(name, func(t *testing.T) { test(t, Patience{}) })
+		t.Run(name+", a patient node", func(t *testing.T) { test(t, Patience{Limit: time.Hour}) })
 	}
 }
 

@@ -36,6 +36,9 @@ func ExampleUnit_Files() {
 	//   Restart=always
 	// player-restart.service
 	//   ExecStart=systemctl --no-block start player.service
+	// player-respawn.path
+	// player-respawn.service
+	//   ExecStart=-systemctl --no-block --job-mode=fail try-restart player.service
 	// player-watchdog.service
 	//   ExecStart=-/opt/acme/player/last-good/player watchdog --before player.service --root /opt/acme/player
 	//   ExecStart=-/opt/acme/player/previous/player rescue --root /opt/acme/player

@@ -15,7 +15,7 @@ type Layout interface {
 	LastGood() string    // the link to the version that the watchdog runs from
 	Previous() string    // the link to the version that a rollback returns to
 	Versions() string    // the directory of the versions
-	RestartFile() string // what an attached agent writes to have its service restarted
+	RestartFile() string // what the agent writes to have the service restarted
 	Written() []string   // what the agent writes to, besides Root
 }
 

@@ -39,7 +39,7 @@ func unitOf(text string) (string, error) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(parts) == 3 && (parts[1] == "" || parts[1] == "name=systemd") {
 			if name := path.Base(parts[2]); strings.HasSuffix(name, ".service") {
-				return name, nil
+				return strings.TrimPrefix(name, "_"), nil // systemd escapes _x.service, and names of controllers like cpu.service
 			}
 		}
 	}

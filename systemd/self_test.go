@@ -13,6 +13,8 @@ func TestUnitOf(t *testing.T) {
 	for text, want := range map[string]string{
 		"0::/system.slice/edge.service\n":                                         "edge.service",
 		"12:pids:/x.service\n1:name=systemd:/system.slice/player.service\n0::/\n": "player.service",
+		"0::/system.slice/_cpu.service\n":                                         "cpu.service",
+		"0::/system.slice/__x.service\n":                                          "_x.service",
 		"0::/user.slice/user-0.slice/session-1.scope\n":                           "",
 		"0::/\n": "", "": "", "nonsense": "",
 	} {

@@ -25,8 +25,15 @@ func retryUnit(service string) string { return besideName(service) + "-retry.ser
 // Beside returns the names of the units that belong to the unit of a service which is its
 // own agent: see Unit.Files.
 func Beside(service string) []string {
-	return []string{watchdogUnit(service), retryUnit(service), restartUnit(service)}
+	return []string{watchdogUnit(service), retryUnit(service), restartUnit(service), respawnPath(service), respawnUnit(service)}
 }
+
+// respawnPath is the unit that starts respawnUnit when a service, which is its own agent,
+// requests its restart. The unit of the service starts it.
+func respawnPath(service string) string { return besideName(service) + "-respawn.path" }
+
+// respawnUnit is the unit that restarts a service into another version.
+func respawnUnit(service string) string { return besideName(service) + "-respawn.service" }
 
 // restartUnit is the unit that starts, or restarts, a service for retryUnit.
 func restartUnit(service string) string { return besideName(service) + "-restart.service" }

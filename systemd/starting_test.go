@@ -9,10 +9,10 @@ import (
 // the template's drop-ins to them.
 func TestNamesBesideAService(t *testing.T) {
 	t.Parallel()
-	if got, want := Beside("edge.service"), []string{"edge-watchdog.service", "edge-retry.service", "edge-restart.service"}; !slices.Equal(got, want) {
+	if got, want := Beside("edge.service"), []string{"edge-watchdog.service", "edge-retry.service", "edge-restart.service", "edge-respawn.path", "edge-respawn.service"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got, want := Beside("app@1.service"), []string{"app:1-watchdog.service", "app:1-retry.service", "app:1-restart.service"}; !slices.Equal(got, want) {
+	if got, want := Beside("app@1.service"), []string{"app:1-watchdog.service", "app:1-retry.service", "app:1-restart.service", "app:1-respawn.path", "app:1-respawn.service"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -116,8 +116,8 @@ func in(path, dir string) bool {
 	return strings.HasPrefix(path, dir+"/") || strings.HasPrefix(filepath.Clean(path), dir+"/") || strings.HasPrefix(resolve(path), resolve(dir)+"/")
 }
 
-// Files returns the unit of the service, and the units that systemd starts before and
-// after each start of it. In attached mode it returns the agent's unit, a drop-in for the
+// Files returns the unit of the service, the units that systemd starts before and after each
+// start of it, and two units that restart it when it requests that. In attached mode it returns the agent's unit, a drop-in for the
 // unit of the service, and two units that restart the service when the agent requests
 // it. The first file is the agent's own unit. Files refuses values that would need
 // quoting, and names that could be another file or an option.
@@ -135,7 +135,12 @@ func (u Unit) Files() ([]File, error) {
 		return nil, err
 	}
 	restart := restartUnit(u.service())
-	files := [][2]string{{"service.tmpl", u.service()}, {"restart.tmpl", restart}}
+	files := [][2]string{
+		{"service.tmpl", u.service()},
+		{"restart.tmpl", restart},
+		{"respawn.path.tmpl", respawnPath(u.service())},
+		{"respawn.service.tmpl", respawnUnit(u.service())},
+	}
 	if u.Attached != "" {
 		files = [][2]string{
 			{"agent.tmpl", u.base() + "-agent.service"},

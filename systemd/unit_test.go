@@ -11,7 +11,7 @@ func TestUnitText(t *testing.T) {
 	t.Parallel()
 	u := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 120, Environment: []string{"A=b"}}
 	files, err := u.Files()
-	if err != nil || len(files) != 4 || files[0].Name != "edge.service" {
+	if err != nil || len(files) != 6 || files[0].Name != "edge.service" {
 		t.Fatal(files, err)
 	}
 	text := files[0].Text

@@ -43,8 +43,10 @@ type Config struct {
 	// is staged and not yet on trial, or nil (systemd.Service.FitVersion).
 	CheckVersion func(ctx context.Context, dir string) error
 	// BeforeSwap, if set, is called last before the swap to a version, or before it is put ready
-	// for an operator. An error refuses the upgrade.
-	BeforeSwap func(ctx context.Context, v release.Version) error
+	// for an operator. An error refuses the upgrade. still, if it is not nil, reports right before
+	// the commit, under the root's lock, whether what BeforeSwap did still holds; if not, it is
+	// called again.
+	BeforeSwap func(ctx context.Context, v release.Version) (still func() bool, err error)
 	// Progress, if set, is told how far staging is; see stage.Config.
 	Progress func(phase string, done, total int64)
 	Log      *slog.Logger // nil: nobody reads it
@@ -202,16 +204,28 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err := p.checkConfig(ctx, staged.Version(), r.End); err != nil {
 		return rel, err
 	}
-	if p.c.BeforeSwap != nil && r.End != Install {
-		if err := p.c.BeforeSwap(ctx, staged.Version()); err != nil {
-			return rel, release.Errorf(release.CodeOf(err), "%w", err)
+	for tries := 1; ; tries++ {
+		var still func() bool
+		if p.c.BeforeSwap != nil && r.End != Install {
+			if still, err = p.c.BeforeSwap(ctx, staged.Version()); err != nil {
+				return rel, release.Errorf(release.CodeOf(err), "%w", err)
+			}
 		}
+		if err := p.checkRunning(ctx, r); err != nil {
+			return rel, err
+		}
+		if err = p.commit(ctx, staged, rel.Manifest(), r, <-before, still); !errors.Is(err, errNotStill) || tries == maxBefore {
+			return rel, err
+		}
+		before = p.baseline(ctx, r.End)
 	}
-	if err := p.checkRunning(ctx, r); err != nil {
-		return rel, err
-	}
-	return rel, p.commit(ctx, staged, rel.Manifest(), r, <-before)
 }
+
+// maxBefore is how often BeforeSwap is called for one upgrade: the state changes once, when the
+// running version is kept or has restored its data, and hardly again.
+const maxBefore = 3
+
+var errNotStill = release.Errorf(release.InProgress, "the running version was kept, or restored its data, while the upgrade was prepared: retry")
 
 // Fetch reads the manifest and its signature from src, and verifies them.
 func (p *Pipeline) Fetch(ctx context.Context, src stage.Source) (verify.Release, error) {
@@ -219,7 +233,7 @@ func (p *Pipeline) Fetch(ctx context.Context, src stage.Source) (verify.Release,
 }
 
 // commit makes a staged release what r.End says.
-func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Manifest, r Request, before baseline) error {
+func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Manifest, r Request, before baseline, still func() bool) error {
 	l := p.c.Node.Layout
 	trial := state.Trial{ID: r.CommandID, CommandID: r.CommandID, Channel: m.Channel, MaxAttempts: p.c.Node.Upgrade.MaxBootAttempts, Repair: r.Running.Repair}
 	if trial.ID == "" {
@@ -228,19 +242,26 @@ func (p *Pipeline) commit(ctx context.Context, staged stage.Staged, m release.Ma
 	end := map[End]func(context.Context, state.Layout, stage.Staged, state.Trial) (state.Result, error){
 		Swap: stage.Swap, Shelve: stage.Shelve, Install: stage.Install,
 	}[r.End]
-	if r.End == Swap {
-		staged = staged.Recording(func() error {
-			if r.Running.Accept {
-				if err := l.RecordAccept(state.AcceptRecord{TrialID: trial.ID, At: time.Now().UTC()}); err != nil {
-					return err
-				}
-			}
-			if note := recordTrial(l, trial.ID, before); note != "" {
-				p.c.Log.Warn(note, "command_id", r.CommandID)
-			}
+	staged = staged.Recording(func() error {
+		if still != nil && !still() {
+			return errNotStill
+		}
+		if r.End != Swap {
 			return nil
-		})
-	}
+		}
+		if t, err := l.Tree(); err == nil && t.LastGood != before.lastGood { // it judges the trial
+			return errNotStill
+		}
+		if r.Running.Accept {
+			if err := l.RecordAccept(state.AcceptRecord{TrialID: trial.ID, At: time.Now().UTC()}); err != nil {
+				return err
+			}
+		}
+		if note := recordTrial(l, trial.ID, before); note != "" {
+			p.c.Log.Warn(note, "command_id", r.CommandID)
+		}
+		return nil
+	})
 	_, err := end(ctx, l, staged, trial)
 	if errors.Is(err, state.ErrReportsPending) { // the commit is done, and the next start reports it
 		p.c.Log.Warn("the swap will be reported after the restart", "error", err, "command_id", r.CommandID)

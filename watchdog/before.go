@@ -113,12 +113,17 @@ func After(ctx context.Context, l state.Layout, systemd Systemd) (again bool, wh
 	return true, why, err // Before counts what is repeated, so it ends
 }
 
-// takeBack takes back that the last start was counted.
+// takeBack takes back that the last start was counted. Where it is the first one, the version on
+// trial was never started.
 func takeBack(ctx context.Context, l state.Layout) error {
+	undo := func() error { return nil }
 	if res, err := l.Read(); err == nil {
 		if _, judged := l.ReadSwap(res.State); judged {
-			r, known := l.ReadStarts(res.State)
-			if r.NotMade = true; known {
+			switch r, known := l.ReadStarts(res.State); {
+			case known && r.Number == 1:
+				undo = func() error { return l.ForgetStarts(res.State) }
+			case known:
+				r.NotMade = true
 				return l.RecordStarts(r)
 			}
 		}
@@ -126,10 +131,10 @@ func takeBack(ctx context.Context, l state.Layout) error {
 	_, err := l.AtStart().Do(ctx, func(s state.State, t state.Tree, _ time.Time) (state.State, state.Tree, error) {
 		return state.TakeBack(s), t, nil
 	})
-	if errors.Is(err, state.ErrReportsPending) {
-		return nil
+	if err != nil && !errors.Is(err, state.ErrReportsPending) {
+		return err
 	}
-	return err
+	return undo()
 }
 
 // ownFault returns what OwnFault returns, and "" without it.

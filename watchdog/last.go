@@ -81,6 +81,10 @@ func look(ctx context.Context, l state.Layout, systemd Systemd, own, counts bool
 	}
 	switch {
 	case err != nil:
+	case !own && s.BootAttempts == 0:
+		// If a job makes this start, as after an upgrade, systemd clears n when the service
+		// itself starts, and may reach n again. It stays unknown until correct, so that an end
+		// before that counts.
 	case !own && f.end.How == trial.ByOperator:
 		f.restarts = 0 // systemd clears it when the service itself starts
 	default:
@@ -108,11 +112,24 @@ func (f last) past(l state.Layout, s state.State, t state.Tree, rep *Report) (st
 			p.Cause = cmp.Or(f.cause, rep.LastEnd)
 		}
 	}
-	r.TrialID, r.Number, r.BootID, r.Restarts, r.NotMade, r.Invocation = s.TrialID, r.Number+1, f.boot, f.restarts, false, f.invocation
-	if p.Over {
-		return p, nil
+	r.TrialID, r.Number, r.BootID, r.Restarts, r.NotMade, r.Invocation = s.TrialID, max(r.Number, f.judge.Start)+1, f.boot, f.restarts, false, f.invocation
+	record := func() error {
+		err := l.RecordStarts(r)
+		if err != nil { // the one before would judge a later start by what an earlier one did
+			err = errors.Join(err, l.ForgetStarts(s))
+		}
+		return err
 	}
-	return p, func() error { return l.RecordStarts(r) }
+	switch {
+	case p.Over:
+		return p, nil
+	case s.BootAttempts == 0:
+		// A power cut between the count and its record finds the record of the start before, and
+		// so another boot. The first start has none before it: its record comes first.
+		err := record()
+		return p, func() error { return err }
+	}
+	return p, record
 }
 
 // rounds is how many rounds contradict the version. Where an operator accepted it, they do not

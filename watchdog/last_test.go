@@ -146,6 +146,23 @@ func TestWhichStartsCountBeforeTheUnit(t *testing.T) {
 	}
 }
 
+// The restart into the version on trial is a job, which clears the number of restarts. If the
+// start fails before a command of the service's unit corrects the record, the number after it
+// may be the one from before the job; the start counts all the same.
+func TestAStartThatFailsBeforeTheUnitCounts(t *testing.T) {
+	t.Parallel()
+	for n := range 3 {
+		l := recorded(t, 3)
+		for want, restarted := range []int{n, 1, 2} {
+			s := restarts(restarted)
+			s.Starting = starting.Starting
+			if rep, _ := watchdog.Before(t.Context(), l, s); rep.BootAttempts != want+1 || rep.Reverted {
+				t.Errorf("%d before the restart: %+v, want %d starts", n, rep, want+1)
+			}
+		}
+	}
+}
+
 // Without the record of the trial, as an earlier version leaves it, each start counts. So
 // it is with a record that cannot be read, or is that of another trial.
 func TestWithoutARecordEachStartCounts(t *testing.T) {
@@ -199,6 +216,27 @@ func TestAStartThatIsNotMadeCountsNothing(t *testing.T) {
 	}
 	if rep := watchdog.RunAfter(t.Context(), l, restarts(0)); rep.BootAttempts != 2 || rep.Reverted {
 		t.Errorf("%+v, want 2 starts", rep)
+	}
+}
+
+// A first start that systemd does not make leaves nothing: the version was never started, so that
+// in attached mode the swap can be taken back.
+func TestAFirstStartThatIsNotMadeIsNone(t *testing.T) {
+	t.Parallel()
+	l := recorded(t, 3)
+	s := restarts(0)
+	s.Starting, s.Skipped = starting.Starting, down
+	for range 12 {
+		watchdog.Before(t.Context(), l, s)
+		if again, why, err := watchdog.After(t.Context(), l, s); again || why == "" || err != nil {
+			t.Fatalf("%v, %q, %v", again, why, err)
+		}
+		if starts, known := l.ReadStarts(read(t, l)); known || read(t, l).BootAttempts != 0 {
+			t.Errorf("%+v; %d starts", starts, read(t, l).BootAttempts)
+		}
+	}
+	if rep := watchdog.RunAfter(t.Context(), l, restarts(0)); rep.BootAttempts != 1 || rep.Reverted {
+		t.Errorf("%+v, want the first start", rep)
 	}
 }
 

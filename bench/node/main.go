@@ -16,16 +16,17 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/upgrade"
 )
 
 func main() {
-	debug.SetGCPercent(20) // as edge-agent does
 	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "node:", err)
 		os.Exit(1)
@@ -79,10 +80,18 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	if err != nil {
 		return err
 	}
-	p, err := upgrade.New(upgrade.Config{Node: &n, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil))})
+	// As edge-agent does.
+	verified := sync.OnceFunc(func() { debug.SetGCPercent(20) })
+	p, err := upgrade.New(upgrade.Config{Node: &n, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), Progress: func(phase string, _, _ int64) {
+		if phase != stage.PhaseVerify {
+			verified()
+		}
+	}})
 	if err != nil {
 		return err
 	}
+	src := p.Host(v)
+	defer src.Close()
 	// What the agent records of a manager's command; one that goes on is recorded already.
 	const command = "bench"
 	do := func(change func(state.State, time.Time) state.State) error {
@@ -100,8 +109,6 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	if err != nil {
 		return err
 	}
-	src := p.Host(v)
-	defer src.Close()
 	var recorded error
 	_, err = p.Run(ctx, src, upgrade.Request{Version: v, CommandID: command, End: upgrade.Swap, Downloaded: func() {
 		recorded = do(func(s state.State, now time.Time) state.State { return state.Downloaded(s, command, now) })

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,11 +15,20 @@ import (
 // verification of a release, which uses more code than anything else, before the download.
 const shrinkAfter = 10 * time.Second
 
+// collectMore makes the collector run before as much again is garbage: the heap of an agent is
+// small, and the window of a tar.zst is most of it. To set that runs the collector once.
+var collectMore = sync.OnceFunc(func() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(20)
+	}
+})
+
 // shrink gives back the memory that only the start needed: the heap's free pages, and
 // the mappings of the program's own code and constants. The latter stay in the page
 // cache: those that an idle agent uses are mapped again without a read of the disk. It
 // takes 10 MB from the resident memory of an idle agent.
 func shrink() {
+	collectMore()
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {

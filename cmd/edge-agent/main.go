@@ -4,7 +4,7 @@ package main
 
 import (
 	"os"
-	"runtime/debug"
+	"slices"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	"github.com/bilbycast/edge-agent/verify"
@@ -16,10 +16,11 @@ import (
 var version = "0.0.0-dev"
 
 func main() {
-	// The heap of an agent is small, and the window of a tar.zst is most of it: the collector
-	// should not wait until as much again is garbage.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(20)
+	// A start of the agent collects little: collectMore follows. systemd waits for the others before
+	// each start.
+	quick := len(os.Args) > 1 && slices.Contains([]string{"run", "watchdog", "rescue", "version"}, os.Args[1])
+	if !quick {
+		collectMore()
 	}
 	cli.Main(newRootCmd())
 }

@@ -94,7 +94,7 @@ func runAgent(ctx context.Context, c config.Settings, o agent.Options) error {
 		})
 	}
 	service := install.Service(c)
-	o.CheckUnit, o.CheckVersion, o.Journal = service.FitSelf, service.FitVersionSelf, systemd.LastLines
+	o.CheckUnit, o.CheckVersion, o.CheckRestart, o.Journal = service.FitSelf, service.FitVersionSelf, service.FitRestart, systemd.LastLines
 	a, err := agent.New(c.Config, o)
 	if err != nil {
 		return err

@@ -2,8 +2,10 @@ package box
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"testing"
 )
@@ -34,6 +36,25 @@ func NeedRoot(t testing.TB) {
 		t.Fatalf("only root can run this test, and %s is set", RequireEnv)
 	default:
 		t.Skip("NOT TESTED: only root can run this test")
+	}
+}
+
+// Slow skips a test with -short: it takes seconds of processor time, or waits for as long.
+func Slow(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+}
+
+// AtOnce lets so many tests of a package run at once that mostly wait, unless -parallel says how
+// many. TestMain calls it before Run.
+func AtOnce(tests int) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", strconv.Itoa(tests))
 	}
 }
 

@@ -165,17 +165,17 @@ func Cases() []Case {
 	header("a name of 4 KiB, by PAX", "more than", &tar.Header{Name: strings.Repeat("long/", 820), Typeflag: tar.TypeDir, Mode: 0o755, Format: tar.FormatPAX})
 	header("a name of 4 KiB, by GNU", "more than", &tar.Header{Name: strings.Repeat("n", 4096), Typeflag: tar.TypeDir, Mode: 0o755, Format: tar.FormatGNU})
 	stream("a PAX name with a NUL", "after 0 entries", func() []byte { return paxName("a\x00b") })
-	stream("more directories than entries", "more than", func() []byte {
-		return tarOf(func(w *tar.Writer) {
-			for i := range MaxEntries/50 + 1 {
-				w.WriteHeader(&tar.Header{Name: fmt.Sprintf("%d/%s", i, strings.Repeat("d/", 50)), Typeflag: tar.TypeDir, Mode: 0o755})
-			}
-		})
-	})
 	zeros := func() []byte { return Archive("file zeros = " + strings.Repeat("0", 20<<20)) } // unpacks to 1000 x its size
 	cases = append(cases,
 		Case{Name: "a gzip bomb, by the ratio", Error: "may unpack to", Tarball: zeros},
 		Case{Name: "a gzip bomb, by the manifest", Error: "may unpack to", Tarball: zeros, Unpacked: 1000},
+		Case{Name: "more directories than entries", Error: "more than", Slow: true, Tarball: func() []byte {
+			return Gzip(tarOf(func(w *tar.Writer) {
+				for i := range MaxEntries/50 + 1 {
+					w.WriteHeader(&tar.Header{Name: fmt.Sprintf("%d/%s", i, strings.Repeat("d/", 50)), Typeflag: tar.TypeDir, Mode: 0o755})
+				}
+			}))
+		}},
 		Case{Name: "a million entries", Error: fmt.Sprintf("more than %d entries", MaxEntries), Unpacked: 1 << 36, Slow: true, Tarball: func() []byte {
 			return Gzip(tarOf(func(w *tar.Writer) {
 				for range 1_000_000 {

@@ -109,7 +109,7 @@ func TestACommandOfTheManagerToAService(t *testing.T) {
 	var node api.Node
 	until := func(what string, holds func() bool) {
 		t.Helper()
-		for end := time.Now().Add(60 * time.Second); !holds(); <-time.After(20 * time.Millisecond) {
+		for end := time.Now().Add(10 * time.Minute); !holds(); <-time.After(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("timeout: %s", what)
 			}

@@ -80,8 +80,7 @@ type attachedBox struct {
 func newAttachedBox(t *testing.T) *attachedBox {
 	t.Helper()
 	box.Need(t)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 12*time.Minute, fmt.Errorf("the table took too long"))
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	b := &attachedBox{bench: &bench{Rig: newRig(t), t: t, ctx: ctx, bin: builds(t)}}
 	b.machine = box.ForTest(ctx, t, box.Options{HostNetwork: true})
 	b.exec("useradd --system --no-create-home edge; useradd --system --no-create-home app; mkdir -m 1777 /var/w")

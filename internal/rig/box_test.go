@@ -34,8 +34,7 @@ func setupBox(t *testing.T, c rig.NodeConfig, o box.Options) *inBox {
 func setupBoxOf(t *testing.T, c rig.NodeConfig, o box.Options, bin map[string]string, releases fakerelease.Options) *inBox {
 	t.Helper()
 	needBox(t)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("the test took too long"))
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	r := newRig(t)
 	b := &inBox{bench: &bench{Rig: r, t: t, ctx: ctx, bin: bin, releases: releases}}
 	b.publish("1.0.0", "")
@@ -151,6 +150,7 @@ func TestUnderSystemdUpgradeAndDowngrade(t *testing.T) {
 // Every kind of failure ends with the old version after the configured number of starts,
 // within (starts + 1) x RestartSec and the time of the starts themselves.
 func TestUnderSystemdBadReleasesRollBack(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		fault   fakerelease.Fault
 		options box.Options

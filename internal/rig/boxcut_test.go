@@ -99,8 +99,9 @@ func (b *inBox) atRest(mark int) string {
 	b.t.Helper()
 	b.wait(mark, "the node to come back", func(e rig.Entry) bool { return e.Type == "authenticated" })
 	for tick := time.Tick(50 * time.Millisecond); ; <-tick {
+		staging := b.staging() // first: an ack may arrive while the status is read, and the swap comes before it
 		st, err := b.node.Status(b.ctx)
-		if err == nil && (st.Status == state.Stable || st.Status == state.RolledBack) && st.Undelivered == 0 && !b.staging() {
+		if err == nil && (st.Status == state.Stable || st.Status == state.RolledBack) && st.Undelivered == 0 && !staging {
 			if st.Current == "1.2.0" || st.Current != st.LastGood {
 				b.t.Fatalf("at rest: %+v", st)
 			}

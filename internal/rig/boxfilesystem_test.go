@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/oddfs"
@@ -89,7 +88,7 @@ func TestUnderSystemdFileSystems(t *testing.T) {
 func (b *bareBox) until(what, command, want string) {
 	b.t.Helper()
 	out := ""
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for limit := patience(b.t); limit.Err() == nil; {
 		if out, _ = b.run(command); strings.Contains(out, want) {
 			return
 		}

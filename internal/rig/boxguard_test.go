@@ -118,7 +118,7 @@ func TestUnderSystemdAReleaseThatLacksAPath(t *testing.T) {
 // they lack, and installing again adds it.
 func TestUnderSystemdUnitsOfAnEarlierVersion(t *testing.T) {
 	b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})
-	b.sh("cd /etc/systemd/system && rm edge-watchdog.service edge-retry.service edge-restart.service && sed -i '/^Wants=/d; s/^After=.*/After=network.target/' edge.service && systemctl daemon-reload && systemctl restart edge.service")
+	b.sh("cd /etc/systemd/system && rm edge-watchdog.service edge-retry.service edge-restart.service edge-respawn.* && sed -i '/^Wants=/d; s/^After=.*/After=network.target/' edge.service && systemctl daemon-reload && systemctl restart edge.service")
 	b.publish("1.1.0", "")
 	mark := b.Timeline.Mark()
 	b.upgrade("1.1.0")

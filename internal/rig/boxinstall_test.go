@@ -1,14 +1,12 @@
 package rig_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
@@ -20,8 +18,7 @@ import (
 func TestUnderSystemdInstall(t *testing.T) {
 	needBox(t)
 	bin := builds(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
+	ctx := patience(t)
 	r := newRig(t)
 	var first fakerelease.Published
 	for v, fault := range map[string]fakerelease.Fault{"1.0.0": "", "1.1.0": "", "1.3.0": fakerelease.WrongIdentity, "1.4.0": fakerelease.BadChecksum} {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
@@ -25,8 +24,7 @@ func setupBare(t *testing.T, name string, binary string) *bareBox {
 	t.Helper()
 	needBox(t)
 	bin := builds(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	r := newRig(t)
 	if binary == "" {
 		binary = bin["1.0.0"]

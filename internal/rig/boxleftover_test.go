@@ -54,6 +54,7 @@ func TestUnderSystemdAProcessOfTheOldVersion(t *testing.T) {
 // SIGTERM, and where an operator restarts the service, ExecStop= takes its time before. The
 // window begins with the new version's start, so no start is counted.
 func TestUnderSystemdASlowStop(t *testing.T) {
+	t.Parallel()
 	for name, byOperator := range map[string]bool{"the agent restarts": false, "an operator restarts": true} {
 		t.Run(name, func(t *testing.T) {
 			b := setupBox(t, rig.NodeConfig{HoldSecs: 1}, box.Options{})

@@ -1,13 +1,11 @@
 package rig_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
@@ -20,8 +18,7 @@ import (
 func TestUnderSystemdWithoutAManager(t *testing.T) {
 	needBox(t)
 	bin := builds(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
+	ctx := patience(t)
 	r := newRig(t)
 	well := filepath.Join(t.TempDir(), "well")
 	if err := os.WriteFile(well, nil, 0o644); err != nil {

@@ -139,6 +139,11 @@ timeout 20 sh -c 'until systemctl is-active -q app@1 app@1-agent; do sleep 0.1; 
 		t.Errorf("drop-ins of the units beside: %s", got)
 	}
 	b.sh("cd /opt/edge && cp -a versions/1.0.0 versions/1.1.5 && rm -r versions/1.1.5/share && ln -sfn versions/1.1.5 current && systemctl stop app@1-agent && { systemctl restart app@1.service || :; }")
+	defer func() {
+		if t.Failed() {
+			t.Log(b.sh("systemctl list-jobs; systemctl status 'app@1*' 'app:1*'; journalctl -o short-precise --no-pager -n 200 -u 'app*'; true"))
+		}
+	}()
 	b.sh(`timeout 60 sh -c 'until [ "$(readlink /opt/edge/current)" = versions/1.0.0 ] && systemctl is-active -q app@1; do sleep 0.2; done'`)
 	if st, err := b.node.Status(b.ctx); err != nil || st.Status != "rolled_back" || b.current() != "1.0.0" {
 		t.Errorf("%+v, %v, %s", st, err, b.current())

@@ -9,7 +9,7 @@ import (
 const (
 	userRoot   = "/opt/bilbycast/edge"
 	userConfig = userRoot + "/config.toml"
-	notEdge    = "find " + userRoot + " /data -ignore_readdir_race ! -user edge ! -path /data" // the agent makes and removes files
+	notEdge    = "find " + userRoot + " /data -ignore_readdir_race ! -user edge ! -path /data -exec test -e {} \\; -print" // the agent makes and removes files
 )
 
 // problems returns what doctor finds: the cause and the remedy of each check.

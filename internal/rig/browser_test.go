@@ -3,7 +3,6 @@ package rig_test
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -61,15 +60,15 @@ func browse(t *testing.T, r *rig.Rig) *browser {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the browser took too long"))
-	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as this context
 		t.Fatal(err)
 	}
-	b := &browser{t, ctx, r.URL}
+	b := &browser{t, patienceOf(ctx, t), r.URL}
 	t.Cleanup(func() {
 		if t.Failed() {
-			text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`))
+			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+			defer cancel()
+			text, _ := chromedp.Run(ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`))
 			t.Logf("the page was:\n%s", text)
 		}
 	})
@@ -98,9 +97,7 @@ func (b *browser) confirm(opener, reason string) {
 
 func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
-	defer cancel()
-	if err := chromedp.Do(ctx, steps...); err != nil {
+	if err := chromedp.Do(b.ctx, steps...); err != nil {
 		b.t.Fatalf("%s: %v", what, err)
 	}
 }
@@ -111,15 +108,33 @@ func (b *browser) open(path string) { b.t.Helper(); b.do("open "+path, chromedp.
 // meanwhile.
 func (b *browser) click(selector string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
-	defer cancel()
 	for {
-		err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector)))
+		err := chromedp.Do(b.ctx, chromedp.Click(chromedp.CSS(selector)))
 		if err == nil {
 			return
 		}
 		if !strings.Contains(err.Error(), "Could not find node") {
 			b.t.Fatalf("click %s: %v", selector, err)
+		}
+	}
+}
+
+// follow clicks the link to a path in the navigation until the browser is there: a page that
+// renews itself between the press and the release of the button loses a click.
+func (b *browser) follow(path string) {
+	b.t.Helper()
+	there := fmt.Sprintf(`location.pathname === %q && document.readyState === "complete"`, path)
+	for tries := 0; ; tries++ {
+		if tries%40 == 0 {
+			b.click(fmt.Sprintf("nav a[href=%q]", path))
+		}
+		if ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](there)); err == nil && ok {
+			return
+		}
+		select {
+		case <-b.ctx.Done():
+			b.t.Fatalf("the browser did not follow the link to %s", path)
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
@@ -140,15 +155,13 @@ func (b *browser) sees(text string) {
 // holds waits until an expression of the page is true.
 func (b *browser) holds(expression string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, 40*time.Second)
-	defer cancel()
 	for {
-		ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool](expression))
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expression))
 		if err == nil && ok {
 			return
 		}
 		select {
-		case <-ctx.Done():
+		case <-b.ctx.Done():
 			b.t.Fatalf("the page never had %s (%v)", expression, err)
 		case <-time.After(50 * time.Millisecond):
 		}

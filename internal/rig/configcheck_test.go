@@ -2,6 +2,7 @@ package rig_test
 
 import (
 	"errors"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,7 @@ func (b *bench) refused(version string, code release.Code, says string) {
 // The new version's real `config check` reads the config.toml that the node has before the
 // swap, not the one with which the running version started.
 func TestTheConfigurationBeforeTheSwap(t *testing.T) {
+	box.Slow(t)
 	b := setup(t, rig.NodeConfig{})
 	b.declares()
 	b.publish("1.1.0", "")

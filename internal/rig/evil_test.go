@@ -63,13 +63,15 @@ func TestAnEvilManager(t *testing.T) {
 	}
 	n.Start()
 	t.Cleanup(n.Stop)
+	limit := patience(t)
 	next := func() *websocket.Conn {
 		t.Helper()
 		select {
 		case c := <-sessions:
-			c.SetReadDeadline(time.Now().Add(60 * time.Second))
+			end, _ := limit.Deadline()
+			c.SetReadDeadline(end)
 			return c
-		case <-time.After(30 * time.Second):
+		case <-limit.Done():
 			t.Fatal("the node does not come")
 			return nil
 		}
@@ -120,6 +122,15 @@ func TestAnEvilManager(t *testing.T) {
 	}
 	if _, _, err := conn.ReadMessage(); err != nil { // its first health beat: it has kept its credentials
 		t.Fatal(err)
+	}
+	for tick := time.Tick(10 * time.Millisecond); ; <-tick { // and a copy of its configuration
+		_, err := os.Stat(filepath.Join(n.Root, "config.toml.accepted"))
+		if err == nil {
+			break
+		}
+		if limit.Err() != nil {
+			t.Fatal(err)
+		}
 	}
 	before := whatRuns(t, n.Root)
 

@@ -1,7 +1,6 @@
 package rig_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
@@ -28,8 +26,7 @@ func TestInstallByHand(t *testing.T) {
 		t.Fatalf("docs/install.md has %d blocks of commands", len(blocks))
 	}
 	bin := builds(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
+	ctx := patience(t)
 	r := newRig(t)
 	for _, v := range []string{"1.0.0", "1.1.0"} {
 		if _, err := r.Publish(fakerelease.Options{Version: v, Binary: bin[v]}); err != nil {

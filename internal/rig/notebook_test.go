@@ -2,7 +2,6 @@ package rig_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,8 +31,7 @@ func notebook(t *testing.T, env ...string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, fmt.Errorf("the test took too long"))
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	b := &bench{Rig: newRig(t), t: t, ctx: ctx, bin: bin, releases: fakerelease.Options{Repository: "acme/notebook", BinaryName: "notebook"}}
 	for _, v := range []string{"1.0.0", "1.1.0", "1.2.0"} {
 		b.publish(v, "")
@@ -79,6 +77,7 @@ func (b *bench) becomes(version, health, schema string) {
 // runs: with its data, if it saved them; and otherwise one that is online, says what it lacks,
 // and is repaired by a release.
 func TestDataMigratedBeforeTheRollback(t *testing.T) {
+	t.Parallel()
 	t.Run("saved", func(t *testing.T) {
 		b := notebook(t, "NOTEBOOK=saves", "NOTEBOOK_1_1=early")
 		mark, _ := b.upgrade("1.1.0")
@@ -105,6 +104,7 @@ func TestDataMigratedBeforeTheRollback(t *testing.T) {
 // A release that migrates its data once it is kept, and to which an operator then prefers the
 // old version, leaves a node that runs.
 func TestDataMigratedAfterTheVersionWasKept(t *testing.T) {
+	t.Parallel()
 	back := func(b *bench) {
 		mark, _ := b.upgrade("1.1.0")
 		b.event(mark, "upgrade_completed")

@@ -1,6 +1,7 @@
 package rig_test
 
 import (
+	"github.com/bilbycast/edge-agent/internal/box"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -47,6 +48,7 @@ func (b *breaking) Write(p []byte) (int, error) {
 // An outage in the middle of a download ends no upgrade, also if the node restarts meanwhile:
 // it says what it waits for, and continues where the download ended.
 func TestAnUpgradeOutlastsAnOutageAndARestart(t *testing.T) {
+	box.Slow(t)
 	proxy := &unreachableHost{tunnels: tunnels{to: map[string]bool{}}}
 	s := httptest.NewServer(proxy)
 	t.Cleanup(s.Close)

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,7 @@ func TestBrowserUpgradesANode(t *testing.T) {
 
 // An operator upgrades a group of real agents.
 func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
+	box.Slow(t)
 	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
 	b.publish("1.1.0", "")
 	b.publish("1.2.0", fakerelease.ExitsAtOnce)
@@ -191,6 +193,7 @@ func TestBrowserUpgradesAGroupOfAgents(t *testing.T) {
 // failure, and the actions after it.
 func TestBrowserRollsOutAGroup(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	r := newRig(t)
 	w := browse(t, r)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -213,7 +216,7 @@ func TestBrowserRollsOutAGroup(t *testing.T) {
 	}
 	t.Cleanup(func() { cancel(); f.Wait() })
 
-	w.click(`nav a[href="/admin/groups"]`)
+	w.follow("/admin/groups")
 	w.fill("input[name=name]", "site one")
 	w.click("form.bar button.primary")
 	w.sees("No nodes are in this group")

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/state"
 )
 
@@ -66,7 +66,7 @@ func (n *BoxNode) Tree(ctx context.Context) (state.Tree, error) {
 // NodeID returns the id that the manager gave to the node with the install root l. It
 // returns an error before the node has registered.
 func NodeID(l state.Layout) (string, error) {
-	b, err := os.ReadFile(l.CredentialsFile())
+	b, err := fsutil.ReadFile(l.CredentialsFile(), 1<<20)
 	if err != nil {
 		return "", err
 	}

@@ -2,15 +2,19 @@ package rig_test
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
@@ -29,11 +33,32 @@ var programs = sync.OnceValues(func() (map[string]string, error) {
 var buildDir string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	more := runtime.GOMAXPROCS(0) / 2
+	if testing.Short() { // without machines
+		more *= 4
+	}
+	box.AtOnce(runtime.GOMAXPROCS(0) + more) // they mostly wait: for a machine that boots, or for a window that ends
 	code := m.Run()
 	if buildDir != "" {
 		os.RemoveAll(buildDir)
 	}
 	os.Exit(code)
+}
+
+// patience returns a context for all that a test waits for. It ends so late that a slow
+// machine, on which packages are tested beside each other, fails no test; and before go test
+// ends the process, so that the failure has its log.
+func patience(t *testing.T) context.Context { return patienceOf(t.Context(), t) }
+
+func patienceOf(ctx context.Context, t *testing.T) context.Context {
+	end := time.Now().Add(15 * time.Minute)
+	if last, ok := t.Deadline(); ok && last.Add(-time.Minute).Before(end) {
+		end = last.Add(-time.Minute)
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, end, errors.New("the test took too long"))
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // bench is a rig with one registered node that runs 1.0.0.
@@ -52,8 +77,7 @@ func setup(t *testing.T, c rig.NodeConfig) *bench {
 	t.Helper()
 	t.Parallel()
 	bin := builds(t)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 90*time.Second, fmt.Errorf("the test took too long"))
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	r := newRig(t)
 	b := &bench{Rig: r, t: t, ctx: ctx, bin: bin}
 	b.publish("1.0.0", "")
@@ -186,6 +210,7 @@ func TestUpgradeAndDowngrade(t *testing.T) {
 
 // Releases that fail their trial are rolled back.
 func TestRollback(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		fault   fakerelease.Fault
 		starts  int
@@ -229,6 +254,7 @@ func TestRollback(t *testing.T) {
 // (b), (d): releases that are refused before anything is swapped. The tree
 // afterwards equals the tree before.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	for fault, code := range map[fakerelease.Fault]string{
 		fakerelease.WrongIdentity: "upgrade_identity_not_allowed",
 		fakerelease.BadSignature:  "upgrade_signature_invalid",
@@ -311,8 +337,7 @@ func TestManagerAway(t *testing.T) {
 	}
 	n.Start()
 	defer n.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
+	ctx := patience(t)
 	if _, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.Type == "ready" && e.Start == 1 }); err != nil {
 		t.Fatal(err)
 	}
@@ -332,8 +357,7 @@ func TestDisabled(t *testing.T) {
 	}
 	n.Start()
 	defer n.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
+	ctx := patience(t)
 	e, err := r.Timeline.Wait(ctx, 0, func(e rig.Entry) bool { return e.Type == "authenticated" })
 	if err != nil {
 		t.Fatal(err)

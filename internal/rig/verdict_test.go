@@ -127,8 +127,7 @@ func (w *world) until(what string, is func() bool) {
 // newWorld returns a world whose node runs 1.0.0, and has had a session of some length.
 func newWorld(t *testing.T, v *verdict) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Minute, fmt.Errorf("the row took too long"))
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	r := newRig(t)
 	w := &world{bench: &bench{Rig: r, t: t, ctx: ctx, bin: builds(t)}, swapped: make(chan struct{}), sound: line.Sound}
 	w.declares()

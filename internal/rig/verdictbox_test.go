@@ -48,8 +48,7 @@ func (r boxRow) verdict() verdict { return verdict{name: r.name, run: r.try} }
 func (r boxRow) newMachine(t *testing.T) *machine {
 	t.Helper()
 	box.Need(t)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, fmt.Errorf("the row took too long"))
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	m := &machine{inBox: &inBox{bench: &bench{Rig: newRig(t), t: t, ctx: ctx, bin: builds(t)}}}
 	m.declares()
 	m.publish("1.0.0", "")

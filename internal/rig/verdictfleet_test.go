@@ -74,10 +74,7 @@ type agents struct {
 // newFleet returns a fleet that runs 1.0.0. pin is that of 1.1.0; "": it is a good version.
 func newFleet(t *testing.T, pin string) *agents {
 	t.Helper()
-	// The row takes three minutes. Its limit is that of a machine whose disk is busy: a
-	// registration waits until the disk has it, and there are 2,000.
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Minute, fmt.Errorf("the row took too long"))
-	t.Cleanup(cancel)
+	ctx := patience(t)
 	f := &agents{bench: &bench{Rig: newRig(t), t: t, ctx: ctx, bin: builds(t)}}
 	f.declares()
 	program, err := manyAgents()

@@ -149,14 +149,23 @@ func (l Layout) do(change Change) (Result, error) {
 	}
 	if s.Status == RolledBack && was.Status == PendingHealth { // repeated if it is interrupted before the commit
 		s = s.reportFindings(l.Findings(was), l.failedItsCheck(was))
-		switch restored, err := l.RestoreCredentials(was); {
-		case err != nil:
-			notes = append(notes, "credentials.json was not compared with the copy from before the trial: "+err.Error())
+	}
+	compared := false
+	if s.Status == RolledBack {
+		restored, err := l.RestoreCredentials(s)
+		switch compared = err == nil; {
+		case !compared:
+			notes = append(notes, "credentials.json was not compared with the copy from before the trial, which the next start tries again: "+err.Error())
 		case restored:
-			notes = append(notes, fmt.Sprintf("credentials.json was changed or removed during the trial of %s; the copy from before it is back (what was there is in %s)", was.Target, l.path(replacedName)))
+			notes = append(notes, fmt.Sprintf("credentials.json was changed or removed during the trial of %s; the copy from before it is back (what was there is in %s)", s.Target, l.path(replacedName)))
 		}
 	}
 	s, err = l.apply(was, s, have, want)
+	if compared && (err == nil || errors.Is(err, ErrReportsPending)) {
+		if e := l.forgetCredentials(s); e != nil {
+			notes = append(notes, "the copy of credentials.json was not removed: "+e.Error())
+		}
+	}
 	return Result{State: s, Tree: want, Notes: notes}, errors.Join(refused, err)
 }
 

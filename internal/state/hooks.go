@@ -16,8 +16,13 @@ type Hooks struct {
 	// Saved is the upgrade for which the service saved its data last; nil: none, or the service
 	// restored it.
 	Saved *Saved `json:"saved,omitempty"`
-	// Inherited is a later upgrade that began while the data of Saved were still to be restored:
-	// its rollback restores the same data. nil: there is none.
+	// RestoredIn is the operator's rollback, by its trial, in which the service restored the data
+	// of Saved: if that trial fails, the next rollback restores them again. "": none.
+	RestoredIn string `json:"restored_in,omitzero"`
+	// Inherited is a later upgrade that began while the data of Saved were still to be restored, or
+	// while Saved.To was on trial: its rollback restores the same data. From the first call of
+	// Options.RolledBack on it is Saved itself, so that the call stays due whatever the state says
+	// next. nil: there is none.
 	Inherited *Saved `json:"inherited,omitempty"`
 	// Kept is the upgrade whose end the service is to be told; nil: none. It stays after a
 	// rollback of To, since then Data may be older than From.
@@ -99,11 +104,93 @@ func (l Layout) ChangeHooks(ctx context.Context, change func(*Hooks)) error {
 
 // Save records that the service saved its data for a rollback from u.To.
 func (h *Hooks) Save(u Saved) {
-	h.Saved, h.Inherited, h.RestoreTries = u.in(h.Kept.data(u.From)), nil, 0
+	h.Saved, h.Inherited, h.RestoredIn, h.RestoreTries = u.in(h.Kept.data(u.From)), nil, "", 0
 }
 
 // Inherit records that a rollback from u.To restores the data that were saved before.
-func (h *Hooks) Inherit(u Saved) { h.Inherited = u.in(h.saved().data(u.From)) }
+func (h *Hooks) Inherit(u Saved) {
+	h.Inherited, h.RestoreTries = u.in(h.saved().data(u.From)), 0
+}
+
+// InheritOnTrial records, in the state s in which running is on trial, that a rollback from to
+// restores what was saved before running: that is not proven, and such a rollback returns to the
+// version before it. It returns false if nothing was saved for that.
+func (h *Hooks) InheritOnTrial(s State, running, to release.Version) bool {
+	if s.Status != PendingHealth || s.Target != running {
+		return false
+	}
+	for _, saved := range []*Saved{h.Saved, h.Inherited} {
+		if saved != nil && saved.To == running && saved.From == s.Previous && saved.After != s.TrialID {
+			u := Saved{From: saved.From, To: to, After: s.TrialID}
+			h.Saved = saved
+			h.Inherited = u.in(saved.data(saved.From))
+			return true
+		}
+	}
+	return false
+}
+
+// InheritReplaced records, in the trial s of a version that another process swapped in, that a
+// rollback from it restores what was saved before the version that it took the place of.
+func (h *Hooks) InheritReplaced(s State) bool {
+	if s.Status != PendingHealth || s.byOperator() || h.Inherited != nil && h.Inherited.To == s.Target {
+		return false
+	}
+	for _, saved := range []*Saved{h.Inherited, h.Saved} {
+		if saved != nil && saved.From == s.Previous && saved.To != s.Target && (saved == h.Inherited || saved.To == s.Replaces) {
+			u := Saved{From: saved.From, To: s.Target, After: saved.After}
+			h.Saved, h.Inherited = saved, u.in(saved.data(saved.From))
+			return true
+		}
+	}
+	return false
+}
+
+// Settles reports whether Settle changes something in the state s.
+func (h *Hooks) Settles(s State) bool {
+	return h.ended(s) || h.keptAnother(s) || h.obsolete(s)
+}
+
+// obsolete reports whether the version that saved its data is kept, and none of an upgrade waits for
+// its rollback: it has written its data since. The upgrade was refused, or an operator returned from
+// a version that saved nothing.
+func (h *Hooks) obsolete(s State) bool {
+	return h.RestoredIn == "" && h.Inherited == nil && h.Saved != nil && s.Status == Stable && h.Saved.From == s.Good
+}
+
+// ended reports whether the operator's rollback has ended in which the service restored its data.
+func (h *Hooks) ended(s State) bool {
+	return h.RestoredIn != "" && (s.TrialID != h.RestoredIn || s.Status != PendingHealth)
+}
+
+// keptAnother reports whether another version is kept than the one in which Inherited makes
+// Options.RolledBack due: that is over, since the other one has written its data.
+func (h *Hooks) keptAnother(s State) bool {
+	return h.Inherited != nil && s.Status == Stable && s.Good != h.Inherited.From
+}
+
+// Settle drops, in the state s, the records of data that are not to be restored any more, because
+// another version was kept since. Of an operator's rollback in which the service restored its data
+// it notes how that ended: if the node returned to the newer version, another rollback restores them
+// again; if the older version was kept, it has written its data since, and they are the good ones.
+func (h *Hooks) Settle(s State) {
+	if h.keptAnother(s) {
+		if h.Inherited.To == s.Good { // an operator's rollback restores them
+			h.Saved = h.Inherited
+		}
+		h.Inherited = nil
+	}
+	if h.obsolete(s) {
+		h.Saved = nil
+	}
+	if !h.ended(s) {
+		return
+	}
+	if saved := h.saved(); saved != nil && s.Good == saved.From {
+		h.Saved, h.Inherited = nil, nil
+	}
+	h.RestoredIn = ""
+}
 
 // saved returns the record of the data that are saved, or nil.
 func (h *Hooks) saved() *Saved {
@@ -122,17 +209,42 @@ func (h *Hooks) Restoring(s State, tries int) {
 		return
 	}
 	data := saved.data(saved.From)
+	_, byOperator := s.OperatorRollback()
+	if h.Inherited == nil && !byOperator {
+		due := *saved
+		h.Inherited = &due
+	}
 	// After an operator's rollback the node may still return to the newer version.
-	if _, byOperator := s.OperatorRollback(); byOperator || h.Kept != nil || data != s.Previous {
+	if byOperator || h.Kept != nil || data != s.Previous {
 		h.Expect(s)
 		h.Kept = h.Kept.in(data)
 	}
 }
 
-// Restored records, in the state s, that the service restored its data.
-func (h *Hooks) Restored(s State) {
+// Restored records that the service restored its data, for the rollback in the state s. now is the
+// state by now: an upgrade that inherits the data may have begun, or wait for an operator.
+func (h *Hooks) Restored(s, now State) {
 	h.Restoring(s, 0)
+	if _, byOperator := s.OperatorRollback(); byOperator {
+		h.RestoredIn = s.TrialID
+		return
+	}
+	later := h.Inherited
 	h.Saved, h.Inherited = nil, nil
+	if (now.Status == PendingHealth || now.Status == StagedManual) && later != nil && later.To == now.Target {
+		h.Saved = later
+	}
+}
+
+// SavedAs reports whether h and then say the same of the data that are saved.
+func (h Hooks) SavedAs(then Hooks) bool {
+	same := func(a, b *Saved) bool { return a == b || a != nil && b != nil && *a == *b }
+	return same(h.Saved, then.Saved) && same(h.Inherited, then.Inherited) && h.Kept.data(release.Version{}) == then.Kept.data(release.Version{}) && h.RestoredIn == then.RestoredIn
+}
+
+// SameTrial reports whether s and then are in the same trial, or at rest after the same one.
+func (s State) SameTrial(then State) bool {
+	return s.Status == then.Status && s.TrialID == then.TrialID && s.Target == then.Target && s.Good == then.Good
 }
 
 // Expects reports whether Kept is that of the trial in s.
@@ -162,14 +274,25 @@ func (h *Hooks) Migrates(v release.Version) (from release.Version, due bool) {
 	return v, false
 }
 
-// Restores returns the version that was rolled back in s, if the service has saved data to restore
-// for that.
-func (h Hooks) Restores(s State) (rolledBack release.Version, ok bool) {
+// Restores returns the version that was rolled back in s, if running, to which the node returned,
+// has saved data to restore for that.
+func (h Hooks) Restores(s State, running release.Version) (rolledBack release.Version, ok bool) {
+	if h.RestoredIn != "" {
+		return release.Version{}, false
+	}
 	from, byOperator := s.OperatorRollback()
 	for _, saved := range []*Saved{h.Saved, h.Inherited} {
-		if saved != nil && (byOperator && saved.To == from || s.Status == RolledBack && saved.To == s.Target && saved.After != s.TrialID) {
+		if saved != nil && saved.From == running && (byOperator && saved.To == from || s.Status == RolledBack && saved.To == s.Target && saved.After != s.TrialID) {
 			return saved.To, true
 		}
+	}
+	// The version that was rolled back took the place of one on trial, and inherited nothing.
+	if saved := h.Saved; saved != nil && saved.From == running && s.Status == RolledBack && saved.To == s.Replaces {
+		return s.Target, true
+	}
+	// Another swap, or one that was not completed, does not end what is due.
+	if h.Inherited != nil && h.Inherited.From == running && s.Status != PendingHealth {
+		return h.Inherited.To, true
 	}
 	return release.Version{}, false
 }

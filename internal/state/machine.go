@@ -257,7 +257,7 @@ func revert(s State, t Tree, code release.Code, reason string, now time.Time) (S
 	n.Target, n.Previous, n.Reason = s.Target, to, reason
 	n.BootAttempts, n.MaxBootAttempts = s.BootAttempts, s.MaxBootAttempts
 	n.TrialID, n.CommandID, n.Channel = s.TrialID, s.CommandID, s.Channel
-	n.FailedStarts = s.FailedStarts
+	n.FailedStarts, n.Replaces = s.FailedStarts, s.Replaces
 	t.Current, t.Previous = to, t.previousFor(to, s.Target)
 	return n.report(now, Event{
 		Code: code, From: s.Target, To: to, CommandID: s.CommandID,

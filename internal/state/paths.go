@@ -154,7 +154,7 @@ func (l Layout) Written() []string {
 	return append(l.Dirs(), l.StateFile(), l.CredentialsFile())
 }
 
-// RestartFile returns the file with which an attached agent has its service restarted. See
+// RestartFile returns the file with which the agent has its service restarted. See
 // AskRestart.
 func (l Layout) RestartFile() string { return l.path(restartName) }
 

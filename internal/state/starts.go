@@ -80,13 +80,24 @@ func (l Layout) StartCounted(boot string) (counted, rolledBack bool) {
 // returns false in a process that systemd did not execute itself, which may have
 // inherited the id of another start. (systemd sets SYSTEMD_EXEC_PID from 248 on.)
 func (l Layout) StartRecorded() bool {
-	now := thisStart()
-	if now.InvocationID == "" || os.Getenv("SYSTEMD_EXEC_PID") != strconv.Itoa(os.Getpid()) {
-		return false
-	}
 	var s start
 	b, err := fsutil.ReadFile(l.startFile(), startSize)
-	return err == nil && json.Unmarshal(b, &s) == nil && s.InvocationID == now.InvocationID
+	return err == nil && json.Unmarshal(b, &s) == nil && ofThisStart(s.InvocationID)
+}
+
+// CountedNow reports whether a watchdog counted the present start of the trial in s, also if it was
+// killed right after that. Like StartRecorded it returns false where systemd did not execute this
+// process itself.
+func (l Layout) CountedNow(s State) bool {
+	r, known := l.ReadStarts(s)
+	return known && s.BootAttempts > 0 && ofThisStart(r.Invocation)
+}
+
+// ofThisStart reports whether invocation is the id of the start in which systemd executed this
+// process itself.
+func ofThisStart(invocation string) bool {
+	now := thisStart().InvocationID
+	return now != "" && now == invocation && os.Getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())
 }
 
 // TakeStart reports whether a watchdog ran before this start, and removes the record.

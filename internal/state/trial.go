@@ -240,6 +240,11 @@ func (l Layout) swapOf(id string) (SwapRecord, bool) {
 // RecordStarts replaces the watchdog's record of a trial.
 func (l Layout) RecordStarts(r StartsRecord) error { return l.writeTrial(r.TrialID, startsName, r) }
 
+// ForgetStarts removes it: then each start counts.
+func (l Layout) ForgetStarts(s State) error {
+	return l.disk.Discard(filepath.Join(l.trialDir(s.TrialID), startsName))
+}
+
 // ReadStarts returns the watchdog's record of the trial in s, and false if there is none
 // that can be read.
 func (l Layout) ReadStarts(s State) (StartsRecord, bool) {
@@ -340,7 +345,7 @@ func (s State) reportFindings(f *Findings, watch bool) State {
 }
 
 // ForgetTrials removes the records of every trial but that of s. Of one that was rolled back
-// the findings stay, for people.
+// the findings stay, for people; and the copy of credentials.json, until Do has restored it.
 func (l Layout) ForgetTrials(s State) error {
 	entries, err := os.ReadDir(l.path(trialName))
 	if err != nil {
@@ -356,7 +361,6 @@ func (l Layout) ForgetTrials(s State) error {
 		keep = filepath.Base(l.trialDir(s.TrialID))
 	case s.Status == RolledBack && s.TrialID != "":
 		keep = filepath.Base(l.trialDir(s.TrialID))
-		errs = append(errs, l.disk.Discard(l.TrialCredentials(s.TrialID)))
 	}
 	for _, e := range entries {
 		if e.Name() != keep {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -15,10 +16,10 @@ func (l Layout) TrialCredentials(id string) string {
 }
 
 // RestoreCredentials puts that copy in place of credentials.json if they differ: the version
-// on trial may have destroyed them. The caller holds the root's lock, and rolls back after
-// it, so that an interruption repeats both.
+// on trial may have destroyed them. s is rolled back. The caller holds the root's lock, records s
+// after it, and then removes the copy, so that a failure or an interruption repeats it.
 func (l Layout) RestoreCredentials(s State) (restored bool, err error) {
-	if s.Status != PendingHealth {
+	if s.TrialID == "" {
 		return false, nil
 	}
 	kept, err := fsutil.ReadFile(l.TrialCredentials(s.TrialID), maxTrialFile)
@@ -38,6 +39,32 @@ func (l Layout) RestoreCredentials(s State) (restored bool, err error) {
 		}
 	}
 	return true, l.disk.WriteFile(l.CredentialsFile(), kept, 0o600)
+}
+
+// CredentialsDue reports whether RestoreCredentials has not succeeded yet for the rollback in s.
+func (l Layout) CredentialsDue(s State) bool {
+	if s.Status != RolledBack || s.TrialID == "" {
+		return false
+	}
+	st, err := os.Lstat(l.TrialCredentials(s.TrialID))
+	return err == nil && st.Size() > 0
+}
+
+// forgetCredentials removes the copy of the trial that s rolled back.
+func (l Layout) forgetCredentials(s State) error {
+	if !l.CredentialsDue(s) {
+		return nil
+	}
+	path := l.TrialCredentials(s.TrialID)
+	err := l.disk.Discard(path)
+	if err == nil {
+		return l.disk.SyncDir(filepath.Dir(path))
+	}
+	f, e := l.disk.Create(path, os.O_WRONLY, 0o600) // an empty one is as good as none
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	return errors.Join(err, f.Truncate(0), f.Close())
 }
 
 // KeepCredentials makes the present credentials.json the copy that a rollback of the trial in

@@ -327,7 +327,7 @@ func (f fleet) explore(t *testing.T) (states, violations int) {
 func TestModel(t *testing.T) {
 	t.Parallel()
 	total, bad := 0, 0
-	for _, f := range []fleet{
+	fleets := []fleet{
 		{nodes: 1, threshold: 1, strategy: Staged, offline: true, skip: true, attempts: 3, steps: 7},
 		{nodes: 2, threshold: 1, strategy: Staged, offline: true, skip: true, attempts: 2, steps: 5},
 		{nodes: 2, threshold: 2, strategy: Staged, offline: true, skip: true, attempts: 2, steps: 5},
@@ -337,7 +337,12 @@ func TestModel(t *testing.T) {
 		{nodes: 2, threshold: 1, strategy: Staged, watch: true, skip: true, attempts: 2, steps: 6},
 		{nodes: 2, threshold: 2, strategy: Staged, watch: true, attempts: 2, steps: 6},
 		{nodes: 2, threshold: 1, strategy: Staged, watch: true, attempts: 1, steps: 9, outages: Outages{{epoch.Add(step), epoch.Add(3 * step)}, {epoch.Add(5 * step), epoch.Add(6 * step)}}},
-	} {
+	}
+	least := 200_000
+	if testing.Short() {
+		fleets, least = fleets[:2], 20_000
+	}
+	for _, f := range fleets {
 		states, violations := f.explore(t)
 		total += states
 		bad += violations
@@ -346,7 +351,7 @@ func TestModel(t *testing.T) {
 	states, violations := commandModel(t)
 	total, bad = total+states, bad+violations
 	t.Logf("rollout model: %d states, %d violations", total, bad)
-	if least := 200_000; total < least {
+	if total < least {
 		t.Errorf("only %d states, fewer than %d", total, least)
 	}
 }

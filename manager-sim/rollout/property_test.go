@@ -3,6 +3,7 @@ package rollout
 import (
 	"encoding/json"
 	"fmt"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -13,6 +14,7 @@ import (
 // step is checked as in the model, and once the events stop, every rollout ends.
 func TestRandomFleets(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	const rounds = 120
 	for seed := range uint64(rounds) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

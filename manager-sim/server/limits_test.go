@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"io"
 	"math"
 	"net/http"
@@ -235,6 +236,7 @@ func TestAStreamTakesNoBody(t *testing.T) {
 // Strangers, however many, cannot lock a user out by name.
 func TestManySourcesLockNobodyOut(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	m := start(t)
 	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"alice","password":"correct horse 42","role":"viewer","groups":["*"]}`, nil)
 	for i := range 70 {

@@ -3,6 +3,7 @@ package server_test
 import (
 	"errors"
 	"fmt"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"net/http"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 // other user.
 func TestGuessesAtOnce(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	m := start(t)
 	for _, name := range []string{"alice", "bob"} {
 		m.into(201, "POST", "/api/v1/users", `{"name":"`+name+`","password":"`+password+`","role":"viewer","groups":["*"]}`, nil)

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -25,7 +27,13 @@ func readBody(w http.ResponseWriter, r *http.Request, to any) bool {
 func readBodyOf(w http.ResponseWriter, r *http.Request, to any, most int64) bool {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	d.DisallowUnknownFields()
-	if err := d.Decode(to); err != nil {
+	err := d.Decode(to)
+	if err == nil {
+		if _, end := d.Token(); end != io.EOF {
+			err = cmp.Or(tooLong(end), errors.New("more than one JSON value"))
+		}
+	}
+	if err != nil {
 		badRequest(w, fmt.Errorf("the body does not fit this call: %w", err))
 		return false
 	}
@@ -55,6 +63,14 @@ func checkReason(w http.ResponseWriter, reason string) (string, bool) {
 		return "", false
 	}
 	return release.Foreign(strings.TrimSpace(reason), api.MaxReason), true
+}
+
+// tooLong returns err if a body is too large, or nil.
+func tooLong(err error) error {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return err
+	}
+	return nil
 }
 
 func badRequest(w http.ResponseWriter, err error) {

@@ -255,6 +255,8 @@ func TestGroupsRefuse(t *testing.T) {
 		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"name":""}`},
 		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"name":"<b>"}`},
 		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"nom":"a"}`},
+		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"name":"two values"} {"name":"b"}`},
+		{http.StatusBadRequest, "POST", "/api/v1/groups", `{"name":"and more"} }`},
 		{http.StatusNotFound, "GET", "/api/v1/groups/none", ""},
 		{http.StatusNotFound, "POST", "/api/v1/groups/none/upgrade", `{"version":"1.1.0"}`},
 		{http.StatusBadRequest, "POST", "/api/v1/groups/" + g.ID + "/upgrade", `{"version":"latest"}`},

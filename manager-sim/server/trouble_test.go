@@ -3,6 +3,7 @@ package server_test
 import (
 	"database/sql"
 	"fmt"
+	"github.com/bilbycast/edge-agent/internal/box"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,7 @@ func (b *blockable) get(path string) (int, string, string) {
 // connection. /readyz says why.
 func TestSessionsStayWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	b := startBlockable(t)
 	n, reg := b.register()
 	n.health("1.0.0")
@@ -159,6 +161,7 @@ func TestSessionsStayWhileTheStoreIsAway(t *testing.T) {
 // absence counts.
 func TestTheEndOfASessionWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
+	box.Slow(t)
 	b := startBlockable(t)
 	n, reg := b.register()
 	unlock := b.lock()

@@ -105,7 +105,7 @@ func TestAnUnprovenNodeThatRunsANewerVersion(t *testing.T) {
 	t.Parallel()
 	p := unprovenAtTheLimit(t)
 	p.first.conn.Close()
-	p.first = p.again(p.firstReg, "1.2.0")
+	p.first = p.reconnect(p.firstReg, "1.2.0") // an agent sends its events before its first health beat
 	p.first.reports(p.command, release.Superseded, "1.0.0", "1.1.0", "1.2.0 took its place")
 	p.first.trial("1.2.0", wire.TrialOpen, "")
 	p.until("it is skipped", func() bool { return p.of().State == rollout.NodeSkipped })
