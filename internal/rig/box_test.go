@@ -27,7 +27,9 @@ type inBox struct {
 func setupBox(t *testing.T, c rig.NodeConfig, o box.Options) *inBox {
 	t.Helper()
 	bin := builds(t)
-	return setupBoxOf(t, c, o, bin, fakerelease.Options{})
+	b := setupBoxOf(t, c, o, bin, fakerelease.Options{})
+	b.sh("until test -e " + rig.BoxRoot + "/config.toml.accepted; do sleep 0.02; done") // see copied
+	return b
 }
 
 // setupBoxOf is setupBox for programs other than edge-agent.

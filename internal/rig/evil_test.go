@@ -123,15 +123,7 @@ func TestAnEvilManager(t *testing.T) {
 	if _, _, err := conn.ReadMessage(); err != nil { // its first health beat: it has kept its credentials
 		t.Fatal(err)
 	}
-	for tick := time.Tick(10 * time.Millisecond); ; <-tick { // and a copy of its configuration
-		_, err := os.Stat(filepath.Join(n.Root, "config.toml.accepted"))
-		if err == nil {
-			break
-		}
-		if limit.Err() != nil {
-			t.Fatal(err)
-		}
-	}
+	copied(limit, t, n.Root)
 	before := whatRuns(t, n.Root)
 
 	// Frames that are no messages.

@@ -104,7 +104,23 @@ func setup(t *testing.T, c rig.NodeConfig) *bench {
 		t.Fatalf("the node reports version %s", e.Version)
 	}
 	b.id = e.NodeID
+	copied(ctx, t, node.Root)
 	return b
+}
+
+// copied waits for the agent's copy of its configuration, the last file that a stable
+// version writes after its start.
+func copied(ctx context.Context, t *testing.T, root string) {
+	t.Helper()
+	for tick := time.Tick(10 * time.Millisecond); ; <-tick {
+		_, err := os.Stat(filepath.Join(root, "config.toml.accepted"))
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (b *bench) publish(version string, fault fakerelease.Fault) {
