@@ -10,7 +10,8 @@
 // Every change goes through a Disk, one system call at a time. A test can observe each
 // of them, fail it, or stop before or after it.
 //
-// The package never retries, never logs, and runs on Linux only.
+// The package never logs, and runs on Linux only. It retries only where a process that
+// removes leftovers removed a temporary file.
 package fsutil
 
 import (
@@ -37,15 +38,12 @@ func temp(path string) string {
 // regardless of the umask.
 //
 //	open(temporary, O_CREAT|O_EXCL), fchmod, write, fsync, rename, fsync(directory)
-func (d Disk) WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
-	tmp := temp(path)
-	defer func() {
+func (d Disk) WriteFile(path string, data []byte, mode fs.FileMode) error {
+	err := d.replace(path, func(tmp string) error {
+		f, err := d.Create(tmp, os.O_WRONLY|os.O_EXCL, mode)
 		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, err)
+			return err
 		}
-	}()
-	f, err := d.Create(tmp, os.O_WRONLY|os.O_EXCL, mode)
-	if err == nil {
 		_, err = f.Write(data)
 		if err == nil {
 			err = f.Sync()
@@ -53,37 +51,48 @@ func (d Disk) WriteFile(path string, data []byte, mode fs.FileMode) (err error) 
 		if e := f.Close(); err == nil {
 			err = e
 		}
-	}
-	if err == nil {
-		err = d.rename(tmp, path)
-	}
-	if err != nil {
-		d.remove(tmp)
 		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return d.SyncDir(filepath.Dir(path))
+	return nil
 }
 
 // Symlink makes path a symbolic link to target. It replaces a link or file in one step,
 // so path is never missing.
 //
 //	symlinkat(temporary), renameat, fsync(directory)
-func (d Disk) Symlink(target, path string) (err error) {
-	tmp := temp(path)
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("link %s -> %s: %w", path, target, err)
-		}
-	}()
-	err = d.Do(Op{Kind: OpSymlink, Path: tmp, To: target}, func() error { return os.Symlink(target, tmp) })
-	if err == nil {
-		err = d.rename(tmp, path)
-	}
+func (d Disk) Symlink(target, path string) error {
+	err := d.replace(path, func(tmp string) error {
+		return d.Do(Op{Kind: OpSymlink, Path: tmp, To: target}, func() error { return os.Symlink(target, tmp) })
+	})
 	if err != nil {
-		d.remove(tmp)
-		return err
+		return fmt.Errorf("link %s -> %s: %w", path, target, err)
 	}
-	return d.SyncDir(filepath.Dir(path))
+	return nil
+}
+
+// replace gives what make makes under a temporary name the name path. A process that removes
+// leftovers may remove it in between: a writer without the lock of the tree cannot prevent
+// that. Then it is made again.
+func (d Disk) replace(path string, make func(tmp string) error) error {
+	const tries = 5
+	for try := 1; ; try++ {
+		tmp := temp(path)
+		err := make(tmp)
+		if err == nil {
+			err = d.rename(tmp, path)
+			if errors.Is(err, fs.ErrNotExist) && try < tries {
+				continue
+			}
+		}
+		if err != nil {
+			d.remove(tmp)
+			return err
+		}
+		return d.SyncDir(filepath.Dir(path))
+	}
 }
 
 // Rename moves oldpath to newpath, within one file system.

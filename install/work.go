@@ -79,7 +79,8 @@ func Work(ctx context.Context, in io.Reader, log *slog.Logger, progress func(pha
 		return err
 	}
 	if job.Config != "" {
-		if err := replaceConfig(l, job.Config, job.Keep); err != nil {
+		// With the lock, since an agent that starts removes temporary files.
+		if err := l.Locked(ctx, func() error { return replaceConfig(l, job.Config, job.Keep) }); err != nil {
 			return err
 		}
 	}

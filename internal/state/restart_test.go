@@ -1,8 +1,10 @@
 package state
 
 import (
+	"errors"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -126,6 +128,29 @@ func TestAskRestartOverwrites(t *testing.T) {
 		err := l.AskRestart(id, true)
 		if b, e := os.ReadFile(l.RestartFile()); err != nil || e != nil || strings.TrimSpace(string(b)) != id+" start" {
 			t.Errorf("%q, %v, %v", b, err, e)
+		}
+	}
+}
+
+// A request is written without the root's lock, also while an agent starts and removes what a
+// crash left.
+func TestARequestSurvivesTheStartOfAnAgent(t *testing.T) {
+	t.Parallel()
+	l, err := At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 300 {
+		var starts sync.WaitGroup
+		starts.Go(func() {
+			if err := l.Sweep(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		err := l.AskRestart("", true)
+		starts.Wait()
+		if err := errors.Join(err, os.Remove(l.RestartFile())); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
