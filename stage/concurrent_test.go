@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,7 +58,11 @@ func TestAllAtOnce(t *testing.T) {
 		})
 	}
 	beside(func(s *Stager) { watchdog.Run(t.Context(), s.Layout) })
+	var changes atomic.Int64 // since the last delivery: the outbox drops the oldest of a thousand reports
 	beside(func(s *Stager) {
+		if changes.Load() > 200 {
+			return
+		}
 		change := []state.Change{
 			func(st state.State, tr state.Tree, now time.Time) (state.State, state.Tree, error) {
 				return state.Apply(st, tr, now)
@@ -66,7 +71,9 @@ func TestAllAtOnce(t *testing.T) {
 				return state.RollBack(st, tr, release.Version{}, now)
 			},
 		}[rand.IntN(2)]
-		s.Layout.Do(t.Context(), change) // mostly refused
+		if _, err := s.Layout.Do(t.Context(), change); err == nil { // mostly refused
+			changes.Add(1)
+		}
 		if _, err := s.Layout.Read(); err != nil {
 			t.Error(err)
 		}
@@ -101,11 +108,14 @@ func TestAllAtOnce(t *testing.T) {
 			t.Errorf("%s: %v", to, err)
 		}
 		for line := range strings.Lines(fmt.Sprint(errors.Join(prove(t.Context(), s, nil), deliver(t.Context(), s, &p)))) {
-			// The other goroutines may read a version while it is to be removed.
-			if line != "<nil>" && !strings.Contains(line, fmt.Sprintf("is kept: process %d ", os.Getpid())) {
+			// The other goroutines may read a version while it is to be removed, and have ended that
+			// when the process is looked for.
+			kept := strings.Contains(line, fmt.Sprintf("is kept: process %d ", os.Getpid())) || strings.Contains(line, "is kept: a process that this user cannot see ")
+			if line != "<nil>" && !kept {
 				t.Error(line)
 			}
 		}
+		changes.Store(0)
 	}
 	done()
 	wg.Wait()
