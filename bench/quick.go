@@ -50,7 +50,7 @@ func check(w io.Writer, rows []*row, unpacked int64, noSkip bool) error {
 					fmt.Fprintf(w, "%-7s %s: bytes written: the file system counts none; choose another with --dir\n", "NOT RUN", r.name)
 				} else {
 					most := unpacked*writtenPercent/100 + r.size
-					if r.resumed { // what the first process had unpacked is unpacked again
+					if r.rewrites { // also what the first process had unpacked
 						most += unpacked
 					}
 					limit(r, "bytes written", s.Written, most)

@@ -98,15 +98,17 @@ func TestQuickLimits(t *testing.T) {
 		s    sample
 		want string // of the error; "": none
 	}{
-		"good":              {ours("gz"), sample{used(1, 99<<20, 144_000_000), 40_500_000, 0, 0}, ""},
-		"writes too much":   {ours("gz"), sample{used(1, 1, 146_000_000), 40_500_000, 0, 0}, "bytes written: 146000000, the limit is 145000000"},
-		"fetches too much":  {ours("gz"), sample{used(1, 1, 1), 42_000_000, 0, 0}, "bytes transferred: 42000000"},
-		"resumed":           {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 42_000_000, 0, 0}, ""},
-		"resumed, too much": {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 44_000_000, 0, 0}, "bytes transferred"},
-		"memory":            {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 32<<20, 1e9), 1e9, 0, 0}, ""},
-		"too much memory":   {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 33<<20, 1e9), 1e9, 0, 0}, "peak RSS"},
-		"damaged":           {&row{name: "d", bounds: true, survive: damaged}, sample{used(1, 1, 1), 1, 0, 0}, "power cut"},
-		"a peer":            {&row{name: "p"}, sample{used(1, 1<<40, 1<<40), 1 << 40, 0, 0}, "nothing was checked"},
+		"good":                   {ours("gz"), sample{used(1, 99<<20, 144_000_000), 40_500_000, 0, 0}, ""},
+		"writes too much":        {ours("gz"), sample{used(1, 1, 146_000_000), 40_500_000, 0, 0}, "bytes written: 146000000, the limit is 145000000"},
+		"fetches too much":       {ours("gz"), sample{used(1, 1, 1), 42_000_000, 0, 0}, "bytes transferred: 42000000"},
+		"resumed, written twice": {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 200_000_000), 42_000_000, 0, 0}, "bytes written"},
+		"where it must be":       {&row{name: "r", bounds: true, resumed: true, rewrites: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 200_000_000), 42_000_000, 0, 0}, ""},
+		"resumed":                {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 42_000_000, 0, 0}, ""},
+		"resumed, too much":      {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 44_000_000, 0, 0}, "bytes transferred"},
+		"memory":                 {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 32<<20, 1e9), 1e9, 0, 0}, ""},
+		"too much memory":        {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 33<<20, 1e9), 1e9, 0, 0}, "peak RSS"},
+		"damaged":                {&row{name: "d", bounds: true, survive: damaged}, sample{used(1, 1, 1), 1, 0, 0}, "power cut"},
+		"a peer":                 {&row{name: "p"}, sample{used(1, 1<<40, 1<<40), 1 << 40, 0, 0}, "nothing was checked"},
 	} {
 		c.row.record(0, c.s)
 		err := check(&bytes.Buffer{}, []*row{c.row}, unpacked, false)

@@ -13,6 +13,7 @@ import (
 	"github.com/bilbycast/edge-agent/bench/measure"
 	"github.com/bilbycast/edge-agent/bench/payload"
 	"github.com/bilbycast/edge-agent/bench/peers"
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/state"
 )
 
@@ -44,7 +45,10 @@ type row struct {
 	base    string // the row beside which this one measures the memory with --size; "": none
 	resumed bool   // the upgrade is killed half way, and what is measured is the rest
 	again   int64  // bytes that a resumed download may fetch again
-	bounds  bool   // bytes that are written have a bound
+	// rewrites says that a resumed upgrade also writes again what was unpacked: the file system
+	// does not say whether its disk has it.
+	rewrites bool
+	bounds   bool // bytes that are written have a bound
 
 	runs    map[int64][]sample // by rate
 	survive string             // a power cut; see survives
@@ -69,9 +73,14 @@ func (r *row) record(rate int64, s sample) {
 // rows returns all rows; those that cannot be measured tell why.
 func (b *bench) rows(ctx context.Context) ([]*row, error) {
 	var all []*row
+	rewrites, err := b.rewrites()
+	if err != nil {
+		return nil, err
+	}
 	for _, form := range []string{payload.Gz, payload.GzChunks, payload.ZstChunks} {
 		cold, resumed := b.ours(form, b.release, ""), b.ours(form, b.release, "")
 		resumed.name, resumed.form, resumed.resumed = form+"-resumed", "the rest, after the process was killed half way", true
+		resumed.rewrites = rewrites
 		all = append(all, cold, resumed)
 	}
 	slices.SortStableFunc(all, func(x, y *row) int { return boolInt(x.resumed) - boolInt(y.resumed) })
@@ -91,6 +100,24 @@ func (b *bench) rows(ctx context.Context) ([]*row, error) {
 		all = append(all, b.memory("existing", b.existing(b.big, "-big")))
 	}
 	return all, nil
+}
+
+// rewrites reports whether the file system of the targets cannot be read from its disk.
+func (b *bench) rewrites() (bool, error) {
+	f, err := os.CreateTemp(b.dir, "from-disk-")
+	if err != nil {
+		return false, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	r, err := fsutil.ReadFromDisk(f)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, r.Close()
 }
 
 func boolInt(b bool) int {

@@ -139,7 +139,11 @@ func at(c Config, dir string, seam fsutil.Seam) (*Stager, error) {
 		return nil, err
 	}
 	c.Layout = l.On(fsutil.Disk{Seam: seam})
-	return New(c)
+	s, err := New(c)
+	if err == nil {
+		s.fromDisk = inMemory // the matrix writes what its disk kept
+	}
+	return s, err
 }
 
 func (m *matrix) run(ctx context.Context, conf Config, dir string, c crashCase) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,7 +140,11 @@ func (m *matrix) checkAtRest(l state.Layout, running release.Version, healthy bo
 			violated("the refused %s is installed", v)
 		}
 	}
+	downloads, _ := filepath.Glob(l.Download("*"))
 	filepath.WalkDir(l.Root(), func(path string, d os.DirEntry, err error) error {
+		if err == nil && len(downloads) > 0 && state.IsPartial(d.Name()) { // it is resumed with the download
+			return fs.SkipDir
+		}
 		if err == nil && (strings.HasPrefix(d.Name(), fsutil.TempPrefix) || strings.HasPrefix(d.Name(), state.PartialPrefix) || strings.HasPrefix(d.Name(), ".removed-")) {
 			violated("left behind: %s", path)
 		}

@@ -38,6 +38,8 @@ func (s *Stager) openDownload(f form, src Source) (*download, error) {
 		return nil, localFault("open", err)
 	}
 	d := &download{s: s, f: file, path: path, src: src, form: f, limit: f.Size, sum: sha256.New()}
+	st, err := file.Stat()
+	d.began = err == nil && st.Size() > 0
 	if f.Chunks != nil {
 		d.chunks = newChunks(f.Chunks)
 	}
@@ -75,8 +77,9 @@ func (s *Stager) download(ctx context.Context, src Source, d *download) error {
 	return nil
 }
 
-// room makes room for the rest of d, if its size is known.
-func (d *download) room(ctx context.Context) error {
+// room makes room for the rest of d, if its size is known. What was unpacked of it, in the
+// directory partial, goes before an installed version does.
+func (d *download) room(ctx context.Context, partial string) error {
 	if d.limit == 0 {
 		return nil
 	}
@@ -87,6 +90,9 @@ func (d *download) room(ctx context.Context) error {
 	size := tarballSize{size: d.limit, unpacked: d.form.unpacked, have: min(st.Size(), d.limit)}
 	if isCode(d.s.fits(size), release.DiskFull) { // before a version is removed
 		d.s.removeOthers(d.form)
+	}
+	if exists(partial) && isCode(d.s.fits(size), release.DiskFull) {
+		d.s.Layout.Disk().Discard(partial)
 	}
 	err = d.s.makeRoom(ctx, size)
 	if err != nil {
@@ -177,6 +183,7 @@ type download struct {
 	sum       hash.Hash
 	etag      string // of the response that the bytes so far came from
 	responses int    // of this process that the bytes so far came from
+	began     bool   // an earlier process left some of it
 	leftover  bool   // the first bytes are an earlier process's
 	doubt     bool   // the last error may be the fault of the bytes on disk
 	doubts    int    // how many were

@@ -32,11 +32,12 @@ type packing struct {
 	format   string // release.FormatGzip or FormatZstd
 	size     int64
 	unpacked int64       // bytes of all its files; 0: not known
+	again    bool        // an earlier process unpacked some of it already
 	progress func(int64) // receives the number of packed bytes that were read
 }
 
-// extract unpacks the packed tar file from into the empty directory to, and syncs it. It
-// creates regular files, directories, and links that stay inside; it refuses every
+// extract unpacks the packed tar file from into the directory to, which is empty or has what
+// an earlier process unpacked of it, and syncs it. It creates regular files, directories, and links that stay inside; it refuses every
 // other entry and every name that is not plain. It ignores owners, times, set-id bits
 // and all modes but "executable": a directory gets mode 0755, a file 0644 or 0755,
 // whatever the umask. It returns the digest of the record of what it created.
@@ -51,13 +52,20 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, p packi
 		limit = min(release.MaxUnpacked, max(ratioFloor, p.size*maxRatio))
 	}
 	packed := &progressReader{ctx: ctx, r: from, report: p.progress}
-	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."}}
+	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."},
+		again: p.again, fromDisk: s.fromDisk}
+	if err := x.clear(state.DigestsFile); err != nil {
+		return "", err
+	}
 	if x.record, err = newDigests(x.disk, to); err != nil {
 		return "", err
 	}
 	err = x.run(ctx, packed)
 	if e := x.syncs.wait(); err == nil {
 		err = e
+	}
+	if err == nil {
+		err = x.clearRest()
 	}
 	if err := x.record.close(err); err != nil {
 		if fsutil.IsNoSpace(err) || ctx.Err() != nil {
@@ -104,6 +112,9 @@ type extractor struct {
 	record  *digests
 	syncs   syncs
 	buf     [128 << 10]byte
+
+	again    bool // the directory has what an earlier process left
+	fromDisk func(*os.File) (fromDisk, error)
 }
 
 func (x *extractor) run(ctx context.Context, packed *progressReader) error {
@@ -200,6 +211,9 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		if err := x.record.link(name, h.Linkname); err != nil {
 			return err
 		}
+		if err := x.clear(name); err != nil {
+			return err
+		}
 		return x.disk.Do(fsutil.Op{Kind: fsutil.OpSymlink, Path: x.path(name), To: h.Linkname},
 			func() error { return x.root.Symlink(h.Linkname, name) })
 	case tar.TypeLink:
@@ -212,6 +226,9 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		}
 		x.seen[name] = isFile
 		if err := x.recordAgain(target, name); err != nil {
+			return err
+		}
+		if err := x.clear(name); err != nil {
 			return err
 		}
 		return x.disk.Do(fsutil.Op{Kind: fsutil.OpLink, Path: x.path(name), To: x.path(target)},
@@ -245,6 +262,14 @@ func (x *extractor) mkdir(name string) error {
 	}
 	x.seen[name] = isDir
 	x.dirs = append(x.dirs, name)
+	if x.again {
+		if st, err := x.root.Lstat(name); err == nil && st.IsDir() && x.root.Chmod(name, 0o755) == nil {
+			return nil
+		}
+	}
+	if err := x.clear(name); err != nil {
+		return err
+	}
 	return x.disk.Do(fsutil.Op{Kind: fsutil.OpMkdir, Path: x.path(name)}, func() error {
 		if err := x.root.Mkdir(name, 0o755); err != nil {
 			return err
@@ -263,23 +288,28 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 		mode = 0o755
 	}
 	x.seen[name] = isFile
-	f, err := x.disk.CreateBy(x.path(name), func() (*os.File, error) {
-		f, err := x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-		if err != nil {
-			return nil, err
-		}
-		return f, f.Chmod(mode)
-	})
+	f, old, err := x.leftover(name, mode)
+	if err == nil && f == nil {
+		f, err = x.disk.CreateBy(x.path(name), func() (*os.File, error) {
+			f, err := x.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+			if err != nil {
+				return nil, err
+			}
+			return f, f.Chmod(mode)
+		})
+	}
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(io.MultiWriter(&early{f: f}, x.record), body, x.buf[:])
+	w := &writer{early: early{f: f}, old: old}
+	_, err = io.CopyBuffer(io.MultiWriter(w, x.record), body, x.buf[:])
+	synced, endErr := w.end()
+	err = errors.Join(err, endErr)
 	if err == nil {
 		err = x.record.add(name, mode == 0o755)
 	}
-	if err != nil {
-		f.Close()
-		return err
+	if err != nil || synced {
+		return errors.Join(err, f.Close())
 	}
 	return x.syncs.add(f)
 }

@@ -116,8 +116,11 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 		if err == nil {
 			return f, record, nil
 		}
+		if ctx.Err() != nil { // what is unpacked stays with the download
+			return f, "", err
+		}
 		s.Layout.Disk().Discard(s.Layout.Partial(v))
-		if f.last || ctx.Err() != nil {
+		if f.last {
 			return f, "", err
 		}
 		next := forms[i+1]
@@ -141,7 +144,8 @@ func (s *Stager) take(ctx context.Context, src Source, v release.Version, f form
 		return "", err
 	}
 	defer d.close()
-	if err := d.room(ctx); err != nil {
+	partial := s.Layout.Partial(v)
+	if err := d.room(ctx, partial); err != nil {
 		return "", err
 	}
 	downloading, stop := context.WithCancelCause(ctx)
@@ -150,7 +154,7 @@ func (s *Stager) take(ctx context.Context, src Source, v release.Version, f form
 	result := make(chan error, 1)
 	unpack := func() {
 		var err error
-		if record, err = s.unpackTo(ctx, s.Layout.Partial(v), d, &complete); err != nil {
+		if record, err = s.unpackTo(ctx, partial, d, &complete); err != nil {
 			stop(err)
 		}
 		result <- err
@@ -184,17 +188,22 @@ func (s *Stager) take(ctx context.Context, src Source, v release.Version, f form
 	return record, err
 }
 
-// unpackTo unpacks d into the new directory dir.
+// unpackTo unpacks d into the directory dir. What is there is used again only if the download
+// began earlier, too: then it is of the same tarball.
 func (s *Stager) unpackTo(ctx context.Context, dir string, d *download, complete *atomic.Bool) (record string, err error) {
 	disk := s.Layout.Disk()
-	if err := disk.Discard(dir); err != nil {
-		return "", err
-	}
-	if err := disk.Mkdir(dir, 0o755); err != nil {
-		return "", err
+	st, err := os.Lstat(dir)
+	again := d.began && err == nil && st.IsDir() && disk.Chmod(dir, 0o755) == nil
+	if !again {
+		if err := disk.Discard(dir); err != nil {
+			return "", err
+		}
+		if err := disk.Mkdir(dir, 0o755); err != nil {
+			return "", err
+		}
 	}
 	size := d.stream.size
-	return s.extract(ctx, d.stream, dir, packing{format: d.form.Format, size: size, unpacked: d.form.unpacked, progress: func(n int64) {
+	return s.extract(ctx, d.stream, dir, packing{format: d.form.Format, size: size, unpacked: d.form.unpacked, again: again, progress: func(n int64) {
 		if complete.Load() { // until then the download tells how far it is
 			s.Progress(PhaseExtract, n, size)
 		}

@@ -4,7 +4,8 @@
 // After a crash a version is complete or absent: it is extracted into
 // versions/.partial-X, synced, checked by running it, and only then renamed. A
 // refused or failed release leaves at most a download that can be resumed, with a
-// name that marks it as unverified.
+// name that marks it as unverified; a staging that was interrupted also what it unpacked,
+// which the next one compares and need not write again.
 //
 // Everything from a release host is hostile until the signed manifest proves it, and
 // bounded before it is read. Memory does not grow with the size of a release. The
@@ -104,8 +105,9 @@ const DefaultMissingFor = 15 * time.Minute
 // Stager stages releases, one at a time.
 type Stager struct {
 	Config
-	client *client
-	effort *effort
+	client   *client
+	effort   *effort
+	fromDisk func(*os.File) (fromDisk, error) // a test's disk may be memory
 }
 
 // New returns a Stager.
@@ -138,7 +140,7 @@ func New(c Config) (*Stager, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stager{Config: c, client: client}
+	s := &Stager{Config: c, client: client, fromDisk: readFromDisk}
 	s.SetPatience(Patience{})
 	return s, nil
 }
@@ -213,7 +215,8 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	if err != nil {
 		return Staged{}, err
 	}
-	s.removeLeftovers(ctx, func(download string) bool {
+	partial := s.Layout.Partial(v)
+	s.removeLeftovers(ctx, func(dir string) bool { return dir == filepath.Base(partial) }, func(download string) bool {
 		return slices.ContainsFunc(forms, func(f form) bool { return download == filepath.Base(s.Layout.Download(f.SHA256)) })
 	})
 	tree, err := s.Layout.Tree()
@@ -222,6 +225,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	if m, err := readMarker(s.Layout, v); err == nil && m.SHA256 == a.SHA256 && tree.Has(v) && intact(ctx, s.Layout, v) {
 		downloaded()
+		s.discard(ctx, partial)
 		if err := s.selfCheck(ctx, s.Layout.Version(v)); err != nil {
 			return Staged{}, err
 		}
@@ -244,7 +248,9 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	s.removeOthers(f)
 	if err := s.finish(ctx, rel, a, record); err != nil {
-		disk.Discard(s.Layout.Partial(v))
+		if ctx.Err() == nil { // otherwise the next staging goes on
+			disk.Discard(partial)
+		}
 		s.spend(ctx, f, err)
 		return Staged{}, err
 	}
@@ -279,8 +285,8 @@ func (s *Stager) finish(ctx context.Context, rel verify.Release, a release.Artef
 }
 
 // Tidy removes what a crash left behind: partial directories and temporary files. It
-// keeps downloads, which can be resumed; the next Stage removes all but its own. It
-// does nothing while a release is being staged.
+// keeps downloads, which can be resumed, and with them what was unpacked; the next Stage
+// removes all but its own. It does nothing while a release is being staged.
 func (s *Stager) Tidy(ctx context.Context) error {
 	if _, err := os.Lstat(s.Layout.Downloads()); errors.Is(err, fs.ErrNotExist) {
 		return s.Layout.Sweep(ctx) // nothing was ever staged here
@@ -293,14 +299,23 @@ func (s *Stager) Tidy(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	s.removeLeftovers(ctx, func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) })
+	unverified := func(download string) bool { return strings.HasSuffix(download, state.UnverifiedSuffix) }
+	downloads, _ := os.ReadDir(s.Layout.Downloads())
+	began := slices.ContainsFunc(downloads, func(e fs.DirEntry) bool {
+		info, err := e.Info()
+		return err == nil && info.Size() > 0 && unverified(e.Name())
+	})
+	s.removeLeftovers(ctx, func(dir string) bool {
+		// The old files of a version that was replaced have a marker.
+		return began && !exists(filepath.Join(s.Layout.Versions(), dir, Marker)) && state.IsPartial(dir)
+	}, unverified)
 	return s.Layout.Sweep(ctx)
 }
 
-// removeLeftovers removes partial directories, the rest of versions that were being
-// removed, and the downloads for which keep returns false. It leaves a directory that a
-// process uses. Leftovers are harmless, so errors are ignored.
-func (s *Stager) removeLeftovers(ctx context.Context, keep func(download string) bool) {
+// removeLeftovers removes partial directories for which resume returns false, the rest of
+// versions that were being removed, and the downloads for which keep returns false. It leaves
+// a directory that a process uses. Leftovers are harmless, so errors are ignored.
+func (s *Stager) removeLeftovers(ctx context.Context, resume, keep func(name string) bool) {
 	l := s.Layout
 	sweep := func(dir string, remove func(path string), old func(name string) bool) {
 		entries, err := os.ReadDir(dir)
@@ -313,7 +328,7 @@ func (s *Stager) removeLeftovers(ctx context.Context, keep func(download string)
 			}
 		}
 	}
-	sweep(l.Versions(), func(dir string) { s.discard(ctx, dir) }, func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) })
+	sweep(l.Versions(), func(dir string) { s.discard(ctx, dir) }, func(name string) bool { return strings.HasPrefix(name, state.PartialPrefix) && !resume(name) })
 	sweep(l.Downloads(), func(path string) { l.Disk().Discard(path) }, func(name string) bool { return name != filepath.Base(s.Layout.StagingLock()) && !keep(name) })
 	l.FinishRemovals()
 }

@@ -92,6 +92,13 @@ func (l Layout) Partial(v release.Version) string {
 	return filepath.Join(l.Versions(), PartialPrefix+v.String())
 }
 
+// IsPartial reports whether Partial gives that name to the directory of a version.
+func IsPartial(name string) bool {
+	version, ok := strings.CutPrefix(name, PartialPrefix)
+	_, err := release.ParseVersion(version)
+	return ok && err == nil && !strings.HasPrefix(name, abilityPrefix)
+}
+
 // Downloads returns the directory of the tarballs.
 func (l Layout) Downloads() string { return l.path(downloadsName) }
 
