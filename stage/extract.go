@@ -37,10 +37,11 @@ type packing struct {
 }
 
 // extract unpacks the packed tar file from into the directory to, which is empty or has what
-// an earlier process unpacked of it, and syncs it. It creates regular files, directories, and links that stay inside; it refuses every
-// other entry and every name that is not plain. It ignores owners, times, set-id bits
-// and all modes but "executable": a directory gets mode 0755, a file 0644 or 0755,
-// whatever the umask. It returns the digest of the record of what it created.
+// an earlier process unpacked of it, and syncs it. It creates regular files, directories, and
+// links that stay inside; it refuses every other entry and every name that is not plain. It
+// ignores owners, times, set-id bits and all modes but "executable": a directory gets mode
+// 0755, a file 0644 or 0755, whatever the umask. It returns the digest of the record of what
+// it created.
 func (s *Stager) extract(ctx context.Context, from io.Reader, to string, p packing) (record string, err error) {
 	root, err := os.OpenRoot(to)
 	if err != nil {
@@ -303,13 +304,12 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	}
 	w := &writer{early: early{f: f}, old: old}
 	_, err = io.CopyBuffer(io.MultiWriter(w, x.record), body, x.buf[:])
-	synced, endErr := w.end()
-	err = errors.Join(err, endErr)
-	if err == nil {
+	if err = errors.Join(err, w.end()); err == nil {
 		err = x.record.add(name, mode == 0o755)
 	}
-	if err != nil || synced {
-		return errors.Join(err, f.Close())
+	if err != nil {
+		f.Close()
+		return err
 	}
 	return x.syncs.add(f)
 }

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/state"
@@ -28,7 +29,13 @@ func newSmallDisk(t *testing.T) smallDisk {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(mnt, 0); err != nil {
+		err := unix.Unmount(mnt, 0)
+		// A child of another test has each open file until it runs its program.
+		for tick, n := time.Tick(10*time.Millisecond), 0; err == unix.EBUSY && n < 1000; n++ {
+			<-tick
+			err = unix.Unmount(mnt, 0)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	})

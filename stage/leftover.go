@@ -18,7 +18,8 @@ import (
 // same tarball compares each with the archive, and writes only what differs: a device that
 // restarts often during a long download does not write the same bytes again and again.
 
-// fromDisk reads a file that an earlier process wrote; see fsutil.FromDisk.
+// fromDisk reads a file that an earlier process wrote; see fsutil.FromDisk. What it reads is on
+// the disk; that it stays there, the sync of each file sees to.
 type fromDisk interface {
 	Next() ([]byte, error)
 	Close() error
@@ -49,11 +50,7 @@ func (x *extractor) leftover(name string, mode fs.FileMode) (f *fsutil.File, old
 			return f, f.Chmod(mode)
 		})
 		if err == nil {
-			// What the earlier process wrote may be in memory alone.
-			if err = f.Sync(); err == nil {
-				old, err = x.fromDisk(f.File)
-			}
-			if err == nil {
+			if old, err = x.fromDisk(f.File); err == nil {
 				return f, old, nil
 			}
 			f.Close()
@@ -65,7 +62,7 @@ func (x *extractor) leftover(name string, mode fs.FileMode) (f *fsutil.File, old
 var errLeftover = errors.New("is not the file that it was")
 
 func sysOf(st fs.FileInfo) (*syscall.Stat_t, bool) {
-	if st == nil {
+	if st == nil { // it cannot be looked at
 		return nil, false
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
@@ -156,15 +153,14 @@ func (w *writer) differs() error {
 	return err
 }
 
-// end removes what the file has beyond the entry. It reports whether nothing had to change
-// since leftover synced the file.
-func (w *writer) end() (synced bool, err error) {
+// end removes what the file has beyond the entry.
+func (w *writer) end() error {
 	if w.old == nil {
-		return false, nil
+		return nil
 	}
 	st, err := w.f.Stat()
 	if err != nil || st.Size() != w.n {
-		return false, errors.Join(err, w.differs())
+		return errors.Join(err, w.differs())
 	}
-	return true, w.old.Close()
+	return w.old.Close()
 }
