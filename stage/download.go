@@ -81,6 +81,9 @@ func (s *Stager) download(ctx context.Context, src Source, d *download) error {
 // directory partial, goes before an installed version does.
 func (d *download) room(ctx context.Context, partial string) error {
 	if d.limit == 0 {
+		if exists(partial) { // or installed versions would go for it, as the download grows
+			return d.s.Layout.Disk().Discard(partial)
+		}
 		return nil
 	}
 	st, err := d.f.Stat()

@@ -116,6 +116,7 @@ type extractor struct {
 
 	again    bool // the directory has what an earlier process left
 	fromDisk func(*os.File) (fromDisk, error)
+	noDisk   bool // fromDisk is not supported here
 }
 
 func (x *extractor) run(ctx context.Context, packed *progressReader) error {
@@ -264,7 +265,7 @@ func (x *extractor) mkdir(name string) error {
 	x.seen[name] = isDir
 	x.dirs = append(x.dirs, name)
 	if x.again {
-		if st, err := x.root.Lstat(name); err == nil && st.IsDir() && x.root.Chmod(name, 0o755) == nil {
+		if st, err := x.root.Lstat(name); err == nil && st.IsDir() && own(st) && x.root.Chmod(name, 0o755) == nil {
 			return nil
 		}
 	}
@@ -304,7 +305,7 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	}
 	w := &writer{early: early{f: f}, old: old}
 	_, err = io.CopyBuffer(io.MultiWriter(w, x.record), body, x.buf[:])
-	if err = errors.Join(err, w.end()); err == nil {
+	if err = w.end(err); err == nil {
 		err = x.record.add(name, mode == 0o755)
 	}
 	if err != nil {

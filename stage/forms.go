@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -116,11 +117,10 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 		if err == nil {
 			return f, record, nil
 		}
-		if ctx.Err() != nil { // what is unpacked stays with the download
-			return f, "", err
+		if !interrupted(ctx) {
+			s.Layout.Disk().Discard(s.Layout.Partial(v))
 		}
-		s.Layout.Disk().Discard(s.Layout.Partial(v))
-		if f.last {
+		if f.last || ctx.Err() != nil {
 			return f, "", err
 		}
 		next := forms[i+1]
@@ -133,6 +133,12 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 		s.note("%s: %v (%s): taking %s instead", f.says(), err, release.CodeOf(err), next.says())
 	}
 	return f, "", errors.New("stage: there is no form")
+}
+
+// interrupted reports whether ctx has ended, and the next staging goes on: what is unpacked
+// stays with the download. A command that was withdrawn does not come again.
+func interrupted(ctx context.Context) bool {
+	return ctx.Err() != nil && !isCode(context.Cause(ctx), release.Withdrawn)
 }
 
 // take downloads the form f, and unpacks it into the directory of a partial version, which
@@ -193,7 +199,8 @@ func (s *Stager) take(ctx context.Context, src Source, v release.Version, f form
 func (s *Stager) unpackTo(ctx context.Context, dir string, d *download, complete *atomic.Bool) (record string, err error) {
 	disk := s.Layout.Disk()
 	st, err := os.Lstat(dir)
-	again := d.began && err == nil && st.IsDir() && disk.Chmod(dir, 0o755) == nil
+	replaced := exists(filepath.Join(dir, Marker)) // old files of a version: a process may use them
+	again := d.began && err == nil && st.IsDir() && own(st) && !replaced && disk.Chmod(dir, 0o755) == nil
 	if !again {
 		if err := disk.Discard(dir); err != nil {
 			return "", err

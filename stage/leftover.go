@@ -3,6 +3,7 @@ package stage
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -38,7 +39,7 @@ func (x *extractor) leftover(name string, mode fs.FileMode) (f *fsutil.File, old
 		return nil, nil, nil
 	}
 	// A hard link would change the other name, too.
-	if sys, ok := sysOf(st); ok && st.Mode().IsRegular() && sys.Nlink == 1 {
+	if own(st) && st.Mode().IsRegular() && st.Sys().(*syscall.Stat_t).Nlink == 1 && !x.noDisk {
 		f, err := x.disk.CreateBy(x.path(name), func() (*os.File, error) {
 			f, err := x.root.OpenFile(name, os.O_RDWR|unix.O_NONBLOCK, 0)
 			if err != nil {
@@ -53,6 +54,7 @@ func (x *extractor) leftover(name string, mode fs.FileMode) (f *fsutil.File, old
 			if old, err = x.fromDisk(f.File); err == nil {
 				return f, old, nil
 			}
+			x.noDisk = errors.Is(err, errors.ErrUnsupported) // nor will it for the next file
 			f.Close()
 		}
 	}
@@ -61,12 +63,14 @@ func (x *extractor) leftover(name string, mode fs.FileMode) (f *fsutil.File, old
 
 var errLeftover = errors.New("is not the file that it was")
 
-func sysOf(st fs.FileInfo) (*syscall.Stat_t, bool) {
-	if st == nil { // it cannot be looked at
-		return nil, false
+// own reports whether this user made the file: another one may still have it open, or own it
+// in the end. st is nil if it cannot be looked at.
+func own(st fs.FileInfo) bool {
+	if st == nil {
+		return false
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
-	return sys, ok
+	return ok && sys.Uid == uint32(os.Geteuid())
 }
 
 // clear removes what an earlier process left under a name.
@@ -80,18 +84,28 @@ func (x *extractor) clear(name string) error {
 	return x.disk.Discard(x.path(name))
 }
 
-// clearRest removes what an earlier process left that the archive does not have.
+// clearRest removes what an earlier process left that the archive does not have. It fails if a
+// name of the archive is missing: the file system may take two of them for one, so that the
+// second entry found the first instead of a leftover.
 func (x *extractor) clearRest() error {
 	if !x.again {
 		return nil
 	}
-	return filepath.WalkDir(x.top, func(path string, e fs.DirEntry, err error) error {
+	found := 0
+	err := filepath.WalkDir(x.top, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		name, err := filepath.Rel(x.top, path)
-		if err != nil || name == "." || name == state.DigestsFile || x.seen[name] != 0 {
+		if err != nil || name == "." || name == state.DigestsFile {
 			return err
+		}
+		if x.seen[name] != 0 {
+			found++
+			return nil
 		}
 		if err := x.disk.Discard(path); err != nil {
 			return err
@@ -101,6 +115,10 @@ func (x *extractor) clearRest() error {
 		}
 		return nil
 	})
+	if err == nil && found != len(x.seen) {
+		err = fmt.Errorf("%d of %d entries are there: %w", found, len(x.seen), unix.ENOENT)
+	}
+	return err
 }
 
 // writer writes the content of an entry: first it compares it with what the disk has of it.
@@ -153,14 +171,15 @@ func (w *writer) differs() error {
 	return err
 }
 
-// end removes what the file has beyond the entry.
-func (w *writer) end() error {
+// end removes what the file has beyond the entry, whose content was written with that error.
+// What was not compared yet stays for the next staging.
+func (w *writer) end(err error) error {
 	if w.old == nil {
-		return nil
+		return err
 	}
-	st, err := w.f.Stat()
-	if err != nil || st.Size() != w.n {
-		return errors.Join(err, w.differs())
+	st, statErr := w.f.Stat()
+	if err = errors.Join(err, statErr); err == nil && st.Size() != w.n {
+		return w.differs()
 	}
-	return w.old.Close()
+	return errors.Join(err, w.old.Close())
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -60,7 +61,8 @@ func inMemory(f *os.File) (fromDisk, error) {
 
 // leftoverArchive has one entry of each kind, and bin of some blocks.
 var leftoverArchive, leftoverBin = func() ([]byte, []byte) {
-	bin := bytes.Repeat([]byte("0123456789abcde\n"), 20_000)
+	bin := make([]byte, 320_000)
+	rand.NewChaCha8([32]byte{}).Read(bin)
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	w := tar.NewWriter(z)
@@ -380,6 +382,34 @@ func TestAnInterruptedStreamIsNotWrittenTwice(t *testing.T) {
 			t.Errorf("%d bytes were written of %d: the leftovers may be of another tarball", then.bytes, whole)
 		}
 	})
+	t.Run("after a withdrawal", func(t *testing.T) {
+		t.Parallel()
+		s := setup(t, nil)
+		ctx, withdraw := context.WithCancelCause(t.Context())
+		s.Progress = func(phase string, _, _ int64) {
+			if phase == PhaseCheck {
+				withdraw(release.Errorf(release.Withdrawn, "withdrawn"))
+			}
+		}
+		rel, a := fetch(t, s, streamed)
+		if _, err := s.Stage(ctx, s.Host(v), rel, a, func() {}); err == nil {
+			t.Fatal("it is staged")
+		}
+		if got := left(t, s); strings.Contains(got, state.PartialPrefix) {
+			t.Errorf("nobody resumes it: %s", got)
+		}
+	})
+	t.Run("of files that a process may use", func(t *testing.T) {
+		t.Parallel()
+		s, next, then := interrupted(t)
+		if err := os.WriteFile(filepath.Join(s.Layout.Partial(v), Marker), []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		stage(t, next)
+		if whole := size(t, s.Layout.Version(v)); then.bytes != whole {
+			t.Errorf("%d bytes were written of %d: old files of a version were changed in place", then.bytes, whole)
+		}
+	})
 	t.Run("of another version", func(t *testing.T) {
 		t.Parallel()
 		_, next, _ := interrupted(t)
@@ -430,6 +460,96 @@ func TestTidyKeepsWhatIsUnpackedOfADownload(t *testing.T) {
 				t.Errorf("kept %v, want %v; %v", kept, tt.kept, err)
 			}
 		})
+	}
+}
+
+// A staging that is stopped while it compares keeps what it did not reach.
+func TestASecondInterruptionKeepsTheRest(t *testing.T) {
+	t.Parallel()
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &writes{}
+	s := &Stager{Config: Config{Layout: l.On(fsutil.Disk{Seam: w})}, fromDisk: inMemory}
+	dir := l.Partial(release.MustVersion("1.0.0"))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unpackAgain(s, dir); err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, dir)
+	ctx, stop := context.WithCancel(t.Context())
+	s.fromDisk = func(f *os.File) (fromDisk, error) {
+		stop()
+		return inMemory(f)
+	}
+	_, err = s.extract(ctx, io.MultiReader(bytes.NewReader(leftoverArchive[:len(leftoverArchive)/2]), errReader{context.Canceled}), dir, packing{
+		format: release.FormatGzip, size: int64(len(leftoverArchive)), unpacked: 1 << 20, again: true, progress: func(int64) {}})
+	if err == nil {
+		t.Fatal("it was not stopped")
+	}
+	s.fromDisk, w.bytes = inMemory, 0
+	if _, err := unpackAgain(s, dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, dir); got != want || w.bytes > 4 { // the text with two names
+		t.Errorf("%d bytes were written again\n%.300s", w.bytes, got)
+	}
+}
+
+// Files of another user are not used again: their owner would stay, and whoever has them open
+// could change them later.
+func TestLeftoversOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		if os.Getenv("EDGE_AGENT_NO_SKIP") != "" {
+			t.Error("needs root")
+		}
+		t.Skip("gives a file to another user: needs root")
+	}
+	l, err := state.At(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Stager{Config: Config{Layout: l}, fromDisk: inMemory}
+	dir := l.Partial(release.MustVersion("1.0.0"))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unpackAgain(s, dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"dir/bin", "dir"} {
+		if err := os.Chown(filepath.Join(dir, name), 1234, 1234); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unpackAgain(s, dir); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || !own(st) {
+			t.Errorf("%s still belongs to another user; %v", name, err)
+		}
+	}
+}
+
+// Where two names of an archive are one to the file system, the second entry finds the first.
+// That must not pass for a leftover.
+func TestANameThatIsMissingInTheEnd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "README"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	x := &extractor{again: true, top: dir, seen: map[string]kind{"README": isFile}}
+	if err := x.clearRest(); err != nil {
+		t.Error(err)
+	}
+	x.seen["readme"] = isFile
+	if err := x.clearRest(); !faultOfMachine(err) {
+		t.Errorf("one file of two names: %v", err)
 	}
 }
 

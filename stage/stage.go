@@ -248,7 +248,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	s.removeOthers(f)
 	if err := s.finish(ctx, rel, a, record); err != nil {
-		if ctx.Err() == nil { // otherwise the next staging goes on
+		if !interrupted(ctx) {
 			disk.Discard(partial)
 		}
 		s.spend(ctx, f, err)
