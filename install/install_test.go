@@ -143,7 +143,7 @@ func TestReplaceConfig(t *testing.T) {
 		if b, err := os.ReadFile(path); err != nil || string(b) != old {
 			t.Errorf("%q: %q, %v", text, b, err)
 		}
-		if entries, err := os.ReadDir(root); err != nil || len(entries) != 1 {
+		if entries, err := os.ReadDir(root); err != nil || len(entries) != 2 || entries[0].Name() != ".lock" {
 			t.Errorf("%q leaves %v, %v", text, entries, err)
 		}
 	}
