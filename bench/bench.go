@@ -123,7 +123,7 @@ func (b *bench) target() string { return filepath.Join(b.dir, "target", "root") 
 // (docs/performance.md), with the trust of the simulation.
 func (b *bench) build(ctx context.Context) error {
 	b.say("build the programs")
-	device := []string{"-tags", "sim,grpcnotrace,nethttpomithttp2", "-gcflags=all=-l", "-gcflags=runtime/...=", "-gcflags=internal/...=", "-gcflags=crypto/internal/...=", "-gcflags=github.com/klauspost/...=", "-ldflags", "-s -w -funcalign=16"}
+	device := []string{"-tags", "sim,grpcnotrace,nethttpomithttp2", "-gcflags=all=-l", "-gcflags=runtime/...=", "-gcflags=internal/...=", "-gcflags=crypto/internal/...=", "-gcflags=github.com/klauspost/...=", "-ldflags", "-s -w -funcalign=8"}
 	for name, flags := range map[string][]string{"bench/node": device, "bench/limits": nil, "bench/runner": nil, "cmd/release-manifest": nil} {
 		args := append([]string{"build", "-trimpath"}, flags...)
 		cmd := exec.CommandContext(ctx, "go", append(args, "-o", b.tool(path.Base(name)), module+"/"+name)...)

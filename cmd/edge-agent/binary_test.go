@@ -21,7 +21,7 @@ func TestTheProgramIsSmall(t *testing.T) {
 		t.Skip("it compiles a release build")
 	}
 	program := filepath.Join(t.TempDir(), "edge-agent")
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace,nethttpomithttp2", "-gcflags=all=-l", "-gcflags=runtime/...=", "-gcflags=internal/...=", "-gcflags=crypto/internal/...=", "-gcflags=github.com/klauspost/...=", "-ldflags", "-s -w -funcalign=16 -dumpdep", "-o", program, ".")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace,nethttpomithttp2", "-gcflags=all=-l", "-gcflags=runtime/...=", "-gcflags=internal/...=", "-gcflags=crypto/internal/...=", "-gcflags=github.com/klauspost/...=", "-ldflags", "-s -w -funcalign=8 -dumpdep", "-o", program, ".")
 	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH=amd64", "GOOS=linux")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
