@@ -50,6 +50,9 @@ func check(w io.Writer, rows []*row, unpacked int64, noSkip bool) error {
 					fmt.Fprintf(w, "%-7s %s: bytes written: the file system counts none; choose another with --dir\n", "NOT RUN", r.name)
 				} else {
 					most := unpacked*writtenPercent/100 + r.size
+					if r.resumed { // what is fetched again is written again
+						most += r.again
+					}
 					if r.rewrites { // also what the first process had unpacked
 						most += unpacked
 					}
