@@ -222,11 +222,11 @@ func (b *bench) once(ctx context.Context, r *row, rate int64) (s sample, err err
 	b.host.Link.SetRate(rate * 1_000_000)
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
-	before := cpuTime()
+	before, kernel := cpuTime(), measure.ReadKernel()
 	if s.Usage, err = b.run(ctx, r.command); err != nil {
 		return s, err
 	}
-	s.hostCPU = cpuTime() - before
+	s.hostCPU, s.kernelCPU = cpuTime()-before, measure.ReadKernel().Since(kernel)
 	s.Written += first.Written
 	s.sent, s.served = b.host.Sent(), b.host.Served(r.file)
 	if r.file != "" && s.served < r.size {

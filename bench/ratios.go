@@ -27,7 +27,8 @@ var partsOf = map[string][]string{
 
 // ratios compares each row with peers at the same speed; those of a limited link with the
 // transfer alone; and those without a limit with what this machine could do at best: the slowest
-// part alone, or all CPU time shared by all cores. The host runs on the same cores.
+// part alone, or all CPU time shared by all cores. The host runs on the same cores, and so do the
+// kernel's threads, which write to the disk.
 func (re report) ratios(cpus int) (all []ratio) {
 	find := func(name string, rate int64) *result {
 		i := slices.IndexFunc(re.Rows, func(r result) bool { return r.Name == name && r.Rate == rate && r.Wall != nil })
@@ -57,7 +58,8 @@ func (re report) ratios(cpus int) (all []ratio) {
 				to(name, peer.Wall.Median)
 			}
 		}
-		name, bound := fmt.Sprintf("its CPU time and the host's on %d cores", cpus), (r.CPU.Median+r.HostCPU.Median)/float64(cpus)
+		name := fmt.Sprintf("its CPU time, the host's and the kernel's on %d cores", cpus)
+		bound := (r.CPU.Median + r.HostCPU.Median + r.KernelCPU.Median) / float64(cpus)
 		for _, part := range parts {
 			if p := find(part, 0); p != nil && p.Wall.Median > bound {
 				name, bound = part, p.Wall.Median

@@ -18,7 +18,7 @@ func TestRatios(t *testing.T) {
 	measured := func(name string, rate int64, wall, cpu, host float64) {
 		s := func(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
 		r := &row{name: name}
-		r.record(rate, sample{Usage: measure.Usage{Wall: s(wall), CPU: s(cpu)}, hostCPU: s(host)})
+		r.record(rate, sample{Usage: measure.Usage{Wall: s(wall), CPU: s(cpu)}, hostCPU: s(host / 2), kernelCPU: s(host / 2)})
 		rows = append(rows, r)
 	}
 	measured("gz+chunks", 0, 0.4, 0.6, 0.2)
@@ -50,7 +50,7 @@ zst+chunks at 100: 1.50 of transfer-zst`
 			r.Wall.Median = 0.1
 		}
 	}
-	if r := re.ratios(2)[1]; r.To != "its CPU time and the host's on 2 cores" || fmt.Sprintf("%.2f", r.Ratio) != "1.00" {
+	if r := re.ratios(2)[1]; r.To != "its CPU time, the host's and the kernel's on 2 cores" || fmt.Sprintf("%.2f", r.Ratio) != "1.00" {
 		t.Errorf("%+v", r)
 	}
 	if r := re.ratios(4)[1]; r.To != "gunzip" || fmt.Sprintf("%.2f", r.Ratio) != "1.60" {

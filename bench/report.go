@@ -47,7 +47,8 @@ type result struct {
 	Runs        int                       `json:"runs,omitempty"`
 	Wall        *measure.Summary[float64] `json:"wall,omitempty"`
 	CPU         *measure.Summary[float64] `json:"cpu,omitempty"`
-	HostCPU     *measure.Summary[float64] `json:"host_cpu,omitempty"` // of the release host meanwhile
+	HostCPU     *measure.Summary[float64] `json:"host_cpu,omitempty"`   // of the release host meanwhile
+	KernelCPU   *measure.Summary[float64] `json:"kernel_cpu,omitempty"` // of the kernel's threads meanwhile
 	PeakRSS     *measure.Summary[int64]   `json:"peak_rss,omitempty"`
 	Transferred *measure.Summary[int64]   `json:"transferred,omitempty"`
 	Written     *measure.Summary[int64]   `json:"written,omitempty"`
@@ -96,6 +97,7 @@ func summed(r *row, rate int64, runs []sample) result {
 		Wall:        each(runs, func(s sample) float64 { return s.Wall.Seconds() }),
 		CPU:         each(runs, func(s sample) float64 { return s.CPU.Seconds() }),
 		HostCPU:     each(runs, func(s sample) float64 { return s.hostCPU.Seconds() }),
+		KernelCPU:   each(runs, func(s sample) float64 { return s.kernelCPU.Seconds() }),
 		PeakRSS:     each(runs, func(s sample) int64 { return s.PeakRSS }),
 		Transferred: each(runs, func(s sample) int64 { return s.sent }),
 		Written:     each(runs, func(s sample) int64 { return s.Written }),
@@ -175,11 +177,11 @@ func (re report) written() (hows []string) {
 func mb(n int64) float64 { return float64(n) / 1e6 }
 
 func table(rows []result) string {
-	cells := [][]string{{"row", "group", "wall s (min..max)", "CPU s", "host CPU s", "peak RSS MiB", "transferred MB", "written MB", "survives a power cut"}}
+	cells := [][]string{{"row", "group", "wall s (min..max)", "CPU s", "host CPU s", "kernel CPU s", "peak RSS MiB", "transferred MB", "written MB", "survives a power cut"}}
 	var reasons strings.Builder
 	for _, r := range rows {
 		if r.NotMeasured != "" {
-			cells = append(cells, []string{r.Name, r.Group, "not measured", "", "", "", "", "", ""})
+			cells = append(cells, []string{r.Name, r.Group, "not measured", "", "", "", "", "", "", ""})
 			fmt.Fprintf(&reasons, "not measured: %s: %s\n", r.Name, r.NotMeasured)
 			continue
 		}
@@ -189,7 +191,8 @@ func table(rows []result) string {
 			r.PowerCut = notTried
 		}
 		cells = append(cells, []string{
-			r.Name, r.Group, fmt.Sprintf("%.2f (%.2f..%.2f)", r.Wall.Median, r.Wall.Min, r.Wall.Max), fmt.Sprintf("%.2f", r.CPU.Median), fmt.Sprintf("%.2f", r.HostCPU.Median),
+			r.Name, r.Group, fmt.Sprintf("%.2f (%.2f..%.2f)", r.Wall.Median, r.Wall.Min, r.Wall.Max),
+			fmt.Sprintf("%.2f", r.CPU.Median), fmt.Sprintf("%.2f", r.HostCPU.Median), fmt.Sprintf("%.2f", r.KernelCPU.Median),
 			fmt.Sprintf("%.1f", float64(r.PeakRSS.Max)/(1<<20)), fmt.Sprintf("%.1f", mb(r.Transferred.Median)), fmt.Sprintf("%.1f", mb(r.Written.Median)), r.PowerCut,
 		})
 	}

@@ -23,16 +23,16 @@ func ours(name string) *row {
 func TestReport(t *testing.T) {
 	t.Parallel()
 	gz := ours("gz")
-	gz.record(0, sample{used(0.5, 20<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20})
-	gz.record(0, sample{used(0.9, 22<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20})
-	gz.record(0, sample{used(0.6, 18<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20})
-	gz.record(10, sample{used(32, 18<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20})
+	gz.record(0, sample{used(0.5, 20<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20, time.Second / 50})
+	gz.record(0, sample{used(0.9, 22<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20, time.Second / 50})
+	gz.record(0, sample{used(0.6, 18<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20, time.Second / 50})
+	gz.record(10, sample{used(32, 18<<20, 150_000_000), 40_100_000, 40_000_000, time.Second / 20, time.Second / 50})
 	other := &row{name: "rauc", group: groupPeer, why: "not installed: rauc"}
 	emulated := &row{name: "existing", group: groupLegacy, survive: lost}
-	emulated.record(0, sample{used(0.4, 50<<20, 108_000_000), 40_100_000, 0, time.Second / 20})
+	emulated.record(0, sample{used(0.4, 50<<20, 108_000_000), 40_100_000, 0, time.Second / 20, time.Second / 50})
 	untried := ours("zst+chunks")
 	untried.survive = notTried + ": needs root"
-	untried.record(0, sample{used(0.2, 26<<20, 108_000_000), 30_000_000, 30_000_000, time.Second / 20})
+	untried.record(0, sample{used(0.2, 26<<20, 108_000_000), 30_000_000, 30_000_000, time.Second / 20, time.Second / 50})
 
 	b := &bench{o: options{rates: []int64{0, 10}}, versions: []string{"b 2", "a 1", "b 2"}, missing: []string{"rauc", "curl", "rauc"}}
 	b.release = newRelease(t)
@@ -45,9 +45,9 @@ func TestReport(t *testing.T) {
 	for _, want := range []string{
 		"no limit:", "10 Mbit/s:", "versions: a 1; b 2", "written: a counter",
 		"missing: apt-get install --no-install-recommends curl rauc",
-		"| gz | ours | 0.60 (0.50..0.90) | 0.50 | 0.05 | 22.0 | 40.1 | 150.0 | yes |",
-		"| zst+chunks | ours | 0.20 (0.20..0.20) | 0.50 | 0.05 | 26.0 | 30.0 | 108.0 | not tried |",
-		"| existing | existing agent | 0.40 (0.40..0.40) | 0.50 | 0.05 | 50.0 | 40.1 | 108.0 | no: lost |",
+		"| gz | ours | 0.60 (0.50..0.90) | 0.50 | 0.05 | 0.02 | 22.0 | 40.1 | 150.0 | yes |",
+		"| zst+chunks | ours | 0.20 (0.20..0.20) | 0.50 | 0.05 | 0.02 | 26.0 | 30.0 | 108.0 | not tried |",
+		"| existing | existing agent | 0.40 (0.40..0.40) | 0.50 | 0.05 | 0.02 | 50.0 | 40.1 | 108.0 | no: lost |",
 		"| rauc | peer | not measured |", "not measured: rauc: not installed: rauc",
 		"power cut not tried: zst+chunks: needs root",
 		"| gz | ours | 32.00 (32.00..32.00) |",
@@ -98,17 +98,17 @@ func TestQuickLimits(t *testing.T) {
 		s    sample
 		want string // of the error; "": none
 	}{
-		"good":                   {ours("gz"), sample{used(1, 99<<20, 144_000_000), 40_500_000, 0, 0}, ""},
-		"writes too much":        {ours("gz"), sample{used(1, 1, 146_000_000), 40_500_000, 0, 0}, "bytes written: 146000000, the limit is 145000000"},
-		"fetches too much":       {ours("gz"), sample{used(1, 1, 1), 42_000_000, 0, 0}, "bytes transferred: 42000000"},
-		"resumed, written twice": {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 200_000_000), 42_000_000, 0, 0}, "bytes written"},
-		"where it must be":       {&row{name: "r", bounds: true, resumed: true, rewrites: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 200_000_000), 42_000_000, 0, 0}, ""},
-		"resumed":                {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 42_000_000, 0, 0}, ""},
-		"resumed, too much":      {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 44_000_000, 0, 0}, "bytes transferred"},
-		"memory":                 {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 32<<20, 1e9), 1e9, 0, 0}, ""},
-		"too much memory":        {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 33<<20, 1e9), 1e9, 0, 0}, "peak RSS"},
-		"damaged":                {&row{name: "d", bounds: true, survive: damaged}, sample{used(1, 1, 1), 1, 0, 0}, "power cut"},
-		"a peer":                 {&row{name: "p"}, sample{used(1, 1<<40, 1<<40), 1 << 40, 0, 0}, "nothing was checked"},
+		"good":                   {ours("gz"), sample{used(1, 99<<20, 144_000_000), 40_500_000, 0, 0, 0}, ""},
+		"writes too much":        {ours("gz"), sample{used(1, 1, 146_000_000), 40_500_000, 0, 0, 0}, "bytes written: 146000000, the limit is 145000000"},
+		"fetches too much":       {ours("gz"), sample{used(1, 1, 1), 42_000_000, 0, 0, 0}, "bytes transferred: 42000000"},
+		"resumed, written twice": {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 200_000_000), 42_000_000, 0, 0, 0}, "bytes written"},
+		"where it must be":       {&row{name: "r", bounds: true, resumed: true, rewrites: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 200_000_000), 42_000_000, 0, 0, 0}, ""},
+		"resumed":                {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 42_000_000, 0, 0, 0}, ""},
+		"resumed, too much":      {&row{name: "r", bounds: true, resumed: true, size: 40_000_000, again: 2 << 20}, sample{used(1, 1, 1), 44_000_000, 0, 0, 0}, "bytes transferred"},
+		"memory":                 {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 32<<20, 1e9), 1e9, 0, 0, 0}, ""},
+		"too much memory":        {&row{name: "m", bounds: true, group: groupMemory}, sample{used(1, 33<<20, 1e9), 1e9, 0, 0, 0}, "peak RSS"},
+		"damaged":                {&row{name: "d", bounds: true, survive: damaged}, sample{used(1, 1, 1), 1, 0, 0, 0}, "power cut"},
+		"a peer":                 {&row{name: "p"}, sample{used(1, 1<<40, 1<<40), 1 << 40, 0, 0, 0}, "nothing was checked"},
 	} {
 		c.row.record(0, c.s)
 		err := check(&bytes.Buffer{}, []*row{c.row}, unpacked, false)
@@ -123,7 +123,7 @@ func TestQuickLimits(t *testing.T) {
 	}
 	untried := ours("gz")
 	untried.survive = notTried + ": needs root"
-	untried.record(0, sample{used(1, 1, 1), 1, 0, 0})
+	untried.record(0, sample{used(1, 1, 1), 1, 0, 0, 0})
 	for _, noSkip := range []bool{false, true} {
 		if err := check(&bytes.Buffer{}, []*row{untried}, unpacked, noSkip); (err != nil) != noSkip {
 			t.Errorf("a power cut that was not tried, noSkip %t: %v", noSkip, err)

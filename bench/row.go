@@ -61,6 +61,8 @@ type sample struct {
 	served int64 // bytes of the row's file
 	// hostCPU is the CPU time of this process meanwhile, which is the host.
 	hostCPU time.Duration
+	// kernelCPU is that of the kernel's threads meanwhile, which write what the row wrote.
+	kernelCPU time.Duration
 }
 
 func (r *row) record(rate int64, s sample) {

@@ -12,8 +12,8 @@ type ahead struct {
 }
 
 const (
-	aheadBuffers = 6
-	aheadSize    = 64 << 10
+	aheadBuffers = 4
+	aheadSize    = 128 << 10 // a block of zstd
 )
 
 func newAhead(from io.Reader) *ahead {

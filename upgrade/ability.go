@@ -10,7 +10,7 @@ import (
 )
 
 // tryRoot refuses an upgrade that the install root cannot store, lock or execute, before
-// anything is fetched. See state.Layout.Try. What cannot be tried now refuses nothing: on
+// anything is downloaded. See state.Layout.Try. What cannot be tried now refuses nothing: on
 // a full disk, staging first removes old versions.
 func (p *Pipeline) tryRoot(ctx context.Context) error {
 	program := p.c.Node.Service.Binary

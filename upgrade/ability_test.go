@@ -36,14 +36,19 @@ func files(t *testing.T, dir string) (list []string) {
 	return list
 }
 
-// A root that cannot store, lock or execute a release refuses it before anything is
-// fetched, whichever way it comes, and keeps every file. The reason names the operation,
+// A root that cannot store, lock or execute a release refuses it before a tarball is
+// downloaded, whichever way it comes, and keeps every file. The reason names the operation,
 // the file system and the remedy.
-func TestARootThatCannotIsRefusedBeforeTheFetch(t *testing.T) {
+func TestARootThatCannotIsRefusedBeforeTheDownload(t *testing.T) {
 	t.Parallel()
-	var requests atomic.Int64
+	var tarballs atomic.Int64
 	trust := trusted(t, func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { requests.Add(1); h.ServeHTTP(w, r) })
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, ".tar.") {
+				tarballs.Add(1)
+			}
+			h.ServeHTTP(w, r)
+		})
 	})
 	for name, tt := range map[string]struct {
 		refuse oddfs.Refusals
@@ -71,7 +76,7 @@ func TestARootThatCannotIsRefusedBeforeTheFetch(t *testing.T) {
 					n = nodeAt(t, f.Dir, "0.9.0", "")
 				}
 				f.Refuse(t, tt.refuse)
-				before, asked := files(t, f.Dir), requests.Load()
+				before, asked := files(t, f.Dir), tarballs.Load()
 				err := way.run(t, pipeline(t, &n, trust), "1.0.0")
 				if err == nil || release.CodeOf(err) != tt.code || !strings.Contains(err.Error(), "fuse.odd") {
 					t.Errorf("%v", err)
@@ -81,8 +86,8 @@ func TestARootThatCannotIsRefusedBeforeTheFetch(t *testing.T) {
 						t.Errorf("%v, want %q", err, want)
 					}
 				}
-				if after := files(t, f.Dir); !slices.Equal(after, before) || requests.Load() != asked {
-					t.Errorf("%d requests; it had %q, and has %q", requests.Load()-asked, before, after)
+				if after := files(t, f.Dir); !slices.Equal(after, before) || tarballs.Load() != asked {
+					t.Errorf("%d requests of a tarball; it had %q, and has %q", tarballs.Load()-asked, before, after)
 				}
 				f.Refuse(t, oddfs.NFS)
 				if err := way.run(t, pipeline(t, &n, trust), "1.0.0"); err != nil {
@@ -91,6 +96,41 @@ func TestARootThatCannotIsRefusedBeforeTheFetch(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A host that answers nothing, which is waited for, delays no refusal of the root; and the reason
+// is the root's.
+func TestASilentHostDelaysNoRefusal(t *testing.T) {
+	t.Parallel()
+	trust := trusted(t, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	})
+	run := func(t *testing.T, n config.Settings, want string) {
+		p, v := pipeline(t, &n, trust), release.MustVersion("1.7.0")
+		src := p.Host(v)
+		defer src.Close()
+		if _, err := p.Run(t.Context(), src, Request{Version: v, End: Swap}); err == nil || release.CodeOf(err) != release.Internal || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v", err)
+		}
+	}
+	t.Run("a file system that cannot", func(t *testing.T) {
+		t.Parallel()
+		f := oddfs.Mount(t, oddfs.Refusals{})
+		n := nodeAt(t, f.Dir, "0.9.0", "")
+		f.Refuse(t, oddfs.Refusals{oddfs.Rename: unix.EINVAL})
+		run(t, n, "no release can be installed here")
+	})
+	t.Run("no way back", func(t *testing.T) {
+		t.Parallel()
+		n := emptyNode(t)
+		if err := fromStick(t, pipeline(t, &n, trust), "1.0.0", Install); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(n.Layout.Version(release.MustVersion("1.0.0")), "edge-agent"), []byte("#!/bin/sh\nexit 0 # bit errors\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		run(t, n, "1.0.0 would be the version to roll back to, but its file edge-agent has another content")
+	})
 }
 
 // Each directory that is elsewhere is tried for what happens there.

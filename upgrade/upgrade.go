@@ -140,27 +140,18 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err := ready(n.Layout, r.End); err != nil {
 		return verify.Release{}, err
 	}
-	if err := p.tryRoot(ctx); err != nil {
-		return verify.Release{}, err
-	}
-	if r.End != Install {
-		if err := p.checkReturn(ctx); err != nil {
-			return verify.Release{}, err
+	ctx, cancel := context.WithCancelCause(ctx) // the probe ends with a release that is refused
+	defer cancel(nil)
+	root := make(chan error, 1)
+	go func() { // a manifest takes round trips, and these take the disk
+		err := p.checkRoot(ctx, r.End)
+		if err != nil {
+			cancel(err) // a fetch may wait for hours
 		}
-	}
-	if r.Running.Repair {
-		p.c.Log.Info("an operator declared this release the repair; the running version's own check is not looked at", "command_id", r.CommandID)
-	}
-	if err := p.checkRunning(ctx, r); err != nil {
-		return verify.Release{}, err
-	}
-	patience := stage.Patience{Before: r.Before, Waiting: r.Waiting}
-	if r.Waiting != nil {
-		patience.Limit = n.DownloadRetry
-	}
-	p.stager.SetPatience(patience)
-	rel, err := p.Fetch(ctx, src)
-	if err != nil {
+		root <- err
+	}()
+	rel, err := p.fetchFor(ctx, src, r)
+	if err := cmp.Or(<-root, err); err != nil {
 		return rel, err
 	}
 	if err := CheckManifest(rel.Manifest().Version, rel.ManifestSHA256(), r.ManifestSHA256); err != nil {
@@ -183,8 +174,6 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	if err != nil {
 		return rel, err
 	}
-	ctx, cancel := context.WithCancel(ctx) // the probe ends with a release that is refused
-	defer cancel()
 	before := p.baseline(ctx, r.End)
 	downloaded := func() {
 		p.c.Log.Info("tarball downloaded and checked", "command_id", r.CommandID, "sha256", artefact.SHA256)
@@ -219,6 +208,31 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 		}
 		before = p.baseline(ctx, r.End)
 	}
+}
+
+// checkRoot refuses an upgrade that the install root cannot store, or after which the node might
+// have no way back.
+func (p *Pipeline) checkRoot(ctx context.Context, end End) error {
+	if err := p.tryRoot(ctx); err != nil || end == Install {
+		return err
+	}
+	return p.checkReturn(ctx)
+}
+
+// fetchFor is Fetch for a request, unless the running version refuses it.
+func (p *Pipeline) fetchFor(ctx context.Context, src stage.Source, r Request) (verify.Release, error) {
+	if r.Running.Repair {
+		p.c.Log.Info("an operator declared this release the repair; the running version's own check is not looked at", "command_id", r.CommandID)
+	}
+	if err := p.checkRunning(ctx, r); err != nil {
+		return verify.Release{}, err
+	}
+	patience := stage.Patience{Before: r.Before, Waiting: r.Waiting}
+	if r.Waiting != nil {
+		patience.Limit = p.c.Node.DownloadRetry
+	}
+	p.stager.SetPatience(patience)
+	return p.Fetch(ctx, src)
 }
 
 // maxBefore is how often BeforeSwap is called for one upgrade: the state changes once, when the

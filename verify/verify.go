@@ -139,19 +139,9 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 	if err != nil {
 		return Release{}, release.Errorf(release.SignatureInvalid, "signature bundle: %s", oneLine(err))
 	}
-	logged, err := v.v.VerifyTransparencyLogInclusion(b)
-	if err != nil {
-		return Release{}, release.Errorf(release.RekorInvalid,
-			"transparency log: no entry of a log that the trust root knows proves that the signature was logged (%s)", oneLine(err))
-	}
-	if _, err := v.v.VerifyObserverTimestamps(b, logged); err != nil {
-		return Release{}, release.Errorf(release.RekorInvalid,
-			"time of signing: neither a log nor a timestamp authority that the trust root knows attests it (%s)", oneLine(err))
-	}
 	res, err := v.v.Verify(b, verify.NewPolicy(verify.WithArtifact(bytes.NewReader(manifest)), verify.WithoutIdentitiesUnsafe()))
 	if err != nil {
-		return Release{}, release.Errorf(release.SignatureInvalid,
-			"signature: the certificate chain, its transparency proof, or the signature over the manifest does not hold (%s)", oneLine(err))
+		return Release{}, v.why(b, err)
 	}
 	if res.Signature == nil || res.Signature.Certificate == nil {
 		return Release{}, release.Errorf(release.SignatureInvalid, "signature: made with a bare key, not with a certificate")
@@ -185,6 +175,22 @@ func (v *Verifier) Release(manifest, bundleJSON []byte) (Release, error) {
 		r.signed.Time, r.signed.TimeSource = t.Timestamp.UTC(), t.URI
 	}
 	return r, nil
+}
+
+// why returns the error of a bundle that does not hold, with a code that says which part of it:
+// the log, the time, or all else. err is what the check of the whole says.
+func (v *Verifier) why(b *bundle.Bundle, err error) error {
+	logged, logErr := v.v.VerifyTransparencyLogInclusion(b)
+	if logErr != nil {
+		return release.Errorf(release.RekorInvalid,
+			"transparency log: no entry of a log that the trust root knows proves that the signature was logged (%s)", oneLine(logErr))
+	}
+	if _, timeErr := v.v.VerifyObserverTimestamps(b, logged); timeErr != nil {
+		return release.Errorf(release.RekorInvalid,
+			"time of signing: neither a log nor a timestamp authority that the trust root knows attests it (%s)", oneLine(timeErr))
+	}
+	return release.Errorf(release.SignatureInvalid,
+		"signature: the certificate chain, its transparency proof, or the signature over the manifest does not hold (%s)", oneLine(err))
 }
 
 // allowed returns nil if a row matches, and otherwise what differs in each row.
