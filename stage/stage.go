@@ -254,23 +254,11 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		s.spend(ctx, f, err)
 		return Staged{}, err
 	}
-	if err := s.removeDownload(s.Layout.Download(f.SHA256)); err != nil {
+	// A clean-up job may have removed the directory meanwhile. The swap may need the space.
+	if err := disk.Remove(s.Layout.Download(f.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Staged{}, err
 	}
 	return Staged{rel: rel}, nil
-}
-
-// removeDownload removes a download that is a version now. Its blocks are freed once the file is
-// closed, which takes some time and needs nobody to wait.
-func (s *Stager) removeDownload(path string) error {
-	if f, err := os.Open(path); err == nil {
-		defer func() { go f.Close() }()
-	}
-	// A clean-up job may have removed the directory meanwhile.
-	if err := s.Layout.Disk().Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // spend removes a download that has the signed digest and could not be made a version:
