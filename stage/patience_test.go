@@ -146,6 +146,9 @@ func BenchmarkLinkUp20sIn2min(b *testing.B) {
 // the release, for the time of the patience, which progress renews.
 func TestPatience(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it simulates days of tries, which takes half a minute of processor time")
+	}
 	published.once.Do(func() { published.err = publishAll() })
 	const day = 24 * time.Hour
 	fails := func(status int, until time.Duration, part string, header ...string) func(time.Time, http.Handler) http.Handler {

@@ -129,6 +129,9 @@ func TestDataMigratedAfterTheVersionWasKept(t *testing.T) {
 
 // A service that cannot save its data refuses the upgrade, and nothing is swapped.
 func TestDataThatCannotBeSaved(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds the versions of a service")
+	}
 	b := notebook(t, "NOTEBOOK=full")
 	mark, id := b.upgrade("1.1.0")
 	b.wait(mark, "the refusal", func(e rig.Entry) bool { return e.Type == "ack" && e.CommandID == id && !e.Success })

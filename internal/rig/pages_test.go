@@ -20,6 +20,9 @@ import (
 // An operator upgrades one node, with a real agent. Each failure shows its badge, its code
 // and the remedy.
 func TestBrowserUpgradesANode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it drives a browser through two upgrades")
+	}
 	b := setup(t, rig.NodeConfig{MaxBootAttempts: 1})
 	b.publish("1.1.0", "")
 	w := browse(t, b.Rig)

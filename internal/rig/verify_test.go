@@ -16,6 +16,9 @@ import (
 // What an auditor asks of a release: by version, by URL, from a directory and
 // from a tar file; good and bad; for a node and for none.
 func TestVerifyCommand(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds and publishes a release for each fault")
+	}
 	b := setup(t, rig.NodeConfig{})
 	b.publish("1.1.0", "")
 	b.publish("1.2.0", fakerelease.BadChecksum)

@@ -58,6 +58,9 @@ func loadServer(t *testing.T, fset *token.FileSet) ([]goPackage, types.Importer)
 // this: it is one concrete type with a method for each query.)
 func TestTypesHaveFewMethods(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it type-checks the server and all that it imports")
+	}
 	fset := token.NewFileSet()
 	packages, imports := loadServer(t, fset)
 	found := 0
