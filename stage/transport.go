@@ -11,8 +11,8 @@ import (
 	"github.com/bilbycast/edge-agent/cert"
 )
 
-// transport makes each request with the authorities that the system has now, or had a second
-// ago, by the clock of now. Where a host does not answer TLS handshakes, the next ones are without the
+// transport makes each request with the authorities that the system has now, by the clock
+// of now. Where a host does not answer TLS handshakes, the next ones are without the
 // post-quantum key share, as long as that helps.
 type transport struct {
 	base  *http.Transport // without TLS settings
@@ -28,7 +28,6 @@ type transport struct {
 	// The transports that were made, and the authorities and sessions of all.
 	made     map[settings]*http.Transport
 	cas      *cert.CAs
-	looked   time.Time // at the authorities of the system
 	sessions tls.ClientSessionCache
 }
 
@@ -37,10 +36,6 @@ type settings struct {
 	classical bool
 	wrong     string // the host that a certificate must be of, if the clock is wrong
 }
-
-// lookEvery is the least time between two looks at the authorities of the system. One reads the
-// state of some 150 files; an upgrade makes its first requests at once.
-const lookEvery = time.Second
 
 // maxMade bounds the transports: a host chooses its redirects.
 const maxMade = 8
@@ -102,13 +97,10 @@ func (e *clockError) Unwrap() error { return e.err }
 // with returns the transport for one request. Its connections are used again as long as the
 // authorities are the same.
 func (t *transport) with(req *http.Request, classical bool) *http.Transport {
+	cas := cert.System()
 	clock := t.clock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	cas := t.cas
-	if cas == nil || time.Since(t.looked) >= lookEvery {
-		cas, t.looked = cert.System(), time.Now()
-	}
 	if !cas.Equal(t.cas) || len(t.made) >= maxMade {
 		t.closeIdle()
 		t.cas, t.made, t.sessions = cas, map[settings]*http.Transport{}, tls.NewLRUClientSessionCache(maxMade)
