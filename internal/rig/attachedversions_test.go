@@ -1,6 +1,9 @@
 package rig_test
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 const ill = "touch $W/ill; " + serves
 
@@ -18,7 +21,7 @@ func attachedVersions() []attachedRow {
 		{name: "its check fails, and the dependency answers", new: ill, health: "command = [\"/usr/bin/test\", \"!\", \"-e\", \"$W/ill\"]\ndependency = [\"/bin/true\"]", says: []string{"its own check fails", "it answers"}},
 		{name: "its check flaps", new: "while :; do touch $W/ill; sleep 2; rm $W/ill; sleep 0.4; done", says: []string{"its own check fails"}},
 		{name: "its check fails, and the agent lives now and then", new: ill, during: func(s *attachedService) {
-			for range 12 {
+			for i := 0; i < 12 && !strings.Contains(string(s.newest().Details), "upgrade_rolled_back"); i++ {
 				s.sh("systemctl stop ${UNIT%.service}-agent")
 				s.windows(0.5)
 				s.sh("systemctl start ${UNIT%.service}-agent")

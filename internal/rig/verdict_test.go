@@ -221,12 +221,25 @@ func (w *world) releaseOf(version, fault string) {
 	}
 }
 
-// now returns what 1.1.0 is at present, by the links and by what the node says of itself.
+// now returns what 1.1.0 is at present, by the links and, once these may be an ending, by what
+// the node says of itself: all rows that wait look often.
 func (w *world) now() ending {
 	w.t.Helper()
 	tree, err := w.node.Tree()
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	current, good := tree.Current.String(), tree.LastGood.String()
+	is, want := ending(""), state.Status("")
+	switch {
+	case current == "1.1.0" && good == "1.1.0":
+		is, want = kept, state.Stable
+	case current == "1.0.0" && good == "1.0.0":
+		is, want = rolledBack, state.RolledBack
+	case current == "1.1.0" && good == "1.0.0" && w.saysUnproven():
+		is, want = unproven, state.PendingHealth
+	default:
+		return ending(fmt.Sprintf("current %s, last-good %s", current, good))
 	}
 	// Not by last-good, which may be a script, and may be another version a moment later.
 	out, err := exec.CommandContext(w.ctx, w.bin["1.2.0"], "status", "--json", "--root", w.node.Root).Output()
@@ -237,16 +250,10 @@ func (w *world) now() ending {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	switch current, good := tree.Current.String(), tree.LastGood.String(); {
-	case current == "1.1.0" && good == "1.1.0" && st.Status == state.Stable:
-		return kept
-	case current == "1.0.0" && good == "1.0.0" && st.Status == state.RolledBack:
-		return rolledBack
-	case current == "1.1.0" && good == "1.0.0" && st.Status == state.PendingHealth && w.saysUnproven():
-		return unproven
-	default:
+	if st.Status != want {
 		return ending(fmt.Sprintf("%s, current %s, last-good %s", st.Status, current, good))
 	}
+	return is
 }
 
 // saysUnproven reports whether the present start sent READY=1, and said in its last STATUS=
