@@ -22,22 +22,34 @@ const (
 
 // hashPassword returns the argon2id string by which a password is stored.
 func hashPassword(password string) string {
-	salt := make([]byte, argonSalt)
-	rand.Read(salt) // never fails
-	key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)
-	return argonPrefix + base64.RawStdEncoding.EncodeToString(salt) + "$" + base64.RawStdEncoding.EncodeToString(key)
+	salt := random(argonSalt)
+	return argonString(salt, argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey))
 }
 
 func checkPassword(hash, password string) bool {
-	rest, ok := strings.CutPrefix(hash, argonPrefix)
+	salt, key, ok := parts(hash)
+	return ok && subtle.ConstantTimeCompare(argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey), key) == 1
+}
+
+func parts(hash string) (salt, key []byte, ok bool) {
+	rest, ok1 := strings.CutPrefix(hash, argonPrefix)
 	saltText, keyText, ok2 := strings.Cut(rest, "$")
 	salt, err1 := base64.RawStdEncoding.DecodeString(saltText)
 	key, err2 := base64.RawStdEncoding.DecodeString(keyText)
-	if !ok || !ok2 || err1 != nil || err2 != nil {
-		return false
-	}
-	return subtle.ConstantTimeCompare(argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey), key) == 1
+	return salt, key, ok1 && ok2 && err1 == nil && err2 == nil
 }
 
-// noHash is checked for a name that does not exist, so that the answer takes as long.
-var noHash = hashPassword(rand.Text())
+// noHash is checked for a name that does not exist, so that the answer takes as long. No
+// password has it: its key is random. To hash one instead would cost each start of the program
+// 64 MiB and some tenths of a second.
+var noHash = argonString(random(argonSalt), random(argonKey))
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return b
+}
+
+func argonString(salt, key []byte) string {
+	return argonPrefix + base64.RawStdEncoding.EncodeToString(salt) + "$" + base64.RawStdEncoding.EncodeToString(key)
+}
