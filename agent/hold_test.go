@@ -105,6 +105,7 @@ func TestAnAgentWaitsForTheOneBeforeIt(t *testing.T) {
 		}
 		lock.Unlock()
 		time.Sleep(time.Second)
+		synctest.Wait() // it may try at this very moment
 		if !strings.Contains(told.String(), "READY=1") {
 			t.Errorf("systemd was told %s", told)
 		}
@@ -138,6 +139,7 @@ func TestAnAgentRunsWithoutALock(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- a.Run(ctx) }()
 		time.Sleep(2 * holdRetry)
+		synctest.Wait()
 		if why := a.unavailable(); why == nil || !strings.Contains(why.Error(), "cannot be locked") || !strings.Contains(told.String(), "cannot be locked") || !strings.Contains(told.String(), "READY=1") {
 			t.Errorf("the reason is %v; systemd was told %s", why, told)
 		}
@@ -145,6 +147,7 @@ func TestAnAgentRunsWithoutALock(t *testing.T) {
 			t.Error(err)
 		}
 		time.Sleep(holdRetry + time.Second)
+		synctest.Wait()
 		if err := a.hold.problem(); err != nil {
 			t.Error(err)
 		}
