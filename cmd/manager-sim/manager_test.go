@@ -80,7 +80,7 @@ func startManager(t *testing.T) *testManager {
 func (m *testManager) serve(l net.Listener) {
 	m.t.Helper()
 	var err error
-	if m.srv, err = server.New(server.Config{Store: m.st, AdminToken: testAdmin, Log: zerolog.Nop()}); err != nil {
+	if m.srv, err = server.New(server.Config{Store: m.st, PasswordMemory: 32, AdminToken: testAdmin, Log: zerolog.Nop()}); err != nil {
 		m.t.Fatal(err)
 	}
 	m.hs = m.srv.HTTPServer()

@@ -24,7 +24,7 @@ func TestEveryRouteHasAMethod(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	m, err := server.New(server.Config{Store: st, Log: zerolog.Nop(), AdminToken: "secret"})
+	m, err := server.New(server.Config{Store: st, Log: zerolog.Nop(), PasswordMemory: 32, AdminToken: "secret"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func simulated(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
 			t.Fatal(err)
 		}
 		defer st.Close()
-		m, err := server.New(server.Config{Store: st, AdminToken: admin, Log: zerolog.Nop()})
+		m, err := server.New(server.Config{Store: st, PasswordMemory: 32, AdminToken: admin, Log: zerolog.Nop()})
 		if err != nil {
 			t.Fatal(err)
 		}

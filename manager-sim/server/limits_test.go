@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/bilbycast/edge-agent/internal/box"
 	"io"
 	"math"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/bilbycast/edge-agent/manager-sim/api"
+	"github.com/bilbycast/edge-agent/manager-sim/server"
 	"github.com/bilbycast/edge-agent/manager-sim/server/identity"
 	"github.com/bilbycast/edge-agent/manager-sim/store"
 	"github.com/bilbycast/edge-agent/release"
@@ -236,7 +236,6 @@ func TestAStreamTakesNoBody(t *testing.T) {
 // Strangers, however many, cannot lock a user out by name.
 func TestManySourcesLockNobodyOut(t *testing.T) {
 	t.Parallel()
-	box.Slow(t)
 	m := start(t)
 	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"alice","password":"correct horse 42","role":"viewer","groups":["*"]}`, nil)
 	for i := range 70 {
@@ -246,5 +245,24 @@ func TestManySourcesLockNobodyOut(t *testing.T) {
 	}
 	if _, err := m.Users.SignIn(t.Context(), "198.51.100.1", "alice", "correct horse 42"); err != nil {
 		t.Errorf("alice: %v", err)
+	}
+}
+
+// The hash of a password takes no memory that argon2 cannot use, and no more than by default.
+func TestPasswordMemory(t *testing.T) {
+	t.Parallel()
+	m := start(t)
+	for _, memory := range []uint32{1, 31, 65537, 1 << 31} {
+		if s, err := server.New(server.Config{Store: m.Store, AdminToken: admin, PasswordMemory: memory}); err == nil {
+			s.Close()
+			t.Errorf("%d KiB are accepted", memory)
+		}
+	}
+	// What is stored says what it takes: a user stays when the setting changes.
+	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"alice","password":"correct horse 42","role":"viewer","groups":["*"]}`, nil)
+	m.Close()
+	m.run(server.Config{PasswordMemory: 64})
+	if _, err := m.Users.SignIn(t.Context(), "192.0.2.1", "alice", "correct horse 42"); err != nil {
+		t.Error(err)
 	}
 }

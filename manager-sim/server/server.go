@@ -37,6 +37,9 @@ type Config struct {
 	Log      zerolog.Logger
 	// AdminToken is the manager's own bearer token; it must not be empty.
 	AdminToken string
+	// PasswordMemory is how many KiB the hash of a new password takes, 32 to 65536; 0 means
+	// 65536, as RFC 9106 recommends. Tests, which sign in often, take less.
+	PasswordMemory uint32
 	// Releases lists what is published for a device type on a channel, newest first; nil
 	// means that nothing is known. A list is kept for five minutes.
 	Releases func(ctx context.Context, deviceType, channel string) ([]api.Release, error)
@@ -74,10 +77,13 @@ func New(c Config) (*Server, error) {
 	if c.Store == nil {
 		return nil, errors.New("server: no store")
 	}
+	if c.PasswordMemory != 0 && !identity.MayTake(c.PasswordMemory) {
+		return nil, errors.New("server: PasswordMemory must be 32 to 65536 KiB")
+	}
 	if c.Rollouts == nil {
 		c.Rollouts = c.Store
 	}
-	s := &Server{Users: identity.New(c.Store, c.Log, c.AdminToken), Log: c.Log, store: c.Store, bounds: newBounds(), mux: http.NewServeMux()}
+	s := &Server{Users: identity.New(c.Store, c.Log, c.AdminToken, c.PasswordMemory), Log: c.Log, store: c.Store, bounds: newBounds(), mux: http.NewServeMux()}
 	// Sessions and rollouts live until Close, longer than any request or caller of New.
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	clock, err := engine.StartClock(s.ctx, c.Store)

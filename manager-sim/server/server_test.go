@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"maps"
@@ -57,6 +58,7 @@ func startWith(t *testing.T, c server.Config) *manager {
 func (m *manager) run(c server.Config) {
 	m.t.Helper()
 	c.Store, c.AdminToken, c.Log = m.Store, admin, zerolog.Nop()
+	c.PasswordMemory = cmp.Or(c.PasswordMemory, 32) // a test of something else should not take a second for a password
 	s, err := server.New(c)
 	if err != nil {
 		m.t.Fatal(err)

@@ -49,7 +49,7 @@ func open(t *testing.T) *site {
 		}
 		return list, nil
 	}
-	m, err := server.New(server.Config{Store: st, AdminToken: "token", Log: zerolog.Nop(), Releases: releases})
+	m, err := server.New(server.Config{Store: st, PasswordMemory: 32, AdminToken: "token", Log: zerolog.Nop(), Releases: releases})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,8 @@ var (
 // passwords checks and hashes passwords, one at a time.
 type passwords struct {
 	store    *store.Store
+	memory   uint32 // of a new hash, in KiB
+	none     string // the hash of a name that does not exist
 	attempts limit.Attempts
 	queue    hashQueue
 }
@@ -77,7 +79,7 @@ func (p *passwords) check(ctx context.Context, name, password string, leave func
 	}
 	hash := u.Hash
 	if err != nil {
-		hash = noHash
+		hash = p.none
 	}
 	return len(password) <= api.MaxPassword && checkPassword(hash, password) && err == nil, u, nil
 }
@@ -92,5 +94,5 @@ func (p *passwords) hash(ctx context.Context, actor, password string) (string, e
 		return "", err
 	}
 	defer leave()
-	return hashPassword(password), nil
+	return hashPassword(password, p.memory), nil
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -27,9 +28,10 @@ type Service struct {
 }
 
 // New returns a Service. adminToken is the manager's own bearer token, which has the
-// role api.SuperAdmin.
-func New(st *store.Store, log zerolog.Logger, adminToken string) *Service {
-	return &Service{store: st, log: log, admin: sha256.Sum256([]byte(adminToken)), passwords: passwords{store: st}}
+// role api.SuperAdmin. memory is how many KiB the hash of a new password takes; 0 means 64 MiB.
+func New(st *store.Store, log zerolog.Logger, adminToken string, memory uint32) *Service {
+	memory = cmp.Or(memory, argonMemory)
+	return &Service{store: st, log: log, admin: sha256.Sum256([]byte(adminToken)), passwords: passwords{store: st, memory: memory, none: noHash(memory)}}
 }
 
 // Bearer returns the identity of a request's bearer token. If the token is missing,
