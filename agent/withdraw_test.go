@@ -22,8 +22,8 @@ func withdrawal(id, of string) *wire.Command {
 	return &wire.Command{CommandID: id, Action: wire.Action{Type: wire.ActionWithdraw, CommandID: of}}
 }
 
-// outcomes reads the acks and the codes of the events of the given commands, until there is
-// one of each.
+// outcomes reads acks and events until there are so many acks, and so many events that say how
+// an upgrade ended. An event may come after what happened later, so also upgrade_started.
 func (p peer) outcomes(acks, events int) (acked map[string]*wire.CommandAck, codes map[string][]release.Code, last *wire.Event) {
 	p.t.Helper()
 	acked, codes = map[string]*wire.CommandAck{}, map[string][]release.Code{}
@@ -34,8 +34,10 @@ func (p peer) outcomes(acks, events int) (acked map[string]*wire.CommandAck, cod
 			acks--
 		case *wire.Event:
 			codes[m.Details.CommandID] = append(codes[m.Details.CommandID], m.Details.ErrorCode)
-			last = m
-			events--
+			if m.Details.ErrorCode != release.Started {
+				last = m
+				events--
+			}
 		}
 		return acks <= 0 && events <= 0
 	})
