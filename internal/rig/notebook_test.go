@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/rig"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
@@ -114,6 +115,7 @@ func TestDataMigratedAfterTheVersionWasKept(t *testing.T) {
 		}
 	}
 	t.Run("saved", func(t *testing.T) {
+		box.Slow(t)
 		b := notebook(t, "NOTEBOOK=saves", "NOTEBOOK_1_1=kept")
 		back(b)
 		b.becomes("1.0.0", "ok", "1")

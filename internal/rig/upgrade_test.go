@@ -241,6 +241,9 @@ func TestRollback(t *testing.T) {
 		{fakerelease.WrongVersion, 3, 0},
 	} {
 		t.Run(string(c.fault), func(t *testing.T) {
+			if c.starts > 1 && c.timeout > 0 {
+				box.Slow(t)
+			}
 			b := setup(t, rig.NodeConfig{MaxBootAttempts: c.starts, TimeoutStart: c.timeout})
 			b.publish("1.2.0", c.fault)
 			mark, id := b.upgrade("1.2.0")

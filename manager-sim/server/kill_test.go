@@ -11,12 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/manager-sim/api"
 	"github.com/bilbycast/edge-agent/manager-sim/fleet"
 	"github.com/bilbycast/edge-agent/manager-sim/server"
@@ -35,6 +37,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, mortal(dir, addr))
 		os.Exit(1)
 	}
+	box.AtOnce(3 * runtime.GOMAXPROCS(0)) // many wait for a tick of the engine
 	os.Exit(m.Run())
 }
 
