@@ -3,16 +3,19 @@ package stage
 import (
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/box"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/manager-sim/fakerelease"
 	"github.com/bilbycast/edge-agent/release"
@@ -29,6 +32,10 @@ var published struct {
 func TestMain(m *testing.M) {
 	// Each request looks at the CA store: at one file is enough here, and not at one for each authority.
 	os.Setenv("SSL_CERT_DIR", os.DevNull)
+	flag.Parse()
+	if testing.Short() { // without those that compute most
+		box.AtOnce(2 * runtime.GOMAXPROCS(0))
+	}
 	play()
 	code := m.Run()
 	if published.dir != "" {
