@@ -237,9 +237,9 @@ func TestStreamsAreBounded(t *testing.T) {
 }
 
 // The number of connections of a source is bounded: the ones that are idle longest end.
-// Sessions of nodes do not count.
+// Sessions of nodes do not count. It runs beside no other test of this package, since it has
+// hundreds of connections that must be served before their time is over.
 func TestConnectionsAreBounded(t *testing.T) {
-	t.Parallel()
 	m := start(t)
 	hs := httptest.NewUnstartedServer(m)
 	hs.Config = m.HTTPServer()
