@@ -232,3 +232,7 @@ func differ(a, b map[string]string) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// tries reports whether a path is one by which the agent tries at its start, and now and then,
+// what the root can do. Those come and go at any moment.
+func tries(rel string) bool { return strings.Contains(rel, "-ability") }

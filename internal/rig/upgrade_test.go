@@ -308,10 +308,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// tries reports whether a path is one by which the agent tries at its start, and now and then,
-// what the root can do. Those come and go at any moment.
-func tries(rel string) bool { return strings.Contains(rel, "-ability") }
-
 // tree lists the install root with the content of links and the size of files,
 // but for what an upgrade's record is kept in.
 func tree(t *testing.T, root string) []string {

@@ -268,17 +268,6 @@ func (w *world) saysUnproven() bool {
 	return w.ready.Load() > 0 && strings.Contains(says, "unproven")
 }
 
-// events returns the codes of the node's events since the upgrade was requested.
-func (w *world) codes() []string {
-	var codes []string
-	for _, e := range w.Timeline.Since(w.mark) {
-		if e.Type == "event" && !slices.Contains(codes, e.ErrorCode) {
-			codes = append(codes, e.ErrorCode)
-		}
-	}
-	return codes
-}
-
 // try runs a row to its end.
 func (v *verdict) try(t *testing.T) {
 	w := newWorld(t, v)

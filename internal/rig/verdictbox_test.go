@@ -128,6 +128,17 @@ func (r boxRow) try(t *testing.T) {
 	}
 }
 
+// codes returns the codes of the node's events since the upgrade was requested.
+func (w *world) codes() []string {
+	var codes []string
+	for _, e := range w.Timeline.Since(w.mark) {
+		if e.Type == "event" && !slices.Contains(codes, e.ErrorCode) {
+			codes = append(codes, e.ErrorCode)
+		}
+	}
+	return codes
+}
+
 func (m *machine) set(f line.Fault) {
 	m.t.Helper()
 	if err := m.line.Set(f); err != nil {
