@@ -9,7 +9,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Each request looks at the CA store: at one file is enough here, and not at one for each authority.
+	// Each request looks at every file of the CA store. The first one, with all authorities, is enough here.
 	os.Setenv("SSL_CERT_DIR", os.DevNull)
 	box.AtOnce(4 * runtime.GOMAXPROCS(0)) // they mostly wait
 	os.Exit(m.Run())

@@ -261,6 +261,7 @@ func TestPasswordMemory(t *testing.T) {
 	// What is stored says what it takes: a user stays when the setting changes.
 	m.into(http.StatusCreated, "POST", "/api/v1/users", `{"name":"alice","password":"correct horse 42","role":"viewer","groups":["*"]}`, nil)
 	m.Close()
+	m.http.Close()
 	m.run(server.Config{PasswordMemory: 64})
 	if _, err := m.Users.SignIn(t.Context(), "192.0.2.1", "alice", "correct horse 42"); err != nil {
 		t.Error(err)
