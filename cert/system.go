@@ -3,9 +3,9 @@ package cert
 import (
 	"bytes"
 	"crypto/x509"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -66,18 +66,21 @@ func store() (files []string, state string) {
 	if dir := os.Getenv("SSL_CERT_DIR"); dir != "" {
 		dirs = strings.Split(dir, ":")
 	}
-	var of strings.Builder
+	var of []byte
 	add := func(path string) bool {
 		st, err := os.Stat(path)
 		if err != nil || !st.Mode().IsRegular() {
 			return false
 		}
 		files = append(files, path)
-		id := [3]int64{} // a file that is replaced has another inode, or at least a later change
+		of = strconv.AppendInt(append(append(of, path...), ' '), st.Size(), 10)
 		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-			id = [3]int64{int64(sys.Ino), int64(sys.Ctim.Sec), int64(sys.Ctim.Nsec)}
+			// A file that is replaced has another inode, or at least a later change.
+			for _, n := range []int64{int64(sys.Ino), int64(sys.Ctim.Sec), int64(sys.Ctim.Nsec)} {
+				of = strconv.AppendInt(append(of, ' '), n, 10)
+			}
 		}
-		fmt.Fprintln(&of, path, st.Size(), id)
+		of = append(of, '\n')
 		return true
 	}
 	for _, path := range single {
@@ -96,7 +99,7 @@ func store() (files []string, state string) {
 			add(path)
 		}
 	}
-	return files, of.String()
+	return files, string(of)
 }
 
 // readStore returns the text of all files that can be read, with each certificate once: to parse
@@ -109,15 +112,18 @@ func readStore(files []string) []byte {
 		if err != nil {
 			continue
 		}
+		if all == nil {
+			all = make([]byte, 0, len(b)+len(b)/8) // mostly the first file has all
+		}
 		for len(b) > 0 {
 			before, after, ok := bytes.Cut(b, certificateEnd)
 			if !ok {
 				all = append(append(all, b...), '\n')
 				break
 			}
-			text := string(before[max(0, bytes.Index(before, certificateBegin)):])
-			if !seen[text] {
-				seen[text] = true
+			text := before[max(0, bytes.Index(before, certificateBegin)):]
+			if !seen[string(text)] {
+				seen[string(text)] = true
 				all = append(append(append(all, text...), certificateEnd...), '\n')
 			}
 			b = after

@@ -2,7 +2,6 @@ package fsutil
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -50,12 +49,5 @@ func ReadLinked(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("read %s: %w (limit %d bytes)", path, ErrTooLarge, limit)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return b, nil
+	return readAll(f, path, limit)
 }

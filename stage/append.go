@@ -43,6 +43,10 @@ func (d *download) unpackFault(err error) error {
 	return err
 }
 
+// downloadAhead is how many bytes of a download wait until it is appended, at most: with more it
+// is no faster.
+const downloadAhead = 128 << 10
+
 // copy appends body, which ends at byte end of the tarball; 0: the end is not known.
 func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	total := max(d.limit, d.total)
@@ -66,8 +70,11 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	if d.chunks != nil {
 		w = &byChunk{d, w}
 	}
-	n, err := io.Copy(w, io.LimitReader(body, most-d.have))
+	// TLS returns 16 KiB at most, and each write takes several system calls.
+	from := newAhead(io.LimitReader(body, most-d.have), downloadAhead)
+	n, err := from.WriteTo(w)
 	if err != nil {
+		from.stop() // or its Read ends with the body
 		return err
 	}
 	if d.have == most && (d.chunks == nil || most < d.limit) { // what is proved needs no other proof

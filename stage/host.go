@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sys/unix"
@@ -37,7 +36,7 @@ func (s *Stager) HostAt(base string) Source {
 	if u, err := url.Parse(base); err == nil {
 		s.client.trust(u.Hostname())
 	}
-	go cert.System() // which takes some ms, before the first request needs it
+	go s.client.via.store.get() // before the first request needs it
 	return &host{base: base, client: s.client, stall: s.StallTimeout}
 }
 

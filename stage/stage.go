@@ -254,11 +254,11 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		s.spend(ctx, f, err)
 		return Staged{}, err
 	}
-	// A clean-up job may have removed the directory meanwhile. The swap may need the space.
-	if err := disk.Remove(s.Layout.Download(f.SHA256)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	freed, err := s.remove(s.Layout.Download(f.SHA256))
+	if err != nil {
 		return Staged{}, err
 	}
-	return Staged{rel: rel}, nil
+	return Staged{rel: rel, freed: freed}, nil
 }
 
 // spend removes a download that has the signed digest and could not be made a version:

@@ -222,9 +222,11 @@ func TestAFormThatDoesNotFit(t *testing.T) {
 	if err := errors.Join(err, os.Mkdir(disk.root, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Stage(t.Context(), s.Host(release.MustVersion(streamed)), rel, a, func() {}); err != nil {
-		t.Error(err)
+	st, err := s.Stage(t.Context(), s.Host(release.MustVersion(streamed)), rel, a, func() {})
+	if err != nil {
+		t.Fatal(err)
 	}
+	st.wait()
 	if err := disk.leave("bytes", 1<<20); err != nil { // for none
 		t.Fatal(err)
 	}

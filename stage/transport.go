@@ -11,15 +11,16 @@ import (
 	"github.com/bilbycast/edge-agent/cert"
 )
 
-// transport makes each request with the authorities that the system has now, by the clock
-// of now. Where a host does not answer TLS handshakes, the next ones are without the
-// post-quantum key share, as long as that helps.
+// transport makes each request with the authorities that the system has, or had a second ago,
+// by the clock of now. Where a host does not answer TLS handshakes, the next ones are without
+// the post-quantum key share, as long as that helps.
 type transport struct {
 	base  *http.Transport // without TLS settings
 	pem   []byte          // CAs beside those of the system
 	clock func() cert.Clock
 	note  func(string)
 	noted atomic.Bool // that the key share is left out
+	store caStore
 
 	mu         sync.Mutex
 	classical  bool      // leave the post-quantum key share out
@@ -35,6 +36,27 @@ type transport struct {
 type settings struct {
 	classical bool
 	wrong     string // the host that a certificate must be of, if the clock is wrong
+}
+
+// lookEvery is the least time between two looks at the CA store of the system. One takes 2 ms
+// where it has some 150 files, as on Debian, and an upgrade makes its first requests at once.
+const lookEvery = time.Second
+
+// caStore is the CA store of the system, as it was when somebody last looked.
+type caStore struct {
+	mu     sync.Mutex
+	cas    *cert.CAs
+	looked time.Time
+}
+
+// get returns its authorities. The first call takes some ms.
+func (s *caStore) get() *cert.CAs {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cas == nil || time.Since(s.looked) >= lookEvery {
+		s.cas, s.looked = cert.System(), time.Now()
+	}
+	return s.cas
 }
 
 // maxMade bounds the transports: a host chooses its redirects.
@@ -97,7 +119,7 @@ func (e *clockError) Unwrap() error { return e.err }
 // with returns the transport for one request. Its connections are used again as long as the
 // authorities are the same.
 func (t *transport) with(req *http.Request, classical bool) *http.Transport {
-	cas := cert.System()
+	cas := t.store.get()
 	clock := t.clock()
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -36,9 +36,13 @@ func openPacked(format string, packed io.Reader) (unpacked, error) {
 	if err != nil {
 		return unpacked{}, err
 	}
-	a := newAhead(from) // beside what hashes and writes the files
-	return unpacked{a, rest, func() { a.close(); free() }}, nil
+	a := newAhead(from, unpackAhead) // beside what hashes and writes the files
+	return unpacked{a, rest, func() { a.stop(); <-a.done; free() }}, nil
 }
+
+// unpackAhead is how many bytes are unpacked before they are written, at most. With fewer, each
+// wait for the disk stops the decoder, too.
+const unpackAhead = 1 << 20
 
 // decoder returns what unpacks a file of that format; free frees it.
 func decoder(format string, file *bufio.Reader) (r io.Reader, free func(), err error) {

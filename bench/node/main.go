@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -81,7 +82,10 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 		return err
 	}
 	// As edge-agent does.
-	verified := sync.OnceFunc(func() { debug.SetGCPercent(20) })
+	verified := sync.OnceFunc(func() {
+		debug.SetGCPercent(12)
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+	})
 	p, err := upgrade.New(upgrade.Config{Node: &n, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), Progress: func(phase string, _, _ int64) {
 		if phase != stage.PhaseVerify {
 			verified()

@@ -16,11 +16,11 @@ import (
 var version = "0.0.0-dev"
 
 func main() {
-	// A start of the agent collects little: collectMore follows. systemd waits for the others before
-	// each start.
+	// A start of the agent collects little: tune follows. systemd waits for the others before each
+	// start.
 	quick := len(os.Args) > 1 && slices.Contains([]string{"run", "watchdog", "rescue", "version"}, os.Args[1])
 	if !quick {
-		collectMore()
+		tune()
 	}
 	cli.Main(newRootCmd())
 }
