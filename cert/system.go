@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,8 +50,23 @@ func System() *CAs {
 	if system.cas != nil && state == system.state {
 		return system.cas
 	}
-	cas := &CAs{x509.NewCertPool(), func() []byte { return readStore(files) }}
-	if !cas.pool.AppendCertsFromPEM(cas.text()) {
+	cas := &CAs{x509.NewCertPool(), func() []byte {
+		var all []byte
+		readStore(files, func(text []byte) { all = append(all, text...) })
+		return all
+	}}
+	// To parse the certificates of the first file takes as long as to read all the others.
+	texts, none := make(chan []byte, len(files)), make(chan bool)
+	go func() {
+		found := false
+		for text := range texts {
+			found = cas.pool.AppendCertsFromPEM(text) || found
+		}
+		none <- !found
+	}()
+	readStore(files, func(text []byte) { texts <- text })
+	close(texts)
+	if <-none {
 		cas.pool = nil
 	}
 	system.state, system.cas = state, cas
@@ -102,34 +118,33 @@ func store() (files []string, state string) {
 	return files, string(of)
 }
 
-// readStore returns the text of all files that can be read, with each certificate once: to parse
-// one takes time, and Debian has each in the first file, and again in one of its own.
-func readStore(files []string) []byte {
-	var all []byte
+// readStore calls each with the certificates of every file that can be read, but those of earlier
+// ones: to parse one takes time, and Debian has each in the first file, and again in one of its
+// own.
+func readStore(files []string, each func(text []byte)) {
 	seen := map[string]bool{}
 	for _, path := range files {
 		b, err := fsutil.ReadLinked(path, maxStoreFile)
 		if err != nil {
 			continue
 		}
-		if all == nil {
-			all = make([]byte, 0, len(b)+len(b)/8) // mostly the first file has all
-		}
-		for len(b) > 0 {
+		var text []byte
+		for {
 			before, after, ok := bytes.Cut(b, certificateEnd)
-			if !ok {
-				all = append(append(all, b...), '\n')
+			if !ok { // what follows the last one, or one that is being written
 				break
 			}
-			text := before[max(0, bytes.Index(before, certificateBegin)):]
-			if !seen[string(text)] {
-				seen[string(text)] = true
-				all = append(append(append(all, text...), certificateEnd...), '\n')
+			certificate := before[max(0, bytes.Index(before, certificateBegin)):]
+			if !seen[string(certificate)] {
+				seen[string(certificate)] = true
+				text = append(append(append(slices.Grow(text, len(b)+1), certificate...), certificateEnd...), '\n')
 			}
 			b = after
 		}
+		if len(text) > 0 {
+			each(text)
+		}
 	}
-	return all
 }
 
 // The lines around a certificate in PEM.

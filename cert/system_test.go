@@ -107,7 +107,9 @@ func TestACertificateInSeveralFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if text := readStore(files); bytes.Count(text, []byte("-----BEGIN")) != 2 {
+	var text []byte
+	readStore(files, func(more []byte) { text = append(text, more...) })
+	if bytes.Count(text, []byte("-----BEGIN")) != 2 {
 		t.Errorf("%s", text)
 	}
 }
