@@ -45,7 +45,7 @@ func (a *ahead) fill(from io.Reader) {
 func (a *ahead) room() []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for !a.stopped && len(a.ring)-a.filled < len(a.ring)/4 {
+	for !a.stopped && len(a.ring)-a.filled < max(1, len(a.ring)/4) {
 		a.changed.Wait()
 	}
 	if a.stopped {

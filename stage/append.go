@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/release"
@@ -47,6 +48,10 @@ func (d *download) unpackFault(err error) error {
 // is no faster.
 const downloadAhead = 128 << 10
 
+// downloadEarly is after how many bytes of a chunk the kernel begins to write it: the next chunk
+// but one waits for its sync.
+const downloadEarly = 256 << 10
+
 // copy appends body, which ends at byte end of the tarball; 0: the end is not known.
 func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	total := max(d.limit, d.total)
@@ -62,7 +67,11 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	if err := fsutil.Reserve(d.f.File, total); err != nil {
 		return localFault("reserve space for", err)
 	}
-	w := io.MultiWriter(&toDisk{ctx: ctx, d: d, open: total == 0}, d.sum, counter(func(n int64) {
+	file := &early{f: d.f, every: math.MaxInt64, n: d.have, done: d.have}
+	if d.syncsChunks() {
+		file.every = downloadEarly
+	}
+	w := io.MultiWriter(&toDisk{ctx: ctx, d: d, to: file, open: total == 0}, d.sum, counter(func(n int64) {
 		d.have += n
 		d.s.effort.hold(d.have)
 		d.s.Progress(PhaseDownload, d.have, total)
@@ -97,6 +106,7 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 type toDisk struct {
 	ctx     context.Context
 	d       *download
+	to      io.Writer // its file
 	open    bool
 	checked int64 // the length that there is room for
 }
@@ -112,7 +122,7 @@ func (w *toDisk) Write(b []byte) (int, error) {
 	if st, err := w.d.f.Stat(); err == nil && st.Size() != w.d.have {
 		return 0, errChanged
 	}
-	n, err := w.d.f.Write(b)
+	n, err := w.to.Write(b)
 	return n, localFault("write", err)
 }
 

@@ -73,7 +73,7 @@ func (d *download) endChunk() error {
 	if err != nil || !ok {
 		return err
 	}
-	if d.src.Local() || d.have == d.limit {
+	if !d.syncsChunks() || d.have == d.limit {
 		return nil
 	}
 	c := d.chunks
@@ -92,6 +92,10 @@ func (d *download) endChunk() error {
 	}()
 	return nil
 }
+
+// syncsChunks reports whether each chunk is made durable. What is on this device already need not
+// be.
+func (d *download) syncsChunks() bool { return d.chunks != nil && !d.src.Local() }
 
 // synced waits for the sync that runs.
 func (c *chunks) synced() error {

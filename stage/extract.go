@@ -27,6 +27,9 @@ const (
 	maxTrailer = 1 << 20 // bytes after the end of the tar stream (padding)
 )
 
+// unpackEarly is after how many bytes of a file the kernel begins to write it.
+const unpackEarly = 1 << 20
+
 // packing is what is known of a packed tar file.
 type packing struct {
 	format   string // release.FormatGzip or FormatZstd
@@ -303,7 +306,7 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	if err != nil {
 		return err
 	}
-	w := &writer{early: early{f: f}, old: old}
+	w := &writer{early: early{f: f, every: unpackEarly}, old: old}
 	_, err = io.CopyBuffer(io.MultiWriter(w, x.record), body, x.buf[:])
 	if err = w.end(err); err == nil {
 		err = x.record.add(name, mode == 0o755)

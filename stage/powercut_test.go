@@ -108,7 +108,8 @@ func TestPowerCut(t *testing.T) {
 			for _, w := range append(got.Bricked, got.Lost...) {
 				t.Error(w)
 			}
-			if got.Cuts != cuts || got.Completed == 0 || got.RolledBack == 0 {
+			both := got.Completed > 0 && got.RolledBack > 0
+			if got.Cuts != cuts || !both && !testing.Short() { // few cuts may come before the first of each
 				t.Errorf("%+v: upgrades and rollbacks must both have happened", got)
 			}
 		})

@@ -61,19 +61,18 @@ func (s *syncs) wait() error {
 	return s.failed()
 }
 
-// early writes a file, and asks the kernel to begin with what the sync at its end would wait
-// for.
+// early appends to a file, and asks the kernel every so many bytes to begin with what the sync at
+// the end would wait for.
 type early struct {
 	f       *fsutil.File
+	every   int64
 	n, done int64
 }
-
-const earlyBytes = 4 << 20
 
 func (e *early) Write(b []byte) (int, error) {
 	n, err := e.f.Write(b)
 	e.n += int64(n)
-	if e.n-e.done >= earlyBytes {
+	if e.n-e.done >= e.every {
 		// It is a hint: the sync reports what is wrong.
 		unix.SyncFileRange(int(e.f.Fd()), e.done, e.n-e.done, unix.SYNC_FILE_RANGE_WRITE)
 		e.done = e.n
