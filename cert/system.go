@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,17 +55,17 @@ func System() *CAs {
 		return all
 	}}
 	// To parse the certificates of the first file takes as long as to read all the others.
-	texts, none := make(chan []byte, len(files)), make(chan bool)
-	go func() {
-		found := false
+	texts := make(chan []byte, len(files))
+	found := false
+	var parsed sync.WaitGroup
+	parsed.Go(func() {
 		for text := range texts {
 			found = cas.pool.AppendCertsFromPEM(text) || found
 		}
-		none <- !found
-	}()
+	})
 	readStore(files, func(text []byte) { texts <- text })
 	close(texts)
-	if <-none {
+	if parsed.Wait(); !found {
 		cas.pool = nil
 	}
 	system.state, system.cas = state, cas
@@ -137,7 +136,10 @@ func readStore(files []string, each func(text []byte)) {
 			certificate := before[max(0, bytes.Index(before, certificateBegin)):]
 			if !seen[string(certificate)] {
 				seen[string(certificate)] = true
-				text = append(append(append(slices.Grow(text, len(b)+1), certificate...), certificateEnd...), '\n')
+				if text == nil {
+					text = make([]byte, 0, len(b)+1)
+				}
+				text = append(append(append(text, certificate...), certificateEnd...), '\n')
 			}
 			b = after
 		}

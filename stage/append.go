@@ -67,15 +67,11 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	if err := fsutil.Reserve(d.f.File, total); err != nil {
 		return localFault("reserve space for", err)
 	}
-	file := &early{f: d.f, every: math.MaxInt64, n: d.have, done: d.have}
+	file := &toDisk{early: early{f: d.f, every: math.MaxInt64, n: d.have, done: d.have}, ctx: ctx, d: d, total: total}
 	if d.syncsChunks() {
 		file.every = downloadEarly
 	}
-	w := io.MultiWriter(&toDisk{ctx: ctx, d: d, to: file, open: total == 0}, d.sum, counter(func(n int64) {
-		d.have += n
-		d.s.effort.hold(d.have)
-		d.s.Progress(PhaseDownload, d.have, total)
-	}))
+	var w io.Writer = file
 	if d.chunks != nil {
 		w = &byChunk{d, w}
 	}
@@ -100,35 +96,36 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	return nil
 }
 
-// toDisk writes to the download. Errors of the disk get a code, because another attempt
-// would meet them again. With open, the length is not known, and the free space is
-// checked as the file grows.
+// toDisk appends to the download, and to its digest. Errors of the disk get a code, because another
+// attempt would meet them again. Where the length is not known, the free space is checked as the
+// file grows.
 type toDisk struct {
+	early
 	ctx     context.Context
 	d       *download
-	to      io.Writer // its file
-	open    bool
+	total   int64 // bytes of the whole; 0: not known
 	checked int64 // the length that there is room for
 }
 
 func (w *toDisk) Write(b []byte) (int, error) {
-	if to := w.d.have + int64(len(b)); w.open && to > w.checked {
+	d := w.d
+	if to := d.have + int64(len(b)); w.total == 0 && to > w.checked {
 		w.checked = to + growth
-		if err := w.d.s.makeRoom(w.ctx, tarballSize{size: w.checked, unpacked: w.d.form.unpacked, have: w.d.have, open: true}); err != nil {
+		if err := d.s.makeRoom(w.ctx, tarballSize{size: w.checked, unpacked: d.form.unpacked, have: d.have, open: true}); err != nil {
 			return 0, roomFault(err)
 		}
 	}
 	// One that was removed is complete all the same; one that was shortened is too short.
-	if st, err := w.d.f.Stat(); err == nil && st.Size() != w.d.have {
+	if st, err := d.f.Stat(); err == nil && st.Size() != d.have {
 		return 0, errChanged
 	}
-	n, err := w.to.Write(b)
-	return n, localFault("write", err)
-}
-
-type counter func(n int64)
-
-func (c counter) Write(p []byte) (int, error) {
-	c(int64(len(p)))
-	return len(p), nil
+	n, err := w.early.Write(b)
+	if err != nil {
+		return n, localFault("write", err)
+	}
+	d.sum.Write(b)
+	d.have += int64(n)
+	d.s.effort.hold(d.have)
+	d.s.Progress(PhaseDownload, d.have, w.total)
+	return n, nil
 }

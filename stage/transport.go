@@ -20,7 +20,10 @@ type transport struct {
 	clock func() cert.Clock
 	note  func(string)
 	noted atomic.Bool // that the key share is left out
-	store caStore
+
+	looking sync.Mutex
+	looked  time.Time // at the CA store of the system
+	system  *cert.CAs // as it was then
 
 	mu         sync.Mutex
 	classical  bool      // leave the post-quantum key share out
@@ -42,21 +45,15 @@ type settings struct {
 // where it has some 150 files, as on Debian, and an upgrade makes its first requests at once.
 const lookEvery = time.Second
 
-// caStore is the CA store of the system, as it was when somebody last looked.
-type caStore struct {
-	mu     sync.Mutex
-	cas    *cert.CAs
-	looked time.Time
-}
-
-// get returns its authorities. The first call takes some ms.
-func (s *caStore) get() *cert.CAs {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cas == nil || time.Since(s.looked) >= lookEvery {
-		s.cas, s.looked = cert.System(), time.Now()
+// authorities returns those of the system, as they were when somebody last looked. The first call
+// takes some ms.
+func (t *transport) authorities() *cert.CAs {
+	t.looking.Lock()
+	defer t.looking.Unlock()
+	if t.system == nil || time.Since(t.looked) >= lookEvery {
+		t.system, t.looked = cert.System(), time.Now()
 	}
-	return s.cas
+	return t.system
 }
 
 // maxMade bounds the transports: a host chooses its redirects.
@@ -119,7 +116,7 @@ func (e *clockError) Unwrap() error { return e.err }
 // with returns the transport for one request. Its connections are used again as long as the
 // authorities are the same.
 func (t *transport) with(req *http.Request, classical bool) *http.Transport {
-	cas := t.store.get()
+	cas := t.authorities()
 	clock := t.clock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
