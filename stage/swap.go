@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"time"
 
@@ -40,19 +39,13 @@ const swapNeeds = 1 << 20
 func (s *Stager) remove(path string) (freed <-chan struct{}, err error) {
 	disk := s.Layout.Disk()
 	f, err := disk.Create(path, os.O_RDWR, 0o600)
-	if errors.Is(err, fs.ErrNotExist) { // a clean-up job removed the directory meanwhile
-		return nil, nil
+	if err != nil { // a clean-up job removed the directory, or something else is there
+		return nil, disk.Remove(path)
 	}
-	if err != nil {
-		return nil, err
+	if st, err := f.Stat(); err == nil {
+		f.Truncate(max(0, st.Size()-swapNeeds)) // or the removal frees that, too
 	}
-	st, err := f.Stat()
-	if err == nil {
-		err = f.Truncate(max(0, st.Size()-swapNeeds))
-	}
-	if err == nil {
-		err = disk.Remove(path)
-	}
+	err = disk.Remove(path)
 	done := make(chan struct{})
 	go func() {
 		f.Close() // its name is gone, and now its space is, too

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -120,5 +121,35 @@ func TestSwapRefusesTheRunningVersion(t *testing.T) {
 	}
 	if res, err := s.Layout.Read(); err != nil || res.State.Status != state.Stable || len(res.Notes) != 0 {
 		t.Errorf("got %+v, %v", res, err)
+	}
+}
+
+// A download is removed whatever a clean-up job, or somebody, has made of it. A link is not
+// followed.
+func TestWhatBecameOfADownloadIsRemoved(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	for name, make := range map[string]func(path string) error{
+		"a file":       func(path string) error { return os.WriteFile(path, make([]byte, 3*swapNeeds), 0o600) },
+		"a short one":  func(path string) error { return os.WriteFile(path, []byte("short"), 0o600) },
+		"nothing":      func(string) error { return nil },
+		"no directory": func(path string) error { return os.Remove(filepath.Dir(path)) },
+		"a link": func(path string) error {
+			return errors.Join(os.WriteFile(elsewhere, []byte("stays"), 0o600), os.Symlink(elsewhere, path))
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "downloads", "x")
+		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), make(path)); err != nil {
+			t.Fatal(err)
+		}
+		freed, err := s.remove(path)
+		if err != nil || exists(path) {
+			t.Errorf("%s: %v; it is there: %v", name, err, exists(path))
+		}
+		Staged{freed: freed}.wait()
+	}
+	if b, err := os.ReadFile(elsewhere); string(b) != "stays" {
+		t.Errorf("the target of a link: %q, %v", b, err)
 	}
 }
