@@ -70,11 +70,11 @@ func TestAFaultOfTheDiskIsNotTheNetworks(t *testing.T) {
 		code release.Code
 	}{
 		"write":                     {failing{kind: fsutil.OpWrite, err: unix.EIO}, "write the download: input/output error: the disk is failing", ""},
-		"write, later":              {failing{kind: fsutil.OpWrite, err: unix.EIO, after: 3}, "write the download", ""},
-		"became read-only":          {failing{kind: fsutil.OpWrite, err: unix.EROFS, after: 3}, "remount", ""},
-		"the largest file":          {failing{kind: fsutil.OpWrite, err: unix.EFBIG, after: 3}, "LimitFSIZE=", ""},
-		"full":                      {failing{kind: fsutil.OpWrite, err: unix.ENOSPC, after: 3}, "the disk is full", release.DiskFull},
-		"quota":                     {failing{kind: fsutil.OpWrite, err: unix.EDQUOT, after: 3}, "the disk is full", release.DiskFull},
+		"write, later":              {failing{kind: fsutil.OpWrite, err: unix.EIO, after: 1}, "write the download", ""},
+		"became read-only":          {failing{kind: fsutil.OpWrite, err: unix.EROFS, after: 1}, "remount", ""},
+		"the largest file":          {failing{kind: fsutil.OpWrite, err: unix.EFBIG, after: 1}, "LimitFSIZE=", ""},
+		"full":                      {failing{kind: fsutil.OpWrite, err: unix.ENOSPC, after: 1}, "the disk is full", release.DiskFull},
+		"quota":                     {failing{kind: fsutil.OpWrite, err: unix.EDQUOT, after: 1}, "the disk is full", release.DiskFull},
 		"shorten":                   {failing{kind: fsutil.OpTruncate, err: unix.EIO}, "shorten the download", ""},
 		"create":                    {failing{kind: fsutil.OpCreate, err: unix.EIO}, "open the download: input/output error", ""},
 		"too many files":            {failing{kind: fsutil.OpCreate, err: unix.EMFILE}, "open the download: too many open files", ""},

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"golang.org/x/sys/unix"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -12,20 +12,22 @@ import (
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
+	"golang.org/x/sys/unix"
 )
 
-// shortening is a disk of which another process shortens a download at its nth write, after
-// the agent looked at its length.
+// shortening is a disk of which another process shortens a download at the write of byte at, after
+// the agent looked at its length. How many writes there are depends on the moment.
 type shortening struct {
-	at, to int
-	writes int
-	err    error
+	at, to  int
+	written int
+	done    bool
+	err     error
 }
 
 func (s *shortening) Change(op fsutil.Op, make func() error) error {
 	if op.Kind == fsutil.OpWrite && strings.HasSuffix(op.Path, state.UnverifiedSuffix) {
-		if s.writes++; s.writes == s.at+1 {
-			s.err = os.Truncate(op.Path, int64(s.to))
+		if s.written += len(op.Data); !s.done && s.written > s.at {
+			s.done, s.err = true, os.Truncate(op.Path, int64(s.to))
 		}
 	}
 	return make()
@@ -36,16 +38,16 @@ func (s *shortening) Change(op fsutil.Op, make func() error) error {
 func TestADownloadThatIsShortenedInTheInstantOfAWrite(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"1.0.0", newVersion, streamed} {
-		writes := shortening{at: -1}
+		whole := shortening{at: math.MaxInt}
 		s := setup(t, nil)
-		s.Layout = s.Layout.On(fsutil.Disk{Seam: &writes})
+		s.Layout = s.Layout.On(fsutil.Disk{Seam: &whole})
 		rel, a := fetch(t, s, version)
 		if _, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {}); err != nil {
 			t.Fatal(err)
 		}
-		for at := 1; at < writes.writes; at += max(1, writes.writes/8) {
+		for at := downloadAhead; at < whole.written; at += (whole.written-downloadAhead)/8 + 1 { // not the first write
 			for _, to := range []int{0, 1000} {
-				t.Run(fmt.Sprintf("%s to %d at write %d of %d", version, to, at, writes.writes), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s to %d at byte %d of %d", version, to, at, whole.written), func(t *testing.T) {
 					t.Parallel()
 					seam := shortening{at: at, to: to}
 					s := setup(t, nil)
@@ -53,7 +55,7 @@ func TestADownloadThatIsShortenedInTheInstantOfAWrite(t *testing.T) {
 					s.Note = func(text string) { t.Errorf("the release is blamed: %s", text) }
 					rel, a := fetch(t, s, version)
 					_, err := s.Stage(t.Context(), s.Host(rel.Manifest().Version), rel, a, func() {})
-					if seam.err != nil || seam.writes <= at {
+					if seam.err != nil || !seam.done {
 						t.Fatalf("nothing was shortened: %v", seam.err)
 					}
 					if err != nil && (code(err) != release.Internal || !strings.Contains(err.Error(), "shortened")) {
@@ -75,7 +77,7 @@ func TestAnotherFaultAfterADownloadWasShortened(t *testing.T) {
 				t.Parallel()
 				s := setup(t, nil)
 				ctx, stop := context.WithCancel(t.Context())
-				s.Layout = s.Layout.On(fsutil.Disk{Seam: &thenFails{shortening: shortening{at: 2}, version: version, fail: func() error {
+				s.Layout = s.Layout.On(fsutil.Disk{Seam: &thenFails{shortening: shortening{at: downloadAhead}, version: version, fail: func() error {
 					if want == context.Canceled {
 						stop()
 						return nil
