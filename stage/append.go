@@ -77,9 +77,10 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 	}
 	// TLS returns 16 KiB at most, and each write takes several system calls.
 	from := newAhead(io.LimitReader(body, most-d.have), downloadAhead)
+	d.reading = from.done
 	n, err := from.WriteTo(w)
 	if err != nil {
-		from.stop() // or its Read ends with the body
+		from.stop()
 		return err
 	}
 	if d.have == most && (d.chunks == nil || most < d.limit) { // what is proved needs no other proof

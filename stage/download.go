@@ -178,10 +178,11 @@ type download struct {
 	path      string
 	src       Source
 	form      form
-	chunks    *chunks // nil: only the digest of the whole is known
-	stream    *stream // reads f; nil: nothing does yet
-	limit     int64   // bytes that the manifest says; 0: it does not
-	total     int64   // bytes that the first response said, if limit is 0; 0: it did not
+	chunks    *chunks         // nil: only the digest of the whole is known
+	reading   <-chan struct{} // closed when the last body is not read any more
+	stream    *stream         // reads f; nil: nothing does yet
+	limit     int64           // bytes that the manifest says; 0: it does not
+	total     int64           // bytes that the first response said, if limit is 0; 0: it did not
 	have      int64
 	sum       hash.Hash
 	etag      string // of the response that the bytes so far came from
@@ -275,7 +276,10 @@ func (d *download) fetchRest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer p.Body.Close()
+	defer func(body io.Closer) {
+		body.Close() // which ends a Read that waits
+		await(d.reading)
+	}(p.Body)
 	if p, err = d.accept(p); err != nil || p.From == p.End {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 type Source interface {
 	// Open returns the file of that name, from byte at on or from its beginning. etag is
 	// that of the Part from which the bytes before at came, or "". The caller closes
-	// the body.
+	// the body, maybe while a Read of it waits, which that ends.
 	//
 	// A *release.Error is final; every other error is retried. An error that wraps
 	// fs.ErrNotExist reports that there is no such file.

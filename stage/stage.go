@@ -107,6 +107,7 @@ type Stager struct {
 	Config
 	client   *client
 	effort   *effort
+	freeing  <-chan struct{}                  // closed when the space of the last download is free
 	fromDisk func(*os.File) (fromDisk, error) // a test's disk may be memory
 }
 
@@ -189,7 +190,8 @@ func (b beside) Open(name string) (fs.File, error) {
 
 // Stage makes the directory of rel from the artefact a of its manifest, whose
 // tarball it reads from src. It calls downloaded once the tarball is complete
-// and has the signed digest. A version that is already installed from the same
+// and has the signed digest. If there is space enough, that of the tarball is free only when the
+// release was swapped, shelved or installed. A version that is already installed from the same
 // tarball is not made again.
 func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a release.Artefact, downloaded func()) (_ Staged, err error) {
 	defer func() { err = withDiskFull(err) }()
@@ -198,6 +200,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	v := rel.Manifest().Version
 	disk := s.Layout.Disk()
+	await(s.freeing)
 	if err := s.Layout.Make(); err != nil {
 		return Staged{}, err
 	}
@@ -254,11 +257,10 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		s.spend(ctx, f, err)
 		return Staged{}, err
 	}
-	freed, err := s.remove(s.Layout.Download(f.SHA256))
-	if err != nil {
+	if s.freeing, err = s.remove(s.Layout.Download(f.SHA256)); err != nil {
 		return Staged{}, err
 	}
-	return Staged{rel: rel, freed: freed}, nil
+	return Staged{rel: rel, freed: s.freeing}, nil
 }
 
 // spend removes a download that has the signed digest and could not be made a version:

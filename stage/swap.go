@@ -4,12 +4,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"time"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/verify"
+	"golang.org/x/sys/unix"
 )
 
 // Staged is a release that is complete on disk. Only Stage makes one.
@@ -24,31 +27,36 @@ type Staged struct {
 func (st Staged) Recording(record func() error) Staged { st.record = record; return st }
 
 // wait returns once the space of the download is free.
-func (st Staged) wait() {
-	if st.freed != nil {
-		<-st.freed
+func (st Staged) wait() { await(st.freed) }
+
+// await waits until c is closed, if there is one.
+func await(c <-chan struct{}) {
+	if c != nil {
+		<-c
 	}
 }
 
-// swapNeeds are the bytes that a swap writes, at most: state.json, the one before it, links.
-const swapNeeds = 1 << 20
-
-// remove removes a download that is no longer needed. It frees at once what the swap may need on
-// a full disk; freed is closed when the rest is free, too: a disk that is mounted with the
-// option discard takes 10 ms for 36 MB, and the swap need not wait for it.
+// remove removes a download that is no longer needed. freed is closed when its space is free: a disk
+// that is mounted with the option discard takes 10 ms for 36 MB, and a swap that has space need not
+// wait for it.
 func (s *Stager) remove(path string) (freed <-chan struct{}, err error) {
-	disk := s.Layout.Disk()
-	f, err := disk.Create(path, os.O_RDWR, 0o600)
-	if err != nil { // a clean-up job removed the directory, or something else is there
-		return nil, disk.Remove(path)
+	// While it is open, only its name goes.
+	f, openErr := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	err = s.Layout.Disk().Remove(path)
+	if errors.Is(err, fs.ErrNotExist) { // a clean-up job removed the directory meanwhile
+		err = nil
 	}
-	if st, err := f.Stat(); err == nil {
-		f.Truncate(max(0, st.Size()-swapNeeds)) // or the removal frees that, too
+	if openErr != nil {
+		return nil, err
 	}
-	err = disk.Remove(path)
+	space, e := fsutil.Free(s.Layout.Root())
+	if e != nil || space.Bytes < reserve || space.Inodes < minInodes {
+		f.Close()
+		return nil, err
+	}
 	done := make(chan struct{})
 	go func() {
-		f.Close() // its name is gone, and now its space is, too
+		f.Close()
 		close(done)
 	}()
 	return done, err

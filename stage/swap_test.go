@@ -124,20 +124,22 @@ func TestSwapRefusesTheRunningVersion(t *testing.T) {
 	}
 }
 
-// A download is removed whatever a clean-up job, or somebody, has made of it. A link is not
-// followed.
+// A download is removed whatever a clean-up job, or somebody, has made of it. Its other names keep
+// what they have.
 func TestWhatBecameOfADownloadIsRemoved(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	if err := os.WriteFile(elsewhere, []byte("stays"), 0o640); err != nil {
+		t.Fatal(err)
+	}
 	for name, make := range map[string]func(path string) error{
-		"a file":       func(path string) error { return os.WriteFile(path, make([]byte, 3*swapNeeds), 0o600) },
+		"a file":       func(path string) error { return os.WriteFile(path, make([]byte, 3<<20), 0o600) },
 		"a short one":  func(path string) error { return os.WriteFile(path, []byte("short"), 0o600) },
 		"nothing":      func(string) error { return nil },
 		"no directory": func(path string) error { return os.Remove(filepath.Dir(path)) },
-		"a link": func(path string) error {
-			return errors.Join(os.WriteFile(elsewhere, []byte("stays"), 0o600), os.Symlink(elsewhere, path))
-		},
+		"a link":      func(path string) error { return os.Symlink(elsewhere, path) },
+		"a hard link": func(path string) error { return os.Link(elsewhere, path) },
 	} {
 		path := filepath.Join(t.TempDir(), "downloads", "x")
 		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), make(path)); err != nil {
@@ -149,7 +151,8 @@ func TestWhatBecameOfADownloadIsRemoved(t *testing.T) {
 		}
 		Staged{freed: freed}.wait()
 	}
-	if b, err := os.ReadFile(elsewhere); string(b) != "stays" {
-		t.Errorf("the target of a link: %q, %v", b, err)
+	b, err := os.ReadFile(elsewhere)
+	if st, e := os.Stat(elsewhere); string(b) != "stays" || errors.Join(err, e) != nil || st.Mode() != 0o640 {
+		t.Errorf("the target of the links: %q, %v", b, err)
 	}
 }

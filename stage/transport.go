@@ -50,8 +50,8 @@ const lookEvery = time.Second
 func (t *transport) authorities() *cert.CAs {
 	t.looking.Lock()
 	defer t.looking.Unlock()
-	if t.system == nil || time.Since(t.looked) >= lookEvery {
-		t.system, t.looked = cert.System(), time.Now()
+	if now := time.Now(); t.system == nil || now.Sub(t.looked) >= lookEvery {
+		t.system, t.looked = cert.System(), now
 	}
 	return t.system
 }
