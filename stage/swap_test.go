@@ -138,8 +138,8 @@ func TestWhatBecameOfADownloadIsRemoved(t *testing.T) {
 		"a short one":  func(path string) error { return os.WriteFile(path, []byte("short"), 0o600) },
 		"nothing":      func(string) error { return nil },
 		"no directory": func(path string) error { return os.Remove(filepath.Dir(path)) },
-		"a link":      func(path string) error { return os.Symlink(elsewhere, path) },
-		"a hard link": func(path string) error { return os.Link(elsewhere, path) },
+		"a link":       func(path string) error { return os.Symlink(elsewhere, path) },
+		"a hard link":  func(path string) error { return os.Link(elsewhere, path) },
 	} {
 		path := filepath.Join(t.TempDir(), "downloads", "x")
 		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), make(path)); err != nil {
