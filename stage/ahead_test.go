@@ -40,8 +40,8 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// randomReader reads a random part of what it is asked for; with early, it returns the end with
-// the last bytes.
+// randomReader reads fewer bytes than it is asked for, at random. If early is set, io.EOF comes
+// with the last bytes, and not after them.
 type randomReader struct {
 	from  io.Reader
 	rng   *rand.Rand

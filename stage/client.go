@@ -30,7 +30,6 @@ type client struct {
 	// trusted are the hosts that may have private addresses: proxies, and the release host
 	// as it is compiled in or as an operator names it.
 	trusted sync.Map
-	via     *transport
 }
 
 func (c *client) trust(host string) { c.trusted.Store(host, true) }
@@ -81,8 +80,7 @@ func newClient(c Config) (*client, error) {
 			return nil, errors.New("stage: the release host's CA holds no certificate")
 		}
 	}
-	hc.via = &transport{base: tr, pem: pem, clock: func() cert.Clock { return Clock(c.Layout, c.Now) }, note: c.Note}
-	hc.Transport = hc.via
+	hc.Transport = &transport{base: tr, pem: pem, clock: func() cert.Clock { return Clock(c.Layout, c.Now) }, note: c.Note}
 	return hc, nil
 }
 

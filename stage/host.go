@@ -36,7 +36,7 @@ func (s *Stager) HostAt(base string) Source {
 	if u, err := url.Parse(base); err == nil {
 		s.client.trust(u.Hostname())
 	}
-	go s.client.via.authorities() // before the first request needs it
+	go s.client.Transport.(*transport).authorities() // before the first request needs it
 	return &host{base: base, client: s.client, stall: s.StallTimeout}
 }
 

@@ -26,7 +26,7 @@ var published struct {
 }
 
 func TestMain(m *testing.M) {
-	// Each request looks at every file of the CA store. The first one, with all authorities, is enough here.
+	// A stager looks at every file of the CA store. The first one, with all authorities, is enough here.
 	os.Setenv("SSL_CERT_DIR", os.DevNull)
 	code := m.Run()
 	if published.dir != "" {

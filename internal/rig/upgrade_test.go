@@ -33,7 +33,7 @@ var programs = sync.OnceValues(func() (map[string]string, error) {
 var buildDir string
 
 func TestMain(m *testing.M) {
-	// Each request looks at every file of the CA store. The first one, with all authorities, is enough here.
+	// A stager looks at every file of the CA store. The first one, with all authorities, is enough here.
 	os.Setenv("SSL_CERT_DIR", os.DevNull)
 	flag.Parse()
 	more := runtime.GOMAXPROCS(0) / 2
