@@ -173,7 +173,7 @@ func (b *bench) ours(form string, rel *payload.Release, suffix string) *row {
 	}
 	r.file, r.size, r.again = filepath.Base(rel.File(form)), st.Size(), max(1<<20, 2*rel.ChunkSize(form))
 	env := []string{"EDGE_AGENT_SIM_TRUST=" + trust}
-	r.command = measure.Command{Args: []string{b.tool("node"), "upgrade", b.target(), payload.Version}, Env: env}
+	r.command = measure.Command{Args: []string{b.tool("node"), "upgrade", b.target(), payload.Version}, Env: env, Started: true}
 	r.prepare = func(ctx context.Context) error {
 		_, err := b.run(ctx, measure.Command{Args: []string{b.tool("node"), "prepare", b.target()}, Env: env})
 		return err

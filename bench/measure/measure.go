@@ -33,6 +33,9 @@ type Command struct {
 	Args []string
 	Dir  string
 	Env  []string // added to the environment
+	// Started makes the measure begin when the command has started, as a service has: it writes
+	// a byte to file descriptor 3 then, and goes on when its standard input ends.
+	Started bool
 	// Services, if set, is a file with the ids of running processes that do work for the
 	// command; what they use meanwhile is added.
 	Services string
@@ -52,7 +55,7 @@ func Run(ctx context.Context, runner string, c Command) (Usage, error) {
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "usage.json")
-	args := append([]string{"-out", out, "-also", c.Services, "--"}, c.Args...)
+	args := append([]string{"-out", out, "-also", c.Services, fmt.Sprintf("-started=%t", c.Started), "--"}, c.Args...)
 	cmd := exec.CommandContext(ctx, runner, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

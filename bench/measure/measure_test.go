@@ -62,6 +62,28 @@ func TestRun(t *testing.T) {
 			t.Errorf("%+v does not tell how the bytes were counted", u)
 		}
 	})
+	t.Run("begins once the command has started", func(t *testing.T) {
+		// A shell has no file descriptor 3 unless it is given one.
+		script := `dd if=/dev/zero of=$1 bs=1M count=8 status=none; { echo >&3; } 2>/dev/null; if read x; then exit 4; fi; dd if=/dev/zero of=$1 bs=1M count=1 status=none`
+		written := map[bool]int64{}
+		for _, started := range []bool{false, true} {
+			file := filepath.Join(t.TempDir(), "f")
+			u, err := measure.Run(t.Context(), bin, measure.Command{Args: []string{"sh", "-c", script, "sh", file}, Started: started})
+			if err != nil {
+				t.Fatalf("started %t: %v", started, err)
+			}
+			written[started] = u.Written
+		}
+		if before := written[false] - written[true]; written[false] > 0 && (before < 8<<20 || written[true] < 1<<20) { // a tmpfs counts none
+			t.Errorf("%d bytes written, and %d from its start on: want 8 MiB fewer", written[false], written[true])
+		}
+	})
+	t.Run("a command that never starts", func(t *testing.T) {
+		u, err := measure.Run(t.Context(), bin, measure.Command{Args: []string{"sh", "-c", "exit 3"}, Started: true})
+		if !errors.Is(err, measure.ErrExit) || u.Exit != 3 {
+			t.Errorf("%+v, %v; want the exit status 3", u, err)
+		}
+	})
 	t.Run("a failure", func(t *testing.T) {
 		u, err := measure.Run(t.Context(), bin, measure.Command{Args: []string{"sh", "-c", "echo no space >&2; exit 3"}})
 		if !errors.Is(err, measure.ErrExit) || u.Exit != 3 || !strings.Contains(err.Error(), "no space") {

@@ -4,6 +4,9 @@
 //	node prepare ROOT          makes a root whose version is 1.0.0
 //	node upgrade ROOT VERSION  fetches, verifies, stages and swaps a version
 //
+// An agent runs before an upgrade is requested: upgrade writes a byte to file descriptor 3
+// when it has started, and goes on when its standard input ends.
+//
 // It is built with the tag sim, and trusts the directory that $EDGE_AGENT_SIM_TRUST
 // names. It has no manager, restarts nothing and runs no trial.
 package main
@@ -12,15 +15,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/bilbycast/edge-agent/cert"
 	"github.com/bilbycast/edge-agent/config"
+	"github.com/bilbycast/edge-agent/internal/footprint"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/bilbycast/edge-agent/stage"
@@ -81,17 +85,20 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	if err != nil {
 		return err
 	}
-	// As edge-agent does.
-	verified := sync.OnceFunc(func() {
-		debug.SetGCPercent(12)
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
-	})
+	// As edge-agent does, once a release is verified.
+	verified := sync.OnceFunc(footprint.Shrink)
 	p, err := upgrade.New(upgrade.Config{Node: &n, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), Progress: func(phase string, _, _ int64) {
 		if phase != stage.PhaseVerify {
 			verified()
 		}
 	}})
 	if err != nil {
+		return err
+	}
+	// As edge-agent does: it has a link to its manager, and idles.
+	cert.System()
+	footprint.Shrink()
+	if err := waitForRequest(); err != nil {
 		return err
 	}
 	src := p.Host(v)
@@ -118,4 +125,11 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 		recorded = do(func(s state.State, now time.Time) state.State { return state.Downloaded(s, command, now) })
 	}})
 	return errors.Join(err, recorded)
+}
+
+// waitForRequest tells that the program has started, and waits until it is to go on.
+func waitForRequest() error {
+	os.NewFile(3, "ready").Write([]byte("\n")) // an error: nobody waits for it
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
 }

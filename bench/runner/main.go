@@ -7,6 +7,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -31,8 +32,9 @@ type usage struct {
 func main() {
 	out := flag.String("out", "", "file of the result")
 	also := flag.String("also", "", "file with the ids of processes that work for the command, such as a service; what they use is added")
+	started := flag.Bool("started", false, "measure what the command does after its start: it writes a byte to file descriptor 3 when it has started, and goes on when its standard input ends")
 	flag.Parse()
-	u, err := run(flag.Args(), *also)
+	u, err := run(flag.Args(), *also, *started)
 	if err == nil {
 		var b []byte
 		if b, err = json.Marshal(u); err == nil {
@@ -45,7 +47,7 @@ func main() {
 	}
 }
 
-func run(args []string, also string) (usage, error) {
+func run(args []string, also string, started bool) (usage, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -53,6 +55,13 @@ func run(args []string, also string) (usage, error) {
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	services := processes(also)
 	before := use(services)
+	var g *gate
+	if started {
+		var err error
+		if g, err = newGate(cmd); err != nil {
+			return usage{}, err
+		}
+	}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return usage{}, err
@@ -61,6 +70,14 @@ func run(args []string, also string) (usage, error) {
 		<-stop
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}()
+	var start used
+	if started {
+		g.wait()
+		start.cpu = cpuTime(cmd.Process.Pid)
+		start.written, _ = writeBytes(cmd.Process.Pid)
+		began = time.Now()
+		g.open()
+	}
 	// Its files in /proc are there until Wait reaps it.
 	if err := waitForEnd(cmd.Process.Pid); err != nil {
 		return usage{}, err
@@ -70,14 +87,51 @@ func run(args []string, also string) (usage, error) {
 	cmd.Wait() // its error is the exit status
 	r := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	after := use(services)
-	u.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime() + after.cpu - before.cpu
+	u.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime() - start.cpu + after.cpu - before.cpu
 	u.PeakRSS = max(r.Maxrss<<10, after.peak)
-	u.Written, u.WrittenHow = written+after.written-before.written, "write_bytes of /proc/PID/io"
+	u.Written, u.WrittenHow = written-start.written+after.written-before.written, "write_bytes of /proc/PID/io"
 	if !counted {
 		u.Written, u.WrittenHow = r.Oublock*512, "ru_oublock of getrusage"
 	}
 	u.Exit = cmd.ProcessState.ExitCode()
 	return u, nil
+}
+
+// gate holds a command back that has started.
+type gate struct {
+	ready, begin *os.File    // ends of pipes
+	theirs       [2]*os.File // the other ends, which are the command's
+}
+
+// newGate gives cmd, which has not started yet, its ends.
+func newGate(cmd *exec.Cmd) (*gate, error) {
+	var g gate
+	var err1, err2 error
+	g.theirs[0], g.begin, err1 = os.Pipe()
+	g.ready, g.theirs[1], err2 = os.Pipe()
+	cmd.Stdin, cmd.ExtraFiles = g.theirs[0], g.theirs[1:]
+	return &g, errors.Join(err1, err2)
+}
+
+// wait returns when the command, which was started, is ready or has ended.
+func (g *gate) wait() {
+	for _, f := range g.theirs {
+		f.Close()
+	}
+	g.ready.Read(make([]byte, 1)) // its error says that the command has ended
+}
+
+// open makes the command go on.
+func (g *gate) open() { g.begin.Close() }
+
+// cpuTime returns the CPU time of a running process, as precisely as at its end.
+func cpuTime(pid int) time.Duration {
+	const schedClock = 2 // of the whole process; clock_getcpuclockid(3)
+	var t syscall.Timespec
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|schedClock), uintptr(unsafe.Pointer(&t)), 0); errno != 0 {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 // waitForEnd returns when the process has ended, and leaves it to be reaped.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
+	"github.com/bilbycast/edge-agent/internal/footprint"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
 )
@@ -16,11 +17,11 @@ import (
 var version = "0.0.0-dev"
 
 func main() {
-	// A start of the agent collects little: tune follows. systemd waits for the others before each
+	// A start of the agent collects little: Tune follows. systemd waits for the others before each
 	// start.
 	quick := len(os.Args) > 1 && slices.Contains([]string{"run", "watchdog", "rescue", "version"}, os.Args[1])
 	if !quick {
-		tune()
+		footprint.Tune()
 	}
 	cli.Main(newRootCmd())
 }

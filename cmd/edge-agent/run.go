@@ -15,10 +15,15 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/install"
+	"github.com/bilbycast/edge-agent/internal/footprint"
 	"github.com/bilbycast/edge-agent/systemd"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/spf13/cobra"
 )
+
+// shrinkAfter is when a started agent has its session, and idles. It also shrinks after the
+// verification of a release, which uses more code than anything else, before the download.
+const shrinkAfter = 10 * time.Second
 
 func newRunCmd() *cobra.Command {
 	var path, level string
@@ -51,8 +56,8 @@ it, and stays root if systemd did.`,
 			if err != nil {
 				return err
 			}
-			defer time.AfterFunc(shrinkAfter, shrink).Stop()
-			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log, Warnings: warnings, Verified: shrink}
+			defer time.AfterFunc(shrinkAfter, footprint.Shrink).Stop()
+			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log, Warnings: warnings, Verified: footprint.Shrink}
 			if err := runAgent(cmd.Context(), c, o); err != nil {
 				log.Error("agent failed", "error", err)
 				return err

@@ -1,4 +1,6 @@
-package main
+// Package footprint sets Go's runtime for what an agent does, and gives back memory that only
+// one part of its work needed. It changes the whole process: only programs call it, no package.
+package footprint
 
 import (
 	"fmt"
@@ -7,17 +9,12 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// shrinkAfter is when a started agent has its session, and idles. It also shrinks after the
-// verification of a release, which uses more code than anything else, before the download.
-const shrinkAfter = 10 * time.Second
-
-// tune sets Go's runtime for what an agent does. To set that runs the collector once.
-var tune = sync.OnceFunc(func() {
+// Tune sets Go's runtime for what an agent does. To set that runs the collector once.
+var Tune = sync.OnceFunc(func() {
 	// The heap is small, and the window of a tar.zst is most of it: the collector runs before as
 	// much again is garbage.
 	if os.Getenv("GOGC") == "" {
@@ -30,12 +27,12 @@ var tune = sync.OnceFunc(func() {
 	}
 })
 
-// shrink gives back the memory that only the start needed: the heap's free pages, and
-// the mappings of the program's own code and constants. The latter stay in the page
-// cache: those that an idle agent uses are mapped again without a read of the disk. It
-// takes 10 MB from the resident memory of an idle agent.
-func shrink() {
-	tune()
+// Shrink gives back the memory that only the start, or a verification, needed: the heap's free
+// pages, and the mappings of the program's own code and constants. The latter stay in the page
+// cache: those that an idle agent uses are mapped again without a read of the disk. It takes
+// 10 MB from the resident memory of an idle agent.
+func Shrink() {
+	Tune()
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
