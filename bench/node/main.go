@@ -4,8 +4,8 @@
 //	node prepare ROOT          makes a root whose version is 1.0.0
 //	node upgrade ROOT VERSION  fetches, verifies, stages and swaps a version
 //
-// An agent runs before an upgrade is requested: upgrade writes a byte to file descriptor 3
-// when it has started, and goes on when its standard input ends.
+// An agent runs before an upgrade is requested: upgrade writes "ready" when it has started,
+// and goes on when its standard input ends.
 //
 // It is built with the tag sim, and trusts the directory that $EDGE_AGENT_SIM_TRUST
 // names. It has no manager, restarts nothing and runs no trial.
@@ -98,7 +98,8 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	// As edge-agent does: it has a link to its manager, and idles.
 	cert.System()
 	footprint.Shrink()
-	if err := waitForRequest(); err != nil {
+	fmt.Println("ready")
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil { // until it is requested
 		return err
 	}
 	src := p.Host(v)
@@ -125,11 +126,4 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 		recorded = do(func(s state.State, now time.Time) state.State { return state.Downloaded(s, command, now) })
 	}})
 	return errors.Join(err, recorded)
-}
-
-// waitForRequest tells that the program has started, and waits until it is to go on.
-func waitForRequest() error {
-	os.NewFile(3, "ready").Write([]byte("\n")) // an error: nobody waits for it
-	_, err := io.Copy(io.Discard, os.Stdin)
-	return err
 }

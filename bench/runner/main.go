@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -32,7 +33,7 @@ type usage struct {
 func main() {
 	out := flag.String("out", "", "file of the result")
 	also := flag.String("also", "", "file with the ids of processes that work for the command, such as a service; what they use is added")
-	started := flag.Bool("started", false, "measure what the command does after its start: it writes a byte to file descriptor 3 when it has started, and goes on when its standard input ends")
+	started := flag.Bool("started", false, "measure what the command does after its start: it writes to its standard output when it has started, and goes on when its standard input ends")
 	flag.Parse()
 	u, err := run(flag.Args(), *also, *started)
 	if err == nil {
@@ -55,10 +56,14 @@ func run(args []string, also string, started bool) (usage, error) {
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	services := processes(also)
 	before := use(services)
-	var g *gate
+	var ready io.Reader
+	var begin io.Closer
 	if started {
-		var err error
-		if g, err = newGate(cmd); err != nil {
+		var err1, err2 error
+		cmd.Stdout = nil
+		ready, err1 = cmd.StdoutPipe()
+		begin, err2 = cmd.StdinPipe()
+		if err := errors.Join(err1, err2); err != nil {
 			return usage{}, err
 		}
 	}
@@ -72,11 +77,12 @@ func run(args []string, also string, started bool) (usage, error) {
 	}()
 	var start used
 	if started {
-		g.wait()
+		ready.Read(make([]byte, 64)) // an error: it has ended
+		go io.Copy(os.Stdout, ready)
 		start.cpu = cpuTime(cmd.Process.Pid)
 		start.written, _ = writeBytes(cmd.Process.Pid)
 		began = time.Now()
-		g.open()
+		begin.Close()
 	}
 	// Its files in /proc are there until Wait reaps it.
 	if err := waitForEnd(cmd.Process.Pid); err != nil {
@@ -96,33 +102,6 @@ func run(args []string, also string, started bool) (usage, error) {
 	u.Exit = cmd.ProcessState.ExitCode()
 	return u, nil
 }
-
-// gate holds a command back that has started.
-type gate struct {
-	ready, begin *os.File    // ends of pipes
-	theirs       [2]*os.File // the other ends, which are the command's
-}
-
-// newGate gives cmd, which has not started yet, its ends.
-func newGate(cmd *exec.Cmd) (*gate, error) {
-	var g gate
-	var err1, err2 error
-	g.theirs[0], g.begin, err1 = os.Pipe()
-	g.ready, g.theirs[1], err2 = os.Pipe()
-	cmd.Stdin, cmd.ExtraFiles = g.theirs[0], g.theirs[1:]
-	return &g, errors.Join(err1, err2)
-}
-
-// wait returns when the command, which was started, is ready or has ended.
-func (g *gate) wait() {
-	for _, f := range g.theirs {
-		f.Close()
-	}
-	g.ready.Read(make([]byte, 1)) // its error says that the command has ended
-}
-
-// open makes the command go on.
-func (g *gate) open() { g.begin.Close() }
 
 // cpuTime returns the CPU time of a running process, as precisely as at its end.
 func cpuTime(pid int) time.Duration {
