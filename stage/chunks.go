@@ -154,7 +154,6 @@ func (d *download) recheck() error {
 // drop removes what is not verified.
 func (d *download) drop() error {
 	c := d.chunks
-	c.piece.Reset()
 	c.idle = 0
 	if c.good.have == 0 {
 		return d.restart()

@@ -244,17 +244,25 @@ type mark struct {
 	have, total int64
 	responses   int
 	etag        string
-	sum         []byte
+	sum, piece  []byte // states of the digests of the whole and of the present chunk
 }
 
-func (d *download) mark() (mark, error) {
-	sum, err := d.sum.(encoding.BinaryMarshaler).MarshalBinary()
-	return mark{d.have, d.total, d.responses, d.etag, sum}, localFault("hash", err)
+func (d *download) mark() (m mark, err error) {
+	m = mark{have: d.have, total: d.total, responses: d.responses, etag: d.etag}
+	m.sum, err = d.sum.(encoding.BinaryMarshaler).MarshalBinary()
+	if err == nil && d.chunks != nil {
+		m.piece, err = d.chunks.piece.(encoding.BinaryMarshaler).MarshalBinary()
+	}
+	return m, localFault("hash", err)
 }
 
 // reset removes the bytes after m.
 func (d *download) reset(m mark) error {
-	if err := d.sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(m.sum); err != nil {
+	err := d.sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(m.sum)
+	if err == nil && d.chunks != nil {
+		err = d.chunks.piece.(encoding.BinaryUnmarshaler).UnmarshalBinary(m.piece)
+	}
+	if err != nil {
 		return localFault("hash", err)
 	}
 	d.total, d.responses, d.etag = m.total, m.responses, m.etag
@@ -309,20 +317,18 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 		}
 	}
 	if err := d.compare(p, body); err != nil {
-		if d.chunks != nil && !errors.Is(err, errChanged) {
-			if d.doubt { // of a file of the signed size: no portal answers so
-				d.chunks.wrong++
-			}
-			d.doubt = false // the host is wrong, or what is not verified yet
-			if err := d.drop(); err != nil {
-				return err
-			}
-			if d.chunks.wrong >= maxWrong {
-				return release.Errorf(release.ChecksumMismatch, "%w", err)
-			}
+		if d.chunks == nil || !d.doubt {
+			return d.beginAgain(err)
+		}
+		d.doubt = false // the host is wrong, or what is not verified yet
+		d.chunks.wrong++
+		if err := d.drop(); err != nil {
 			return err
 		}
-		return d.beginAgain(err)
+		if d.chunks.wrong >= maxWrong {
+			return release.Errorf(release.ChecksumMismatch, "%w", err)
+		}
+		return err
 	}
 	d.etag = p.ETag
 	d.responses++
@@ -339,7 +345,7 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 	err = d.beginAgain(d.copy(ctx, end, body))
 	contradicts := errors.Is(err, errLonger) || errors.Is(err, errShorter) && !p.Cut
 	switch {
-	case d.chunks != nil && (contradicts || errors.Is(err, errChunk)): // what is verified stays
+	case d.chunks != nil && (errors.Is(err, errChunk) || contradicts && d.src.Local()): // what is verified stays
 		if err := d.drop(); err != nil {
 			return err
 		}
@@ -347,6 +353,9 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 			return release.Errorf(release.ChecksumMismatch, "%w", err)
 		}
 	case contradicts:
+		if d.chunks != nil && d.chunks.good.have > before.have {
+			before = d.chunks.good
+		}
 		if err := d.reset(before); err != nil {
 			return err
 		}
