@@ -3,6 +3,7 @@ package stage
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -103,6 +104,13 @@ const (
 	isLink
 )
 
+// nameKey is what seen has for a name: a hundred thousand names would take more memory than all
+// else.
+func nameKey(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return string(sum[:16])
+}
+
 type extractor struct {
 	format  string
 	disk    fsutil.Disk
@@ -111,7 +119,7 @@ type extractor struct {
 	limit   int64 // bytes that all files together may have
 	total   int64
 	entries int
-	seen    map[string]kind // by clean name
+	seen    map[string]kind // by nameKey of the clean name
 	dirs    []string        // in the order of their making
 	record  *digests
 	syncs   syncs
@@ -194,7 +202,7 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 	if name == Marker || name == state.DigestsFile {
 		return errors.New("the name is reserved")
 	}
-	if old, ok := x.seen[name]; ok {
+	if old := x.seen[nameKey(name)]; old != 0 {
 		if old == isDir && h.Typeflag == tar.TypeDir {
 			return nil
 		}
@@ -212,7 +220,7 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		if err := checkTarget(name, h.Linkname); err != nil {
 			return err
 		}
-		x.seen[name] = isLink
+		x.seen[nameKey(name)] = isLink
 		if err := x.record.link(name, h.Linkname); err != nil {
 			return err
 		}
@@ -226,10 +234,10 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("hard link: %w", err)
 		}
-		if x.seen[target] != isFile {
+		if x.seen[nameKey(target)] != isFile {
 			return fmt.Errorf("hard link to %.200q, which is not an earlier file of the archive", h.Linkname)
 		}
-		x.seen[name] = isFile
+		x.seen[nameKey(name)] = isFile
 		if err := x.recordAgain(target, name); err != nil {
 			return err
 		}
@@ -249,7 +257,7 @@ func (x *extractor) parents(dir string) error {
 	if dir == "." {
 		return nil
 	}
-	switch x.seen[dir] {
+	switch x.seen[nameKey(dir)] {
 	case isDir:
 		return nil
 	case isFile, isLink:
@@ -265,7 +273,7 @@ func (x *extractor) mkdir(name string) error {
 	if len(x.seen) > maxEntries {
 		return fmt.Errorf("more than %d directories", maxEntries)
 	}
-	x.seen[name] = isDir
+	x.seen[nameKey(name)] = isDir
 	x.dirs = append(x.dirs, name)
 	if x.again {
 		if st, err := x.root.Lstat(name); err == nil && st.IsDir() && own(st) && x.root.Chmod(name, 0o755) == nil {
@@ -292,7 +300,7 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	if h.Mode&0o111 != 0 {
 		mode = 0o755
 	}
-	x.seen[name] = isFile
+	x.seen[nameKey(name)] = isFile
 	f, old, err := x.leftover(name, mode)
 	if err == nil && f == nil {
 		f, err = x.disk.CreateBy(x.path(name), func() (*os.File, error) {
@@ -329,7 +337,7 @@ func (x *extractor) recordAgain(file, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{x.record}, struct{ io.Reader }{f}, x.buf[:]); err != nil {
+	if _, err := io.CopyBuffer(x.record, struct{ io.Reader }{f}, x.buf[:]); err != nil {
 		return err
 	}
 	return x.record.add(name, st.Mode()&0o100 != 0)
