@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,7 +71,8 @@ func parseArgs(args []string, w io.Writer) (options, error) {
 			return errors.New("-size is outside 0 to 10000")
 		}
 		o.only = words(only)
-		return nil
+		o.dir, err = filepath.Abs(o.dir)
+		return err
 	}()
 	if err != nil {
 		fmt.Fprintln(w, "bench:", err)

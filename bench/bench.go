@@ -201,6 +201,9 @@ func (b *bench) measure(ctx context.Context, rows []*row) error {
 	return nil
 }
 
+// maxRun is what one run may take.
+const maxRun = 30 * time.Minute
+
 // once measures one run of a row, and checks what it installed.
 func (b *bench) once(ctx context.Context, r *row, rate int64) (s sample, err error) {
 	b.host.Link.SetRate(0)
@@ -213,6 +216,8 @@ func (b *bench) once(ctx context.Context, r *row, rate int64) (s sample, err err
 		}
 	}()
 	b.host.Begin()
+	ctx, cancel := context.WithTimeout(ctx, maxRun)
+	defer cancel()
 	var first measure.Usage
 	if r.resumed {
 		if first, err = b.half(ctx, r); err != nil {
@@ -220,8 +225,6 @@ func (b *bench) once(ctx context.Context, r *row, rate int64) (s sample, err err
 		}
 	}
 	b.host.Link.SetRate(rate * 1_000_000)
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
-	defer cancel()
 	before, kernel := cpuTime(), measure.ReadKernel()
 	if s.Usage, err = b.run(ctx, r.command); err != nil {
 		return s, err
@@ -286,6 +289,11 @@ func (b *bench) half(ctx context.Context, r *row) (measure.Usage, error) {
 	b.host.Release()
 	if err == nil {
 		return u, errors.New("the upgrade ended before it was killed")
+	}
+	select {
+	case <-held:
+	default:
+		return u, fmt.Errorf("the upgrade ended before half was sent: %w", err)
 	}
 	if !errors.Is(err, measure.ErrExit) || u.Exit != -1 {
 		return u, err

@@ -73,6 +73,8 @@ func (b *bench) cut(ctx context.Context, r *row, how powercut.How) (got string, 
 		return "", err
 	}
 	b.host.Begin()
+	ctx, cancel := context.WithTimeout(ctx, maxRun)
+	defer cancel()
 	if r.resumed {
 		if _, err := b.half(ctx, r); err != nil {
 			return "", err

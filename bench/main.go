@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -33,13 +34,29 @@ func main() {
 			os.Exit(code)
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err = run(ctx, o, os.Stdout, os.Stderr)
+	// It leaves nothing behind, also when its terminal is closed or nobody reads its output any more.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // such a write fails, and does not end the program
+	err = run(ctx, o, os.Stdout, watched{os.Stderr, stop})
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// watched calls failed when a write fails.
+type watched struct {
+	io.Writer
+	failed func()
+}
+
+func (w watched) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if err != nil {
+		w.failed()
+	}
+	return n, err
 }
 
 // inNamespace runs this program again in a mount namespace of its own, where it can mount
@@ -50,7 +67,7 @@ func inNamespace() (code int, ok bool) {
 	cmd.Env = append(os.Environ(), namespaceEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	if err := cmd.Start(); err != nil {
 		return 0, false
 	}
@@ -77,9 +94,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		return err
 	}
 	if name := o.unknown(rows); name != "" {
-		if !o.quick {
-			return fmt.Errorf("there is no row %q", name)
-		}
+		return fmt.Errorf("there is no row %q", name)
 	}
 	rows = b.chosen(rows)
 	if err := b.measure(ctx, rows); err != nil {
@@ -94,6 +109,9 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 	}
 	if err := report.save(o.json, o.svg); err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(rows, func(r *row) bool { return len(r.runs) > 0 }) {
+		return errors.New("no row was measured")
 	}
 	if o.quick {
 		return check(out, rows, b.unpacked, os.Getenv("EDGE_AGENT_NO_SKIP") != "")

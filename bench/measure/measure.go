@@ -34,7 +34,7 @@ type Command struct {
 	Dir  string
 	Env  []string // added to the environment
 	// Started makes the measure begin when the command has started, as a service has: it writes
-	// to its standard output then, and goes on when its standard input ends.
+	// to its standard output then, and goes on when there is a line in its standard input.
 	Started bool
 	// Services, if set, is a file with the ids of running processes that do work for the
 	// command; what they use meanwhile is added.

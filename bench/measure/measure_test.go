@@ -3,6 +3,7 @@ package measure_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -63,11 +64,11 @@ func TestRun(t *testing.T) {
 		}
 	})
 	t.Run("begins once the command has started", func(t *testing.T) {
-		script := `dd if=/dev/zero of=$1 bs=1M count=8 status=none; echo ready; if read x; then exit 4; fi; dd if=/dev/zero of=$1 bs=1M count=1 status=none`
+		script := `dd if=/dev/zero of=$1 bs=1M count=8 status=none; echo ready; [ "$2" = false ] || read x; dd if=/dev/zero of=$1 bs=1M count=1 status=none`
 		written := map[bool]int64{}
 		for _, started := range []bool{false, true} {
 			file := filepath.Join(t.TempDir(), "f")
-			u, err := measure.Run(t.Context(), bin, measure.Command{Args: []string{"sh", "-c", script, "sh", file}, Started: started})
+			u, err := measure.Run(t.Context(), bin, measure.Command{Args: []string{"sh", "-c", script, "sh", file, fmt.Sprint(started)}, Started: started})
 			if err != nil {
 				t.Fatalf("started %t: %v", started, err)
 			}

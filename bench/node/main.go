@@ -5,7 +5,7 @@
 //	node upgrade ROOT VERSION  fetches, verifies, stages and swaps a version
 //
 // An agent runs before an upgrade is requested: upgrade writes "ready" when it has started,
-// and goes on when its standard input ends.
+// and goes on when there is a line in its standard input.
 //
 // It is built with the tag sim, and trusts the directory that $EDGE_AGENT_SIM_TRUST
 // names. It has no manager, restarts nothing and runs no trial.
@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -99,8 +98,8 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	cert.System()
 	footprint.Shrink()
 	fmt.Println("ready")
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil { // until it is requested
-		return err
+	if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+		return fmt.Errorf("read the request: %w", err)
 	}
 	src := p.Host(v)
 	defer src.Close()

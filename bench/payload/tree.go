@@ -70,7 +70,7 @@ func GoTools(ctx context.Context, tree string, limit int64) error {
 // Copy makes a tree of the files in dir.
 func Copy(tree, dir string) error {
 	if err := os.CopyFS(tree, os.DirFS(dir)); err != nil {
-		return err
+		return fmt.Errorf("copy %s: %w", dir, err)
 	}
 	return program(tree)
 }

@@ -2,7 +2,7 @@
 //
 // It is a small program of its own because the kernel counts the memory of the program
 // that starts another one as a peak of the latter: the peak of a shell would be that of
-// the benchmark. At SIGTERM or SIGINT it kills the command's process group and reports as well.
+// the benchmark. At SIGTERM, SIGINT or SIGHUP it kills the command's process group and reports as well.
 package main
 
 import (
@@ -33,7 +33,7 @@ type usage struct {
 func main() {
 	out := flag.String("out", "", "file of the result")
 	also := flag.String("also", "", "file with the ids of processes that work for the command, such as a service; what they use is added")
-	started := flag.Bool("started", false, "measure what the command does after its start: it writes to its standard output when it has started, and goes on when its standard input ends")
+	started := flag.Bool("started", false, "measure what the command does after its start: it writes to its standard output when it has started, and goes on when there is a line in its standard input")
 	flag.Parse()
 	u, err := run(flag.Args(), *also, *started)
 	if err == nil {
@@ -53,11 +53,11 @@ func run(args []string, also string, started bool) (usage, error) {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	services := processes(also)
 	before := use(services)
 	var ready io.Reader
-	var begin io.Closer
+	var begin io.WriteCloser
 	if started {
 		var err1, err2 error
 		cmd.Stdout = nil
@@ -82,6 +82,7 @@ func run(args []string, also string, started bool) (usage, error) {
 		start.cpu = cpuTime(cmd.Process.Pid)
 		start.written, _ = writeBytes(cmd.Process.Pid)
 		began = time.Now()
+		io.WriteString(begin, "go\n") // an error: it has ended
 		begin.Close()
 	}
 	// Its files in /proc are there until Wait reaps it.
