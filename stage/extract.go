@@ -14,6 +14,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/state"
+	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +26,6 @@ const (
 	maxDepth   = 64   // elements of a name
 	maxRatio   = 200  // unpacked to packed, where the manifest gives no size
 	ratioFloor = 16 << 20
-	maxTrailer = 1 << 20 // bytes after the end of the tar stream (padding)
 )
 
 // unpackEarly is after how many bytes of a file the kernel begins to write it.
@@ -142,7 +142,7 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 		u.close()
 	}()
 	// The limit covers headers, too: PAX records count.
-	stream := &io.LimitedReader{R: u, N: x.limit + int64(maxEntries)*1024 + maxTrailer}
+	stream := &io.LimitedReader{R: u.ahead, N: x.limit + int64(maxEntries)*1024 + tarstream.MaxTrailer}
 	t := tar.NewReader(stream)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -164,12 +164,12 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 		}
 	}
 	// Read to the end of the packed stream, which has the checksum.
-	if n, err := io.Copy(io.Discard, io.LimitReader(u, maxTrailer+1)); err != nil {
+	if n, err := io.Copy(io.Discard, io.LimitReader(u.ahead, tarstream.MaxTrailer+1)); err != nil {
 		return fmt.Errorf("after the last entry: %w", err)
-	} else if n > maxTrailer {
-		return fmt.Errorf("more than %d bytes after the last entry", maxTrailer)
+	} else if n > tarstream.MaxTrailer {
+		return fmt.Errorf("more than %d bytes after the last entry", tarstream.MaxTrailer)
 	}
-	if err := u.rest(); err != nil {
+	if err := u.from.Rest(); err != nil {
 		return err
 	}
 	if len(x.seen) == 0 {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/bilbycast/edge-agent/internal/hostile"
+	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 )
 
@@ -13,7 +14,7 @@ import (
 // nothing is written outside of the version's directory (unpack looks).
 func TestHostileArchives(t *testing.T) {
 	t.Parallel()
-	if hostile.MaxEntries != maxEntries || hostile.MaxPath != maxPath || hostile.MaxDepth != maxDepth || hostile.MaxTrailer != maxTrailer || hostile.Marker != Marker {
+	if hostile.MaxEntries != maxEntries || hostile.MaxPath != maxPath || hostile.MaxDepth != maxDepth || hostile.MaxTrailer != tarstream.MaxTrailer || hostile.Marker != Marker {
 		t.Fatal("package hostile has other limits")
 	}
 	cases := hostile.Cases()

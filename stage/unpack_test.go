@@ -2,10 +2,8 @@ package stage
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -83,39 +81,4 @@ func TestZstdFilesThatAreRefused(t *testing.T) {
 func flipLast(b []byte) []byte {
 	b[len(b)-1] ^= 1
 	return b
-}
-
-// A frame has the bytes that the decoder takes of the file, and no more.
-func FuzzFrame(f *testing.F) {
-	small := []byte(strings.Repeat("some text, ", 1000))
-	f.Add(zstdOf(f, small))
-	f.Add(zstdOf(f, small, zstd.WithEncoderCRC(false)))
-	f.Add(zstdOf(f, make([]byte, 300_000)))
-	f.Add(zstdOf(f, small, zstd.WithSingleSegment(true)))
-	f.Fuzz(func(t *testing.T, packed []byte) {
-		file := bufio.NewReader(bytes.NewReader(packed))
-		one, err := newFrame(file)
-		if err != nil {
-			return
-		}
-		d, err := zstd.NewReader(one, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(release.MaxZstdWindow))
-		if err != nil {
-			return
-		}
-		defer d.Close()
-		n, err := io.Copy(io.Discard, io.LimitReader(d, 64<<20))
-		if err != nil || n == 64<<20 {
-			return
-		}
-		rest, _ := io.ReadAll(file)
-		frame := packed[:len(packed)-len(rest)]
-		whole, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(release.MaxZstdWindow))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer whole.Close()
-		if got, err := whole.DecodeAll(frame, nil); err != nil || int64(len(got)) != n {
-			t.Errorf("%d bytes through the frame; its bytes alone give %d, %v", n, len(got), err)
-		}
-	})
 }

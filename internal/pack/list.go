@@ -2,7 +2,7 @@ package pack
 
 import (
 	"archive/tar"
-	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -12,9 +12,7 @@ import (
 	"path"
 	"slices"
 
-	"github.com/bilbycast/edge-agent/release"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
+	"github.com/bilbycast/edge-agent/internal/tarstream"
 )
 
 // Listing is what a node would unpack from a packed file: every entry with its digest, but
@@ -47,30 +45,16 @@ func List(format, file string) (Listing, error) {
 		return Listing{}, err
 	}
 	defer f.Close()
-	packed := bufio.NewReaderSize(f, 256<<10)
-	var unpacked io.Reader
-	end := func() error { return nil }
-	if format == release.FormatZstd {
-		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(release.MaxZstdWindow))
-		if err != nil {
-			return Listing{}, err
+	unpacked, err := tarstream.New(format, f)
+	if err != nil {
+		return Listing{}, err
+	}
+	defer unpacked.Close()
+	end := func() error { // what nodes refuse
+		if n, err := io.Copy(io.Discard, io.LimitReader(unpacked, tarstream.MaxTrailer+1)); err != nil || n > tarstream.MaxTrailer {
+			return cmp.Or(err, fmt.Errorf("more than %d bytes after the last entry", tarstream.MaxTrailer))
 		}
-		defer z.Close()
-		unpacked = z
-	} else {
-		z, err := gzip.NewReader(packed)
-		if err != nil {
-			return Listing{}, err
-		}
-		z.Multistream(false)
-		unpacked = z
-		end = func() error { // nodes refuse it
-			_, err := io.Copy(io.Discard, z)
-			if _, more := packed.ReadByte(); err == nil && more == nil {
-				err = errors.New("more bytes after the end of the gzip stream")
-			}
-			return err
-		}
+		return unpacked.Rest()
 	}
 	l := Listing{entries: map[string]entry{}}
 	for t := tar.NewReader(unpacked); ; {

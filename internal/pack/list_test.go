@@ -2,6 +2,7 @@ package pack
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 )
 
@@ -107,15 +109,56 @@ func TestAHardLinkIsAFile(t *testing.T) {
 	}
 }
 
-// A node refuses a tarball with bytes after its gzip stream.
-func TestATarballIsOneStream(t *testing.T) {
+// What a node refuses of a packed file, the publisher's check refuses, too.
+func TestAPackedFileIsOneStream(t *testing.T) {
 	t.Parallel()
-	file := packedOf(t, release.FormatGzip, []tar.Header{{Typeflag: tar.TypeReg, Name: "a", Linkname: "data", Mode: 0o644}})
-	b, err := os.ReadFile(file)
-	if err := errors.Join(err, os.WriteFile(file, append(b, b...), 0o644)); err != nil {
-		t.Fatal(err)
+	skippable := append([]byte{0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0}, "skip"...)
+	for _, tt := range []struct {
+		name, format string
+		change       func(packed []byte) []byte
+		says         string
+	}{
+		{"two gzip members", release.FormatGzip, func(b []byte) []byte { return append(b, b...) }, "after the end of the gzip stream"},
+		{"two zstd frames", release.FormatZstd, func(b []byte) []byte { return append(b, b...) }, "after the end of the zstd stream"},
+		{"a skippable frame first", release.FormatZstd, func(b []byte) []byte { return append(bytes.Clone(skippable), b...) }, "skippable"},
+		{"a skippable frame last", release.FormatZstd, func(b []byte) []byte { return append(b, skippable...) }, "after the end of the zstd stream"},
+		{"bytes after a frame", release.FormatZstd, func(b []byte) []byte { return append(b, "x"...) }, "after the end of the zstd stream"},
+		{"nothing", release.FormatZstd, func([]byte) []byte { return nil }, "not a zstd file"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			file := packedOf(t, tt.format, []tar.Header{{Typeflag: tar.TypeReg, Name: "a", Linkname: "data", Mode: 0o644}})
+			b, err := os.ReadFile(file)
+			if err := errors.Join(err, os.WriteFile(file, tt.change(b), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := List(tt.format, file); err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("got %v, want %q", err, tt.says)
+			}
+		})
 	}
-	if _, err := List(release.FormatGzip, file); err == nil || !strings.Contains(err.Error(), "after the end of the gzip stream") {
-		t.Error(err)
+}
+
+// So are many bytes after the last entry, which a node would unpack for nothing.
+func TestBytesAfterTheLastEntry(t *testing.T) {
+	t.Parallel()
+	for _, format := range []string{release.FormatGzip, release.FormatZstd} {
+		file := filepath.Join(t.TempDir(), "packed")
+		var tarball, packed bytes.Buffer
+		if err := tar.NewWriter(&tarball).Close(); err != nil {
+			t.Fatal(err)
+		}
+		tarball.Write(make([]byte, tarstream.MaxTrailer+1))
+		w, err := Writer(format, &packed, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tarball.WriteTo(w)
+		if err := errors.Join(err, w.Close(), os.WriteFile(file, packed.Bytes(), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := List(format, file); err == nil || !strings.Contains(err.Error(), "after the last entry") {
+			t.Errorf("%s: %v", format, err)
+		}
 	}
 }

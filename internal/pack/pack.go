@@ -55,7 +55,7 @@ func Complete(m release.Manifest, dir string, formats []string, chunks bool) ([]
 			return nil, 0, err
 		}
 		b, err := json.MarshalIndent(m, "", "  ")
-		if err != nil || size == 0 || len(b) < release.GoodManifest {
+		if err != nil || size == 0 || len(b)+len("\n") < release.GoodManifest {
 			return append(b, '\n'), largest, err
 		}
 	}
