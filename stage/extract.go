@@ -104,8 +104,7 @@ const (
 	isLink
 )
 
-// nameKey is what seen has for a name: a hundred thousand names would take more memory than all
-// else.
+// nameKey is what seen has for a name: a hundred thousand names may have 1,024 bytes each.
 func nameKey(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return string(sum[:16])

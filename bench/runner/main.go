@@ -2,7 +2,8 @@
 //
 // It is a small program of its own because the kernel counts the memory of the program
 // that starts another one as a peak of the latter: the peak of a shell would be that of
-// the benchmark. At SIGTERM, SIGINT or SIGHUP it kills the command's process group and reports as well.
+// the benchmark. At SIGTERM, SIGINT or SIGHUP it kills the command's process group and reports as
+// well.
 package main
 
 import (

@@ -32,7 +32,10 @@ func New(format string, packed io.Reader) (*Stream, error) {
 		name = "zstd"
 	}
 	from, free, err := decoder(format, file)
-	return &Stream{from, file, name, free}, err
+	if err != nil {
+		return nil, err
+	}
+	return &Stream{from, file, name, free}, nil
 }
 
 // Rest returns what is wrong with what follows the packed stream, once all of it is read: nothing

@@ -11,29 +11,21 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-func zstdOf(t testing.TB, data []byte, options ...zstd.EOption) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	w, err := zstd.NewWriter(&b, options...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(data); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
 // A frame has the bytes that the decoder takes of the file, and no more.
 func FuzzFrame(f *testing.F) {
 	small := []byte(strings.Repeat("some text, ", 1000))
-	f.Add(zstdOf(f, small))
-	f.Add(zstdOf(f, small, zstd.WithEncoderCRC(false)))
-	f.Add(zstdOf(f, make([]byte, 300_000)))
-	f.Add(zstdOf(f, small, zstd.WithSingleSegment(true)))
+	for _, data := range [][]byte{small, make([]byte, 300_000)} {
+		for _, o := range []zstd.EOption{zstd.WithEncoderCRC(true), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true)} {
+			w, err := zstd.NewWriter(nil, o)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(w.EncodeAll(data, nil))
+			if err := w.Close(); err != nil {
+				f.Fatal(err)
+			}
+		}
+	}
 	f.Fuzz(func(t *testing.T, packed []byte) {
 		file := bufio.NewReader(bytes.NewReader(packed))
 		one, err := newFrame(file)
