@@ -3,7 +3,6 @@ package stage
 import (
 	"archive/tar"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -57,7 +56,7 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, p packi
 		limit = min(release.MaxUnpacked, max(ratioFloor, p.size*maxRatio))
 	}
 	packed := &progressReader{ctx: ctx, r: from, report: p.progress}
-	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: map[string]kind{}, dirs: []string{"."},
+	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: entrySet{}, dirs: []string{"."},
 		again: p.again, fromDisk: s.fromDisk}
 	if err := x.clear(state.DigestsFile); err != nil {
 		return "", err
@@ -96,20 +95,6 @@ func faultOfMachine(err error) bool {
 // by two names that are the same to it, or by too many links to a file.
 var ofArchive = []unix.Errno{unix.ENAMETOOLONG, unix.EINVAL, unix.EILSEQ, unix.EEXIST, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.EMLINK}
 
-type kind byte
-
-const (
-	isDir kind = iota + 1
-	isFile
-	isLink
-)
-
-// nameKey is what seen has for a name: a hundred thousand names may have 1,024 bytes each.
-func nameKey(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return string(sum[:16])
-}
-
 type extractor struct {
 	format  string
 	disk    fsutil.Disk
@@ -118,8 +103,8 @@ type extractor struct {
 	limit   int64 // bytes that all files together may have
 	total   int64
 	entries int
-	seen    map[string]kind // by nameKey of the clean name
-	dirs    []string        // in the order of their making
+	seen    entrySet // of clean names
+	dirs    []string // in the order of their making
 	record  *digests
 	syncs   syncs
 	buf     [128 << 10]byte
@@ -201,7 +186,7 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 	if name == Marker || name == state.DigestsFile {
 		return errors.New("the name is reserved")
 	}
-	if old := x.seen[nameKey(name)]; old != 0 {
+	if old := x.seen.kind(name); old != 0 {
 		if old == isDir && h.Typeflag == tar.TypeDir {
 			return nil
 		}
@@ -219,7 +204,7 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		if err := checkTarget(name, h.Linkname); err != nil {
 			return err
 		}
-		x.seen[nameKey(name)] = isLink
+		x.seen.add(name, isLink)
 		if err := x.record.link(name, h.Linkname); err != nil {
 			return err
 		}
@@ -233,10 +218,10 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("hard link: %w", err)
 		}
-		if x.seen[nameKey(target)] != isFile {
+		if x.seen.kind(target) != isFile {
 			return fmt.Errorf("hard link to %.200q, which is not an earlier file of the archive", h.Linkname)
 		}
-		x.seen[nameKey(name)] = isFile
+		x.seen.add(name, isFile)
 		if err := x.recordAgain(target, name); err != nil {
 			return err
 		}
@@ -256,7 +241,7 @@ func (x *extractor) parents(dir string) error {
 	if dir == "." {
 		return nil
 	}
-	switch x.seen[nameKey(dir)] {
+	switch x.seen.kind(dir) {
 	case isDir:
 		return nil
 	case isFile, isLink:
@@ -270,9 +255,9 @@ func (x *extractor) parents(dir string) error {
 
 func (x *extractor) mkdir(name string) error {
 	if len(x.seen) > maxEntries {
-		return fmt.Errorf("more than %d directories", maxEntries)
+		return fmt.Errorf("more than %d entries with their directories", maxEntries)
 	}
-	x.seen[nameKey(name)] = isDir
+	x.seen.add(name, isDir)
 	x.dirs = append(x.dirs, name)
 	if x.again {
 		if st, err := x.root.Lstat(name); err == nil && st.IsDir() && own(st) && x.root.Chmod(name, 0o755) == nil {
@@ -299,7 +284,7 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	if h.Mode&0o111 != 0 {
 		mode = 0o755
 	}
-	x.seen[nameKey(name)] = isFile
+	x.seen.add(name, isFile)
 	f, old, err := x.leftover(name, mode)
 	if err == nil && f == nil {
 		f, err = x.disk.CreateBy(x.path(name), func() (*os.File, error) {

@@ -103,7 +103,7 @@ func (x *extractor) clearRest() error {
 		if err != nil || name == "." || name == state.DigestsFile {
 			return err
 		}
-		if x.seen[nameKey(name)] != 0 {
+		if x.seen.kind(name) != 0 {
 			found++
 			return nil
 		}

@@ -371,11 +371,12 @@ func TestANameThatIsMissingInTheEnd(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "README"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	x := &extractor{again: true, top: dir, seen: map[string]kind{nameKey("README"): isFile}}
+	x := &extractor{again: true, top: dir, seen: entrySet{}}
+	x.seen.add("README", isFile)
 	if err := x.clearRest(); err != nil {
 		t.Error(err)
 	}
-	x.seen[nameKey("readme")] = isFile
+	x.seen.add("readme", isFile)
 	if err := x.clearRest(); !faultOfMachine(err) {
 		t.Errorf("one file of two names: %v", err)
 	}

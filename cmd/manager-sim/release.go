@@ -108,6 +108,7 @@ With --fault the release is bad:
 	f.StringSliceVar(&o.Commands, "commands", nil, `what the program understands: probe, "config check"; without PROGRAM both`)
 	f.IntVar(&o.FirstStartSecs, "first-start-secs", 0, "how long a start may take until the health check first passes")
 	f.Int64Var(&o.PadBytes, "pad-bytes", 0, "add a file of this many bytes that does not compress")
+	f.IntVar(&o.PadFiles, "pad-files", 1, "add the bytes of --pad-bytes as so many files")
 	f.BoolVar(&o.RekorV2, "rekor-v2", false, "log the signature in Rekor v2, with a timestamp authority")
 	f.BoolVar(&replace, "replace", false, "publish the version again if it is published already; nodes that run it keep what they have")
 	f.BoolVar(&plain, "plain", false, "only the tarball: no tar.zst, and no digests of chunks in the manifest")

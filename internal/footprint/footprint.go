@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,14 +19,53 @@ var Tune = sync.OnceFunc(func() {
 	// The heap is small, and the window of a tar.zst is most of it: the collector runs before as
 	// much again is garbage.
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(12)
+		debug.SetGCPercent(8)
 	}
 	// A goroutine in a system call keeps its processor for up to 10 ms. Staging syncs while it
 	// downloads and unpacks: on two cores, all would often wait for the disk.
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
+	last := time.Now()
+	afterCollections(func() {
+		if time.Since(last) > unmapPause && mapped() > maxMapped {
+			unmap()
+			last = time.Now()
+		}
+	})
 })
+
+// The kernel maps 64 KiB of a program around each page that is used: after some hours of
+// everything that an agent does at times, all 16 MB of it are resident. Where more than
+// maxMapped bytes are, they are unmapped, and those in use mapped again, at most once in
+// unmapPause.
+const (
+	maxMapped  = 10 << 20
+	unmapPause = time.Second
+)
+
+// afterCollections calls f after each run of the collector: a process that does nothing has
+// none, and needs no timer.
+func afterCollections(f func()) {
+	// A pointer to a pointer: small objects without one live until others of their block are dead, too.
+	runtime.AddCleanup(new(*int), func(int) {
+		f()
+		afterCollections(f)
+	}, 0)
+}
+
+// mapped returns how many bytes of files are resident, by proc(5), statm; 0 if it is not known.
+func mapped() int {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident, shared int
+	if _, err := fmt.Sscan(string(text), &size, &resident, &shared); err != nil {
+		return 0
+	}
+	return shared * os.Getpagesize()
+}
 
 // Shrink gives back the memory that only the start, or a verification, needed: the heap's free
 // pages, and the mappings of the program's own code and constants. The latter stay in the page
@@ -34,6 +74,12 @@ var Tune = sync.OnceFunc(func() {
 func Shrink() {
 	Tune()
 	debug.FreeOSMemory()
+	unmap()
+}
+
+// unmap takes away the mappings of the program's own code and constants. Those in use are mapped
+// again, without a read of the disk.
+func unmap() {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return

@@ -2,6 +2,8 @@ package footprint
 
 import (
 	"reflect"
+	"runtime"
+	"sync/atomic"
 	"testing"
 )
 
@@ -28,5 +30,24 @@ Anonymous:          4096 kB
 	want := []mapping{{0x400000, 0xd00000}, {0xd00000, 0x1700000}}
 	if got := unmodified(smaps, "/opt/edge/versions/1.0.0/edge-agent"); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
+// Each run of the collector calls the function again.
+func TestAfterCollections(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	afterCollections(func() { calls.Add(1) })
+	for calls.Load() < 3 {
+		runtime.GC()
+	}
+}
+
+// Less of the program is resident afterwards, and the program goes on.
+func TestUnmap(t *testing.T) {
+	before := mapped()
+	unmap()
+	if after := mapped(); before == 0 || after >= before {
+		t.Errorf("%d bytes of files are resident; before, %d", after, before)
 	}
 }

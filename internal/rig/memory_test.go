@@ -27,6 +27,12 @@ func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 	}
 }
 
+// Nor with the number of its files: some 17 bytes of each name are kept.
+func TestMemoryWithManyFiles(t *testing.T) {
+	box.Long(t) // it packs, serves and syncs 30,000 files
+	memoryOf(t, fakerelease.Options{Formats: []string{release.FormatZstd}, Chunks: true, PadFiles: 30_000})
+}
+
 func memoryOf(t *testing.T, o fakerelease.Options) {
 	const padding, limit = 500_000_000, 32 << 20
 	b := setup(t, rig.NodeConfig{})

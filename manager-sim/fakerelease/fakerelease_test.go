@@ -33,6 +33,16 @@ func TestTarballsAreReproducible(t *testing.T) {
 	}
 }
 
+// As many files have the bytes of one.
+func TestPaddingInManyFiles(t *testing.T) {
+	t.Parallel()
+	one := publish(t, t.TempDir(), fakerelease.Options{Version: "1.0.0", PadBytes: 1000})
+	many := publish(t, t.TempDir(), fakerelease.Options{Version: "1.0.0", PadBytes: 1000, PadFiles: 301})
+	if many.Unpacked != one.Unpacked || many.SHA256 == one.SHA256 {
+		t.Errorf("%d bytes with the SHA-256 %s; in one file, %d with %s", many.Unpacked, many.SHA256, one.Unpacked, one.SHA256)
+	}
+}
+
 func TestSequencesRise(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -55,6 +55,7 @@ type Options struct {
 	BinaryName     string            // its name in the tarball; default "edge-agent"
 	Extra          map[string]string // more files: name in the tarball -> path
 	PadBytes       int64             // bytes of an extra file that does not compress
+	PadFiles       int               // in how many files; default 1
 	Fault          Fault
 	RekorV2        bool      // sign with Rekor v2 and a timestamp authority
 	SignedAt       time.Time // default: now
@@ -301,13 +302,30 @@ func (o Options) files() ([]file, error) {
 	if o.Fault.inside() {
 		files = append(files, textFile(FaultFile, string(o.Fault)+"\n"))
 	}
-	if o.PadBytes > 0 {
-		files = append(files, file{name: "padding", mode: 0o644, size: o.PadBytes, open: func() (io.ReadCloser, error) {
-			return io.NopCloser(io.LimitReader(rand.NewChaCha8([32]byte{1}), o.PadBytes)), nil
-		}})
-	}
+	files = append(files, o.padding()...)
 	slices.SortFunc(files, func(a, b file) int { return strings.Compare(a.name, b.name) })
 	return files, nil
+}
+
+// padding returns files that do not compress: one at the top, or many in directories of a
+// hundred, as a program in JavaScript has them.
+func (o Options) padding() []file {
+	if o.PadBytes <= 0 {
+		return nil
+	}
+	n := int64(max(o.PadFiles, 1))
+	var files []file
+	for i := range n {
+		name := "padding"
+		if n > 1 {
+			name = fmt.Sprintf("lib/module-%d/node_modules/some-package/file-%d.js", i/100, i)
+		}
+		size := o.PadBytes/n + min(1, max(0, o.PadBytes%n-i))
+		files = append(files, file{name: name, mode: 0o644, size: size, open: func() (io.ReadCloser, error) {
+			return io.NopCloser(io.LimitReader(rand.NewChaCha8([32]byte{1, byte(i), byte(i >> 8), byte(i >> 16)}), size)), nil
+		}})
+	}
+	return files
 }
 
 func nextSequence(dir, repository string) (uint64, error) {
