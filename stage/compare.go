@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/bilbycast/edge-agent/internal/state"
+	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 	"golang.org/x/sys/unix"
 )
@@ -101,7 +102,7 @@ func parseRecord(b []byte) (entries []recorded, ok bool) {
 	code := map[string]bool{}
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	for n := 0; lines.Scan(); n++ {
-		if n > 3*maxEntries {
+		if n > 3*tarstream.MaxEntries {
 			return nil, false
 		}
 		line := lines.Text()
@@ -169,7 +170,7 @@ func (e recorded) compare(ctx context.Context, root *os.Root) (why string, err e
 		}
 		to, err := root.Readlink(e.path)
 		if err == nil && to != e.target {
-			why = fmt.Sprintf("is a link to %s, and was one to %s", release.Foreign(to, maxPath), e.target)
+			why = fmt.Sprintf("is a link to %s, and was one to %s", release.Foreign(to, tarstream.MaxPath), e.target)
 		}
 		return why, err
 	}

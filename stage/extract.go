@@ -18,12 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits of one archive.
+// Limits of one archive, beside those of package tarstream.
 const (
-	maxEntries = 100_000
-	maxPath    = 1024 // bytes of a name or link target
-	maxDepth   = 64   // elements of a name
-	maxRatio   = 200  // unpacked to packed, where the manifest gives no size
+	maxRatio   = 200 // unpacked to packed, where the manifest gives no size
 	ratioFloor = 16 << 20
 )
 
@@ -56,7 +53,7 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, p packi
 		limit = min(release.MaxUnpacked, max(ratioFloor, p.size*maxRatio))
 	}
 	packed := &progressReader{ctx: ctx, r: from, report: p.progress}
-	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, seen: entrySet{}, dirs: []string{"."},
+	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, dirs: []string{"."},
 		again: p.again, fromDisk: s.fromDisk}
 	if err := x.clear(state.DigestsFile); err != nil {
 		return "", err
@@ -102,8 +99,7 @@ type extractor struct {
 	root    *os.Root
 	limit   int64 // bytes that all files together may have
 	total   int64
-	entries int
-	seen    entrySet // of clean names
+	entries tarstream.Entries
 	dirs    []string // in the order of their making
 	record  *digests
 	syncs   syncs
@@ -126,9 +122,9 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 		u.close()
 	}()
 	// The limit covers headers, too: PAX records count.
-	stream := &io.LimitedReader{R: u.ahead, N: x.limit + int64(maxEntries)*1024 + tarstream.MaxTrailer}
+	stream := &io.LimitedReader{R: u.ahead, N: x.limit + int64(tarstream.MaxEntries)*1024 + tarstream.MaxTrailer}
 	t := tar.NewReader(stream)
-	for {
+	for n := 0; ; n++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
@@ -137,11 +133,7 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("after %d entries: %w", x.entries, short(err, stream))
-		}
-		x.entries++
-		if x.entries > maxEntries {
-			return fmt.Errorf("more than %d entries", maxEntries)
+			return fmt.Errorf("after %d entries: %w", n, short(err, stream))
 		}
 		if err := x.entry(h, t); err != nil {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)
@@ -156,7 +148,7 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 	if err := u.from.Rest(); err != nil {
 		return err
 	}
-	if len(x.seen) == 0 {
+	if x.entries.Len() == 0 {
 		return errors.New("the archive is empty")
 	}
 	return nil
@@ -170,94 +162,42 @@ func short(err error, r *io.LimitedReader) error {
 }
 
 func (x *extractor) entry(h *tar.Header, body io.Reader) error {
-	if h.Typeflag == tar.TypeXGlobalHeader { // git archive writes its commit there
-		return nil
-	}
-	name, err := cleanName(h.Name)
+	e, err := x.entries.Next(h)
 	if err != nil {
 		return err
 	}
-	if name == "." {
-		if h.Typeflag != tar.TypeDir {
-			return errors.New("the top of the archive is not a directory")
+	for _, dir := range e.Dirs {
+		if err := x.mkdir(dir); err != nil {
+			return err
 		}
+	}
+	var op fsutil.Op
+	var link func(string, string) error
+	switch e.Kind {
+	case tarstream.Nothing:
 		return nil
-	}
-	if name == Marker || name == state.DigestsFile {
-		return errors.New("the name is reserved")
-	}
-	if old := x.seen.kind(name); old != 0 {
-		if old == isDir && h.Typeflag == tar.TypeDir {
-			return nil
-		}
-		return errors.New("a second entry of that name")
-	}
-	if err := x.parents(path.Dir(name)); err != nil {
-		return err
-	}
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return x.mkdir(name)
-	case tar.TypeReg:
-		return x.file(name, h, body)
-	case tar.TypeSymlink:
-		if err := checkTarget(name, h.Linkname); err != nil {
-			return err
-		}
-		x.seen.add(name, isLink)
-		if err := x.record.link(name, h.Linkname); err != nil {
-			return err
-		}
-		if err := x.clear(name); err != nil {
-			return err
-		}
-		return x.disk.Do(fsutil.Op{Kind: fsutil.OpSymlink, Path: x.path(name), To: h.Linkname},
-			func() error { return x.root.Symlink(h.Linkname, name) })
-	case tar.TypeLink:
-		target, err := cleanName(h.Linkname)
-		if err != nil {
-			return fmt.Errorf("hard link: %w", err)
-		}
-		if x.seen.kind(target) != isFile {
-			return fmt.Errorf("hard link to %.200q, which is not an earlier file of the archive", h.Linkname)
-		}
-		x.seen.add(name, isFile)
-		if err := x.recordAgain(target, name); err != nil {
-			return err
-		}
-		if err := x.clear(name); err != nil {
-			return err
-		}
-		return x.disk.Do(fsutil.Op{Kind: fsutil.OpLink, Path: x.path(name), To: x.path(target)},
-			func() error { return x.root.Link(target, name) })
+	case tarstream.Dir:
+		return x.mkdir(e.Name)
+	case tarstream.File:
+		return x.file(e.Name, h, body)
+	case tarstream.Link:
+		op, link = fsutil.Op{Kind: fsutil.OpSymlink, To: e.Target}, x.root.Symlink
+		err = x.record.link(e.Name, e.Target)
 	default:
-		return fmt.Errorf("is of type %q; only files, directories and links are accepted", h.Typeflag)
+		op, link = fsutil.Op{Kind: fsutil.OpLink, To: x.path(e.Target)}, x.root.Link
+		err = x.recordAgain(e.Target, e.Name)
 	}
-}
-
-// parents creates the directories above an entry. It refuses a parent that is a link or
-// a file: nothing is ever written through a link.
-func (x *extractor) parents(dir string) error {
-	if dir == "." {
-		return nil
+	if err == nil {
+		err = x.clear(e.Name)
 	}
-	switch x.seen.kind(dir) {
-	case isDir:
-		return nil
-	case isFile, isLink:
-		return fmt.Errorf("lies below %q, which is not a directory", dir)
-	}
-	if err := x.parents(path.Dir(dir)); err != nil {
+	if err != nil {
 		return err
 	}
-	return x.mkdir(dir)
+	op.Path = x.path(e.Name)
+	return x.disk.Do(op, func() error { return link(e.Target, e.Name) })
 }
 
 func (x *extractor) mkdir(name string) error {
-	if len(x.seen) > maxEntries {
-		return fmt.Errorf("more than %d entries with their directories", maxEntries)
-	}
-	x.seen.add(name, isDir)
 	x.dirs = append(x.dirs, name)
 	if x.again {
 		if st, err := x.root.Lstat(name); err == nil && st.IsDir() && own(st) && x.root.Chmod(name, 0o755) == nil {
@@ -284,7 +224,6 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	if h.Mode&0o111 != 0 {
 		mode = 0o755
 	}
-	x.seen.add(name, isFile)
 	f, old, err := x.leftover(name, mode)
 	if err == nil && f == nil {
 		f, err = x.disk.CreateBy(x.path(name), func() (*os.File, error) {

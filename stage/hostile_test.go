@@ -14,7 +14,7 @@ import (
 // nothing is written outside of the version's directory (unpack looks).
 func TestHostileArchives(t *testing.T) {
 	t.Parallel()
-	if hostile.MaxEntries != maxEntries || hostile.MaxPath != maxPath || hostile.MaxDepth != maxDepth || hostile.MaxTrailer != tarstream.MaxTrailer || hostile.Marker != Marker {
+	if hostile.MaxEntries != tarstream.MaxEntries || hostile.MaxPath != tarstream.MaxPath || hostile.MaxDepth != tarstream.MaxDepth || hostile.MaxTrailer != tarstream.MaxTrailer || hostile.Marker != Marker {
 		t.Fatal("package hostile has other limits")
 	}
 	cases := hostile.Cases()

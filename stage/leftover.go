@@ -103,7 +103,7 @@ func (x *extractor) clearRest() error {
 		if err != nil || name == "." || name == state.DigestsFile {
 			return err
 		}
-		if x.seen.kind(name) != 0 {
+		if x.entries.Has(name) {
 			found++
 			return nil
 		}
@@ -115,8 +115,8 @@ func (x *extractor) clearRest() error {
 		}
 		return nil
 	})
-	if err == nil && found != len(x.seen) {
-		err = fmt.Errorf("%d of %d entries are there: %w", found, len(x.seen), unix.ENOENT)
+	if err == nil && found != x.entries.Len() {
+		err = fmt.Errorf("%d of %d entries are there: %w", found, x.entries.Len(), unix.ENOENT)
 	}
 	return err
 }

@@ -167,6 +167,9 @@ func (d dirSource) Open(ctx context.Context, name string, _ int64, _ string) (Pa
 // tarSource is a tar file, which is searched again for each name.
 type tarSource struct{ f *os.File }
 
+// maxNames is how many entries of a tar file with a release are looked at.
+const maxNames = 100_000
+
 func (s *tarSource) Close() error { return s.f.Close() }
 
 func (*tarSource) Local() bool { return true }
@@ -178,7 +181,7 @@ func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (P
 		return Part{}, localError(name, err)
 	}
 	r := tar.NewReader(s.f)
-	for range maxEntries {
+	for range maxNames {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return Part{}, localError(name, fmt.Errorf("%s: %w", name, fs.ErrNotExist))
@@ -190,7 +193,7 @@ func (s *tarSource) Open(ctx context.Context, name string, _ int64, _ string) (P
 			return localPart(ctx, name, r, h.Size), nil
 		}
 	}
-	return Part{}, localError(name, fmt.Errorf("more than %d entries", maxEntries))
+	return Part{}, localError(name, fmt.Errorf("more than %d entries", maxNames))
 }
 
 // localError returns the final error of a local file. It is no fault of the network.

@@ -25,8 +25,9 @@ func newCheckCmd() *cobra.Command {
 		Short: "Check a signed release as a node would, before it is published",
 		Long: `Check verifies a release as a node would whose agent trusts the signer in the
 flags. It verifies the signature in manifest.sig.bundle with Sigstore's trust root,
-and the digest, size and chunks of each file. It also compares the files inside each
-tar.zst with those inside its tarball: nodes take one or the other. Do not publish a
+and the digest, size and chunks of each file. It refuses an archive that no node would
+unpack, such as one with a device or a link that leaves it, and compares the files inside
+each tar.zst with those inside its tarball: nodes take one or the other. Do not publish a
 release that it refuses.`,
 		Example: `  release-manifest check --repository acme/edge --workflow .github/workflows/release.yml release`,
 		Args:    cli.ExactArgs(1, "repository", "workflow"),

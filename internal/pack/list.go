@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path"
 	"slices"
 
 	"github.com/bilbycast/edge-agent/internal/tarstream"
@@ -25,18 +24,12 @@ type Listing struct {
 // entry is what a node keeps of an entry: it ignores owners, times and all modes but
 // "executable".
 type entry struct {
-	kind       byte // a Typeflag of package tar
+	kind       tarstream.Kind // a hard link is a file
 	executable bool
 	size       int64
 	sum        [sha256.Size]byte
 	target     string // of a symbolic link
 }
-
-// Limits of a Listing: those of a node.
-const (
-	maxEntries = 100_000
-	maxName    = 1024 // bytes of a name or link target
-)
 
 // List reads a packed file of that format.
 func List(format, file string) (Listing, error) {
@@ -57,31 +50,38 @@ func List(format, file string) (Listing, error) {
 		return unpacked.Rest()
 	}
 	l := Listing{entries: map[string]entry{}}
-	for t := tar.NewReader(unpacked); ; {
+	var all tarstream.Entries
+	for t, n := tar.NewReader(unpacked), 0; ; n++ {
 		h, err := t.Next()
 		if err == io.EOF {
-			return l, end()
-		}
-		if err == nil {
-			err = l.add(h, t)
+			if err := end(); err != nil || len(l.entries) > 0 {
+				return l, err
+			}
+			return l, errors.New("the archive is empty")
 		}
 		if err != nil {
-			return l, fmt.Errorf("after %d entries: %w", len(l.entries), err)
+			return l, fmt.Errorf("after %d entries: %w", n, err)
+		}
+		if err := l.add(&all, h, t); err != nil {
+			return l, fmt.Errorf("entry %.200q: %w", h.Name, err)
 		}
 	}
 }
 
-// add adds an entry whose content is body.
-func (l *Listing) add(h *tar.Header, body io.Reader) error {
-	name := path.Clean(h.Name)
-	if len(l.entries) >= maxEntries || len(name) > maxName || len(h.Linkname) > maxName {
-		return fmt.Errorf("more than %d entries, or a name of more than %d bytes", maxEntries, maxName)
+// add adds an entry whose content is body. It refuses what a node refuses.
+func (l *Listing) add(all *tarstream.Entries, h *tar.Header, body io.Reader) error {
+	one, err := all.Next(h)
+	if err != nil {
+		return err
 	}
-	e := entry{kind: h.Typeflag}
-	switch h.Typeflag {
-	case tar.TypeXGlobalHeader:
+	for _, dir := range one.Dirs { // they have no entries
+		l.entries[dir] = entry{kind: tarstream.Dir}
+	}
+	e := entry{kind: one.Kind}
+	switch one.Kind {
+	case tarstream.Nothing:
 		return nil
-	case tar.TypeReg:
+	case tarstream.File:
 		sum := sha256.New()
 		if _, err := io.Copy(sum, body); err != nil {
 			return err
@@ -89,23 +89,12 @@ func (l *Listing) add(h *tar.Header, body io.Reader) error {
 		e.executable, e.size = h.Mode&0o111 != 0, h.Size
 		sum.Sum(e.sum[:0])
 		l.Unpacked += h.Size
-	case tar.TypeLink: // the same file under another name
-		var ok bool
-		if e, ok = l.entries[path.Clean(h.Linkname)]; !ok || e.kind != tar.TypeReg {
-			return fmt.Errorf("%q is a hard link to %q, which is not an earlier file", name, h.Linkname)
-		}
-	case tar.TypeSymlink:
-		e.target = h.Linkname
+	case tarstream.HardLink: // the same file under another name
+		e = l.entries[one.Target]
+	case tarstream.Link:
+		e.target = one.Target
 	}
-	for dir := path.Dir(name); dir != "." && dir != "/"; dir = path.Dir(dir) { // whether or not they have entries
-		if _, ok := l.entries[dir]; ok {
-			break
-		}
-		l.entries[dir] = entry{kind: tar.TypeDir}
-	}
-	if name != "." {
-		l.entries[name] = e
-	}
+	l.entries[one.Name] = e
 	return nil
 }
 
@@ -126,20 +115,15 @@ func (l Listing) Same(o Listing) error {
 			return fmt.Errorf("%q is %s, but in the tarball %s", name, b, a)
 		}
 	}
-	if len(names) == 0 {
-		return errors.New("it is empty")
-	}
 	return nil
 }
 
 func (e entry) String() string {
 	switch e.kind {
-	case tar.TypeReg:
+	case tarstream.File:
 		return fmt.Sprintf("%s of %d bytes with the SHA-256 %x", map[bool]string{true: "a program", false: "a file"}[e.executable], e.size, e.sum)
-	case tar.TypeDir:
+	case tarstream.Dir:
 		return "a directory"
-	case tar.TypeSymlink:
-		return fmt.Sprintf("a link to %q", e.target)
 	}
-	return fmt.Sprintf("of type %q", e.kind)
+	return fmt.Sprintf("a link to %q", e.target)
 }

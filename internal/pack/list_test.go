@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bilbycast/edge-agent/internal/hostile"
 	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 )
@@ -65,17 +66,15 @@ func TestWhatANodeWouldUnpack(t *testing.T) {
 			{Typeflag: tar.TypeReg, Name: "bin/edge", Linkname: "program", Mode: 0o711, Uid: 7, ModTime: time.Unix(7, 0)},
 			of(tar.TypeSymlink, "bin/link", "edge"),
 		}, ""},
-		"a byte":          {append(tarball[:3:3], file("lib/a", "dATA", 0o644)), `"lib/a" is a file of 4 bytes with the SHA-256 `},
-		"a size":          {append(tarball[:3:3], file("lib/a", "data and more", 0o644)), `"lib/a" is a file of 13 bytes`},
-		"a mode":          {append(tarball[:3:3], file("lib/a", "data", 0o755)), `"lib/a" is a program of 4 bytes`},
-		"a name":          {append(tarball[:3:3], file("lib/b", "data", 0o644)), `it lacks "lib/a"`},
-		"one file more":   {append(tarball[:4:4], file("lib/b", "data", 0o644)), `it has "lib/b", which the tarball lacks`},
-		"one file fewer":  {tarball[:3], `it lacks "lib"`},
-		"another link":    {append(tarball[:2:2], of(tar.TypeSymlink, "bin/link", "other"), tarball[3]), `"bin/link" is a link to "other", but in the tarball a link to "edge"`},
-		"a copy":          {append(tarball[:2:2], file("bin/link", "program", 0o755), tarball[3]), `"bin/link" is a program of 7 bytes`},
-		"a directory":     {append(tarball[:4:4], of(tar.TypeDir, "empty/", "")), `it has "empty"`},
-		"a device":        {append(tarball[:4:4], of(tar.TypeFifo, "fifo", "")), `it has "fifo"`},
-		"nothing but a .": {[]tar.Header{of(tar.TypeDir, "./", "")}, `it lacks "bin"`},
+		"a byte":         {append(tarball[:3:3], file("lib/a", "dATA", 0o644)), `"lib/a" is a file of 4 bytes with the SHA-256 `},
+		"a size":         {append(tarball[:3:3], file("lib/a", "data and more", 0o644)), `"lib/a" is a file of 13 bytes`},
+		"a mode":         {append(tarball[:3:3], file("lib/a", "data", 0o755)), `"lib/a" is a program of 4 bytes`},
+		"a name":         {append(tarball[:3:3], file("lib/b", "data", 0o644)), `it lacks "lib/a"`},
+		"one file more":  {append(tarball[:4:4], file("lib/b", "data", 0o644)), `it has "lib/b", which the tarball lacks`},
+		"one file fewer": {tarball[:3], `it lacks "lib"`},
+		"another link":   {append(tarball[:2:2], of(tar.TypeSymlink, "bin/link", "other"), tarball[3]), `"bin/link" is a link to "other", but in the tarball a link to "edge"`},
+		"a copy":         {append(tarball[:2:2], file("bin/link", "program", 0o755), tarball[3]), `"bin/link" is a program of 7 bytes`},
+		"a directory":    {append(tarball[:4:4], of(tar.TypeDir, "empty/", "")), `it has "empty"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -160,5 +159,29 @@ func TestBytesAfterTheLastEntry(t *testing.T) {
 		if _, err := List(format, file); err == nil || !strings.Contains(err.Error(), "after the last entry") {
 			t.Errorf("%s: %v", format, err)
 		}
+	}
+}
+
+// A hostile archive is refused as a node refuses it, but for the limit of its bytes, which is the
+// manifest's.
+func TestHostileArchives(t *testing.T) {
+	t.Parallel()
+	for _, c := range hostile.Cases() {
+		if c.Error == "may unpack to" {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			if c.Slow && testing.Short() {
+				t.Skip("slow")
+			}
+			file := filepath.Join(t.TempDir(), "x.tar.gz")
+			if err := os.WriteFile(file, c.Tarball(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := List(release.FormatGzip, file); err == nil || !strings.Contains(err.Error(), c.Error) {
+				t.Errorf("got %v, want %q", err, c.Error)
+			}
+		})
 	}
 }

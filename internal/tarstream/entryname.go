@@ -1,4 +1,4 @@
-package stage
+package tarstream
 
 import (
 	"errors"
@@ -18,8 +18,8 @@ func cleanName(name string) (string, error) {
 		return "", errors.New("the name is absolute")
 	}
 	parts := strings.Split(name, "/")
-	if len(parts) > maxDepth {
-		return "", fmt.Errorf("the name has %d elements, more than %d", len(parts), maxDepth)
+	if len(parts) > MaxDepth {
+		return "", fmt.Errorf("the name has %d elements, more than %d", len(parts), MaxDepth)
 	}
 	for _, p := range parts {
 		if p == ".." {
@@ -66,8 +66,8 @@ func checkBytes(s string) error {
 	if s == "" {
 		return errors.New("the name is empty")
 	}
-	if len(s) > maxPath {
-		return fmt.Errorf("the name has %d bytes, more than %d", len(s), maxPath)
+	if len(s) > MaxPath {
+		return fmt.Errorf("the name has %d bytes, more than %d", len(s), MaxPath)
 	}
 	if !utf8.ValidString(s) {
 		return errors.New("the name is not UTF-8")
