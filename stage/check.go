@@ -20,8 +20,17 @@ import (
 // does not matter.
 func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 	s.Progress(PhaseCheck, 0, 0)
+	if err := s.checkProgram(dir); err != nil || s.NoRun {
+		return err
+	}
 	bin := filepath.Join(dir, s.Binary)
-	st, err := os.Lstat(bin)
+	_, err := execute(ctx, s.Check, bin, dir, "version")
+	return unsound(err, "self-check", s.Binary, bin, "version")
+}
+
+// checkProgram looks at the program of the release in dir.
+func (s *Stager) checkProgram(dir string) error {
+	st, err := os.Lstat(filepath.Join(dir, s.Binary))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return release.Errorf(release.ExtractFailed, "the release has no %s", s.Binary)
@@ -33,12 +42,8 @@ func (s *Stager) selfCheck(ctx context.Context, dir string) error {
 		return release.Errorf(release.ExtractFailed, "%s of the release is not a regular file", s.Binary)
 	case st.Mode()&0o111 == 0:
 		return release.Errorf(release.ExtractFailed, "%s of the release is not executable", s.Binary)
-	case s.NoRun:
-		return nil
 	}
-
-	_, err = execute(ctx, s.Check, bin, dir, "version")
-	return unsound(err, "self-check", s.Binary, bin, "version")
+	return nil
 }
 
 // unsound returns what the error of execute says of a release, with its code; nil for nil.

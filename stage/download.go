@@ -307,8 +307,9 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 	if err != nil {
 		return err
 	}
-	// A tarball never begins with text, and nowhere looks like a page.
-	if b, err := body.Peek(512); !d.src.Local() && len(b) > 0 {
+	// A tarball never begins with text, and hardly anywhere looks like a page. A chunk that does
+	// would do so again.
+	if b, err := body.Peek(512); !d.src.Local() && len(b) > 0 && (p.From == 0 || d.chunks == nil) {
 		if kind := http.DetectContentType(b); strings.HasPrefix(kind, "text/html") || p.From == 0 && strings.HasPrefix(kind, "text/") {
 			if err != nil && err != io.EOF { // it says more than the beginning
 				return err
@@ -330,7 +331,9 @@ func (d *download) readPart(ctx context.Context, p Part, body *bufio.Reader) err
 		}
 		return err
 	}
-	d.etag = p.ETag
+	if d.chunks == nil { // a chunk is proved whichever server sends it, and some hosts have several
+		d.etag = p.ETag
+	}
 	d.responses++
 	if d.chunks != nil {
 		d.chunks.idle++

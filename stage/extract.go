@@ -20,7 +20,8 @@ import (
 
 // Limits of one archive, beside those of package tarstream.
 const (
-	maxRatio   = 200 // unpacked to packed, where the manifest gives no size
+	maxRatio   = 200     // unpacked to packed, where the manifest gives no size
+	maxHeader  = 5 << 10 // bytes of an entry beside its content: two headers, PAX records of a name and a target, padding
 	ratioFloor = 16 << 20
 )
 
@@ -53,7 +54,7 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, p packi
 		limit = min(release.MaxUnpacked, max(ratioFloor, p.size*maxRatio))
 	}
 	packed := &progressReader{ctx: ctx, r: from, report: p.progress}
-	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit, dirs: []string{"."},
+	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit,
 		again: p.again, fromDisk: s.fromDisk}
 	if err := x.clear(state.DigestsFile); err != nil {
 		return "", err
@@ -100,7 +101,6 @@ type extractor struct {
 	limit   int64 // bytes that all files together may have
 	total   int64
 	entries tarstream.Entries
-	dirs    []string // in the order of their making
 	record  *digests
 	syncs   syncs
 	buf     [128 << 10]byte
@@ -122,14 +122,14 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 		u.close()
 	}()
 	// The limit covers headers, too: PAX records count.
-	stream := &io.LimitedReader{R: u.ahead, N: x.limit + int64(tarstream.MaxEntries)*1024 + tarstream.MaxTrailer}
+	stream := &io.LimitedReader{R: u.ahead, N: x.limit + tarstream.MaxEntries*maxHeader + tarstream.MaxTrailer}
 	t := tar.NewReader(stream)
 	for n := 0; ; n++ {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
 		h, err := t.Next()
-		if err == io.EOF {
+		if err == io.EOF && stream.N > 0 { // not for its own limit
 			break
 		}
 		if err != nil {
@@ -198,7 +198,6 @@ func (x *extractor) entry(h *tar.Header, body io.Reader) error {
 }
 
 func (x *extractor) mkdir(name string) error {
-	x.dirs = append(x.dirs, name)
 	if x.again {
 		if st, err := x.root.Lstat(name); err == nil && st.IsDir() && own(st) && x.root.Chmod(name, 0o755) == nil {
 			return nil
@@ -268,14 +267,32 @@ func (x *extractor) recordAgain(file, name string) error {
 
 func (x *extractor) path(name string) string { return path.Join(x.top, name) }
 
-// sync makes the names durable; the files are synced by syncs.
-func (x *extractor) sync() error {
-	for i := len(x.dirs) - 1; i >= 0; i-- {
-		if err := x.disk.SyncDir(x.path(x.dirs[i])); err != nil {
+// sync makes the names durable; the files are synced by syncs. It reads the directories, whose names
+// may take more memory than there is.
+func (x *extractor) sync() error { return x.syncDir(".") }
+
+func (x *extractor) syncDir(name string) error {
+	d, err := x.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for {
+		some, err := d.ReadDir(256)
+		for _, e := range some {
+			if e.IsDir() {
+				if err := x.syncDir(path.Join(name, e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+		if err == io.EOF {
+			return x.disk.SyncDir(x.path(name))
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // progressReader reads until ctx is done: one file of a release may take minutes.

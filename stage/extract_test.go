@@ -1,6 +1,8 @@
 package stage
 
 import (
+	"archive/tar"
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/internal/hostile"
 	"github.com/bilbycast/edge-agent/internal/state"
+	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/google/go-cmp/cmp"
 )
@@ -119,4 +122,36 @@ func FuzzExtract(f *testing.F) {
 			return nil
 		})
 	})
+}
+
+// An archive of as many entries as a node accepts may have the longest names.
+func TestTheLongestEntry(t *testing.T) {
+	t.Parallel()
+	for _, h := range []tar.Header{
+		{Typeflag: tar.TypeSymlink, Name: strings.Repeat("é", tarstream.MaxPath/2), Linkname: strings.Repeat("é", tarstream.MaxPath/2)},
+		{Typeflag: tar.TypeSymlink, Name: strings.Repeat("n", tarstream.MaxPath), Linkname: strings.Repeat("l", tarstream.MaxPath), Format: tar.FormatGNU},
+	} {
+		var b bytes.Buffer
+		if err := tar.NewWriter(&b).WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if b.Len()+511 > maxHeader { // of padding
+			t.Errorf("%d bytes", b.Len())
+		}
+	}
+}
+
+// An archive that reaches its limit where an entry ends is not complete.
+func TestTheLimitBetweenEntries(t *testing.T) {
+	t.Parallel()
+	b := archive(t, "dir a", "dir b", "dir c")
+	s := &Stager{Config: Config{Progress: func(string, int64, int64) {}}}
+	for most, want := range map[int64]string{2 * 512: "more than its limit", 6 * 512: ""} {
+		p := packing{format: release.FormatGzip, size: int64(len(b)), progress: func(int64) {}}
+		p.unpacked = most - tarstream.MaxEntries*maxHeader - tarstream.MaxTrailer
+		_, err := s.extract(t.Context(), bytes.NewReader(b), t.TempDir(), p)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bytes: %v, want %q", most, err, want)
+		}
+	}
 }

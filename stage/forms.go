@@ -57,6 +57,9 @@ func (s *Stager) forms(rel verify.Release, a release.Artefact) ([]form, error) {
 		}
 	}
 	forms[len(forms)-1].last = true
+	if exists(s.plainMark(a.SHA256)) {
+		return forms[len(forms)-1:], nil
+	}
 	forms = s.resumable(forms)
 	for i, f := range forms {
 		for _, o := range forms {
@@ -88,12 +91,23 @@ func (s *Stager) resumable(forms []form) []form {
 	return slices.DeleteFunc(forms, func(f form) bool { return !f.lastFile })
 }
 
+// plainMark is the file that remembers, over a restart, that a form of a release was wrong, so that
+// only the tarball is taken, by its own digest: the others would be downloaded again and again.
+func (s *Stager) plainMark(tarball string) string { return s.Layout.Download(tarball + ".plain") }
+
 // removeOthers removes what earlier attempts left of the other forms.
 func (s *Stager) removeOthers(f form) {
 	for _, sum := range f.others {
 		if path := s.Layout.Download(sum); exists(path) {
 			s.Layout.Disk().Discard(path)
 		}
+	}
+}
+
+// remember makes an empty file. Without it, only time is lost.
+func (s *Stager) remember(path string) {
+	if f, err := s.Layout.Disk().Create(path, os.O_WRONLY, 0o600); err == nil {
+		f.Close()
 	}
 }
 
@@ -114,13 +128,21 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 	downloaded = sync.OnceFunc(downloaded)
 	for i, f := range forms {
 		record, err = s.take(ctx, src, v, f, downloaded)
+		if err == nil && !f.lastFile {
+			err = s.checkProgram(s.Layout.Partial(v))
+		}
 		if err == nil {
 			return f, record, nil
 		}
 		if !interrupted(ctx) {
 			s.Layout.Disk().Discard(s.Layout.Partial(v))
 		}
+		mark := s.plainMark(forms[len(forms)-1].SHA256)
 		if f.last || ctx.Err() != nil {
+			if !interrupted(ctx) && !isCode(err, release.NetworkError) {
+				s.removeOthers(f)
+				s.Layout.Disk().Discard(mark)
+			}
 			return f, "", err
 		}
 		next := forms[i+1]
@@ -129,6 +151,9 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 		}
 		if next.SHA256 != f.SHA256 && !isCode(err, release.NetworkError) { // what is verified of it may be resumed
 			s.Layout.Disk().Discard(s.Layout.Download(f.SHA256))
+		}
+		if f.faulty(err) && !isCode(err, release.NetworkError) {
+			s.remember(mark)
 		}
 		s.note("%s: %v (%s): taking %s instead", f.says(), err, release.CodeOf(err), next.says())
 	}

@@ -220,7 +220,8 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	}
 	partial := s.Layout.Partial(v)
 	s.removeLeftovers(ctx, func(dir string) bool { return dir == filepath.Base(partial) }, func(download string) bool {
-		return slices.ContainsFunc(forms, func(f form) bool { return download == filepath.Base(s.Layout.Download(f.SHA256)) })
+		return download == filepath.Base(s.plainMark(a.SHA256)) ||
+			slices.ContainsFunc(forms, func(f form) bool { return download == filepath.Base(s.Layout.Download(f.SHA256)) })
 	})
 	tree, err := s.Layout.Tree()
 	if err != nil {
@@ -250,6 +251,7 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 		return Staged{}, err
 	}
 	s.removeOthers(f)
+	disk.Discard(s.plainMark(a.SHA256))
 	if err := s.finish(ctx, rel, a, record); err != nil {
 		if !interrupted(ctx) {
 			disk.Discard(partial)

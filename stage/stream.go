@@ -17,7 +17,7 @@ type stream struct {
 	mu       sync.Mutex
 	changed  sync.Cond
 	verified int64  // the first bytes of file that are proved to be the signed ones
-	turn     uint64 // counts the changes of verified
+	fewer    uint64 // times that verified became less
 	err      error  // of the download, which has ended
 }
 
@@ -31,8 +31,10 @@ func newStream(file *os.File, size int64) *stream {
 func (s *stream) verify(n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n < s.verified {
+		s.fewer++
+	}
 	s.verified = n
-	s.turn++
 	s.changed.Broadcast()
 }
 
@@ -52,29 +54,31 @@ var (
 
 func (s *stream) Read(b []byte) (int, error) {
 	for {
-		most, turn, err := s.wait()
+		most, fewer, err := s.wait()
 		if err != nil {
 			return 0, err
 		}
 		n, err := s.file.ReadAt(b[:min(int64(len(b)), most)], s.at)
-		s.at += int64(n)
-		if n > 0 || err != io.EOF {
-			return n, err
-		}
-		// Another process shortened the file. The download finds that, and begins again.
-		if err := s.change(turn); err != nil {
-			return 0, err
+		if s.same(fewer) {
+			if n > 0 || err != io.EOF {
+				s.at += int64(n)
+				return n, err
+			}
+			// Another process shortened the file. The download finds that, and begins again.
+			if err := s.change(fewer); err != nil {
+				return 0, err
+			}
 		}
 	}
 }
 
 // wait returns how many verified bytes follow; io.EOF at the end.
-func (s *stream) wait() (most int64, turn uint64, err error) {
+func (s *stream) wait() (most int64, fewer uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.at < s.size {
 		if s.verified > s.at {
-			return s.verified - s.at, s.turn, nil
+			return s.verified - s.at, s.fewer, nil
 		}
 		if s.err != nil {
 			return 0, 0, s.err
@@ -84,11 +88,18 @@ func (s *stream) wait() (most int64, turn uint64, err error) {
 	return 0, 0, io.EOF
 }
 
-// change waits until verified has changed since that turn.
-func (s *stream) change(turn uint64) error {
+// same reports whether what was verified is: the file may have been written anew during a read.
+func (s *stream) same(fewer uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.turn == turn {
+	return s.fewer == fewer
+}
+
+// change waits until less is verified.
+func (s *stream) change(fewer uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.fewer == fewer {
 		if s.err == errDownloaded {
 			return io.ErrUnexpectedEOF
 		}

@@ -307,8 +307,8 @@ func (o Options) files() ([]file, error) {
 	return files, nil
 }
 
-// padding returns files that do not compress: one at the top, or many in directories of a
-// hundred, as a program in JavaScript has them.
+// padding returns files that do not compress: one at the top, or many, each in directories of its
+// own, as a program in JavaScript has them.
 func (o Options) padding() []file {
 	if o.PadBytes <= 0 {
 		return nil
@@ -318,7 +318,7 @@ func (o Options) padding() []file {
 	for i := range n {
 		name := "padding"
 		if n > 1 {
-			name = fmt.Sprintf("lib/module-%d/node_modules/some-package/file-%d.js", i/100, i)
+			name = fmt.Sprintf("lib/node_modules/package-%d/dist/index.js", i)
 		}
 		size := o.PadBytes/n + min(1, max(0, o.PadBytes%n-i))
 		files = append(files, file{name: name, mode: 0o644, size: size, open: func() (io.ReadCloser, error) {
