@@ -55,6 +55,9 @@ func (s *Stager) openDownload(f form, src Source) (*download, error) {
 // and the download starts once more. Where the repository has other names, what one of them
 // has is refused, and the next one is asked.
 func (s *Stager) download(ctx context.Context, src Source, d *download) error {
+	if d.began { // to verify what is here takes a while
+		s.Progress(PhaseDownload, 0, d.limit)
+	}
 	if err := d.rehash(); err != nil {
 		return err
 	}
@@ -164,11 +167,6 @@ func (d *download) notHere(err error) error {
 		return err
 	}
 	return release.Errorf(release.NetworkError, "fetch %s: %w%w", d.src.Describe(d.form.file), err, otherFile{})
-}
-
-func isCode(err error, code release.Code) bool {
-	var e *release.Error
-	return errors.As(err, &e) && e.Code == code
 }
 
 // download is one tarball being downloaded; f and sum have its first have bytes.

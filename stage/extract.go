@@ -267,12 +267,16 @@ func (x *extractor) recordAgain(file, name string) error {
 
 func (x *extractor) path(name string) string { return path.Join(x.top, name) }
 
-// sync makes the names durable; the files are synced by syncs. It reads the directories, whose names
-// may take more memory than there is.
-func (x *extractor) sync() error { return x.syncDir(".") }
+// sync makes the names durable; the files are synced by syncs.
+func (x *extractor) sync() error {
+	return x.walk(".", func(_ string, e fs.DirEntry) (bool, error) { return e.IsDir(), nil },
+		func(dir string) error { return x.disk.SyncDir(x.path(dir)) })
+}
 
-func (x *extractor) syncDir(name string) error {
-	d, err := x.root.Open(name)
+// walk calls each for what is in dir and in those directories below for which it returns true, and
+// after at the end of each directory. It keeps no list: the names may take more memory than there is.
+func (x *extractor) walk(dir string, each func(name string, e fs.DirEntry) (into bool, err error), after func(dir string) error) error {
+	d, err := x.root.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -280,14 +284,17 @@ func (x *extractor) syncDir(name string) error {
 	for {
 		some, err := d.ReadDir(256)
 		for _, e := range some {
-			if e.IsDir() {
-				if err := x.syncDir(path.Join(name, e.Name())); err != nil {
-					return err
-				}
+			name := path.Join(dir, e.Name())
+			into, err := each(name, e)
+			if err == nil && into {
+				err = x.walk(name, each, after)
+			}
+			if err != nil {
+				return err
 			}
 		}
 		if err == io.EOF {
-			return x.disk.SyncDir(x.path(name))
+			return after(dir)
 		}
 		if err != nil {
 			return err

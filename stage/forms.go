@@ -261,3 +261,8 @@ func (f form) says() string {
 	}
 	return f.file
 }
+
+func isCode(err error, code release.Code) bool {
+	var e *release.Error
+	return errors.As(err, &e) && e.Code == code
+}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -92,29 +91,16 @@ func (x *extractor) clearRest() error {
 		return nil
 	}
 	found := 0
-	err := filepath.WalkDir(x.top, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+	err := x.walk(".", func(name string, e fs.DirEntry) (bool, error) {
+		switch {
+		case name == state.DigestsFile:
+			return false, nil
+		case !x.entries.Has(name):
+			return false, x.disk.Discard(x.path(name))
 		}
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(x.top, path)
-		if err != nil || name == "." || name == state.DigestsFile {
-			return err
-		}
-		if x.entries.Has(name) {
-			found++
-			return nil
-		}
-		if err := x.disk.Discard(path); err != nil {
-			return err
-		}
-		if e.IsDir() {
-			return fs.SkipDir
-		}
-		return nil
-	})
+		found++
+		return e.IsDir(), nil
+	}, func(string) error { return nil })
 	if err == nil && found != x.entries.Len() {
 		err = fmt.Errorf("%d of %d entries are there: %w", found, x.entries.Len(), unix.ENOENT)
 	}

@@ -371,7 +371,12 @@ func TestANameThatIsMissingInTheEnd(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "README"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	x := &extractor{again: true, top: dir}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	x := &extractor{again: true, top: dir, root: root}
 	add := func(name string) {
 		t.Helper()
 		if _, err := x.entries.Next(&tar.Header{Name: name, Typeflag: tar.TypeReg}); err != nil {

@@ -34,18 +34,22 @@ func TestMemoryWithManyFiles(t *testing.T) {
 }
 
 func memoryOf(t *testing.T, o fakerelease.Options) {
-	const padding, limit = 500_000_000, 32 << 20
+	const padding = 500_000_000
 	b := setup(t, rig.NodeConfig{})
 	o.Version, o.Binary, o.PadBytes = "1.1.0", b.bin["1.1.0"], padding
 	if _, err := b.Publish(o); err != nil {
 		t.Fatal(err)
 	}
-	var pid int
-	started := b.wait(0, "the start", func(e rig.Entry) bool { return e.From == rig.FromNode && e.Type == "started" })
-	if _, err := fmt.Sscanf(started.Message, "pid %d", &pid); err != nil {
-		t.Fatal(err)
-	}
+	pid := b.started(0)
 	mark, _ := b.upgrade("1.1.0")
+	b.peakWhileStaging(pid, mark)
+}
+
+// peakWhileStaging follows the agent, a process, until it has staged the release of an upgrade that
+// began after mark, and until its new version runs.
+func (b *bench) peakWhileStaging(pid, mark int) {
+	b.t.Helper()
+	const limit = 32 << 20
 	staged := make(chan struct{})
 	go func() {
 		defer close(staged)
@@ -59,9 +63,9 @@ func memoryOf(t *testing.T, o fakerelease.Options) {
 		}
 		select {
 		case <-staged:
-			t.Logf("peak RSS of the agent while it staged %d bytes: %.1f MiB", padding, float64(peak)/(1<<20))
+			b.t.Logf("peak RSS of the agent while it staged the release: %.1f MiB", float64(peak)/(1<<20))
 			if peak == 0 || peak > limit {
-				t.Errorf("peak RSS is %d bytes; the limit is %d", peak, limit)
+				b.t.Errorf("peak RSS is %d bytes; the limit is %d", peak, limit)
 			}
 			b.wait(mark, "ready", func(e rig.Entry) bool { return e.Type == "ready" })
 			return
