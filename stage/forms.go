@@ -91,7 +91,7 @@ func (s *Stager) resumable(forms []form) []form {
 	return slices.DeleteFunc(forms, func(f form) bool { return !f.lastFile })
 }
 
-// plainMark is the file that remembers, over a restart, that a form of a release was wrong, so that
+// plainMark is the directory that remembers, over a restart, that a form of a release was wrong, so that
 // only the tarball is taken, by its own digest: the others would be downloaded again and again.
 func (s *Stager) plainMark(tarball string) string { return s.Layout.Download(tarball + ".plain") }
 
@@ -101,13 +101,6 @@ func (s *Stager) removeOthers(f form) {
 		if path := s.Layout.Download(sum); exists(path) {
 			s.Layout.Disk().Discard(path)
 		}
-	}
-}
-
-// remember makes an empty file. Without it, only time is lost.
-func (s *Stager) remember(path string) {
-	if f, err := s.Layout.Disk().Create(path, os.O_WRONLY, 0o600); err == nil {
-		f.Close()
 	}
 }
 
@@ -137,12 +130,7 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 		if !interrupted(ctx) {
 			s.Layout.Disk().Discard(s.Layout.Partial(v))
 		}
-		mark := s.plainMark(forms[len(forms)-1].SHA256)
 		if f.last || ctx.Err() != nil {
-			if !interrupted(ctx) && !isCode(err, release.NetworkError) {
-				s.removeOthers(f)
-				s.Layout.Disk().Discard(mark)
-			}
 			return f, "", err
 		}
 		next := forms[i+1]
@@ -153,7 +141,7 @@ func (s *Stager) takeOne(ctx context.Context, src Source, v release.Version, for
 			s.Layout.Disk().Discard(s.Layout.Download(f.SHA256))
 		}
 		if f.faulty(err) && !isCode(err, release.NetworkError) {
-			s.remember(mark)
+			s.Layout.Disk().Mkdir(s.plainMark(forms[len(forms)-1].SHA256), 0o700) // without it, only time is lost
 		}
 		s.note("%s: %v (%s): taking %s instead", f.says(), err, release.CodeOf(err), next.says())
 	}

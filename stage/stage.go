@@ -218,9 +218,9 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	if err != nil {
 		return Staged{}, err
 	}
-	partial := s.Layout.Partial(v)
+	partial, mark := s.Layout.Partial(v), s.plainMark(a.SHA256)
 	s.removeLeftovers(ctx, func(dir string) bool { return dir == filepath.Base(partial) }, func(download string) bool {
-		return download == filepath.Base(s.plainMark(a.SHA256)) ||
+		return download == filepath.Base(mark) ||
 			slices.ContainsFunc(forms, func(f form) bool { return download == filepath.Base(s.Layout.Download(f.SHA256)) })
 	})
 	tree, err := s.Layout.Tree()
@@ -247,11 +247,13 @@ func (s *Stager) Stage(ctx context.Context, src Source, rel verify.Release, a re
 	s.pruneFor(ctx, v)
 	signerFirst(src, rel)
 	f, record, err := s.takeOne(ctx, src, v, forms, downloaded)
+	if err == nil || ctx.Err() == nil && !ofDevice(err) && !isCode(err, release.NetworkError) {
+		s.removeOthers(f)
+		disk.Discard(mark)
+	}
 	if err != nil {
 		return Staged{}, err
 	}
-	s.removeOthers(f)
-	disk.Discard(s.plainMark(a.SHA256))
 	if err := s.finish(ctx, rel, a, record); err != nil {
 		if !interrupted(ctx) {
 			disk.Discard(partial)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // stream reads a download while it is being made. It returns only bytes that are verified:
@@ -16,9 +17,10 @@ type stream struct {
 
 	mu       sync.Mutex
 	changed  sync.Cond
-	verified int64  // the first bytes of file that are proved to be the signed ones
-	fewer    uint64 // times that verified became less
-	err      error  // of the download, which has ended
+	verified int64 // the first bytes of file that are proved to be the signed ones
+	err      error // of the download, which has ended
+
+	fewer atomic.Uint64 // times that verified became less, and the file may be written anew
 }
 
 func newStream(file *os.File, size int64) *stream {
@@ -32,7 +34,7 @@ func (s *stream) verify(n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n < s.verified {
-		s.fewer++
+		s.fewer.Add(1)
 	}
 	s.verified = n
 	s.changed.Broadcast()
@@ -59,7 +61,7 @@ func (s *stream) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		n, err := s.file.ReadAt(b[:min(int64(len(b)), most)], s.at)
-		if s.same(fewer) {
+		if s.fewer.Load() == fewer {
 			if n > 0 || err != io.EOF {
 				s.at += int64(n)
 				return n, err
@@ -78,7 +80,7 @@ func (s *stream) wait() (most int64, fewer uint64, err error) {
 	defer s.mu.Unlock()
 	for s.at < s.size {
 		if s.verified > s.at {
-			return s.verified - s.at, s.fewer, nil
+			return s.verified - s.at, s.fewer.Load(), nil
 		}
 		if s.err != nil {
 			return 0, 0, s.err
@@ -88,18 +90,11 @@ func (s *stream) wait() (most int64, fewer uint64, err error) {
 	return 0, 0, io.EOF
 }
 
-// same reports whether what was verified is: the file may have been written anew during a read.
-func (s *stream) same(fewer uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fewer == fewer
-}
-
 // change waits until less is verified.
 func (s *stream) change(fewer uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.fewer == fewer {
+	for s.fewer.Load() == fewer {
 		if s.err == errDownloaded {
 			return io.ErrUnexpectedEOF
 		}

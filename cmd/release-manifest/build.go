@@ -17,6 +17,7 @@ import (
 
 	"github.com/bilbycast/edge-agent/cmd/internal/cli"
 	packed "github.com/bilbycast/edge-agent/internal/pack"
+	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/klauspost/compress/gzip"
 	"github.com/spf13/cobra"
@@ -78,7 +79,10 @@ until the health check first passes, for a first start that migrates data.`,
 			if cmd.Flags().Changed("first-start-secs") && (o.firstStart < 1 || o.firstStart > release.MaxFirstStartSecs) {
 				return cli.Usage(fmt.Errorf("--first-start-secs %d is outside 1 to %d", o.firstStart, release.MaxFirstStartSecs))
 			}
-			for _, f := range o.formats {
+			for i, f := range o.formats {
+				if slices.Contains(o.formats[:i], f) {
+					return cli.Usage(fmt.Errorf("--formats has %s twice", f))
+				}
 				if f != release.FormatZstd {
 					return cli.Usage(fmt.Errorf("--formats %q: known is %s; the tarball is always written", f, release.FormatZstd))
 				}
@@ -240,6 +244,13 @@ func pack(a *release.Artefact, to string, formats []string, dir string, at time.
 	}
 	t := tar.NewWriter(io.MultiWriter(all...))
 	files := 0
+	var entries tarstream.Entries
+	put := func(h *tar.Header) error {
+		if _, err := entries.Next(h); err != nil {
+			return fmt.Errorf("every node would refuse %q: %w", h.Name, err)
+		}
+		return t.WriteHeader(h)
+	}
 	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error { // sorted by name
 		if err != nil || name == "." {
 			return err
@@ -254,23 +265,20 @@ func pack(a *release.Artefact, to string, formats []string, dir string, at time.
 			return fmt.Errorf("%s has a set-id or sticky bit, which every node refuses", name)
 		case mode.IsDir():
 			h.Typeflag, h.Name, h.Mode = tar.TypeDir, name+"/", 0o755
-			return t.WriteHeader(h)
+			return put(h)
 		case mode&fs.ModeSymlink != 0:
 			h.Typeflag = tar.TypeSymlink
 			if h.Linkname, err = root.Readlink(name); err != nil {
 				return err
 			}
-			if !filepath.IsLocal(filepath.Join(filepath.Dir(name), h.Linkname)) || filepath.IsAbs(h.Linkname) {
-				return fmt.Errorf("%s points out of the release, to %s", name, h.Linkname)
-			}
-			return t.WriteHeader(h)
+			return put(h)
 		case !mode.IsRegular():
 			return fmt.Errorf("%s is not a file, directory or link", name)
 		case mode&0o111 != 0:
 			h.Mode = 0o755
 		}
 		h.Typeflag, h.Size = tar.TypeReg, info.Size()
-		if err := t.WriteHeader(h); err != nil {
+		if err := put(h); err != nil {
 			return err
 		}
 		in, err := root.Open(name)

@@ -44,7 +44,8 @@ release that it refuses.`,
 			}
 			n := 0
 			if err == nil {
-				n, err = files(args[0], e.Release.Manifest())
+				m := e.Release.Manifest()
+				n, err = files(args[0], release.BaseURL(e.Release.Signature().Repository, m.Version), m)
 			}
 			if err != nil {
 				return fmt.Errorf("check: DO NOT PUBLISH %s: %w", args[0], err)
@@ -84,15 +85,18 @@ func digests(n int) string {
 	return fmt.Sprintf("%d files have the signed digests", n)
 }
 
-// files compares every file in dir that m names with its digest, size and chunks. Unlike a
-// node it refuses chunks and formats that are wrong.
-func files(dir string, m release.Manifest) (n int, err error) {
+// files compares every file in dir that m names with its digest, size and chunks, and its URL with
+// the release's, which is base. Unlike a node it refuses chunks and formats that are wrong.
+func files(dir, base string, m release.Manifest) (n int, err error) {
 	for _, a := range m.Artefacts {
 		forms, wrong := a.Forms()
 		if err := errors.Join(wrong...); err != nil {
 			return 0, fmt.Errorf("%s: %w", path.Base(a.URL), err)
 		}
 		for _, f := range forms {
+			if _, err := (release.Artefact{URL: f.URL}).File(base); err != nil {
+				return 0, err
+			}
 			if err := file(dir, f); err != nil {
 				return 0, err
 			}

@@ -104,6 +104,18 @@ func TestBuildRefuses(t *testing.T) {
 	if err := errors.Join(os.Symlink("../../etc/passwd", filepath.Join(escapes, "lib", "out")), os.Chmod(filepath.Join(setid, "edge-agent"), 0o755|os.ModeSetuid)); err != nil {
 		t.Fatal(err)
 	}
+	refused := func(make func(dir string) error) string {
+		t.Helper()
+		dir := product(t, false, time.Now())
+		if err := make(filepath.Join(dir, "lib")); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	reserved := refused(func(lib string) error { return os.WriteFile(filepath.Join(lib, "..", ".release.json"), nil, 0o644) })
+	control := refused(func(lib string) error { return os.WriteFile(filepath.Join(lib, "a\x01"), nil, 0o644) })
+	bytes := refused(func(lib string) error { return os.WriteFile(filepath.Join(lib, "a\xff"), nil, 0o644) })
+	zigzag := refused(func(lib string) error { return os.Symlink("sub/../a", filepath.Join(lib, "zigzag")) })
 	for _, tt := range []struct {
 		change []string // flags in place of the good ones
 		spec   string
@@ -115,7 +127,12 @@ func TestBuildRefuses(t *testing.T) {
 		{nil, "../x=" + good, 1, "arch"},
 		{nil, "amd64=" + good, 2, "write x86_64-linux"},
 		{nil, "x86_64-linux=/nowhere", 1, "no such file"},
-		{nil, "x86_64-linux=" + escapes, 1, "lib/out points out of the release"},
+		{nil, "x86_64-linux=" + escapes, 1, `every node would refuse "lib/out": link to "../../etc/passwd", which leaves the archive`},
+		{nil, "x86_64-linux=" + reserved, 1, "the name is reserved"},
+		{nil, "x86_64-linux=" + control, 1, "contains a control character"},
+		{nil, "x86_64-linux=" + bytes, 1, "is not UTF-8"},
+		{nil, "x86_64-linux=" + zigzag, 1, `".." after another element`},
+		{[]string{"--formats", "tar.zst,tar.zst"}, "x86_64-linux=" + good, 2, "--formats has tar.zst twice"},
 		{nil, "x86_64-linux=" + setid, 1, "edge-agent has a set-id"},
 		{nil, "x86_64-linux=" + empty, 1, "contains no file"},
 		{[]string{"--version", "latest"}, "x86_64-linux=" + good, 2, "latest"},
@@ -267,4 +284,17 @@ func remade(m release.Manifest, dir, zst string) ([]byte, error) {
 	}
 	b, _, err := packed.Complete(m, dir, []string{release.FormatZstd}, true)
 	return b, err
+}
+
+// The check looks at the URLs of every artefact and format, and not only at those of this machine.
+func TestCheckOfURLs(t *testing.T) {
+	t.Parallel()
+	const base = "https://github.com/acme/edge/releases/download/v1.5.0"
+	for _, url := range []string{"https://github.com/acme/other/releases/download/v1.5.0/a.tar.gz", "http://example.com/a.tar.gz", base + "/x/a.tar.gz"} {
+		m := release.Manifest{Artefacts: []release.Artefact{{Arch: "other-linux", URL: url, SHA256: strings.Repeat("0", 64), Size: 1}}}
+		var coded *release.Error
+		if _, err := files(t.TempDir(), base, m); !errors.As(err, &coded) || coded.Code != release.URLInvalid {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
 }

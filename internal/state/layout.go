@@ -25,6 +25,7 @@ import (
 //	versions/1.5.0/                 complete, synced, never written again
 //	versions/.partial-1.6.0/        being extracted
 //	downloads/<sha256>.unverified   being downloaded; resumable
+//	downloads/<sha256>.plain.unverified   a form of that tarball's release was wrong; see stage
 //	state.json, outbox/, config.toml, credentials.json, .lock
 //	watchdog.json                   the start before which a watchdog last ran
 //	watchdog.row                    how many starts in a row ended quickly
