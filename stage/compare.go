@@ -2,12 +2,12 @@ package stage
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -32,8 +32,11 @@ type Change struct {
 	Code bool
 }
 
-// maxRecord bounds a record, in bytes.
-const maxRecord = 64 << 20
+// Bounds of a record, and of a line of it, in bytes. A link has two names in quotes.
+const (
+	maxRecord     = 64 << 20
+	maxRecordLine = 16 << 10
+)
 
 // Compare returns the files of version v that differ from their record. Files that are
 // not in the record are ignored, since a program may write some; so is a version that
@@ -46,23 +49,43 @@ func Compare(ctx context.Context, l state.Layout, v release.Version) (changes []
 		return nil, err
 	}
 	defer root.Close()
-	record, err := readRecord(root)
+	record, err := root.OpenFile(state.DigestsFile, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	m, markerErr := readMarker(l, v)
-	if errors.Is(err, fs.ErrNotExist) && (markerErr != nil || m.Record == "") {
+	known := markerErr == nil && m.Record != ""
+	if errors.Is(err, fs.ErrNotExist) {
+		if known {
+			return damagedRecord, nil
+		}
 		return nil, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(record)
-	entries, ok := parseRecord(record)
-	if err != nil || !ok || markerErr == nil && m.Record != "" && m.Record != hex.EncodeToString(sum[:]) {
-		return []Change{{Path: state.DigestsFile, Code: true, Why: "is missing or damaged, so nothing is known of the other files"}}, nil
+	defer record.Close()
+	// The record is read twice, and not kept: it may have 64 MB.
+	seed, code, sum := maphash.MakeSeed(), map[uint64]struct{}{}, sha256.New()
+	err = eachRecorded(io.TeeReader(record, sum), func(e recorded) error {
+		// A link to a directory of programs counts as one to a program.
+		for p := e.path; e.code && p != "." && p != "/"; p = path.Dir(p) {
+			code[maphash.String(seed, p)] = struct{}{}
+		}
+		return nil
+	})
+	if errors.Is(err, errRecord) || err == nil && known && m.Record != hex.EncodeToString(sum.Sum(nil)) {
+		return damagedRecord, nil
+	}
+	if err == nil {
+		_, err = record.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, err
 	}
 	var errs []error
-	for _, e := range entries {
-		if ctx.Err() != nil {
-			return changes, ctx.Err()
+	err = eachRecorded(record, func(e recorded) error {
+		if e.target != "" {
+			to := path.Join(path.Dir(e.path), e.target)
+			_, toCode := code[maphash.String(seed, to)]
+			e.code = isLibrary(e.path) || isLibrary(to) || toCode
 		}
 		why, err := e.compare(ctx, root)
 		if err != nil {
@@ -70,22 +93,12 @@ func Compare(ctx context.Context, l state.Layout, v release.Version) (changes []
 		} else if why != "" {
 			changes = append(changes, Change{e.path, why, e.code})
 		}
-	}
-	return changes, errors.Join(errs...)
+		return ctx.Err()
+	})
+	return changes, errors.Join(append(errs, err)...)
 }
 
-func readRecord(root *os.Root) ([]byte, error) {
-	f, err := root.OpenFile(state.DigestsFile, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
-	if err == nil && len(b) > maxRecord {
-		return nil, fmt.Errorf("%s has more than %d bytes", state.DigestsFile, maxRecord)
-	}
-	return b, err
-}
+var damagedRecord = []Change{{Path: state.DigestsFile, Code: true, Why: "is missing or damaged, so nothing is known of the other files"}}
 
 // recorded is a file or a link of a record.
 type recorded struct {
@@ -96,52 +109,55 @@ type recorded struct {
 	exec   bool // it must have the right to be executed
 }
 
-// parseRecord reads a record. ok is false if it is damaged: each version has a program, so
-// an empty record is. Comments of later versions are ignored.
-func parseRecord(b []byte) (entries []recorded, ok bool) {
-	code := map[string]bool{}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for n := 0; lines.Scan(); n++ {
-		if n > 3*tarstream.MaxEntries {
-			return nil, false
+var errRecord = errors.New("the record is damaged")
+
+// eachRecorded calls yield for each entry of a record, but for the code of a link. An empty record is
+// damaged: each version has a program. Comments of later versions are ignored.
+func eachRecorded(r io.Reader, yield func(recorded) error) error {
+	var e recorded // the last one, which comments may follow
+	in := bufio.NewReaderSize(io.LimitReader(r, maxRecord), maxRecordLine)
+	for n := 0; ; n++ {
+		b, err := in.ReadSlice('\n')
+		if err == io.EOF && len(b) == 0 && e.path != "" {
+			return yield(e)
 		}
-		line := lines.Text()
-		if name, isExec := strings.CutPrefix(line, execComment); isExec {
-			if len(entries) == 0 || entries[len(entries)-1].path != name {
-				return nil, false
-			}
-			entries[len(entries)-1].exec = true
+		if err == io.EOF || errors.Is(err, bufio.ErrBufferFull) || n > 3*tarstream.MaxEntries {
+			return errRecord
+		}
+		if err != nil {
+			return err
+		}
+		line := string(b[:len(b)-1])
+		name, isExec := strings.CutPrefix(line, execComment)
+		link, isLink := strings.CutPrefix(line, linkComment)
+		switch {
+		case isExec && (e.path == "" || name != e.path):
+			return errRecord
+		case isExec:
+			e.exec = true
+			continue
+		case !isLink && strings.HasPrefix(line, "#"):
 			continue
 		}
-		if text, isLink := strings.CutPrefix(line, linkComment); isLink {
-			var e recorded
-			if n, err := fmt.Sscanf(text, "%q %q", &e.path, &e.target); n != 2 || err != nil || e.path == "" || e.target == "" {
-				return nil, false
+		if e.path != "" {
+			if err := yield(e); err != nil {
+				return err
 			}
-			entries = append(entries, e)
-			continue
 		}
-		if strings.HasPrefix(line, "#") {
+		e = recorded{}
+		if isLink {
+			if n, err := fmt.Sscanf(link, "%q %q", &e.path, &e.target); n != 2 || err != nil || e.path == "" || e.target == "" {
+				return errRecord
+			}
 			continue
 		}
 		sum, rest, found := strings.Cut(line, " ")
 		if _, err := hex.DecodeString(sum); err != nil || !found || len(sum) != 2*sha256.Size || len(rest) < 2 || rest[0] != ' ' && rest[0] != '*' {
-			return nil, false
+			return errRecord
 		}
-		e := recorded{path: rest[1:], sum: sum}
+		e.path, e.sum = rest[1:], sum
 		e.code = rest[0] == '*' || isLibrary(e.path)
-		entries = append(entries, e)
-		for p := e.path; e.code && p != "." && p != "/" && !code[p]; p = path.Dir(p) {
-			code[p] = true // a link to a directory of programs counts as one to a program
-		}
 	}
-	for i, e := range entries {
-		if e.target != "" {
-			to := path.Join(path.Dir(e.path), e.target)
-			entries[i].code = isLibrary(e.path) || isLibrary(to) || code[to]
-		}
-	}
-	return entries, len(entries) > 0 && lines.Err() == nil && bytes.HasSuffix(b, []byte("\n"))
 }
 
 // isLibrary reports whether a file is a shared library, by its name.

@@ -25,6 +25,9 @@ import (
 // verification of a release, which uses more code than anything else, before the download.
 const shrinkAfter = 10 * time.Second
 
+// tuneAfter is when an agent has started, which the collector need not delay.
+const tuneAfter = time.Second
+
 func newRunCmd() *cobra.Command {
 	var path, level string
 	cmd := &cobra.Command{
@@ -56,6 +59,7 @@ it, and stays root if systemd did.`,
 			if err != nil {
 				return err
 			}
+			defer time.AfterFunc(tuneAfter, footprint.Tune).Stop()
 			defer time.AfterFunc(shrinkAfter, footprint.Shrink).Stop()
 			o := agent.Options{Version: version, Notify: systemd.Notify, Log: log, Warnings: warnings, Verified: footprint.Shrink}
 			if err := runAgent(cmd.Context(), c, o); err != nil {

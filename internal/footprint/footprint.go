@@ -40,7 +40,7 @@ var Tune = sync.OnceFunc(func() {
 // maxMapped bytes are, they are unmapped, and those in use mapped again, at most once in
 // unmapPause.
 const (
-	maxMapped  = 10 << 20
+	maxMapped  = 8 << 20
 	unmapPause = time.Second
 )
 

@@ -30,19 +30,30 @@ func TestMemoryDoesNotGrowWithTheTarball(t *testing.T) {
 // Nor with the number of its files and directories: 9 bytes of each name are kept.
 func TestMemoryWithManyFiles(t *testing.T) {
 	box.Long(t) // it packs, serves and syncs 30,000 files in 60,000 directories
-	memoryOf(t, fakerelease.Options{Formats: []string{release.FormatZstd}, Chunks: true, PadFiles: 30_000})
+	b, mark := memoryOf(t, fakerelease.Options{Formats: []string{release.FormatZstd}, Chunks: true, PadFiles: 30_000})
+	// The next upgrade compares them with their record: they are the way back.
+	b.event(mark, "upgrade_completed")
+	pid := b.started(mark)
+	for tick := time.Tick(100 * time.Millisecond); b.resident(pid) > idle; <-tick { // until it has given memory back
+	}
+	if _, err := b.Publish(fakerelease.Options{Version: "1.2.0", Binary: b.bin["1.2.0"]}); err != nil {
+		t.Fatal(err)
+	}
+	mark, _ = b.upgrade("1.2.0")
+	b.peakWhileStaging(pid, mark)
 }
 
-func memoryOf(t *testing.T, o fakerelease.Options) {
+func memoryOf(t *testing.T, o fakerelease.Options) (b *bench, mark int) {
 	const padding = 500_000_000
-	b := setup(t, rig.NodeConfig{})
+	b = setup(t, rig.NodeConfig{})
 	o.Version, o.Binary, o.PadBytes = "1.1.0", b.bin["1.1.0"], padding
 	if _, err := b.Publish(o); err != nil {
 		t.Fatal(err)
 	}
 	pid := b.started(0)
-	mark, _ := b.upgrade("1.1.0")
+	mark, _ = b.upgrade("1.1.0")
 	b.peakWhileStaging(pid, mark)
+	return b, mark
 }
 
 // peakWhileStaging follows the agent, a process, until it has staged the release of an upgrade that
@@ -78,22 +89,10 @@ func (b *bench) peakWhileStaging(pid, mark int) {
 // messages that follow its start.
 func TestIdleMemory(t *testing.T) {
 	box.Long(t) // it waits for two health messages
-	const limit = 17 << 20
 	b := setup(t, rig.NodeConfig{})
-	var pid int
-	started := b.wait(0, "the start", func(e rig.Entry) bool { return e.From == rig.FromNode && e.Type == "started" })
-	if _, err := fmt.Sscanf(started.Message, "pid %d", &pid); err != nil {
-		t.Fatal(err)
-	}
-	resident := func() int {
-		kb, ok := statusKB(pid, "VmRSS:")
-		if !ok || b.ctx.Err() != nil {
-			t.Fatalf("the resident memory is %d KiB; the limit is %d KiB", kb, limit>>10)
-		}
-		return kb << 10
-	}
+	pid := b.started(0)
 	tick := time.Tick(100 * time.Millisecond)
-	for resident() > limit {
+	for b.resident(pid) > idle {
 		<-tick
 	}
 	// Two more health messages: what the agent uses while it idles is resident then.
@@ -107,11 +106,24 @@ func TestIdleMemory(t *testing.T) {
 			seen, last = seen+1, n.LastSeen
 		}
 	}
-	if got := resident(); got > limit {
-		t.Errorf("the resident memory is %d bytes; the limit is %d", got, limit)
+	if got := b.resident(pid); got > idle {
+		t.Errorf("the resident memory is %d bytes; the limit is %d", got, idle)
 	} else {
 		t.Logf("resident memory of an idle agent: %.1f MiB", float64(got)/(1<<20))
 	}
+}
+
+// idle is what an idle agent may have resident, in bytes.
+const idle = 17 << 20
+
+// resident returns the resident memory of a process, in bytes.
+func (b *bench) resident(pid int) int {
+	b.t.Helper()
+	kb, ok := statusKB(pid, "VmRSS:")
+	if !ok || b.ctx.Err() != nil {
+		b.t.Fatalf("the resident memory is %d KiB; the limit is %d KiB", kb, idle>>10)
+	}
+	return kb << 10
 }
 
 // peakRSS returns VmHWM of a process, in KiB.
