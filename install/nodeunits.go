@@ -47,6 +47,7 @@ func (n *Node) unit(l state.Layout, binary string, c config.Upgrade) systemd.Uni
 	u := n.own
 	u.Name, u.Layout, u.Binary, u.User, u.Journal = n.Name, l, binary, n.User, err == nil
 	u.WindowSecs, u.RestartSecs, u.Environment, u.Linked = c.BootHealthWindowSecs, n.RestartSecs, n.Environment, linkedDirs(l)
+	u.Steps = systemd.HasRestartSteps(context.Background())
 	if c.DrainSecs != nil {
 		u.DrainSecs = *c.DrainSecs
 	}

@@ -25,6 +25,19 @@ func Pace(ctx context.Context) (restarts int, wait, limit time.Duration, err err
 	return pace(unit, p)
 }
 
+// HasRestartSteps reports whether the systemd of this machine has RestartSteps= (254): earlier
+// ones would log an unknown key at each reload.
+func HasRestartSteps(ctx context.Context) bool {
+	out, err := output(ctx, "systemctl", "--version")
+	return err == nil && hasRestartSteps(string(out))
+}
+
+func hasRestartSteps(version string) bool {
+	var n int
+	_, err := fmt.Sscanf(version, "systemd %d", &n)
+	return err == nil && n >= 254
+}
+
 func pace(unit string, p map[string]string) (restarts int, wait, limit time.Duration, err error) {
 	if p["SubState"] != "start-pre" {
 		return 0, 0, 0, fmt.Errorf("%s is not in its ExecStartPre=, but %.40q", unit, p["SubState"])

@@ -25,6 +25,7 @@ type Unit struct {
 	// WindowSecs is boot_health_window_secs of the configuration.
 	WindowSecs   int
 	RestartSecs  float64 // between two starts; default 0.1, and 1 for the agent of an attached service
+	Steps        bool    // systemd has RestartSteps=: see HasRestartSteps
 	WatchdogSecs int     // without an answer from the agent; default 30
 	Environment  []string
 	Journal      bool // the agent may read the journal: see LastLines
@@ -208,6 +209,10 @@ func (u Unit) fill(name string) (string, error) {
 		program, commands = "+"+u.Agent, "# \"+\": it begins as root, and becomes the owner of the install root at once.\nExecStart=+-"+u.Agent+before
 		again = "# It requests a start, as the agent does.\nExecStart=" + u.Agent + " restart --request --unit " + u.service() + " --root " + u.Layout.Root() + "\n"
 	}
+	steps := ""
+	if u.Steps && u.RestartSecs < 10 {
+		steps = "# Longer between two starts, up to 10 s, if it ends again and again. The watchdog does the\n# same where it runs; systemd also where the service fails before its first command.\nRestartSteps=10\nRestartMaxDelaySec=10\n"
+	}
 	filled := strings.NewReplacer(
 		"{{Service}}", u.service(), "{{Base}}", u.base(), "{{Beside}}", besideName(u.service()), "{{Guard}}", guard, "{{Commands}}", commands, "{{Watchdog}}", program, "{{Again}}", again,
 		"{{Name}}", u.Name, "{{Root}}", u.Layout.Root(), "{{Config}}", u.Layout.ConfigFile(), "{{Current}}", u.Layout.Current(),
@@ -215,7 +220,7 @@ func (u Unit) fill(name string) (string, error) {
 		"{{Restart}}", u.Layout.RestartFile(), "{{RestartPath}}", restartPath(u.service()),
 		"{{Binary}}", u.Binary, "{{User}}", u.User,
 		"{{WindowSecs}}", strconv.Itoa(u.WindowSecs), "{{WatchdogSecs}}", strconv.Itoa(u.WatchdogSecs),
-		"{{RestartSecs}}", strconv.FormatFloat(u.RestartSecs, 'g', -1, 64),
+		"{{RestartSecs}}", strconv.FormatFloat(u.RestartSecs, 'g', -1, 64), "{{Steps}}", steps,
 		"{{Attached}}", u.Attached, "{{Agent}}", u.Agent,
 		"{{ProtectHome}}", u.protectHome(), "{{Extra}}", extra.String(), "{{Writable}}", writable.String(), "{{UMask}}", umask,
 		"{{Args}}", quoteArgs(u.Args), "{{Own}}", own, "{{StopSecs}}", strconv.Itoa(u.stopSecs()),

@@ -28,6 +28,27 @@ func TestUnitText(t *testing.T) {
 	}
 }
 
+// systemd waits longer between two starts where it can.
+func TestRestartSteps(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]bool{"systemd 252 (252.39-1~deb12u1)\n+PAM": false, "systemd 254 (254.5)": true, "systemd 257.9": true, "": false, "busybox": false} {
+		if got := hasRestartSteps(version); got != want {
+			t.Errorf("%q: %v", version, got)
+		}
+	}
+	const lines = "\nRestartSteps=10\nRestartMaxDelaySec=10\n"
+	for _, tt := range []struct {
+		steps bool
+		secs  float64
+		want  bool
+	}{{false, 0, false}, {true, 0, true}, {true, 2.5, true}, {true, 10, false}} { // a longer RestartSec= would become shorter
+		files, err := Unit{Name: "edge", Layout: at(t, "/opt/x"), Binary: "edge-agent", User: "edge", WindowSecs: 120, Steps: tt.steps, RestartSecs: tt.secs}.Files()
+		if err != nil || strings.Contains(files[0].Text, lines) != tt.want || strings.Contains(files[0].Text, "{{") {
+			t.Errorf("%+v: %v\n%s", tt, err, files[0].Text)
+		}
+	}
+}
+
 // The sandbox hides /home, unless the service must write below it.
 func TestUnitOfARootBelowHome(t *testing.T) {
 	t.Parallel()

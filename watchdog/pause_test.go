@@ -105,4 +105,13 @@ func TestPauseBeforeAStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	starts("with a damaged file", stable, 99, 0)
+	// Where nothing can be written, as on a disk that became read-only, systemd alone counts.
+	path := filepath.Join(l.Root(), "watchdog.row")
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	starts("without a file", stable, 5, 3200*time.Millisecond-systemdWaits)
+	starts("a first restart without a file", stable, 1, 200*time.Millisecond-systemdWaits)
+	starts("an operator's start without a file", stable, 0, 0)
+	starts("a trial without a file", watchdog.Report{Status: state.PendingHealth}, 5, 0)
 }

@@ -55,6 +55,7 @@ lets it write to, and --device a device that it reads and writes. TimeoutStopSec
 				}
 			}
 			u, notes := install.ExistingGroups(u)
+			u.Steps = systemd.HasRestartSteps(cmd.Context())
 			if note := install.AgentNote(u.Agent); note != "" && u.Attached != "" {
 				notes = append(notes, note)
 			}

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"time"
 
 	"github.com/bilbycast/edge-agent/fsutil"
@@ -21,8 +22,9 @@ type quick struct {
 }
 
 // CountQuick counts, for a watchdog, how many starts in a row of this boot ended within a
-// minute, the one before this included. It returns 0 if that is unknown, and -1 if it has
-// already counted this start. With reset the row begins again with this start. Like the file
+// minute, the one before this included. It returns -1 if it has already counted this start, and a
+// large number if it cannot write, as on a disk that became read-only: then only systemd counts
+// the starts. With reset the row begins again with this start. Like the file
 // of RecordStart the file is overwritten in place, and not synced, as no other boot reads it.
 func (l Layout) CountQuick(reset bool) int {
 	var last quick
@@ -38,8 +40,8 @@ func (l Layout) CountQuick(reset bool) int {
 	if reset || at.Milliseconds()-last.AtMilli >= maxQuickRun.Milliseconds() {
 		row = 0
 	}
-	if l.writeQuick(quick{now, at.Milliseconds(), row}) != nil {
-		return 0
+	if l.writeQuick(quick{now, at.Milliseconds(), row}) != nil && !reset {
+		return math.MaxInt
 	}
 	return row
 }
