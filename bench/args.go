@@ -70,7 +70,16 @@ func parseArgs(args []string, w io.Writer) (options, error) {
 		if o.sizeMB < 0 || o.sizeMB > 10_000 {
 			return errors.New("-size is outside 0 to 10000")
 		}
-		o.only = words(only)
+		if o.only = words(only); only != "" && len(o.only) == 0 {
+			return errors.New("-only: no row is given")
+		}
+		for _, file := range []string{o.json, o.svg} { // before an hour of work
+			if st, err := os.Stat(filepath.Dir(file)); err != nil {
+				return fmt.Errorf("%s cannot be written: %w", file, err)
+			} else if !st.IsDir() {
+				return fmt.Errorf("%s cannot be written: %s is no directory", file, filepath.Dir(file))
+			}
+		}
 		o.dir, err = filepath.Abs(o.dir)
 		return err
 	}()

@@ -29,6 +29,8 @@ func TestParseArgs(t *testing.T) {
 		{"--rates 10,10", nil, "appears twice"},
 		{"--rates -1", nil, "is not a number"},
 		{"--rates ,", nil, "no speed"},
+		{"--only ,", nil, "no row is given"},
+		{"--json /nonexistent/x", nil, "/nonexistent/x cannot be written"},
 		{"--runs 0", nil, "must be 1 or more"},
 		{"--size -1", nil, "outside 0 to 10000"},
 		{"gz", nil, `unexpected "gz"`},
