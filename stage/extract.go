@@ -139,13 +139,7 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)
 		}
 	}
-	// Read to the end of the packed stream, which has the checksum.
-	if n, err := io.Copy(io.Discard, io.LimitReader(u.ahead, tarstream.MaxTrailer+1)); err != nil {
-		return fmt.Errorf("after the last entry: %w", err)
-	} else if n > tarstream.MaxTrailer {
-		return fmt.Errorf("more than %d bytes after the last entry", tarstream.MaxTrailer)
-	}
-	if err := u.from.Rest(); err != nil {
+	if err := u.from.Rest(u.ahead); err != nil {
 		return err
 	}
 	if x.entries.Len() == 0 {

@@ -20,7 +20,7 @@ type stream struct {
 	verified int64 // the first bytes of file that are proved to be the signed ones
 	err      error // of the download, which has ended
 
-	fewer atomic.Uint64 // times that verified became less, and the file may be written anew
+	fewer atomic.Uint64 // counts how often verified shrank: the file may have other bytes since then
 }
 
 func newStream(file *os.File, size int64) *stream {

@@ -2,7 +2,6 @@ package pack
 
 import (
 	"archive/tar"
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -43,18 +42,12 @@ func List(format, file string) (Listing, error) {
 		return Listing{}, err
 	}
 	defer unpacked.Close()
-	end := func() error { // what nodes refuse
-		if n, err := io.Copy(io.Discard, io.LimitReader(unpacked, tarstream.MaxTrailer+1)); err != nil || n > tarstream.MaxTrailer {
-			return cmp.Or(err, fmt.Errorf("more than %d bytes after the last entry", tarstream.MaxTrailer))
-		}
-		return unpacked.Rest()
-	}
 	l := Listing{entries: map[string]entry{}}
 	var all tarstream.Entries
 	for t, n := tar.NewReader(unpacked), 0; ; n++ {
 		h, err := t.Next()
 		if err == io.EOF {
-			if err := end(); err != nil || len(l.entries) > 0 {
+			if err := unpacked.Rest(unpacked); err != nil || len(l.entries) > 0 {
 				return l, err
 			}
 			return l, errors.New("the archive is empty")

@@ -38,9 +38,15 @@ func New(format string, packed io.Reader) (*Stream, error) {
 	return &Stream{from, file, name, free}, nil
 }
 
-// Rest returns what is wrong with what follows the packed stream, once all of it is read: nothing
-// may follow, since nobody would count it.
-func (s *Stream) Rest() error {
+// Rest reads what follows the last entry, to the end of the packed stream, which has the checksum.
+// unpacked is s, or what reads s ahead. Rest returns what is wrong: more than MaxTrailer bytes, or
+// anything after the packed stream, since nobody would count it.
+func (s *Stream) Rest(unpacked io.Reader) error {
+	if n, err := io.Copy(io.Discard, io.LimitReader(unpacked, MaxTrailer+1)); err != nil {
+		return fmt.Errorf("after the last entry: %w", err)
+	} else if n > MaxTrailer {
+		return fmt.Errorf("more than %d bytes after the last entry", MaxTrailer)
+	}
 	switch _, err := s.file.ReadByte(); {
 	case err == nil:
 		return fmt.Errorf("more bytes after the end of the %s stream", s.name)
