@@ -21,7 +21,7 @@ import (
 // Limits of one archive, beside those of package tarstream.
 const (
 	maxRatio   = 200     // unpacked to packed, where the manifest gives no size
-	maxHeader  = 5 << 10 // bytes of an entry beside its content: two headers, PAX records of a name and a target, padding
+	meanHeader = 5 << 10 // bytes of an entry beside its content: two headers, PAX records of a name and a target, padding
 	ratioFloor = 16 << 20
 )
 
@@ -122,18 +122,21 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 		u.close()
 	}()
 	// The limit covers headers, too: PAX records count.
-	stream := &io.LimitedReader{R: u.ahead, N: x.limit + tarstream.MaxEntries*maxHeader + tarstream.MaxTrailer}
-	t := tar.NewReader(stream)
-	for n := 0; ; n++ {
+	stream := &io.LimitedReader{R: u.ahead, N: x.limit + tarstream.MaxEntries*meanHeader + tarstream.MaxTrailer}
+	t := tarstream.NewReader(stream)
+	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
 		h, err := t.Next()
-		if err == io.EOF && stream.N > 0 { // not for its own limit
+		if err != nil && stream.N <= 0 {
+			return errors.New("the archive unpacks to more than its limit")
+		}
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("after %d entries: %w", n, short(err, stream))
+			return err
 		}
 		if err := x.entry(h, t); err != nil {
 			return fmt.Errorf("entry %.200q: %w", h.Name, err)
@@ -146,13 +149,6 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 		return errors.New("the archive is empty")
 	}
 	return nil
-}
-
-func short(err error, r *io.LimitedReader) error {
-	if r.N <= 0 {
-		return errors.New("the archive unpacks to more than its limit")
-	}
-	return err
 }
 
 func (x *extractor) entry(h *tar.Header, body io.Reader) error {

@@ -135,7 +135,7 @@ func TestTheLongestEntry(t *testing.T) {
 		if err := tar.NewWriter(&b).WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
-		if b.Len()+511 > maxHeader { // of padding
+		if b.Len()+511 > meanHeader { // of padding
 			t.Errorf("%d bytes", b.Len())
 		}
 	}
@@ -148,7 +148,7 @@ func TestTheLimitBetweenEntries(t *testing.T) {
 	s := &Stager{Config: Config{Progress: func(string, int64, int64) {}}}
 	for most, want := range map[int64]string{2 * 512: "more than its limit", 6 * 512: ""} {
 		p := packing{format: release.FormatGzip, size: int64(len(b)), progress: func(int64) {}}
-		p.unpacked = most - tarstream.MaxEntries*maxHeader - tarstream.MaxTrailer
+		p.unpacked = most - tarstream.MaxEntries*meanHeader - tarstream.MaxTrailer
 		_, err := s.extract(t.Context(), bytes.NewReader(b), t.TempDir(), p)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%d bytes: %v, want %q", most, err, want)

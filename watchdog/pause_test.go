@@ -91,6 +91,7 @@ func TestPauseBeforeAStart(t *testing.T) {
 		pace.Limit = limit
 		starts("with TimeoutStartSec="+limit.String(), stable, 99, want)
 	}
+	pace.Limit = 0
 	unknown = errors.New("no answer")
 	starts("without an answer", stable, 99, 0)
 	unknown = nil

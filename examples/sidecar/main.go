@@ -1,7 +1,7 @@
 // Command sidecar is a complete service that its manager can upgrade. It has all the code that
 // an author must write; what the service itself does begins at serve.
 //
-// Build it with -tags grpcnotrace,nethttpomithttp2 -ldflags "-s -w -funcalign=16": see docs/embed.md.
+// Build it with -tags grpcnotrace,nethttpomithttp2 -ldflags "-s -w -funcalign=8": see docs/embed.md.
 package main
 
 import (

@@ -44,7 +44,7 @@ func List(format, file string) (Listing, error) {
 	defer unpacked.Close()
 	l := Listing{entries: map[string]entry{}}
 	var all tarstream.Entries
-	for t, n := tar.NewReader(unpacked), 0; ; n++ {
+	for t := tarstream.NewReader(unpacked); ; {
 		h, err := t.Next()
 		if err == io.EOF {
 			if err := unpacked.Rest(unpacked); err != nil || len(l.entries) > 0 {
@@ -53,7 +53,7 @@ func List(format, file string) (Listing, error) {
 			return l, errors.New("the archive is empty")
 		}
 		if err != nil {
-			return l, fmt.Errorf("after %d entries: %w", n, err)
+			return l, err
 		}
 		if err := l.add(&all, h, t); err != nil {
 			return l, fmt.Errorf("entry %.200q: %w", h.Name, err)

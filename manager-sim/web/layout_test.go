@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -87,6 +86,23 @@ func (w *window) eval(script string) string {
 	return v
 }
 
+// loaded waits until a page that answers a form has an element, and has its style sheet, too.
+func (w *window) loaded(selector string) {
+	w.t.Helper()
+	script := fmt.Sprintf(`document.readyState === "complete" && document.querySelector(%q) !== null`, selector)
+	for {
+		ok, err := chromedp.Run(w.ctx, chromedp.Evaluate[bool](script))
+		if err == nil && ok {
+			return
+		}
+		select {
+		case <-w.ctx.Done():
+			w.t.Fatalf("the page never had %s: %v", selector, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // Every page shows all of its text at every width, without hovering.
 func TestLayoutShowsEverything(t *testing.T) {
 	if testing.Short() {
@@ -122,13 +138,14 @@ func TestLayoutShowsEverything(t *testing.T) {
 		check(name)
 	}
 	// Pages that answer a form.
-	for name, form := range map[string][2]string{
-		"group-plan": {"/admin/groups/g1/upgrade", "form.stack button.primary"},
-		"token-new":  {"/admin/tokens", "#create-token"},
+	for name, form := range map[string][3]string{
+		"group-plan": {"/admin/groups/g1/upgrade", "form.stack button.primary", "#confirm"},
+		"token-new":  {"/admin/tokens", "#create-token", "#secret"},
 	} {
 		w.do("open "+form[0], chromedp.Navigate(p.url+form[0]))
 		w.eval(`(() => { for (const i of document.querySelectorAll("form.stack input[name=name]")) i.value = "ci"; return ""; })()`)
-		w.do("submit", chromedp.Click(chromedp.CSS(form[1])), chromedp.WaitReady(chromedp.CSS(cmp.Or(map[string]string{"group-plan": "#confirm", "token-new": "#secret"}[name]))))
+		w.do("submit", chromedp.Click(chromedp.CSS(form[1])))
+		w.loaded(form[2])
 		check(name)
 	}
 	// Each failure is text: the node's message, the code, its meaning and its remedy.
