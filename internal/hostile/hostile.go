@@ -161,10 +161,10 @@ func Cases() []Case {
 	stream("a wrong checksum", "after 0 entries", func() []byte { return append([]byte("b"), one[1:]...) })
 	stream("a sparse bomb", "", func() []byte { return gnuSparse("sparse", 1<<40) })
 	stream("megabytes of PAX records", "after 0 entries", func() []byte { return pax(8 << 20) })
-	stream("PAX records of 70 KiB", "after 0 entries: a header of more than", func() []byte { return pax(70 << 10) })
-	stream("a name of 70 KiB, by GNU", "after 0 entries: a header of more than", func() []byte {
+	stream("PAX records of 17 KiB", "after 0 entries: a header of more than", func() []byte { return pax(17 << 10) })
+	stream("a name of 17 KiB, by GNU", "after 0 entries: a header of more than", func() []byte {
 		return tarOf(func(w *tar.Writer) {
-			w.WriteHeader(&tar.Header{Name: strings.Repeat("n", 70<<10), Typeflag: tar.TypeDir, Mode: 0o755, Format: tar.FormatGNU})
+			w.WriteHeader(&tar.Header{Name: strings.Repeat("n", 17<<10), Typeflag: tar.TypeDir, Mode: 0o755, Format: tar.FormatGNU})
 		})
 	})
 	header("a control character in a target", "control character", &tar.Header{Name: "x", Typeflag: tar.TypeSymlink, Linkname: "a\tb"})

@@ -9,7 +9,7 @@ import (
 
 // MaxHeader is how many bytes an entry may have before its content. PAX records are most of it:
 // archive/tar keeps them, several times over.
-const MaxHeader = 64 << 10
+const MaxHeader = 16 << 10
 
 // Reader reads the entries of a tar stream. The content of each must be read before the next.
 type Reader struct {
@@ -27,7 +27,7 @@ func NewReader(unpacked io.Reader) *Reader {
 
 // Next returns the header of the next entry, and io.EOF where the archive ends.
 func (r *Reader) Next() (*tar.Header, error) {
-	r.from.N = MaxHeader
+	r.from.N = MaxHeader + 511 // of padding after the content before it
 	h, err := r.Reader.Next()
 	if err != nil && r.from.N <= 0 {
 		err = fmt.Errorf("a header of more than %d bytes", MaxHeader)
