@@ -40,7 +40,6 @@ import (
 	"github.com/bilbycast/edge-agent/internal/safelog"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/upgrade"
 	"github.com/bilbycast/edge-agent/verify"
 	"github.com/bilbycast/edge-agent/wire"
@@ -138,6 +137,9 @@ func New(c config.Config, o Options) (*Agent, error) {
 	u := upgrade.Config{Node: &r.Settings, Signers: o.Signers, Running: r.version, Progress: a.report, Log: a.log}
 	if o.CheckVersion != nil {
 		u.CheckVersion = a.fitsVersion
+	}
+	if o.Verified != nil {
+		u.Verified = func() { go a.callVerified() }
 	}
 	u.BeforeSwap = a.beforeTrial
 	a.pipeline, err = upgrade.New(u)
@@ -383,9 +385,6 @@ func (a *Agent) report(phase string, done, total int64) {
 	if old == nil || old.Phase != phase {
 		a.setStatus(func(w *statusText) { w.upgrade = fmt.Sprintf("staging %s (%s)", a.target, phase) })
 		wake(a.healthDue)
-		if old != nil && old.Phase == stage.PhaseVerify && a.c.Verified != nil {
-			a.callVerified()
-		}
 	}
 	a.publishAfter(publishEvery)
 }

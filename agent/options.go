@@ -103,10 +103,9 @@ type Options struct {
 	// Journal returns the last lines of the runs before this one, for the event of a
 	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
-	// Verified, if set, is called once a release of a command is verified, when its download
-	// begins: the program can give back the memory that only the verification needed. It must
-	// return quickly, because the download waits for it, and may be called again for the same
-	// release. Limit: 2 s. After a failed call the download goes on.
+	// Verified, if set, is called once a release of a command is verified: the program can give
+	// back the memory that only the verification needed. The download does not wait for it. It
+	// may be called again for the same release. Limit: 2 s.
 	Verified func()
 	// Handlers carry out the author's commands, by the name of the action:
 	// Handlers{"reboot": reboot}. A name is a

@@ -47,6 +47,8 @@ type Config struct {
 	// the commit, under the root's lock, whether what BeforeSwap did still holds; if not, it is
 	// called again.
 	BeforeSwap func(ctx context.Context, v release.Version) (still func() bool, err error)
+	// Verified, if set, is called once a release is verified, before its download.
+	Verified func()
 	// Progress, if set, is told how far staging is; see stage.Config.
 	Progress func(phase string, done, total int64)
 	Log      *slog.Logger // nil: nobody reads it
@@ -159,6 +161,9 @@ func (p *Pipeline) Run(ctx context.Context, src stage.Source, r Request) (verify
 	}
 	sig := rel.Signature()
 	p.c.Log.Info("manifest verified", "command_id", r.CommandID, "version", rel.Manifest().Version.String(), "workflow", sig.Workflow, "commit", sig.Commit, "signed_at", sig.Time)
+	if p.c.Verified != nil {
+		p.c.Verified()
+	}
 	node, err := p.standing()
 	if err != nil {
 		return rel, err

@@ -13,6 +13,8 @@ import (
 	"github.com/bilbycast/edge-agent/config"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
+	"github.com/bilbycast/edge-agent/stage"
+	"github.com/bilbycast/edge-agent/verify"
 )
 
 // way is how a release reaches a node. They differ in their source and in their
@@ -337,4 +339,41 @@ func TestADamagedWayBack(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// Verified is called between the verification and the download, and for no other release.
+func TestVerifiedIsCalledOnce(t *testing.T) {
+	t.Parallel()
+	for _, strange := range []bool{false, true} {
+		n := emptyNode(t)
+		var seen []string
+		c := Config{Node: &n, Verified: func() { seen = append(seen, "verified") }, Progress: func(phase string, done, _ int64) {
+			if done == 0 { // of a stick, a download begins with bytes
+				seen = append(seen, phase)
+			}
+		}}
+		var trust stage.Trust = trusted(t, nil)
+		if strange {
+			trust = refusing{trust}
+		}
+		p, err := newPipeline(c, trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = fromStick(t, p, "1.1.0", Install)
+		want := []string{stage.PhaseVerify, "verified", stage.PhaseCheck}
+		if strange {
+			want = want[:1]
+		}
+		if (err != nil) != strange || !slices.Equal(seen, want) {
+			t.Errorf("refused: %t: %v, %v, want %v", strange, seen, err, want)
+		}
+	}
+}
+
+// refusing is a trust root that accepts no release.
+type refusing struct{ stage.Trust }
+
+func (refusing) Release(_, _ []byte) (verify.Release, error) {
+	return verify.Release{}, release.Errorf(release.SignatureInvalid, "refused")
 }

@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/bilbycast/edge-agent/cert"
@@ -26,7 +25,6 @@ import (
 	"github.com/bilbycast/edge-agent/internal/footprint"
 	"github.com/bilbycast/edge-agent/internal/state"
 	"github.com/bilbycast/edge-agent/release"
-	"github.com/bilbycast/edge-agent/stage"
 	"github.com/bilbycast/edge-agent/upgrade"
 )
 
@@ -84,13 +82,8 @@ func upgradeTo(ctx context.Context, n config.Settings, version string) error {
 	if err != nil {
 		return err
 	}
-	// As edge-agent does, once a release is verified.
-	verified := sync.OnceFunc(footprint.Shrink)
-	p, err := upgrade.New(upgrade.Config{Node: &n, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), Progress: func(phase string, _, _ int64) {
-		if phase != stage.PhaseVerify {
-			verified()
-		}
-	}})
+	p, err := upgrade.New(upgrade.Config{Node: &n, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+		Verified: func() { go footprint.Shrink() }}) // as edge-agent does
 	if err != nil {
 		return err
 	}

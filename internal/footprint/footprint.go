@@ -40,8 +40,8 @@ var Tune = sync.OnceFunc(func() {
 // maxMapped bytes are, they are unmapped, and those in use mapped again, at most once in
 // unmapPause.
 const (
-	maxMapped  = 8 << 20
-	unmapPause = time.Second
+	maxMapped  = 7 << 20
+	unmapPause = time.Second / 2
 )
 
 // afterCollections calls f after each run of the collector: a process that does nothing has
