@@ -2,14 +2,16 @@ package stage
 
 import (
 	"io"
+	"runtime"
 	"sync"
 )
 
 // ahead reads from on a goroutine of its own, into a ring of bytes that somebody else empties.
 // What was read is there at once, however much more the next Read of from waits for.
 type ahead struct {
-	ring []byte
-	done chan struct{} // closed when from is not read any more
+	ring   []byte
+	thread bool          // from is read on a thread of its own
+	done   chan struct{} // closed when from is not read any more
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -19,8 +21,8 @@ type ahead struct {
 	stopped bool
 }
 
-func newAhead(from io.Reader, size int) *ahead {
-	a := &ahead{ring: make([]byte, size), done: make(chan struct{})}
+func newAhead(from io.Reader, size int, thread bool) *ahead {
+	a := &ahead{ring: make([]byte, size), thread: thread, done: make(chan struct{})}
 	a.changed.L = &a.mu
 	go a.fill(from)
 	return a
@@ -28,6 +30,10 @@ func newAhead(from io.Reader, size int) *ahead {
 
 func (a *ahead) fill(from io.Reader) {
 	defer close(a.done)
+	if a.thread {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
 	for b := a.room(); b != nil; b = a.room() {
 		n, err := from.Read(b)
 		a.mu.Lock()

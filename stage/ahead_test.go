@@ -25,7 +25,7 @@ func TestAhead(t *testing.T) {
 		if rng.IntN(3) == 0 {
 			from, end = io.MultiReader(from, iotest.ErrReader(broken)), broken
 		}
-		a := newAhead(from, 1+rng.IntN(1+rng.IntN(1000)))
+		a := newAhead(from, 1+rng.IntN(1+rng.IntN(1000)), rng.IntN(2) == 0)
 		var got bytes.Buffer
 		var err error
 		if rng.IntN(2) == 0 {
@@ -60,7 +60,7 @@ func (r randomReader) Read(b []byte) (int, error) {
 func TestAheadHoldsNothingBack(t *testing.T) {
 	t.Parallel()
 	from, to := io.Pipe()
-	a := newAhead(from, 1000)
+	a := newAhead(from, 1000, false)
 	go to.Write([]byte("all that has arrived"))
 	b := make([]byte, 100)
 	if n, err := a.Read(b); string(b[:n]) != "all that has arrived" || err != nil {

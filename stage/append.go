@@ -76,7 +76,7 @@ func (d *download) copy(ctx context.Context, end int64, body io.Reader) error {
 		w = &byChunk{d, w}
 	}
 	// TLS returns 16 KiB at most, and each write takes several system calls.
-	from := newAhead(io.LimitReader(body, most-d.have), downloadAhead)
+	from := newAhead(io.LimitReader(body, most-d.have), downloadAhead, false)
 	d.reading = from.done
 	n, err := from.WriteTo(w)
 	if err != nil {
