@@ -79,6 +79,9 @@ func parseArgs(args []string, w io.Writer) (options, error) {
 			} else if !st.IsDir() {
 				return fmt.Errorf("%s cannot be written: %s is no directory", file, filepath.Dir(file))
 			}
+			if st, err := os.Stat(file); err == nil && st.IsDir() {
+				return fmt.Errorf("%s cannot be written: it is a directory", file)
+			}
 		}
 		o.dir, err = filepath.Abs(o.dir)
 		return err

@@ -31,6 +31,7 @@ func TestParseArgs(t *testing.T) {
 		{"--rates ,", nil, "no speed"},
 		{"--only ,", nil, "no row is given"},
 		{"--json /nonexistent/x", nil, "/nonexistent/x cannot be written"},
+		{"--svg /", nil, "/ cannot be written: it is a directory"},
 		{"--runs 0", nil, "must be 1 or more"},
 		{"--size -1", nil, "outside 0 to 10000"},
 		{"gz", nil, `unexpected "gz"`},

@@ -18,13 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits of one archive, beside those of package tarstream.
-const (
-	maxRatio   = 200     // unpacked to packed, where the manifest gives no size
-	meanHeader = 5 << 10 // bytes of an entry beside its content: two headers, PAX records of a name and a target, padding
-	ratioFloor = 16 << 20
-)
-
 // unpackEarly is after how many bytes of a file the kernel begins to write it.
 const unpackEarly = 1 << 20
 
@@ -49,12 +42,8 @@ func (s *Stager) extract(ctx context.Context, from io.Reader, to string, p packi
 		return "", err
 	}
 	defer root.Close()
-	limit := p.unpacked
-	if limit == 0 {
-		limit = min(release.MaxUnpacked, max(ratioFloor, p.size*maxRatio))
-	}
 	packed := &progressReader{ctx: ctx, r: from, report: p.progress}
-	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: limit,
+	x := &extractor{format: p.format, disk: s.Layout.Disk(), top: to, root: root, limit: tarstream.Limit(p.unpacked, p.size),
 		again: p.again, fromDisk: s.fromDisk}
 	if err := x.clear(state.DigestsFile); err != nil {
 		return "", err
@@ -99,9 +88,9 @@ type extractor struct {
 	top     string
 	root    *os.Root
 	limit   int64 // bytes that all files together may have
-	total   int64
 	entries tarstream.Entries
 	record  *digests
+	linked  map[string]fileRecord // some names of files that have several
 	syncs   syncs
 	buf     [128 << 10]byte
 
@@ -121,17 +110,11 @@ func (x *extractor) run(ctx context.Context, packed *progressReader) error {
 		}
 		u.close()
 	}()
-	// The limit covers headers, too: PAX records count.
-	stream := &io.LimitedReader{R: u.ahead, N: x.limit + tarstream.MaxEntries*meanHeader + tarstream.MaxTrailer}
-	t := tarstream.NewReader(stream)
-	for {
+	for t := tarstream.NewReader(u.ahead, x.limit); ; {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
 		h, err := t.Next()
-		if err != nil && stream.N <= 0 {
-			return errors.New("the archive unpacks to more than its limit")
-		}
 		if err == io.EOF {
 			break
 		}
@@ -205,10 +188,6 @@ func (x *extractor) mkdir(name string) error {
 }
 
 func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
-	if h.Size < 0 || h.Size > x.limit-x.total {
-		return fmt.Errorf("has %d bytes; the archive may unpack to %d in all", h.Size, x.limit)
-	}
-	x.total += h.Size
 	mode := fs.FileMode(0o644)
 	if h.Mode&0o111 != 0 {
 		mode = 0o755
@@ -238,21 +217,33 @@ func (x *extractor) file(name string, h *tar.Header, body io.Reader) error {
 	return x.syncs.add(f)
 }
 
-// recordAgain records an earlier file under another name of it.
+// maxLinked bounds the memory of linked: a name may have 1,024 bytes.
+const maxLinked = 1000
+
+// recordAgain records an earlier file under another name of it. It reads the file once for many
+// names.
 func (x *extractor) recordAgain(file, name string) error {
-	f, err := x.root.Open(file)
-	if err != nil {
-		return err
+	r, known := x.linked[file]
+	if !known {
+		f, err := x.root.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if _, err := io.CopyBuffer(x.record, struct{ io.Reader }{f}, x.buf[:]); err != nil {
+			return err
+		}
+		r = x.record.take(st.Mode()&0o100 != 0)
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
+	if x.linked == nil || len(x.linked) >= maxLinked {
+		x.linked = map[string]fileRecord{}
 	}
-	if _, err := io.CopyBuffer(x.record, struct{ io.Reader }{f}, x.buf[:]); err != nil {
-		return err
-	}
-	return x.record.add(name, st.Mode()&0o100 != 0)
+	x.linked[file], x.linked[name] = r, r
+	return x.record.put(name, r)
 }
 
 func (x *extractor) path(name string) string { return path.Join(x.top, name) }

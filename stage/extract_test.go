@@ -1,8 +1,8 @@
 package stage
 
 import (
-	"archive/tar"
-	"bytes"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/bilbycast/edge-agent/fsutil"
 	"github.com/bilbycast/edge-agent/internal/hostile"
 	"github.com/bilbycast/edge-agent/internal/state"
-	"github.com/bilbycast/edge-agent/internal/tarstream"
 	"github.com/bilbycast/edge-agent/release"
 	"github.com/google/go-cmp/cmp"
 )
@@ -124,34 +124,40 @@ func FuzzExtract(f *testing.F) {
 	})
 }
 
-// An archive of as many entries as a node accepts may have the longest names.
-func TestTheLongestEntry(t *testing.T) {
+// The content of a file with many names is read again once, whichever of them a link names.
+func TestManyNamesOfAFile(t *testing.T) {
 	t.Parallel()
-	for _, h := range []tar.Header{
-		{Typeflag: tar.TypeSymlink, Name: strings.Repeat("é", tarstream.MaxPath/2), Linkname: strings.Repeat("é", tarstream.MaxPath/2)},
-		{Typeflag: tar.TypeSymlink, Name: strings.Repeat("n", tarstream.MaxPath), Linkname: strings.Repeat("l", tarstream.MaxPath), Format: tar.FormatGNU},
-	} {
-		var b bytes.Buffer
-		if err := tar.NewWriter(&b).WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if b.Len()+511 > meanHeader { // of padding
-			t.Errorf("%d bytes", b.Len())
-		}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-}
-
-// An archive that reaches its limit where an entry ends is not complete.
-func TestTheLimitBetweenEntries(t *testing.T) {
-	t.Parallel()
-	b := archive(t, "dir a", "dir b", "dir c")
-	s := &Stager{Config: Config{Progress: func(string, int64, int64) {}}}
-	for most, want := range map[int64]string{2 * 512: "more than its limit", 6 * 512: ""} {
-		p := packing{format: release.FormatGzip, size: int64(len(b)), progress: func(int64) {}}
-		p.unpacked = most - tarstream.MaxEntries*meanHeader - tarstream.MaxTrailer
-		_, err := s.extract(t.Context(), bytes.NewReader(b), t.TempDir(), p)
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%d bytes: %v, want %q", most, err, want)
-		}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	x := &extractor{root: root}
+	if x.record, err = newDigests(fsutil.Disk{}, dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.recordAgain("a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(x.recordAgain("a", "c"), x.recordAgain("b", "d"), x.recordAgain("d", "e"), x.record.close(nil)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, state.DigestsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	for _, name := range []string{"b", "c", "d", "e"} {
+		fmt.Fprintf(&want, "%x *%s\n#exec %s\n", sha256.Sum256([]byte("#!/bin/sh\n")), name, name)
+	}
+	if string(got) != want.String() {
+		t.Errorf("got %s, want %s", got, want.String())
 	}
 }

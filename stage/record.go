@@ -69,18 +69,33 @@ func newDigests(disk fsutil.Disk, dir string) (*digests, error) {
 	return &digests{f: f, w: bufio.NewWriterSize(io.MultiWriter(f, all), 64<<10), all: all, sum: sha256.New()}, nil
 }
 
+// fileRecord is what a record has of a file beside its name.
+type fileRecord struct {
+	sum                 [sha256.Size]byte
+	program, executable bool
+}
+
 // add records the file of that name, whose content was written to d.
-func (d *digests) add(name string, executable bool) error {
+func (d *digests) add(name string, executable bool) error { return d.put(name, d.take(executable)) }
+
+// take returns what is recorded of the file whose content was written to d.
+func (d *digests) take(executable bool) fileRecord {
+	r := fileRecord{program: isProgram(d.head, executable), executable: executable}
+	d.sum.Sum(r.sum[:0])
+	d.head = d.head[:0]
+	d.sum.Reset()
+	return r
+}
+
+func (d *digests) put(name string, r fileRecord) error {
 	mark := " "
-	if isProgram(d.head, executable) {
+	if r.program {
 		mark = "*"
 	}
-	d.head = d.head[:0]
-	_, err := fmt.Fprintf(d.w, "%x %s%s\n", d.sum.Sum(nil), mark, name)
-	if mark == "*" && executable && err == nil {
+	_, err := fmt.Fprintf(d.w, "%x %s%s\n", r.sum, mark, name)
+	if r.program && r.executable && err == nil {
 		_, err = fmt.Fprintf(d.w, execComment+"%s\n", name)
 	}
-	d.sum.Reset()
 	return err
 }
 

@@ -116,7 +116,7 @@ func contents(dir string, forms []release.Form, unpacked int64) error {
 	var tarball packed.Listing
 	for i := last; i >= 0; i-- {
 		name := path.Base(forms[i].URL)
-		list, err := packed.List(forms[i].Format, filepath.Join(dir, name))
+		list, err := packed.List(forms[i].Format, filepath.Join(dir, name), unpacked)
 		switch {
 		case err != nil:
 		case i == last && unpacked > 0 && list.Unpacked != unpacked:

@@ -30,24 +30,29 @@ type entry struct {
 	target     string // of a symbolic link
 }
 
-// List reads a packed file of that format.
-func List(format, file string) (Listing, error) {
+// List reads a packed file of that format, whose files have unpacked bytes by its manifest; 0: it
+// does not say.
+func List(format, file string, unpacked int64) (Listing, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return Listing{}, err
 	}
 	defer f.Close()
-	unpacked, err := tarstream.New(format, f)
+	st, err := f.Stat()
 	if err != nil {
 		return Listing{}, err
 	}
-	defer unpacked.Close()
+	stream, err := tarstream.New(format, f)
+	if err != nil {
+		return Listing{}, err
+	}
+	defer stream.Close()
 	l := Listing{entries: map[string]entry{}}
 	var all tarstream.Entries
-	for t := tarstream.NewReader(unpacked); ; {
+	for t := tarstream.NewReader(stream, tarstream.Limit(unpacked, st.Size())); ; {
 		h, err := t.Next()
 		if err == io.EOF {
-			if err := unpacked.Rest(unpacked); err != nil || len(l.entries) > 0 {
+			if err := stream.Rest(stream); err != nil || len(l.entries) > 0 {
 				return l, err
 			}
 			return l, errors.New("the archive is empty")

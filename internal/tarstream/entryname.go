@@ -17,7 +17,7 @@ func cleanName(name string) (string, error) {
 	if path.IsAbs(name) {
 		return "", errors.New("the name is absolute")
 	}
-	parts := strings.Split(name, "/")
+	parts := strings.Split(strings.TrimSuffix(name, "/"), "/") // a directory's name may end with one
 	if len(parts) > MaxDepth {
 		return "", fmt.Errorf("the name has %d elements, more than %d", len(parts), MaxDepth)
 	}
