@@ -104,8 +104,8 @@ type Options struct {
 	// rollback (systemd.LastLines). Limit: 20 s. After a failed call the event has no lines.
 	Journal func(context.Context) ([]string, error)
 	// Verified, if set, is called once a release of a command is verified: the program can give
-	// back the memory that only the verification needed. Neither the download nor Run waits for it. It
-	// may be called again for the same release. Limit: 2 s.
+	// back the memory that only the verification needed. Neither the download nor Run waits for
+	// it. It may be called again for the same release. Limit: 2 s.
 	Verified func()
 	// Handlers carry out the author's commands, by the name of the action:
 	// Handlers{"reboot": reboot}. A name is a
