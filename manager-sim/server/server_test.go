@@ -107,6 +107,10 @@ type node struct {
 	conn *websocket.Conn
 }
 
+// patience is how long a message may take: an event is stored before it is acknowledged, on a disk
+// that other tests use, too.
+const patience = time.Minute
+
 func (m *manager) dial() *node {
 	m.t.Helper()
 	conn, _, err := websocket.DefaultDialer.DialContext(m.t.Context(), "ws"+strings.TrimPrefix(m.http.URL, "http")+wire.Path, nil)
@@ -114,7 +118,7 @@ func (m *manager) dial() *node {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { conn.Close() })
-	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(patience))
 	return &node{m.t, conn}
 }
 
@@ -132,6 +136,7 @@ func (n *node) send(msg wire.Message) {
 // next returns the next message that is not a ping.
 func (n *node) next() wire.Message {
 	n.t.Helper()
+	n.conn.SetReadDeadline(time.Now().Add(patience)) // not for all messages together
 	for {
 		_, b, err := n.conn.ReadMessage()
 		if err != nil {
