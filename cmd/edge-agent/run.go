@@ -22,7 +22,7 @@ import (
 )
 
 // shrinkAfter is when a started agent has its session, and idles. It also shrinks after the
-// verification of a release, which uses more code than anything else, before the download.
+// verification of a release, which uses more code than anything else, beside the download.
 const shrinkAfter = 10 * time.Second
 
 // tuneAfter is when an agent has started, which the collector need not delay.

@@ -107,8 +107,7 @@ type node struct {
 	conn *websocket.Conn
 }
 
-// patience is how long a message may take: an event is stored before it is acknowledged, on a disk
-// that other tests use, too.
+// patience is how long one message may take: an event is stored before it is acknowledged.
 const patience = time.Minute
 
 func (m *manager) dial() *node {
